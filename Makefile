@@ -1,0 +1,74 @@
+# Short names for the commands of this repository. Each of them works in a fresh clone: what it
+# needs is built first, from the definitions in envs/.
+SHELL := bash
+CORES ?= all
+DATA ?= ../shared/data
+
+RUNNER := .snakemake/runner
+DEMO := config/demo/config.yaml
+CONFIGS := config/config.yaml $(DEMO) tests/real/config.yaml
+# A killed run goes on: what it left unfinished is made again.
+SNAKEMAKE = snakemake --sdm conda --cores $(CORES) --rerun-incomplete
+
+# The runner first, so that every recipe finds its snakemake, pytest and ruff.
+ifeq ($(shell command -v conda 2>/dev/null),)
+export PATH := $(CURDIR)/$(RUNNER)/bin:$(CURDIR)/tools/venv-conda/bin:$(PATH)
+$(if $(filter-out help slurm-profile,$(MAKECMDGOALS)),$(info No conda on PATH: tools/venv-conda stands in for it, making each environment a venv by pip.))
+else
+export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
+endif
+
+.PHONY: help runner environments demo test lint unit workflow-test real unlock slurm-profile
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+
+runner: $(RUNNER)/ready ## Build the environment that Snakemake runs in, .snakemake/runner
+
+$(RUNNER)/ready: envs/runner.yaml
+	@echo "Building the runner's environment in $(RUNNER); this takes a minute."
+	@rm -rf $(RUNNER)
+	@conda env create --quiet --file $< --prefix $(CURDIR)/$(RUNNER)
+	@touch $@
+
+environments: runner ## Build the environments of all rules, in .snakemake/conda
+	$(SNAKEMAKE) --configfile $(DEMO) --conda-create-envs-only
+
+demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
+	$(SNAKEMAKE) --configfile $(DEMO)
+	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
+	@echo "The report: $(CURDIR)/results/report.html"
+
+test: lint unit workflow-test ## Everything that CI runs
+
+lint: runner ## Formats and lints, of Snakefiles and of Python
+	snakefmt --check Snakefile workflow
+	ruff check .
+	ruff format --check .
+	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
+
+unit: environments ## The library's tests, each in the environment its rules run in
+	pytest tests/unit/runner
+	tests/in_env.sh analysis pytest tests/unit/analysis
+	tests/in_env.sh torch pytest tests/unit/torch
+
+workflow-test: environments ## The rules, run for real on a small simulated study
+	pytest tests/workflow
+
+real: runner ## Run the workflow on a real mouse cortex (DATA=folder, ../shared/data if not given)
+	@test -d "$(DATA)/multiome/snare_mouse_cortex" || \
+		{ echo "There is no $(DATA)/multiome/snare_mouse_cortex: give the data's folder as DATA=..."; exit 1; }
+	$(SNAKEMAKE) --configfile tests/real/config.yaml
+	@cat results/real/scores.json
+
+unlock: runner ## Remove the lock of a run that was killed outright; then start it again
+	$(SNAKEMAKE) --configfile $(DEMO) --unlock
+
+slurm-profile: ## Let --profile slurm find profiles/slurm, if you have no profile of that name
+	@profiles="$${XDG_CONFIG_HOME:-$$HOME/.config}/snakemake"; \
+	if [ -e "$$profiles/slurm" ] || [ -L "$$profiles/slurm" ]; then \
+		echo "$$profiles/slurm is there already and is left as it is."; \
+	else \
+		mkdir -p "$$profiles" && ln -s "$(CURDIR)/profiles/slurm" "$$profiles/slurm" && \
+		echo "$$profiles/slurm now leads to $(CURDIR)/profiles/slurm."; \
+	fi
