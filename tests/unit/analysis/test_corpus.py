@@ -1,0 +1,63 @@
+"""Normalisation against values worked out by hand."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import corpus
+from scdyn.errors import InputError
+from scdyn.selection import select
+
+
+def sample(counts, promoter, name="s"):
+    genes = pd.DataFrame(
+        {"length": [1000, 4000, 500], "n_tss": [1, 2, 1]}, index=["a", "b", "c"]
+    )
+    obs = pd.DataFrame({"sample": name}, index=[f"{name}_{i}" for i in range(len(counts))])
+    return ad.AnnData(
+        sparse.csr_matrix(np.array(counts, dtype=np.int32)),
+        obs=obs,
+        var=genes,
+        layers={"promoter": sparse.csr_matrix(np.array(promoter, dtype=np.int32))},
+    )
+
+
+def test_tpm_and_promoter_values_as_worked_out_by_hand():
+    cells = sample([[2, 8, 0], [0, 0, 0]], [[1, 2, 2], [0, 3, 0]])
+    corpus.normalise(cells)
+    # Rates per kb: 2/1, 8/4; each is half of the cell's million.
+    expected = np.log1p([[5e5, 5e5, 0], [0, 0, 0]])
+    np.testing.assert_allclose(cells.layers["rna_log"].toarray(), expected, rtol=1e-6)
+    # Per TSS: 1/1, 2/2, 2/1 of 4; a cell with one open promoter has all of it there.
+    expected = np.log1p([[2.5e5, 2.5e5, 5e5], [0, 1e6, 0]])
+    np.testing.assert_allclose(cells.layers["promoter_log"].toarray(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(cells.X.toarray(), [[2, 8, 0], [0, 0, 0]])  # counts are kept
+
+
+def test_joined_samples_keep_their_cells_and_values():
+    a, b = sample([[1, 0, 0]], [[0, 1, 0]], "a"), sample([[0, 0, 5]], [[2, 0, 0]], "b")
+    joined = corpus.join([a, b])
+    assert list(joined.obs_names) == ["a_0", "b_0"]
+    np.testing.assert_array_equal(joined.X.toarray(), [[1, 0, 0], [0, 0, 5]])
+    np.testing.assert_array_equal(joined.layers["promoter"].toarray(), [[0, 1, 0], [2, 0, 0]])
+
+
+def test_other_vocabularies_are_refused():
+    b = sample([[1, 0, 0]], [[0, 1, 0]])
+    b.var_names = ["a", "c", "b"]
+    with pytest.raises(InputError, match="vocabular"):
+        corpus.join([sample([[1, 0, 0]], [[0, 1, 0]]), b])
+
+
+def test_selection_needs_every_column_to_match():
+    obs = pd.DataFrame({"type": ["x", "x", "y"], "day": [1, 2, 1]})
+    assert list(select(obs, {"type": ["x"], "day": [1]}, "here")) == [True, False, False]
+    assert select(obs, {}, "here").all()
+    with pytest.raises(InputError, match="here: no cell has type 'z'"):
+        select(obs, {"type": ["z"]}, "here")
+    with pytest.raises(InputError, match="no column 'kind'"):
+        select(obs, {"kind": ["x"]}, "here")
+    with pytest.raises(InputError, match="no cell matches"):
+        select(obs, {"type": ["y"], "day": [2]}, "here")

@@ -1,0 +1,113 @@
+"""Insertions and peaks in promoter windows, against counts worked out by hand."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import fragments
+from scdyn.errors import InputError
+
+# Gene 0 has two overlapping windows, gene 1 one on the same chromosome, gene 2 one elsewhere.
+WINDOWS = pd.DataFrame(
+    {
+        "chrom": ["chr1", "chr1", "chr1", "chr2"],
+        "start": [100, 150, 400, 100],
+        "end": [200, 250, 500, 200],
+        "gene": [0, 0, 1, 2],
+    }
+)
+
+
+def write(path, rows):
+    with gzip.open(path, "wt") as handle:
+        handle.write("# id=toy\n# a header, as Cell Ranger writes one\n")
+        for row in rows:
+            handle.write("\t".join(map(str, row)) + "\n")
+    return path
+
+
+def test_both_ends_count_in_every_window_that_holds_them(tmp_path):
+    path = write(
+        tmp_path / "f.tsv.gz",
+        [
+            ("chr1", 160, 451, "A", 1),  # 160 lies in two windows of gene 0, 450 in gene 1's
+            ("chr1", 99, 201, "A", 1),  # 99 lies before the window, 200 in the second of gene 0
+            ("chr1", 100, 200, "B", 3),  # 100 and 199: gene 0 once and twice; duplicates count once
+            ("chr2", 199, 301, "B", 1),  # 199: gene 2; 300 nowhere
+            ("chr2", 200, 260, "B", 1),  # half open: 200 is outside
+            ("chr1", 160, 451, "X", 1),  # not a called barcode
+            ("chr9", 160, 451, "A", 1),  # no window there
+        ],
+    )
+    counts, totals = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["B", "A", "C"]))
+    np.testing.assert_array_equal(counts.toarray(), [[3, 0, 1], [3, 1, 0], [0, 0, 0]])
+    assert totals["fragments"].tolist() == [3, 3, 0]
+    assert totals["insertions_in_promoters"].tolist() == [3, 3, 0]
+
+
+def test_counts_equal_brute_force_on_random_fragments(tmp_path):
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 3000, 500)
+    rows = [
+        (f"chr{rng.integers(1, 4)}", s, s + rng.integers(20, 400), "ABCD"[rng.integers(4)], 1)
+        for s in starts
+    ]
+    window_starts = np.sort(rng.integers(0, 3000, 60))
+    windows = pd.DataFrame(
+        {
+            "chrom": np.repeat(["chr1", "chr2"], 30),
+            "start": np.concatenate([np.sort(window_starts[::2]), np.sort(window_starts[1::2])]),
+            "gene": rng.integers(0, 20, 60),
+        }
+    )
+    windows["end"] = windows["start"] + rng.integers(50, 600, 60)  # nested and overlapping
+    expected = np.zeros((4, 20), dtype=int)
+    for chrom, start, end, barcode, _ in rows:
+        for position in (start, end - 1):
+            for w in windows.itertuples():
+                if w.chrom == chrom and w.start <= position < w.end:
+                    expected["ABCD".index(barcode), w.gene] += 1
+    path = write(tmp_path / "f.tsv.gz", rows)
+    counts, _ = fragments.count_insertions(path, windows, 20, pd.Index(list("ABCD")))
+    np.testing.assert_array_equal(counts.toarray(), expected)
+    assert counts.sum() > 100
+
+
+def test_blocks_do_not_change_the_counts(tmp_path, monkeypatch):
+    rows = [("chr1", 100 + i % 90, 150 + i % 90, "AB"[i % 2], 1) for i in range(4000)]
+    path = write(tmp_path / "f.tsv.gz", rows)
+    whole, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A", "B"]))
+    monkeypatch.setattr(fragments, "BLOCK_BYTES", 2000)
+    parts, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A", "B"]))
+    np.testing.assert_array_equal(whole.toarray(), parts.toarray())
+
+
+def test_foreign_chromosomes_are_refused(tmp_path):
+    path = write(tmp_path / "f.tsv.gz", [("1", 160, 451, "A", 1)])
+    with pytest.raises(InputError, match="another build"):
+        fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A"]))
+
+
+def test_truncated_file_is_refused(tmp_path):
+    path = write(tmp_path / "f.tsv.gz", [("chr1", i, i + 50, "A", 1) for i in range(9000)])
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match=str(path)):
+        fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A"]))
+
+
+def test_peaks_are_summed_over_the_windows_they_meet():
+    peaks = sparse.csr_matrix([[1, 2, 4, 8], [0, 0, 1, 0]])
+    names = pd.Index(["chr1:190-300", "chr1:250-400", "chr2:50-101", "chr7:1-2"])
+    counts = fragments.peaks_to_promoters(peaks, names, WINDOWS, 3)
+    # The first peak meets both windows of gene 0, the second none (half open), the third gene 2.
+    np.testing.assert_array_equal(counts.toarray(), [[2, 0, 4], [0, 0, 1]])
+
+
+def test_a_peak_without_place_is_named():
+    with pytest.raises(InputError, match="promoter_7"):
+        fragments.peaks_to_promoters(
+            sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3
+        )

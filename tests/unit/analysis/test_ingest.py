@@ -1,0 +1,160 @@
+"""Pairing by barcode, genes by id or symbol, and what is refused."""
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import ingest, qc, tenx
+from scdyn.errors import InputError
+
+GENES = pd.DataFrame(
+    {
+        "gene_id": ["ENSG1", "ENSG2", "ENSG3"],
+        "symbol": ["TF", "Beta", "Gamma"],
+        "length": 1000,
+        "n_tss": 1,
+        "is_tf": [True, False, False],
+        "is_mt": [False, False, True],
+    }
+)
+WINDOWS = pd.DataFrame(
+    {"chrom": "chr1", "start": [0, 1000, 2000], "end": [500, 1500, 2500], "gene": [0, 1, 2]}
+)
+BARCODES = ["AA-1", "CC-1", "GG-1", "TT-1"]
+
+
+def rna(barcodes=BARCODES, names=("Gamma", "TF", "Beta", "Other")):
+    counts = np.arange(len(barcodes) * len(names)).reshape(len(barcodes), len(names))
+    return ad.AnnData(
+        sparse.csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame(index=list(barcodes)),
+        var=pd.DataFrame(index=list(names)),
+    )
+
+
+def peaks(barcodes):
+    counts = np.array([[i + 1, 0, 10 * (i + 1)] for i in range(len(barcodes))], dtype=np.float32)
+    names = ["chr1:100-200", "chr1:1100-1200", "chr1:2400-2600"]
+    return ad.AnnData(
+        sparse.csr_matrix(counts),
+        obs=pd.DataFrame(index=list(barcodes)),
+        var=pd.DataFrame(index=names),
+    )
+
+
+def row(**values):
+    empty = dict.fromkeys(["path", "atac_path", "fragments", "metadata"], "")
+    return {"sample": "s", "kind": "h5ad", **empty, **values}
+
+
+def test_modalities_are_paired_by_barcode_never_by_row(tmp_path):
+    rna().write_h5ad(tmp_path / "rna.h5ad")
+    shuffled = ["TT-1", "AA-1", "GG-1"]  # another order, and one barcode missing
+    peaks(shuffled).write_h5ad(tmp_path / "atac.h5ad")
+    sheet = row(path=str(tmp_path / "rna.h5ad"), atac_path=str(tmp_path / "atac.h5ad"))
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs_names) == [f"s_{barcode}" for barcode in BARCODES]
+    np.testing.assert_array_equal(
+        cells.layers["promoter"].toarray(), [[2, 0, 20], [0, 0, 0], [3, 0, 30], [1, 0, 10]]
+    )
+    # Columns TF, Beta, Gamma of Gamma, TF, Beta, Other.
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+
+
+def test_modalities_of_other_cells_are_refused_with_five_of_each(tmp_path):
+    rna([f"A{i}-1" for i in range(20)]).write_h5ad(tmp_path / "rna.h5ad")
+    peaks([f"A{i}-1" for i in range(15, 40)]).write_h5ad(tmp_path / "atac.h5ad")
+    sheet = row(path=str(tmp_path / "rna.h5ad"), atac_path=str(tmp_path / "atac.h5ad"))
+    with pytest.raises(InputError, match="5 of its 20 RNA barcodes") as caught:
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    assert "A0-1, A1-1, A2-1, A3-1, A4-1" in str(caught.value)
+    assert "A15-1, A16-1, A17-1, A18-1, A19-1" in str(caught.value)
+
+
+def test_h5mu_and_its_peaks(tmp_path):
+    content = mudata.MuData({"rna": rna(), "atac": peaks(BARCODES)})
+    content.write(tmp_path / "s.h5mu")
+    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.layers["promoter"].toarray()[2], [3, 0, 30])
+
+
+def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
+    table = rna()
+    table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3
+    table.write_h5ad(tmp_path / "v.h5ad")
+    cells = ingest.ingest(row(path=str(tmp_path / "v.h5ad")), GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
+    np.testing.assert_array_equal(cells.layers["promoter"].toarray()[1], [15, 18, 12])
+
+
+@pytest.mark.parametrize("names", [["ENSG3.7", "ENSG1", "ENSG2.1"], ["Gamma", "TF", "Beta"]])
+def test_genes_are_found_by_id_with_or_without_version_or_by_symbol(names):
+    mapping = ingest.align_genes(rna(names=names), GENES, 0.9, "s")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+def test_duplicated_genes_are_summed():
+    mapping = ingest.align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s")
+    np.testing.assert_array_equal((np.array([[1, 2, 4]]) @ mapping.toarray())[0], [3, 4, 0])
+
+
+def test_foreign_genes_are_refused():
+    with pytest.raises(InputError, match="another species"):
+        ingest.align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s")
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
+def test_values_that_are_no_counts_are_refused(value):
+    with pytest.raises(InputError, match="no counts"):
+        tenx.check_counts(np.array([[1.0, value]]), "file.h5ad")
+
+
+def test_metadata_is_found_by_its_barcodes(tmp_path):
+    path = tmp_path / "cells.tsv"
+    path.write_text("sample\tcell\tlabel\nother\tAA-1\tno\ns\tCC-1\tyes\ns\tAA-1\tmaybe\n")
+    table = ingest.join_metadata(pd.Index(["AA-1", "CC-1", "GG-1"]), path, "s")
+    assert table["label"].fillna("none").tolist() == ["maybe", "yes", "none"]
+    with pytest.raises(InputError, match="no column holds barcodes"):
+        ingest.join_metadata(pd.Index(["XX-1"]), path, "s")
+
+
+def test_every_dropped_cell_has_its_reasons():
+    metrics = pd.DataFrame(
+        {
+            "rna_counts": [1000, 10, 1000, 1000, 1000],
+            "rna_genes": [500, 5, 500, 500, 500],
+            "mito_share": [0.0, 0.0, 0.5, 0.0, 0.0],
+            "promoter_counts": [900, 900, 900, 0, 900],
+            "doublet_score": [0.0, 0.0, 0.0, 0.0, 0.9],
+        }
+    )
+    table = qc.judge(metrics, qc.QualityBounds(n_mads=None))
+    assert table["kept"].tolist() == [True, False, False, False, False]
+    assert table["reason"].tolist() == [
+        "",
+        "under 500 RNA counts; under 200 genes",
+        "over 0.2 mitochondrial",
+        "under 200 promoter counts",
+        "doublet score over 0.3",
+    ]
+    either = qc.judge(metrics, qc.QualityBounds(n_mads=None, keep="either"))
+    assert either["kept"].tolist() == [True, True, True, True, False]
+
+
+def test_too_few_good_cells_stop_with_the_commonest_reason():
+    cells = ad.AnnData(
+        sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
+        layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
+    )
+    with pytest.raises(InputError, match="0 of 60 cells pass .*under 500 RNA counts"):
+        qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
+
+
+def test_a_folder_without_matrix_is_named(tmp_path):
+    with pytest.raises(InputError, match="filtered_feature_bc_matrix.h5"):
+        tenx.locate(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        tenx.locate(tmp_path / "nowhere")

@@ -1,0 +1,99 @@
+"""Vocabulary and promoter windows, against positions worked out by hand."""
+
+import pandas as pd
+import pytest
+
+from scdyn import reference
+from scdyn.errors import InputError
+
+GTF = """\
+#!genome-build toy
+chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10001\t10100\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t11901\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10150\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t11000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10060\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr2\tx\ttranscript\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
+chr2\tx\texon\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
+chrM\tx\ttranscript\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chrM\tx\texon\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chr2\tx\ttranscript\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
+chr2\tx\texon\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
+"""
+
+
+@pytest.fixture
+def gtf(tmp_path):
+    path = tmp_path / "toy.gtf"
+    path.write_text(GTF)
+    return path
+
+
+@pytest.fixture
+def vocabulary(gtf):
+    return reference.build_vocabulary(reference.read_gtf(gtf, ["protein_coding"]), {"Plus"})
+
+
+def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
+    table = vocabulary.set_index("gene_id")
+    assert list(vocabulary["gene_id"]) == ["G2", "G1", "G3"]  # the TF first, then by id
+    assert table.loc["G2", "tss"] == "10000,10050"  # a TSS shared by transcripts counts once
+    assert table.loc["G1", "tss"] == "4999"  # on the minus strand, the last base
+    assert table.loc["G2", "length"] == 250  # 10,001-10,150 and 11,901-12,000
+    assert list(table["n_tss"]) == [2, 1, 1]
+    assert list(table["is_tf"]) == [True, False, False]
+    assert list(table["is_mt"]) == [False, False, True]
+
+
+def test_windows_follow_the_strand(vocabulary):
+    windows = reference.promoter_windows(vocabulary)
+    bounds = {gene: list(w[["start", "end"]].to_numpy().tolist()) for gene, w in windows.groupby("gene")}
+    assert bounds[0] == [[8500, 10500], [8550, 10550]]  # -1,500 to +500 of 10,000 and 10,050
+    assert bounds[1] == [[4500, 6500]]  # upstream of a gene on the minus strand lies right
+    assert bounds[2] == [[0, 500]]  # cut at the chromosome's start
+
+
+def test_bed_gives_one_gene_a_symbol(tmp_path):
+    path = tmp_path / "genes.bed"
+    path.write_text("chr1\t100\t900\tA\t-\nchr1\t200\t900\tA\t-\nchr1\t100\t950\tA\t-\nchr9\t5\t6\tA\t+\n")
+    genes = reference.read_bed(path)
+    assert len(genes) == 1
+    assert genes.loc[0, "tss"] == [899, 949]
+    assert genes.loc[0, "length"] == 850
+
+
+def test_measured_restricts_the_vocabulary(gtf):
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "G1"})
+    assert list(table["gene_id"]) == ["G2", "G1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no transcript or exon"),
+        ("chr1\tx\texon\t1\t2\t.\t+\t.\tfoo;\n", "no gene_id"),
+        (GTF.replace("protein_coding", "rRNA"), "biotypes"),
+    ],
+)
+def test_bad_gtf_is_one_sentence(tmp_path, text, words):
+    path = tmp_path / "bad.gtf"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        reference.read_gtf(path, ["protein_coding"])
+    assert str(path) in str(caught.value)
+
+
+def test_foreign_tf_list_is_refused(gtf):
+    with pytest.raises(InputError, match="another species"):
+        reference.build_vocabulary(reference.read_gtf(gtf, ["protein_coding"]), {"ZNF8"})
+
+
+def test_union_of_nested_and_touching_exons():
+    exons = pd.DataFrame(
+        {"gene_id": ["a"] * 4 + ["b"], "start": [1, 3, 11, 21, 5], "end": [10, 5, 20, 30, 5]}
+    )
+    assert reference.union_lengths(exons).to_dict() == {"a": 30, "b": 1}

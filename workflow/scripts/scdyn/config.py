@@ -1,0 +1,197 @@
+"""Config and sample sheet: what is wrong with them, in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import yaml
+
+from scdyn.errors import InputError
+
+
+def read_schema(path: str | Path) -> dict[str, Any]:
+    """Read a JSON Schema written in YAML."""
+    return yaml.safe_load(Path(path).read_text())
+
+
+def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) -> None:
+    """Refuse content that the schema does not allow.
+
+    Parameters
+    ----------
+    content
+        A config, or a row of a sheet.
+    schema
+        Draft 2020-12.
+    origin
+        The file (and row), to begin the sentence with.
+
+    Raises
+    ------
+    InputError
+        Naming the key and, for a key that does not exist, the one that may be meant.
+    """
+    validator = jsonschema.Draft202012Validator(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(content))
+    if error is None:
+        return
+    key = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))[0]
+        close = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}."
+        raise InputError(
+            f"{origin}: unknown key '{'.'.join(filter(None, [key, unknown]))}'; {hint}"
+        )
+    if error.validator == "required":
+        missing = sorted(set(error.validator_value) - set(error.instance))[0]
+        raise InputError(
+            f"{origin}: the key '{'.'.join(filter(None, [key, missing]))}' is missing."
+        )
+    if error.validator == "enum":
+        allowed = ", ".join(map(str, error.validator_value))
+        raise InputError(f"{origin}: {key} is '{error.instance}'; it must be one of {allowed}.")
+    if error.validator == "pattern":
+        raise InputError(
+            f"{origin}: {key or 'a name'} is '{error.instance}', which does not fit "
+            f"{error.validator_value}."
+        )
+    raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
+
+
+def with_defaults(
+    content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a valid content with the schema's defaults where keys are missing.
+
+    Parameters
+    ----------
+    content
+        What :func:`check` has passed.
+    schema
+        Its schema; ``$ref`` to ``#/$defs`` is followed.
+    root
+        The schema that holds ``$defs``; the schema itself if None.
+    """
+    root = root or schema
+    if "$ref" in schema:
+        schema = {**root["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
+    if not isinstance(content, dict):
+        return content
+    result = dict(content)
+    known = schema.get("properties", {})
+    for key, part in known.items():
+        if key in result:
+            result[key] = with_defaults(result[key], part, root)
+        elif "default" in part:
+            result[key] = with_defaults(part["default"], part, root)
+    rest = schema.get("additionalProperties")
+    if isinstance(rest, dict):
+        for key in set(result) - set(known):
+            result[key] = with_defaults(result[key], rest, root)
+    return result
+
+
+def read_config(
+    content: Mapping[str, Any], schema: Mapping[str, Any], origin: str
+) -> dict[str, Any]:
+    """Check a config, fill in defaults, and see that what it names is declared.
+
+    Raises
+    ------
+    InputError
+        If a model names no corpus, a task no model, a study no task, or motif
+        databases come without their annotation.
+    """
+    check(content, schema, origin)
+    config = with_defaults(content, schema)
+    for kind, name, key, known in references(config):
+        if key not in config[known]:
+            raise InputError(
+                f"{origin}: {kind} '{name}' names '{key}', which is not among the {known} "
+                f"({', '.join(config[known]) or 'none'})."
+            )
+    if config["grn"]["rankings"] and not config["grn"]["annotations"]:
+        raise InputError(
+            f"{origin}: grn.rankings need grn.annotations, the table of motifs and TFs."
+        )
+    return config
+
+
+def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what names what: kind, name, the name it gives, and where that must be declared."""
+    for name, model in config["models"].items():
+        yield "model", name, model["corpus"], "corpora"
+    for name, task in config["tasks"].items():
+        yield "task", name, task["model"], "models"
+    for name, study in config["studies"].items():
+        yield "study", name, study["task"], "tasks"
+
+
+def read_samples(
+    path: str | Path,
+    schema: Mapping[str, Any],
+    covariates: Sequence[str],
+    corpora: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Read and check the sample sheet.
+
+    Parameters
+    ----------
+    path
+        Tab-separated; a byte-order mark and CRLF line ends are taken as they come.
+    schema
+        Of a row.
+    covariates
+        Further columns declared in the config.
+    corpora
+        Corpora of the config; their samples must stand in the sheet.
+
+    Returns
+    -------
+    DataFrame of str
+        All columns of the schema and the covariates, indexed by sample.
+
+    Raises
+    ------
+    InputError
+        Naming the sheet, the row and the column.
+    """
+    try:
+        sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+    if sheet.empty:
+        raise InputError(f"{path}: has no sample.")
+    columns = {**schema["properties"], **{name: {"type": "string"} for name in covariates}}
+    for column in sheet:
+        if column not in columns:
+            close = difflib.get_close_matches(column, columns, n=1)
+            raise InputError(
+                f"{path}: unknown column '{column}'; "
+                + (
+                    f"did you mean '{close[0]}'?"
+                    if close
+                    else "declare it under covariates in the config."
+                )
+            )
+    row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
+    for number, row in enumerate(sheet.to_dict("records"), start=2):
+        check(row, row_schema, f"{path}, line {number}")
+    twice = sheet["sample"][sheet["sample"].duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: sample '{twice.iloc[0]}' stands there twice; names must differ.")
+    sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)
+    for name, corpus in corpora.items():
+        for sample in corpus["samples"] or []:
+            if sample not in sheet.index:
+                raise InputError(
+                    f"corpus '{name}' names sample '{sample}', which is not in {path}."
+                )
+    return sheet

@@ -1,0 +1,213 @@
+"""Fragments and peaks to counts in promoter windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+from scipy import sparse
+
+from scdyn.errors import InputError
+
+# Bytes of text parsed at once: large enough to parse quickly, small enough that memory
+# stays flat in the number of fragments.
+BLOCK_BYTES = 64 * 2**20
+
+
+def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
+    """Stream a fragments file in blocks.
+
+    Parameters
+    ----------
+    path
+        Cell Ranger's ``atac_fragments.tsv.gz``: chrom, start, end, barcode, duplicates;
+        lines beginning with ``#`` are skipped.
+
+    Yields
+    ------
+    polars.DataFrame
+        ``chrom``, ``start``, ``end``, ``barcode`` (``chrom`` and ``barcode`` categorical).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be decompressed or parsed.
+    """
+    names = ["chrom", "start", "end", "barcode", "duplicates"]
+    try:
+        with pa.input_stream(str(path), compression="gzip") as stream:
+            reader = pa.csv.open_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter="\t",
+                    quote_char=False,
+                    # Header lines ("# id=...") have one column.
+                    invalid_row_handler=lambda row: "skip" if row.text.startswith("#") else "error",
+                ),
+                convert_options=pa.csv.ConvertOptions(
+                    include_columns=names[:4],
+                    column_types={
+                        "chrom": pa.string(),
+                        "start": pa.int64(),
+                        "end": pa.int64(),
+                        "barcode": pa.string(),
+                    },
+                ),
+            )
+            for batch in reader:
+                yield pl.from_arrow(batch)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: not a readable fragments file ({str(error).splitlines()[0]}); "
+            "copy it again from the sequencing core."
+        ) from error
+
+
+def count_insertions(
+    fragments: str | Path, windows: pd.DataFrame, n_genes: int, barcodes: pd.Index
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Count Tn5 insertions in each gene's promoter windows.
+
+    Both ends of a fragment are insertions, at ``start`` and at ``end - 1``. An
+    insertion counts once for every window that holds it, so that the sum divided
+    by the number of TSSs is the gene's mean over its TSSs.
+
+    Parameters
+    ----------
+    fragments
+        Path of the fragments file; its order does not matter.
+    windows
+        As :func:`scdyn.reference.promoter_windows` returns them.
+    n_genes
+        Genes of the vocabulary.
+    barcodes
+        The barcodes to count, in the order of the rows.
+
+    Returns
+    -------
+    counts : csr_matrix of int32, (barcodes, genes)
+    totals : DataFrame, (barcodes)
+        ``fragments``, ``insertions_in_promoters`` (in any window, once) and
+        ``nucleosome_signal`` (fragments of 147 to 294 bp over shorter ones, as
+        Signac, Stuart et al. 2021, defines it).
+    """
+    rows = pl.DataFrame({"barcode": barcodes.to_numpy(), "row": np.arange(len(barcodes))})
+    counts = sparse.csr_matrix((len(barcodes), n_genes), dtype=np.int32)
+    totals = np.zeros((4, len(barcodes)), dtype=np.int64)
+    chromosomes: set[str] = set()
+    by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
+    for block in read_fragments(fragments):
+        chromosomes.update(block["chrom"].unique())
+        called = block.join(rows, on="barcode", how="inner")
+        length = (called["end"] - called["start"]).to_numpy()
+        row = called["row"].to_numpy()
+        for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
+            totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
+        for chrom, part in called.group_by("chrom"):
+            table = by_chrom.get(chrom[0])
+            if table is None:
+                continue
+            row = np.tile(part["row"].to_numpy(), 2)
+            position = np.concatenate([part["start"].to_numpy(), part["end"].to_numpy() - 1])
+            hit, window = overlaps(position, position + 1, table)
+            pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
+            counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
+            totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
+    if not chromosomes & set(by_chrom):
+        raise InputError(
+            f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
+            f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?"
+        )
+    table = pd.DataFrame(
+        {
+            "fragments": totals[0],
+            "insertions_in_promoters": totals[3],
+            "nucleosome_signal": totals[1] / np.maximum(totals[2], 1),
+        },
+        index=barcodes,
+    )
+    return counts, table
+
+
+def overlaps(
+    starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find all pairs of an interval and a window that share a base, on one chromosome.
+
+    Parameters
+    ----------
+    starts, ends
+        (N,) 0-based half-open intervals, in any order.
+    windows
+        ``start`` and ``end``, sorted by start.
+
+    Returns
+    -------
+    interval, window : ndarray of int64
+        Positions in ``starts`` and in ``windows``, a pair a row.
+    """
+    window_starts, window_ends = windows["start"].to_numpy(), windows["end"].to_numpy()
+    # Sorted by start, the ends are not sorted; their running maximum is, and bounds from
+    # below the first window that can still reach the interval.
+    first = np.searchsorted(np.maximum.accumulate(window_ends), starts, side="right")
+    last = np.searchsorted(window_starts, ends, side="left")
+    n_candidates = np.maximum(last - first, 0)
+    interval = np.repeat(np.arange(len(starts)), n_candidates)
+    offset = np.arange(n_candidates.sum()) - np.repeat(
+        np.cumsum(n_candidates) - n_candidates, n_candidates
+    )
+    window = first[interval] + offset
+    meets = window_ends[window] > starts[interval]
+    return interval[meets], window[meets]
+
+
+def peaks_to_promoters(
+    peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
+) -> sparse.csr_matrix:
+    """Sum the counts of the peaks that meet each gene's windows: the way in without fragments.
+
+    Parameters
+    ----------
+    peak_counts
+        (cells, peaks) counts.
+    peak_names
+        ``chrom:start-end`` or ``chrom-start-end`` (0-based, half open).
+    windows, n_genes
+        As in :func:`count_insertions`.
+
+    Returns
+    -------
+    csr_matrix
+        (cells, genes).
+
+    Raises
+    ------
+    InputError
+        If a name is no interval, or no peak meets any window.
+    """
+    parsed = pd.Series(peak_names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
+    if parsed[0].isna().any():
+        bad = peak_names[parsed[0].isna().to_numpy()][0]
+        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+    pairs = []
+    for chrom, table in windows.groupby("chrom"):
+        on_chrom = np.flatnonzero(parsed[0] == chrom)
+        bounds = parsed.iloc[on_chrom, 1:].astype(np.int64).to_numpy()
+        peak, window = overlaps(bounds[:, 0], bounds[:, 1], table)
+        pairs.append(np.stack([on_chrom[peak], table["gene"].to_numpy()[window]]))
+    peak, gene = np.concatenate(pairs, axis=1)
+    if not len(peak):
+        raise InputError(
+            f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) meets a promoter: "
+            "another build?"
+        )
+    members = sparse.coo_matrix(
+        (np.ones(len(peak)), (peak, gene)), shape=(len(peak_names), n_genes)
+    )
+    return sparse.csr_matrix(peak_counts @ members.tocsr())

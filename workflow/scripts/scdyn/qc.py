@@ -1,0 +1,200 @@
+"""Which cells are good enough, modality by modality, and why the others are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy.stats import median_abs_deviation
+
+from scdyn.errors import InputError
+from scdyn.log import logger
+
+
+@dataclass(frozen=True)
+class QualityBounds:
+    """What a cell must reach.
+
+    Attributes
+    ----------
+    min_rna_counts, min_genes
+        Fewest UMIs and detected genes.
+    max_mito_share
+        Largest share of UMIs from mitochondrial genes, 0 to 1.
+    min_promoter_counts
+        Fewest insertions (or peak counts) in promoters.
+    n_mads
+        Counts further than this many median absolute deviations from the median, on
+        log scale, are out of bounds too. None: no such bound.
+    max_doublet_score
+        Largest Scrublet score. None: doublets are not looked for.
+    keep
+        "both": a cell must pass in both modalities; "either": one is enough.
+    min_cells
+        Fewest cells that must be left.
+    """
+
+    min_rna_counts: int = 500
+    min_genes: int = 200
+    max_mito_share: float = 0.2
+    min_promoter_counts: int = 200
+    n_mads: float | None = 5.0
+    max_doublet_score: float | None = 0.3
+    keep: str = "both"
+    min_cells: int = 50
+
+
+def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
+    """Measure each cell: counts and genes of each modality, mitochondrial share.
+
+    Parameters
+    ----------
+    cells
+        ``X`` RNA counts, ``layers["promoter"]`` promoter counts.
+    is_mt
+        (genes,) which genes are mitochondrial.
+
+    Returns
+    -------
+    DataFrame
+        ``rna_counts``, ``rna_genes``, ``mito_share``, ``promoter_counts``, ``promoter_genes``.
+    """
+    rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
+    counts = np.asarray(rna.sum(1)).ravel()
+    return pd.DataFrame(
+        {
+            "rna_counts": counts,
+            "rna_genes": rna.getnnz(1),
+            "mito_share": np.asarray(rna[:, is_mt].sum(1)).ravel() / np.maximum(counts, 1),
+            "promoter_counts": np.asarray(promoter.sum(1)).ravel(),
+            "promoter_genes": promoter.getnnz(1),
+        },
+        index=cells.obs_names,
+    )
+
+
+def doublet_scores(cells: ad.AnnData, seed: int) -> np.ndarray:
+    """Scrublet's doublet score of each cell, from its RNA (Wolock et al. 2019)."""
+    copy = ad.AnnData(cells.X.astype(np.float32))
+    copy = copy[:, copy.X.getnnz(0) >= 3].copy()
+    # The threshold is ours to set from config; any value keeps Scrublet from guessing one.
+    sc.pp.scrublet(copy, threshold=1.0, random_state=seed, verbose=False)
+    return copy.obs["doublet_score"].to_numpy()
+
+
+def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
+    """Tell which counts lie more than ``n_mads`` MADs from the median of log1p(counts)."""
+    logs = np.log1p(counts)
+    spread = median_abs_deviation(logs, scale="normal")
+    return (logs - np.median(logs)).abs() > n_mads * spread
+
+
+def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
+    """Decide which cells are kept, with the reasons against each.
+
+    Parameters
+    ----------
+    metrics
+        As :func:`measure` returns them, and ``doublet_score`` if bounds has one.
+
+    Returns
+    -------
+    DataFrame
+        ``metrics`` with ``rna_pass``, ``promoter_pass``, ``kept`` and ``reason`` (empty, or
+        what failed, separated by "; ").
+    """
+    rna = {
+        f"under {bounds.min_rna_counts} RNA counts": metrics["rna_counts"] < bounds.min_rna_counts,
+        f"under {bounds.min_genes} genes": metrics["rna_genes"] < bounds.min_genes,
+        f"over {bounds.max_mito_share:g} mitochondrial": metrics["mito_share"]
+        > bounds.max_mito_share,
+    }
+    promoter = {
+        f"under {bounds.min_promoter_counts} promoter counts": metrics["promoter_counts"]
+        < bounds.min_promoter_counts,
+    }
+    if bounds.n_mads is not None:
+        # The bulk is what passes the fixed bounds: empty barcodes would widen the spread.
+        for fails, name in [(rna, "rna_counts"), (promoter, "promoter_counts")]:
+            bulk = ~np.logical_or.reduce(list(fails.values()))
+            outlier = pd.Series(False, index=metrics.index)
+            outlier[bulk] = outlying(metrics.loc[bulk, name], bounds.n_mads)
+            fails[f"{name} over {bounds.n_mads:g} MADs from the median"] = outlier
+    doublet = {}
+    if bounds.max_doublet_score is not None:
+        score = metrics["doublet_score"]
+        doublet[f"doublet score over {bounds.max_doublet_score:g}"] = (
+            score > bounds.max_doublet_score
+        )
+    table = metrics.copy()
+    table["rna_pass"] = ~np.logical_or.reduce(list(rna.values()))
+    table["promoter_pass"] = ~np.logical_or.reduce(list(promoter.values()))
+    both = bounds.keep == "both"
+    passes = (
+        table["rna_pass"] & table["promoter_pass"]
+        if both
+        else table["rna_pass"] | table["promoter_pass"]
+    )
+    table["kept"] = passes & ~np.logical_or.reduce([*doublet.values(), np.zeros(len(table), bool)])
+    reasons = [
+        np.where(failed, reason, "") for reason, failed in {**rna, **promoter, **doublet}.items()
+    ]
+    table["reason"] = ["; ".join(filter(None, row)) for row in zip(*reasons, strict=True)]
+    table.loc[table["kept"], "reason"] = ""
+    return table
+
+
+def filter_cells(
+    cells: ad.AnnData, is_mt: np.ndarray, bounds: QualityBounds, seed: int, name: str
+) -> tuple[ad.AnnData, pd.DataFrame]:
+    """Keep the good cells of one sample.
+
+    Parameters
+    ----------
+    cells
+        All cells of the sample.
+    is_mt
+        (genes,) which genes are mitochondrial.
+    seed
+        For Scrublet.
+    name
+        The sample, for messages.
+
+    Returns
+    -------
+    kept : AnnData
+        With the metrics in ``obs``.
+    table : DataFrame
+        Every cell, as :func:`judge` returns it.
+
+    Raises
+    ------
+    InputError
+        If fewer than ``bounds.min_cells`` cells are left, with the commonest reason.
+    """
+    metrics = measure(cells, is_mt)
+    if bounds.max_doublet_score is not None:
+        # Barcodes without RNA would only be noise among Scrublet's neighbours.
+        worth = (metrics["rna_counts"] >= bounds.min_rna_counts).to_numpy()
+        metrics["doublet_score"] = 0.0
+        if worth.sum() >= bounds.min_cells:
+            metrics.loc[worth, "doublet_score"] = doublet_scores(cells[worth], seed)
+    table = judge(metrics, bounds)
+    n_kept = int(table["kept"].sum())
+    reasons = table.loc[~table["kept"], "reason"].value_counts()
+    logger.info("%s: %d of %d cells kept", name, n_kept, len(table))
+    for reason, n_cells in reasons.items():
+        logger.info("%s: %d dropped: %s", name, n_cells, reason)
+    if n_kept < bounds.min_cells:
+        why = f" (most often: {reasons.index[0]})" if len(reasons) else ""
+        raise InputError(
+            f"sample {name}: {n_kept} of {len(table)} cells pass quality control{why}, fewer than "
+            f"ingest.qc.min_cells = {bounds.min_cells}; look at its metrics or loosen ingest.qc."
+        )
+    table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
+    kept = cells[table["kept"].to_numpy()].copy()
+    kept.obs = kept.obs.join(metrics)
+    return kept, table

@@ -1,0 +1,258 @@
+"""The vocabulary: genes of a GTF or BED, their TSSs, lengths and which are TFs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+
+# Names of the mitochondrial chromosome in UCSC, Ensembl and RefSeq (human, mouse) files.
+MITOCHONDRIAL = {"chrM", "chrMT", "M", "MT", "NC_012920.1", "NC_005089.1"}
+COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
+
+
+def strip_version(ids: pd.Series) -> pd.Series:
+    """Remove the version of Ensembl-like ids: ``ENSG00000223972.5`` to ``ENSG00000223972``."""
+    return ids.astype(str).str.replace(r"\.\d+$", "", regex=True)
+
+
+def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
+    """Read genes with all their TSSs from a GTF.
+
+    Parameters
+    ----------
+    path
+        GENCODE or Ensembl GTF, plain or gzipped.
+    biotypes
+        ``gene_type`` / ``gene_biotype`` values to keep; a GTF that has neither
+        attribute is kept whole.
+
+    Returns
+    -------
+    DataFrame
+        ``gene_id`` (without version), ``symbol``, ``chrom``, ``strand``, ``length`` (bp of
+        the union of exons), ``tss`` (sorted unique 0-based positions).
+
+    Raises
+    ------
+    InputError
+        If the file has no gene, exon or ``gene_id`` to read, or none of the biotypes.
+    """
+    names = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attribute"]
+    try:
+        lines = pd.read_csv(
+            path, sep="\t", comment="#", names=names, dtype={"chrom": str}, quoting=3
+        )
+    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"{path}: not a readable GTF ({error}); check or fetch it again."
+        ) from error
+    lines = lines[lines["feature"].isin(["transcript", "exon"])].reset_index(drop=True)
+    if lines.empty:
+        raise InputError(f"{path}: no transcript or exon lines; is this a GTF of genes?")
+
+    def attribute(name: str) -> pd.Series:
+        return lines["attribute"].str.extract(rf'\b{name} "([^"]*)"', expand=False)
+
+    lines["gene_id"] = attribute("gene_id")
+    if lines["gene_id"].isna().any():
+        bad = lines.index[lines["gene_id"].isna()][0]
+        raise InputError(f"{path}: no gene_id in '{lines['attribute'][bad][:60]}'; is this a GTF?")
+    lines["symbol"] = attribute("gene_name").fillna(lines["gene_id"])
+    biotype = attribute("gene_type").fillna(attribute("gene_biotype"))
+    if biotype.notna().any():
+        found = sorted(biotype.dropna().unique())
+        lines = lines[biotype.isin(biotypes)]
+        if lines.empty:
+            raise InputError(
+                f"{path}: no gene of type {', '.join(biotypes)}; it has {', '.join(found[:5])}: "
+                "set reference.biotypes."
+            )
+    # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
+    lines["gene_id"] = strip_version(lines["gene_id"])
+    lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
+
+    transcripts = lines[lines["feature"] == "transcript"]
+    tss = np.where(transcripts["strand"] == "-", transcripts["end"] - 1, transcripts["start"] - 1)
+    genes = (
+        transcripts.assign(tss=tss)
+        .groupby("gene_id")
+        .agg(
+            symbol=("symbol", "first"),
+            chrom=("chrom", "first"),
+            strand=("strand", "first"),
+            tss=("tss", lambda positions: sorted(set(positions))),
+        )
+    )
+    genes["length"] = union_lengths(lines[lines["feature"] == "exon"])
+    if genes["length"].isna().any():
+        raise InputError(f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line.")
+    return genes.astype({"length": int}).reset_index()
+
+
+def union_lengths(exons: pd.DataFrame) -> pd.Series:
+    """Bases covered by the union of each gene's exons.
+
+    Parameters
+    ----------
+    exons
+        ``gene_id``, ``start``, ``end`` (1-based, inclusive).
+
+    Returns
+    -------
+    Series
+        Lengths in bp by ``gene_id``.
+    """
+    exons = exons.sort_values(["gene_id", "start"])
+    reached = exons.groupby("gene_id")["end"].cummax()
+    # What earlier exons of the gene reached; a gene's first exon has nothing before it.
+    before = reached.groupby(exons["gene_id"]).shift(fill_value=0)
+    new = (exons["end"] - np.maximum(before, exons["start"] - 1)).clip(lower=0)
+    return new.groupby(exons["gene_id"]).sum()
+
+
+def read_bed(path: str | Path) -> pd.DataFrame:
+    """Read genes from a BED of transcripts: chrom, start, end, symbol, strand.
+
+    The symbol serves as id. Rows of one symbol are its transcripts; only those on the
+    chromosome and strand of the longest are used. The length is that row's span,
+    introns included, since a BED has no exons.
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`read_gtf`.
+
+    Raises
+    ------
+    InputError
+        If there are not five columns, or a strand is neither + nor -.
+    """
+    names = ["chrom", "start", "end", "symbol", "strand"]
+    try:
+        rows = pd.read_csv(path, sep="\t", comment="#", header=None, dtype={0: str, 3: str})
+    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable BED ({error}); check or fetch it again."
+        ) from error
+    if rows.shape[1] == 6:  # BED6 has a score before the strand
+        rows = rows.drop(columns=4)
+    if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
+        raise InputError(
+            f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
+        )
+    rows.columns = names
+    rows["length"] = rows["end"] - rows["start"]
+    rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
+    rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
+    for column in ("chrom", "strand"):
+        rows = rows[rows[column] == rows.groupby("symbol")[column].transform("first")]
+    genes = rows.groupby("symbol").agg(
+        chrom=("chrom", "first"),
+        strand=("strand", "first"),
+        length=("length", "first"),
+        tss=("tss", lambda positions: sorted(set(positions))),
+    )
+    return genes.reset_index().assign(gene_id=lambda table: table["symbol"])
+
+
+def read_tfs(path: str | Path) -> set[str]:
+    """Read a TF list: one symbol or gene id a line."""
+    names = set(Path(path).read_text().split())
+    if not names:
+        raise InputError(f"{path}: the TF list is empty.")
+    return names
+
+
+def build_vocabulary(
+    genes: pd.DataFrame, tfs: set[str], measured: set[str] | None = None
+) -> pd.DataFrame:
+    """Order the genes as the model will see them: TFs first, each part sorted by id.
+
+    Parameters
+    ----------
+    genes
+        As :func:`read_gtf` returns them.
+    tfs
+        Symbols or ids of the TFs.
+    measured
+        Symbols or ids to keep (those that the samples' matrices name); all if None.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``COLUMNS``; ``tss`` as comma-separated 0-based positions.
+
+    Raises
+    ------
+    InputError
+        If no gene is left, or none of them is a TF.
+    """
+    if measured is not None:
+        genes = genes[genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)]
+        if genes.empty:
+            raise InputError(
+                f"none of the samples' {len(measured)} genes (such as "
+                f"{', '.join(sorted(measured)[:3])}) is in the annotation: another "
+                "species or build?"
+            )
+    is_tf = genes["gene_id"].isin(tfs) | genes["symbol"].isin(tfs)
+    if not is_tf.any():
+        raise InputError(
+            f"none of the {len(tfs)} TFs (such as {', '.join(sorted(tfs)[:3])}) is among the genes "
+            f"(such as {', '.join(genes['symbol'][:3])}): another species?"
+        )
+    table = genes.assign(
+        n_tss=genes["tss"].map(len),
+        tss=genes["tss"].map(lambda positions: ",".join(map(str, positions))),
+        is_tf=is_tf,
+        is_mt=genes["chrom"].isin(MITOCHONDRIAL),
+    )
+    table = table.sort_values(["is_tf", "gene_id"], ascending=[False, True])
+    return table[COLUMNS].reset_index(drop=True)
+
+
+def read_vocabulary(path: str | Path) -> pd.DataFrame:
+    """Read ``genes.tsv`` as :func:`build_vocabulary` made it."""
+    return pd.read_csv(
+        path, sep="\t", dtype={"gene_id": str, "symbol": str, "chrom": str, "tss": str}
+    )
+
+
+def promoter_windows(
+    genes: pd.DataFrame, upstream: int = 1500, downstream: int = 500
+) -> pd.DataFrame:
+    """List the window of every TSS of every gene.
+
+    A window holds ``upstream`` bases before the TSS and ``downstream`` from it
+    on, in the direction of transcription, as ``GenomicRanges::promoters`` has it.
+
+    Parameters
+    ----------
+    genes
+        The vocabulary (``chrom``, ``strand``, ``tss``).
+
+    Returns
+    -------
+    DataFrame
+        ``chrom``, ``start``, ``end`` (0-based, half open, cut at 0), ``gene`` (row in
+        ``genes``); a row a TSS, sorted by position.
+    """
+    windows = pd.DataFrame(
+        {
+            "chrom": genes["chrom"],
+            "strand": genes["strand"],
+            "gene": np.arange(len(genes)),
+            "tss": genes["tss"].str.split(","),
+        }
+    ).explode("tss")
+    tss = windows["tss"].astype(np.int64)
+    minus = windows["strand"] == "-"
+    windows["start"] = np.where(minus, tss - downstream + 1, tss - upstream).clip(0)
+    windows["end"] = np.where(minus, tss + upstream + 1, tss + downstream)
+    windows = windows.sort_values(["chrom", "start", "gene"], kind="stable")
+    return windows[["chrom", "start", "end", "gene"]].reset_index(drop=True)

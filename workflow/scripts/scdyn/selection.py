@@ -1,0 +1,50 @@
+"""Which cells a selection of the config means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+
+
+def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str) -> np.ndarray:
+    """Tell which cells a selection of the config means.
+
+    Parameters
+    ----------
+    obs
+        The cells' table.
+    selection
+        Column to allowed values; a cell must match in every column. Empty: all cells.
+    where
+        The config's key, for messages.
+
+    Returns
+    -------
+    ndarray of bool, (cells,)
+
+    Raises
+    ------
+    InputError
+        If a column or a value does not exist, or no cell matches.
+    """
+    chosen = np.ones(len(obs), dtype=bool)
+    for column, allowed in selection.items():
+        if column not in obs:
+            raise InputError(
+                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
+            )
+        values = obs[column].astype(str)
+        for value in allowed:
+            if not (values == str(value)).any():
+                raise InputError(
+                    f"{where}: no cell has {column} '{value}'; there are "
+                    f"{', '.join(sorted(values.unique())[:20])}."
+                )
+        chosen &= values.isin([str(value) for value in allowed]).to_numpy()
+    if not chosen.any():
+        raise InputError(f"{where}: no cell matches {dict(selection)}.")
+    return chosen
