@@ -1,0 +1,169 @@
+"""Adapters that change nothing before training, and attributions that add up."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy import sparse
+
+from scdyn import explain, finetune
+from scdyn.errors import InputError
+from scdyn.files import sha256
+from scdyn.model import ScDynOmics
+from scdyn.training import TrainingConfig
+
+
+@pytest.fixture
+def cells(config):
+    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["x", "y", "z"], 30)
+    rna = rng.integers(0, 3, (90, config.n_genes))
+    promoter = rng.integers(0, 2, (90, config.n_genes))
+    rna[labels == "x", 0:3] = 6
+    promoter[labels == "y", 6:9] = 5
+    rna[labels == "z", 12:15] = 6
+    parts = tuple(sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
+    return parts, labels
+
+
+@pytest.fixture
+def trained(model, cells):
+    parts, labels = cells
+    config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
+    head = finetune.HeadConfig(n_pools=4, hidden=16, dropout=0.0)
+    return finetune.fit_classifier(model, parts, labels, 4, head, config, None)[0]
+
+
+def test_wrapped_equals_base_at_initialisation(model, bins):
+    expected = model.double()(*bins).detach()
+    wrapped = finetune.adapt(model, 4).double()
+    torch.testing.assert_close(wrapped(*bins), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(model):
+    wrapped = finetune.adapt(model, 4)
+    names = [name for name, p in wrapped.named_parameters() if p.requires_grad]
+    assert all("lora_" in name for name in names)
+    for i in range(4):
+        for part in ("query", "key_value", "output", "ffn_in", "ffn_out"):
+            found = [name for name in names if f"layers.{i}." in name and f".{part}." in name]
+            assert len(found) == 2, (i, part)
+
+
+def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
+    wrapped = trained(*bins)
+    with trained.encoder.disable_adapter():
+        assert not torch.allclose(trained(*bins), wrapped, atol=1e-3)
+    merged = trained.encoder.merge_and_unload()
+    torch.testing.assert_close(trained.head(merged(*bins)), wrapped, rtol=1e-4, atol=1e-5)
+
+
+def test_classes_are_learned(trained, cells):
+    parts, labels = cells
+    p = finetune.predict(trained, parts)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
+
+
+def write_model(model, folder):
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_classifier_comes_back_from_its_files(config, cells, tmp_path):
+    torch.manual_seed(0)
+    model = ScDynOmics(config).eval()
+    write_model(model, tmp_path / "model")
+    parts, labels = cells
+    head = finetune.HeadConfig(n_pools=2, hidden=8, dropout=0.0)
+    training = TrainingConfig(epochs=2, batch_size=9, learning_rate=5e-3)
+    classifier, _ = finetune.fit_classifier(model, parts, labels, 2, head, training, None)
+    (tmp_path / "task").mkdir()
+    description = {
+        "model_sha256": sha256(tmp_path / "model" / "model.safetensors"),
+        "head": {"n_pools": 2, "hidden": 8, "dropout": 0.0},
+    }
+    classifier.save(tmp_path / "task", description)
+    names = {path.name for path in (tmp_path / "task").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "task.json"}
+    loaded = finetune.load_classifier(tmp_path / "task", tmp_path / "model")
+    np.testing.assert_allclose(finetune.predict(loaded, parts), finetune.predict(classifier, parts), atol=1e-6)
+
+    other = ScDynOmics(config)
+    write_model(other, tmp_path / "other")
+    with pytest.raises(InputError, match="another model"):
+        finetune.load_classifier(tmp_path / "task", tmp_path / "other")
+    with pytest.raises(InputError, match="another vocabulary"):
+        finetune.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})
+
+
+def test_a_model_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match=str(tmp_path)):
+        finetune.load_model(tmp_path)
+
+
+def test_embedding_is_the_mean_over_genes_whatever_the_batch(model, cells):
+    parts, _ = cells
+    rna, promoter = (torch.from_numpy(part.toarray()) for part in parts)
+    expected = model(rna, promoter).mean(1).detach().numpy()
+    np.testing.assert_allclose(finetune.embed(model, parts, 7), expected, atol=1e-5)
+
+
+def test_attributions_add_up_and_find_the_genes(trained, cells):
+    parts, labels = cells
+    chosen = labels == "y"
+    attributions, errors = explain.integrated_gradients(
+        trained, tuple(part[chosen] for part in parts), trained.classes.index("y"), 64
+    )
+    assert attributions.shape == (30, 2, 17)
+    assert np.median(errors) < 0.02
+    means = explain.class_means(attributions)
+    assert abs(means).sum() == pytest.approx(1)
+    assert means[1, 6:9].sum() > 3 * abs(means[1, 12:15].sum())
+
+
+def test_completeness_is_what_captum_says_of_the_logit(trained, cells):
+    parts, _ = cells
+    few = tuple(part[:3] for part in parts)
+    attributions, errors = explain.integrated_gradients(trained, few, 0, 50)
+    zero = tuple(sparse.csr_matrix(part.shape, dtype=np.uint8) for part in few)
+
+    def logit(bins):
+        ids = (torch.from_numpy(part.toarray()) for part in bins)
+        return trained(*ids)[:, 0].detach().numpy()
+
+    difference = logit(few) - logit(zero)
+    expected = np.abs(attributions.sum((1, 2)) - difference) / np.abs(difference)
+    np.testing.assert_allclose(errors, expected, rtol=0.05, atol=1e-4)
+
+
+def test_randomised_model_differs_everywhere(trained, cells):
+    random = explain.randomised(trained, 0)
+    for (name, a), (_, b) in zip(
+        trained.head.named_parameters(), random.head.named_parameters(), strict=True
+    ):
+        if name.endswith("weight") and a.ndim > 1:
+            assert not torch.equal(a, b), name
+
+
+def test_specificity_is_against_the_largest_other_class():
+    scores = np.array([[5.0, 1.0], [3.0, 4.0], [1.0, 2.0]])
+    np.testing.assert_allclose(explain.specificity(scores), [[2, -3], [-2, 2], [-4, -2]])
+
+
+def test_attribution_table_orders_by_specificity_and_gives_the_spread():
+    genes = pd.DataFrame({"gene_id": ["a", "b"], "symbol": ["A", "B"], "is_tf": [True, False]})
+    first = {"x": np.array([[0.2, 0.5], [0.0, 0.3]]), "y": np.array([[0.4, 0.1], [0.5, 0.0]])}
+    second = {"x": np.array([[0.4, 0.5], [0.0, 0.1]]), "y": np.array([[0.4, 0.1], [0.5, 0.0]])}
+    table = explain.attribution_table([first, second], genes)
+    both = table[(table["class"] == "x") & (table["modality"] == "both")]
+    assert both["symbol"].tolist() == ["B", "A"]
+    assert both["mean"].tolist() == pytest.approx([0.7, 0.3])
+    assert both["specificity"].tolist() == pytest.approx([0.6, -0.6])
+    assert both["spread"].tolist() == pytest.approx([0.1, 0.1])

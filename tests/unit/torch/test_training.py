@@ -1,0 +1,129 @@
+"""Training that learns, goes on where it was killed, and says so honestly."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from scdyn import training
+from scdyn.model import ScDynOmics
+
+
+@pytest.fixture
+def cells(config):
+    """60 cells of two kinds, whose genes go together."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 60)
+    first = np.arange(config.n_genes) < 9
+    rna = np.where(kind[:, None] == first[None], 4, 1) * (rng.random((60, config.n_genes)) < 0.8)
+    promoter = np.where(kind[:, None] == first[None], 2, 0)
+    return sparse.csr_matrix(rna.astype(np.uint8)), sparse.csr_matrix(promoter.astype(np.uint8))
+
+
+def settings(epochs=6):
+    return training.TrainingConfig(epochs=epochs, batch_size=8, learning_rate=1e-2, seed=3)
+
+
+def run(config, cells, checkpoint=None, stop_at=None, epochs=6):
+    torch.manual_seed(0)
+    model = ScDynOmics(config)
+    task = training.MaskedPretraining(model, cells, cells, 0.15, 0)
+
+    def loss_of(rows, seed):
+        if stop_at is not None and loss_of.steps == stop_at:
+            raise KeyboardInterrupt
+        loss_of.steps += 1
+        return task.loss_of(rows, seed)
+
+    loss_of.steps = 0
+    history = training.train(model, loss_of, 60, settings(epochs), task.evaluate, checkpoint)
+    return model, task, history
+
+
+def test_training_beats_predictors_that_know_only_the_gene(config, cells):
+    _, task, history = run(config, cells, epochs=30)
+    trivial = task.trivial_losses()
+    assert history[-1]["masked_loss"] < 0.8 * trivial["frequency_loss"]
+    assert trivial["frequency_loss"] <= trivial["mode_loss"]
+
+
+def test_trivial_losses_as_worked_out_by_hand(config):
+    # One gene with bins 1, 1, 2 and a zero where the promoter is open: of 6 + 1 bins, one added each.
+    rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
+    promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
+    expressed = (rna > 0) + (promoter > 0)
+    frequencies = training.gene_frequencies(rna, expressed, 6)
+    np.testing.assert_allclose(frequencies, np.array([[2, 3, 2, 1, 1, 1, 1]]) / 11)
+    predicted = training.mode_predictor(frequencies)
+    assert predicted[0, 1] == pytest.approx(3 / 11)
+    np.testing.assert_allclose(predicted[0, [0, 2, 3]], 8 / 11 / 6)
+
+
+def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch):
+    straight, _, history = run(config, cells)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)  # after every step
+    identity = {"any": "thing"}
+    for stop_at in (5, 11, 2):  # killed three times, in mid-epoch
+        with pytest.raises(KeyboardInterrupt):
+            run(config, cells, training.Checkpoint(tmp_path / "c", identity), stop_at)
+    resumed, _, resumed_history = run(config, cells, training.Checkpoint(tmp_path / "c", identity))
+    for name, parameter in straight.state_dict().items():
+        assert torch.equal(parameter, resumed.state_dict()[name]), name
+    for a, b in zip(history, resumed_history, strict=True):
+        assert a["loss"] == b["loss"] and a["masked_loss"] == b["masked_loss"]
+
+
+def test_dropout_is_part_of_what_a_resumed_run_repeats(config, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    config = type(config)(**{**config.to_dict(), "dropout": 0.3})
+    straight, _, _ = run(config, cells)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, cells, training.Checkpoint(tmp_path / "c", {}), 10)
+    resumed, _, _ = run(config, cells, training.Checkpoint(tmp_path / "c", {}))
+    for name, parameter in straight.state_dict().items():
+        assert torch.equal(parameter, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(config, cells, tmp_path):
+    run(config, cells, training.Checkpoint(tmp_path / "c", {"seed": 1}), epochs=1)
+    model = ScDynOmics(config)
+    optimizer = torch.optim.AdamW(model.parameters())
+    assert training.Checkpoint(tmp_path / "c", {"seed": 2}).restore(model, optimizer) is None
+    assert training.Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
+
+
+def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):
+    _, task, _ = run(config, cells, epochs=1)
+    assert task.evaluate() == task.evaluate()
+
+
+def test_rate_warms_up_and_falls_to_zero():
+    config = training.TrainingConfig(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.1)
+    rates = [training.learning_rate(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0 and rates[-1] < 0.01
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_decay_spares_norms_biases_and_embeddings(model):
+    decayed = {name for name, p in model.named_parameters() if training.decays(name, p)}
+    assert "layers.0.attention.compress.weight" in decayed
+    assert not any("norm" in name or "bias" in name or "embedding" in name for name in decayed)
+
+
+def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
+    rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in cells)
+    losses, _ = training.masked_losses(model, rna, promoter, 0.15, 7)
+    generator = torch.Generator().manual_seed(7)
+    hidden = training.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
+    logits, _ = model.decode(model(hidden[0], hidden[1]))
+    expected = [
+        -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])] for i, j in hidden[2].nonzero().tolist()
+    ]
+    torch.testing.assert_close(losses, torch.stack(expected))
+
+
+def test_history_is_plain_json(config, cells):
+    _, _, history = run(config, cells, epochs=1)
+    assert json.loads(json.dumps(history))[0]["epoch"] == 1

@@ -1,0 +1,287 @@
+"""Which genes, in which modality, made a fine-tuned model call a class, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from scipy import sparse
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from scdyn import evaluation
+from scdyn.finetune import Classifier, load_classifier
+from scdyn.log import logger
+from scdyn.tokens import TokenStore
+from scdyn.training import choose_device, to_device
+
+MODALITIES = ("rna", "promoter")
+
+
+def integrated_gradients(
+    classifier: Classifier,
+    bins: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    target: int,
+    n_steps: int,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Attribute a class's logit to the genes' values (Sundararajan et al. 2017).
+
+    The path leads from the cell in which every value is zero; attributions are summed
+    over the embedding's width. The gene embeddings are the same at both ends and get none.
+
+    Parameters
+    ----------
+    classifier
+        In evaluation mode.
+    bins
+        RNA and promoter bins of the cells to explain, (cells, genes) each.
+    target
+        Index of the class.
+    n_steps
+        Points on the path (Gauss-Legendre).
+    batch_size
+        Points evaluated at once.
+
+    Returns
+    -------
+    attributions : ndarray of float32, (cells, 2, genes)
+        Of RNA and of the promoter.
+    completeness : ndarray, (cells,)
+        \\|sum of attributions - difference of the logit\\| / \\|difference of the logit\\|: 0 for
+        an exact integral.
+    """
+    model = classifier.encoder.get_base_model()
+    device = next(classifier.parameters()).device
+
+    def logits(rna_values: Tensor, promoter_values: Tensor) -> Tensor:
+        tokens = rna_values + promoter_values + model.gene_embedding.weight
+        return classifier.head(model.encode(tokens))
+
+    method = IntegratedGradients(logits)
+    zero = torch.zeros(1, model.config.n_genes, dtype=torch.int, device=device)
+    frozen = [p for p in classifier.parameters() if p.requires_grad]
+    for parameter in frozen:  # only the inputs' gradients are wanted
+        parameter.requires_grad_(False)
+    baselines = (model.rna_embedding(zero).detach(), model.promoter_embedding(zero).detach())
+    attributions, completeness = [], []
+    n_cells = max(1, batch_size // 8)
+    for start in range(0, bins[0].shape[0], n_cells):
+        rna, promoter = (to_device(part[start : start + n_cells], device).int() for part in bins)
+        inputs = (model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach())
+        parts, delta = method.attribute(
+            inputs,
+            baselines,
+            target=target,
+            n_steps=n_steps,
+            internal_batch_size=batch_size,
+            return_convergence_delta=True,
+        )
+        with torch.no_grad():
+            difference = logits(*inputs)[:, target] - logits(*baselines)[:, target]
+        attributions.append(torch.stack([part.sum(2) for part in parts], 1).float().cpu().numpy())
+        completeness.append((delta.abs() / difference.abs().clamp(min=1e-12)).cpu().numpy())
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    return np.concatenate(attributions), np.concatenate(completeness)
+
+
+def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw correctly called test cells of each class.
+
+    Parameters
+    ----------
+    calls
+        One fold's table of :func:`scdyn.evaluation.predictions`, one method.
+    per_class, seed
+        Most cells a class, and seed of the draw.
+
+    Returns
+    -------
+    dict
+        Class to names of cells; classes without a correct call are left out.
+    """
+    right = calls[(calls["part"] == "test") & (calls["label"] == calls["called"])]
+    return {
+        name: group["cell"].sample(min(per_class, len(group)), random_state=seed).to_numpy()
+        for name, group in right.groupby("label")
+    }
+
+
+def class_means(attributions: np.ndarray) -> np.ndarray:
+    """Mean over cells, L1-normalised over genes and modalities: (cells, 2, genes) to (2, genes)."""
+    mean = attributions.mean(0)
+    return mean / max(np.abs(mean).sum(), 1e-12)
+
+
+def specificity(scores: np.ndarray) -> np.ndarray:
+    """Discriminative specificity: a class's score minus the largest of any other class.
+
+    Parameters
+    ----------
+    scores
+        (classes, ...) at least two classes.
+    """
+    result = np.empty_like(scores)
+    for i in range(len(scores)):
+        result[i] = scores[i] - np.delete(scores, i, axis=0).max(0)
+    return result
+
+
+def attribution_table(folds: Sequence[dict[str, np.ndarray]], genes: pd.DataFrame) -> pd.DataFrame:
+    """Bring class means of several folds into one table.
+
+    Parameters
+    ----------
+    folds
+        A mapping a fold from class to (2, genes) mean attributions. Classes that a fold
+        lacks are averaged over the others.
+    genes
+        The vocabulary.
+
+    Returns
+    -------
+    DataFrame
+        ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both", their sum),
+        ``class``, ``mean``, ``spread`` (standard deviation over folds), ``specificity``; ordered
+        by class, modality and falling specificity.
+    """
+    classes = sorted(set().union(*folds))
+    stacked = {
+        name: np.stack([_with_sum(fold[name]) for fold in folds if name in fold])
+        for name in classes
+    }
+    means = np.stack([stacked[name].mean(0) for name in classes])
+    spreads = np.stack([stacked[name].std(0) for name in classes])
+    specific = specificity(means)
+    tables = []
+    for i, name in enumerate(classes):
+        for j, modality in enumerate((*MODALITIES, "both")):
+            table = genes[["gene_id", "symbol", "is_tf"]].assign(
+                modality=modality,
+                **{"class": name, "mean": means[i, j], "spread": spreads[i, j]},
+                specificity=specific[i, j],
+            )
+            tables.append(table.sort_values("specificity", ascending=False, kind="stable"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _with_sum(scores: np.ndarray) -> np.ndarray:
+    """Append the sum of the modalities: (2, genes) to (3, genes)."""
+    return np.concatenate([scores, scores.sum(0, keepdims=True)])
+
+
+def randomised(classifier: Classifier, seed: int) -> Classifier:
+    """Copy a classifier with every parameter drawn anew (Adebayo et al. 2018).
+
+    Attributions that survive this tell of the input and not of the model.
+    """
+    copy = deepcopy(classifier)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        copy.encoder.get_base_model().initialise()
+        for module in copy.head.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+    return copy
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman correlation of two sets of attributions, by size regardless of sign."""
+    return float(spearmanr(np.abs(a).ravel(), np.abs(b).ravel()).statistic)
+
+
+def explain_fold(
+    classifier: Classifier,
+    store: TokenStore,
+    cells: dict[str, np.ndarray],
+    n_steps: int,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Explain one fold's calls: class means, (2, genes) each, and the cells' completeness."""
+    means, completeness = {}, {}
+    for name, names in cells.items():
+        bins = store.read(store.cells.get_indexer(names))
+        target = classifier.classes.index(name)
+        attributions, completeness[name] = integrated_gradients(classifier, bins, target, n_steps)
+        means[name] = class_means(attributions)
+        logger.info(
+            "%s: %d cells explained, median completeness error %.3g",
+            name,
+            len(names),
+            np.median(completeness[name]),
+        )
+    return means, completeness
+
+
+def explain_task(
+    store: TokenStore,
+    genes: pd.DataFrame,
+    folders: Sequence[str | Path],
+    model_folder: str | Path,
+    settings: dict[str, Any],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Explain a task by the models of all its folds.
+
+    Parameters
+    ----------
+    store, genes
+        Tokens and vocabulary of the corpus.
+    folders
+        The folds' fine-tuned models.
+    model_folder
+        The pretrained model.
+    settings
+        One entry of the config's ``tasks``.
+
+    Returns
+    -------
+    table : DataFrame
+        As :func:`attribution_table`.
+    checks : dict
+        ``completeness`` (error of the integral over all explained cells: median, 95th
+        percentile, largest), ``n_cells``, ``randomised_correlation`` (by class; Spearman with
+        the attributions of the first fold's model after all its parameters are drawn anew) and
+        ``fold_correlation`` (by class; mean Spearman between folds).
+    """
+    device = choose_device()
+    means, errors, survived = [], [], {}
+    for folder in folders:
+        classifier = load_classifier(folder, model_folder).to(device)
+        calls = evaluation.read_predictions(Path(folder) / "predictions.tsv")
+        cells = correct_cells(calls, settings["explained_cells"], settings["seed"])
+        fold_means, completeness = explain_fold(classifier, store, cells, settings["steps"])
+        if not means:
+            random = randomised(classifier, settings["seed"])
+            few = {name: names[:16] for name, names in cells.items()}
+            random_means, _ = explain_fold(random, store, few, settings["steps"])
+            survived = {
+                name: rank_correlation(fold_means[name], random_means[name]) for name in cells
+            }
+        means.append(fold_means)
+        errors.extend(completeness.values())
+    errors = np.concatenate(errors)
+    agreement = {
+        name: float(
+            np.mean([rank_correlation(a[name], b[name]) for a, b in combinations(fold_set, 2)])
+        )
+        for name in sorted(set().union(*means))
+        if len(fold_set := [fold for fold in means if name in fold]) > 1
+    }
+    checks = {
+        "n_cells": len(errors),
+        "completeness": {
+            "median": float(np.median(errors)),
+            "percentile_95": float(np.quantile(errors, 0.95)),
+            "largest": float(errors.max()),
+        },
+        "randomised_correlation": survived,
+        "fold_correlation": agreement,
+    }
+    return attribution_table(means, genes), checks
