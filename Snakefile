@@ -1,0 +1,33 @@
+# scDynOmics: raw 10x multiome in; regulons, a pretrained model, its answers and reports out.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A --configfile is a study of its own, not a change to the study in config/.
+if "samples" not in config:
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/simulate.smk"
+include: "workflow/rules/reference.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/grn.smk"
+include: "workflow/rules/tokens.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/explain.smk"
+include: "workflow/rules/studies.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        final_outputs(),

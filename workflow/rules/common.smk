@@ -1,0 +1,90 @@
+# Config, sample sheet, names and targets: everything the rules share.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake import __version__ as snakemake_version
+from snakemake.exceptions import WorkflowError
+
+BASE = Path(workflow.basedir)
+sys.path.insert(0, str(BASE / "workflow/scripts"))
+
+from scdyn import config as study
+from scdyn.errors import InputError
+
+try:
+    ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
+    config = study.read_config(
+        config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN
+    )
+    SAMPLES = study.read_samples(
+        config["samples"],
+        study.read_schema(BASE / "workflow/schemas/samples.schema.yaml"),
+        config["covariates"],
+        config["corpora"],
+    )
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+# Threads that wait by spinning take the cores of whatever runs beside them: on a shared node
+# training was six times slower. The jobs inherit this.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+RESULTS = config["results"]
+LOGS = f"{RESULTS}/logs"
+CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
+EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
+
+
+wildcard_constraints:
+    sample="[A-Za-z0-9_-]+",
+    corpus="|".join(CORPORA),
+    seed="[0-9]+",
+    model="|".join(MODELS),
+    task="|".join(TASKS) or "none",
+    fold="[0-9]+",
+    study="|".join(STUDIES) or "none",
+    kind="development|spatial|perturbation",
+
+
+def samples_of(corpus):
+    return CORPORA[corpus]["samples"] or list(SAMPLES.index)
+
+
+def sample_files(wildcards):
+    row = SAMPLES.loc[wildcards.sample]
+    columns = ("path", "atac_path", "fragments", "metadata")
+    return {column: row[column] for column in columns if row[column]}
+
+
+def model_of(task):
+    return TASKS[task]["model"]
+
+
+def corpus_of(task):
+    return MODELS[model_of(task)]["corpus"]
+
+
+def folds_of(task):
+    return range(TASKS[task]["folds"])
+
+
+def settings_of(kind, wildcard):
+    """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
+    return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+
+
+def final_outputs():
+    """What `rule all` asks for; everything else is on the way there."""
+    return [
+        *expand(f"{RESULTS}/ingest/{{sample}}.qc.svg", sample=SAMPLES.index),
+        *expand(f"{RESULTS}/grn/{{corpus}}/regulons.svg", corpus=CORPORA),
+        *expand(f"{RESULTS}/pretrain/{{model}}/training.svg", model=MODELS),
+        *[f"{RESULTS}/embed/{model}/{content['corpus']}.svg" for model, content in MODELS.items()],
+        *expand(f"{RESULTS}/finetune/{{task}}/calls.svg", task=TASKS),
+        *expand(f"{RESULTS}/explain/{{task}}/drivers.svg", task=EXPLAINED),
+        *[f"{RESULTS}/studies/{name}/{content['kind']}.svg" for name, content in STUDIES.items()],
+        f"{RESULTS}/scores.json",
+        f"{RESULTS}/provenance.json",
+    ]

@@ -1,0 +1,98 @@
+# Fine-tuning with LoRA in folds, logistic regression on the same folds, and their scores.
+
+TASK = f"{RESULTS}/finetune/{{task}}"
+
+
+def corpus_path(rule_output):
+    """The output of a rule on corpora, for the corpus of the wildcard `task`."""
+    return lambda wildcards: rule_output.format(corpus=corpus_of(wildcards.task))
+
+
+def folds(path):
+    """A path of every fold of the wildcard `task`."""
+    return lambda wildcards: expand(path, task=wildcards.task, fold=folds_of(wildcards.task))
+
+
+# The split is a file, made before anything is fitted.
+rule split_cells:
+    input:
+        corpus_path(rules.join_corpus.output[0]),
+    output:
+        f"{TASK}/splits.tsv",
+    log:
+        f"{LOGS}/split_cells/{{task}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    params:
+        task=settings_of("tasks", "task"),
+    script:
+        "../scripts/split_cells.py"
+
+
+rule finetune:
+    input:
+        splits=rules.split_cells.output[0],
+        tokens=corpus_path(rules.write_tokens.output[0]),
+        model=lambda wildcards: rules.pretrain.output.weights.format(model=model_of(wildcards.task)),
+    output:
+        directory(f"{TASK}/{{fold}}/model"),
+    log:
+        f"{LOGS}/finetune/{{task}}_{{fold}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        task=settings_of("tasks", "task"),
+        checkpoints=f"{TASK}/{{fold}}/checkpoints",
+    script:
+        "../scripts/finetune.py"
+
+
+rule fit_logistic_regression:
+    input:
+        splits=rules.split_cells.output[0],
+        corpus=corpus_path(rules.join_corpus.output[0]),
+    output:
+        predictions=f"{TASK}/{{fold}}/logistic_regression.tsv",
+        weights=f"{TASK}/{{fold}}/logistic_regression_weights.tsv",
+    log:
+        f"{LOGS}/fit_logistic_regression/{{task}}_{{fold}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    script:
+        "../scripts/fit_logistic_regression.py"
+
+
+rule evaluate_task:
+    input:
+        models=folds(rules.finetune.output[0]),
+        baselines=folds(rules.fit_logistic_regression.output.predictions),
+    output:
+        predictions=f"{TASK}/predictions.tsv",
+        metrics=f"{TASK}/metrics.json",
+        figure=report(
+            f"{TASK}/calls.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "calls and scores"},
+            caption="../report/calls.rst",
+        ),
+    log:
+        f"{LOGS}/evaluate_task/{{task}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    script:
+        "../scripts/evaluate_task.py"

@@ -1,0 +1,74 @@
+# Raw files to counts over the vocabulary, quality control, and the samples joined.
+
+
+rule ingest_sample:
+    input:
+        unpack(sample_files),
+        genes=rules.build_vocabulary.output[0],
+    output:
+        cells=f"{RESULTS}/ingest/{{sample}}.h5ad",
+        qc=report(
+            f"{RESULTS}/ingest/{{sample}}.qc.tsv",
+            category="1. Data",
+            subcategory="Quality control",
+            labels={"sample": "{sample}", "what": "table"},
+            caption="../report/qc_table.rst",
+        ),
+    log:
+        f"{LOGS}/ingest_sample/{{sample}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        row=lambda wildcards: SAMPLES.loc[wildcards.sample].to_dict(),
+        upstream=config["reference"]["upstream"],
+        downstream=config["reference"]["downstream"],
+        ingest=config["ingest"],
+        seed=1,
+    script:
+        "../scripts/ingest_sample.py"
+
+
+rule plot_qc:
+    input:
+        rules.ingest_sample.output.qc,
+    output:
+        report(
+            f"{RESULTS}/ingest/{{sample}}.qc.svg",
+            category="1. Data",
+            subcategory="Quality control",
+            labels={"sample": "{sample}", "what": "figure"},
+            caption="../report/qc.rst",
+        ),
+    log:
+        f"{LOGS}/plot_qc/{{sample}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        qc=config["ingest"]["qc"],
+    script:
+        "../scripts/plot_qc.py"
+
+
+rule join_corpus:
+    input:
+        lambda wildcards: expand(
+            rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
+        ),
+    output:
+        f"{RESULTS}/corpus/{{corpus}}.h5ad",
+    log:
+        f"{LOGS}/join_corpus/{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    script:
+        "../scripts/join_corpus.py"

@@ -1,0 +1,100 @@
+# Masked pretraining, and the embedding of every cell by its model.
+
+
+def corpus_outputs(rule_output):
+    """The output of a rule on corpora, for the corpus of the wildcard `model`."""
+    return lambda wildcards: rule_output.format(corpus=MODELS[wildcards.model]["corpus"])
+
+
+rule pretrain:
+    input:
+        tokens=corpus_outputs(rules.write_tokens.output[0]),
+        corpus=corpus_outputs(rules.join_corpus.output[0]),
+        regulons=corpus_outputs(rules.make_regulons.output.regulons),
+    output:
+        weights=f"{RESULTS}/pretrain/{{model}}/model.safetensors",
+        config=f"{RESULTS}/pretrain/{{model}}/config.json",
+        metrics=f"{RESULTS}/pretrain/{{model}}/metrics.jsonl",
+        scores=f"{RESULTS}/pretrain/{{model}}/scores.json",
+    log:
+        f"{LOGS}/pretrain/{{model}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 32000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+    params:
+        model=settings_of("models", "model"),
+        # Not an output: Snakemake would remove it before going on with a killed run.
+        checkpoints=f"{RESULTS}/pretrain/{{model}}/checkpoints",
+    script:
+        "../scripts/pretrain.py"
+
+
+rule plot_training:
+    input:
+        metrics=rules.pretrain.output.metrics,
+        scores=rules.pretrain.output.scores,
+    output:
+        report(
+            f"{RESULTS}/pretrain/{{model}}/training.svg",
+            category="3. Model",
+            labels={"model": "{model}", "what": "masked pretraining"},
+            caption="../report/training.rst",
+        ),
+    log:
+        f"{LOGS}/plot_training/{{model}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    script:
+        "../scripts/plot_training.py"
+
+
+rule embed:
+    input:
+        tokens=rules.write_tokens.output[0],
+        corpus=rules.join_corpus.output[0],
+        model=rules.pretrain.output.weights,
+        config=rules.pretrain.output.config,
+    output:
+        f"{RESULTS}/embed/{{model}}/{{corpus}}.h5ad",
+    log:
+        f"{LOGS}/embed/{{model}}_{{corpus}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    script:
+        "../scripts/embed.py"
+
+
+rule plot_embedding:
+    input:
+        embedding=rules.embed.output[0],
+    output:
+        report(
+            f"{RESULTS}/embed/{{model}}/{{corpus}}.svg",
+            category="3. Model",
+            labels={"model": "{model}", "what": "embedding of {corpus}"},
+            caption="../report/embedding.rst",
+        ),
+    log:
+        f"{LOGS}/plot_embedding/{{model}}_{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        labels=sorted({task["label"] for task in TASKS.values()}),
+        seed=1,
+    script:
+        "../scripts/plot_embedding.py"

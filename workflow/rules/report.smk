@@ -1,0 +1,78 @@
+# Scores of every part, against the truth where it is known, and what made these results.
+
+
+rule score:
+    input:
+        metrics=expand(rules.evaluate_task.output.metrics, task=TASKS),
+        predictions=expand(rules.evaluate_task.output.predictions, task=TASKS),
+        pretraining=expand(rules.pretrain.output.scores, model=MODELS),
+        stability=expand(rules.merge_adjacencies.output.stability, corpus=CORPORA),
+        checks=expand(rules.explain.output.checks, task=EXPLAINED),
+        attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
+        # With the truth at hand, edges and drivers are held against it too.
+        truth=TRUTH if "simulation" in config else [],
+        adjacencies=expand(rules.merge_adjacencies.output.adjacencies, corpus=CORPORA),
+        regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
+        corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
+        weights=[
+            rules.fit_logistic_regression.output.weights.format(task=task, fold=fold)
+            for task in EXPLAINED
+            for fold in folds_of(task)
+        ],
+    output:
+        scores=f"{RESULTS}/scores.json",
+        table=report(
+            f"{RESULTS}/scores.html",
+            category="0. Summary",
+            labels={"what": "scores"},
+            caption="../report/scores.rst",
+        ),
+    log:
+        f"{LOGS}/score.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    params:
+        tasks=list(TASKS),
+        explained=EXPLAINED,
+        models=list(MODELS),
+        corpora=list(CORPORA),
+    script:
+        "../scripts/score.py"
+
+
+rule write_provenance:
+    input:
+        scores=rules.score.output.scores,
+        sheet=config["samples"],
+        environments=[BASE / f"envs/{name}.yaml" for name in ("analysis", "grn", "torch")],
+    output:
+        provenance=f"{RESULTS}/provenance.json",
+        page=report(
+            f"{RESULTS}/provenance.html",
+            category="0. Summary",
+            labels={"what": "provenance"},
+            caption="../report/provenance.rst",
+        ),
+    log:
+        f"{LOGS}/write_provenance.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        config=config,
+        repository=str(BASE),
+        snakemake=snakemake_version,
+        hashed=[
+            f"{RESULTS}/reference/genes.tsv",
+            *expand(rules.join_corpus.output[0], corpus=CORPORA),
+            *expand(rules.write_tokens.output[0], corpus=CORPORA),
+            *expand(rules.make_regulons.output.regulons, corpus=CORPORA),
+            *expand(rules.pretrain.output.weights, model=MODELS),
+            *expand(rules.split_cells.output[0], task=TASKS),
+            *expand(rules.evaluate_task.output.predictions, task=TASKS),
+        ],
+    script:
+        "../scripts/write_provenance.py"

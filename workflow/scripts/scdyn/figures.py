@@ -1,0 +1,227 @@
+"""Every figure of the report: functions from tables to matplotlib figures, one style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scdyn.files import atomic
+
+matplotlib.use("Agg")
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+GREY = "#BBBBBB"
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    # Text stays text, and the same figure gives the same bytes.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "scdyn",
+}
+NAMES = {
+    "scdynomics": "scDynOmics",
+    "logistic_regression": "logistic regression",
+    "logistic_regression_rna": "logistic regression, RNA alone",
+}
+
+
+def new(
+    n_rows: int, n_columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, Any]:
+    """Start a figure in the house style; sizes in inches."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(n_rows, n_columns, figsize=(width, height), squeeze=False, **options)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as its suffix says and close it."""
+    with atomic(path) as temporary:
+        metadata = {"Date": None} if Path(path).suffix == ".svg" else None
+        figure.savefig(temporary, metadata=metadata)
+    plt.close(figure)
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Give each name a colour; past eight, shades of a continuous map."""
+    names = sorted(map(str, names))
+    if len(names) <= len(PALETTE):
+        return dict(zip(names, PALETTE, strict=False))
+    shades = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, len(names)))
+    return {
+        name: matplotlib.colors.to_hex(shade) for name, shade in zip(names, shades, strict=True)
+    }
+
+
+def points(
+    axes: Axes, layout: np.ndarray, labels: pd.Series, title: str, legend: bool = True
+) -> None:
+    """Scatter cells coloured by a label; missing labels are grey and below the others."""
+    labels = labels.astype(object).where(labels.notna(), "")
+    palette = colours([name for name in labels.unique() if name != ""])
+    size = float(np.clip(8000 / max(len(layout), 1), 0.5, 8))
+    order = np.random.default_rng(0).permutation(len(layout))  # no class covers another
+    order = order[np.argsort(labels.to_numpy()[order] != "", kind="stable")]
+    shades = [palette.get(str(name), GREY) for name in labels.to_numpy()[order]]
+    axes.scatter(*layout[order].T, c=shades, s=size, linewidths=0, rasterized=True)
+    axes.set_title(title)
+    axes.set(xticks=[], yticks=[])
+    if legend:
+        handles = [
+            plt.Line2D(
+                [], [], marker="o", linestyle="", markersize=4, color=palette[name], label=name
+            )
+            for name in palette
+        ]
+        columns = 1 if len(handles) <= 12 else 2
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+
+
+def quality(table: pd.DataFrame, sample: str) -> Figure:
+    """Knee curves of both modalities and what decided which cells are kept."""
+    figure, axes = new(1, 3, 9, 2.8)
+    source = table["promoter_source"].iloc[0]
+    names = ["RNA counts", f"promoter counts (from {source})"]
+    for axis, column, name in zip(axes[0], ["rna_counts", "promoter_counts"], names, strict=False):
+        for kept, colour, label in [(True, PALETTE[0], "kept"), (False, PALETTE[5], "dropped")]:
+            values = table.loc[table["kept"] == kept, column].sort_values(ascending=False)
+            axis.plot(
+                np.arange(1, len(values) + 1), values.clip(lower=1), color=colour, label=label
+            )
+        axis.set(xscale="log", yscale="log", xlabel="barcodes, by rank", ylabel=name)
+        axis.legend()
+    axes[0, 0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
+    reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()[::-1]
+    axes[0, 2].barh(reasons.index, reasons, color=PALETTE[5])
+    axes[0, 2].set(xlabel="cells", title="reasons to drop (a cell may have several)")
+    return figure
+
+
+def regulon_activity(cells: ad.AnnData, by: str, n_regulons: int = 40) -> Figure:
+    """Heat map of the regulons whose mean activity differs most between classes."""
+    table = cells.to_df()
+    table = (table - table.mean()) / table.std().clip(lower=1e-9)
+    means = table.groupby(cells.obs[by].astype(str).to_numpy()).mean()
+    chosen = means.max().sort_values(ascending=False).index[:n_regulons]
+    order = means[chosen].idxmax().sort_values(kind="stable").index
+    figure, axes = new(1, 1, 1.5 + 0.22 * len(order), 1.4 + 0.25 * len(means))
+    limit = float(means[order].abs().to_numpy().max())
+    image = axes[0, 0].imshow(means[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes[0, 0].set_xticks(range(len(order)), order, rotation=90)
+    axes[0, 0].set_yticks(range(len(means)), means.index)
+    axes[0, 0].set_title(f"regulon activity (AUCell), mean by {by}")
+    figure.colorbar(image, label="z-score", shrink=0.8)
+    return figure
+
+
+def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
+    """Masked loss by epoch beside predictors that know only the gene."""
+    figure, axes = new(1, 1, 4.2, 2.8)
+    axis = axes[0, 0]
+    axis.plot(history["epoch"], history["loss"], color=GREY, label="training cells")
+    axis.plot(
+        history["epoch"],
+        history["masked_loss"],
+        color=PALETTE[0],
+        marker="o",
+        ms=3,
+        label="held-out cells",
+    )
+    for key, label, style in [
+        ("mode_loss", "gene-wise mode", "--"),
+        ("frequency_loss", "gene-wise frequencies", ":"),
+    ]:
+        axis.axhline(scores[key], color=PALETTE[5], linestyle=style, label=label)
+    axis.set(xlabel="epoch", ylabel="masked loss (nats a gene)")
+    axis.legend()
+    return figure
+
+
+def embedding(layout: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> Figure:
+    """UMAP of the embedding, coloured by each of some columns."""
+    figure, axes = new(1, len(columns), 4.2 * len(columns), 2.8)
+    for axis, column in zip(axes[0], columns, strict=True):
+        points(axis, layout, obs[column], column)
+    return figure
+
+
+def score_bars(axis: Axes, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Bars of accuracy and macro-F1, a group a method."""
+    methods = [name for name in NAMES if name in metrics]
+    for i, method in enumerate(methods):
+        values = [metrics[method]["accuracy"], metrics[method]["macro_f1"]]
+        place = np.arange(2) + (i - (len(methods) - 1) / 2) * 0.27
+        bars = axis.bar(place, values, 0.25, color=PALETTE[i], label=NAMES[method])
+        axis.bar_label(bars, fmt="%.2f", fontsize=7)
+    axis.set_xticks(range(2), ["accuracy", "macro-F1"])
+    axis.set(ylim=(0, 1.05), title=title)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
+
+
+def calls(table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Scores of all methods on held-out cells, and the model's confusion matrix."""
+    tested = table[(table["part"] == "test") & (table["method"] == "scdynomics")]
+    confusion = pd.crosstab(tested["label"], tested["called"])
+    classes = sorted(set(confusion.index) | set(confusion.columns))
+    confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
+    shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
+    side = 1.6 + 0.28 * len(classes)
+    figure, axes = new(1, 2, 3.4 + side + 0.8, max(3.0, side), width_ratios=[3.2, side])
+    score_bars(axes[0, 0], metrics, f"{len(tested):,} held-out cells")
+    axis = axes[0, 1]
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90)
+    axis.set_yticks(
+        range(len(classes)), [f"{name} ({n:,})" for name, n in confusion.sum(1).items()]
+    )
+    axis.set(xlabel="called", ylabel="label (cells)", title="scDynOmics")
+    if len(classes) <= 8:
+        for i, j in np.ndindex(shares.shape):
+            colour = "white" if shares.iat[i, j] > 0.5 else "black"
+            axis.text(
+                j, i, f"{shares.iat[i, j]:.2f}", ha="center", va="center", color=colour, fontsize=7
+            )
+    figure.colorbar(image, label="share of the label", shrink=0.7)
+    return figure
+
+
+def drivers(table: pd.DataFrame, checks: Mapping[str, Any], n_genes: int = 20) -> Figure:
+    """The genes of the highest discriminative specificity of each class, parted by modality."""
+    classes = table["class"].unique()
+    columns = min(len(classes), 4)
+    rows = int(np.ceil(len(classes) / columns))
+    figure, axes = new(rows, columns, 2.4 * columns, 3.4 * rows)
+    for axis in axes.flat[len(classes) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, classes, strict=False):
+        of_class = table[table["class"] == name]
+        top = of_class[of_class["modality"] == "both"].head(n_genes)[::-1]
+        place = np.arange(len(top))
+        for shift, modality, colour in [(0.2, "rna", PALETTE[0]), (-0.2, "promoter", PALETTE[1])]:
+            part = of_class[of_class["modality"] == modality].set_index("gene_id")
+            axis.barh(
+                place + shift, part.loc[top["gene_id"], "mean"], 0.4, color=colour, label=modality
+            )
+        axis.set_yticks(place, top["symbol"])
+        for tick, is_tf in zip(axis.get_yticklabels(), top["is_tf"], strict=True):
+            tick.set_fontweight("bold" if is_tf else "normal")
+        axis.set(title=name, xlabel="mean attribution")
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+    axes.flat[0].legend(loc="lower right")
+    error = checks["completeness"]["median"]
+    figure.suptitle(f"TFs in bold; completeness error of the attributions: median {error:.2%}")
+    return figure

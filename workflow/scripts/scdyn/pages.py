@@ -1,0 +1,19 @@
+"""The frame of a self-contained HTML page."""
+
+from __future__ import annotations
+
+import html
+
+
+def document(title: str, body: str) -> str:
+    """Wrap a body as a self-contained HTML page."""
+    style = (
+        "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+        "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
+        "text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}"
+        "pre{background:#f6f6f6;padding:1em;overflow:auto}"
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
+    )

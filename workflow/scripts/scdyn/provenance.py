@@ -1,0 +1,142 @@
+"""What made these results: config, versions, commit, hashes, and a Methods text."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scdyn import __version__
+from scdyn.files import sha256
+from scdyn.pages import document
+
+
+def commit_of(repository: str | Path) -> str:
+    """Return the repository's commit, marked if files differ from it; "unknown" without git."""
+    try:
+        git = ["git", "-C", str(repository)]
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + (" with changes" if status.stdout.strip() else "")
+
+
+def pinned(environment: str | Path) -> dict[str, str]:
+    """Read the pinned packages of an environment's YAML: name to version."""
+    pins = re.findall(
+        r"^\s*-\s*([A-Za-z0-9_.-]+)==([^\s#]+)", Path(environment).read_text(), re.MULTILINE
+    )
+    return dict(pins)
+
+
+def provenance(
+    config: Mapping[str, Any],
+    sheet: str | Path,
+    environments: Sequence[str | Path],
+    repository: str | Path,
+    snakemake: str,
+    hashed: Sequence[str | Path],
+) -> dict[str, Any]:
+    """Bring together what made the results.
+
+    Parameters
+    ----------
+    config
+        The config with its defaults.
+    sheet
+        The sample sheet.
+    environments
+        The rules' environment YAMLs.
+    repository
+        The workflow's checkout.
+    snakemake
+        Version that ran it.
+    hashed
+        Results to identify by their SHA-256.
+    """
+    return {
+        "scdyn": __version__,
+        "commit": commit_of(repository),
+        "snakemake": snakemake,
+        "config": dict(config),
+        "samples": Path(sheet).read_text(),
+        "environments": {Path(path).stem: pinned(path) for path in environments},
+        "sha256": {str(path): sha256(path) for path in hashed},
+    }
+
+
+def methods_text(record: Mapping[str, Any]) -> str:
+    """Write a Methods paragraph from what was run."""
+    config, packages = record["config"], record["environments"]
+    reference, qc, grn = config["reference"], config["ingest"]["qc"], config["grn"]
+    analysis, torch, pyscenic = packages["analysis"], packages["torch"], packages["grn"]
+    sentences = [
+        f"Data were processed with the scDynOmics workflow (version {record['scdyn']}, commit "
+        f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
+        f"Accessibility was counted in pan-promoter windows from -{reference['upstream']} to "
+        f"+{reference['downstream']} bp of every TSS; cells were kept with at least "
+        f"{qc['min_rna_counts']} UMIs, {qc['min_genes']} genes, {qc['min_promoter_counts']} "
+        f"promoter counts and at most {qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
+        f"{analysis['scanpy']}).",
+        f"Regulatory edges were inferred with GRNBoost2 (arboreto {pyscenic['arboreto']}) over "
+        f"{len(grn['seeds'])} seeds"
+        + (
+            f" and pruned by motif enrichment (pySCENIC {pyscenic['pyscenic']}, NES at least "
+            f"{grn['nes_threshold']:g})."
+            if grn["rankings"]
+            else f"; without a motif database, regulons are each TF's {grn['n_targets']} strongest "
+            "positively correlated targets."
+        ),
+    ]
+    for name, model in config["models"].items():
+        sentences.append(
+            f"Model '{name}' ({model['n_layers']} layers, width {model['width']}, "
+            f"{model['n_heads']} heads, {model['n_latents']} latents) was pretrained for "
+            f"{model['training']['epochs']} epochs by predicting the bins of "
+            f"{model['mask_share']:.0%} hidden genes (PyTorch {torch['torch']}, seed "
+            f"{model['seed']})."
+        )
+    for name, task in config["tasks"].items():
+        unit = f"keeping each {task['split_by']} whole" if task["split_by"] else "over cells"
+        sentences.append(
+            f"Task '{name}' ({task['label']}) was learned with LoRA modules of rank {task['rank']} "
+            f"(peft {torch['peft']}) in {task['folds']} folds {unit}, beside logistic regression "
+            f"(scikit-learn {analysis['scikit-learn']}) on the same folds."
+        )
+    return " ".join(sentences)
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Lay the record out as an HTML page; every value is escaped."""
+    blocks = {
+        "Methods": methods_text(record),
+        "Config, with defaults": yaml.safe_dump(record["config"], sort_keys=False),
+        "Samples": record["samples"],
+        "Environments": yaml.safe_dump(record["environments"]),
+        "SHA-256 of results": json.dumps(record["sha256"], indent=1),
+    }
+    parts = [
+        f"<h2>{html.escape(title)}</h2>"
+        + (
+            f"<p>{html.escape(text)}</p>"
+            if title == "Methods"
+            else f"<pre>{html.escape(text)}</pre>"
+        )
+        for title, text in blocks.items()
+    ]
+    head = f"<h1>Provenance</h1><p>Commit {html.escape(record['commit'])}</p>"
+    return document("Provenance", head + "".join(parts))

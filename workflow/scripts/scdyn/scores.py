@@ -1,0 +1,289 @@
+"""Every figure of merit in one flat table, held against the truth where it is known."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from scdyn.evaluation import score
+from scdyn.pages import document
+
+METHODS = {"": "scdynomics", "lr_": "logistic_regression", "lr_rna_": "logistic_regression_rna"}
+
+
+def held_out_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Flatten a task's scores on held-out cells: ``task.accuracy``, ``task.lr_macro_f1``, ..."""
+    return {
+        f"{task}.{prefix}{name}": metrics[method][name]
+        for prefix, method in METHODS.items()
+        for name in ("accuracy", "macro_f1")
+    }
+
+
+def edge_recovery(
+    adjacencies: pd.DataFrame, regulons: pd.DataFrame, edges: pd.DataFrame, genes: pd.DataFrame
+) -> dict[str, float]:
+    """Compare inferred edges with the true network.
+
+    Parameters
+    ----------
+    adjacencies, regulons
+        ``tf``, ``target`` and ``importance``; ``tf``, ``target``.
+    edges
+        True ``tf``, ``target``.
+    genes
+        The vocabulary; candidates are all pairs of a TF and another gene of it.
+
+    Returns
+    -------
+    dict
+        ``grn.auprc``, ``grn.auprc_chance`` (share of true pairs), ``grn.auprc_ratio``,
+        ``grn.n_regulons``, ``grn.regulon_precision``, and ``grn.adjacency_precision`` at as many
+        edges.
+    """
+    symbols, tfs = genes["symbol"], genes.loc[genes["is_tf"], "symbol"]
+    pairs = pd.MultiIndex.from_product([tfs, symbols], names=["tf", "target"])
+    pairs = pairs[pairs.get_level_values(0) != pairs.get_level_values(1)]
+    true = pairs.isin(pd.MultiIndex.from_frame(edges[["tf", "target"]]))
+    importance = adjacencies.set_index(["tf", "target"])["importance"].reindex(pairs, fill_value=0)
+    found = pd.MultiIndex.from_frame(regulons[["tf", "target"]])
+    known = pairs[true]
+    strongest = importance.nlargest(len(found)).index
+    auprc = float(average_precision_score(true, importance))
+    return {
+        "grn.auprc": auprc,
+        "grn.auprc_chance": float(true.mean()),
+        "grn.auprc_ratio": auprc / float(true.mean()),
+        "grn.n_regulons": int(regulons["tf"].nunique()),
+        "grn.regulon_precision": float(found.isin(known).mean()),
+        "grn.adjacency_precision": float(strongest.isin(known).mean()),
+    }
+
+
+def fate_scores(task: str, calls: pd.DataFrame, fates: pd.Series) -> dict[str, float]:
+    """Score the calls of progenitors against the fates they reach.
+
+    Parameters
+    ----------
+    calls
+        A task's combined predictions.
+    fates
+        True fate by cell.
+
+    Returns
+    -------
+    dict
+        ``task.accuracy``, ``task.macro_f1`` and the same of the baselines.
+    """
+    result = {}
+    for prefix, method in METHODS.items():
+        part = calls[(calls["method"] == method) & (calls["part"] == "predict")]
+        truth = fates.reindex(part["cell"])
+        known = truth.notna().to_numpy()
+        scores = score(truth[known].to_numpy(), part.loc[known, "called"].to_numpy())
+        result |= {f"{task}.{prefix}{name}": value for name, value in scores.items()}
+    return result | {f"{task}.n_cells": int(known.sum())}
+
+
+def ectopic_shares(
+    task: str, calls: pd.DataFrame, ectopic: pd.Index, fate: str
+) -> dict[str, float]:
+    """Share of the knockout's would-be cells of one fate that are called the other.
+
+    Parameters
+    ----------
+    calls
+        A task's combined predictions.
+    ectopic
+        Names of the cells whose position says one fate and whose state is the other.
+    fate
+        The fate they truly have.
+    """
+    result = {}
+    for prefix, method in METHODS.items():
+        part = calls[(calls["method"] == method) & calls["cell"].isin(ectopic)]
+        result[f"{task}.{prefix}ectopic_share"] = float((part["called"] == fate).mean())
+    return result | {f"{task}.n_ectopic": len(part)}
+
+
+def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
+    """Find the true drivers of each fate in rankings of all genes.
+
+    Parameters
+    ----------
+    rankings
+        Prefix ("" for the model's) to ``class``, ``symbol``, ``is_tf``, ``score``.
+    drivers
+        ``symbol``, ``fate``.
+
+    Returns
+    -------
+    dict
+        ``drivers.recall20`` (share of a fate's drivers among the 20 best genes, mean over the
+        fates), ``drivers.tf_recall20`` (among the 20 best TFs), ``drivers.tf_auroc`` (of drivers
+        among TFs) and ``drivers.chance20`` (recall of a random ranking).
+    """
+    result = {}
+    for prefix, ranking in rankings.items():
+        recalls, tf_recalls, areas = [], [], []
+        for fate, true in drivers.groupby("fate"):
+            table = ranking[ranking["class"] == fate].sort_values("score", ascending=False)
+            tfs = table[table["is_tf"]]
+            is_driver = tfs["symbol"].isin(true["symbol"])
+            if table.empty or not is_driver.any():
+                continue
+            recalls.append(true["symbol"].isin(table["symbol"].head(20)).mean())
+            tf_recalls.append(true["symbol"].isin(tfs["symbol"].head(20)).mean())
+            areas.append(roc_auc_score(is_driver, tfs["score"]))
+        result[f"drivers.{prefix}recall20"] = float(np.mean(recalls))
+        result[f"drivers.{prefix}tf_recall20"] = float(np.mean(tf_recalls))
+        result[f"drivers.{prefix}tf_auroc"] = float(np.mean(areas))
+    return result | {"drivers.chance20": 20 / ranking["symbol"].nunique()}
+
+
+def attribution_ranking(attributions: pd.DataFrame) -> pd.DataFrame:
+    """Rank genes by discriminative specificity over both modalities."""
+    both = attributions[attributions["modality"] == "both"]
+    return both.rename(columns={"specificity": "score"})[["class", "symbol", "is_tf", "score"]]
+
+
+def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
+    """Rank genes by logistic regression: the larger modality's mean weight over folds."""
+    mean = weights.groupby(["class", "gene_id"])[["rna", "promoter"]].mean().max(axis=1)
+    table = mean.rename("score").reset_index().merge(genes, on="gene_id")
+    return table[["class", "symbol", "is_tf", "score"]]
+
+
+def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
+    """Rank genes by Wilcoxon's rank-sum test of each class against the rest, on the RNA."""
+    chosen = cells[label.index]
+    table = ad.AnnData(chosen.layers["rna_log"].copy(), var=cells.var[["symbol", "is_tf"]])
+    table.obs["label"] = pd.Categorical(label.to_numpy())
+    sc.tl.rank_genes_groups(table, "label", method="wilcoxon")
+    ranks = sc.get.rank_genes_groups_df(table, group=None)
+    ranks = ranks.merge(cells.var[["symbol", "is_tf"]], left_on="names", right_index=True)
+    return ranks.rename(columns={"group": "class", "scores": "score"})[
+        ["class", "symbol", "is_tf", "score"]
+    ]
+
+
+def stability_scores(name: str, stability: pd.DataFrame) -> dict[str, float]:
+    """Mean Jaccard index between runs; nothing for a single run."""
+    return {f"{name}.seed_jaccard": float(stability["jaccard"].mean())} if len(stability) else {}
+
+
+def explanation_scores(name: str, checks: Mapping[str, Any]) -> dict[str, float]:
+    """Completeness error, and what correlation survives randomisation, of an explained task."""
+    survived = [abs(value) for value in checks["randomised_correlation"].values()]
+    return {
+        f"{name}.completeness": checks["completeness"]["median"],
+        f"{name}.randomised_correlation": float(np.mean(survived)),
+    }
+
+
+def truth_scores(
+    truth: Mapping[str, pd.DataFrame],
+    adjacencies: pd.DataFrame,
+    regulons: pd.DataFrame,
+    cells: ad.AnnData,
+    calls: Mapping[str, pd.DataFrame],
+    attributions: Mapping[str, pd.DataFrame],
+    weights: Mapping[str, pd.DataFrame],
+) -> dict[str, float]:
+    """Hold the embedded study's results against its truth.
+
+    Parameters
+    ----------
+    truth
+        ``edges``, ``drivers`` and ``cells`` as :mod:`scdyn.simulate` wrote them.
+    adjacencies, regulons, cells
+        Results on the study's corpus.
+    calls, attributions, weights
+        By task; a task that predicts wild-type cells is scored on their fates, one
+        that predicts the knockout's on its ectopic cells.
+    """
+    genes = cells.var.rename_axis("gene_id").reset_index()
+    true_cells = truth["cells"]
+    true_cells.index = true_cells["sample"] + "_" + true_cells["barcode"]
+    result = edge_recovery(adjacencies, regulons, truth["edges"], genes)
+    singlets = true_cells[true_cells["is_doublet"] == 0]
+    knocked_out = singlets["fate"] != singlets["intended_fate"]
+    in_knockout = set(singlets.loc[knocked_out, "sample"])
+    mature = singlets["state"] == singlets["fate"]
+    ectopic = singlets.index[knocked_out & mature]
+    for task, table in calls.items():
+        asked = table.loc[table["part"] == "predict", "cell"]
+        if asked.empty:
+            continue
+        if set(cells.obs.loc[asked, "sample"]) & in_knockout:
+            fate = singlets.loc[ectopic, "fate"].mode()[0]
+            result |= ectopic_shares(task, table, ectopic, fate)
+        else:
+            result |= fate_scores(task, table, singlets["fate"])
+    for task, table in attributions.items():
+        labels = calls[task][(calls[task]["part"] == "test")].drop_duplicates("cell")
+        rankings = {
+            "": attribution_ranking(table),
+            "lr_": weight_ranking(weights[task], genes),
+            "wilcoxon_": wilcoxon_ranking(cells, labels.set_index("cell")["label"]),
+        }
+        classes = set(table["class"])
+        drivers = truth["drivers"][truth["drivers"]["fate"].isin(classes)]
+        # The fates that a progenitor chooses between; the third type is not a choice.
+        chosen = set(singlets.loc[singlets["state"] == "progenitor", "fate"])
+        result |= driver_ranks(rankings, drivers[drivers["fate"].isin(chosen)])
+    return result
+
+
+MEANINGS = {
+    "accuracy": "share of cells called right",
+    "macro_f1": "F1 averaged over classes",
+    "auprc_ratio": "area under precision-recall of inferred edges, over chance",
+    "regulon_precision": "share of the regulons' edges that are true",
+    "adjacency_precision": "the same of as many strongest adjacencies",
+    "ectopic_share": "knockout cells at somite positions that are called neural (truth: all)",
+    "recall20": "true drivers among the 20 best of all genes",
+    "tf_recall20": "true drivers among the 20 best TFs",
+    "tf_auroc": "AUROC of true drivers among TFs",
+    "chance20": "recall of a random ranking of all genes",
+    "masked_loss": "cross-entropy of hidden bins, nats a gene, held-out cells",
+    "mode_loss": "the same of each gene's commonest bin",
+    "frequency_loss": "the same of each gene's frequencies of bins",
+    "seed_jaccard": "agreement of the strongest edges between seeds",
+    "completeness": "median error of the attributions' sum",
+    "randomised_correlation": "rank correlation with a randomised model's attributions (0: good)",
+}
+
+
+def score_page(scores: Mapping[str, float]) -> str:
+    """Lay the scores out as an HTML table: a row a measure, a column a method."""
+    columns = {
+        "": "scDynOmics",
+        "lr_": "logistic regression",
+        "lr_rna_": "LR, RNA alone",
+        "wilcoxon_": "Wilcoxon",
+    }
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for key, value in scores.items():
+        part, name = key.rsplit(".", 1)
+        prefix = next((p for p in ("lr_rna_", "lr_", "wilcoxon_") if name.startswith(p)), "")
+        rows.setdefault((part, name.removeprefix(prefix)), {})[prefix] = value
+    cells = []
+    for (part, name), values in rows.items():
+        meaning = MEANINGS.get(name, "")
+        numbers = "".join(
+            f"<td class='n'>{values[p]:.4g}</td>" if p in values else "<td></td>" for p in columns
+        )
+        label = f"<td>{html.escape(part)}</td><td>{html.escape(name)}</td>"
+        cells.append(f"<tr>{label}{numbers}<td>{html.escape(meaning)}</td></tr>")
+    names = "".join(
+        f"<th>{name}</th>" for name in ["part", "measure", *columns.values(), "meaning"]
+    )
+    return document("Scores", f"<h1>Scores</h1><table><tr>{names}</tr>{''.join(cells)}</table>")

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import anndata as ad
+import pandas as pd
+
+from scdyn import evaluation, scores
+from scdyn.files import atomic, write_json
+from scdyn.log import logged
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def read_table(path):
+    return pd.read_csv(path, sep="\t")
+
+
+with logged(snakemake.log[0]):
+    files, params = snakemake.input, snakemake.params
+    result = {}
+    for corpus, path in zip(params.corpora, files.stability, strict=True):
+        name = "grn" if len(params.corpora) == 1 else f"grn.{corpus}"
+        result |= scores.stability_scores(name, read_table(path))
+    for model, path in zip(params.models, files.pretraining, strict=True):
+        name = "pretrain" if len(params.models) == 1 else f"pretrain.{model}"
+        result |= {f"{name}.{key}": value for key, value in read_json(path).items()}
+    calls = {
+        task: evaluation.read_predictions(path)
+        for task, path in zip(params.tasks, files.predictions, strict=True)
+    }
+    for task, path in zip(params.tasks, files.metrics, strict=True):
+        asks = (calls[task]["part"] == "predict").any()
+        name = f"{task}.held_out" if asks and files.truth else task
+        result |= scores.held_out_scores(name, read_json(path))
+    for task, path in zip(params.explained, files.checks, strict=True):
+        result |= scores.explanation_scores(f"explain.{task}", read_json(path))
+    if files.truth:
+        names = (Path(path).stem for path in files.truth)
+        weights = {task: [] for task in params.explained}
+        for path in files.weights:  # results/finetune/{task}/{fold}/...
+            weights[Path(path).parts[-3]].append(read_table(path))
+        result |= scores.truth_scores(
+            {name: read_table(path) for name, path in zip(names, files.truth, strict=True)},
+            read_table(files.adjacencies[0]),
+            read_table(files.regulons[0]),
+            ad.read_h5ad(files.corpora[0]),
+            calls,
+            dict(zip(params.explained, map(read_table, files.attributions), strict=True)),
+            {task: pd.concat(tables) for task, tables in weights.items()},
+        )
+    write_json(snakemake.output.scores, result)
+    with atomic(snakemake.output.table) as temporary:
+        temporary.write_text(scores.score_page(result))

@@ -1,0 +1,7 @@
+from pathlib import Path
+
+from scdyn.log import logged
+from scdyn.simulate import Simulation, simulate_study
+
+with logged(snakemake.log[0]):
+    simulate_study(Simulation(**snakemake.params.simulation), Path(snakemake.params.folder))

@@ -1,0 +1,16 @@
+from scdyn import provenance
+from scdyn.files import atomic, write_json
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    record = provenance.provenance(
+        snakemake.params.config,
+        snakemake.input.sheet,
+        snakemake.input.environments,
+        snakemake.params.repository,
+        snakemake.params.snakemake,
+        snakemake.params.hashed,
+    )
+    write_json(snakemake.output.provenance, record)
+    with atomic(snakemake.output.page) as temporary:
+        temporary.write_text(provenance.page(record))
