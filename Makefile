@@ -2,7 +2,6 @@
 # needs is built first, from the definitions in envs/.
 SHELL := bash
 CORES ?= all
-DATA ?= ../shared/data
 
 RUNNER := .snakemake/runner
 DEMO := config/demo/config.yaml
@@ -55,10 +54,11 @@ unit: environments ## The library's tests, each in the environment its rules run
 workflow-test: environments ## The rules, run for real on a small simulated study
 	pytest tests/workflow
 
-real: runner ## Run the workflow on a real mouse cortex (DATA=folder, ../shared/data if not given)
-	@test -d "$(DATA)/multiome/snare_mouse_cortex" || \
-		{ echo "There is no $(DATA)/multiome/snare_mouse_cortex: give the data's folder as DATA=..."; exit 1; }
+real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
+	@test -d ../shared/data/multiome/snare_mouse_cortex || \
+		{ echo "make real needs ../shared/data/multiome/snare_mouse_cortex, which is not there."; exit 1; }
 	$(SNAKEMAKE) --configfile tests/real/config.yaml
+	$(SNAKEMAKE) --configfile tests/real/config.yaml --report results/real/report.html
 	@cat results/real/scores.json
 
 unlock: runner ## Remove the lock of a run that was killed outright; then start it again

@@ -58,12 +58,26 @@ def sample_files(wildcards):
     return {column: row[column] for column in columns if row[column]}
 
 
-def model_of(task):
-    return TASKS[task]["model"]
+def names_from(wildcards):
+    """Add the names that follow from a wildcard: a study's task, a task's model, its corpus."""
+    names = dict(wildcards.items())
+    if "study" in names:
+        names["task"] = STUDIES[names["study"]]["task"]
+    if "task" in names:
+        names["model"] = TASKS[names["task"]]["model"]
+    if "model" in names:
+        names["corpus"] = MODELS[names["model"]]["corpus"]
+    return names
 
 
-def corpus_of(task):
-    return MODELS[model_of(task)]["corpus"]
+def follow(path):
+    """Fill another rule's output with the names that follow from the wildcards."""
+    return lambda wildcards: path.format(**names_from(wildcards))
+
+
+def all_folds(path):
+    """Fill another rule's output with every fold of the wildcard `task`."""
+    return lambda wildcards: expand(path, task=wildcards.task, fold=folds_of(wildcards.task))
 
 
 def folds_of(task):

@@ -4,9 +4,9 @@
 rule explain:
     input:
         splits=rules.split_cells.output[0],
-        tokens=corpus_path(rules.write_tokens.output[0]),
-        model=rules.finetune.input.model,
-        folds=folds(rules.finetune.output[0]),
+        tokens=follow(rules.write_tokens.output[0]),
+        model=follow(rules.pretrain.output.weights),
+        folds=all_folds(rules.finetune.output[0]),
     output:
         attributions=f"{RESULTS}/explain/{{task}}/attributions.tsv",
         checks=f"{RESULTS}/explain/{{task}}/checks.json",

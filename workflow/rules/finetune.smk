@@ -3,20 +3,10 @@
 TASK = f"{RESULTS}/finetune/{{task}}"
 
 
-def corpus_path(rule_output):
-    """The output of a rule on corpora, for the corpus of the wildcard `task`."""
-    return lambda wildcards: rule_output.format(corpus=corpus_of(wildcards.task))
-
-
-def folds(path):
-    """A path of every fold of the wildcard `task`."""
-    return lambda wildcards: expand(path, task=wildcards.task, fold=folds_of(wildcards.task))
-
-
 # The split is a file, made before anything is fitted.
 rule split_cells:
     input:
-        corpus_path(rules.join_corpus.output[0]),
+        follow(rules.join_corpus.output[0]),
     output:
         f"{TASK}/splits.tsv",
     log:
@@ -35,8 +25,8 @@ rule split_cells:
 rule finetune:
     input:
         splits=rules.split_cells.output[0],
-        tokens=corpus_path(rules.write_tokens.output[0]),
-        model=lambda wildcards: rules.pretrain.output.weights.format(model=model_of(wildcards.task)),
+        tokens=follow(rules.write_tokens.output[0]),
+        model=follow(rules.pretrain.output.weights),
     output:
         directory(f"{TASK}/{{fold}}/model"),
     log:
@@ -58,7 +48,7 @@ rule finetune:
 rule fit_logistic_regression:
     input:
         splits=rules.split_cells.output[0],
-        corpus=corpus_path(rules.join_corpus.output[0]),
+        corpus=follow(rules.join_corpus.output[0]),
     output:
         predictions=f"{TASK}/{{fold}}/logistic_regression.tsv",
         weights=f"{TASK}/{{fold}}/logistic_regression_weights.tsv",
@@ -75,8 +65,8 @@ rule fit_logistic_regression:
 
 rule evaluate_task:
     input:
-        models=folds(rules.finetune.output[0]),
-        baselines=folds(rules.fit_logistic_regression.output.predictions),
+        models=all_folds(rules.finetune.output[0]),
+        baselines=all_folds(rules.fit_logistic_regression.output.predictions),
     output:
         predictions=f"{TASK}/predictions.tsv",
         metrics=f"{TASK}/metrics.json",

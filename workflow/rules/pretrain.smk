@@ -1,16 +1,11 @@
 # Masked pretraining, and the embedding of every cell by its model.
 
 
-def corpus_outputs(rule_output):
-    """The output of a rule on corpora, for the corpus of the wildcard `model`."""
-    return lambda wildcards: rule_output.format(corpus=MODELS[wildcards.model]["corpus"])
-
-
 rule pretrain:
     input:
-        tokens=corpus_outputs(rules.write_tokens.output[0]),
-        corpus=corpus_outputs(rules.join_corpus.output[0]),
-        regulons=corpus_outputs(rules.make_regulons.output.regulons),
+        tokens=follow(rules.write_tokens.output[0]),
+        corpus=follow(rules.join_corpus.output[0]),
+        regulons=follow(rules.make_regulons.output.regulons),
     output:
         weights=f"{RESULTS}/pretrain/{{model}}/model.safetensors",
         config=f"{RESULTS}/pretrain/{{model}}/config.json",

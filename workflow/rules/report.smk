@@ -63,7 +63,7 @@ rule write_provenance:
         "../../envs/analysis.yaml"
     params:
         config=config,
-        repository=str(BASE),
+        repository=lambda wildcards: str(BASE),
         snakemake=snakemake_version,
         hashed=[
             f"{RESULTS}/reference/genes.tsv",

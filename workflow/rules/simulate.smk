@@ -28,7 +28,6 @@ if "simulation" in config:
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 20 * attempt,
         params:
-            folder=SIMULATION,
             simulation=config["simulation"],
         script:
             "../scripts/simulate_study.py"

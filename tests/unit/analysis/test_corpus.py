@@ -12,9 +12,7 @@ from scdyn.selection import select
 
 
 def sample(counts, promoter, name="s"):
-    genes = pd.DataFrame(
-        {"length": [1000, 4000, 500], "n_tss": [1, 2, 1]}, index=["a", "b", "c"]
-    )
+    genes = pd.DataFrame({"length": [1000, 4000, 500], "n_tss": [1, 2, 1]}, index=["a", "b", "c"])
     obs = pd.DataFrame({"sample": name}, index=[f"{name}_{i}" for i in range(len(counts))])
     return ad.AnnData(
         sparse.csr_matrix(np.array(counts, dtype=np.int32)),

@@ -70,14 +70,18 @@ def test_cells_both_learned_and_predicted_are_refused():
 def test_scores_as_worked_out_by_hand():
     result = evaluation.score(np.array(list("aaab")), np.array(list("aacb")))
     assert result["accuracy"] == 0.75
-    assert result["macro_f1"] == pytest.approx((0.8 + 1.0) / 2)  # the class called in vain has no row
+    assert result["macro_f1"] == pytest.approx(
+        (0.8 + 1.0) / 2
+    )  # the class called in vain has no row
 
 
 def test_folds_are_combined_by_mean_probability():
     called = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
     first = evaluation.predictions(called, "0", "m", ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]]))
     called = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
-    second = evaluation.predictions(called, "1", "m", ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]]))
+    second = evaluation.predictions(
+        called, "1", "m", ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]])
+    )
     table = evaluation.combine([first, second]).set_index("cell")
     assert table.loc["q", "p_a"] == pytest.approx(0.6)
     assert table["called"].to_dict() == {"t": "a", "u": "a", "q": "a"}

@@ -108,6 +108,4 @@ def test_peaks_are_summed_over_the_windows_they_meet():
 
 def test_a_peak_without_place_is_named():
     with pytest.raises(InputError, match="promoter_7"):
-        fragments.peaks_to_promoters(
-            sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3
-        )
+        fragments.peaks_to_promoters(sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3)

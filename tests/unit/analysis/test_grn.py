@@ -50,7 +50,8 @@ def test_ctx_targets_are_joined_over_motifs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("".join(CTX.splitlines(True)[:3]), "no regulon"), ("", "ended? early|early")]
+    ("text", "words"),
+    [("".join(CTX.splitlines(True)[:3]), "no regulon"), ("", "ended? early|early")],
 )
 def test_an_empty_ctx_is_no_success(tmp_path, text, words):
     path = tmp_path / "motifs.csv"

@@ -144,6 +144,20 @@ def test_every_dropped_cell_has_its_reasons():
     assert either["kept"].tolist() == [True, True, True, True, False]
 
 
+def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it():
+    rng = np.random.default_rng(0)
+    counts = np.r_[rng.lognormal(8, 0.3, 300), np.full(100, 2.0), 100_000.0, 501.0]
+    metrics = pd.DataFrame(
+        {"rna_counts": counts, "rna_genes": 900, "mito_share": 0.0, "promoter_counts": 900}
+    )
+    bounds = qc.QualityBounds(n_mads=5.0, max_doublet_score=None)
+    table = qc.judge(metrics, bounds)
+    assert table["kept"].dtype == bool
+    assert table["kept"][:300].all()
+    assert not table["kept"][300:].any()
+    assert table["reason"].iloc[-1] == "rna_counts over 5 MADs from the median"
+
+
 def test_too_few_good_cells_stop_with_the_commonest_reason():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),

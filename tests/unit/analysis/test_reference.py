@@ -6,6 +6,7 @@ import pytest
 from scdyn import reference
 from scdyn.errors import InputError
 
+# ruff: noqa: E501
 GTF = """\
 #!genome-build toy
 chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
@@ -50,7 +51,9 @@ def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
 
 def test_windows_follow_the_strand(vocabulary):
     windows = reference.promoter_windows(vocabulary)
-    bounds = {gene: list(w[["start", "end"]].to_numpy().tolist()) for gene, w in windows.groupby("gene")}
+    bounds = {
+        gene: list(w[["start", "end"]].to_numpy().tolist()) for gene, w in windows.groupby("gene")
+    }
     assert bounds[0] == [[8500, 10500], [8550, 10550]]  # -1,500 to +500 of 10,000 and 10,050
     assert bounds[1] == [[4500, 6500]]  # upstream of a gene on the minus strand lies right
     assert bounds[2] == [[0, 500]]  # cut at the chromosome's start
@@ -58,7 +61,9 @@ def test_windows_follow_the_strand(vocabulary):
 
 def test_bed_gives_one_gene_a_symbol(tmp_path):
     path = tmp_path / "genes.bed"
-    path.write_text("chr1\t100\t900\tA\t-\nchr1\t200\t900\tA\t-\nchr1\t100\t950\tA\t-\nchr9\t5\t6\tA\t+\n")
+    path.write_text(
+        "chr1\t100\t900\tA\t-\nchr1\t200\t900\tA\t-\nchr1\t100\t950\tA\t-\nchr9\t5\t6\tA\t+\n"
+    )
     genes = reference.read_bed(path)
     assert len(genes) == 1
     assert genes.loc[0, "tss"] == [899, 949]

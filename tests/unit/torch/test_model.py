@@ -37,7 +37,11 @@ def reference_forward(model, rna, promoter):
         return 0.5 * x * (1 + torch.erf(x / 2**0.5))
 
     x = model.gene_embedding.weight[None].repeat(len(rna), 1, 1)
-    x = x + model.rna_embedding.weight[rna.long()] + model.promoter_embedding.weight[promoter.long()]
+    x = (
+        x
+        + model.rna_embedding.weight[rna.long()]
+        + model.promoter_embedding.weight[promoter.long()]
+    )
     for layer in model.layers:
         x = x + reference_attention(layer.attention, norm(x, layer.attention_norm))
         hidden = gelu(norm(x, layer.ffn_norm) @ layer.ffn_in.weight.T + layer.ffn_in.bias)
@@ -47,7 +51,9 @@ def reference_forward(model, rna, promoter):
 
 def test_forward_equals_the_reference_in_float64(model, bins):
     model = model.double()
-    torch.testing.assert_close(model(*bins), reference_forward(model, *bins), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        model(*bins), reference_forward(model, *bins), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_float32_stays_close_to_float64(model, bins):

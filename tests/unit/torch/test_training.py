@@ -50,7 +50,8 @@ def test_training_beats_predictors_that_know_only_the_gene(config, cells):
 
 
 def test_trivial_losses_as_worked_out_by_hand(config):
-    # One gene with bins 1, 1, 2 and a zero where the promoter is open: of 6 + 1 bins, one added each.
+    # One gene with bins 1, 1, 2 and a zero where the promoter is open; one is added to each
+    # of the 6 + 1 bins.
     rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
     promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
     expressed = (rna > 0) + (promoter > 0)

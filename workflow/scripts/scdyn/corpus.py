@@ -70,25 +70,21 @@ def join(samples: Sequence[ad.AnnData]) -> ad.AnnData:
     return cells
 
 
-def neighbour_map(cells: ad.AnnData, values: np.ndarray | None, seed: int) -> np.ndarray:
+def neighbour_map(values: np.ndarray, seed: int) -> np.ndarray:
     """Lay cells out in two dimensions with UMAP.
 
     Parameters
     ----------
-    cells
-        With ``layers["rna_log"]``.
     values
-        (cells, features) to lay out; None for 30 principal components of the RNA.
+        (cells, features), such as an embedding.
+    seed
+        Of the neighbours and of the layout.
 
     Returns
     -------
     ndarray, (cells, 2)
     """
-    if values is None:
-        table = ad.AnnData(cells.layers["rna_log"].copy())
-        sc.pp.pca(table, n_comps=min(30, min(table.shape) - 1), random_state=seed)
-        values = table.obsm["X_pca"]
-    table = ad.AnnData(obs=pd.DataFrame(index=cells.obs_names), obsm={"values": values})
+    table = ad.AnnData(obs=pd.DataFrame(index=range(len(values))), obsm={"values": values})
     sc.pp.neighbors(table, use_rep="values", random_state=seed)
     sc.tl.umap(table, random_state=seed)
     return table.obsm["X_umap"]

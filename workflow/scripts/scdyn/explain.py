@@ -32,8 +32,9 @@ def integrated_gradients(
     n_steps: int,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Attribute a class's logit to the genes' values (Sundararajan et al. 2017).
+    """Attribute a class's log-odds to the genes' values (Sundararajan et al. 2017).
 
+    Log-odds rather than the logit: what speaks for every class alike then counts for none.
     The path leads from the cell in which every value is zero; attributions are summed
     over the embedding's width. The gene embeddings are the same at both ends and get none.
 
@@ -55,17 +56,19 @@ def integrated_gradients(
     attributions : ndarray of float32, (cells, 2, genes)
         Of RNA and of the promoter.
     completeness : ndarray, (cells,)
-        \\|sum of attributions - difference of the logit\\| / \\|difference of the logit\\|: 0 for
-        an exact integral.
+        \\|sum of attributions - difference of the log-odds\\| / \\|that difference\\|: 0 for an
+        exact integral.
     """
     model = classifier.encoder.get_base_model()
     device = next(classifier.parameters()).device
 
-    def logits(rna_values: Tensor, promoter_values: Tensor) -> Tensor:
+    def log_odds(rna_values: Tensor, promoter_values: Tensor) -> Tensor:
         tokens = rna_values + promoter_values + model.gene_embedding.weight
-        return classifier.head(model.encode(tokens))
+        logits = classifier.head(model.encode(tokens))
+        others = [i for i in range(logits.shape[1]) if i != target]
+        return logits[:, target] - logits[:, others].logsumexp(1)
 
-    method = IntegratedGradients(logits)
+    method = IntegratedGradients(log_odds)
     zero = torch.zeros(1, model.config.n_genes, dtype=torch.int, device=device)
     frozen = [p for p in classifier.parameters() if p.requires_grad]
     for parameter in frozen:  # only the inputs' gradients are wanted
@@ -79,13 +82,12 @@ def integrated_gradients(
         parts, delta = method.attribute(
             inputs,
             baselines,
-            target=target,
             n_steps=n_steps,
             internal_batch_size=batch_size,
             return_convergence_delta=True,
         )
         with torch.no_grad():
-            difference = logits(*inputs)[:, target] - logits(*baselines)[:, target]
+            difference = log_odds(*inputs) - log_odds(*baselines)
         attributions.append(torch.stack([part.sum(2) for part in parts], 1).float().cpu().numpy())
         completeness.append((delta.abs() / difference.abs().clamp(min=1e-12)).cpu().numpy())
     for parameter in frozen:

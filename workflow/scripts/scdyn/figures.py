@@ -93,7 +93,7 @@ def points(
 
 def quality(table: pd.DataFrame, sample: str) -> Figure:
     """Knee curves of both modalities and what decided which cells are kept."""
-    figure, axes = new(1, 3, 9, 2.8)
+    figure, axes = new(1, 3, 10, 2.8, width_ratios=[1, 1, 0.8])
     source = table["promoter_source"].iloc[0]
     names = ["RNA counts", f"promoter counts (from {source})"]
     for axis, column, name in zip(axes[0], ["rna_counts", "promoter_counts"], names, strict=False):
@@ -106,8 +106,10 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         axis.legend()
     axes[0, 0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
     reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()[::-1]
-    axes[0, 2].barh(reasons.index, reasons, color=PALETTE[5])
-    axes[0, 2].set(xlabel="cells", title="reasons to drop (a cell may have several)")
+    bars = axes[0, 2].barh(reasons.index, reasons, color=PALETTE[5])
+    axes[0, 2].bar_label(bars, padding=2)
+    axes[0, 2].set(xlabel="cells (one may have several)", title="why dropped")
+    axes[0, 2].set_ylim(-0.6, max(len(reasons), 4) - 0.4)  # few bars stay thin
     return figure
 
 

@@ -142,7 +142,8 @@ class LatentAttention(nn.Module):
         queries = self.query(tokens).unflatten(-1, (self.n_heads, -1))
         # Narrowing to the head's width first makes the product along the genes H times cheaper.
         narrow = self.key_value(tokens[:, : self.n_sources])
-        latents = self.compress(narrow.transpose(1, 2)).transpose(1, 2)
+        # Contiguous, since fused attention wants the head's width innermost.
+        latents = self.compress(narrow.transpose(1, 2)).transpose(1, 2).contiguous()
         return self.output(attend(queries, latents).flatten(-2))
 
 

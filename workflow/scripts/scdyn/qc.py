@@ -119,26 +119,21 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     if bounds.n_mads is not None:
         # The bulk is what passes the fixed bounds: empty barcodes would widen the spread.
         for fails, name in [(rna, "rna_counts"), (promoter, "promoter_counts")]:
-            bulk = ~np.logical_or.reduce(list(fails.values()))
-            outlier = pd.Series(False, index=metrics.index)
-            outlier[bulk] = outlying(metrics.loc[bulk, name], bounds.n_mads)
-            fails[f"{name} over {bounds.n_mads:g} MADs from the median"] = outlier
+            bulk = metrics.loc[~pd.DataFrame(fails).any(axis=1), name]
+            outliers = bulk.index[outlying(bulk, bounds.n_mads)] if len(bulk) else []
+            label = f"{name} over {bounds.n_mads:g} MADs from the median"
+            fails[label] = metrics.index.to_series().isin(outliers)
     doublet = {}
     if bounds.max_doublet_score is not None:
-        score = metrics["doublet_score"]
-        doublet[f"doublet score over {bounds.max_doublet_score:g}"] = (
-            score > bounds.max_doublet_score
-        )
+        label = f"doublet score over {bounds.max_doublet_score:g}"
+        doublet[label] = metrics["doublet_score"] > bounds.max_doublet_score
     table = metrics.copy()
-    table["rna_pass"] = ~np.logical_or.reduce(list(rna.values()))
-    table["promoter_pass"] = ~np.logical_or.reduce(list(promoter.values()))
-    both = bounds.keep == "both"
-    passes = (
-        table["rna_pass"] & table["promoter_pass"]
-        if both
-        else table["rna_pass"] | table["promoter_pass"]
-    )
-    table["kept"] = passes & ~np.logical_or.reduce([*doublet.values(), np.zeros(len(table), bool)])
+    table["rna_pass"] = ~pd.DataFrame(rna).any(axis=1)
+    table["promoter_pass"] = ~pd.DataFrame(promoter).any(axis=1)
+    passes = table[["rna_pass", "promoter_pass"]]
+    table["kept"] = passes.all(axis=1) if bounds.keep == "both" else passes.any(axis=1)
+    for fails in doublet.values():
+        table["kept"] &= ~fails
     reasons = [
         np.where(failed, reason, "") for reason, failed in {**rna, **promoter, **doublet}.items()
     ]

@@ -127,7 +127,7 @@ class Simulation:
     """Share of cells captured around the decision, in the tail."""
     endothelium_share: float = 0.15
     """Share of cells of the third, unrelated type."""
-    progenitor_times: tuple[float, float] = (1.0, 7.0)
+    progenitor_times: tuple[float, float] = (1.5, 7.5)
     """Capture times of progenitors, uniform."""
     mature_times: tuple[float, float] = (10.0, 15.0)
     """Capture times of mature cells, uniform; endothelium: from 0 on."""

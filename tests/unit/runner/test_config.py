@@ -1,0 +1,137 @@
+"""What is wrong with a config or a sheet is said in one sentence that names it."""
+
+import copy
+
+import pytest
+import yaml
+
+from scdyn import config as study
+from scdyn.errors import InputError
+
+SCHEMA = study.read_schema("workflow/schemas/config.schema.yaml")
+ROW = study.read_schema("workflow/schemas/samples.schema.yaml")
+SHIPPED = ["config/config.yaml", "config/demo/config.yaml", "tests/real/config.yaml"]
+
+
+@pytest.fixture
+def demo():
+    with open("config/demo/config.yaml") as handle:
+        return yaml.safe_load(handle)
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_shipped_configs_are_valid_and_their_sheets_too(path):
+    with open(path) as handle:
+        content = study.read_config(yaml.safe_load(handle), SCHEMA, path)
+    sheet = study.read_samples(content["samples"], ROW, content["covariates"], content["corpora"])
+    assert len(sheet)
+
+
+def test_defaults_are_filled_in_and_given_values_kept(demo):
+    content = study.read_config(demo, SCHEMA, "demo")
+    assert content["reference"]["upstream"] == 1500
+    assert content["ingest"]["qc"]["keep"] == "both"
+    assert content["models"]["hybrid"]["mask_share"] == 0.15
+    assert content["models"]["hybrid"]["width"] == 64
+    assert content["tasks"]["fate"]["training"]["weight_decay"] == 0.01
+    assert content["tasks"]["knockout"]["explain"] is False
+
+
+def change(content, path, value):
+    content = copy.deepcopy(content)
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("refrence", {}, "unknown key 'refrence'; did you mean 'reference'"),
+        ("grn.seed", [1], "unknown key 'grn.seed'; did you mean 'seeds'"),
+        ("models.hybrid.training.lr", 1, "unknown key 'models.hybrid.training.lr'"),
+        ("studies.spatial.kind", "space", "studies.spatial.kind is 'space'; it must be one of"),
+        ("studies.spatial.task", "fates", "study 'spatial' names 'fates', .* tasks"),
+        ("tasks.fate.model", "big", "task 'fate' names 'big', .* models"),
+        ("models.hybrid.corpus", "x", "model 'hybrid' names 'x', .* corpora"),
+        ("models.hybrid.mask_share", 1.5, "models.hybrid.mask_share"),
+        ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
+        ("results", "../elsewhere", "results is '../elsewhere'"),
+        ("results", "/abs", "results is '/abs'"),
+        ("grn.annotations", None, "grn.rankings need grn.annotations"),
+        ("grn.seeds", [1, 1], "grn.seeds"),
+        ("tasks.fate.training", {"epochs": 1}, "'tasks.fate.training.batch_size' is missing"),
+    ],
+)
+def test_a_fault_is_one_sentence_that_names_it(demo, path, value, words):
+    with pytest.raises(InputError, match=words) as caught:
+        study.read_config(change(demo, path, value), SCHEMA, "config.yaml")
+    message = str(caught.value)
+    assert message.startswith("config.yaml: ") and "\n" not in message
+
+
+def test_names_that_become_folders_are_plain(demo):
+    content = copy.deepcopy(demo)
+    content["corpora"]["../x"] = {}
+    with pytest.raises(InputError, match=r"\.\./x"):
+        study.read_config(content, SCHEMA, "config.yaml")
+
+
+HEADER = "sample\tkind\tpath\tgenotype\n"
+
+
+def read(tmp_path, text, corpora=None):
+    path = tmp_path / "samples.tsv"
+    path.write_text(text)
+    return study.read_samples(path, ROW, ["genotype"], corpora or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEADER + "a\tarc\tx\twt\na\tarc\ty\twt\n", "sample 'a' stands there twice"),
+        (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of arc, h5ad, h5mu"),
+        (HEADER + "a/../b\tarc\tx\twt\n", "line 2: sample is 'a/../b'"),
+        (HEADER + "a\tarc\t\twt\n", "line 2: path"),
+        (
+            HEADER.replace("path", "pth") + "a\tarc\tx\twt\n",
+            "unknown column 'pth'; did you mean 'path'",
+        ),
+        (HEADER.replace("genotype", "day") + "a\tarc\tx\t8\n", "unknown column 'day'; declare it"),
+        (HEADER, "has no sample"),
+        ("", "not a readable"),
+    ],
+)
+def test_a_faulty_sheet_is_named(tmp_path, text, words):
+    with pytest.raises(InputError, match=words) as caught:
+        read(tmp_path, text)
+    assert "samples.tsv" in str(caught.value)
+
+
+def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
+    sheet = read(tmp_path, "\ufeff" + HEADER.replace("\n", "\r\n") + "001\tarc\tx\twt\r\n")
+    assert sheet.loc["001", "genotype"] == "wt"  # ids stay text
+    assert sheet.loc["001", "fragments"] == ""
+
+
+def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
+    with pytest.raises(InputError, match="corpus 'c' names sample 'b'"):
+        read(tmp_path, HEADER + "a\tarc\tx\twt\n", {"c": {"samples": ["b"]}})
+
+
+def test_every_key_is_described_in_the_readme():
+    with open("config/README.md") as handle:
+        text = handle.read()
+
+    def keys(schema):
+        for key, part in schema.get("properties", {}).items():
+            yield key
+            yield from keys(part)
+        if isinstance(schema.get("additionalProperties"), dict):
+            yield from keys(schema["additionalProperties"])
+
+    missing = [key for key in [*keys(SCHEMA), *ROW["properties"]] if f"`{key}`" not in text]
+    assert not missing

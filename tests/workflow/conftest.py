@@ -1,0 +1,39 @@
+"""The Snakefile, run for real in a folder of its own with the repository's environments."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def snakemake(folder, config, *options):
+    """Run the workflow in ``folder``; returns the finished process with its output as text."""
+    return subprocess.run(
+        [
+            "snakemake",
+            *options,
+            "--snakefile", REPOSITORY / "Snakefile",
+            "--directory", folder,
+            "--configfile", config,
+            "--sdm", "conda",
+            "--conda-prefix", REPOSITORY / ".snakemake" / "conda",
+            "--cores", "2",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory):
+    """The small study, run to its end once for all tests."""
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copy(REPOSITORY / "config/demo/samples.tsv", folder)
+    shutil.copy(REPOSITORY / "tests/workflow/config.yaml", folder)
+    run = snakemake(folder, folder / "config.yaml")
+    assert run.returncode == 0, run.stdout[-6000:]
+    return folder

@@ -1,0 +1,106 @@
+"""The small study from raw files to report: contracts of every stage, and no empty success."""
+
+import csv
+import json
+import math
+import re
+
+from conftest import snakemake
+
+
+def read(path):
+    with path.open() as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+def test_every_stage_wrote_what_its_contract_says(small_study):
+    results = small_study / "results"
+    genes = read(results / "reference/genes.tsv")
+    columns = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
+    assert list(genes[0]) == columns
+    is_tf = [gene["is_tf"] == "True" for gene in genes]
+    assert is_tf == sorted(is_tf, reverse=True) and 10 < sum(is_tf) < len(genes)
+    assert not any("." in gene["gene_id"] for gene in genes)
+
+    qc = read(results / "ingest/wildtype_1.qc.tsv")
+    dropped = [cell for cell in qc if cell["kept"] == "False"]
+    assert dropped and all(cell["reason"] for cell in dropped)
+    assert {cell["promoter_source"] for cell in qc} == {"fragments"}
+
+    edges = read(results / "grn/embryo/adjacencies.tsv")
+    assert {"tf", "target", "importance", "n_seeds", "correlation"} == set(edges[0])
+    assert {edge["n_seeds"] for edge in edges} == {"1", "2"}
+    regulons = read(results / "grn/embryo/regulons.tsv")
+    assert {"tf", "target", "weight"} <= set(regulons[0])
+
+    vocabulary = read(results / "tokens/embryo/vocabulary.tsv")
+    assert [gene["gene_id"] for gene in vocabulary] == [gene["gene_id"] for gene in genes]
+    assert any(gene["regulons"] for gene in vocabulary)
+
+    config = json.loads((results / "pretrain/small/config.json").read_text())
+    meta = json.loads((results / "tokens/embryo/meta.json").read_text())
+    assert config["tokens"] == meta
+    assert not (results / "pretrain/small/checkpoints").exists()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
+        assert (results / "finetune/fate/0/model" / name).stat().st_size
+
+
+def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):
+    results = small_study / "results"
+    splits = read(results / "finetune/fate/splits.tsv")
+    folds = {}
+    for cell in splits:
+        if cell["fold"] != "predict":
+            folds.setdefault(cell["unit"], set()).add(cell["fold"])
+    assert sorted(map(len, folds.values())) == [1, 1]
+    called = read(results / "finetune/fate/predictions.tsv")
+    for method in ("scdynomics", "logistic_regression", "logistic_regression_rna"):
+        cells = [row["cell"] for row in called if row["method"] == method]
+        assert sorted(cells) == sorted(cell["cell"] for cell in splits)
+    knocked_out = read(results / "finetune/knockout/splits.tsv")
+    learned = {cell["unit"] for cell in knocked_out if cell["fold"] != "predict"}
+    assert learned == {"wildtype_1", "wildtype_2"}
+
+
+def test_scores_are_flat_finite_and_better_than_nothing(small_study):
+    scores = json.loads((small_study / "results/scores.json").read_text())
+    asked = """grn.auprc_ratio fate.accuracy fate.macro_f1 fate.lr_macro_f1 knockout.ectopic_share
+        knockout.lr_ectopic_share drivers.recall20 pretrain.masked_loss pretrain.mode_loss"""
+    assert set(asked.split()) <= set(scores)
+    assert all(isinstance(v, int | float) and math.isfinite(v) for v in scores.values())
+    assert scores["grn.auprc_ratio"] > 1.2
+    assert scores["pretrain.masked_loss"] < scores["pretrain.mode_loss"]
+    assert scores["fate.held_out.lr_accuracy"] > 0.6
+    assert scores["explain.fate.completeness"] < 0.1
+
+
+def test_studies_have_a_figure_and_a_table_each(small_study):
+    for kind in ("development", "spatial", "perturbation"):
+        folder = small_study / "results/studies" / kind
+        assert read(folder / f"{kind}.tsv")
+        assert b"<svg" in (folder / f"{kind}.svg").read_bytes()[:2000]
+        assert (folder / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_provenance_names_what_made_it(small_study):
+    record = json.loads((small_study / "results/provenance.json").read_text())
+    assert set(record["environments"]) == {"analysis", "grn", "torch"}
+    assert record["environments"]["grn"]["pyscenic"] == "0.12.1"
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["sha256"].values())
+    page = (small_study / "results/provenance.html").read_text()
+    assert "GRNBoost2" in page and "LoRA modules of rank 4" in page
+
+
+def test_nothing_is_left_to_do(small_study):
+    run = snakemake(small_study, small_study / "config.yaml", "--dry-run")
+    assert "Nothing to be done" in run.stdout, run.stdout[-3000:]
+
+
+def test_report_holds_the_figures_and_real_captions(small_study):
+    run = snakemake(small_study, small_study / "config.yaml", "--report", "results/report.html")
+    assert run.returncode == 0, run.stdout[-3000:]
+    page = (small_study / "results/report.html").read_text()
+    assert "simulated cells" in page
+    assert "hidden in both modalities" in page and "of 15% of each cell" in page.replace("\n", " ")
+    for name in ("scores.html", "drivers.svg", "spatial.svg", "qc.svg"):
+        assert name in page

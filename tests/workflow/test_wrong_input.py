@@ -1,0 +1,90 @@
+"""What a careless user gets: one sentence, no output, and every shipped config can be planned."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY, snakemake
+
+MISMATCHED = REPOSITORY.parent / "shared/data/multiome/bmmc_mismatched"
+
+
+@pytest.mark.parametrize(
+    "name", ["config/config.yaml", "config/demo/config.yaml", "tests/real/config.yaml"]
+)
+def test_every_shipped_config_can_be_planned(tmp_path, name):
+    config = yaml.safe_load((REPOSITORY / name).read_text())
+    folder = tmp_path / "a" / "b"  # real data lie beside the checkout
+    sheet = folder / config["samples"]
+    sheet.parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / config["samples"], sheet)
+    # A plan needs its inputs to exist, not to be read.
+    header, *rows = [line.split("\t") for line in sheet.read_text().splitlines()]
+    paths = [
+        cell
+        for row in rows
+        for key, cell in zip(header, row, strict=True)
+        if key in ("path", "metadata")
+    ]
+    grn = config.get("grn", {})
+    paths += [config["reference"][key] for key in ("annotation", "tfs")]
+    paths += grn.get("rankings", []) + [grn[key] for key in ("annotations",) if key in grn]
+    for path in sorted(paths, key=len, reverse=True):  # a folder's files before the folder
+        if "simulation" not in path and not (folder / path).exists():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+    run = snakemake(folder, REPOSITORY / name, "--dry-run")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "finetune" in run.stdout
+
+
+def pair_study(folder, rna, atac):
+    """Write a study of one sample whose modalities lie in two files."""
+    (folder / "samples.tsv").write_text(
+        f"sample\tkind\tpath\tatac_path\npair\th5ad\t{rna}\t{atac}\n"
+    )
+    reference = REPOSITORY.parent / "shared/data/reference"
+    config = {
+        "samples": "samples.tsv",
+        "reference": {
+            "annotation": str(reference / "hg38_genes.bed.gz"),
+            "tfs": str(reference / "hs_hgnc_tfs.txt"),
+        },
+        "corpora": {"all": {}},
+        "models": {
+            "m": {"corpus": "all", "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1}}
+        },
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+@pytest.mark.skipif(not MISMATCHED.exists(), reason="needs ../shared/data")
+def test_modalities_of_other_cells_end_in_a_sentence_about_barcodes(tmp_path):
+    config = pair_study(tmp_path, MISMATCHED / "rna.h5ad", MISMATCHED / "atac.h5ad")
+    run = snakemake(tmp_path, config, "results/corpus/all.h5ad")
+    assert run.returncode != 0
+    assert "sample pair: only 22 of its 500 RNA barcodes" in run.stdout
+    assert "are these two of the same cells?" in run.stdout
+    assert "Traceback" not in run.stdout
+    assert not (tmp_path / "results/ingest/pair.h5ad").exists()
+    assert "Traceback" in (tmp_path / "results/logs/ingest_sample/pair.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pretrian": {}}, "unknown key 'pretrian'"),
+        ({"samples": "nowhere.tsv"}, "nowhere.tsv: not a readable sample sheet"),
+    ],
+)
+def test_a_faulty_config_ends_in_one_sentence(tmp_path, change, words):
+    shutil.copy(REPOSITORY / "config/demo/samples.tsv", tmp_path)
+    config = yaml.safe_load((REPOSITORY / "tests/workflow/config.yaml").read_text()) | change
+    path = Path(tmp_path / "config.yaml")
+    path.write_text(yaml.safe_dump(config))
+    run = snakemake(tmp_path, path, "--dry-run")
+    assert run.returncode != 0
+    assert words in run.stdout
+    assert "Traceback" not in run.stdout
