@@ -71,18 +71,20 @@ rule embed:
         "../scripts/embed.py"
 
 
-rule plot_embedding:
+rule judge_embedding:
     input:
         embedding=rules.embed.output[0],
+        corpus=rules.join_corpus.output[0],
     output:
-        report(
+        scores=f"{RESULTS}/embed/{{model}}/{{corpus}}.scores.json",
+        figure=report(
             f"{RESULTS}/embed/{{model}}/{{corpus}}.svg",
             category="3. Model",
             labels={"model": "{model}", "what": "embedding of {corpus}"},
             caption="../report/embedding.rst",
         ),
     log:
-        f"{LOGS}/plot_embedding/{{model}}_{{corpus}}.log",
+        f"{LOGS}/judge_embedding/{{model}}_{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -92,4 +94,4 @@ rule plot_embedding:
         labels=sorted({task["label"] for task in TASKS.values()}),
         seed=1,
     script:
-        "../scripts/plot_embedding.py"
+        "../scripts/judge_embedding.py"

@@ -6,6 +6,10 @@ rule score:
         metrics=expand(rules.evaluate_task.output.metrics, task=TASKS),
         predictions=expand(rules.evaluate_task.output.predictions, task=TASKS),
         pretraining=expand(rules.pretrain.output.scores, model=MODELS),
+        embeddings=[
+            rules.judge_embedding.output.scores.format(model=model, corpus=content["corpus"])
+            for model, content in MODELS.items()
+        ],
         stability=expand(rules.merge_adjacencies.output.stability, corpus=CORPORA),
         checks=expand(rules.explain.output.checks, task=EXPLAINED),
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),

@@ -4,7 +4,6 @@
 rule make_study:
     input:
         corpus=follow(rules.join_corpus.output[0]),
-        embedding=follow(rules.embed.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
         table=report(

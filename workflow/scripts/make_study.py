@@ -7,7 +7,6 @@ from scdyn.log import logged
 with logged(snakemake.log[0]):
     study = snakemake.params.study
     cells = ad.read_h5ad(snakemake.input.corpus)
-    cells.obsm["X_scdyn"] = ad.read_h5ad(snakemake.input.embedding).obsm["X_scdyn"]
     calls = evaluation.read_predictions(snakemake.input.predictions)
     make = studies.KINDS[study["kind"]]
     table, figure = make(cells, calls, snakemake.params.label, study, snakemake.params.seed)

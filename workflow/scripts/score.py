@@ -26,6 +26,8 @@ with logged(snakemake.log[0]):
     for model, path in zip(params.models, files.pretraining, strict=True):
         name = "pretrain" if len(params.models) == 1 else f"pretrain.{model}"
         result |= {f"{name}.{key}": value for key, value in read_json(path).items()}
+    for model, path in zip(params.models, files.embeddings, strict=True):
+        result |= {f"embed.{model}.{key}": value for key, value in read_json(path).items()}
     calls = {
         task: evaluation.read_predictions(path)
         for task, path in zip(params.tasks, files.predictions, strict=True)

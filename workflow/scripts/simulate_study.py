@@ -4,4 +4,6 @@ from scdyn.log import logged
 from scdyn.simulate import Simulation, simulate_study
 
 with logged(snakemake.log[0]):
-    simulate_study(Simulation(**snakemake.params.simulation), Path(snakemake.output.files[0]).parent)
+    simulate_study(
+        Simulation(**snakemake.params.simulation), Path(snakemake.output.files[0]).parent
+    )

@@ -88,6 +88,14 @@ def test_folds_are_combined_by_mean_probability():
     assert evaluation.summarise(table.reset_index())["m"]["accuracy"] == 0.5
 
 
+def test_neighbours_vote():
+    values = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    assert evaluation.neighbour_accuracy(values, np.array(list("aaabbb")), 2) == 1.0
+    assert evaluation.neighbour_accuracy(values, np.array(list("aabbbb")), 2) == pytest.approx(
+        5 / 6
+    )
+
+
 def test_logistic_regression_finds_what_is_there():
     rng = np.random.default_rng(0)
     labels = np.repeat(["x", "y"], 100)

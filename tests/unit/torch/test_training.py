@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from scdyn import training
+from scdyn import pretraining, training
 from scdyn.model import ScDynOmics
 
 
@@ -29,7 +29,7 @@ def settings(epochs=6):
 def run(config, cells, checkpoint=None, stop_at=None, epochs=6):
     torch.manual_seed(0)
     model = ScDynOmics(config)
-    task = training.MaskedPretraining(model, cells, cells, 0.15, 0)
+    task = pretraining.MaskedPretraining(model, cells, cells, 0.15, 0)
 
     def loss_of(rows, seed):
         if stop_at is not None and loss_of.steps == stop_at:
@@ -55,9 +55,9 @@ def test_trivial_losses_as_worked_out_by_hand(config):
     rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
     promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
     expressed = (rna > 0) + (promoter > 0)
-    frequencies = training.gene_frequencies(rna, expressed, 6)
+    frequencies = pretraining.gene_frequencies(rna, expressed, 6)
     np.testing.assert_allclose(frequencies, np.array([[2, 3, 2, 1, 1, 1, 1]]) / 11)
-    predicted = training.mode_predictor(frequencies)
+    predicted = pretraining.mode_predictor(frequencies)
     assert predicted[0, 1] == pytest.approx(3 / 11)
     np.testing.assert_allclose(predicted[0, [0, 2, 3]], 8 / 11 / 6)
 
@@ -115,9 +115,9 @@ def test_decay_spares_norms_biases_and_embeddings(model):
 
 def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
     rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in cells)
-    losses, _ = training.masked_losses(model, rna, promoter, 0.15, 7)
+    losses, _ = pretraining.masked_losses(model, rna, promoter, 0.15, 7)
     generator = torch.Generator().manual_seed(7)
-    hidden = training.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
+    hidden = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
     logits, _ = model.decode(model(hidden[0], hidden[1]))
     expected = [
         -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])] for i, j in hidden[2].nonzero().tolist()

@@ -70,6 +70,13 @@ def join(samples: Sequence[ad.AnnData]) -> ad.AnnData:
     return cells
 
 
+def principal_components(cells: ad.AnnData, seed: int, n_components: int = 30) -> np.ndarray:
+    """Principal components of the log-normalised RNA: (cells, n_components) or fewer."""
+    table = ad.AnnData(cells.layers["rna_log"].copy())
+    sc.pp.pca(table, n_comps=min(n_components, min(table.shape) - 1), random_state=seed)
+    return table.obsm["X_pca"]
+
+
 def neighbour_map(values: np.ndarray, seed: int) -> np.ndarray:
     """Lay cells out in two dimensions with UMAP.
 

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import MaxAbsScaler
 
 from scdyn.errors import InputError
@@ -231,6 +232,29 @@ def baseline_fold(
         ]
     )
     return pd.concat(tables, ignore_index=True), weights
+
+
+def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
+    """How often the nearest other cells, by majority, have a cell's label.
+
+    Parameters
+    ----------
+    values
+        (cells, features), such as an embedding.
+    labels
+        (cells,).
+    n_neighbours
+        Neighbours that vote.
+
+    Returns
+    -------
+    float
+        Share of cells, 0 to 1.
+    """
+    n_neighbours = min(n_neighbours, len(values) - 1)
+    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
+    votes = pd.DataFrame(np.asarray(labels)[nearest]).mode(axis=1)[0]
+    return float((votes.to_numpy() == labels).mean())
 
 
 def combine(tables: list[pd.DataFrame]) -> pd.DataFrame:

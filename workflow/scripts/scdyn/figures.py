@@ -68,27 +68,55 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def points(
-    axes: Axes, layout: np.ndarray, labels: pd.Series, title: str, legend: bool = True
+    axes: Axes,
+    layout: np.ndarray,
+    labels: pd.Series,
+    title: str,
+    palette: Mapping[str, str] | None = None,
+    legend: bool = True,
 ) -> None:
-    """Scatter cells coloured by a label; missing labels are grey and below the others."""
-    labels = labels.astype(object).where(labels.notna(), "")
-    palette = colours([name for name in labels.unique() if name != ""])
+    """Scatter cells coloured by a label; missing labels are grey and below the others.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    layout
+        (cells, 2) positions.
+    labels
+        (cells,) names.
+    title
+        Above the axes.
+    palette
+        Colour of each name, so that a name has one colour throughout a figure; by default
+        that of the names at hand.
+    legend
+        Whether to draw one, of the names at hand.
+    """
+    labels = labels.astype(object).where(labels.notna(), "").astype(str)
+    names = [name for name in sorted(labels.unique()) if name != ""]
+    palette = palette or colours(names)
     size = float(np.clip(8000 / max(len(layout), 1), 0.5, 8))
     order = np.random.default_rng(0).permutation(len(layout))  # no class covers another
     order = order[np.argsort(labels.to_numpy()[order] != "", kind="stable")]
-    shades = [palette.get(str(name), GREY) for name in labels.to_numpy()[order]]
+    shades = [palette.get(name, GREY) for name in labels.to_numpy()[order]]
     axes.scatter(*layout[order].T, c=shades, s=size, linewidths=0, rasterized=True)
     axes.set_title(title)
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     if legend:
         handles = [
-            plt.Line2D(
-                [], [], marker="o", linestyle="", markersize=4, color=palette[name], label=name
-            )
-            for name in palette
+            plt.Line2D([], [], marker="o", linestyle="", ms=4, color=palette.get(n, GREY), label=n)
+            for n in names
         ]
         columns = 1 if len(handles) <= 12 else 2
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+
+
+def landscape(positions: np.ndarray) -> np.ndarray:
+    """Turn a section so that its longer side lies flat: (cells, 2) to (cells, 2)."""
+    extent = np.nanmax(positions, axis=0) - np.nanmin(positions, axis=0)
+    return positions[:, ::-1] if extent[1] > extent[0] else positions
 
 
 def quality(table: pd.DataFrame, sample: str) -> Figure:
@@ -105,7 +133,8 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="barcodes, by rank", ylabel=name)
         axis.legend()
     axes[0, 0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
-    reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()[::-1]
+    dropped = table.loc[~table["kept"], "reason"].astype(str)
+    reasons = dropped.str.split("; ").explode().value_counts()[::-1]
     bars = axes[0, 2].barh(reasons.index, reasons, color=PALETTE[5])
     axes[0, 2].bar_label(bars, padding=2)
     axes[0, 2].set(xlabel="cells (one may have several)", title="why dropped")
@@ -223,7 +252,8 @@ def drivers(table: pd.DataFrame, checks: Mapping[str, Any], n_genes: int = 20) -
             tick.set_fontweight("bold" if is_tf else "normal")
         axis.set(title=name, xlabel="mean attribution")
         axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-    axes.flat[0].legend(loc="lower right")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     error = checks["completeness"]["median"]
-    figure.suptitle(f"TFs in bold; completeness error of the attributions: median {error:.2%}")
+    figure.suptitle(f"TFs in bold; the attributions' sum is off by {error:.2%} (median)")
     return figure

@@ -243,7 +243,7 @@ def predict(
     parts = [np.zeros((0, len(classifier.classes)))]
     for start in range(0, bins[0].shape[0], batch_size):
         rna, promoter = (to_device(part[start : start + batch_size], device) for part in bins)
-        parts.append(classifier(rna, promoter).softmax(1).double().cpu().numpy())
+        parts.append(classifier(rna, promoter).double().softmax(1).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -256,6 +256,7 @@ MEANINGS = {
     "masked_loss": "cross-entropy of hidden bins, nats a gene, held-out cells",
     "mode_loss": "the same of each gene's commonest bin",
     "frequency_loss": "the same of each gene's frequencies of bins",
+    "neighbour_accuracy": "share of cells whose 15 neighbours in the embedding vote their label",
     "seed_jaccard": "agreement of the strongest edges between seeds",
     "completeness": "median error of the attributions' sum",
     "randomised_correlation": "rank correlation with a randomised model's attributions (0: good)",
@@ -269,11 +270,14 @@ def score_page(scores: Mapping[str, float]) -> str:
         "lr_": "logistic regression",
         "lr_rna_": "LR, RNA alone",
         "wilcoxon_": "Wilcoxon",
+        "pca_": "PCA of RNA",
     }
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
-        prefix = next((p for p in ("lr_rna_", "lr_", "wilcoxon_") if name.startswith(p)), "")
+        prefix = next(
+            (p for p in ("lr_rna_", "lr_", "wilcoxon_", "pca_") if name.startswith(p)), ""
+        )
         rows.setdefault((part, name.removeprefix(prefix)), {})[prefix] = value
     cells = []
     for (part, name), values in rows.items():

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.neighbors import kneighbors_graph
 
 from scdyn import figures
-from scdyn.corpus import neighbour_map
+from scdyn.corpus import neighbour_map, principal_components
 from scdyn.errors import InputError
 from scdyn.selection import select
 
@@ -32,6 +32,11 @@ def probabilities(table: pd.DataFrame) -> pd.DataFrame:
     return table.filter(regex="^p_").rename(columns=lambda name: name[2:])
 
 
+def label_colours(cells: ad.AnnData, label: str, calls: pd.DataFrame) -> dict[str, str]:
+    """One colour for each label and class that a study shows."""
+    return figures.colours({*cells.obs[label].dropna().astype(str), *calls["called"]})
+
+
 def development(
     cells: ad.AnnData, calls: pd.DataFrame, label: str, study: Mapping[str, Any], seed: int
 ) -> tuple[pd.DataFrame, Figure]:
@@ -40,7 +45,7 @@ def development(
     Parameters
     ----------
     cells
-        ``obs`` and ``obsm["X_scdyn"]``.
+        The corpus.
     calls
         The task's combined predictions.
     label
@@ -54,7 +59,7 @@ def development(
         A row a predicted cell: ``cell``, ``sample``, ``called``, ``confidence``, probabilities
         and what logistic regression calls.
     figure : Figure
-        The embedding by label and by called fate, and how sure the calls are.
+        A map of the cells by label and by called fate, and how sure the calls are.
     """
     model, baseline = called_cells(calls, MODEL), called_cells(calls, BASELINE)
     p = probabilities(model)
@@ -68,12 +73,12 @@ def development(
         }
     ).join(p.add_prefix("p_").reset_index(drop=True))
     shown = cells[cells.obs_names.isin(calls["cell"])]
-    layout = neighbour_map(shown.obsm["X_scdyn"], seed)
+    layout = neighbour_map(principal_components(shown, seed), seed)
     figure, axes = figures.new(1, 3, 11, 3, width_ratios=[1, 1, 0.9])
-    figures.points(axes[0, 0], layout, shown.obs[label], f"{label}, as labelled")
+    palette = label_colours(cells, label, calls)
+    figures.points(axes[0, 0], layout, shown.obs[label], f"{label}, as labelled", palette)
     fate = model["called"].reindex(shown.obs_names)
-    figures.points(axes[0, 1], layout, fate, "called fate of the progenitors")
-    palette = figures.colours(p.columns)
+    figures.points(axes[0, 1], layout, fate, "called fate", palette)
     for name, part in table.groupby("called"):
         values = np.sort(part["confidence"])
         axes[0, 2].hist(
@@ -138,12 +143,12 @@ def spatial(
     model = methods[MODEL]
     samples = sorted(cells.obs.loc[model.index, "sample"].unique())
     rows = []
-    figure, axes = figures.new(len(samples), 3, 10.5, 3.2 * len(samples))
+    palette = label_colours(cells, label, calls)
+    figure, axes = figures.new(len(samples), 3, 11, 1.8 * len(samples))
     commonest = model["called"].mode()[0]
     for i, sample in enumerate(samples):
-        here = cells.obs_names[
-            (cells.obs["sample"] == sample) & positions.notna().all(axis=1).to_numpy()
-        ]
+        in_sample = (cells.obs["sample"] == sample) & positions.notna().all(axis=1)
+        here = cells.obs_names[in_sample]
         called = model.index.intersection(here)
         for method, table in methods.items():
             p = probabilities(table.loc[called])
@@ -151,22 +156,24 @@ def spatial(
             found, chance = (coherence(positions.loc[called].to_numpy(), x) for x in (p, shuffled))
             counts = table.loc[called, "called"].value_counts()
             rows += [(sample, method, c, counts.get(c, 0), found[c], chance[c]) for c in p]
-        layout = positions.loc[here].to_numpy()
-        figures.points(axes[i, 0], layout, cells.obs.loc[here, label], f"{sample}: {label}")
+        layout = figures.landscape(positions.loc[here].to_numpy())
+        labels = cells.obs.loc[here, label]
+        figures.points(axes[i, 0], layout, labels, f"{sample}: {label}", palette)
         fates = model["called"].reindex(here)
-        figures.points(axes[i, 1], layout, fates, "called fates")
+        figures.points(axes[i, 1], layout, fates, "called fate", palette)
         axes[i, 2].scatter(*layout.T, c=figures.GREY, s=1, linewidths=0, rasterized=True)
         image = axes[i, 2].scatter(
-            *positions.loc[called].to_numpy().T,
+            *layout[here.isin(called)].T,
+            c=model.reindex(here[here.isin(called)])[f"p_{commonest}"],
             s=6,
             linewidths=0,
             cmap="viridis",
             vmin=0,
             vmax=1,
-            c=model.loc[called, f"p_{commonest}"],
             rasterized=True,
         )
         axes[i, 2].set(xticks=[], yticks=[], title=f"probability of {commonest}")
+        axes[i, 2].spines[:].set_visible(False)
         figure.colorbar(image, shrink=0.8)
         for axis in axes[i]:
             axis.set_aspect("equal")
@@ -188,7 +195,8 @@ def perturbation(
         A row a sample and class: ``group``, ``sample``, ``class``, ``n_cells``, ``share``, and
         ``logistic_regression_share``.
     figure : Figure
-        Composition of each sample, and the called cells on the section or the embedding.
+        Composition of each sample, and the called cells on the section (without positions,
+        on a map of their RNA).
     """
     groups = {
         name: cells.obs_names[select(cells.obs, study[name], name)]
@@ -230,38 +238,33 @@ def _composition_figure(
     seed: int,
 ) -> Figure:
     """Draw shares by sample, and one map of called cells a group."""
-    figure, axes = figures.new(1, 3, 11, 3.2, width_ratios=[1, 1, 1])
+    figure, axes = figures.new(1, 3, 11, 2.8)
     shares = table.pivot_table(
         index=["group", "sample"], columns="class", values="share", sort=False
     )
     palette, left = figures.colours(shares.columns), np.zeros(len(shares))
     for name in shares:
-        bars = axes[0, 0].barh(
-            range(len(shares)), shares[name], left=left, color=palette[name], label=name
-        )
-        texts = [f"{v:.0%}" if v > 0.06 else "" for v in shares[name]]
+        place = range(len(shares))
+        bars = axes[0, 0].barh(place, shares[name], left=left, color=palette[name])
+        texts = [f"{value:.0%}" if value > 0.06 else "" for value in shares[name]]
         axes[0, 0].bar_label(bars, texts, label_type="center", fontsize=7)
         left += shares[name].to_numpy()
     axes[0, 0].set_yticks(range(len(shares)), [f"{s}\n({g})" for g, s in shares.index])
     axes[0, 0].invert_yaxis()
     axes[0, 0].set(xlabel="share of cells called", title="composition")
     shown = cells[cells.obs_names.isin(model.index)]
-    where = "spatial" if "spatial" in shown.obsm else "embedding"
-    layout = (
-        shown.obsm["spatial"] if where == "spatial" else neighbour_map(shown.obsm["X_scdyn"], seed)
-    )
+    on_section = "spatial" in shown.obsm
+    if on_section:
+        layout = figures.landscape(section_positions(shown))
+    else:
+        layout = neighbour_map(principal_components(shown, seed), seed)
     for axis, (group, names) in zip(axes[0, 1:], groups.items(), strict=True):
         here = shown.obs_names.isin(names)
         called = model["called"].reindex(shown.obs_names[here])
-        place = "section" if where == "spatial" else "embedding"
-        figures.points(
-            axis,
-            np.asarray(layout)[here],
-            called,
-            f"{group} cells on the {place}",
-            group == "perturbed",
-        )
-        if where == "spatial":
+        title = f"{group} cells, as called"
+        # The control has all classes; its legend serves both maps.
+        figures.points(axis, layout[here], called, title, palette, legend=group == "control")
+        if on_section:
             axis.set_aspect("equal")
     return figure
 
