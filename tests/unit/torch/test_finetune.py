@@ -58,8 +58,21 @@ def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
     wrapped = trained(*bins)
     with trained.encoder.disable_adapter():
         assert not torch.allclose(trained(*bins), wrapped, atol=1e-3)
-    merged = trained.encoder.merge_and_unload()
-    torch.testing.assert_close(trained.head(merged(*bins)), wrapped, rtol=1e-4, atol=1e-5)
+    trained.encoder = trained.encoder.merge_and_unload()
+    torch.testing.assert_close(trained(*bins), wrapped, rtol=1e-4, atol=1e-5)
+
+
+def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
+    parts, _ = cells
+    rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in parts)
+    together = trained(rna, promoter)
+    alone = torch.cat([trained(rna[i : i + 1], promoter[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    zero = torch.zeros(1, rna.shape[1], dtype=torch.uint8)
+    representations = trained.encoder(zero, zero)
+    nothing = torch.zeros_like(zero, dtype=torch.bool)
+    expected = trained.head(torch.randn_like(representations), representations, nothing)
+    torch.testing.assert_close(trained(zero, zero), expected)
 
 
 def test_classes_are_learned(trained, cells):

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from scdyn import evaluation
-from scdyn.finetune import Classifier, load_classifier
+from scdyn.finetune import Classifier, expressed_genes, load_classifier
 from scdyn.log import logger
 from scdyn.tokens import TokenStore
 from scdyn.training import choose_device, to_device
@@ -62,9 +62,9 @@ def integrated_gradients(
     model = classifier.encoder.get_base_model()
     device = next(classifier.parameters()).device
 
-    def log_odds(rna_values: Tensor, promoter_values: Tensor) -> Tensor:
+    def log_odds(rna_values: Tensor, promoter_values: Tensor, expressed: Tensor) -> Tensor:
         tokens = rna_values + promoter_values + model.gene_embedding.weight
-        logits = classifier.head(model.encode(tokens))
+        logits = classifier.head(model.encode(tokens), zero_cell, expressed)
         others = [i for i in range(logits.shape[1]) if i != target]
         return logits[:, target] - logits[:, others].logsumexp(1)
 
@@ -74,20 +74,26 @@ def integrated_gradients(
     for parameter in frozen:  # only the inputs' gradients are wanted
         parameter.requires_grad_(False)
     baselines = (model.rna_embedding(zero).detach(), model.promoter_embedding(zero).detach())
+    with torch.no_grad():
+        zero_cell = model.encode(sum(baselines) + model.gene_embedding.weight)
     attributions, completeness = [], []
     n_cells = max(1, batch_size // 8)
     for start in range(0, bins[0].shape[0], n_cells):
         rna, promoter = (to_device(part[start : start + n_cells], device).int() for part in bins)
         inputs = (model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach())
+        # Which genes are pooled is held along the path; at its start they all pool to zero,
+        # as they do for the cell without counts.
+        expressed = expressed_genes(rna, promoter)
         parts, delta = method.attribute(
             inputs,
             baselines,
+            additional_forward_args=(expressed,),
             n_steps=n_steps,
             internal_batch_size=batch_size,
             return_convergence_delta=True,
         )
         with torch.no_grad():
-            difference = log_odds(*inputs) - log_odds(*baselines)
+            difference = log_odds(*inputs, expressed) - log_odds(*baselines, expressed)
         attributions.append(torch.stack([part.sum(2) for part in parts], 1).float().cpu().numpy())
         completeness.append((delta.abs() / difference.abs().clamp(min=1e-12)).cpu().numpy())
     for parameter in frozen:
