@@ -27,7 +27,7 @@ rule ingest_sample:
         upstream=config["reference"]["upstream"],
         downstream=config["reference"]["downstream"],
         ingest=config["ingest"],
-        seed=1,
+        seed=config["seed"],
     script:
         "../scripts/ingest_sample.py"
 

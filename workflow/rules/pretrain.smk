@@ -92,6 +92,6 @@ rule judge_embedding:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         labels=sorted({task["label"] for task in TASKS.values()}),
-        seed=1,
+        seed=config["seed"],
     script:
         "../scripts/judge_embedding.py"

@@ -31,6 +31,6 @@ rule make_study:
     params:
         study=settings_of("studies", "study"),
         label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
-        seed=1,
+        seed=config["seed"],
     script:
         "../scripts/make_study.py"
