@@ -43,7 +43,7 @@ with logged(snakemake.log[0]):
         weights = {task: [] for task in params.explained}
         for path in files.weights:  # results/finetune/{task}/{fold}/...
             weights[Path(path).parts[-3]].append(read_table(path))
-        result |= scores.truth_scores(
+        against_truth = scores.truth_scores(
             {name: read_table(path) for name, path in zip(names, files.truth, strict=True)},
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
@@ -52,6 +52,7 @@ with logged(snakemake.log[0]):
             dict(zip(params.explained, map(read_table, files.attributions), strict=True)),
             {task: pd.concat(tables) for task, tables in weights.items()},
         )
+        result = {**against_truth, **result}  # what a reader asks first stands first
     write_json(snakemake.output.scores, result)
     with atomic(snakemake.output.table) as temporary:
         temporary.write_text(scores.score_page(result))

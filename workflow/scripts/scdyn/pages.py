@@ -8,9 +8,10 @@ import html
 def document(title: str, body: str) -> str:
     """Wrap a body as a self-contained HTML page."""
     style = (
-        "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+        "body{font:14px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}"
         "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
         "text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}"
+        "td.m{min-width:24em;color:#555}"
         "pre{background:#f6f6f6;padding:1em;overflow:auto}"
     )
     return (

@@ -247,15 +247,15 @@ MEANINGS = {
     "macro_f1": "F1 averaged over classes",
     "auprc_ratio": "area under precision-recall of inferred edges, over chance",
     "regulon_precision": "share of the regulons' edges that are true",
-    "adjacency_precision": "the same of as many strongest adjacencies",
+    "adjacency_precision": "share of as many strongest adjacencies that are true",
     "ectopic_share": "knockout cells at somite positions that are called neural (truth: all)",
     "recall20": "true drivers among the 20 best of all genes",
     "tf_recall20": "true drivers among the 20 best TFs",
     "tf_auroc": "AUROC of true drivers among TFs",
     "chance20": "recall of a random ranking of all genes",
-    "masked_loss": "cross-entropy of hidden bins, nats a gene, held-out cells",
-    "mode_loss": "the same of each gene's commonest bin",
-    "frequency_loss": "the same of each gene's frequencies of bins",
+    "masked_loss": "cross-entropy of hidden genes' bins on held-out cells, nats a gene",
+    "mode_loss": "cross-entropy of a predictor that knows each gene's commonest bin",
+    "frequency_loss": "cross-entropy of one that knows each gene's frequencies of bins",
     "neighbour_accuracy": "share of cells whose 15 neighbours in the embedding vote their label",
     "seed_jaccard": "agreement of the strongest edges between seeds",
     "completeness": "median error of the attributions' sum",
@@ -286,7 +286,7 @@ def score_page(scores: Mapping[str, float]) -> str:
             f"<td class='n'>{values[p]:.4g}</td>" if p in values else "<td></td>" for p in columns
         )
         label = f"<td>{html.escape(part)}</td><td>{html.escape(name)}</td>"
-        cells.append(f"<tr>{label}{numbers}<td>{html.escape(meaning)}</td></tr>")
+        cells.append(f"<tr>{label}{numbers}<td class='m'>{html.escape(meaning)}</td></tr>")
     names = "".join(
         f"<th>{name}</th>" for name in ["part", "measure", *columns.values(), "meaning"]
     )
