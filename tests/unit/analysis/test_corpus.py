@@ -59,3 +59,10 @@ def test_selection_needs_every_column_to_match():
         select(obs, {"kind": ["x"]}, "here")
     with pytest.raises(InputError, match="no cell matches"):
         select(obs, {"type": ["y"], "day": [2]}, "here")
+
+
+def test_a_map_of_many_cells_can_be_drawn():
+    # From 4,096 cells on neighbours are approximate, by another library.
+    values = np.random.default_rng(0).normal(size=(4200, 5)).astype(np.float32)
+    layout = corpus.neighbour_map(values, 0)
+    assert layout.shape == (4200, 2) and np.isfinite(layout).all()
