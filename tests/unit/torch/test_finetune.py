@@ -187,3 +187,12 @@ def test_attribution_table_orders_by_specificity_and_gives_the_spread():
     assert both["mean"].tolist() == pytest.approx([0.7, 0.3])
     assert both["specificity"].tolist() == pytest.approx([0.6, -0.6])
     assert both["spread"].tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_silent_genes_do_not_make_models_agree():
+    rng = np.random.default_rng(0)
+    seen = np.arange(400) < 40
+    a = {name: rng.normal(size=(2, 400)) * seen for name in "xy"}
+    b = {name: rng.normal(size=(2, 400)) * seen for name in "xy"}
+    assert abs(explain.rank_correlation(a, b)["x"]) < 0.3
+    assert explain.rank_correlation(a, a)["y"] == pytest.approx(1)

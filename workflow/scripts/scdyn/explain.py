@@ -201,9 +201,26 @@ def randomised(classifier: Classifier, seed: int) -> Classifier:
     return copy
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman correlation of two sets of attributions, by size regardless of sign."""
-    return float(spearmanr(np.abs(a).ravel(), np.abs(b).ravel()).statistic)
+def rank_correlation(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, float]:
+    """Spearman correlation, class by class, of the specificities of two sets of attributions.
+
+    Genes that neither set gives anything are left out: silent genes are silent for any
+    model, and would make any two agree.
+
+    Parameters
+    ----------
+    a, b
+        Class to (2, genes) class means; classes that one lacks are left out.
+    """
+    names = sorted(set(a) & set(b))
+    if len(names) < 2:
+        return {}
+    first, second = (specificity(np.stack([means[name] for name in names])) for means in (a, b))
+    result = {}
+    for name, x, y in zip(names, first, second, strict=True):
+        seen = (x != 0) | (y != 0)
+        result[name] = float(spearmanr(x[seen], y[seen]).statistic)
+    return result
 
 
 def explain_fold(
@@ -254,9 +271,9 @@ def explain_task(
         As :func:`attribution_table`.
     checks : dict
         ``completeness`` (error of the integral over all explained cells: median, 95th
-        percentile, largest), ``n_cells``, ``randomised_correlation`` (by class; Spearman with
-        the attributions of the first fold's model after all its parameters are drawn anew) and
-        ``fold_correlation`` (by class; mean Spearman between folds).
+        percentile, largest), ``n_cells``, ``randomised_correlation`` (by class; :func:`rank_correlation`
+        with the first fold's model after all its parameters are drawn anew) and
+        ``fold_correlation`` (by class; the same between folds, mean).
     """
     device = choose_device()
     means, errors, survived = [], [], {}
@@ -269,19 +286,11 @@ def explain_task(
             random = randomised(classifier, settings["seed"])
             few = {name: names[:16] for name, names in cells.items()}
             random_means, _ = explain_fold(random, store, few, settings["steps"])
-            survived = {
-                name: rank_correlation(fold_means[name], random_means[name]) for name in cells
-            }
+            survived = rank_correlation(fold_means, random_means)
         means.append(fold_means)
         errors.extend(completeness.values())
     errors = np.concatenate(errors)
-    agreement = {
-        name: float(
-            np.mean([rank_correlation(a[name], b[name]) for a, b in combinations(fold_set, 2)])
-        )
-        for name in sorted(set().union(*means))
-        if len(fold_set := [fold for fold in means if name in fold]) > 1
-    }
+    pairs = pd.DataFrame([rank_correlation(a, b) for a, b in combinations(means, 2)])
     checks = {
         "n_cells": len(errors),
         "completeness": {
@@ -290,6 +299,6 @@ def explain_task(
             "largest": float(errors.max()),
         },
         "randomised_correlation": survived,
-        "fold_correlation": agreement,
+        "fold_correlation": pairs.mean().to_dict(),
     }
     return attribution_table(means, genes), checks
