@@ -271,7 +271,8 @@ def explain_task(
         As :func:`attribution_table`.
     checks : dict
         ``completeness`` (error of the integral over all explained cells: median, 95th
-        percentile, largest), ``n_cells``, ``randomised_correlation`` (by class; :func:`rank_correlation`
+        percentile, largest), ``n_cells``,
+        ``randomised_correlation`` (by class; :func:`rank_correlation`
         with the first fold's model after all its parameters are drawn anew) and
         ``fold_correlation`` (by class; the same between folds, mean).
     """
