@@ -63,7 +63,7 @@ def test_float32_stays_close_to_float64(model, bins):
     )
 
 
-def test_attention_shares_its_keys_and_values():
+def test_fused_attention_equals_one_with_scores_written_out():
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
     latents = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
@@ -96,6 +96,11 @@ def test_tf_layers_read_the_tfs_and_full_layers_all_genes(model, config):
     assert not torch.allclose(tf_layer(tokens)[0, others], tf_layer(changed)[0, others])
 
 
+def test_the_last_layer_gives_the_genes_asked_for_what_it_gives_all(model, bins):
+    genes = torch.tensor([[3, 16, 3]]).repeat(len(bins[0]), 1)
+    torch.testing.assert_close(model(*bins, genes), model(*bins)[:, [3, 16, 3]])
+
+
 def test_a_cell_is_the_same_in_any_batch(model, bins):
     rna, promoter = bins
     alone = torch.cat([model(rna[i : i + 1], promoter[i : i + 1]) for i in range(len(rna))])
@@ -118,6 +123,11 @@ def test_anchored_latents_start_as_regulons(model, config):
     torch.testing.assert_close(tf.compress.weight, before[0])
 
 
+def spread(genes, hidden, n_genes):
+    """Which genes are hidden, from their positions: (B, Q) to (B, G)."""
+    return torch.zeros(len(genes), n_genes, dtype=torch.bool).scatter_(1, genes, hidden)
+
+
 def test_masking_hides_its_share_of_nonzero_genes_in_both_modalities():
     rna = torch.zeros(3, 40, dtype=torch.uint8)
     promoter = torch.zeros(3, 40, dtype=torch.uint8)
@@ -125,7 +135,8 @@ def test_masking_hides_its_share_of_nonzero_genes_in_both_modalities():
     promoter[0, 10:30] = 2  # 30 genes are non-zero in either
     rna[1, 5] = 1  # one gene: it is hidden
     generator = torch.Generator().manual_seed(0)
-    masked_rna, masked_promoter, hidden = mask_genes(rna, promoter, 0.15, 9, generator)
+    masked_rna, masked_promoter, *places = mask_genes(rna, promoter, 0.15, 9, generator)
+    hidden = spread(*places, 40)
     assert hidden.sum(1).tolist() == [4, 1, 0]  # 0.15 x 30 = 4.5, rounded to even
     assert (masked_rna[hidden] == 9).all() and (masked_promoter[hidden] == 9).all()
     assert not hidden[0, 30:].any() and hidden[1, 5]
@@ -137,8 +148,8 @@ def test_masking_is_uniform_over_the_nonzero_genes():
     rna = torch.zeros(4000, 12, dtype=torch.uint8)
     rna[:, :10] = 1
     generator = torch.Generator().manual_seed(0)
-    _, _, hidden = mask_genes(rna, torch.zeros_like(rna), 0.2, 9, generator)
-    shares = hidden.float().mean(0)
+    _, _, *places = mask_genes(rna, torch.zeros_like(rna), 0.2, 9, generator)
+    shares = spread(*places, 12).float().mean(0)
     torch.testing.assert_close(shares[:10], torch.full((10,), 0.2), rtol=0, atol=0.03)
     assert shares[10:].sum() == 0
 

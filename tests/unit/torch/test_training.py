@@ -117,10 +117,12 @@ def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
     rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in cells)
     losses, _ = pretraining.masked_losses(model, rna, promoter, 0.15, 7)
     generator = torch.Generator().manual_seed(7)
-    hidden = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
-    logits, _ = model.decode(model(hidden[0], hidden[1]))
+    masked = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
+    logits, _ = model.decode(model(masked[0], masked[1]))
     expected = [
-        -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])] for i, j in hidden[2].nonzero().tolist()
+        -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])]
+        for i, (genes, hidden) in enumerate(zip(masked[2], masked[3], strict=True))
+        for j in genes[hidden].tolist()
     ]
     torch.testing.assert_close(losses, torch.stack(expected))
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scdyn import kernels
 from scdyn.errors import InputError
 
 
@@ -103,29 +104,57 @@ class ModelConfig:
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
     """Attention of every head's queries to one shared head of keys, which are also the values.
 
-    The heads are folded into the query axis, so that one fused call serves them
-    all and no score matrix is kept.
+    The one seam for attention. No matrix of scores is kept: the heads stand beside each other
+    on the query axis, so that a fused kernel serves them all with the same keys.
 
     Parameters
     ----------
     queries
-        (B, G, H, D/H).
+        (B, Q, H, D/H).
     latents
         (B, L, D/H).
 
     Returns
     -------
     Tensor
-        (B, G, H, D/H).
+        (B, Q, H, D/H).
     """
-    n_cells, n_genes, n_heads, head_width = queries.shape
-    folded = queries.reshape(n_cells, 1, n_genes * n_heads, head_width)
-    shared = latents.unsqueeze(1)
-    return functional.scaled_dot_product_attention(folded, shared, shared).view_as(queries)
+    n_cells, n_queries, n_heads, head_width = queries.shape
+    if kernels.on_float32_cpu(queries) and kernels.attention_library(head_width):
+        return kernels.Attention.apply(queries.flatten(1, 2), latents).view_as(queries)
+    # Queries of all heads in H equal parts, whichever heads they are of: fused kernels run
+    # the parts in parallel.
+    parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
+    shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
+    return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
+
+
+def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
+    """Feed-forward network of a layer: (B, Q, D) to (B, Q, D).
+
+    The compiled kernel takes plain linear layers; peft's go through torch.
+    """
+    plain = type(inner) is nn.Linear and type(outer) is nn.Linear
+    if (
+        plain
+        and kernels.on_float32_cpu(tokens)
+        and all(n % kernels.LANES == 0 for n in inner.weight.shape)
+        and kernels.library("feed_forward")
+    ):
+        weights = (inner.weight, inner.bias, outer.weight, outer.bias)
+        return kernels.FeedForward.apply(tokens.flatten(0, 1), *weights).view_as(tokens)
+    return outer(functional.gelu(inner(tokens)))
+
+
+def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
+    """Pick each cell's genes (B, Q) out of tokens (B, G, D), all if None."""
+    if genes is None:
+        return tokens
+    return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 class LatentAttention(nn.Module):
-    """Attention of all genes to latents made of the first ``n_sources`` genes."""
+    """Attention of genes to latents made of the first ``n_sources`` genes."""
 
     def __init__(self, config: ModelConfig, n_sources: int) -> None:
         super().__init__()
@@ -137,14 +166,23 @@ class LatentAttention(nn.Module):
         self.key_value = nn.Linear(config.width, head_width, bias=False)
         self.output = nn.Linear(config.width, config.width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map normalised tokens (B, G, D) to their update (B, G, D)."""
-        queries = self.query(tokens).unflatten(-1, (self.n_heads, -1))
+    def queries(self, tokens: Tensor) -> Tensor:
+        """Project normalised tokens (B, Q, D) to queries (B, Q, H, D/H)."""
+        return self.query(tokens).unflatten(-1, (self.n_heads, -1))
+
+    def latents(self, tokens: Tensor) -> Tensor:
+        """Project normalised tokens (B, G, D) to latents (B, L, D/H)."""
         # Narrowing to the head's width first makes the product along the genes H times cheaper.
         narrow = self.key_value(tokens[:, : self.n_sources])
-        # Contiguous, since fused attention wants the head's width innermost.
-        latents = self.compress(narrow.transpose(1, 2)).transpose(1, 2).contiguous()
-        return self.output(attend(queries, latents).flatten(-2))
+        # Cells beside each other: one product, whose gradient has the weight's own layout.
+        columns = narrow.transpose(0, 1).flatten(1)
+        latents = (self.compress.weight @ columns).unflatten(1, (len(tokens), -1))
+        return latents.transpose(0, 1).contiguous()
+
+    def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Map normalised tokens (B, G, D) to the update (B, Q, D) of the genes (B, Q)."""
+        queries = self.queries(take(tokens, genes))
+        return self.output(attend(queries, self.latents(tokens)).flatten(-2))
 
 
 class Layer(nn.Module):
@@ -159,11 +197,12 @@ class Layer(nn.Module):
         self.ffn_out = nn.Linear(config.ffn_width, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, G, D) to tokens (B, G, D)."""
-        tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens)))
-        hidden = functional.gelu(self.ffn_in(self.ffn_norm(tokens)))
-        return tokens + self.dropout(self.ffn_out(hidden))
+    def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
+        update = self.attention(self.attention_norm(tokens), genes)
+        tokens = take(tokens, genes) + self.dropout(update)
+        update = feed_forward(self.ffn_norm(tokens), self.ffn_in, self.ffn_out)
+        return tokens + self.dropout(update)
 
 
 class ScDynOmics(nn.Module):
@@ -227,29 +266,47 @@ class ScDynOmics(nn.Module):
 
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the gene's and the two values' embeddings: ids (B, G) each to tokens (B, G, D)."""
-        values = self.rna_embedding(rna.int()) + self.promoter_embedding(promoter.int())
-        return values + self.gene_embedding.weight
+        # Every pair of values is summed once, so that a token is looked up once.
+        pairs = self.rna_embedding.weight[:, None] + self.promoter_embedding.weight
+        ids = rna.int() * len(pairs) + promoter.int()
+        return functional.embedding(ids, pairs.flatten(0, 1)) + self.gene_embedding.weight
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Run the layers and the final norm: tokens (B, G, D) to representations (B, G, D)."""
-        for layer in self.layers:
+    def encode(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Run the layers and the final norm.
+
+        Parameters
+        ----------
+        tokens
+            (B, G, D).
+        genes
+            (B, Q) positions of each cell's genes that are asked for; the last layer is run
+            for these alone. All if None.
+
+        Returns
+        -------
+        Tensor
+            (B, Q, D) representations.
+        """
+        for layer in self.layers[:-1]:
             tokens = layer(tokens)
-        return self.final_norm(tokens)
+        return self.final_norm(self.layers[-1](tokens, genes))
 
-    def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
+    def forward(self, rna: Tensor, promoter: Tensor, genes: Tensor | None = None) -> Tensor:
         """Return the genes' representations.
 
         Parameters
         ----------
         rna, promoter
             (B, G) token ids, any integer type.
+        genes
+            (B, Q) positions of the genes that are asked for; all if None.
 
         Returns
         -------
         Tensor
-            (B, G, D).
+            (B, Q, D).
         """
-        return self.encode(self.embed_tokens(rna, promoter))
+        return self.encode(self.embed_tokens(rna, promoter), genes)
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
         """Predict bins: representations (..., D) to RNA and promoter logits (..., bins + 1)."""
@@ -258,7 +315,7 @@ class ScDynOmics(nn.Module):
 
 def mask_genes(
     rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Hide a share of each cell's non-zero genes in both modalities.
 
     Parameters
@@ -275,15 +332,23 @@ def mask_genes(
 
     Returns
     -------
-    tuple of Tensor
-        RNA ids and promoter ids with the hidden values replaced, and the
-        (B, G) boolean mask of hidden genes.
+    masked_rna, masked_promoter : Tensor
+        Ids with the hidden values replaced.
+    genes : Tensor
+        (B, Q) positions of the hidden genes, Q the most that a cell hides; cells that hide
+        fewer are filled up with others of their genes.
+    hidden : Tensor
+        (B, Q) boolean: which of ``genes`` are hidden.
     """
     expressed = (rna > 0) | (promoter > 0)
-    n_hidden = (expressed.sum(1) * share).round().long()
-    n_hidden = n_hidden.clamp(min=1).minimum(expressed.sum(1))
+    n_expressed = expressed.sum(1)
+    n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
     noise = torch.rand(rna.shape, generator=generator, device=rna.device)
-    # Random ranks among the cell's non-zero genes: the first n_hidden are hidden.
-    ranks = noise.masked_fill(~expressed, 2.0).argsort(1).argsort(1)
-    hidden = ranks < n_hidden[:, None]
-    return rna.masked_fill(hidden, mask_id), promoter.masked_fill(hidden, mask_id), hidden
+    # The least of the noise are a random subset of the non-zero genes.
+    genes = noise.masked_fill_(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
+    hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
+    masked = []
+    for bins in (rna, promoter):
+        ids = bins.gather(1, genes).masked_fill_(hidden, mask_id)
+        masked.append(bins.scatter(1, genes, ids))
+    return *masked, genes, hidden

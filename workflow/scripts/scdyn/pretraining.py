@@ -48,17 +48,13 @@ def masked_losses(
     tuple of Tensor
         (hidden genes,) losses in nats of the RNA bin and of the promoter bin.
     """
-    config = model.config
-    # Drawn on the CPU, so that CPU and GPU hide the same genes.
-    generator = torch.Generator().manual_seed(seed)
-    masked_rna, masked_promoter, hidden = mask_genes(
-        rna.cpu(), promoter.cpu(), share, config.mask_id, generator
+    generator = torch.Generator(rna.device).manual_seed(seed)
+    masked_rna, masked_promoter, genes, hidden = mask_genes(
+        rna, promoter, share, model.config.mask_id, generator
     )
-    hidden = hidden.to(rna.device)
-    representations = model(masked_rna.to(rna.device), masked_promoter.to(rna.device))[hidden]
-    logits = model.decode(representations)
+    logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
     return tuple(
-        functional.cross_entropy(predicted, bins[hidden].long(), reduction="none")
+        functional.cross_entropy(predicted, bins.gather(1, genes)[hidden].long(), reduction="none")
         for predicted, bins in zip(logits, (rna, promoter), strict=True)
     )
 
