@@ -4,6 +4,7 @@ SHELL := bash
 CORES ?= all
 
 RUNNER := .snakemake/runner
+PEER := .snakemake/peer
 DEMO := config/demo/config.yaml
 CONFIGS := config/config.yaml $(DEMO) tests/real/config.yaml
 # A killed run goes on: what it left unfinished is made again.
@@ -17,7 +18,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real unlock slurm-profile
+.PHONY: help runner environments demo test lint unit workflow-test real bench unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +61,15 @@ real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
 	$(SNAKEMAKE) --configfile tests/real/config.yaml
 	$(SNAKEMAKE) --configfile tests/real/config.yaml --report results/real/report.html
 	@cat results/real/scores.json
+
+bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package
+	tests/in_env.sh torch python benchmarks/bench.py --peer-python $(CURDIR)/$(PEER)/bin/python
+
+$(PEER)/ready: benchmarks/peer.yaml | runner
+	@echo "Building the environment of the authors' package in $(PEER)."
+	@rm -rf $(PEER)
+	@conda env create --quiet --file $< --prefix $(CURDIR)/$(PEER)
+	@touch $@
 
 unlock: runner ## Remove the lock of a run that was killed outright; then start it again
 	$(SNAKEMAKE) --configfile $(DEMO) --unlock

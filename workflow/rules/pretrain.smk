@@ -17,7 +17,7 @@ rule pretrain:
         "../../envs/torch.yaml"
     threads: 8
     resources:
-        gpu=1,
+        gpu=lambda wildcards: MODELS[wildcards.model]["gpus"],
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:

@@ -1,6 +1,7 @@
 import anndata as ad
+import numpy as np
 
-from scdyn import finetune, tokens, training
+from scdyn import embedding, finetune, tokens, training
 from scdyn.files import atomic, sha256
 from scdyn.log import logged
 
@@ -9,7 +10,8 @@ with logged(snakemake.log[0]):
     model = finetune.load_model(snakemake.input.model.rsplit("/", 1)[0], store.meta)
     model = model.to(training.choose_device())
     obs = ad.read_h5ad(snakemake.input.corpus, backed="r").obs.loc[store.cells]
-    cells = ad.AnnData(obs=obs, obsm={"X_scdyn": finetune.embed(model, store.read())})
+    embedded = embedding.embed(model, store, np.arange(len(obs)))
+    cells = ad.AnnData(obs=obs, obsm={"X_scdyn": embedded})
     cells.uns["model_sha256"] = sha256(snakemake.input.model)
     with atomic(snakemake.output[0]) as temporary:
         cells.write_h5ad(temporary)

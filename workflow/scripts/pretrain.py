@@ -3,7 +3,7 @@ from pathlib import Path
 import anndata as ad
 import pandas as pd
 
-from scdyn import pretraining, reference, tokens
+from scdyn import distributed, pretraining, reference, tokens
 from scdyn.log import logged
 from scdyn.selection import select
 
@@ -16,7 +16,9 @@ with logged(snakemake.log[0]):
     chosen = select(obs, settings["cells"], where)
     genes = reference.read_vocabulary(folder / "vocabulary.tsv")
     regulons = tokens.regulon_weights(genes, pd.read_csv(snakemake.input.regulons, sep="\t"))
-    pretraining.pretrain(
+    distributed.launch(
+        distributed.n_gpus(settings["gpus"]),
+        pretraining.pretrain,
         store,
         chosen.nonzero()[0],
         regulons,

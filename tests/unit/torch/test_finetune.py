@@ -12,6 +12,7 @@ from scipy import sparse
 from scdyn import explain, finetune
 from scdyn.errors import InputError
 from scdyn.files import sha256
+from scdyn.loader import MemoryStore
 from scdyn.model import ScDynOmics
 from scdyn.training import TrainingConfig
 
@@ -26,16 +27,20 @@ def cells(config):
     rna[labels == "x", 0:3] = 6
     promoter[labels == "y", 6:9] = 5
     rna[labels == "z", 12:15] = 6
-    parts = tuple(sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
-    return parts, labels
+    parts = (sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
+    return MemoryStore(*parts), labels
+
+
+def dense(store, rows):
+    return tuple(torch.from_numpy(part.toarray()) for part in store.read(rows))
 
 
 @pytest.fixture
 def trained(model, cells):
-    parts, labels = cells
+    store, labels = cells
     config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
     head = finetune.HeadConfig(n_pools=4, hidden=16, dropout=0.0)
-    return finetune.fit_classifier(model, parts, labels, 4, head, config, None)[0]
+    return finetune.fit_classifier(model, store, np.arange(90), labels, 4, head, config)[0]
 
 
 def test_wrapped_equals_base_at_initialisation(model, bins):
@@ -58,13 +63,11 @@ def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
     wrapped = trained(*bins)
     with trained.encoder.disable_adapter():
         assert not torch.allclose(trained(*bins), wrapped, atol=1e-3)
-    trained.encoder = trained.encoder.merge_and_unload()
-    torch.testing.assert_close(trained(*bins), wrapped, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trained.merge()(*bins), wrapped, rtol=1e-4, atol=1e-5)
 
 
 def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
-    parts, _ = cells
-    rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in parts)
+    rna, promoter = dense(cells[0], np.arange(5))
     together = trained(rna, promoter)
     alone = torch.cat([trained(rna[i : i + 1], promoter[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
@@ -76,8 +79,8 @@ def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
 
 
 def test_classes_are_learned(trained, cells):
-    parts, labels = cells
-    p = finetune.predict(trained, parts)
+    store, labels = cells
+    p = finetune.predict(trained, store, np.arange(90))
     np.testing.assert_allclose(p.sum(1), 1)
     assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
 
@@ -93,10 +96,11 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path):
     torch.manual_seed(0)
     model = ScDynOmics(config).eval()
     write_model(model, tmp_path / "model")
-    parts, labels = cells
+    store, labels = cells
+    rows = np.arange(90)
     head = finetune.HeadConfig(n_pools=2, hidden=8, dropout=0.0)
     training = TrainingConfig(epochs=2, batch_size=9, learning_rate=5e-3)
-    classifier, _ = finetune.fit_classifier(model, parts, labels, 2, head, training, None)
+    classifier, _ = finetune.fit_classifier(model, store, rows, labels, 2, head, training)
     (tmp_path / "task").mkdir()
     description = {
         "model_sha256": sha256(tmp_path / "model" / "model.safetensors"),
@@ -112,7 +116,9 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path):
     }
     loaded = finetune.load_classifier(tmp_path / "task", tmp_path / "model")
     np.testing.assert_allclose(
-        finetune.predict(loaded, parts), finetune.predict(classifier, parts), atol=1e-6
+        finetune.predict(loaded, store, rows),
+        finetune.predict(classifier, store, rows),
+        atol=1e-6,
     )
 
     other = ScDynOmics(config)
@@ -128,18 +134,11 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path):
         finetune.load_model(tmp_path)
 
 
-def test_embedding_is_the_mean_over_genes_whatever_the_batch(model, cells):
-    parts, _ = cells
-    rna, promoter = (torch.from_numpy(part.toarray()) for part in parts)
-    expected = model(rna, promoter).mean(1).detach().numpy()
-    np.testing.assert_allclose(finetune.embed(model, parts, 7), expected, atol=1e-5)
-
-
 def test_attributions_add_up_and_find_the_genes(trained, cells):
-    parts, labels = cells
-    chosen = labels == "y"
+    store, labels = cells
+    rows = np.flatnonzero(labels == "y")
     attributions, errors = explain.integrated_gradients(
-        trained, tuple(part[chosen] for part in parts), trained.classes.index("y"), 64
+        trained.merge(), store, rows, trained.classes.index("y"), 64
     )
     assert attributions.shape == (30, 2, 17)
     assert np.median(errors) < 0.02
@@ -149,13 +148,14 @@ def test_attributions_add_up_and_find_the_genes(trained, cells):
 
 
 def test_completeness_is_the_error_of_the_log_odds(trained, cells):
-    parts, _ = cells
-    few = tuple(part[:3] for part in parts)
-    attributions, errors = explain.integrated_gradients(trained, few, 0, 50)
+    few = cells[0].read(np.arange(3))
+    attributions, errors = explain.integrated_gradients(
+        trained.merge(), MemoryStore(*few), np.arange(3), 0, 50
+    )
     zero = tuple(sparse.csr_matrix(part.shape, dtype=np.uint8) for part in few)
 
     def log_odds(bins):
-        p = finetune.predict(trained, bins)[:, 0]
+        p = finetune.predict(trained, MemoryStore(*bins), np.arange(3))[:, 0]
         return np.log(p / (1 - p))
 
     difference = log_odds(few) - log_odds(zero)
@@ -164,7 +164,7 @@ def test_completeness_is_the_error_of_the_log_odds(trained, cells):
 
 
 def test_randomised_model_differs_everywhere(trained, cells):
-    random = explain.randomised(trained, 0)
+    random = explain.randomised(trained.merge(), 0)
     for (name, a), (_, b) in zip(
         trained.head.named_parameters(), random.head.named_parameters(), strict=True
     ):

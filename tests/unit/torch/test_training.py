@@ -8,6 +8,8 @@ import torch
 from scipy import sparse
 
 from scdyn import pretraining, training
+from scdyn.checkpoint import Checkpoint
+from scdyn.loader import MemoryStore
 from scdyn.model import ScDynOmics
 
 
@@ -19,26 +21,27 @@ def cells(config):
     first = np.arange(config.n_genes) < 9
     rna = np.where(kind[:, None] == first[None], 4, 1) * (rng.random((60, config.n_genes)) < 0.8)
     promoter = np.where(kind[:, None] == first[None], 2, 0)
-    return sparse.csr_matrix(rna.astype(np.uint8)), sparse.csr_matrix(promoter.astype(np.uint8))
+    return MemoryStore(*(sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter)))
 
 
-def settings(epochs=6):
-    return training.TrainingConfig(epochs=epochs, batch_size=8, learning_rate=1e-2, seed=3)
-
-
-def run(config, cells, checkpoint=None, stop_at=None, epochs=6):
+def run(config, cells, checkpoint=None, stop_at=None, **settings):
     torch.manual_seed(0)
     model = ScDynOmics(config)
-    task = pretraining.MaskedPretraining(model, cells, cells, 0.15, 0)
+    rows = np.arange(60)
+    task = pretraining.MaskedPretraining(model, cells, rows, rows, 0.15, 0)
+    settings = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "seed": 3} | settings
 
-    def loss_of(rows, seed):
+    def loss_of(*arguments):
         if stop_at is not None and loss_of.steps == stop_at:
             raise KeyboardInterrupt
         loss_of.steps += 1
-        return task.loss_of(rows, seed)
+        return task.loss_of(*arguments)
 
     loss_of.steps = 0
-    history = training.train(model, loss_of, 60, settings(epochs), task.evaluate, checkpoint)
+    training_config = training.TrainingConfig(**settings)
+    history = training.Training(
+        model, loss_of, task.load, 60, training_config, task.evaluate, checkpoint
+    ).run()
     return model, task, history
 
 
@@ -54,12 +57,15 @@ def test_trivial_losses_as_worked_out_by_hand(config):
     # of the 6 + 1 bins.
     rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
     promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
-    expressed = (rna > 0) + (promoter > 0)
-    frequencies = pretraining.gene_frequencies(rna, expressed, 6)
+    store = MemoryStore(rna, promoter)
+    frequencies, _ = pretraining.gene_frequencies(store, np.arange(4), 1, 6)
     np.testing.assert_allclose(frequencies, np.array([[2, 3, 2, 1, 1, 1, 1]]) / 11)
-    predicted = pretraining.mode_predictor(frequencies)
-    assert predicted[0, 1] == pytest.approx(3 / 11)
-    np.testing.assert_allclose(predicted[0, [0, 2, 3]], 8 / 11 / 6)
+    predictors = pretraining.trivial_predictors(frequencies)
+    assert predictors["mode"][0, 1] == pytest.approx(3 / 11)
+    np.testing.assert_allclose(predictors["mode"][0, [0, 2, 3]], 8 / 11 / 6)
+    # The mean bin is (3 x 1 + 2 x 2 + 3 + 4 + 5 + 6) / 11 = 2.3.
+    assert predictors["mean"][0, 2] == pytest.approx(2 / 11)
+    np.testing.assert_allclose(predictors["mean"][0, [0, 1, 3]], 9 / 11 / 6)
 
 
 def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch):
@@ -68,8 +74,8 @@ def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkey
     identity = {"any": "thing"}
     for stop_at in (5, 11, 2):  # killed three times, in mid-epoch
         with pytest.raises(KeyboardInterrupt):
-            run(config, cells, training.Checkpoint(tmp_path / "c", identity), stop_at)
-    resumed, _, resumed_history = run(config, cells, training.Checkpoint(tmp_path / "c", identity))
+            run(config, cells, Checkpoint(tmp_path / "c", identity), stop_at)
+    resumed, _, resumed_history = run(config, cells, Checkpoint(tmp_path / "c", identity))
     for name, parameter in straight.state_dict().items():
         assert torch.equal(parameter, resumed.state_dict()[name]), name
     for a, b in zip(history, resumed_history, strict=True):
@@ -81,18 +87,18 @@ def test_dropout_is_part_of_what_a_resumed_run_repeats(config, cells, tmp_path, 
     config = type(config)(**{**config.to_dict(), "dropout": 0.3})
     straight, _, _ = run(config, cells)
     with pytest.raises(KeyboardInterrupt):
-        run(config, cells, training.Checkpoint(tmp_path / "c", {}), 10)
-    resumed, _, _ = run(config, cells, training.Checkpoint(tmp_path / "c", {}))
+        run(config, cells, Checkpoint(tmp_path / "c", {}), 10)
+    resumed, _, _ = run(config, cells, Checkpoint(tmp_path / "c", {}))
     for name, parameter in straight.state_dict().items():
         assert torch.equal(parameter, resumed.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(config, cells, tmp_path):
-    run(config, cells, training.Checkpoint(tmp_path / "c", {"seed": 1}), epochs=1)
+    run(config, cells, Checkpoint(tmp_path / "c", {"seed": 1}), epochs=1)
     model = ScDynOmics(config)
     optimizer = torch.optim.AdamW(model.parameters())
-    assert training.Checkpoint(tmp_path / "c", {"seed": 2}).restore(model, optimizer) is None
-    assert training.Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
+    assert Checkpoint(tmp_path / "c", {"seed": 2}).restore(model, optimizer) is None
+    assert Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):
@@ -114,8 +120,8 @@ def test_decay_spares_norms_biases_and_embeddings(model):
 
 
 def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
-    rna, promoter = (torch.from_numpy(part[:5].toarray()) for part in cells)
-    losses, _ = pretraining.masked_losses(model, rna, promoter, 0.15, 7)
+    rna, promoter = (torch.from_numpy(part.toarray()) for part in cells.read(np.arange(5)))
+    losses, _, bins, _ = pretraining.masked_losses(model, rna, promoter, 0.15, 7)
     generator = torch.Generator().manual_seed(7)
     masked = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
     logits, _ = model.decode(model(masked[0], masked[1]))

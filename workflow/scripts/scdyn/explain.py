@@ -12,22 +12,23 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients
-from scipy import sparse
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from scdyn import evaluation
 from scdyn.finetune import Classifier, expressed_genes, load_classifier
+from scdyn.loader import Loader, MemoryStore, batches
 from scdyn.log import logger
 from scdyn.tokens import TokenStore
-from scdyn.training import choose_device, to_device
+from scdyn.training import choose_device
 
 MODALITIES = ("rna", "promoter")
 
 
 def integrated_gradients(
     classifier: Classifier,
-    bins: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    store: TokenStore | MemoryStore,
+    rows: np.ndarray,
     target: int,
     n_steps: int,
     batch_size: int = 64,
@@ -41,9 +42,9 @@ def integrated_gradients(
     Parameters
     ----------
     classifier
-        In evaluation mode.
-    bins
-        RNA and promoter bins of the cells to explain, (cells, genes) each.
+        Merged, in evaluation mode.
+    store, rows
+        The cells to explain.
     target
         Index of the class.
     n_steps
@@ -59,7 +60,7 @@ def integrated_gradients(
         \\|sum of attributions - difference of the log-odds\\| / \\|that difference\\|: 0 for an
         exact integral.
     """
-    model = classifier.encoder.get_base_model()
+    model = classifier.encoder
     device = next(classifier.parameters()).device
 
     def log_odds(rna_values: Tensor, promoter_values: Tensor, expressed: Tensor) -> Tensor:
@@ -78,8 +79,8 @@ def integrated_gradients(
         zero_cell = model.encode(sum(baselines) + model.gene_embedding.weight)
     attributions, completeness = [], []
     n_cells = max(1, batch_size // 8)
-    for start in range(0, bins[0].shape[0], n_cells):
-        rna, promoter = (to_device(part[start : start + n_cells], device).int() for part in bins)
+    for rna, promoter in Loader(store, batches(rows, n_cells), device):
+        rna, promoter = rna.to(device).int(), promoter.to(device).int()
         inputs = (model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach())
         # Which genes are pooled is held along the path; at its start they all pool to zero,
         # as they do for the cell without counts.
@@ -194,7 +195,7 @@ def randomised(classifier: Classifier, seed: int) -> Classifier:
     copy = deepcopy(classifier)
     torch.manual_seed(seed)
     with torch.no_grad():
-        copy.encoder.get_base_model().initialise()
+        copy.encoder.initialise()
         for module in copy.head.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
@@ -232,9 +233,11 @@ def explain_fold(
     """Explain one fold's calls: class means, (2, genes) each, and the cells' completeness."""
     means, completeness = {}, {}
     for name, names in cells.items():
-        bins = store.read(store.cells.get_indexer(names))
+        rows = store.cells.get_indexer(names)
         target = classifier.classes.index(name)
-        attributions, completeness[name] = integrated_gradients(classifier, bins, target, n_steps)
+        attributions, completeness[name] = integrated_gradients(
+            classifier, store, rows, target, n_steps
+        )
         means[name] = class_means(attributions)
         logger.info(
             "%s: %d cells explained, median completeness error %.3g",

@@ -174,6 +174,7 @@ def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
     )
     for key, label, style in [
         ("mode_loss", "gene-wise mode", "--"),
+        ("mean_loss", "gene-wise mean", "-."),
         ("frequency_loss", "gene-wise frequencies", ":"),
     ]:
         axis.axhline(scores[key], color=PALETTE[5], linestyle=style, label=label)

@@ -12,17 +12,19 @@ import pandas as pd
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn import evaluation
+from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.files import atomic, sha256, write_json, write_table
+from scdyn.loader import Loader, MemoryStore, batches
 from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.progress import write_records
 from scdyn.tokens import TokenStore
-from scdyn.training import Checkpoint, TrainingConfig, choose_device, to_device, train
+from scdyn.training import Training, TrainingConfig, autocast, choose_device
 
 # Attention and feed-forward of every layer, as in the paper.
 ADAPTED = ["query", "key_value", "output", "ffn_in", "ffn_out"]
@@ -149,7 +151,7 @@ def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
 class Classifier(nn.Module):
     """An adapted encoder with its head and the names of its classes."""
 
-    def __init__(self, encoder: PeftModel, head: Head, classes: list[str]) -> None:
+    def __init__(self, encoder: PeftModel | ScDynOmics, head: Head, classes: list[str]) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -163,6 +165,14 @@ class Classifier(nn.Module):
         expressed = expressed_genes(rna, promoter)
         return self.head(representations[1:], representations[:1], expressed)
 
+    def merge(self) -> Classifier:
+        """Add the adapters to the weights: the same calls, at the speed of the plain model.
+
+        In place; what is merged can be neither trained on nor saved.
+        """
+        self.encoder = self.encoder.merge_and_unload()
+        return self
+
     def save(self, folder: Path, description: dict[str, Any]) -> None:
         """Write peft's files, ``head.safetensors`` and ``task.json`` into an existing folder."""
         self.encoder.save_pretrained(str(folder))
@@ -175,7 +185,7 @@ class Classifier(nn.Module):
 
 
 def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
-    """Load what :meth:`Classifier.save` wrote, onto its pretrained model.
+    """Load what :meth:`Classifier.save` wrote, merged into its pretrained model, on the CPU.
 
     Raises
     ------
@@ -194,17 +204,18 @@ def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
     )
     head.load_state_dict(load_file(folder / "head.safetensors"))
     encoder = PeftModel.from_pretrained(model, str(folder))
-    return Classifier(encoder, head, task["classes"]).eval()
+    return Classifier(encoder, head, task["classes"]).merge().eval()
 
 
 def fit_classifier(
     model: ScDynOmics,
-    bins: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    store: TokenStore | MemoryStore,
+    rows: np.ndarray,
     labels: np.ndarray,
     rank: int,
     head_config: HeadConfig,
     config: TrainingConfig,
-    checkpoint: Checkpoint | None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Fine-tune a model to call labels.
 
@@ -215,8 +226,8 @@ def fit_classifier(
     ----------
     model
         Pretrained, on the device to train on; wrapped in place.
-    bins
-        RNA and promoter bins of the training cells, (cells, genes) each.
+    store, rows
+        The training cells.
     labels
         (cells,) class names.
     rank, head_config, config
@@ -229,7 +240,7 @@ def fit_classifier(
     classifier : Classifier
         In evaluation mode.
     history : list of dict
-        As :func:`~scdyn.training.train` returns it.
+        As :meth:`scdyn.training.Training.run` returns it.
     """
     device = next(model.parameters()).device
     classes, targets = np.unique(labels, return_inverse=True)
@@ -241,17 +252,24 @@ def fit_classifier(
     weights = torch.tensor(weights / weights[targets].mean(), dtype=torch.float32, device=device)
     targets = torch.from_numpy(targets).to(device)
 
-    def loss_of(rows: np.ndarray, seed: int) -> Tensor:
-        rna, promoter = (to_device(part[rows], device) for part in bins)
-        return functional.cross_entropy(classifier(rna, promoter), targets[rows], weights)
+    def loss_of(positions: np.ndarray, rna: Tensor, promoter: Tensor, _: int) -> Tensor:
+        logits = classifier(rna, promoter).float()
+        return functional.cross_entropy(logits, targets[positions], weights)
 
-    history = train(classifier, loss_of, len(labels), config, dict, checkpoint)
-    return classifier, history
+    def load(parts: list[np.ndarray]) -> Loader:
+        return Loader(store, [rows[part] for part in parts], device)
+
+    run = Training(classifier, loss_of, load, len(rows), config, checkpoint=checkpoint)
+    return classifier, run.run()
 
 
 @torch.no_grad()
 def predict(
-    classifier: Classifier, bins: tuple[sparse.csr_matrix, sparse.csr_matrix], batch_size: int = 64
+    classifier: Classifier,
+    store: TokenStore | MemoryStore,
+    rows: np.ndarray,
+    precision: str = "auto",
+    batch_size: int = 64,
 ) -> np.ndarray:
     """Class probabilities of cells.
 
@@ -259,8 +277,12 @@ def predict(
     ----------
     classifier
         In evaluation mode.
-    bins
-        RNA and promoter bins, (cells, genes) each.
+    store, rows
+        The cells.
+    precision
+        See :class:`~scdyn.training.TrainingConfig`.
+    batch_size
+        Cells at once.
 
     Returns
     -------
@@ -268,34 +290,10 @@ def predict(
     """
     device = next(classifier.parameters()).device
     parts = [np.zeros((0, len(classifier.classes)))]
-    for start in range(0, bins[0].shape[0], batch_size):
-        rna, promoter = (to_device(part[start : start + batch_size], device) for part in bins)
-        parts.append(classifier(rna, promoter).double().softmax(1).cpu().numpy())
-    return np.concatenate(parts)
-
-
-@torch.no_grad()
-def embed(
-    model: ScDynOmics, bins: tuple[sparse.csr_matrix, sparse.csr_matrix], batch_size: int = 64
-) -> np.ndarray:
-    """Embed cells: the mean of a cell's gene representations.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode.
-    bins
-        RNA and promoter bins, (cells, genes) each.
-
-    Returns
-    -------
-    ndarray of float32, (cells, width)
-    """
-    device = next(model.parameters()).device
-    parts = []
-    for start in range(0, bins[0].shape[0], batch_size):
-        rna, promoter = (to_device(part[start : start + batch_size], device) for part in bins)
-        parts.append(model(rna, promoter).mean(1).float().cpu().numpy())
+    with autocast(device, precision):
+        for rna, promoter in Loader(store, batches(rows, batch_size), device):
+            logits = classifier(rna.to(device), promoter.to(device))
+            parts.append(logits.double().softmax(1).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -343,19 +341,18 @@ def finetune_fold(
     checkpoint = Checkpoint(checkpoints, {**description, "cells": list(learned["cell"])})
     labels = learned["label"].to_numpy()
     classifier, history = fit_classifier(
-        model, store.read(rows), labels, settings["rank"], head, config, checkpoint
+        model, store, rows, labels, settings["rank"], head, config, checkpoint
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    rows = store.cells.get_indexer(called["cell"])
-    p = predict(classifier, store.read(rows))
-    table = evaluation.predictions(called, fold, "scdynomics", classifier.classes, p)
-    tested = table[table["part"] == "test"]
-    scores = evaluation.score(tested["label"], tested["called"])
-    logger.info("fold %s: %s", fold, "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     with atomic(folder) as temporary:
         temporary.mkdir()
         classifier.save(temporary, {**description, "n_trained_parameters": n_trained})
+        rows = store.cells.get_indexer(called["cell"])
+        p = predict(classifier.merge(), store, rows, config.precision)
+        table = evaluation.predictions(called, fold, "scdynomics", classifier.classes, p)
+        tested = table[table["part"] == "test"]
+        scores = evaluation.score(tested["label"], tested["called"])
+        logger.info("fold %s: %s", fold, "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         write_table(temporary / "predictions.tsv", table)
-        records = "".join(json.dumps(record) + "\n" for record in history)
-        (temporary / "metrics.jsonl").write_text(records)
+        write_records(temporary / "metrics.jsonl", history)
     checkpoint.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,24 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
-from scdyn import __version__
+from scdyn import __version__, distributed
+from scdyn.checkpoint import Checkpoint
 from scdyn.files import atomic, sha256, write_json
+from scdyn.loader import Loader, MemoryStore, densify
 from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics, mask_genes
-from scdyn.tokens import TokenStore
-from scdyn.training import (
-    Checkpoint,
-    TrainingConfig,
-    choose_device,
-    step_seed,
-    to_device,
-    train,
-)
+from scdyn.progress import write_records
+from scdyn.tokens import MODALITIES, TokenStore
+from scdyn.training import Training, TrainingConfig, choose_device, step_seed
+
+# Cells that are counted, or scored, at a time.
+CELLS_AT_ONCE = 4096
+SCORED_AT_ONCE = 32
 
 
 def masked_losses(
     model: ScDynOmics, rna: Tensor, promoter: Tensor, share: float, seed: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropy of the bins of hidden genes.
 
     Parameters
@@ -41,59 +41,118 @@ def masked_losses(
     share
         Share of the non-zero genes to hide.
     seed
-        Of the mask.
+        Of the mask; on the CPU and on a GPU it hides different genes.
 
     Returns
     -------
-    tuple of Tensor
-        (hidden genes,) losses in nats of the RNA bin and of the promoter bin.
+    rna_losses, promoter_losses : Tensor, (hidden genes,)
+        In nats.
+    rna_bins, promoter_bins : Tensor, (hidden genes,)
+        What was hidden.
     """
     generator = torch.Generator(rna.device).manual_seed(seed)
     masked_rna, masked_promoter, genes, hidden = mask_genes(
         rna, promoter, share, model.config.mask_id, generator
     )
     logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
-    return tuple(
-        functional.cross_entropy(predicted, bins.gather(1, genes)[hidden].long(), reduction="none")
-        for predicted, bins in zip(logits, (rna, promoter), strict=True)
+    bins = [part.gather(1, genes)[hidden].long() for part in (rna, promoter)]
+    losses = [
+        functional.cross_entropy(predicted.float(), part, reduction="none")
+        for predicted, part in zip(logits, bins, strict=True)
+    ]
+    return *losses, *bins
+
+
+def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality."""
+    logits = model.decode(model(rna, promoter))
+    rna_losses, promoter_losses = (
+        functional.cross_entropy(
+            predicted.float().transpose(1, 2), part.long(), reduction="none"
+        ).mean(1)
+        for predicted, part in zip(logits, (rna, promoter), strict=True)
     )
+    return rna_losses, promoter_losses
+
+
+def chunks(store: TokenStore | MemoryStore, rows: np.ndarray) -> Iterator[list[sparse.csr_matrix]]:
+    """Read some thousand cells at a time: RNA, promoter, and whether either saw a gene."""
+    for start in range(0, len(rows), CELLS_AT_ONCE):
+        rna, promoter = store.read(rows[start : start + CELLS_AT_ONCE])
+        yield [rna, promoter, (rna > 0) + (promoter > 0)]
 
 
 def gene_frequencies(
-    bins: sparse.csr_matrix, expressed: sparse.csr_matrix, n_bins: int
-) -> np.ndarray:
+    store: TokenStore | MemoryStore, rows: np.ndarray, n_genes: int, n_bins: int
+) -> tuple[np.ndarray, np.ndarray]:
     """How often each gene has each bin, in cells where either modality saw it.
 
     Parameters
     ----------
-    bins
-        (cells, genes) of one modality.
-    expressed
-        (cells, genes) boolean: either modality is non-zero.
-    n_bins
-        Highest bin.
+    store, rows
+        The cells to count.
+    n_genes, n_bins
+        Genes, and the highest bin.
 
     Returns
     -------
-    ndarray, (genes, n_bins + 1)
-        Frequencies, one added to each count so that none is zero.
+    tuple of ndarray, (genes, n_bins + 1)
+        Frequencies in RNA and in promoters, one added to each count so that none is zero.
     """
-    counts = np.ones((bins.shape[1], n_bins + 1))
-    np.add.at(counts, (bins.indices, bins.data), 1)
-    counts[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
-    return counts / counts.sum(1, keepdims=True)
+    counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
+    for *modalities, expressed in chunks(store, rows):
+        for of_gene, bins in zip(counts, modalities, strict=True):
+            np.add.at(of_gene, (bins.indices, bins.data), 1)
+            of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
+    rna, promoter = counts / counts.sum(2, keepdims=True)
+    return rna, promoter
 
 
-def mode_predictor(frequencies: np.ndarray) -> np.ndarray:
-    """Predict each gene's commonest bin with its frequency, and all other bins alike.
+def point_predictor(frequencies: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Predict one bin a gene with its frequency, and all other bins alike.
 
-    It is the best predictor that knows no more than the gene's mode and how often it is right.
+    It is the best predictor that knows no more than that bin and how often it is right.
+
+    Parameters
+    ----------
+    frequencies
+        (genes, bins).
+    bins
+        (genes,) the bin predicted.
+
+    Returns
+    -------
+    ndarray, (genes, bins)
+        Probabilities.
     """
-    mode = frequencies.argmax(1)
-    right = frequencies.max(1, keepdims=True)
-    predicted = np.repeat((1 - right) / (frequencies.shape[1] - 1), frequencies.shape[1], axis=1)
-    predicted[np.arange(len(mode)), mode] = right[:, 0]
+    genes = np.arange(len(frequencies))
+    right = frequencies[genes, bins]
+    rest = (1 - right) / (frequencies.shape[1] - 1)
+    predicted = np.repeat(rest[:, None], frequencies.shape[1], axis=1)
+    predicted[genes, bins] = right
     return predicted
+
+
+def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
+    """Make predictors that know the gene and not the cell.
+
+    Parameters
+    ----------
+    frequencies
+        (genes, bins).
+
+    Returns
+    -------
+    dict of ndarray, (genes, bins)
+        ``mode``: each gene's commonest bin; ``mean``: its mean bin, rounded (both as
+        :func:`point_predictor`); ``frequency``: its frequencies, the best of their kind.
+    """
+    mean = np.rint(frequencies @ np.arange(frequencies.shape[1])).astype(int)
+    return {
+        "mode": point_predictor(frequencies, frequencies.argmax(1)),
+        "mean": point_predictor(frequencies, mean),
+        "frequency": frequencies,
+    }
 
 
 class MaskedPretraining:
@@ -103,87 +162,100 @@ class MaskedPretraining:
     ----------
     model
         On the device to train on.
-    training, validation
-        RNA and promoter bins, each (cells, genes).
+    store
+        Tokens.
+    learned, held_out
+        Rows of the store to train on and to score.
     mask_share
         Share of the non-zero genes that is hidden.
     seed
-        Of the masks of the validation cells, which are the same each time.
+        Of the masks of the scored cells, which are the same each time.
     """
 
     def __init__(
         self,
         model: ScDynOmics,
-        training: tuple[sparse.csr_matrix, sparse.csr_matrix],
-        validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
+        store: TokenStore | MemoryStore,
+        learned: np.ndarray,
+        held_out: np.ndarray,
         mask_share: float,
         seed: int,
     ) -> None:
-        self.model = model
-        self.training = training
-        self.validation = validation
-        self.mask_share = mask_share
-        self.seed = seed
+        self.model, self.store = model, store
+        self.learned, self.held_out = learned, held_out
+        self.mask_share, self.seed = mask_share, seed
         self.device = next(model.parameters()).device
-        expressed = (training[0] > 0) + (training[1] > 0)
-        self.frequencies = [
-            gene_frequencies(bins, expressed, model.config.n_bins) for bins in training
-        ]
 
-    def loss_of(self, rows: np.ndarray, seed: int) -> Tensor:
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Load the training cells at some positions, part by part."""
+        return Loader(self.store, [self.learned[part] for part in parts], self.device)
+
+    def loss_of(self, _: np.ndarray, rna: Tensor, promoter: Tensor, seed: int) -> Tensor:
         """Mean loss of both modalities over the hidden genes of a batch."""
-        rna, promoter = (to_device(bins[rows], self.device) for bins in self.training)
-        rna_losses, promoter_losses = masked_losses(
-            self.model, rna, promoter, self.mask_share, seed
-        )
-        return (rna_losses.mean() + promoter_losses.mean()) / 2
+        losses = masked_losses(self.model, rna, promoter, self.mask_share, seed)
+        return (losses[0].mean() + losses[1].mean()) / 2
 
     @torch.no_grad()
-    def evaluate(self, batch_size: int = 64) -> dict[str, float]:
-        """Score the validation cells, always with the same masks.
+    def evaluate(self) -> dict[str, float]:
+        """Score the held-out cells, always with the same masks.
 
         Returns
         -------
         dict
-            ``masked_loss`` (mean of the modalities), ``rna_masked_loss`` and
-            ``promoter_masked_loss``, in nats a hidden gene.
+            In nats a gene: ``masked_loss``, mean of the modalities over hidden genes, and
+            ``full_loss``, over all genes with none hidden; for RNA and promoters
+            ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (hidden genes
+            whose bin there is zero, or is not).
         """
-        losses: list[list[Tensor]] = [[], []]
-        for start in range(0, self.validation[0].shape[0], batch_size):
-            rna, promoter = (
-                to_device(bins[start : start + batch_size], self.device) for bins in self.validation
+        losses: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
+        bins: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
+        full = []
+        for start in range(0, len(self.held_out), SCORED_AT_ONCE):
+            rows = self.held_out[start : start + SCORED_AT_ONCE]
+            rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
+            seed = step_seed(self.seed, start)
+            *parts, rna_bins, promoter_bins = masked_losses(
+                self.model, rna, promoter, self.mask_share, seed
             )
-            parts = masked_losses(
-                self.model, rna, promoter, self.mask_share, step_seed(self.seed, start)
-            )
-            for collected, part in zip(losses, parts, strict=True):
-                collected.append(part)
-        means = [torch.cat(collected).mean().item() for collected in losses]
-        return {
-            "masked_loss": sum(means) / 2,
-            "rna_masked_loss": means[0],
-            "promoter_masked_loss": means[1],
-        }
+            for name, loss, hidden in zip(
+                MODALITIES, parts, (rna_bins, promoter_bins), strict=True
+            ):
+                losses[name].append(loss)
+                bins[name].append(hidden)
+            full.append(torch.stack(full_losses(self.model, rna, promoter)).mean(0))
+        scores = {"full_loss": torch.cat(full).mean().item()}
+        for name in MODALITIES:
+            loss, silent = torch.cat(losses[name]), torch.cat(bins[name]) == 0
+            scores[f"{name}_masked_loss"] = loss.mean().item()
+            for kind, chosen in (("zero", silent), ("nonzero", ~silent)):
+                if chosen.any():
+                    scores[f"{name}_{kind}_loss"] = loss[chosen].mean().item()
+        scores["masked_loss"] = float(np.mean([scores[f"{n}_masked_loss"] for n in MODALITIES]))
+        return scores
 
     def trivial_losses(self) -> dict[str, float]:
-        """Score two predictors that know the gene and not the cell, on the validation cells.
+        """Score predictors that know the gene and not the cell, on the held-out cells.
 
         Returns
         -------
         dict
-            ``mode_loss`` and ``frequency_loss``: mean over the modalities and all non-zero
-            genes of the cross-entropy of :func:`mode_predictor` and of the genes' frequencies.
+            ``mode_loss``, ``mean_loss`` and ``frequency_loss``: cross-entropy of
+            :func:`trivial_predictors`, mean over the modalities and all non-zero genes.
         """
-        expressed = ((self.validation[0] > 0) + (self.validation[1] > 0)).tocoo()
-        totals = {"mode_loss": 0.0, "frequency_loss": 0.0}
-        for bins, frequencies in zip(self.validation, self.frequencies, strict=True):
-            observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
-            for name, predicted in [
-                ("mode_loss", mode_predictor(frequencies)),
-                ("frequency_loss", frequencies),
-            ]:
-                totals[name] -= float(np.log(predicted[expressed.col, observed]).mean()) / 2
-        return totals
+        config = self.model.config
+        frequencies = gene_frequencies(self.store, self.learned, config.n_genes, config.n_bins)
+        predictors = [trivial_predictors(of_gene) for of_gene in frequencies]
+        totals = dict.fromkeys((f"{name}_loss" for name in predictors[0]), 0.0)
+        n_seen = 0
+        for *modalities, expressed in chunks(self.store, self.held_out):
+            expressed = expressed.tocoo()
+            n_seen += expressed.nnz
+            for bins, predictor in zip(modalities, predictors, strict=True):
+                observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
+                for name, predicted in predictor.items():
+                    log_p = np.log(predicted[expressed.col, observed])
+                    totals[f"{name}_loss"] -= float(log_p.sum())
+        return {name: total / (n_seen * len(MODALITIES)) for name, total in totals.items()}
 
 
 def pretrain(
@@ -213,9 +285,9 @@ def pretrain(
     """
     seed = settings["seed"]
     config = TrainingConfig(seed=seed, **settings["training"])
+    sizes = ("width", "n_layers", "n_heads", "n_latents", "ffn_width", "dropout")
     architecture = ModelConfig.from_dict(
-        {key: settings[key] for key in ("width", "n_layers", "n_heads", "n_latents", "ffn_width")}
-        | {"dropout": settings["dropout"]}
+        {key: settings[key] for key in sizes}
         | {key: store.meta[key] for key in ("n_genes", "n_tfs", "n_bins")}
     )
     torch.manual_seed(seed)
@@ -232,31 +304,62 @@ def pretrain(
         len(learned),
         len(held_out),
     )
-    task = MaskedPretraining(
-        model, store.read(learned), store.read(held_out), settings["mask_share"], seed
-    )
-    identity = {
-        "model": architecture.to_dict(),
-        "training": asdict(config),
-        "tokens": store.meta,
-        "settings": settings,
-    }
+    task = MaskedPretraining(model, store, learned, held_out, settings["mask_share"], seed)
+    # On other numbers of GPUs a run goes on.
+    decisive = {key: value for key, value in settings.items() if key != "gpus"}
+    identity = {"model": architecture.to_dict(), "tokens": store.meta, "settings": decisive}
     checkpoint = Checkpoint(checkpoints, identity)
-    history = train(model, task.loss_of, len(learned), config, task.evaluate, checkpoint)
-    scores = {**task.evaluate(), **task.trivial_losses()}
+    run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
+    history = run.run()
+    if distributed.rank() == 0:
+        save_model(
+            folder,
+            model,
+            history,
+            task.trivial_losses(),
+            {
+                "training": asdict(config),
+                "settings": settings,
+                "tokens": store.meta,
+            },
+        )
+        checkpoint.remove()
+
+
+def save_model(
+    folder: Path,
+    model: ScDynOmics,
+    history: list[dict[str, float]],
+    trivial: dict[str, float],
+    description: dict[str, Any],
+) -> None:
+    """Write a pretrained model's files; ``config.json``, which hashes the weights, last.
+
+    Parameters
+    ----------
+    folder
+        Receives them.
+    model
+        Whose weights and architecture are written.
+    history
+        Records of the epochs; the last one's scores go into ``scores.json``.
+    trivial
+        Scores to compare them with.
+    description
+        What made the model, for ``config.json``.
+    """
+    records = {"epoch", "step", "loss", "seconds", "cells_per_second"}
+    scores = {key: value for key, value in history[-1].items() if key not in records} | trivial
     logger.info("held-out cells: %s", "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     with atomic(folder / "metrics.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
+        write_records(temporary, history)
     write_json(folder / "scores.json", scores)
-    description = {
-        "training": asdict(config),
-        "settings": settings,
-        "tokens": store.meta,
-        "versions": {"torch": torch.__version__, "scdyn": __version__},
-    }
     with atomic(folder / "model.safetensors") as temporary:
         save_file({name: p.detach().cpu() for name, p in model.state_dict().items()}, temporary)
-    weights = sha256(folder / "model.safetensors")
-    content = {"model": architecture.to_dict(), "model_sha256": weights, **description}
+    content = {
+        "model": model.config.to_dict(),
+        "model_sha256": sha256(folder / "model.safetensors"),
+        "versions": {"torch": torch.__version__, "scdyn": __version__},
+        **description,
+    }
     write_json(folder / "config.json", content)
-    checkpoint.remove()

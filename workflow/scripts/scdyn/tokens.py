@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+from functools import cached_property
 from pathlib import Path
 
 import anndata as ad
@@ -16,6 +18,9 @@ from scdyn.errors import InputError
 from scdyn.files import atomic, sha256, write_json, write_table
 
 MODALITIES = {"rna": "rna_log", "promoter": "promoter_log"}
+INDEX_DTYPES = ("uint16", "int32")
+CELLS_AT_ONCE = 1024
+MAPPED_VALUES = 2**24
 
 
 def bin_values(values: sparse.spmatrix, n_bins: int) -> sparse.csr_matrix:
@@ -70,6 +75,55 @@ def vocabulary_hash(genes: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def chunk_file(array: Path) -> Path:
+    """Name the file of an array that is one uncompressed chunk: it is the array itself."""
+    return array / "c" / "0"
+
+
+def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
+    """Bin a modality's values and write them as the CSR arrays data, indices and indptr.
+
+    Parameters
+    ----------
+    group
+        Of the modality; receives the arrays.
+    values
+        (cells, genes) log-normalised; binned a thousand cells at a time.
+    n_bins
+        Highest bin.
+    """
+    values = sparse.csr_matrix(values)
+    folder = Path(group.store.root) / group.path
+    dtypes = {"data": "uint8", "indices": index_dtype(values.shape[1]), "indptr": "int64"}
+    for name in dtypes:
+        chunk_file(folder / name).parent.mkdir(parents=True)
+    # Zarr would hold a whole chunk in memory, and leave a chunk of zeros out.
+    n_kept = 0
+    with (
+        chunk_file(folder / "data").open("wb") as data,
+        chunk_file(folder / "indices").open("wb") as indices,
+        chunk_file(folder / "indptr").open("wb") as indptr,
+    ):
+        indptr.write(np.zeros(1, dtype="<i8"))
+        for start in range(0, values.shape[0], CELLS_AT_ONCE):
+            bins = bin_values(values[start : start + CELLS_AT_ONCE], n_bins)
+            data.write(bins.data)
+            indices.write(bins.indices.astype(np.dtype(dtypes["indices"]).newbyteorder("<")))
+            indptr.write(bins.indptr[1:].astype("<i8") + n_kept)
+            n_kept += bins.nnz
+    lengths = {"data": n_kept, "indices": n_kept, "indptr": values.shape[0] + 1}
+    for name, dtype in dtypes.items():
+        length = lengths[name]
+        group.create_array(
+            name, shape=(length,), chunks=(max(length, 1),), dtype=dtype, compressors=None
+        )
+
+
+def index_dtype(n_genes: int) -> str:
+    """Name the smallest type of :data:`INDEX_DTYPES` that counts so many genes."""
+    return INDEX_DTYPES[n_genes > 2**16]
+
+
 def write_tokens(
     cells: ad.AnnData,
     genes: pd.DataFrame,
@@ -91,8 +145,8 @@ def write_tokens(
     source
         The corpus' file, hashed into ``meta.json``.
     folder
-        Receives ``vocabulary.tsv``, ``tokens.zarr`` (a CSR of uint8 bins a modality) and
-        ``meta.json``, all or none.
+        Receives ``vocabulary.tsv``, ``tokens.zarr`` (a CSR of uint8 bins a modality, each of
+        its arrays one uncompressed chunk) and ``meta.json``, all or none.
 
     Raises
     ------
@@ -105,13 +159,10 @@ def write_tokens(
         temporary.mkdir()
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
         store = zarr.open_group(str(temporary / "tokens.zarr"), mode="w")
-        store.create_array("cells", data=cells.obs_names.to_numpy(dtype=np.dtypes.StringDType()))
+        names = cells.obs_names.to_numpy(dtype=np.dtypes.StringDType())
+        store.create_array("cells", data=names, chunks=(max(len(names), 1),), compressors=None)
         for modality, layer in MODALITIES.items():
-            bins = bin_values(cells.layers[layer], n_bins)
-            group = store.create_group(modality)
-            group.create_array("data", data=bins.data)
-            group.create_array("indices", data=bins.indices.astype(np.int32))
-            group.create_array("indptr", data=bins.indptr.astype(np.int64))
+            write_bins(store.create_group(modality), cells.layers[layer], n_bins)
         meta = {
             "n_cells": cells.n_obs,
             "n_genes": len(genes),
@@ -125,41 +176,147 @@ def write_tokens(
         write_json(temporary / "meta.json", meta)
 
 
+class MappedBins:
+    """A modality's bins in their files, of which nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    folder
+        The modality's arrays data, indices and indptr, each one uncompressed chunk.
+    shape
+        (cells, genes).
+
+    Raises
+    ------
+    OSError, LookupError, ValueError
+        If the files are missing, kept otherwise, cut short or do not agree.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._maps: list[mmap.mmap] = []
+        self._taken = 0
+        arrays = [self._map(folder / name) for name in ("data", "indices", "indptr")]
+        self.data, self.indices, self.indptr = arrays
+        if [a.dtype.name for a in arrays] != ["uint8", index_dtype(shape[1]), "int64"]:
+            raise ValueError(f"the arrays of {folder.name} are of other types")
+        if len(self.indptr) != shape[0] + 1:
+            raise ValueError(f"{folder.name} is of {len(self.indptr) - 1} cells, not {shape[0]}")
+        if not len(self.data) == len(self.indices) == self.indptr[-1]:
+            raise ValueError(f"the arrays of {folder.name} are of different lengths")
+
+    def _map(self, folder: Path) -> np.ndarray:
+        """Map one array of numbers, read-only."""
+        layout = json.loads((folder / "zarr.json").read_text())
+        (length,) = layout["shape"]
+        name = f"{folder.parent.name}/{folder.name}"
+        whole = layout["chunk_grid"]["configuration"]["chunk_shape"] == [max(length, 1)]
+        if not whole or [codec["name"] for codec in layout["codecs"]] != ["bytes"]:
+            raise ValueError(f"{name} is compressed, as older versions wrote it")
+        dtype = np.dtype(layout["data_type"]).newbyteorder("<")
+        size, expected = chunk_file(folder).stat().st_size, length * dtype.itemsize
+        if size != expected:
+            raise ValueError(f"{name} is {size} bytes long and not {expected}")
+        # Nothing cannot be mapped.
+        if not length:
+            return np.empty(0, dtype)
+        with chunk_file(folder).open("rb") as file:
+            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return np.frombuffer(self._maps[-1], dtype)
+
+    def take(self, rows: np.ndarray | slice) -> sparse.csr_matrix:
+        """Copy rows, in any order, repeated or not, into a matrix of uint8, (rows, genes)."""
+        starts, stops = self.indptr[:-1][rows], self.indptr[1:][rows]
+        offsets = np.zeros(len(starts) + 1, dtype=np.int64)
+        np.cumsum(stops - starts, out=offsets[1:])
+        # Rows that follow one another in the files are copied in one go.
+        begins = np.ones(len(starts), dtype=bool)
+        begins[1:] = starts[1:] != stops[:-1]
+        first = np.flatnonzero(begins)
+        last = np.append(first, len(starts))[1:]
+        sources, targets, ends = starts[first], offsets[first], offsets[last]
+        data = np.empty(offsets[-1], dtype=np.uint8)
+        # SciPy knows no 16-bit indices.
+        indices = np.empty(offsets[-1], dtype=np.int32)
+        for source, target, end in zip(
+            sources.tolist(), targets.tolist(), ends.tolist(), strict=True
+        ):
+            data[target:end] = self.data[source : source + end - target]
+            indices[target:end] = self.indices[source : source + end - target]
+        self._release(len(data))
+        return sparse.csr_matrix((data, indices, offsets), shape=(len(starts), self.shape[1]))
+
+    def _release(self, n_values: int) -> None:
+        """Unmap what was read, now and then, or the process would seem to hold the whole store.
+
+        The pages stay in the system's cache, from where they come back at once.
+        """
+        self._taken += n_values
+        if self._taken > MAPPED_VALUES:
+            self._taken = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
 class TokenStore:
-    """Tokens of a corpus, opened for reading.
+    """Tokens of a corpus, opened for reading: the files are mapped, not loaded.
+
+    Parameters
+    ----------
+    folder
+        What :func:`write_tokens` wrote.
 
     Attributes
     ----------
     meta : dict
         Content of ``meta.json``.
     cells : Index
-        Names of the cells.
+        Names of the cells, read when they are first asked for.
+
+    Raises
+    ------
+    InputError
+        If the folder's files are missing, cut short or of an older version.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        self.meta = json.loads((folder / "meta.json").read_text())
-        self._store = zarr.open_group(str(folder / "tokens.zarr"), mode="r")
-        self.cells = pd.Index(self._store["cells"][:].astype(object))
+        store = Path(folder) / "tokens.zarr"
+        try:
+            self.meta = json.loads((Path(folder) / "meta.json").read_text())
+            n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
+            self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
+            self._cells = zarr.open_array(str(store / "cells"), mode="r")
+            # Zarr would read names that are not there as empty ones.
+            named = chunk_file(store / "cells").exists() or n_cells == 0
+            if not named or self._cells.shape != (n_cells,):
+                raise ValueError(f"there are no names for the {n_cells} cells")
+        except (OSError, LookupError, ValueError) as error:
+            raise InputError(
+                f"{folder}: these tokens cannot be read ({error}); "
+                "remove the folder and run the workflow again."
+            ) from error
+
+    @cached_property
+    def cells(self) -> pd.Index:
+        """Names of the cells."""
+        return pd.Index(self._cells[:].astype(object))
 
     def read(self, rows: np.ndarray | None = None) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """Read the bins of some cells.
+        """Read the bins of some cells, and nothing else.
 
         Parameters
         ----------
         rows
-            Positions in ``cells``; all if None.
+            Positions in ``cells``, in any order, repeated or not; all if None.
 
         Returns
         -------
         rna, promoter : csr_matrix of uint8, (rows, genes)
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
         """
-        shape = (self.meta["n_cells"], self.meta["n_genes"])
-        parts = []
-        for modality in MODALITIES:
-            group = self._store[modality]
-            matrix = sparse.csr_matrix(
-                (group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape
-            )
-            parts.append(matrix if rows is None else matrix[rows])
-        return parts[0], parts[1]
+        rna, promoter = (bins.take(slice(None) if rows is None else rows) for bins in self._bins)
+        return rna, promoter

@@ -1,27 +1,27 @@
-"""One training loop, which goes on where it was killed."""
+"""One training loop, for pretraining and fine-tuning, which goes on where it was killed."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from scipy import sparse
 from torch import Tensor, nn
 
-from scdyn.files import atomic, write_json
+from scdyn import distributed
+from scdyn.checkpoint import Checkpoint
+from scdyn.errors import InputError
+from scdyn.loader import Loader, block_shuffle
 from scdyn.log import logger
+from scdyn.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
-PROGRESS_SECONDS = 10.0
+# An epoch's order: blocks of cells that stand together in the store, shuffled within buffers.
+BLOCK = 64
+BUFFER_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,21 @@ class TrainingConfig:
     Attributes
     ----------
     epochs, batch_size
-        Passes over the cells, cells a step.
+        Passes over the cells, cells a step on all GPUs together.
     learning_rate, weight_decay, clip
         Of AdamW; matrices alone are decayed; norm at which gradients are clipped.
     warmup
-        Share of the steps over which the rate rises from zero; a cosine takes it back.
+        Share of the steps over which the rate rises from zero.
+    cycles
+        How often a cosine takes the rate from its height to zero; 1 is no restart.
+    micro_batch
+        Most cells on a device at once; a step's gradients are added up over as many parts
+        as that takes. None puts a whole step on the device.
+    precision
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU. Weights, the optimiser's
+        state and the norms' statistics are float32 in each.
+    compiled
+        Whether layers are compiled by ``torch.compile``: ``auto`` does so on a GPU.
     seed
         Of initialisation, order, masks and dropout.
     """
@@ -46,6 +56,10 @@ class TrainingConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: float = 0.05
+    cycles: int = 1
+    micro_batch: int | None = None
+    precision: str = "auto"
+    compiled: bool | str = "auto"
     seed: int = 0
 
 
@@ -53,181 +67,36 @@ def choose_device() -> torch.device:
     """Return the GPU where there is one, else the CPU, and say which."""
     if torch.cuda.is_available():
         logger.info("running on GPU %s", torch.cuda.get_device_name())
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
     logger.info("no GPU found: running on the CPU with %d threads", torch.get_num_threads())
     return torch.device("cpu")
 
 
-def to_device(bins: sparse.csr_matrix, device: torch.device) -> Tensor:
-    """Densify bins (cells, genes) as uint8 on the device."""
-    return torch.from_numpy(bins.toarray()).to(device)
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which matrix products are done in a precision.
+
+    The one place where types are chosen: within it linear layers and attention run in
+    bfloat16, norms and losses in float32.
+    """
+    low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
-    """Rate of a step: linear warm-up, then half a cosine to zero."""
+    """Rate of a step: linear warm-up, then cosines from its height to zero."""
     n_warmup = max(1, round(config.warmup * n_steps))
     if step < n_warmup:
         return config.learning_rate * (step + 1) / n_warmup
-    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup) * config.cycles % 1
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of one step's masks and dropout, so that a resumed run draws what it would have."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(*place: int) -> int:
+    """Seed of the masks and dropout of one place in a run.
 
-
-class Checkpoint:
-    """The state of a run in a folder of its own: weights, optimiser, place, history.
-
-    Parameters
-    ----------
-    folder
-        Where it is kept.
-    identity
-        Everything that decides the run's result; a checkpoint of another identity is
-        not gone on from.
+    A resumed run, and a run on other numbers of GPUs, draws what it would have.
     """
-
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder = folder
-        self.identity = json.loads(json.dumps(identity))
-
-    def save(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-    ) -> None:
-        """Write weights that are trained, the optimiser's tensors and ``state``."""
-        trained = {
-            f"model.{n}": p.detach() for n, p in module.named_parameters() if p.requires_grad
-        }
-        for i, moments in optimizer.state_dict()["state"].items():
-            trained |= {f"optimizer.{i}.{key}": value for key, value in moments.items()}
-        with atomic(self.folder) as temporary:
-            temporary.mkdir()
-            save_file(trained, temporary / "state.safetensors")
-            write_json(temporary / "state.json", {"identity": self.identity, **state})
-
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-        """Load what :meth:`save` wrote and return its ``state``; None if there is none to use."""
-        if not (self.folder / "state.json").exists():
-            return None
-        state = json.loads((self.folder / "state.json").read_text())
-        if state.pop("identity") != self.identity:
-            logger.info(
-                "the checkpoint in %s is of other settings or data: starting anew", self.folder
-            )
-            return None
-        tensors = load_file(self.folder / "state.safetensors")
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(tensors[f"model.{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, i, key = name.split(".")
-                moments.setdefault(int(i), {})[key] = tensor
-        content = optimizer.state_dict()
-        optimizer.load_state_dict({"state": moments, "param_groups": content["param_groups"]})
-        logger.info("going on from step %d", state["step"])
-        return state
-
-    def remove(self) -> None:
-        """Remove what was saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def train(
-    module: nn.Module,
-    loss_of: Callable[[np.ndarray, int], Tensor],
-    n_cells: int,
-    config: TrainingConfig,
-    evaluate: Callable[[], dict[str, float]],
-    checkpoint: Checkpoint | None = None,
-) -> list[dict[str, float]]:
-    """Fit the parameters of ``module`` that require gradients.
-
-    Parameters
-    ----------
-    module
-        Changed in place; left in evaluation mode.
-    loss_of
-        Called with the rows of a batch, (batch_size,), and the step's seed; returns a scalar.
-    n_cells
-        Rows to draw from; each epoch visits all of them, save a last incomplete batch.
-    config
-        See :class:`TrainingConfig`.
-    evaluate
-        Called after each epoch, in evaluation mode and without gradients.
-    checkpoint
-        Where to go on from and to save to, every minute and after each epoch.
-
-    Returns
-    -------
-    list of dict
-        A record an epoch: ``epoch``, ``step``, ``loss`` (mean of its steps), ``seconds``,
-        ``cells_per_second`` and what ``evaluate`` returned.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for n, p in module.named_parameters() if p.requires_grad and decays(n, p)]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in parameters if id(p) not in chosen]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-    batch_size = min(config.batch_size, n_cells)
-    per_epoch = n_cells // batch_size
-    n_steps = per_epoch * config.epochs
-    state = {"step": 0, "losses": [], "seconds": 0.0, "history": []}
-    if checkpoint:
-        state = checkpoint.restore(module, optimizer) or state
-
-    begun = saved = shown = time.monotonic() - state["seconds"]
-    first_step = state["step"]
-    resumed_at = time.monotonic()
-    while state["step"] < n_steps:
-        step = state["step"]
-        epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng([config.seed, epoch]).permutation(n_cells)
-        rows = order[place * batch_size : (place + 1) * batch_size]
-        module.train()
-        seed = step_seed(config.seed, step)
-        torch.manual_seed(seed)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, n_steps, config)
-        loss = loss_of(rows, seed)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        state["losses"].append(loss.item())
-        state["step"] = step + 1
-
-        now = time.monotonic()
-        state["seconds"] = now - begun
-        if now - shown > PROGRESS_SECONDS:
-            shown = now
-            rate = (state["step"] - first_step) / (now - resumed_at)
-            logger.info(
-                "step %d/%d  loss %.4f  %.0f cells/s  %.0f s to go",
-                state["step"],
-                n_steps,
-                loss.item(),
-                rate * batch_size,
-                (n_steps - state["step"]) / rate,
-            )
-        end_of_epoch = state["step"] % per_epoch == 0
-        if end_of_epoch:
-            state["history"].append(
-                close_epoch(module, evaluate, state, epoch + 1, per_epoch * batch_size)
-            )
-        if checkpoint and (end_of_epoch or now - saved > CHECKPOINT_SECONDS):
-            saved = now
-            checkpoint.save(module, optimizer, state)
-    module.eval()
-    return state["history"]
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -235,28 +104,214 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and "embedding" not in name
 
 
-def close_epoch(
-    module: nn.Module,
-    evaluate: Callable[[], dict[str, float]],
-    state: dict[str, Any],
-    epoch: int,
-    n_cells: int,
-) -> dict[str, float]:
-    """Evaluate after an epoch and return its record; the losses of its steps are used up."""
-    module.eval()
-    with torch.no_grad():
-        scores = evaluate()
-    before = state["history"][-1]["seconds"] if state["history"] else 0.0
-    record = {
-        "epoch": epoch,
-        "step": state["step"],
-        "loss": float(np.mean(state["losses"])),
-        "seconds": round(state["seconds"], 3),
-        "cells_per_second": round(n_cells / max(state["seconds"] - before, 1e-9), 2),
-        **scores,
-    }
-    state["losses"] = []
-    logger.info(
-        "epoch %d: %s", epoch, "  ".join(f"{key} {value:.4g}" for key, value in record.items())
-    )
-    return record
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW over the parameters of a module that require gradients."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for name, p in trained if decays(name, p) == decayed],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for decayed in (True, False)
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def compile_layers(module: nn.Module, config: TrainingConfig, device: torch.device) -> None:
+    """Compile every layer by itself, in place: alike layers share what is compiled."""
+    wanted = device.type == "cuda" if config.compiled == "auto" else config.compiled
+    for part in module.modules():
+        if wanted and type(part).__name__ == "Layer":
+            part.compile(dynamic=False)
+
+
+def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[np.ndarray]]:
+    """Lay out an epoch for this process.
+
+    Parameters
+    ----------
+    epoch
+        Number of the epoch; decides the order with the seed.
+    n_cells
+        Cells to visit; a last incomplete step is left out.
+    config
+        See :class:`TrainingConfig`.
+
+    Returns
+    -------
+    list of list of ndarray
+        For each step the positions of the cells of each part that this process works on.
+    """
+    batch_size = min(config.batch_size, n_cells)
+    order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
+    n_parts = math.ceil(batch_size / (config.micro_batch or batch_size))
+    n_processes = distributed.n_processes()
+    n_parts = math.ceil(n_parts / n_processes) * n_processes
+    if n_parts > batch_size:
+        raise InputError(
+            f"training: a batch of {batch_size} cells cannot be shared by {n_processes} GPUs; "
+            "raise batch_size."
+        )
+    steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
+    return [np.array_split(step, n_parts)[distributed.rank() :: n_processes] for step in steps]
+
+
+Loss = Callable[[np.ndarray, Tensor, Tensor, int], Tensor]
+Load = Callable[[list[np.ndarray]], Loader]
+
+
+class Training:
+    """A run of training: what it works on, and how far it is.
+
+    Parameters
+    ----------
+    module
+        The parameters that require gradients are fitted, in place.
+    loss_of
+        Called with the positions of some cells (n,), their RNA and promoter bins (n, G) on the
+        device, and a seed; returns their mean loss.
+    load
+        Called with the positions of the cells of each part of an epoch; returns a loader of
+        their bins.
+    n_cells
+        Cells to draw from; each epoch visits all of them, save a last incomplete batch.
+    config
+        See :class:`TrainingConfig`.
+    evaluate
+        Called after each epoch, in evaluation mode and without gradients; returns scores.
+    checkpoint
+        Where to go on from and to save to, every minute and after each epoch.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss_of: Loss,
+        load: Load,
+        n_cells: int,
+        config: TrainingConfig,
+        evaluate: Callable[[], dict[str, float]] = dict,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.module, self.loss_of, self.load, self.evaluate = module, loss_of, load, evaluate
+        self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
+        self.device = next(module.parameters()).device
+        self.optimizer = make_optimizer(module, config)
+        compile_layers(module, config, self.device)
+        self.batch_size = min(config.batch_size, n_cells)
+        self.per_epoch = n_cells // self.batch_size
+        self.n_steps = self.per_epoch * config.epochs
+        self.is_first = distributed.rank() == 0
+        # What a checkpoint keeps beside the tensors.
+        self.step = 0
+        self.losses: list[Tensor] = []
+        self.history: list[dict[str, float]] = []
+
+    def run(self) -> list[dict[str, float]]:
+        """Train from where the checkpoint is to the end.
+
+        Returns
+        -------
+        list of dict
+            A record an epoch: ``epoch``, ``step``, ``loss`` (mean of its steps), ``seconds``,
+            ``cells_per_second`` and what ``evaluate`` returned. The module is left in
+            evaluation mode.
+
+        Raises
+        ------
+        InputError
+            If the loss is no longer a number, or a batch is too small for the GPUs.
+        """
+        state = self.checkpoint.restore(self.module, self.optimizer) if self.checkpoint else None
+        state = state or {"step": 0, "losses": [], "seconds": 0.0, "history": []}
+        self.step, self.history = state["step"], state["history"]
+        self.losses = list(torch.tensor(state["losses"], device=self.device))
+        folder = self.checkpoint.folder if self.checkpoint and self.is_first else None
+        self.progress = Progress(self.n_steps, self.batch_size, state, folder)
+        self.saved = time.monotonic()
+        while self.step < self.n_steps:
+            self.run_epoch()
+        self.module.eval()
+        return self.history
+
+    def run_epoch(self) -> None:
+        """Take the steps that are left of an epoch, and close it."""
+        epoch, place = divmod(self.step, self.per_epoch)
+        steps = epoch_parts(epoch, self.n_cells, self.config)[place:]
+        loading = self.load([part for parts in steps for part in parts])
+        waited = self.progress.waited
+        bins = iter(loading)
+        self.module.train()
+        for parts in steps:
+            self.losses.append(self.take_step(parts, bins))
+            self.step += 1
+            self.progress.waited = waited + loading.waited_seconds
+            if self.is_first:
+                self.progress.step(self.step, self.losses[-1])
+            if self.step % self.per_epoch == 0:
+                self.close_epoch(epoch + 1)
+                self.save()
+            elif time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                self.save()
+
+    def take_step(self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """Take one step of the optimiser and return its loss."""
+        total = torch.zeros((), device=self.device)
+        for i, positions in enumerate(parts):
+            place = distributed.rank() + i * distributed.n_processes()
+            seed = step_seed(self.config.seed, self.step, place)
+            torch.manual_seed(seed)
+            rna, promoter = (part.to(self.device, non_blocking=True) for part in next(bins))
+            with autocast(self.device, self.config.precision):
+                loss = self.loss_of(positions, rna, promoter, seed)
+            loss = loss * (len(positions) / self.batch_size)
+            loss.backward()
+            total += loss.detach()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        distributed.sum_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return distributed.sum_values(total)
+
+    def close_epoch(self, epoch: int) -> None:
+        """Evaluate and add the epoch's record to the history; its steps' losses are used up."""
+        loss = torch.stack(self.losses).mean().item()
+        self.losses = []
+        if not math.isfinite(loss):
+            raise InputError(
+                f"training: the loss is {loss} in epoch {epoch}; lower learning_rate or clip."
+            )
+        seconds = self.progress.seconds()
+        before = self.history[-1]["seconds"] if self.history else 0.0
+        record = {
+            "epoch": epoch,
+            "step": self.step,
+            "loss": loss,
+            "seconds": round(seconds, 3),
+            "cells_per_second": round(
+                self.per_epoch * self.batch_size / max(seconds - before, 1e-9), 2
+            ),
+        }
+        if self.is_first:
+            self.module.eval()
+            with torch.no_grad(), autocast(self.device, self.config.precision):
+                record |= self.evaluate()
+            self.module.train()
+            self.progress.epoch(record)
+        distributed.wait()
+        self.history.append(record)
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is to be one."""
+        self.saved = time.monotonic()
+        if self.checkpoint and self.is_first:
+            state = {
+                "step": self.step,
+                "losses": [loss.item() for loss in self.losses],
+                "seconds": self.progress.seconds(),
+                "history": self.history,
+            }
+            self.checkpoint.save(self.module, self.optimizer, state)

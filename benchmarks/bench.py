@@ -1,0 +1,199 @@
+"""Speed and memory against the authors' package: ``make bench``.
+
+Each row is measured by a process of each side, which take turns; the figures are medians, and
+the ratio is the median of the ratios of turns that followed one another.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = HERE.parent / "workflow" / "scripts"
+# As the workflow's rules start (workflow/rules/common.smk); the peer starts as its users do.
+OURS = {
+    "PYTHONPATH": str(LIBRARY),
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**36),
+}
+PLAIN = OURS | {"SCDYN_KERNELS": "0"}
+ROWS = [
+    ("train", "S", "training step"),
+    ("train", "M", "training step"),
+    ("train", "F", "training step"),
+    ("infer", "S", "inference"),
+    ("infer", "M", "inference"),
+    ("infer", "F", "inference"),
+    ("explain", "M", "Integrated Gradients, 50 steps"),
+    ("load", "5,000 x 20,000", "loader"),
+]
+
+
+class Worker:
+    """A process that repeats what is measured when it is told to."""
+
+    def __init__(self, command, environment):
+        self.process = subprocess.Popen(
+            command, env=os.environ | environment, cwd=HERE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{' '.join(self.process.args)} ended with status {self.process.wait()}.")
+        return json.loads(line)
+
+    def repeat(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(what, size, folder, device, peer_python, n_times):
+    """Answers of this project, of its plain path and of the peer, turn by turn."""
+    arguments = [what, size, str(folder), device]
+    sides = {
+        "ours": Worker([sys.executable, "ours.py", *arguments], OURS),
+        "peer": Worker([peer_python, "peer.py", *arguments], {}),
+    }
+    if what != "load" and device == "cpu":
+        sides["plain"] = Worker([sys.executable, "ours.py", *arguments], PLAIN)
+    for worker in sides.values():
+        worker.repeat()  # the first is slower: memory is taken, kernels are compiled
+    answers = {name: [] for name in sides}
+    for _ in range(n_times):
+        for name, worker in sides.items():
+            answers[name].append(worker.repeat())
+    for worker in sides.values():
+        worker.close()
+    return answers
+
+
+def speed_row(what, size, answers, side="ours"):
+    """Cells a second of one side and the peer."""
+    ours, peer = (
+        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in (side, "peer")
+    )
+    return {
+        "what": what,
+        "size": size,
+        "ours": median(ours),
+        "peer": median(peer),
+        "ratio": median(a / b for a, b in zip(ours, peer, strict=True)),
+        "unit": "cells/s",
+    }
+
+
+def memory_row(size, answers):
+    """Most memory that either process has held."""
+    ours, peer = (answers[name][-1]["peak_gib"] for name in ("ours", "peer"))
+    return {
+        "what": "peak memory of training",
+        "size": size,
+        "ours": ours,
+        "peer": peer,
+        "ratio": ours / peer,
+        "unit": "GiB",
+    }
+
+
+def machine():
+    """Processor, cores, memory and system."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": ", ".join(sorted(names)) or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "system": platform.platform(),
+    }
+
+
+def versions(python):
+    """Versions of Python, torch and the package measured."""
+    code = (
+        "import json, platform, torch; from importlib import metadata as m;"
+        "names = {d.metadata['Name'].lower() for d in m.distributions()};"
+        "v = {'python': platform.python_version(), 'torch': torch.__version__};"
+        "v.update({n: m.version(n) for n in ('scdynomics', 'captum') if n in names});"
+        "print(json.dumps(v))"
+    )
+    answer = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(answer.stdout)
+
+
+def commit():
+    """Name the commit, marked if files differ from it."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
+def table(rows):
+    """Lay rows out as text."""
+    lines = [f"{'what':44} {'size':>15} {'ours':>10} {'peer':>10} {'ratio':>7}  unit"]
+    for row in rows:
+        lines.append(
+            f"{row['what']:44} {row['size']:>15} {row['ours']:10.4g} {row['peer']:10.4g} "
+            f"{row['ratio']:7.2f}  {row['unit']}"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer-python", required=True, help="Python that has scdynomics 0.0.1")
+    parser.add_argument("--repeats", type=int, default=5, help="turns that are counted (5)")
+    parser.add_argument("--only", help="one of train, infer, explain, load")
+    parser.add_argument("--sizes", default="SMF", help="sizes of the model (SMF)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "latest.json")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="scdyn-bench-") as folder:
+        for what, size, name in ROWS:
+            if options.only not in (None, what) or (size in "SMF" and size not in options.sizes):
+                continue
+            if what == "load":
+                command = [sys.executable, "make_cells.py", folder]
+                subprocess.run(command, cwd=HERE, env=os.environ | OURS, check=True)
+            print(f"{name}, {size} ...", file=sys.stderr, flush=True)
+            answers = measure(
+                what, size, folder, options.device, options.peer_python, options.repeats
+            )
+            rows.append(speed_row(name, size, answers))
+            if "plain" in answers:
+                rows.append(speed_row(f"{name}, without kernels", size, answers, "plain"))
+            if (what, size) == ("train", "F") and options.device == "cpu":
+                rows.append(memory_row(size, answers))
+            print(table(rows[-3:]), file=sys.stderr, flush=True)
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine() | {"device": options.device},
+        "versions": {"ours": versions(sys.executable), "peer": versions(options.peer_python)},
+        "repeats": options.repeats,
+        "rows": rows,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(rows))
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

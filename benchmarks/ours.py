@@ -1,0 +1,104 @@
+"""One measurement of this project: ``python ours.py WHAT SIZE FOLDER DEVICE``."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from sizes import (
+    EXPRESSED_SHARE,
+    LOADER_BATCH,
+    MASK_SHARE,
+    N_BINS,
+    N_CLASSES,
+    N_HEADS,
+    N_STEPS,
+    SIZES,
+    WIDTH,
+)
+from worker import serve
+
+from scdyn import explain as explanation
+from scdyn import finetune, loader, tokens, training
+from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.pretraining import masked_losses
+
+
+def make(size):
+    """A model, and a batch of bins."""
+    s = dict(SIZES[size])
+    batch = s.pop("batch")
+    torch.manual_seed(0)
+    config = ModelConfig(width=WIDTH, n_heads=N_HEADS, n_bins=N_BINS, dropout=0.0, **s)
+    shape = (2, batch, s["n_genes"])
+    bins = (torch.rand(shape) < EXPRESSED_SHARE) * torch.rand(shape) * 9
+    return ScDynOmics(config), bins.ceil().to(torch.uint8)
+
+
+def train(size, _, device):
+    model, bins = make(size)
+    model.to(device)
+    config = training.TrainingConfig(epochs=1, batch_size=1, learning_rate=1e-4)
+    optimizer = training.make_optimizer(model, config)
+    training.compile_layers(model, config, torch.device(device))
+    seeds = iter(range(10**6))
+
+    def step():
+        rna, promoter = bins.to(device)
+        with training.autocast(torch.device(device), config.precision):
+            losses = masked_losses(model, rna, promoter, MASK_SHARE, next(seeds))
+        loss = (losses[0].mean() + losses[1].mean()) / 2
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    return step, bins.shape[1]
+
+
+def infer(size, _, device):
+    model, bins = make(size)
+    model.to(device).eval()
+
+    def forward():
+        rna, promoter = bins.to(device)
+        with torch.no_grad(), training.autocast(torch.device(device), "auto"):
+            logits, _ = model.decode(model(rna, promoter))
+        logits.sum().item()
+
+    return forward, bins.shape[1]
+
+
+def explain(size, _, device):
+    model, bins = make(size)
+    head = finetune.Head(model.config.n_genes, WIDTH, N_CLASSES, finetune.HeadConfig())
+    classes = [str(i) for i in range(N_CLASSES)]
+    classifier = finetune.Classifier(finetune.adapt(model, 8), head, classes).merge()
+    classifier.eval().to(device)
+    store = loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in bins))
+    cell = np.array([0])
+    return lambda: explanation.integrated_gradients(classifier, store, cell, 0, N_STEPS), 1
+
+
+def load(_, folder, device):
+    """Batches of a shuffled epoch, as training takes them."""
+    store = tokens.TokenStore(Path(folder) / "tokens")
+    seeds = iter(range(10**6))
+
+    def epoch():
+        order = loader.block_shuffle(
+            np.arange(store.meta["n_cells"]), training.BLOCK, training.BUFFER_BLOCKS, next(seeds)
+        )
+        for _ in loader.Loader(store, loader.batches(order, LOADER_BATCH), device):
+            pass
+
+    return epoch, store.meta["n_cells"]
+
+
+if __name__ == "__main__":
+    what, size, folder, device = sys.argv[1:]
+    serve(*{"train": train, "infer": infer, "explain": explain, "load": load}[what](
+        size, folder, device
+    ))  # fmt: skip

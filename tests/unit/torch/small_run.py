@@ -1,0 +1,60 @@
+"""Train a small model and save its weights: ``python small_run.py FOLDER KEY=VALUE...``.
+
+A program of its own, so that tests can kill it, or start it twice at once. KEY=VALUE are
+settings of the training, ``dropout`` and ``n_processes``, in JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy import sparse
+
+from scdyn import distributed, pretraining, training
+from scdyn.checkpoint import Checkpoint
+from scdyn.loader import MemoryStore
+from scdyn.model import ModelConfig, ScDynOmics
+
+N_CELLS = 64
+
+
+def small_store(n_genes):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 5, (2, N_CELLS, n_genes)) * (rng.random((2, N_CELLS, n_genes)) < 0.6)
+    return MemoryStore(*(sparse.csr_matrix(part.astype(np.uint8)) for part in values))
+
+
+def run(folder, settings):
+    training.CHECKPOINT_SECONDS = 0.0  # after every step
+    torch.set_num_threads(1)
+    config = ModelConfig(
+        n_genes=40, n_tfs=9, n_bins=6, width=32, n_layers=2, n_heads=4, n_latents=7, ffn_width=32,
+        dropout=settings.pop("dropout", 0.1),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = ScDynOmics(config)
+    rows = np.arange(N_CELLS)
+    task = pretraining.MaskedPretraining(model, small_store(config.n_genes), rows, rows, 0.15, 0)
+    settings = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-2} | settings
+    history = training.Training(
+        model,
+        task.loss_of,
+        task.load,
+        N_CELLS,
+        training.TrainingConfig(**settings),
+        task.evaluate,
+        Checkpoint(folder / "checkpoints", {}),
+    ).run()
+    if distributed.rank() == 0:
+        save_file(model.state_dict(), folder / "model.safetensors")
+        (folder / "history.json").write_text(json.dumps(history))
+
+
+if __name__ == "__main__":
+    values = (argument.split("=", 1) for argument in sys.argv[2:])
+    settings = {key: json.loads(value) for key, value in values}
+    n_processes = settings.pop("n_processes", 1)
+    distributed.launch(n_processes, run, Path(sys.argv[1]), settings)

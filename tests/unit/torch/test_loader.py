@@ -1,0 +1,189 @@
+"""The order of an epoch, dense batches, and a thread that reads ahead and always ends."""
+
+import gc
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from scipy import sparse
+
+from scdyn import loader, tokens
+
+N_CELLS, N_GENES = 50, 31
+
+
+@pytest.fixture
+def dense():
+    """RNA and promoter bins, (cells, genes) each."""
+    rng = np.random.default_rng(0)
+    shape = (2, N_CELLS, N_GENES)
+    return (rng.integers(1, 15, shape) * (rng.random(shape) < 0.3)).astype(np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path, dense):
+    group = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
+    names = np.array([str(i) for i in range(N_CELLS)], dtype=np.dtypes.StringDType())
+    group.create_array("cells", data=names, chunks=(N_CELLS,), compressors=None)
+    for modality, bins in zip(tokens.MODALITIES, dense, strict=True):
+        tokens.write_bins(group.create_group(modality), sparse.csr_matrix(bins), 14)
+    meta = {"n_cells": N_CELLS, "n_genes": N_GENES}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    return tokens.TokenStore(tmp_path)
+
+
+def no_thread_is_left():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+@pytest.mark.parametrize(("block", "buffer_blocks"), [(1, 1), (7, 3), (64, 4), (1000, 1)])
+def test_an_epoch_visits_every_row_once(block, buffer_blocks):
+    rows = np.random.default_rng(1).choice(5000, 333, replace=False)
+    order = loader.block_shuffle(rows, block, buffer_blocks, 0)
+    np.testing.assert_array_equal(np.sort(order), np.sort(rows))
+
+
+def test_the_order_hangs_on_the_seed_alone():
+    rows = np.arange(1000)
+    order = loader.block_shuffle(rows, 16, 4, [3, 0])
+    np.testing.assert_array_equal(order, loader.block_shuffle(rows[::-1], 16, 4, [3, 0]))
+    assert (order != loader.block_shuffle(rows, 16, 4, [3, 1])).mean() > 0.9
+
+
+def test_a_buffer_holds_whole_blocks_in_another_order():
+    order = loader.block_shuffle(np.arange(1024), 16, 4, 0)
+    for buffer in order.reshape(-1, 64):
+        blocks, counts = np.unique(buffer // 16, return_counts=True)
+        assert len(blocks) == 4
+        assert set(counts) == {16}
+        assert (np.diff(buffer) != 1).mean() > 0.8
+    # Neither do the blocks of a buffer stand together, nor do the buffers follow one another.
+    firsts = np.sort(order.reshape(-1, 64) // 16, axis=1)
+    assert (firsts[:, -1] - firsts[:, 0] > 8).mean() > 0.8
+    assert abs(np.corrcoef(np.arange(1024), order)[0, 1]) < 0.5
+
+
+def test_an_epoch_of_nothing_is_empty_and_a_block_of_nothing_refused():
+    assert len(loader.block_shuffle(np.array([], dtype=int), 4, 4, 0)) == 0
+    with pytest.raises(ValueError, match="block"):
+        loader.block_shuffle(np.arange(4), 0, 4, 0)
+
+
+def test_dense_tensors_are_the_cells_in_the_order_asked_for(store, dense):
+    rows = np.array([49, 3, 3, 0, 17])
+    for tensor, bins in zip(loader.densify(store, rows), dense, strict=True):
+        assert tensor.dtype == torch.uint8
+        np.testing.assert_array_equal(tensor.numpy(), bins[rows])
+
+
+def test_batches_come_in_order_and_whole(store, dense):
+    order = np.random.default_rng(2).permutation(N_CELLS)
+    rows = loader.batches(order, 8)
+    assert [len(batch) for batch in rows] == [8] * 6 + [2]
+    batches = loader.Loader(store, rows)
+    assert len(batches) == 7
+    # Held until the end: a batch is not written over by a later one.
+    for expected, (rna, promoter) in zip(rows, list(batches), strict=True):
+        np.testing.assert_array_equal(rna, dense[0][expected])
+        np.testing.assert_array_equal(promoter, dense[1][expected])
+    assert no_thread_is_left()
+
+
+def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
+    memory = loader.MemoryStore(*(sparse.csr_matrix(bins) for bins in dense))
+    rows = loader.batches(np.random.default_rng(2).permutation(N_CELLS), 8)
+    for one, other in zip(loader.Loader(memory, rows), loader.Loader(store, rows), strict=True):
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_nothing_read_ahead_is_refused(store):
+    with pytest.raises(ValueError, match="at least"):
+        loader.Loader(store, [np.arange(8)], depth=0)
+
+
+def test_no_thread_is_left_after_a_break(store):
+    for _ in loader.Loader(store, loader.batches(np.arange(N_CELLS), 2)):
+        assert not no_thread_is_left()
+        break
+    gc.collect()
+    assert no_thread_is_left()
+
+
+def test_no_thread_is_left_after_an_exception(store):
+    def consume():
+        for _ in loader.Loader(store, loader.batches(np.arange(N_CELLS), 2)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        consume()
+    # Although the exception still holds the frame of the loop.
+    assert error.traceback[-1].name == "consume"
+    assert no_thread_is_left()
+
+
+def test_what_the_thread_raises_is_raised_in_the_loop(store):
+    order = np.arange(N_CELLS)
+    order[20] = N_CELLS
+    seen = []
+    with pytest.raises(IndexError):
+        for rna, _ in loader.Loader(store, loader.batches(order, 8)):
+            seen.append(rna)
+    assert len(seen) == 2
+    assert no_thread_is_left()
+
+
+def test_reading_is_ahead_of_use_but_not_far(store, monkeypatch):
+    read = []
+    densify = loader.densify
+
+    def counted(store, rows, pin):
+        assert threading.current_thread() is not threading.main_thread()
+        read.append(rows)
+        return densify(store, rows, pin)
+
+    monkeypatch.setattr(loader, "densify", counted)
+    for i, _ in enumerate(loader.Loader(store, loader.batches(np.arange(N_CELLS), 2))):
+        ahead = min(25, i + 4)
+        deadline = time.monotonic() + 10
+        while len(read) < ahead and time.monotonic() < deadline:
+            time.sleep(0.001)
+        # Time enough for a thread that does not stop there.
+        time.sleep(0.01)
+        assert len(read) == ahead
+
+
+def test_waiting_is_counted_and_reading_ahead_is_not(store, monkeypatch):
+    densify, read = loader.densify, []
+
+    def slow(store, rows, pin):
+        time.sleep(0.02)
+        read.append(rows)
+        return densify(store, rows, pin)
+
+    monkeypatch.setattr(loader, "densify", slow)
+    batches = loader.Loader(store, loader.batches(np.arange(20), 2), depth=10)
+    for i, _ in enumerate(batches):
+        if i == 0:
+            first = batches.waited_seconds
+            deadline = time.monotonic() + 10
+            while len(read) < 10 and time.monotonic() < deadline:
+                time.sleep(0.01)
+    assert first >= 0.02
+    assert batches.waited_seconds < first + 0.1
+    hasty = loader.Loader(store, loader.batches(np.arange(20), 2))
+    assert len(list(hasty)) == 10
+    assert hasty.waited_seconds > 0.1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")
+def test_pinned_batches_are_pinned_and_the_same(store):
+    rows = loader.batches(np.arange(N_CELLS), 8)
+    plain, pinned = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
+    for tensors, others in zip(plain, pinned, strict=True):
+        for tensor, other in zip(tensors, others, strict=True):
+            assert other.is_pinned()
+            assert torch.equal(tensor, other)

@@ -1,0 +1,106 @@
+"""What a training run says while it runs, and where its records go."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scdyn.log import logger
+
+PROGRESS_SECONDS = 10.0
+
+
+class Progress:
+    """What a run says while it runs: the log, ``metrics.jsonl``, TensorBoard if installed.
+
+    Parameters
+    ----------
+    n_steps, batch_size
+        Of the run.
+    state
+        Of the run, to go on counting from.
+    folder
+        Receives ``metrics.jsonl`` and TensorBoard's files; None writes neither.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that training has waited for data, to be kept up by the caller.
+    """
+
+    def __init__(
+        self, n_steps: int, batch_size: int, state: dict[str, Any], folder: Path | None
+    ) -> None:
+        self.n_steps, self.batch_size = n_steps, batch_size
+        self.first_step, self.begun = state["step"], time.monotonic()
+        self.before, self.shown = state["seconds"], self.begun
+        self.waited = 0.0
+        self.folder = folder
+        self.board = None
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_records(folder / "metrics.jsonl", state["history"])
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                pass
+            else:
+                self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=state["step"])
+
+    def seconds(self) -> float:
+        """Return how long the run has lasted, all its pieces together."""
+        return self.before + time.monotonic() - self.begun
+
+    def step(self, step: int, loss: Tensor) -> None:
+        """Log a step now and then: loss, cells/s, what is left, and whether data was late."""
+        now = time.monotonic()
+        if now - self.shown < PROGRESS_SECONDS:
+            return
+        self.shown = now
+        rate = (step - self.first_step) / (now - self.begun)
+        share = self.waited / (now - self.begun)
+        late = f"  {share:.0%} of the time waiting for data" if share > 0.05 else ""
+        logger.info(
+            "step %d/%d  loss %.4f  %.3g cells/s  %s to go%s",
+            step,
+            self.n_steps,
+            loss.item(),
+            rate * self.batch_size,
+            duration((self.n_steps - step) / rate),
+            late,
+        )
+        self.scalars({"loss": loss.item(), "cells_per_second": rate * self.batch_size}, step)
+
+    def epoch(self, record: dict[str, float]) -> None:
+        """Log and write the record of an epoch."""
+        text = "  ".join(f"{key} {value:.4g}" for key, value in record.items() if key != "epoch")
+        logger.info("epoch %d: %s", record["epoch"], text)
+        if self.folder:
+            with (self.folder / "metrics.jsonl").open("a") as handle:
+                handle.write(json.dumps(record) + "\n")
+        self.scalars({f"epoch/{key}": value for key, value in record.items()}, record["step"])
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Send values to TensorBoard, if it is there."""
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write records as JSON, one a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people read them: 45 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
