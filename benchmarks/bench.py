@@ -111,6 +111,15 @@ def memory_row(size, answers):
     }
 
 
+def accuracy():
+    """Relative errors of this project's paths against float64."""
+    command = [sys.executable, "accuracy.py"]
+    answer = subprocess.run(
+        command, cwd=HERE, env=os.environ | OURS, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(answer.stdout)
+
+
 def machine():
     """Processor, cores, memory and system."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -154,6 +163,14 @@ def table(rows):
     return "\n".join(lines)
 
 
+def error_table(errors):
+    """Lay relative errors out as text."""
+    lines = [f"{'error against float64':44} {'size':>15} {'output':>10} {'gradient':>10}"]
+    for e in errors:
+        lines.append(f"{e['path']:44} {e['size']:>15} {e['output']:10.2g} {e['gradient']:10.2g}")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True, help="Python that has scdynomics 0.0.1")
@@ -188,10 +205,12 @@ def main():
         "versions": {"ours": versions(sys.executable), "peer": versions(options.peer_python)},
         "repeats": options.repeats,
         "rows": rows,
+        "errors": accuracy(),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(table(rows))
+    print(error_table(result["errors"]))
     print(f"written to {options.output}")
 
 

@@ -9,6 +9,7 @@ rule pretrain:
     output:
         weights=f"{RESULTS}/pretrain/{{model}}/model.safetensors",
         config=f"{RESULTS}/pretrain/{{model}}/config.json",
+        vocabulary=f"{RESULTS}/pretrain/{{model}}/vocabulary.tsv",
         metrics=f"{RESULTS}/pretrain/{{model}}/metrics.jsonl",
         scores=f"{RESULTS}/pretrain/{{model}}/scores.json",
     log:

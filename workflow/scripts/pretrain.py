@@ -22,6 +22,7 @@ with logged(snakemake.log[0]):
         store,
         chosen.nonzero()[0],
         regulons,
+        genes,
         settings,
         Path(snakemake.output.weights).parent,
         Path(snakemake.params.checkpoints),

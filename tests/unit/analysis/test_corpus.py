@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import corpus
+from scdyn import corpus, counts
 from scdyn.errors import InputError
 from scdyn.selection import select
 
@@ -24,7 +24,7 @@ def sample(counts, promoter, name="s"):
 
 def test_tpm_and_promoter_values_as_worked_out_by_hand():
     cells = sample([[2, 8, 0], [0, 0, 0]], [[1, 2, 2], [0, 3, 0]])
-    corpus.normalise(cells)
+    counts.normalise(cells)
     # Rates per kb: 2/1, 8/4; each is half of the cell's million.
     expected = np.log1p([[5e5, 5e5, 0], [0, 0, 0]])
     np.testing.assert_allclose(cells.layers["rna_log"].toarray(), expected, rtol=1e-6)

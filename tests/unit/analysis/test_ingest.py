@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 from scdyn import ingest, qc, tenx
+from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
 
 GENES = pd.DataFrame(
@@ -92,24 +93,24 @@ def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
 
 @pytest.mark.parametrize("names", [["ENSG3.7", "ENSG1", "ENSG2.1"], ["Gamma", "TF", "Beta"]])
 def test_genes_are_found_by_id_with_or_without_version_or_by_symbol(names):
-    mapping = ingest.align_genes(rna(names=names), GENES, 0.9, "s")
+    mapping = align_genes(rna(names=names), GENES, 0.9, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 
 
 def test_duplicated_genes_are_summed():
-    mapping = ingest.align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s")
+    mapping = align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s", "here")
     np.testing.assert_array_equal((np.array([[1, 2, 4]]) @ mapping.toarray())[0], [3, 4, 0])
 
 
 def test_foreign_genes_are_refused():
     with pytest.raises(InputError, match="another species"):
-        ingest.align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s")
+        align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s", "here")
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
 def test_values_that_are_no_counts_are_refused(value):
     with pytest.raises(InputError, match="no counts"):
-        tenx.check_counts(np.array([[1.0, value]]), "file.h5ad")
+        check_counts(np.array([[1.0, value]]), "file.h5ad")
 
 
 def test_metadata_is_found_by_its_barcodes(tmp_path):

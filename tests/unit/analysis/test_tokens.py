@@ -78,6 +78,7 @@ def test_a_gene_knows_its_regulons():
 def test_regulon_weights_are_relative_and_hold_the_tf():
     weights = tokens.regulon_weights(GENES, REGULONS)
     np.testing.assert_allclose(weights, [[0.25, 1, 1], [1, 0, 1]])
+    assert list(weights.index) == list(REGULONS["tf"].unique())
 
 
 def test_store_gives_back_what_was_written(tmp_path):

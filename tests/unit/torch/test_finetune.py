@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import explain, finetune
+from scdyn import explain, finetune, kernels
 from scdyn.errors import InputError
 from scdyn.files import sha256
 from scdyn.loader import MemoryStore
-from scdyn.model import ScDynOmics
+from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.training import TrainingConfig
 
 
@@ -64,6 +64,26 @@ def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
     with trained.encoder.disable_adapter():
         assert not torch.allclose(trained(*bins), wrapped, atol=1e-3)
     torch.testing.assert_close(trained.merge()(*bins), wrapped, rtol=1e-4, atol=1e-5)
+
+
+def test_adapters_train_alike_with_and_without_the_kernels(monkeypatch):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        20, 5, n_bins=6, width=32, n_layers=2, n_heads=2, n_latents=4, ffn_width=48
+    )
+    wrapped = finetune.adapt(ScDynOmics(config).eval(), 4)
+    trained = [p for p in wrapped.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_(std=0.1)
+    rna = torch.arange(60).reshape(3, 20) % 7
+    results = []
+    for _ in range(2):
+        output = wrapped(rna, rna // 2)
+        results.append([output, *torch.autograd.grad(output.square().sum(), trained)])
+        monkeypatch.setattr(kernels, "library", lambda *_: None)
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from scdyn import pretraining, training
 from scdyn.checkpoint import Checkpoint
-from scdyn.loader import MemoryStore
+from scdyn.errors import InputError
+from scdyn.loader import Loader, MemoryStore
 from scdyn.model import ScDynOmics
 
 
@@ -99,6 +100,40 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(config, cells, tmp_p
     optimizer = torch.optim.AdamW(model.parameters())
     assert Checkpoint(tmp_path / "c", {"seed": 2}).restore(model, optimizer) is None
     assert Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
+
+
+def test_parts_of_a_batch_add_up_to_it(cells):
+    weights = []
+    for micro_batch in (None, 8, 3):  # 20 cells at once, 7 7 6, and 3 3 3 3 3 3 2
+        torch.manual_seed(0)
+        module = torch.nn.Linear(17, 1)
+
+        def loss_of(_, rna, promoter, seed, module=module):
+            return module(rna.float()).square().mean()
+
+        config = training.TrainingConfig(2, 20, 1e-2, micro_batch=micro_batch)
+        load = lambda parts: Loader(cells, parts)  # noqa: E731
+        training.Training(module, loss_of, load, 60, config).run()
+        weights.append(module.weight.detach())
+    for other in weights[1:]:
+        torch.testing.assert_close(weights[0], other, rtol=1e-4, atol=1e-6)
+
+
+def test_rate_rises_again_after_a_restart():
+    config = training.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
+    rates = [training.learning_rate(step, 101, config) for step in range(101)]
+    assert rates[50] < 0.01 and rates[51] > 0.99 and rates[-1] < 0.01
+
+
+def test_a_loss_that_is_no_number_ends_the_run(cells):
+    module = torch.nn.Linear(17, 1)
+
+    def loss_of(_, rna, promoter, seed):
+        return module(rna.float()).mean() * float("nan")
+
+    config = training.TrainingConfig(1, 20, 1e-2)
+    with pytest.raises(InputError, match="the loss is nan in epoch 1; lower learning_rate"):
+        training.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):

@@ -10,46 +10,8 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
+from scdyn.counts import normalise
 from scdyn.errors import InputError
-
-
-def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
-    """Divide each gene by its size, scale each cell to a million, and take log1p.
-
-    With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is
-    the paper's promoter value (both: Yu et al. 2026, Methods).
-
-    Parameters
-    ----------
-    counts
-        (cells, genes).
-    divisor
-        (genes,) positive.
-
-    Returns
-    -------
-    csr_matrix of float32
-        A cell without counts stays zero.
-    """
-    rates = sparse.csr_matrix(counts, dtype=np.float64) @ sparse.diags(1.0 / divisor)
-    totals = np.asarray(rates.sum(1)).ravel()
-    scaled = sparse.diags(1e6 / np.where(totals > 0, totals, 1.0)) @ rates
-    return sparse.csr_matrix(scaled.log1p(), dtype=np.float32)
-
-
-def normalise(cells: ad.AnnData) -> None:
-    """Add ``layers["rna_log"]`` (TPM, log1p) and ``layers["promoter_log"]`` (per TSS, CPM, log1p).
-
-    Parameters
-    ----------
-    cells
-        Counts as :func:`scdyn.ingest.ingest` gives them; ``var`` has ``length`` (bp) and
-        ``n_tss``. Changed in place.
-    """
-    cells.layers["rna_log"] = log_scaled(cells.X, cells.var["length"].to_numpy() / 1000)
-    cells.layers["promoter_log"] = log_scaled(
-        cells.layers["promoter"], cells.var["n_tss"].to_numpy()
-    )
 
 
 def join(samples: Sequence[ad.AnnData]) -> ad.AnnData:

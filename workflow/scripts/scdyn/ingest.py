@@ -12,9 +12,9 @@ from scipy import sparse
 
 from scdyn import fragments as fragment_files
 from scdyn import tenx
+from scdyn.counts import align_genes, raw_counts
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.reference import strip_version
 
 
 def read_sample(
@@ -59,77 +59,6 @@ def read_sample(
         rna = raw_counts(rna, path)
         peaks = None if peaks is None else raw_counts(peaks, atac_path or path)
     return rna, peaks, fragment_path
-
-
-def raw_counts(table: ad.AnnData, origin: str) -> ad.AnnData:
-    """Return an AnnData of counts alone: ``layers["spliced"]``, ``["counts"]`` or ``X``.
-
-    ``layers["promoter"]``, or ``layers["unspliced"]`` beside spliced, is kept as the
-    promoter layer.
-    """
-    source = next((name for name in ("spliced", "counts") if name in table.layers), None)
-    values = table.layers[source] if source else table.X
-    counts = ad.AnnData(tenx.check_counts(values, origin), obs=table.obs, var=table.var)
-    for name in ("promoter", "unspliced"):
-        if name in table.layers:
-            counts.layers["promoter"] = tenx.check_counts(table.layers[name], origin)
-            break
-    return counts
-
-
-def align_genes(
-    table: ad.AnnData, genes: pd.DataFrame, min_overlap: float, name: str
-) -> sparse.csr_matrix:
-    """Find each gene of a table in the vocabulary, by id or by symbol, whichever finds more.
-
-    Parameters
-    ----------
-    table
-        Names in ``var_names``, ids in ``var["gene_ids"]`` if there.
-    genes
-        The vocabulary.
-    min_overlap
-        Smallest share of the genes (of the table or the vocabulary, whichever has
-        fewer) that must be found.
-    name
-        The sample, for messages.
-
-    Returns
-    -------
-    csr_matrix
-        (genes of the table, genes of the vocabulary) with a one where they are the same;
-        a product with it orders the columns and sums duplicates.
-
-    Raises
-    ------
-    InputError
-        If fewer than ``min_overlap`` are found.
-    """
-    names = [pd.Series(table.var_names)]
-    if "gene_ids" in table.var:
-        names.append(table.var["gene_ids"].reset_index(drop=True))
-    best = np.full(table.n_vars, -1)
-    for known in (genes["gene_id"], genes["symbol"]):
-        index = pd.Series(np.arange(len(genes)), index=known)
-        index = index[~index.index.duplicated()]
-        for candidates in names:
-            found = index.reindex(strip_version(candidates)).fillna(-1).to_numpy(dtype=int)
-            best = found if (found >= 0).sum() > (best >= 0).sum() else best
-    n_found = len(np.unique(best[best >= 0]))
-    share = n_found / min(len(genes), table.n_vars)
-    logger.info(
-        "%s: %d of %d genes are in the vocabulary of %d", name, n_found, table.n_vars, len(genes)
-    )
-    if share < min_overlap:
-        raise InputError(
-            f"sample {name}: only {n_found} of its {table.n_vars} genes (such as "
-            f"{', '.join(table.var_names[:3])}) are in the annotation (such as "
-            f"{', '.join(genes['symbol'][:3])}), {share:.0%} where ingest.min_gene_overlap asks "
-            f"for {min_overlap:.0%}: another species or build?"
-        )
-    rows = np.flatnonzero(best >= 0)
-    ones = np.ones(len(rows), np.int32)
-    return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
 
 
 def require_barcodes(
@@ -287,7 +216,9 @@ def ingest(
     rna, peaks, fragments = read_sample(
         *(row.pop(key) for key in ("kind", "path", "atac_path", "fragments"))
     )
-    to_vocabulary = align_genes(rna, genes, min_gene_overlap, name)
+    to_vocabulary = align_genes(
+        rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
+    )
     counts, totals, source = promoter_counts(
         rna, peaks, fragments, windows, to_vocabulary, min_barcode_overlap, name
     )

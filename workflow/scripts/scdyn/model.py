@@ -129,20 +129,31 @@ def attend(queries: Tensor, latents: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
 
 
-def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
-    """Feed-forward network of a layer: (B, Q, D) to (B, Q, D).
+def dense_weight(linear: nn.Module) -> Tensor | None:
+    """Matrix that a layer multiplies by: its own, with what peft's LoRA adds to it.
 
-    The compiled kernel takes plain linear layers; peft's go through torch.
+    Gradients reach both. None if the layer does anything else.
     """
-    plain = type(inner) is nn.Linear and type(outer) is nn.Linear
-    if (
-        plain
-        and kernels.on_float32_cpu(tokens)
-        and all(n % kernels.LANES == 0 for n in inner.weight.shape)
-        and kernels.library("feed_forward")
-    ):
-        weights = (inner.weight, inner.bias, outer.weight, outer.bias)
-        return kernels.FeedForward.apply(tokens.flatten(0, 1), *weights).view_as(tokens)
+    if type(linear) is nn.Linear:
+        return linear.weight
+    plain = type(getattr(linear, "base_layer", None)) is nn.Linear and hasattr(linear, "lora_A")
+    if not plain or linear.disable_adapters or linear.merged:
+        return None
+    names = linear.active_adapters
+    if any(getattr(linear.lora_dropout[name], "p", 0.0) for name in names):
+        return None
+    return linear.base_layer.weight + sum(linear.get_delta_weight(name) for name in names)
+
+
+def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
+    """Feed-forward network of a layer: (B, Q, D) to (B, Q, D)."""
+    if kernels.on_float32_cpu(tokens) and kernels.library("feed_forward"):
+        up, down = dense_weight(inner), dense_weight(outer)
+        fits = up is not None and all(n % kernels.LANES == 0 for n in up.shape)
+        if fits and down is not None:
+            rows = tokens.flatten(0, 1)
+            output = kernels.FeedForward.apply(rows, up, inner.bias, down, outer.bias)
+            return output.view_as(tokens)
     return outer(functional.gelu(inner(tokens)))
 
 
@@ -257,6 +268,10 @@ class ScDynOmics(nn.Module):
         regulons
             (R, G) non-negative weights, strongest regulons first; rows beyond
             the number of latents are left out.
+
+        See Also
+        --------
+        latents : The pools that these weights begin as.
         """
         for layer in self.layers:
             weight = layer.attention.compress.weight
@@ -307,6 +322,33 @@ class ScDynOmics(nn.Module):
             (B, Q, D).
         """
         return self.encode(self.embed_tokens(rna, promoter), genes)
+
+    def last_full_layer(self) -> int:
+        """Position of the last Full layer; of the only layer if there is but one."""
+        return max(0, len(self.layers) - 1 - len(self.layers) % 2)
+
+    def latents(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool the genes' representations as the last Full layer does.
+
+        Parameters
+        ----------
+        rna, promoter
+            (B, G) token ids.
+
+        Returns
+        -------
+        latents : Tensor
+            (B, L, D/H), which this layer attends to.
+        tokens : Tensor
+            (B, G, D), normalised, of which it makes its queries.
+        """
+        position = self.last_full_layer()
+        tokens = self.embed_tokens(rna, promoter)
+        for layer in self.layers[:position]:
+            tokens = layer(tokens)
+        layer = self.layers[position]
+        tokens = layer.attention_norm(tokens)
+        return layer.attention.latents(tokens), tokens
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
         """Predict bins: representations (..., D) to RNA and promoter logits (..., bins + 1)."""

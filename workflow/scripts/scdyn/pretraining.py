@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 from scipy import sparse
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from scdyn import __version__, distributed
 from scdyn.checkpoint import Checkpoint
-from scdyn.files import atomic, sha256, write_json
+from scdyn.files import atomic, sha256, write_json, write_table
 from scdyn.loader import Loader, MemoryStore, densify
 from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics, mask_genes
@@ -261,7 +262,8 @@ class MaskedPretraining:
 def pretrain(
     store: TokenStore,
     rows: np.ndarray,
-    regulons: np.ndarray,
+    regulons: pd.DataFrame,
+    vocabulary: pd.DataFrame,
     settings: dict[str, Any],
     folder: Path,
     checkpoints: Path,
@@ -275,11 +277,14 @@ def pretrain(
     rows
         Positions of the cells to use; a seeded share is held out for validation.
     regulons
-        (regulons, genes) weights, for ``projection_init: regulon``.
+        (regulons, genes) weights, rows named, for ``projection_init: regulon``.
+    vocabulary
+        Of the tokens; kept with the model, which then needs nothing else to read cells.
     settings
         One entry of the config's ``models``.
     folder
-        Receives ``model.safetensors``, ``config.json``, ``metrics.jsonl`` and ``scores.json``.
+        Receives ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl``
+        and ``scores.json``.
     checkpoints
         Where a killed run goes on from; removed when the run is done.
     """
@@ -292,8 +297,10 @@ def pretrain(
     )
     torch.manual_seed(seed)
     model = ScDynOmics(architecture)
+    names = []
     if settings["projection_init"] == "regulon":
-        model.anchor_latents(torch.from_numpy(regulons))
+        model.anchor_latents(torch.from_numpy(regulons.to_numpy()))
+        names = list(regulons.index)
     model.to(choose_device())
     order = np.random.default_rng(seed).permutation(rows)
     n_validation = max(1, round(settings["validation_share"] * len(rows)))
@@ -312,23 +319,26 @@ def pretrain(
     run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
     history = run.run()
     if distributed.rank() == 0:
-        save_model(
-            folder,
-            model,
-            history,
-            task.trivial_losses(),
-            {
-                "training": asdict(config),
-                "settings": settings,
-                "tokens": store.meta,
-            },
-        )
+        description = {
+            "training": asdict(config),
+            "settings": settings,
+            "tokens": store.meta,
+            "latents": latent_names(model, names),
+        }
+        save_model(folder, model, vocabulary, history, task.trivial_losses(), description)
         checkpoint.remove()
+
+
+def latent_names(model: ScDynOmics, regulons: list[str]) -> list[str]:
+    """Name the latents of the last Full layer: by the regulon that each began as, or a number."""
+    n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
+    return [*regulons, *(f"latent_{i}" for i in range(len(regulons), n_latents))][:n_latents]
 
 
 def save_model(
     folder: Path,
     model: ScDynOmics,
+    vocabulary: pd.DataFrame,
     history: list[dict[str, float]],
     trivial: dict[str, float],
     description: dict[str, Any],
@@ -341,6 +351,8 @@ def save_model(
         Receives them.
     model
         Whose weights and architecture are written.
+    vocabulary
+        Genes that it reads, in its order.
     history
         Records of the epochs; the last one's scores go into ``scores.json``.
     trivial
@@ -354,6 +366,7 @@ def save_model(
     with atomic(folder / "metrics.jsonl") as temporary:
         write_records(temporary, history)
     write_json(folder / "scores.json", scores)
+    write_table(folder / "vocabulary.tsv", vocabulary)
     with atomic(folder / "model.safetensors") as temporary:
         save_file({name: p.detach().cpu() for name, p in model.state_dict().items()}, temporary)
     content = {

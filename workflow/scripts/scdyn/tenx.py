@@ -7,11 +7,10 @@ from pathlib import Path
 
 import anndata as ad
 import h5py
-import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy import sparse
 
+from scdyn.counts import check_counts
 from scdyn.errors import InputError
 
 MATRICES = ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix")
@@ -54,26 +53,6 @@ def locate(path: str | Path) -> Library:
         matrix = found[0]
     fragments = folder / FRAGMENTS
     return Library(matrix, fragments if fragments.exists() else None)
-
-
-def check_counts(counts: sparse.spmatrix | np.ndarray, origin: str) -> sparse.csr_matrix:
-    """Return raw counts as CSR of int32, refusing what cannot be counts.
-
-    Raises
-    ------
-    InputError
-        Naming ``origin``, if a value is negative, fractional or not a number.
-    """
-    counts = sparse.csr_matrix(counts)
-    values = counts.data
-    if not np.isfinite(values).all() or (values < 0).any() or (values != np.rint(values)).any():
-        raise InputError(
-            f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
-            "are needed, not normalised values."
-        )
-    counts = counts.astype(np.int32)
-    counts.eliminate_zeros()
-    return counts
 
 
 def read_matrix(path: str | Path) -> tuple[ad.AnnData, ad.AnnData | None]:

@@ -42,8 +42,8 @@ def add_regulons(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
     return genes.assign(regulons=genes["symbol"].map(of_gene).fillna(""))
 
 
-def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> np.ndarray:
-    """Lay regulons out over the vocabulary, largest first.
+def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
+    """Lay regulons out over the vocabulary.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> np.ndarray:
 
     Returns
     -------
-    ndarray of float32, (regulons, genes)
+    DataFrame of float32, (regulons, genes)
         A regulon's targets by weight relative to its strongest; the TF itself weighs one.
+        Rows are named by TF, in the order of ``regulons``.
     """
     row = pd.Series(np.arange(len(genes)), index=genes["symbol"])
     row = row[~row.index.duplicated()]
@@ -64,7 +65,7 @@ def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> np.ndarray:
     for i, (tf, members) in enumerate(regulons.groupby("tf", sort=False)):
         weights[i, row[members["target"]]] = members["weight"] / members["weight"].max()
         weights[i, row[tf]] = 1.0
-    return weights
+    return pd.DataFrame(weights, index=names)
 
 
 def vocabulary_hash(genes: pd.DataFrame) -> str:

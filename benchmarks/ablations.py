@@ -1,0 +1,195 @@
+"""What the TF index and the anchored latents are worth: ``make ablations``.
+
+Four variants of a study's model, each with several seeds, are pretrained, fine-tuned and, where
+the truth is known, explained, all else being as the study's config has it. The study has been
+run by the workflow before: its tokens, GRN and splits are used. What is done is kept, so that
+a stopped run goes on. It needs 3 to 10 minutes of two cores a variant and seed.
+
+In the variants whose TF index is not true, as many genes that are no TFs stand where the TFs
+stood: the model's TF layers read these. They are drawn at random, or one for each TF with the
+nearest degree, which is a gene's sum of absolute correlations with all genes over the cells.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scdyn import evaluation, explain, finetune, pretraining, reference, scores, tokens
+from scdyn.files import write_json
+
+# Name: (TF index, start of the Full layers' projection).
+VARIANTS = {
+    "true index, regulon projection": ("true", "regulon"),
+    "true index, random projection": ("true", "random"),
+    "random index, random projection": ("random", "random"),
+    "degree-matched index, random projection": ("degree", "random"),
+}
+
+
+class ReorderedStore(tokens.TokenStore):
+    """Tokens whose genes come in another order."""
+
+    def __init__(self, folder, order):
+        super().__init__(folder)
+        self.order = order
+
+    def read(self, rows=None):
+        return tuple(bins[:, self.order] for bins in super().read(rows))
+
+
+def degrees(store):
+    """Sum of a gene's absolute correlations with all genes, RNA and promoter bins added."""
+    rna, promoter = store.read()
+    values = (rna.astype(np.float32) + promoter.astype(np.float32)).toarray()
+    values -= values.mean(0)
+    norms = np.linalg.norm(values, axis=0)
+    values /= np.where(norms > 0, norms, 1)
+    return np.abs(values.T @ values).sum(0)
+
+
+def gene_order(index, store, seed):
+    """Order of the genes in which those that the TF layers are to read come first."""
+    n_genes, n_tfs = store.meta["n_genes"], store.meta["n_tfs"]
+    if index == "true":
+        return np.arange(n_genes)
+    rng = np.random.default_rng(seed)
+    free = np.arange(n_tfs, n_genes)
+    if index == "random":
+        chosen = rng.choice(free, n_tfs, replace=False)
+    else:
+        degree, chosen = degrees(store), []
+        for tf in rng.permutation(n_tfs):
+            nearest = np.abs(degree[free] - degree[tf]).argmin()
+            chosen.append(free[nearest])
+            free = np.delete(free, nearest)
+    return np.concatenate([chosen, np.setdiff1d(np.arange(n_genes), chosen)])
+
+
+def read_study(results):
+    """Config of a study that was run, its first model and the first task of that model."""
+    content = json.loads((results / "provenance.json").read_text())["config"]
+    model = next(iter(content["models"]))
+    task = next(name for name, task in content["tasks"].items() if task["model"] == model)
+    return content, model, task
+
+
+def run(results, study, variant, seed, n_folds, folder):
+    """Pretrain, fine-tune and explain one variant with one seed; return its scores."""
+    content, model_name, task_name = study
+    index, projection = VARIANTS[variant]
+    settings = content["models"][model_name] | {"seed": seed, "projection_init": projection}
+    task = content["tasks"][task_name] | {"seed": seed}
+    corpus = settings["corpus"]
+    plain = tokens.TokenStore(results / "tokens" / corpus)
+    order = gene_order(index, plain, seed)
+    store = ReorderedStore(results / "tokens" / corpus, order)
+    genes = reference.read_vocabulary(results / "tokens" / corpus / "vocabulary.tsv")
+    table = pd.read_csv(results / "grn" / corpus / "regulons.tsv", sep="\t")
+    splits = evaluation.read_splits(results / "finetune" / task_name / "splits.tsv")
+    rows = store.cells.get_indexer(learnable(results, corpus, settings))
+    if not (folder / "model" / "config.json").exists():
+        pretraining.pretrain(
+            store, rows, tokens.regulon_weights(genes, table).iloc[:, order],
+            genes.iloc[order].reset_index(drop=True), settings, folder / "model",
+            folder / "checkpoints",
+        )  # fmt: skip
+    pretrained = json.loads((folder / "model" / "scores.json").read_text())
+    found = {"masked_loss": pretrained["masked_loss"]}
+    folds = sorted(splits["fold"].unique())[:n_folds]
+    folds = [str(fold) for fold in folds if str(fold).isdigit()]
+    tables = []
+    for fold in folds:
+        if not (folder / fold).exists():
+            finetune.finetune_fold(
+                store, splits, fold, task, folder / "model", folder / fold, folder / "checkpoints"
+            )
+        tables.append(evaluation.read_predictions(folder / fold / "predictions.tsv"))
+    calls = evaluation.combine(tables)
+    tested = calls[calls["part"] == "test"]
+    found["macro_f1"] = evaluation.score(tested["label"], tested["called"])["macro_f1"]
+    truth = results / "simulation" / "truth"
+    if truth.exists():
+        found["fate_macro_f1"] = fate_score(calls, truth)
+        found |= driver_scores(store, genes.iloc[order], folder, folds, task, truth)
+    return found
+
+
+def fate_score(calls, truth):
+    """Macro-F1 of the progenitors' calls against the fates they reach."""
+    cells = pd.read_csv(truth / "cells.tsv", sep="\t")
+    cells.index = cells["sample"] + "_" + cells["barcode"]
+    cells = cells[(cells["is_doublet"] == 0) & (cells["state"] == "progenitor")]
+    called = calls[calls["part"] == "predict"].set_index("cell")["called"]
+    called = called[called.index.isin(cells.index)]
+    return evaluation.score(cells.loc[called.index, "fate"], called)["macro_f1"]
+
+
+def learnable(results, corpus, settings):
+    """Names of the cells that the model learns from."""
+    import anndata as ad
+
+    from scdyn.selection import select
+
+    obs = ad.read_h5ad(results / "corpus" / f"{corpus}.h5ad", backed="r").obs
+    return obs.index[select(obs, settings["cells"], "cells")]
+
+
+def driver_scores(store, genes, folder, folds, task, truth):
+    """Rank the true drivers by the attributions of the folds' models."""
+    table, _ = explain.explain_task(
+        store,
+        genes.reset_index(drop=True),
+        [folder / fold for fold in folds],
+        folder / "model",
+        task,
+    )
+    drivers = pd.read_csv(truth / "drivers.tsv", sep="\t")
+    drivers = drivers[drivers["fate"].isin(table["class"])]
+    ranks = scores.driver_ranks({"": scores.attribution_ranking(table)}, drivers)
+    return {name: ranks[f"drivers.{name}"] for name in ("recall20", "tf_auroc")}
+
+
+def summarise(done):
+    """Mean and standard deviation over the seeds: a row a variant, as Markdown."""
+    table = pd.DataFrame(done)
+    measures = [name for name in table if name not in ("variant", "seed")]
+    lines = [f"| variant | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
+    for variant in VARIANTS:
+        rows = table[table["variant"] == variant]
+        cells = [f"{rows[name].mean():.4f} ± {rows[name].std():.4f}" for name in measures]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="results of a study that has been run")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds a variant (3)")
+    parser.add_argument("--folds", type=int, default=2, help="folds fine-tuned and scored (2)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    study = read_study(options.results)
+    done = json.loads(options.output.read_text())["runs"] if options.output.exists() else []
+    for seed in range(1, options.seeds + 1):
+        for variant in VARIANTS:
+            if any((r["variant"], r["seed"]) == (variant, seed) for r in done):
+                continue
+            folder = options.results / "ablations" / variant.replace(" ", "_") / str(seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            found = run(options.results, study, variant, seed, options.folds, folder)
+            done.append({"variant": variant, "seed": seed, **found})
+            write_json(options.output, {"runs": done})
+            print(done[-1], flush=True)
+    print(summarise(done))
+
+
+if __name__ == "__main__":
+    main()

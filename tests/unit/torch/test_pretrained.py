@@ -1,0 +1,179 @@
+"""A pretrained model opened in a notebook: any order, any names of genes, the same embedding."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+import scdyn
+from scdyn import counts, embedding, pretraining, tokens
+from scdyn.errors import InputError
+
+N_GENES, N_TFS, N_CELLS = 30, 6, 40
+GENES = pd.DataFrame(
+    {
+        "gene_id": [f"ENSG{i:05d}" for i in range(N_GENES)],
+        "symbol": [f"Gene{i}" for i in range(N_GENES)],
+        "chrom": "chr1",
+        "strand": "+",
+        "length": np.arange(500, 500 + 100 * N_GENES, 100),
+        "n_tss": np.arange(N_GENES) % 3 + 1,
+        "tss": "1000",
+        "is_tf": np.arange(N_GENES) < N_TFS,
+        "is_mt": False,
+    }
+)
+REGULONS = pd.DataFrame(
+    {"tf": ["Gene1", "Gene1", "Gene4"], "target": ["Gene9", "Gene12", "Gene20"], "weight": 1.0}
+)
+SETTINGS = {
+    "seed": 0, "width": 16, "n_layers": 2, "n_heads": 2, "n_latents": 5, "ffn_width": 16,
+    "dropout": 0.0, "projection_init": "regulon", "validation_share": 0.2, "mask_share": 0.15,
+    "gpus": 1, "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    names = pd.DataFrame(index=[f"cell{i}" for i in range(N_CELLS)])
+    adata = ad.AnnData(
+        sparse.csr_matrix(rng.poisson(2.0, (N_CELLS, N_GENES))), names, GENES.set_index("gene_id")
+    )
+    adata.layers["promoter"] = sparse.csr_matrix(rng.poisson(0.7, (N_CELLS, N_GENES)))
+    return adata
+
+
+@pytest.fixture(scope="module")
+def folder(cells, tmp_path_factory):
+    """What the rule pretrain leaves."""
+    path = tmp_path_factory.mktemp("study")
+    corpus = cells.copy()
+    counts.normalise(corpus)
+    (path / "corpus.h5ad").write_text("any")
+    tokens.write_tokens(corpus, GENES, REGULONS, 14, path / "corpus.h5ad", path / "tokens")
+    pretraining.pretrain(
+        tokens.TokenStore(path / "tokens"),
+        np.arange(N_CELLS),
+        tokens.regulon_weights(GENES, REGULONS),
+        tokens.add_regulons(GENES, REGULONS),
+        SETTINGS,
+        path / "model",
+        path / "model" / "checkpoints",
+    )
+    return path
+
+
+def test_the_notebook_embeds_as_the_workflow_does(folder, cells):
+    model = scdyn.load(folder / "model")
+    store = tokens.TokenStore(folder / "tokens")
+    expected = embedding.embed(model.model, store, np.arange(N_CELLS))
+    assert expected.shape == (N_CELLS, 5 * 8)
+    np.testing.assert_allclose(model.embed(cells), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_folder_is_complete_and_the_checkpoints_are_gone(folder):
+    names = {path.name for path in (folder / "model").iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "model.safetensors", "scores.json", "vocabulary.tsv",
+    }  # fmt: skip
+    scores = json.loads((folder / "model" / "scores.json").read_text())
+    assert {"masked_loss", "full_loss", "rna_nonzero_loss", "mean_loss", "mode_loss"} <= set(scores)
+    assert all(np.isfinite(value) for value in scores.values())
+
+
+def test_a_cell_is_the_same_point_in_any_batch(folder):
+    model = scdyn.load(folder / "model").model
+    store = tokens.TokenStore(folder / "tokens")
+    together = embedding.embed(model, store, np.arange(9), batch_size=9)
+    alone = embedding.embed(model, store, np.arange(9), batch_size=1)
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+    assert len(embedding.embed(model, store, np.arange(0))) == 0
+
+
+@pytest.mark.parametrize("naming", ["gene_id", "version", "symbol", "gene_ids column"])
+def test_genes_are_found_by_any_of_their_names_in_any_order(folder, cells, naming):
+    model = scdyn.load(folder / "model")
+    order = np.random.default_rng(1).permutation(N_GENES)
+    other = cells[:, order].copy()
+    if naming == "version":
+        other.var_names = other.var_names + ".3"
+    if naming == "symbol":
+        other.var_names = other.var["symbol"].to_list()
+    if naming == "gene_ids column":
+        other.var["gene_ids"] = other.var_names
+        other.var_names = [f"probe{i}" for i in range(N_GENES)]
+    np.testing.assert_allclose(model.embed(other), model.embed(cells), rtol=1e-5, atol=1e-6)
+    assert model.n_found == N_GENES
+
+
+def test_missing_genes_are_zero_and_too_few_refused(folder, cells, caplog):
+    model = scdyn.load(folder / "model")
+    kept = sparse.csr_matrix(np.diag(np.arange(N_GENES) < 20).astype(int))
+    silent = ad.AnnData(sparse.csr_matrix(cells.X @ kept), cells.obs, cells.var)
+    silent.layers["promoter"] = sparse.csr_matrix(cells.layers["promoter"] @ kept)
+    names = pd.DataFrame(index=[*cells.var_names[:20], "x", "y", "z"])
+    foreign = sparse.csr_matrix(np.ones((N_CELLS, 3), dtype=int))
+    partial = ad.AnnData(sparse.hstack([cells.X[:, :20], foreign], "csr"), cells.obs, names)
+    partial.layers["promoter"] = sparse.hstack([silent.layers["promoter"][:, :20], foreign], "csr")
+    with caplog.at_level("INFO", logger="scdyn"):
+        found = model.embed(partial)
+    assert "20 of 23 genes are in the vocabulary of 30" in caplog.text
+    np.testing.assert_allclose(found, model.embed(silent), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"only 20 of its 23 genes .* 87% where at least 90%"):
+        model.embed(partial, min_overlap=0.9)
+
+
+def test_values_that_are_no_counts_are_refused(folder, cells):
+    other = cells.copy()
+    other.X = other.X * 0.5
+    with pytest.raises(InputError, match="no counts"):
+        scdyn.load(folder / "model").embed(other)
+
+
+def test_closed_promoters_are_said_to_be_assumed(folder, cells, caplog):
+    rna = ad.AnnData(cells.X.copy(), cells.obs, cells.var)
+    closed = cells.copy()
+    closed.layers["promoter"] = sparse.csr_matrix(cells.shape)
+    model = scdyn.load(folder / "model")
+    with caplog.at_level("WARNING", logger="scdyn"):
+        found = model.embed(rna)
+    assert "no layer 'promoter'" in caplog.text
+    np.testing.assert_allclose(found, model.embed(closed), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_is_shared_among_named_latents(folder, cells):
+    model = scdyn.load(folder / "model")
+    shares = model.attention(cells)
+    assert list(shares.columns) == ["Gene1", "Gene4", "latent_2", "latent_3", "latent_4"]
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+    # One cell by hand.
+    store = model.tokens(cells)
+    rna, promoter = (torch.from_numpy(p.toarray()) for p in store.read(np.array([3])))
+    latents, normed = model.model.latents(rna, promoter)
+    expressed = ((rna > 0) | (promoter > 0))[0]
+    attention = model.model.layers[1].attention
+    queries = attention.query(normed[0, expressed]).reshape(-1, 2, 8)
+    weights = torch.softmax(torch.einsum("ghd,ld->ghl", queries, latents[0]) / 8**0.5, -1)
+    np.testing.assert_allclose(shares.iloc[3], weights.mean((0, 1)).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_anchored_latents_begin_as_their_regulons(folder):
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["latents"][:2] == ["Gene1", "Gene4"]
+
+
+def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
+    for name in ("config.json", "model.safetensors", "vocabulary.tsv"):
+        (tmp_path / name).write_bytes((folder / "model" / name).read_bytes())
+    table = pd.read_csv(tmp_path / "vocabulary.tsv", sep="\t")
+    table.iloc[::-1].to_csv(tmp_path / "vocabulary.tsv", sep="\t", index=False)
+    with pytest.raises(InputError, match="not the one the model was trained on"):
+        scdyn.load(tmp_path)
+    (tmp_path / "vocabulary.tsv").unlink()
+    with pytest.raises(InputError, match="no vocabulary"):
+        scdyn.load(tmp_path)

@@ -1,0 +1,142 @@
+"""Counts: told from other values, brought to the vocabulary, and normalised as the paper does."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scdyn.errors import InputError
+from scdyn.log import logger
+from scdyn.reference import strip_version
+
+
+def check_counts(counts: sparse.spmatrix | np.ndarray, origin: str) -> sparse.csr_matrix:
+    """Return raw counts as CSR of int32, refusing what cannot be counts.
+
+    Raises
+    ------
+    InputError
+        Naming ``origin``, if a value is negative, fractional or not a number.
+    """
+    counts = sparse.csr_matrix(counts)
+    values = counts.data
+    if not np.isfinite(values).all() or (values < 0).any() or (values != np.rint(values)).any():
+        raise InputError(
+            f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
+            "are needed, not normalised values."
+        )
+    counts = counts.astype(np.int32)
+    counts.eliminate_zeros()
+    return counts
+
+
+def raw_counts(table: ad.AnnData, origin: str) -> ad.AnnData:
+    """Return an AnnData of counts alone: ``layers["spliced"]``, ``["counts"]`` or ``X``.
+
+    ``layers["promoter"]``, or ``layers["unspliced"]`` beside spliced, is kept as the
+    promoter layer.
+    """
+    source = next((name for name in ("spliced", "counts") if name in table.layers), None)
+    values = table.layers[source] if source else table.X
+    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=table.var)
+    for name in ("promoter", "unspliced"):
+        if name in table.layers:
+            counts.layers["promoter"] = check_counts(table.layers[name], origin)
+            break
+    return counts
+
+
+def align_genes(
+    table: ad.AnnData, genes: pd.DataFrame, min_overlap: float, name: str, setting: str
+) -> sparse.csr_matrix:
+    """Find each gene of a table in the vocabulary, by id or by symbol, whichever finds more.
+
+    Parameters
+    ----------
+    table
+        Names in ``var_names``, ids in ``var["gene_ids"]`` if there.
+    genes
+        The vocabulary.
+    min_overlap
+        Smallest share of the genes (of the table or the vocabulary, whichever has
+        fewer) that must be found.
+    name, setting
+        The table, and where ``min_overlap`` can be set, for messages.
+
+    Returns
+    -------
+    csr_matrix
+        (genes of the table, genes of the vocabulary) with a one where they are the same;
+        a product with it orders the columns and sums duplicates.
+
+    Raises
+    ------
+    InputError
+        If fewer than ``min_overlap`` are found.
+    """
+    names = [pd.Series(table.var_names)]
+    if "gene_ids" in table.var:
+        names.append(table.var["gene_ids"].reset_index(drop=True))
+    best = np.full(table.n_vars, -1)
+    for known in (genes["gene_id"], genes["symbol"]):
+        index = pd.Series(np.arange(len(genes)), index=known)
+        index = index[~index.index.duplicated()]
+        for candidates in names:
+            found = index.reindex(strip_version(candidates)).fillna(-1).to_numpy(dtype=int)
+            best = found if (found >= 0).sum() > (best >= 0).sum() else best
+    n_found = len(np.unique(best[best >= 0]))
+    share = n_found / min(len(genes), table.n_vars)
+    logger.info(
+        "%s: %d of %d genes are in the vocabulary of %d", name, n_found, table.n_vars, len(genes)
+    )
+    if share < min_overlap:
+        raise InputError(
+            f"{name}: only {n_found} of its {table.n_vars} genes (such as "
+            f"{', '.join(table.var_names[:3])}) are in the vocabulary (such as "
+            f"{', '.join(genes['symbol'][:3])}), {share:.0%} where at least {min_overlap:.0%} is "
+            f"asked for ({setting}): another species or build?"
+        )
+    rows = np.flatnonzero(best >= 0)
+    ones = np.ones(len(rows), np.int32)
+    return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
+
+
+def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
+    """Divide each gene by its size, scale each cell to a million, and take log1p.
+
+    With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is
+    the paper's promoter value (both: Yu et al. 2026, Methods).
+
+    Parameters
+    ----------
+    counts
+        (cells, genes).
+    divisor
+        (genes,) positive.
+
+    Returns
+    -------
+    csr_matrix of float32
+        A cell without counts stays zero.
+    """
+    rates = sparse.csr_matrix(counts, dtype=np.float64) @ sparse.diags(1.0 / divisor)
+    totals = np.asarray(rates.sum(1)).ravel()
+    scaled = sparse.diags(1e6 / np.where(totals > 0, totals, 1.0)) @ rates
+    return sparse.csr_matrix(scaled.log1p(), dtype=np.float32)
+
+
+def normalise(cells: ad.AnnData) -> None:
+    """Add ``layers["rna_log"]`` (TPM, log1p) and ``layers["promoter_log"]`` (per TSS, CPM, log1p).
+
+    Parameters
+    ----------
+    cells
+        Counts as :func:`scdyn.ingest.ingest` gives them; ``var`` has ``length`` (bp) and
+        ``n_tss``. Changed in place.
+    """
+    cells.layers["rna_log"] = log_scaled(cells.X, cells.var["length"].to_numpy() / 1000)
+    cells.layers["promoter_log"] = log_scaled(
+        cells.layers["promoter"], cells.var["n_tss"].to_numpy()
+    )

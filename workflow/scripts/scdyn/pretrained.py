@@ -1,0 +1,163 @@
+"""A pretrained model in a notebook: cells in, embedding and attention out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from scdyn import counts, embedding
+from scdyn.errors import InputError
+from scdyn.finetune import load_model
+from scdyn.loader import MemoryStore
+from scdyn.log import logger
+from scdyn.reference import read_vocabulary
+from scdyn.tokens import bin_values, vocabulary_hash
+
+
+class Pretrained:
+    """A pretrained model that reads any AnnData with overlapping genes.
+
+    Nothing of the training data is needed, and nothing that is loaded can run code.
+
+    Parameters
+    ----------
+    folder
+        ``results/pretrain/NAME`` of a run of the workflow.
+    device
+        Where to run; a GPU if there is one, unless told otherwise.
+
+    Attributes
+    ----------
+    model : ScDynOmics
+        In evaluation mode.
+    config : dict
+        What made it: architecture, training, hashes, versions.
+    vocabulary : DataFrame
+        The genes it reads, in its order (``gene_id``, ``symbol``, ``is_tf``, ``regulons``...).
+    latents : Index
+        Names of the latents of its last Full layer; those that began as a regulon have the
+        name of its TF.
+    n_found : int
+        Genes of the vocabulary that the cells last read had.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or the files do not belong together.
+
+    Examples
+    --------
+    >>> model = scdyn.load("results/pretrain/hybrid")
+    >>> adata.obsm["X_scdyn"] = model.embed(adata)
+    >>> model.attention(adata)["Tbx6"]
+    """
+
+    def __init__(self, folder: str | Path, device: str | torch.device | None = None) -> None:
+        folder = Path(folder)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = load_model(folder).to(self.device)
+        self.config = json.loads((folder / "config.json").read_text())
+        try:
+            self.vocabulary = read_vocabulary(folder / "vocabulary.tsv")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: has no vocabulary that can be read ({error}).") from error
+        if vocabulary_hash(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
+            raise InputError(f"{folder}: vocabulary.tsv is not the one the model was trained on.")
+        self.latents = pd.Index(self.config["latents"], name="latent")
+        self.n_found = 0
+
+    def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
+        """Bring cells to the model's genes and bin their values.
+
+        Genes are found by Ensembl id, with or without version, or by symbol, whichever finds
+        more (in ``var_names`` or ``var["gene_ids"]``); those that the cells lack are read as
+        zero, and how many were found is logged.
+
+        Parameters
+        ----------
+        adata
+            Raw counts: ``layers["spliced"]``, ``layers["counts"]`` or ``X``, the first that is
+            there; promoter counts in ``layers["promoter"]`` (or ``["unspliced"]`` beside spliced
+            counts). Without these all promoters are read as closed.
+        min_overlap
+            Smallest share of the genes (of the cells or the model, whichever has fewer) that
+            must be found.
+
+        Returns
+        -------
+        MemoryStore
+            Bins, (cells, genes) a modality.
+
+        Raises
+        ------
+        InputError
+            If the values are no counts, or too few genes are found.
+        """
+        table = counts.raw_counts(adata, "adata")
+        genes = self.vocabulary
+        aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
+        self.n_found = len(np.unique(aligned.indices))
+        if "promoter" in table.layers:
+            promoter = table.layers["promoter"] @ aligned
+        else:
+            logger.warning(
+                "adata has no layer 'promoter': all promoters are read as closed, which the "
+                "model has not seen in training"
+            )
+            promoter = sparse.csr_matrix((table.n_obs, len(genes)))
+        cells = ad.AnnData(table.X @ aligned, var=genes.set_index("gene_id"))
+        cells.layers["promoter"] = sparse.csr_matrix(promoter)
+        counts.normalise(cells)
+        n_bins = self.model.config.n_bins
+        return MemoryStore(
+            *(bin_values(cells.layers[f"{name}_log"], n_bins) for name in ("rna", "promoter"))
+        )
+
+    def embed(self, adata: ad.AnnData, min_overlap: float = 0.5) -> np.ndarray:
+        """Embed cells; see :func:`scdyn.embedding.embed`.
+
+        Parameters
+        ----------
+        adata, min_overlap
+            See :meth:`tokens`.
+
+        Returns
+        -------
+        ndarray of float32, (cells, latents x head width)
+            Reduce it as you would genes: ``sc.pp.pca``, then ``sc.pp.neighbors``.
+
+        Raises
+        ------
+        InputError
+            As :meth:`tokens`.
+        """
+        store = self.tokens(adata, min_overlap)
+        return embedding.embed(self.model, store, np.arange(adata.n_obs))
+
+    def attention(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
+        """Tell which latents a cell's genes attend to.
+
+        Parameters
+        ----------
+        adata, min_overlap
+            See :meth:`tokens`.
+
+        Returns
+        -------
+        DataFrame, (cells, latents)
+            Shares that sum to one; see :func:`scdyn.embedding.attention_to_latents`.
+
+        Raises
+        ------
+        InputError
+            As :meth:`tokens`.
+        """
+        store = self.tokens(adata, min_overlap)
+        shares = embedding.attention_to_latents(self.model, store, np.arange(adata.n_obs))
+        return pd.DataFrame(shares, index=adata.obs_names, columns=self.latents)
