@@ -18,7 +18,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real bench unlock slurm-profile
+.PHONY: help runner environments demo test lint unit workflow-test real bench ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,11 @@ real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package
 	tests/in_env.sh torch python benchmarks/bench.py --peer-python $(CURDIR)/$(PEER)/bin/python
+
+ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
+	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json
+	test ! -d results/real || tests/in_env.sh torch python benchmarks/ablations.py results/real \
+		--output benchmarks/results/ablations_cortex.json
 
 $(PEER)/ready: benchmarks/peer.yaml | runner
 	@echo "Building the environment of the authors' package in $(PEER)."

@@ -63,6 +63,13 @@ def test_float32_stays_close_to_float64(model, bins):
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cpu_and_gpu_agree(model, bins):
+    expected = model(*bins)
+    found = model.cuda()(*(part.cuda() for part in bins)).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_fused_attention_equals_one_with_scores_written_out():
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)

@@ -1,13 +1,14 @@
 """Training that learns, goes on where it was killed, and says so honestly."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
-from scdyn import pretraining, training
+from scdyn import pretraining, progress, training
 from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.loader import Loader, MemoryStore
@@ -134,6 +135,18 @@ def test_a_loss_that_is_no_number_ends_the_run(cells):
     config = training.TrainingConfig(1, 20, 1e-2)
     with pytest.raises(InputError, match="the loss is nan in epoch 1; lower learning_rate"):
         training.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
+
+
+def test_a_loader_that_falls_behind_is_named_in_the_log(config, cells, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="scdyn"):
+        run(config, cells, epochs=1)
+        assert "cells/s" in caplog.text and "waiting for data" not in caplog.text
+        read = MemoryStore.read
+        slow = lambda store, rows: (time.sleep(0.1), read(store, rows))[1]  # noqa: E731
+        monkeypatch.setattr(MemoryStore, "read", slow)
+        run(config, cells, epochs=1)
+    assert "of the time waiting for data" in caplog.text
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):

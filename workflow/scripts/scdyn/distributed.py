@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from scdyn.errors import InputError
+from scdyn.log import logger
 
 # Others wait while the first process validates or writes a checkpoint.
 PATIENCE = timedelta(hours=2)
@@ -44,6 +48,11 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
         Processes to start, unless torchrun has.
     function, arguments
         What each of them calls.
+
+    Raises
+    ------
+    InputError
+        If one of them does.
     """
     if "RANK" in os.environ:
         with process_group():
@@ -54,9 +63,15 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        torch.multiprocessing.start_processes(
-            _join, (count, port, function, arguments), nprocs=count, start_method="fork"
-        )
+        try:
+            torch.multiprocessing.start_processes(
+                _join, (count, port, function, arguments), nprocs=count, start_method="fork"
+            )
+        except torch.multiprocessing.ProcessRaisedException as error:
+            _, found, sentence = str(error).rpartition(f"{InputError.__name__}: ")
+            if found:
+                raise InputError(sentence.strip()) from None
+            raise
 
 
 def _join(
@@ -76,6 +91,8 @@ def process_group() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    if dist.get_rank() > 0:  # the first speaks for all
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:

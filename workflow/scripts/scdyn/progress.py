@@ -25,7 +25,7 @@ class Progress:
     state
         Of the run, to go on counting from.
     folder
-        Receives ``metrics.jsonl`` and TensorBoard's files; None writes neither.
+        Receives ``metrics.jsonl``, and its parent ``tensorboard``; None writes neither.
 
     Attributes
     ----------
@@ -50,7 +50,9 @@ class Progress:
             except ImportError:
                 pass
             else:
-                self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=state["step"])
+                # Beside the checkpoints, which do not outlive the run.
+                place = str(folder.parent / "tensorboard")
+                self.board = SummaryWriter(place, purge_step=state["step"])
 
     def seconds(self) -> float:
         """Return how long the run has lasted, all its pieces together."""

@@ -16,6 +16,7 @@ from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.loader import Loader, block_shuffle
 from scdyn.log import logger
+from scdyn.model import ScDynOmics
 from scdyn.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
@@ -118,11 +119,15 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def compile_layers(module: nn.Module, config: TrainingConfig, device: torch.device) -> None:
-    """Compile every layer by itself, in place: alike layers share what is compiled."""
+    """Compile an encoder's layers one by one, in place: alike layers share what is compiled.
+
+    Not the last, which is asked for other numbers of genes at each step.
+    """
     wanted = device.type == "cuda" if config.compiled == "auto" else config.compiled
     for part in module.modules():
-        if wanted and type(part).__name__ == "Layer":
-            part.compile(dynamic=False)
+        if wanted and isinstance(part, ScDynOmics):
+            for layer in part.layers[:-1]:
+                layer.compile(dynamic=False)
 
 
 def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[np.ndarray]]:
@@ -310,7 +315,7 @@ class Training:
         if self.checkpoint and self.is_first:
             state = {
                 "step": self.step,
-                "losses": [loss.item() for loss in self.losses],
+                "losses": torch.stack(self.losses).tolist() if self.losses else [],
                 "seconds": self.progress.seconds(),
                 "history": self.history,
             }
