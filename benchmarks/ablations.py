@@ -12,6 +12,7 @@ nearest degree, which is a gene's sum of absolute correlations with all genes ov
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,7 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     study = read_study(options.results)
     done = json.loads(options.output.read_text())["runs"] if options.output.exists() else []

@@ -99,6 +99,5 @@ def load(_, folder, device):
 
 if __name__ == "__main__":
     what, size, folder, device = sys.argv[1:]
-    serve(*{"train": train, "infer": infer, "explain": explain, "load": load}[what](
-        size, folder, device
-    ))  # fmt: skip
+    measured = {"train": train, "infer": infer, "explain": explain, "load": load}[what]
+    serve(*measured(size, folder, device), device)

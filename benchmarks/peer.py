@@ -104,6 +104,5 @@ if __name__ == "__main__":
     what, size, folder, device = sys.argv[1:]
     # As its pipelines set it.
     torch.set_float32_matmul_precision("medium")
-    serve(*{"train": train, "infer": infer, "explain": explain, "load": load}[what](
-        size, folder, device
-    ))  # fmt: skip
+    measured = {"train": train, "infer": infer, "explain": explain, "load": load}[what]
+    serve(*measured(size, folder, device), device)

@@ -157,26 +157,34 @@ def test_reading_is_ahead_of_use_but_not_far(store, monkeypatch):
 
 
 def test_waiting_is_counted_and_reading_ahead_is_not(store, monkeypatch):
-    densify, read = loader.densify, []
+    densify, read, clock = loader.densify, [], [0.0]
 
     def slow(store, rows, pin):
-        time.sleep(0.02)
+        clock[0] += 1.0  # time goes by while the thread reads, and never else
         read.append(rows)
         return densify(store, rows, pin)
 
     monkeypatch.setattr(loader, "densify", slow)
+    monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
     batches = loader.Loader(store, loader.batches(np.arange(20), 2), depth=10)
     for i, _ in enumerate(batches):
         if i == 0:
             first = batches.waited_seconds
-            deadline = time.monotonic() + 10
-            while len(read) < 10 and time.monotonic() < deadline:
-                time.sleep(0.01)
-    assert first >= 0.02
-    assert batches.waited_seconds < first + 0.1
+            while len(read) < 10:
+                time.sleep(0.001)
+    assert batches.waited_seconds == first
     hasty = loader.Loader(store, loader.batches(np.arange(20), 2))
     assert len(list(hasty)) == 10
-    assert hasty.waited_seconds > 0.1
+    assert hasty.waited_seconds <= 10
+
+
+def test_the_first_batch_is_waited_for(store, monkeypatch):
+    densify = loader.densify
+    slow = lambda *arguments: (time.sleep(0.05), densify(*arguments))[1]  # noqa: E731
+    monkeypatch.setattr(loader, "densify", slow)
+    batches = loader.Loader(store, loader.batches(np.arange(2), 2))
+    assert len(list(batches)) == 1
+    assert batches.waited_seconds > 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")

@@ -9,7 +9,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from scdyn.evaluation import score
@@ -163,6 +162,8 @@ def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
 
 def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
     """Rank genes by Wilcoxon's rank-sum test of each class against the rest, on the RNA."""
+    import scanpy as sc  # the torch environment scores ablations and has none
+
     chosen = cells[label.index]
     table = ad.AnnData(chosen.layers["rna_log"].copy(), var=cells.var[["symbol", "is_tf"]])
     table.obs["label"] = pd.Categorical(label.to_numpy())
