@@ -90,6 +90,13 @@ def test_store_gives_back_what_was_written(tmp_path):
     assert store.meta["n_tfs"] == 2
 
 
+def test_cells_are_found_by_name_and_strangers_refused(tmp_path):
+    store = tokens.TokenStore(write(tmp_path))
+    assert store.rows_of(["b", "a"]).tolist() == [1, 0]
+    with pytest.raises(InputError, match="1 of 2 cells .* such as x"):
+        store.rows_of(["a", "x"])
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -233,7 +233,7 @@ def explain_fold(
     """Explain one fold's calls: class means, (2, genes) each, and the cells' completeness."""
     means, completeness = {}, {}
     for name, names in cells.items():
-        rows = store.cells.get_indexer(names)
+        rows = store.rows_of(names)
         target = classifier.classes.index(name)
         attributions, completeness[name] = integrated_gradients(
             classifier, store, rows, target, n_steps

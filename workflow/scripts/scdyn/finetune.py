@@ -330,7 +330,7 @@ def finetune_fold(
     head = HeadConfig(settings["n_pools"], settings["hidden"], settings["dropout"])
     model = load_model(model_folder, store.meta).to(choose_device())
     learned, called = evaluation.parts(splits, fold)
-    rows = store.cells.get_indexer(learned["cell"])
+    rows = store.rows_of(learned["cell"])
     description = {
         "model_sha256": sha256(model_folder / "model.safetensors"),
         "fold": fold,
@@ -347,7 +347,7 @@ def finetune_fold(
     with atomic(folder) as temporary:
         temporary.mkdir()
         classifier.save(temporary, {**description, "n_trained_parameters": n_trained})
-        rows = store.cells.get_indexer(called["cell"])
+        rows = store.rows_of(called["cell"])
         p = predict(classifier.merge(), store, rows, config.precision)
         table = evaluation.predictions(called, fold, "scdynomics", classifier.classes, p)
         tested = table[table["part"] == "test"]

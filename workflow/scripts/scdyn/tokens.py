@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -269,6 +270,8 @@ class TokenStore:
 
     Attributes
     ----------
+    folder : Path
+        Where they are.
     meta : dict
         Content of ``meta.json``.
     cells : Index
@@ -281,9 +284,10 @@ class TokenStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        store = Path(folder) / "tokens.zarr"
+        self.folder = Path(folder)
+        store = self.folder / "tokens.zarr"
         try:
-            self.meta = json.loads((Path(folder) / "meta.json").read_text())
+            self.meta = json.loads((self.folder / "meta.json").read_text())
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
             self._cells = zarr.open_array(str(store / "cells"), mode="r")
@@ -301,6 +305,23 @@ class TokenStore:
     def cells(self) -> pd.Index:
         """Names of the cells."""
         return pd.Index(self._cells[:].astype(object))
+
+    def rows_of(self, names: Iterable[str]) -> np.ndarray:
+        """Find cells by name.
+
+        Raises
+        ------
+        InputError
+            Naming the first cell that is not there.
+        """
+        names = pd.Index(names)
+        rows = self.cells.get_indexer(names)
+        if (rows < 0).any():
+            raise InputError(
+                f"{self.folder}: {(rows < 0).sum()} of {len(names)} cells asked for are not among "
+                f"these tokens, such as {names[rows < 0][0]}; run the workflow again."
+            )
+        return rows
 
     def read(self, rows: np.ndarray | None = None) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """Read the bins of some cells, and nothing else.
