@@ -68,7 +68,7 @@ bench: environments $(PEER)/ready ## Measure speed and memory against the author
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json
 	test ! -d results/real || tests/in_env.sh torch python benchmarks/ablations.py results/real \
-		--output benchmarks/results/ablations_cortex.json
+		--folds 1 --output benchmarks/results/ablations_cortex.json
 
 $(PEER)/ready: benchmarks/peer.yaml | runner
 	@echo "Building the environment of the authors' package in $(PEER)."

@@ -13,6 +13,7 @@ nearest degree, which is a gene's sum of absolute correlations with all genes ov
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,28 @@ def read_study(results):
     model = next(iter(content["models"]))
     task = next(name for name, task in content["tasks"].items() if task["model"] == model)
     return content, model, task
+
+
+def description(results, study, n_folds):
+    """What decides the scores besides variant and seed, to be kept with them."""
+    content, model, task = study
+    tokens_of = results / "tokens" / content["models"][model]["corpus"]
+    return {
+        "model": content["models"][model],
+        "task": content["tasks"][task],
+        "folds": n_folds,
+        "tokens": json.loads((tokens_of / "meta.json").read_text()),
+    }
+
+
+def read_runs(path, described):
+    """Runs done before, of the same study; those of another are not gone on with."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text())
+    if content.get("study") != described:
+        sys.exit(f"{path} holds runs of another study or other settings: remove it to start anew.")
+    return content["runs"]
 
 
 def run(results, study, variant, seed, n_folds, folder):
@@ -179,7 +202,8 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     study = read_study(options.results)
-    done = json.loads(options.output.read_text())["runs"] if options.output.exists() else []
+    described = description(options.results, study, options.folds)
+    done = read_runs(options.output, described)
     for seed in range(1, options.seeds + 1):
         for variant in VARIANTS:
             if any((r["variant"], r["seed"]) == (variant, seed) for r in done):
@@ -188,7 +212,7 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
             found = run(options.results, study, variant, seed, options.folds, folder)
             done.append({"variant": variant, "seed": seed, **found})
-            write_json(options.output, {"runs": done})
+            write_json(options.output, {"study": described, "runs": done})
             print(done[-1], flush=True)
     print(summarise(done))
 

@@ -41,13 +41,12 @@ def train(size, _, device):
     model.to(device)
     config = training.TrainingConfig(epochs=1, batch_size=1, learning_rate=1e-4)
     optimizer = training.make_optimizer(model, config)
-    training.compile_layers(model, config, torch.device(device))
+    training.prepare(model, config)
     seeds = iter(range(10**6))
 
     def step():
         rna, promoter = bins.to(device)
-        with training.autocast(torch.device(device), config.precision):
-            losses = masked_losses(model, rna, promoter, MASK_SHARE, next(seeds))
+        losses = masked_losses(model, rna, promoter, MASK_SHARE, next(seeds))
         loss = (losses[0].mean() + losses[1].mean()) / 2
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -64,7 +63,7 @@ def infer(size, _, device):
 
     def forward():
         rna, promoter = bins.to(device)
-        with torch.no_grad(), training.autocast(torch.device(device), "auto"):
+        with torch.no_grad():
             logits, _ = model.decode(model(rna, promoter))
         logits.sum().item()
 

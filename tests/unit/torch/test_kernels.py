@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from scdyn import kernels
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.model import ModelConfig, ScDynOmics, feed_forward
 
 compiled = pytest.mark.skipif(
     kernels.library("feed_forward") is None, reason="no C compiler makes the kernels here"
@@ -74,6 +74,18 @@ def test_feed_forward_equals_float64(width, hidden, n_rows):
     names = ["x", "w1", "b1", "w2", "b2"]
     grad_output = torch.randn(n_rows, width)
     compare(kernels.FeedForward.apply, reference, tensors, grad_output, names)
+
+
+def test_without_gradients_and_kernels_onednn_gives_the_same(monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda *_: None)
+    torch.manual_seed(0)
+    inner, outer = torch.nn.Linear(96, 768), torch.nn.Linear(768, 96)
+    tokens = torch.randn(3, 50, 96)
+    exact = outer.double()(functional.gelu(inner.double()(tokens.double()))).detach()
+    inner.float(), outer.float()
+    with torch.no_grad():
+        assert relative_error(feed_forward(tokens, inner, outer), exact) < 2e-6
+    assert relative_error(feed_forward(tokens, inner, outer), exact) < 2e-6
 
 
 @compiled

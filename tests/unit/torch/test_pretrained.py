@@ -82,7 +82,12 @@ def test_the_folder_is_complete_and_the_checkpoints_are_gone(folder):
         "config.json", "metrics.jsonl", "model.safetensors", "scores.json", "vocabulary.tsv",
     }  # fmt: skip
     scores = json.loads((folder / "model" / "scores.json").read_text())
-    assert {"masked_loss", "full_loss", "rna_nonzero_loss", "mean_loss", "mode_loss"} <= set(scores)
+    names = ["masked_loss", "rna_nonzero_loss"]
+    names += [
+        "full_loss",
+        *(f"{predictor}_{name}" for predictor in ("mode", "mean") for name in names),
+    ]
+    assert set(names) <= set(scores)
     assert all(np.isfinite(value) for value in scores.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from scdyn import pretraining, progress, training
+from scdyn import predictors, pretraining, progress, training
 from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.loader import Loader, MemoryStore
@@ -49,9 +49,12 @@ def run(config, cells, checkpoint=None, stop_at=None, **settings):
 
 def test_training_beats_predictors_that_know_only_the_gene(config, cells):
     _, task, history = run(config, cells, epochs=30)
-    trivial = task.trivial_losses()
-    assert history[-1]["masked_loss"] < 0.8 * trivial["frequency_loss"]
-    assert trivial["frequency_loss"] <= trivial["mode_loss"]
+    rows = np.arange(60)
+    trivial = predictors.trivial_losses(cells, rows, rows, config.n_genes, config.n_bins)
+    assert history[-1]["masked_loss"] < 0.8 * trivial["frequency_masked_loss"]
+    assert trivial["frequency_masked_loss"] <= trivial["mode_masked_loss"]
+    measures = [name for name in history[-1] if name.endswith(("masked_loss", "zero_loss"))]
+    assert {f"mean_{name}" for name in measures} <= set(trivial)  # each has its like beside it
 
 
 def test_trivial_losses_as_worked_out_by_hand(config):
@@ -60,14 +63,22 @@ def test_trivial_losses_as_worked_out_by_hand(config):
     rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
     promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
     store = MemoryStore(rna, promoter)
-    frequencies, _ = pretraining.gene_frequencies(store, np.arange(4), 1, 6)
+    frequencies, _ = predictors.gene_frequencies(store, np.arange(4), 1, 6)
     np.testing.assert_allclose(frequencies, np.array([[2, 3, 2, 1, 1, 1, 1]]) / 11)
-    predictors = pretraining.trivial_predictors(frequencies)
-    assert predictors["mode"][0, 1] == pytest.approx(3 / 11)
-    np.testing.assert_allclose(predictors["mode"][0, [0, 2, 3]], 8 / 11 / 6)
+    trivial = predictors.trivial_predictors(frequencies)
+    assert trivial["mode"][0, 1] == pytest.approx(3 / 11)
+    np.testing.assert_allclose(trivial["mode"][0, [0, 2, 3]], 8 / 11 / 6)
     # The mean bin is (3 x 1 + 2 x 2 + 3 + 4 + 5 + 6) / 11 = 2.3.
-    assert predictors["mean"][0, 2] == pytest.approx(2 / 11)
-    np.testing.assert_allclose(predictors["mean"][0, [0, 1, 3]], 9 / 11 / 6)
+    assert trivial["mean"][0, 2] == pytest.approx(2 / 11)
+    np.testing.assert_allclose(trivial["mean"][0, [0, 1, 3]], 9 / 11 / 6)
+    losses = predictors.trivial_losses(store, np.arange(4), np.arange(4), 1, 6)
+    right, wrong = -np.log(3 / 11), -np.log(8 / 11 / 6)
+    assert losses["mode_rna_zero_loss"] == pytest.approx(wrong)
+    assert losses["mode_rna_nonzero_loss"] == pytest.approx((2 * right + wrong) / 3)
+    assert losses["mode_rna_masked_loss"] == pytest.approx((right + wrong) / 2)
+    # All promoters are open with bin 1: counted five times of eleven.
+    assert losses["mode_promoter_masked_loss"] == pytest.approx(-np.log(5 / 11))
+    assert "mode_promoter_zero_loss" not in losses
 
 
 def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from torch import Tensor
 from scdyn.loader import Loader, MemoryStore, batches
 from scdyn.model import ScDynOmics
 from scdyn.tokens import TokenStore
-from scdyn.training import autocast
 
 # Scores of attention that are held at once, in floats.
 SCORES_AT_ONCE = 2**24
@@ -20,7 +19,6 @@ def embed(
     model: ScDynOmics,
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
-    precision: str = "auto",
     batch_size: int = 64,
 ) -> np.ndarray:
     """Embed cells: the latents of the last Full layer.
@@ -36,8 +34,6 @@ def embed(
         In evaluation mode.
     store, rows
         The cells.
-    precision
-        See :class:`~scdyn.training.TrainingConfig`.
     batch_size
         Cells at once.
 
@@ -51,11 +47,10 @@ def embed(
     n_numbers = attention.compress.out_features * attention.key_value.out_features
     embedded = np.empty((len(rows), n_numbers), dtype=np.float32)
     place = 0
-    with autocast(device, precision):
-        for rna, promoter in Loader(store, batches(rows, batch_size), device):
-            latents, _ = model.latents(rna.to(device), promoter.to(device))
-            embedded[place : place + len(rna)] = latents.flatten(1).float().cpu().numpy()
-            place += len(rna)
+    for rna, promoter in Loader(store, batches(rows, batch_size), device):
+        latents, _ = model.latents(rna.to(device), promoter.to(device))
+        embedded[place : place + len(rna)] = latents.flatten(1).float().cpu().numpy()
+        place += len(rna)
     return embedded
 
 
@@ -64,7 +59,6 @@ def attention_to_latents(
     model: ScDynOmics,
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
-    precision: str = "auto",
     batch_size: int = 64,
 ) -> np.ndarray:
     """Share of the attention of a cell's genes that each latent of the last Full layer gets.
@@ -75,8 +69,6 @@ def attention_to_latents(
         In evaluation mode.
     store, rows
         The cells.
-    precision
-        See :class:`~scdyn.training.TrainingConfig`.
     batch_size
         Cells at once.
 
@@ -89,14 +81,13 @@ def attention_to_latents(
     device = next(model.parameters()).device
     attention = model.layers[model.last_full_layer()].attention
     parts = [np.zeros((0, attention.compress.out_features), dtype=np.float32)]
-    with autocast(device, precision):
-        for bins in Loader(store, batches(rows, batch_size), device):
-            rna, promoter = (part.to(device) for part in bins)
-            latents, tokens = model.latents(rna, promoter)
-            for i, expressed in enumerate((rna > 0) | (promoter > 0)):
-                queries = attention.queries(tokens[i, expressed]).flatten(0, 1)
-                shares = _mean_attention(queries, latents[i])
-                parts.append(shares.float().cpu().numpy()[None])
+    for bins in Loader(store, batches(rows, batch_size), device):
+        rna, promoter = (part.to(device) for part in bins)
+        latents, tokens = model.latents(rna, promoter)
+        for i, expressed in enumerate((rna > 0) | (promoter > 0)):
+            queries = attention.queries(tokens[i, expressed]).flatten(0, 1)
+            shares = _mean_attention(queries, latents[i])
+            parts.append(shares.cpu().numpy()[None])
     return np.concatenate(parts)
 
 

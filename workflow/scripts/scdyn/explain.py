@@ -35,14 +35,15 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Attribute a class's log-odds to the genes' values (Sundararajan et al. 2017).
 
-    Log-odds rather than the logit: what speaks for every class alike then counts for none.
+    In float32 on any device: in bfloat16 the sum would not add up. Log-odds rather than the
+    logit: what speaks for every class alike then counts for none.
     The path leads from the cell in which every value is zero; attributions are summed
     over the embedding's width. The gene embeddings are the same at both ends and get none.
 
     Parameters
     ----------
     classifier
-        Merged, in evaluation mode.
+        Merged, in evaluation mode; its precision is left at float32.
     store, rows
         The cells to explain.
     target
@@ -61,6 +62,7 @@ def integrated_gradients(
         exact integral.
     """
     model = classifier.encoder
+    model.set_precision("float32")
     device = next(classifier.parameters()).device
 
     def log_odds(rna_values: Tensor, promoter_values: Tensor, expressed: Tensor) -> Tensor:

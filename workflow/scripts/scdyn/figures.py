@@ -159,28 +159,44 @@ def regulon_activity(cells: ad.AnnData, by: str, n_regulons: int = 40) -> Figure
     return figure
 
 
+# Prefix of a predictor's scores: what it is called, and its colour.
+PREDICTORS = {
+    "mode_": ("gene-wise mode", PALETTE[5]),
+    "mean_": ("gene-wise mean", PALETTE[1]),
+    "frequency_": ("gene-wise frequencies", PALETTE[3]),
+}
+
+
 def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
-    """Masked loss by epoch beside predictors that know only the gene."""
-    figure, axes = new(1, 1, 4.2, 2.8)
+    """Masked loss by epoch, and of each kind of bin, beside predictors that know only the gene."""
+    figure, axes = new(1, 2, 8.4, 2.8)
     axis = axes[0, 0]
-    axis.plot(history["epoch"], history["loss"], color=GREY, label="training cells")
-    axis.plot(
-        history["epoch"],
-        history["masked_loss"],
-        color=PALETTE[0],
-        marker="o",
-        ms=3,
-        label="held-out cells",
-    )
-    for key, label, style in [
-        ("mode_loss", "gene-wise mode", "--"),
-        ("mean_loss", "gene-wise mean", "-."),
-        ("frequency_loss", "gene-wise frequencies", ":"),
-    ]:
-        axis.axhline(scores[key], color=PALETTE[5], linestyle=style, label=label)
+    epochs = history["epoch"]
+    axis.plot(epochs, history["loss"], color=GREY, label="training cells")
+    held_out = {"color": PALETTE[0], "marker": "o", "ms": 3, "label": "held-out cells"}
+    axis.plot(epochs, history["masked_loss"], **held_out)
+    for prefix, (label, colour) in PREDICTORS.items():
+        axis.axhline(scores[f"{prefix}masked_loss"], color=colour, linestyle="--", label=label)
     axis.set(xlabel="epoch", ylabel="masked loss (nats a gene)")
-    axis.legend()
+    loss_bars(axes[0, 1], scores)
     return figure
+
+
+def loss_bars(axis: Axes, scores: Mapping[str, float]) -> None:
+    """Bars of the masked loss where a bin is zero and where it is not, a group a modality."""
+    kinds = {
+        f"{modality}_{kind}_loss": f"{modality},\n{name}"
+        for modality in ("rna", "promoter")
+        for kind, name in (("zero", "zero"), ("nonzero", "not zero"))
+    }
+    kinds = {key: name for key, name in kinds.items() if key in scores}
+    methods = {"": ("model, held-out cells", PALETTE[0]), **PREDICTORS}
+    for i, (prefix, (label, colour)) in enumerate(methods.items()):
+        values = [scores[prefix + key] for key in kinds]
+        place = np.arange(len(kinds)) + (i - 1.5) * 0.2
+        axis.bar(place, values, 0.18, color=colour, label=label)
+    axis.set_xticks(range(len(kinds)), kinds.values())
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def embedding(layout: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> Figure:

@@ -24,7 +24,7 @@ from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.progress import write_records
 from scdyn.tokens import TokenStore
-from scdyn.training import Training, TrainingConfig, autocast, choose_device
+from scdyn.training import Training, TrainingConfig, choose_device
 
 # Attention and feed-forward of every layer, as in the paper.
 ADAPTED = ["query", "key_value", "output", "ffn_in", "ffn_out"]
@@ -253,7 +253,7 @@ def fit_classifier(
     targets = torch.from_numpy(targets).to(device)
 
     def loss_of(positions: np.ndarray, rna: Tensor, promoter: Tensor, _: int) -> Tensor:
-        logits = classifier(rna, promoter).float()
+        logits = classifier(rna, promoter)
         return functional.cross_entropy(logits, targets[positions], weights)
 
     def load(parts: list[np.ndarray]) -> Loader:
@@ -268,7 +268,6 @@ def predict(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
-    precision: str = "auto",
     batch_size: int = 64,
 ) -> np.ndarray:
     """Class probabilities of cells.
@@ -279,8 +278,6 @@ def predict(
         In evaluation mode.
     store, rows
         The cells.
-    precision
-        See :class:`~scdyn.training.TrainingConfig`.
     batch_size
         Cells at once.
 
@@ -290,10 +287,9 @@ def predict(
     """
     device = next(classifier.parameters()).device
     parts = [np.zeros((0, len(classifier.classes)))]
-    with autocast(device, precision):
-        for rna, promoter in Loader(store, batches(rows, batch_size), device):
-            logits = classifier(rna.to(device), promoter.to(device))
-            parts.append(logits.double().softmax(1).cpu().numpy())
+    for rna, promoter in Loader(store, batches(rows, batch_size), device):
+        logits = classifier(rna.to(device), promoter.to(device))
+        parts.append(logits.double().softmax(1).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -348,7 +344,7 @@ def finetune_fold(
         temporary.mkdir()
         classifier.save(temporary, {**description, "n_trained_parameters": n_trained})
         rows = store.rows_of(called["cell"])
-        p = predict(classifier.merge(), store, rows, config.precision)
+        p = predict(classifier.merge(), store, rows)
         table = evaluation.predictions(called, fold, "scdynomics", classifier.classes, p)
         tested = table[table["part"] == "test"]
         scores = evaluation.score(tested["label"], tested["called"])

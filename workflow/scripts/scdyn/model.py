@@ -146,24 +146,27 @@ def dense_weight(linear: nn.Module) -> Tensor | None:
 
 
 def multiply(tokens: Tensor, linear: nn.Module) -> Tensor:
-    """Run a linear layer, plain or adapted by LoRA: (..., n) to (..., m).
+    """Run a linear layer, plain or adapted by LoRA, in the tokens' type: (..., n) to (..., m).
 
     One product with the sum of the matrices in place of LoRA's three and their addition: on
     a narrow model fine-tuning is a quarter faster.
     """
-    weight = dense_weight(linear)
-    return linear(tokens) if weight is None else functional.linear(tokens, weight, linear.bias)
+    weight, bias = dense_weight(linear), linear.bias
+    if weight is None:
+        return linear(tokens.to(linear.weight.dtype)).to(tokens.dtype)
+    bias = None if bias is None else bias.to(tokens.dtype)
+    return functional.linear(tokens, weight.to(tokens.dtype), bias)
 
 
 def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
     """Feed-forward network of a layer: (B, Q, D) to (B, Q, D)."""
-    if kernels.on_float32_cpu(tokens) and kernels.library("feed_forward"):
+    if kernels.on_float32_cpu(tokens):
         up, down = dense_weight(inner), dense_weight(outer)
-        fits = up is not None and all(n % kernels.LANES == 0 for n in up.shape)
-        if fits and down is not None:
-            rows = tokens.flatten(0, 1)
-            output = kernels.FeedForward.apply(rows, up, inner.bias, down, outer.bias)
-            return output.view_as(tokens)
+        if up is not None and down is not None:
+            method = kernels.feed_forward_method(*up.shape)
+            if method:
+                rows = tokens.flatten(0, 1)
+                return method(rows, up, inner.bias, down, outer.bias).view_as(tokens)
     return multiply(functional.gelu(multiply(tokens, inner)), outer)
 
 
@@ -172,6 +175,27 @@ def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
     if genes is None:
         return tokens
     return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm whose output has the type that a layer's products and attention are done in.
+
+    The one place where that type is chosen. Weights, statistics and the sum over the layers
+    are float32 in each.
+
+    Attributes
+    ----------
+    precision
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU.
+    """
+
+    precision: str = "auto"
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Normalise tokens (B, G, D)."""
+        low = self.precision == "bfloat16" or (self.precision == "auto" and tokens.is_cuda)
+        normal = super().forward(tokens)
+        return normal.to(torch.bfloat16) if low else normal
 
 
 class LatentAttention(nn.Module):
@@ -197,7 +221,7 @@ class LatentAttention(nn.Module):
         narrow = multiply(tokens[:, : self.n_sources], self.key_value)
         # Cells beside each other: one product, whose gradient has the weight's own layout.
         columns = narrow.transpose(0, 1).flatten(1)
-        latents = (self.compress.weight @ columns).unflatten(1, (len(tokens), -1))
+        latents = (self.compress.weight.to(columns.dtype) @ columns).unflatten(1, (len(tokens), -1))
         return latents.transpose(0, 1).contiguous()
 
     def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
@@ -211,9 +235,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, n_sources: int) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention_norm = Norm(config.width)
         self.attention = LatentAttention(config, n_sources)
-        self.ffn_norm = nn.LayerNorm(config.width)
+        self.ffn_norm = Norm(config.width)
         self.ffn_in = nn.Linear(config.width, config.ffn_width)
         self.ffn_out = nn.Linear(config.ffn_width, config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -251,6 +275,12 @@ class ScDynOmics(nn.Module):
         self.promoter_decoder = nn.Linear(config.width, config.n_bins + 1)
         self.initialise()
 
+    def set_precision(self, precision: str) -> None:
+        """Choose the type of the layers' products: ``auto``, ``float32`` or ``bfloat16``."""
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.precision = precision
+
     def initialise(self) -> None:
         """Draw all parameters from torch's default generator; the one place where this is done."""
         for name, parameter in self.named_parameters():
@@ -270,8 +300,8 @@ class ScDynOmics(nn.Module):
     def anchor_latents(self, regulons: Tensor) -> None:
         """Start the first latents of every Full layer from regulons.
 
-        Ours, not the paper's: a latent that starts as one regulon (its TF and
-        targets by weight) can be named. Remaining latents stay random.
+        Ours, not the paper's: a latent that starts as one regulon (its TF and targets by
+        weight, relative to all genes) can be named. Remaining latents stay random.
 
         Parameters
         ----------
@@ -287,6 +317,8 @@ class ScDynOmics(nn.Module):
             weight = layer.attention.compress.weight
             if layer.attention.n_sources == self.config.n_genes:
                 rows = regulons[: len(weight)].to(weight)
+                # Against the mean of all genes: sums of positive weights would all be alike.
+                rows = rows - rows.mean(1, keepdim=True)
                 weight[: len(rows)] = functional.normalize(rows, dim=1)
 
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
@@ -363,44 +395,3 @@ class ScDynOmics(nn.Module):
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
         """Predict bins: representations (..., D) to RNA and promoter logits (..., bins + 1)."""
         return self.rna_decoder(representations), self.promoter_decoder(representations)
-
-
-def mask_genes(
-    rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hide a share of each cell's non-zero genes in both modalities.
-
-    Parameters
-    ----------
-    rna, promoter
-        (B, G) bins. A gene counts as non-zero if either modality saw it.
-    share
-        Share of the non-zero genes to hide, rounded to whole genes, at least
-        one in a cell that has any (the paper: 0.15).
-    mask_id
-        Token id that stands for a hidden value.
-    generator
-        Source of randomness, on the device of ``rna``.
-
-    Returns
-    -------
-    masked_rna, masked_promoter : Tensor
-        Ids with the hidden values replaced.
-    genes : Tensor
-        (B, Q) positions of the hidden genes, Q the most that a cell hides; cells that hide
-        fewer are filled up with others of their genes.
-    hidden : Tensor
-        (B, Q) boolean: which of ``genes`` are hidden.
-    """
-    expressed = (rna > 0) | (promoter > 0)
-    n_expressed = expressed.sum(1)
-    n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
-    noise = torch.rand(rna.shape, generator=generator, device=rna.device)
-    # The least of the noise are a random subset of the non-zero genes.
-    genes = noise.masked_fill_(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
-    hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
-    masked = []
-    for bins in (rna, promoter):
-        ids = bins.gather(1, genes).masked_fill_(hidden, mask_id)
-        masked.append(bins.scatter(1, genes, ids))
-    return *masked, genes, hidden

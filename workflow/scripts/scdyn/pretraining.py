@@ -1,8 +1,7 @@
-"""Masked pretraining: hide genes, predict their bins, and say what a gene alone would predict."""
+"""Masked pretraining: hide genes and predict their bins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,14 +18,55 @@ from scdyn.checkpoint import Checkpoint
 from scdyn.files import atomic, sha256, write_json, write_table
 from scdyn.loader import Loader, MemoryStore, densify
 from scdyn.log import logger
-from scdyn.model import ModelConfig, ScDynOmics, mask_genes
+from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.predictors import trivial_losses
 from scdyn.progress import write_records
 from scdyn.tokens import MODALITIES, TokenStore
 from scdyn.training import Training, TrainingConfig, choose_device, step_seed
 
-# Cells that are counted, or scored, at a time.
-CELLS_AT_ONCE = 4096
+# Cells that are scored at a time.
 SCORED_AT_ONCE = 32
+
+
+def mask_genes(
+    rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Hide a share of each cell's non-zero genes in both modalities.
+
+    Parameters
+    ----------
+    rna, promoter
+        (B, G) bins. A gene counts as non-zero if either modality saw it.
+    share
+        Share of the non-zero genes to hide, rounded to whole genes, at least
+        one in a cell that has any (the paper: 0.15).
+    mask_id
+        Token id that stands for a hidden value.
+    generator
+        Source of randomness, on the device of ``rna``.
+
+    Returns
+    -------
+    masked_rna, masked_promoter : Tensor
+        Ids with the hidden values replaced.
+    genes : Tensor
+        (B, Q) positions of the hidden genes, Q the most that a cell hides; cells that hide
+        fewer are filled up with others of their genes.
+    hidden : Tensor
+        (B, Q) boolean: which of ``genes`` are hidden.
+    """
+    expressed = (rna > 0) | (promoter > 0)
+    n_expressed = expressed.sum(1)
+    n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
+    noise = torch.rand(rna.shape, generator=generator, device=rna.device)
+    # The least of the noise are a random subset of the non-zero genes.
+    genes = noise.masked_fill_(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
+    hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
+    masked = []
+    for bins in (rna, promoter):
+        ids = bins.gather(1, genes).masked_fill_(hidden, mask_id)
+        masked.append(bins.scatter(1, genes, ids))
+    return *masked, genes, hidden
 
 
 def masked_losses(
@@ -58,7 +97,7 @@ def masked_losses(
     logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
     bins = [part.gather(1, genes)[hidden].long() for part in (rna, promoter)]
     losses = [
-        functional.cross_entropy(predicted.float(), part, reduction="none")
+        functional.cross_entropy(predicted, part, reduction="none")
         for predicted, part in zip(logits, bins, strict=True)
     ]
     return *losses, *bins
@@ -68,92 +107,10 @@ def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tenso
     """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality."""
     logits = model.decode(model(rna, promoter))
     rna_losses, promoter_losses = (
-        functional.cross_entropy(
-            predicted.float().transpose(1, 2), part.long(), reduction="none"
-        ).mean(1)
+        functional.cross_entropy(predicted.transpose(1, 2), part.long(), reduction="none").mean(1)
         for predicted, part in zip(logits, (rna, promoter), strict=True)
     )
     return rna_losses, promoter_losses
-
-
-def chunks(store: TokenStore | MemoryStore, rows: np.ndarray) -> Iterator[list[sparse.csr_matrix]]:
-    """Read some thousand cells at a time: RNA, promoter, and whether either saw a gene."""
-    for start in range(0, len(rows), CELLS_AT_ONCE):
-        rna, promoter = store.read(rows[start : start + CELLS_AT_ONCE])
-        yield [rna, promoter, (rna > 0) + (promoter > 0)]
-
-
-def gene_frequencies(
-    store: TokenStore | MemoryStore, rows: np.ndarray, n_genes: int, n_bins: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """How often each gene has each bin, in cells where either modality saw it.
-
-    Parameters
-    ----------
-    store, rows
-        The cells to count.
-    n_genes, n_bins
-        Genes, and the highest bin.
-
-    Returns
-    -------
-    tuple of ndarray, (genes, n_bins + 1)
-        Frequencies in RNA and in promoters, one added to each count so that none is zero.
-    """
-    counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
-    for *modalities, expressed in chunks(store, rows):
-        for of_gene, bins in zip(counts, modalities, strict=True):
-            np.add.at(of_gene, (bins.indices, bins.data), 1)
-            of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
-    rna, promoter = counts / counts.sum(2, keepdims=True)
-    return rna, promoter
-
-
-def point_predictor(frequencies: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Predict one bin a gene with its frequency, and all other bins alike.
-
-    It is the best predictor that knows no more than that bin and how often it is right.
-
-    Parameters
-    ----------
-    frequencies
-        (genes, bins).
-    bins
-        (genes,) the bin predicted.
-
-    Returns
-    -------
-    ndarray, (genes, bins)
-        Probabilities.
-    """
-    genes = np.arange(len(frequencies))
-    right = frequencies[genes, bins]
-    rest = (1 - right) / (frequencies.shape[1] - 1)
-    predicted = np.repeat(rest[:, None], frequencies.shape[1], axis=1)
-    predicted[genes, bins] = right
-    return predicted
-
-
-def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
-    """Make predictors that know the gene and not the cell.
-
-    Parameters
-    ----------
-    frequencies
-        (genes, bins).
-
-    Returns
-    -------
-    dict of ndarray, (genes, bins)
-        ``mode``: each gene's commonest bin; ``mean``: its mean bin, rounded (both as
-        :func:`point_predictor`); ``frequency``: its frequencies, the best of their kind.
-    """
-    mean = np.rint(frequencies @ np.arange(frequencies.shape[1])).astype(int)
-    return {
-        "mode": point_predictor(frequencies, frequencies.argmax(1)),
-        "mean": point_predictor(frequencies, mean),
-        "frequency": frequencies,
-    }
 
 
 class MaskedPretraining:
@@ -234,30 +191,6 @@ class MaskedPretraining:
         scores["masked_loss"] = float(np.mean([scores[f"{n}_masked_loss"] for n in MODALITIES]))
         return scores
 
-    def trivial_losses(self) -> dict[str, float]:
-        """Score predictors that know the gene and not the cell, on the held-out cells.
-
-        Returns
-        -------
-        dict
-            ``mode_loss``, ``mean_loss`` and ``frequency_loss``: cross-entropy of
-            :func:`trivial_predictors`, mean over the modalities and all non-zero genes.
-        """
-        config = self.model.config
-        frequencies = gene_frequencies(self.store, self.learned, config.n_genes, config.n_bins)
-        predictors = [trivial_predictors(of_gene) for of_gene in frequencies]
-        totals = dict.fromkeys((f"{name}_loss" for name in predictors[0]), 0.0)
-        n_seen = 0
-        for *modalities, expressed in chunks(self.store, self.held_out):
-            expressed = expressed.tocoo()
-            n_seen += expressed.nnz
-            for bins, predictor in zip(modalities, predictors, strict=True):
-                observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
-                for name, predicted in predictor.items():
-                    log_p = np.log(predicted[expressed.col, observed])
-                    totals[f"{name}_loss"] -= float(log_p.sum())
-        return {name: total / (n_seen * len(MODALITIES)) for name, total in totals.items()}
-
 
 def pretrain(
     store: TokenStore,
@@ -325,7 +258,10 @@ def pretrain(
             "tokens": store.meta,
             "latents": latent_names(model, names),
         }
-        save_model(folder, model, vocabulary, history, task.trivial_losses(), description)
+        trivial = trivial_losses(
+            store, learned, held_out, architecture.n_genes, architecture.n_bins
+        )
+        save_model(folder, model, vocabulary, history, trivial, description)
         checkpoint.remove()
 
 

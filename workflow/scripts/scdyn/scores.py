@@ -264,9 +264,6 @@ MEANINGS = {
     "promoter_zero_loss": "the same, of hidden genes whose promoter bin is zero",
     "promoter_nonzero_loss": "the same, of hidden genes whose promoter bin is not zero",
     "full_loss": "cross-entropy of all genes' bins on held-out cells, none hidden",
-    "mode_loss": "cross-entropy of a predictor that knows each gene's commonest bin",
-    "mean_loss": "cross-entropy of one that knows each gene's mean bin",
-    "frequency_loss": "cross-entropy of one that knows each gene's frequencies of bins",
     "neighbour_accuracy": "share of cells whose 15 neighbours in the embedding vote their label",
     "seed_jaccard": "agreement of the strongest edges between seeds",
     "completeness": "median error of the attributions' sum",
@@ -282,13 +279,15 @@ def score_page(scores: Mapping[str, float]) -> str:
         "lr_rna_": "LR, RNA alone",
         "wilcoxon_": "Wilcoxon",
         "pca_": "PCA of RNA",
+        "mode_": "gene's mode",
+        "mean_": "gene's mean",
+        "frequency_": "gene's frequencies",
     }
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
-        prefix = next(
-            (p for p in ("lr_rna_", "lr_", "wilcoxon_", "pca_") if name.startswith(p)), ""
-        )
+        # The longest that fits: lr_rna_ before lr_, and the empty one last.
+        prefix = max((p for p in columns if name.startswith(p)), key=len)
         rows.setdefault((part, name.removeprefix(prefix)), {})[prefix] = value
     cells = []
     for (part, name), values in rows.items():

@@ -43,8 +43,7 @@ class TrainingConfig:
         Most cells on a device at once; a step's gradients are added up over as many parts
         as that takes. None puts a whole step on the device.
     precision
-        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU. Weights, the optimiser's
-        state and the norms' statistics are float32 in each.
+        Of the layers' products; see :class:`~scdyn.model.Norm`.
     compiled
         Whether layers are compiled by ``torch.compile``: ``auto`` does so on a GPU.
     seed
@@ -71,16 +70,6 @@ def choose_device() -> torch.device:
         return torch.device("cuda", torch.cuda.current_device())
     logger.info("no GPU found: running on the CPU with %d threads", torch.get_num_threads())
     return torch.device("cpu")
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which matrix products are done in a precision.
-
-    The one place where types are chosen: within it linear layers and attention run in
-    bfloat16, norms and losses in float32.
-    """
-    low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
@@ -118,16 +107,19 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def compile_layers(module: nn.Module, config: TrainingConfig, device: torch.device) -> None:
-    """Compile an encoder's layers one by one, in place: alike layers share what is compiled.
+def prepare(module: nn.Module, config: TrainingConfig) -> None:
+    """Give the encoders in a module the precision asked for and compile their layers, in place.
 
-    Not the last, which is asked for other numbers of genes at each step.
+    The layers are compiled one by one: alike layers share what is compiled. The last is not,
+    as it is asked for other numbers of genes at each step.
     """
-    wanted = device.type == "cuda" if config.compiled == "auto" else config.compiled
+    on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
-        if wanted and isinstance(part, ScDynOmics):
-            for layer in part.layers[:-1]:
-                layer.compile(dynamic=False)
+        if isinstance(part, ScDynOmics):
+            part.set_precision(config.precision)
+            if on_gpu if config.compiled == "auto" else config.compiled:
+                for layer in part.layers[:-1]:
+                    layer.compile(dynamic=False)
 
 
 def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[np.ndarray]]:
@@ -202,7 +194,7 @@ class Training:
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
-        compile_layers(module, config, self.device)
+        prepare(module, config)
         self.batch_size = min(config.batch_size, n_cells)
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
@@ -267,8 +259,7 @@ class Training:
             seed = step_seed(self.config.seed, self.step, place)
             torch.manual_seed(seed)
             rna, promoter = (part.to(self.device, non_blocking=True) for part in next(bins))
-            with autocast(self.device, self.config.precision):
-                loss = self.loss_of(positions, rna, promoter, seed)
+            loss = self.loss_of(positions, rna, promoter, seed)
             loss = loss * (len(positions) / self.batch_size)
             loss.backward()
             total += loss.detach()
@@ -302,7 +293,7 @@ class Training:
         }
         if self.is_first:
             self.module.eval()
-            with torch.no_grad(), autocast(self.device, self.config.precision):
+            with torch.no_grad():
                 record |= self.evaluate()
             self.module.train()
             self.progress.epoch(record)
