@@ -2,6 +2,7 @@
 # needs is built first, from the definitions in envs/.
 SHELL := bash
 CORES ?= all
+DEVICE ?= cpu
 
 RUNNER := .snakemake/runner
 PEER := .snakemake/peer
@@ -62,8 +63,8 @@ real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
 	$(SNAKEMAKE) --configfile tests/real/config.yaml --report results/real/report.html
 	@cat results/real/scores.json
 
-bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package
-	tests/in_env.sh torch python benchmarks/bench.py --peer-python $(CURDIR)/$(PEER)/bin/python
+bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
+	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
 
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json

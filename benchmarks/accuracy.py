@@ -1,6 +1,10 @@
-"""Relative errors of every path against the same model in float64: prints JSON."""
+"""Relative errors of every path against the model in float64: ``python accuracy.py DEVICE``.
+
+Prints JSON.
+"""
 
 import json
+import sys
 
 import torch
 from ours import make
@@ -11,7 +15,7 @@ N_CELLS = 2
 
 
 def results(model, bins, precision):
-    """Representations, and the gradient of their mean square, as flat float64."""
+    """Representations, and the gradient of their mean square, as flat float64 on the CPU."""
     model.zero_grad()
     model.set_precision(precision)
     output = model(*bins)
@@ -19,21 +23,31 @@ def results(model, bins, precision):
     gradient = torch.cat(
         [p.grad.flatten().double() for p in model.parameters() if p.grad is not None]
     )
-    return output.detach().double().flatten(), gradient
+    return output.detach().double().flatten().cpu(), gradient.cpu()
+
+
+def paths(model, bins, device):
+    """Results of each way to run a model in float32, by name."""
+    found = {}
+    if device != "cpu":
+        bins = bins.to(device)
+        model.to(device)
+    elif kernels.library("feed_forward"):
+        found["kernels, float32"] = results(model, bins, "float32")
+    compiled, kernels.library = kernels.library, lambda *_: None
+    for precision in ("float32", "bfloat16"):
+        found[f"torch, {precision}"] = results(model, bins, precision)
+    kernels.library = compiled
+    return found
 
 
 def main():
     rows = []
-    compiled = kernels.library
     for size in "SM":
         model, bins = make(size)
         bins = bins[:, :N_CELLS]
-        found = {"kernels, float32": results(model, bins, "float32")}
-        kernels.library = lambda *_: None
-        found["torch, float32"] = results(model, bins, "float32")
-        found["torch, bfloat16"] = results(model, bins, "bfloat16")
-        exact = results(model.double(), bins, "float32")
-        kernels.library = compiled
+        found = paths(model, bins, sys.argv[1])
+        exact = results(model.cpu().double(), bins, "float32")
         for path, pair in found.items():
             errors = [float((a - b).norm() / b.norm()) for a, b in zip(pair, exact, strict=True)]
             rows.append({"path": path, "size": size, "output": errors[0], "gradient": errors[1]})

@@ -18,12 +18,12 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "workflow" / "scripts"
 # As the workflow's rules start (workflow/rules/common.smk); the peer starts as its users do.
-OURS = {
-    "PYTHONPATH": str(LIBRARY),
+ALLOCATOR = {
     "OMP_WAIT_POLICY": "passive",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
 }
+OURS = {"PYTHONPATH": str(LIBRARY)} | ALLOCATOR
 PLAIN = OURS | {"SCDYN_KERNELS": "0"}
 ROWS = [
     ("train", "S", "training step"),
@@ -68,7 +68,7 @@ class Worker:
 
 
 def measure(what, size, folder, device, peer_python, n_times):
-    """Answers of this project, of its plain path and of the peer, turn by turn."""
+    """Answers of this project and of the peer, and of variants of them, turn by turn."""
     arguments = [what, size, str(folder), device]
     sides = {
         "ours": Worker([sys.executable, "ours.py", *arguments], OURS),
@@ -76,6 +76,8 @@ def measure(what, size, folder, device, peer_python, n_times):
     }
     if what != "load" and device == "cpu":
         sides["plain"] = Worker([sys.executable, "ours.py", *arguments], PLAIN)
+    if what == "train" and device == "cpu":
+        sides["tuned peer"] = Worker([peer_python, "peer.py", *arguments], ALLOCATOR)
     for worker in sides.values():
         worker.repeat()  # the first is slower: memory is taken, kernels are compiled
     answers = {name: [] for name in sides}
@@ -87,10 +89,10 @@ def measure(what, size, folder, device, peer_python, n_times):
     return answers
 
 
-def speed_row(what, size, answers, side="ours"):
-    """Cells a second of one side and the peer."""
+def speed_row(what, size, answers, ours="ours", peer="peer"):
+    """Cells a second of two sides."""
     ours, peer = (
-        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in (side, "peer")
+        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in (ours, peer)
     )
     return {
         "what": what,
@@ -115,9 +117,9 @@ def memory_row(size, answers):
     }
 
 
-def accuracy():
-    """Relative errors of this project's paths against float64."""
-    command = [sys.executable, "accuracy.py"]
+def ask(program, *arguments):
+    """What a program beside this one prints in JSON."""
+    command = [sys.executable, program, *arguments]
     answer = subprocess.run(
         command, cwd=HERE, env=os.environ | OURS, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -173,6 +175,30 @@ def error_table(errors):
     return "\n".join(lines)
 
 
+def profile_text(found):
+    """Tell what bounds a training step, as Markdown."""
+    floor, rates = found["floor_seconds"], found["ceilings"]
+    lines = [
+        "| a training step | | seconds |",
+        "|---|--:|--:|",
+        f"| measured at {found['size']}, cells | {found['cells']} | {found['seconds']:.3g} |",
+        f"| least for its products, GFLOP | {found['operations'] / 1e9:.4g} "
+        f"| {floor['operations']:.3g} |",
+        f"| least for what it moves, GB | {found['bytes'] / 1e9:.3g} | {floor['bytes']:.3g} |",
+        f"| one large product, GFLOP/s | {rates['operations_per_second'] / 1e9:.4g} | |",
+        f"| one large copy, GB/s | {rates['bytes_per_second'] / 1e9:.3g} | |",
+        f"| exponentials of the softmax, 1e9 | {found['exponentials'] / 1e9:.3g} | |",
+        "",
+        "| part of the step | share of its time |",
+        "|---|--:|",
+    ]
+    lines += [f"| {name} | {share:.1%} |" for name, share in found["split"].items()]
+    lines += ["", "| attention of a Full layer, forward and backward | seconds |", "|---|--:|"]
+    for name, value in found["attention_seconds"].items():
+        lines.append(f"| {name} | {'not to be had' if value is None else f'{value:.4g}'} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True, help="Python that has scdynomics 0.0.1")
@@ -180,11 +206,16 @@ def main():
     parser.add_argument("--only", help="one of train, infer, explain, load")
     parser.add_argument("--sizes", default="SMF", help="sizes of the model (SMF)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "latest.json")
+    parser.add_argument(
+        "--output", type=Path, help="results/latest.json, for a GPU latest_gpu.json"
+    )
     options = parser.parse_args()
+    on_cpu = options.device == "cpu"
+    name = "latest.json" if on_cpu else "latest_gpu.json"
+    output = options.output or HERE / "results" / name
     rows = []
     with tempfile.TemporaryDirectory(prefix="scdyn-bench-") as folder:
-        for what, size, name in GPU_ROWS if options.device == "cuda" else ROWS:
+        for what, size, name in ROWS if on_cpu else GPU_ROWS:
             if options.only not in (None, what) or (size in "SMF" and size not in options.sizes):
                 continue
             if what == "load":
@@ -197,9 +228,12 @@ def main():
             rows.append(speed_row(name, size, answers))
             if "plain" in answers:
                 rows.append(speed_row(f"{name}, without kernels", size, answers, "plain"))
+            if "tuned peer" in answers:
+                named = f"{name}, peer with our allocator settings"
+                rows.append(speed_row(named, size, answers, peer="tuned peer"))
             if what == "train" and size.startswith("F"):
                 rows.append(memory_row(size, answers))
-            print(table(rows[-3:]), file=sys.stderr, flush=True)
+            print(table(rows[-4:]), file=sys.stderr, flush=True)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -207,12 +241,14 @@ def main():
         "versions": {"ours": versions(sys.executable), "peer": versions(options.peer_python)},
         "repeats": options.repeats,
         "rows": rows,
-        "errors": accuracy() if options.device == "cpu" else [],
+        "errors": ask("accuracy.py", options.device),
+        "profile": ask("floors.py", "F" if on_cpu else "F x 16", options.device),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(table(rows), error_table(result["errors"]), sep="\n\n")
-    print(f"written to {options.output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    texts = table(rows), error_table(result["errors"]), profile_text(result["profile"])
+    print(*texts, sep="\n\n")
+    print(f"written to {output}")
 
 
 if __name__ == "__main__":

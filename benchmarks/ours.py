@@ -36,10 +36,11 @@ def make(size):
     return ScDynOmics(config), bins.ceil().to(torch.uint8)
 
 
-def train(size, _, device):
+def training_step(size, device, compiled="auto"):
+    """A function that takes a step, the cells of a step, and the model."""
     model, bins = make(size)
     model.to(device)
-    config = training.TrainingConfig(epochs=1, batch_size=1, learning_rate=1e-4)
+    config = training.TrainingConfig(1, 1, learning_rate=1e-4, compiled=compiled)
     optimizer = training.make_optimizer(model, config)
     training.prepare(model, config)
     seeds = iter(range(10**6))
@@ -54,7 +55,11 @@ def train(size, _, device):
         optimizer.zero_grad(set_to_none=True)
         loss.item()
 
-    return step, bins.shape[1]
+    return step, bins.shape[1], model
+
+
+def train(size, _, device):
+    return training_step(size, device)[:2]
 
 
 def infer(size, _, device):

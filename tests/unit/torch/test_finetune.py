@@ -86,6 +86,16 @@ def test_adapters_train_alike_with_and_without_the_kernels(monkeypatch):
         torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-3)
 
 
+def test_adapters_work_in_bfloat16(trained, bins):
+    expected = trained(*bins)
+    with trained.encoder.disable_adapter():
+        base = trained(*bins)
+    trained.encoder.set_precision("bfloat16")
+    assert 0 < (trained(*bins) - expected).norm() < 0.05 * expected.norm()
+    with trained.encoder.disable_adapter():
+        assert 0 < (trained(*bins) - base).norm() < 0.05 * base.norm()
+
+
 def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
     rna, promoter = dense(cells[0], np.arange(5))
     together = trained(rna, promoter)

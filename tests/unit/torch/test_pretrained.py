@@ -68,6 +68,10 @@ def folder(cells, tmp_path_factory):
     return path
 
 
+def test_a_model_says_what_it_is(folder):
+    assert repr(scdyn.load(folder / "model")).startswith("Pretrained(30 genes, 6 TFs, 2 layers")
+
+
 def test_the_notebook_embeds_as_the_workflow_does(folder, cells):
     model = scdyn.load(folder / "model")
     store = tokens.TokenStore(folder / "tokens")

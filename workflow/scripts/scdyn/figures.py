@@ -179,24 +179,24 @@ def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         axis.axhline(scores[f"{prefix}masked_loss"], color=colour, linestyle="--", label=label)
     axis.set(xlabel="epoch", ylabel="masked loss (nats a gene)")
     loss_bars(axes[0, 1], scores)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
 def loss_bars(axis: Axes, scores: Mapping[str, float]) -> None:
     """Bars of the masked loss where a bin is zero and where it is not, a group a modality."""
     kinds = {
-        f"{modality}_{kind}_loss": f"{modality},\n{name}"
-        for modality in ("rna", "promoter")
+        f"{modality}_{kind}_loss": f"{title},\n{name}"
+        for modality, title in (("rna", "RNA"), ("promoter", "promoter"))
         for kind, name in (("zero", "zero"), ("nonzero", "not zero"))
     }
     kinds = {key: name for key, name in kinds.items() if key in scores}
-    methods = {"": ("model, held-out cells", PALETTE[0]), **PREDICTORS}
-    for i, (prefix, (label, colour)) in enumerate(methods.items()):
+    shades = {"": PALETTE[0]} | {prefix: colour for prefix, (_, colour) in PREDICTORS.items()}
+    for i, (prefix, colour) in enumerate(shades.items()):
         values = [scores[prefix + key] for key in kinds]
         place = np.arange(len(kinds)) + (i - 1.5) * 0.2
-        axis.bar(place, values, 0.18, color=colour, label=label)
+        axis.bar(place, values, 0.18, color=colour)
     axis.set_xticks(range(len(kinds)), kinds.values())
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def embedding(layout: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> Figure:

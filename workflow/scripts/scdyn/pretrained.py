@@ -72,6 +72,15 @@ class Pretrained:
         self.latents = pd.Index(self.config["latents"], name="latent")
         self.n_found = 0
 
+    def __repr__(self) -> str:
+        """Say what it is."""
+        config = self.model.config
+        n_parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"Pretrained({config.n_genes:,} genes, {config.n_tfs:,} TFs, {config.n_layers} layers, "
+            f"{len(self.latents)} latents, {n_parameters / 1e6:.2f} M parameters, on {self.device})"
+        )
+
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
         """Bring cells to the model's genes and bin their values.
 

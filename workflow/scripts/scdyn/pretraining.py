@@ -232,7 +232,7 @@ def pretrain(
     model = ScDynOmics(architecture)
     names = []
     if settings["projection_init"] == "regulon":
-        model.anchor_latents(torch.from_numpy(regulons.to_numpy()))
+        model.anchor_latents(torch.tensor(regulons.to_numpy()))
         names = list(regulons.index)
     model.to(choose_device())
     order = np.random.default_rng(seed).permutation(rows)

@@ -271,33 +271,39 @@ MEANINGS = {
 }
 
 
+# What scores of other methods begin with, and what these are called.
+METHODS = {
+    "": "scDynOmics",
+    "lr_": "logistic regression",
+    "lr_rna_": "LR, RNA alone",
+    "wilcoxon_": "Wilcoxon",
+    "pca_": "PCA of RNA",
+    "mode_": "gene's mode",
+    "mean_": "gene's mean",
+    "frequency_": "gene's frequencies",
+}
+
+
 def score_page(scores: Mapping[str, float]) -> str:
-    """Lay the scores out as an HTML table: a row a measure, a column a method."""
-    columns = {
-        "": "scDynOmics",
-        "lr_": "logistic regression",
-        "lr_rna_": "LR, RNA alone",
-        "wilcoxon_": "Wilcoxon",
-        "pca_": "PCA of RNA",
-        "mode_": "gene's mode",
-        "mean_": "gene's mean",
-        "frequency_": "gene's frequencies",
-    }
-    rows: dict[tuple[str, str], dict[str, float]] = {}
+    """Lay the scores out as HTML: a table a part, with a row a measure and a column a method."""
+    parts: dict[str, dict[str, dict[str, float]]] = {}
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
         # The longest that fits: lr_rna_ before lr_, and the empty one last.
-        prefix = max((p for p in columns if name.startswith(p)), key=len)
-        rows.setdefault((part, name.removeprefix(prefix)), {})[prefix] = value
-    cells = []
-    for (part, name), values in rows.items():
-        meaning = MEANINGS.get(name, "")
-        numbers = "".join(
-            f"<td class='n'>{values[p]:.4g}</td>" if p in values else "<td></td>" for p in columns
-        )
-        label = f"<td>{html.escape(part)}</td><td>{html.escape(name)}</td>"
-        cells.append(f"<tr>{label}{numbers}<td class='m'>{html.escape(meaning)}</td></tr>")
-    names = "".join(
-        f"<th>{name}</th>" for name in ["part", "measure", *columns.values(), "meaning"]
-    )
-    return document("Scores", f"<h1>Scores</h1><table><tr>{names}</tr>{''.join(cells)}</table>")
+        prefix = max((p for p in METHODS if name.startswith(p)), key=len)
+        parts.setdefault(part, {}).setdefault(name.removeprefix(prefix), {})[prefix] = value
+    return document("Scores", "<h1>Scores</h1>" + "".join(map(score_table, parts, parts.values())))
+
+
+def score_table(part: str, measures: Mapping[str, Mapping[str, float]]) -> str:
+    """One part's table, with the methods that it has scores of."""
+    methods = [p for p in METHODS if any(p in values for values in measures.values())]
+    names = ["measure", *(METHODS[p] for p in methods), "meaning"]
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in names)]
+    for measure, values in measures.items():
+        numbers = (f"{values[p]:.4g}" if p in values else "" for p in methods)
+        cells = "".join(f"<td class='n'>{number}</td>" for number in numbers)
+        meaning = html.escape(MEANINGS.get(measure, ""))
+        rows.append(f"<td>{html.escape(measure)}</td>{cells}<td class='m'>{meaning}</td>")
+    table = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<h2>{html.escape(part)}</h2><table>{table}</table>"

@@ -1,0 +1,148 @@
+"""Where a training step's time goes, against what it must compute and move: prints JSON.
+
+``python floors.py SIZE DEVICE``. The floors are those of the step as it is written: the products'
+operations over the rate of one large product, and the bytes that cannot stay in a cache (what the
+backward pass needs is written and read once; a weight, its gradient and its two moments are read
+and written once each) over the rate of one large copy, both measured on this device.
+"""
+
+import json
+import sys
+import time
+
+import ours
+import torch
+from sizes import SIZES
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils import flop_counter
+
+from scdyn import kernels
+from scdyn.model import ModelConfig, attend
+
+N_TIMES = 5
+# Torch's counter knows fused attention on GPUs alone.
+FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: flop_counter.sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *_, **__: flop_counter.sdpa_backward_flop_count(
+            grad, query, key, value
+        )
+    ),
+}
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cuDNN": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def seconds(function, device):
+    """Median time of a call, after one that is not counted."""
+    times = []
+    for _ in range(N_TIMES + 1):
+        begun = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return sorted(times[1:])[N_TIMES // 2]
+
+
+def ceilings(device):
+    """Operations and bytes a second of one large product and of one large copy."""
+    n = 8192 if device == "cuda" else 2048
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
+    source = torch.randn(2**30 if device == "cuda" else 2**26, device=device)
+    target = torch.empty_like(source)
+    return {
+        "operations_per_second": 2 * n**3 / seconds(lambda: a @ b, device),
+        "bytes_per_second": 2 * source.nbytes / seconds(lambda: target.copy_(source), device),
+    }
+
+
+def floors(step, model):
+    """Operations of a step's products, and the fewest bytes that it moves, run in torch alone."""
+    saved = []
+
+    def keep(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            saved.append(tensor)  # held, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with flop_counter.FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+            step()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
+    weights = sum(p.nbytes for p in model.parameters())
+    return {
+        "operations": counter.get_total_flops(),
+        "bytes": 2 * sum(storages.values()) + 2 * 4 * weights,
+        "exponentials": exponentials(model.config, SIZES[sys.argv[1]]["batch"]),
+    }
+
+
+def exponentials(config: ModelConfig, n_cells):
+    """Exponentials of the softmax, forward and again backward; the last layer's are few."""
+    n_latents = [min(config.n_latents, n) for n in (config.n_tfs, config.n_genes)]
+    per_gene = config.n_heads * sum(n_latents[i % 2] for i in range(config.n_layers - 1))
+    return 2 * n_cells * config.n_genes * per_gene
+
+
+def attention_times(config, n_cells, device):
+    """Seconds, forward and backward, of one Full layer's attention by each way there is."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    head_width = config.width // config.n_heads
+    shape = (n_cells, config.n_genes, config.n_heads, head_width)
+    queries = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
+    shape = (n_cells, config.n_latents, head_width)
+    latents = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
+
+    def both():
+        attend(queries, latents).backward(queries)
+
+    found = {"as trained": seconds(both, device)}
+    kernels.library = lambda *_: None
+    for name, backend in BACKENDS.items():
+        try:
+            with sdpa_kernel(backend):
+                found[name] = seconds(both, device)
+        except RuntimeError:  # not for this device or shape
+            found[name] = None
+    return found
+
+
+def split(step, device):
+    """Share of a step's time by operation or kernel, the largest twelve."""
+    activities = [ProfilerActivity.CPU]
+    activities += [ProfilerActivity.CUDA] if device == "cuda" else []
+    with profile(activities=activities) as profiler:
+        step()
+    key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, key) for event in profiler.key_averages()}
+    total = sum(times.values())
+    largest = sorted(times, key=times.get, reverse=True)[:12]
+    return {name: times[name] / total for name in largest}
+
+
+def main():
+    size, device = sys.argv[1:]
+    step, n_cells, model = ours.training_step(size, device)
+    found = {"size": size, "cells": n_cells, "seconds": seconds(step, device)}
+    found |= {"split": split(step, device), "ceilings": ceilings(device)}
+    found["attention_seconds"] = attention_times(model.config, n_cells, device)
+    # From here on without the compiled kernels, which the counters do not see into.
+    found |= floors(ours.training_step(size, device, compiled=False)[0], model)
+    rates = found["ceilings"]
+    found["floor_seconds"] = {
+        "operations": found["operations"] / rates["operations_per_second"],
+        "bytes": found["bytes"] / rates["bytes_per_second"],
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
