@@ -50,7 +50,7 @@ lint: runner ## Formats and lints, of Snakefiles and of Python
 
 unit: environments ## The library's tests, each in the environment its rules run in
 	pytest tests/unit/runner
-	tests/in_env.sh analysis pytest tests/unit/analysis
+	tests/in_env.sh analysis pytest tests/unit/analysis tests/faulty
 	tests/in_env.sh torch pytest tests/unit/torch
 
 workflow-test: environments ## The rules, run for real on a small simulated study

@@ -12,6 +12,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
 from scdyn.errors import InputError
+from scdyn.libraries import find_libraries
 
 try:
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
@@ -24,6 +25,9 @@ try:
         config["covariates"],
         config["corpora"],
     )
+    LIBRARIES = {
+        sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()
+    }
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -57,9 +61,12 @@ def samples_of(corpus):
 
 
 def sample_files(wildcards):
-    row = SAMPLES.loc[wildcards.sample]
-    columns = ("path", "atac_path", "fragments", "metadata")
-    return {column: row[column] for column in columns if row[column]}
+    files = {
+        column: [getattr(library, column) for library in LIBRARIES[wildcards.sample]]
+        for column in ("path", "atac_path", "fragments")
+    }
+    files["metadata"] = [SAMPLES.loc[wildcards.sample, "metadata"]]
+    return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
 
 
 def names_from(wildcards):

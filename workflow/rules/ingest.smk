@@ -5,6 +5,7 @@ rule ingest_sample:
     input:
         unpack(sample_files),
         genes=rules.build_vocabulary.output[0],
+        translation=[path for path in [config["ingest"]["barcode_translation"]] if path],
     output:
         cells=f"{RESULTS}/ingest/{{sample}}.h5ad",
         qc=report(

@@ -6,7 +6,11 @@ rule build_vocabulary:
         annotation=config["reference"]["annotation"],
         tfs=config["reference"]["tfs"],
         # A panel's vocabulary is made of the genes that the matrices name.
-        samples=(list(SAMPLES["path"]) if config["reference"]["genes"] == "measured" else []),
+        samples=(
+            [library.path for libraries in LIBRARIES.values() for library in libraries]
+            if config["reference"]["genes"] == "measured"
+            else []
+        ),
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
     log:

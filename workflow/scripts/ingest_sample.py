@@ -1,4 +1,4 @@
-from scdyn import reference
+from scdyn import barcodes, reference
 from scdyn.files import atomic, write_table
 from scdyn.ingest import ingest
 from scdyn.log import logged
@@ -9,7 +9,8 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(snakemake.input.genes)
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
     overlaps = params.ingest["min_gene_overlap"], params.ingest["min_barcode_overlap"]
-    cells = ingest(params.row, genes, windows, *overlaps)
+    tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
+    cells = ingest(params.row, genes, windows, *overlaps, *tables)
     bounds = QualityBounds(**params.ingest["qc"])
     is_mt = genes["is_mt"].to_numpy()
     kept, table = filter_cells(cells, is_mt, bounds, params.seed, snakemake.wildcards.sample)

@@ -1,15 +1,19 @@
 """Pairing by barcode, genes by id or symbol, and what is refused."""
 
+import gzip
+
 import anndata as ad
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 from scipy import sparse
 
-from scdyn import ingest, qc, tenx
+from scdyn import ingest, qc
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
+from scdyn.libraries import find_libraries
 
 GENES = pd.DataFrame(
     {
@@ -168,8 +172,83 @@ def test_too_few_good_cells_stop_with_the_commonest_reason():
         qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
 
 
-def test_a_folder_without_matrix_is_named(tmp_path):
-    with pytest.raises(InputError, match="filtered_feature_bc_matrix.h5"):
-        tenx.locate(tmp_path)
-    with pytest.raises(InputError, match="no such file"):
-        tenx.locate(tmp_path / "nowhere")
+def write_fragments(path, rows):
+    with gzip.open(path, "wt") as handle:
+        handle.writelines("\t".join(map(str, row)) + "\n" for row in rows)
+
+
+def test_fragments_are_paired_whatever_tools_made_of_the_barcodes(tmp_path):
+    cells = ["ACGTACGTAA", "CCGTACGTAA", "GGGTACGTAA"]
+    rna([f"{cell}_rna" for cell in cells]).write_h5ad(tmp_path / "rna.h5ad")
+    rows = [("chr1", 100 + i, 1200, f"{cells[i]}-1", 1) for i in (2, 0, 2)]
+    write_fragments(tmp_path / "f.tsv.gz", rows)
+    files = {"path": str(tmp_path / "rna.h5ad"), "fragments": str(tmp_path / "f.tsv.gz")}
+    cells = ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(
+        cells.layers["promoter"].toarray(), [[1, 1, 0], [0, 0, 0], [2, 2, 0]]
+    )
+    assert list(cells.obs["fragments"]) == [1, 0, 2]
+    with pytest.raises(InputError, match="2 of its 3 RNA barcodes"):
+        ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.9)
+
+
+def write_10x(folder, table, name, features):
+    """Cell Ranger's mtx folder of a table, in ``folder``."""
+    place = folder / name
+    place.mkdir(parents=True)
+    scipy.io.mmwrite(place / "matrix.mtx", sparse.coo_matrix(table.X.T.astype(int)))
+    (place / "barcodes.tsv").write_text("".join(f"{b}\n" for b in table.obs_names))
+    rows = ("\t".join(row) + "\n" for row in features)
+    (place / ("peaks.bed" if "peak" in name else "features.tsv")).write_text("".join(rows))
+
+
+def write_gex(folder, barcodes=BARCODES):
+    table = rna(barcodes)
+    features = [(name, name, "Gene Expression") for name in table.var_names]
+    write_10x(folder, table, "filtered_feature_bc_matrix", features)
+
+
+def test_gex_and_atac_outputs_make_one_sample(tmp_path):
+    write_gex(tmp_path / "gex")
+    table = peaks(BARCODES[::-1])
+    places = [name.replace(":", "-").split("-") for name in table.var_names]
+    write_10x(tmp_path / "atac", table, "filtered_peak_bc_matrix", places)
+    files = {"path": str(tmp_path / "gex"), "atac_path": str(tmp_path / "atac")}
+    cells = ingest.ingest(row(kind="10x", **files), GENES, WINDOWS, 0.5, 0.5)
+    assert set(cells.obs["promoter_source"]) == {"peaks"}
+    np.testing.assert_array_equal(cells.layers["promoter"].toarray()[0], [4, 0, 40])
+    write_fragments(
+        tmp_path / "atac" / "fragments.tsv.gz", [("chr1", 1, 9, b, 1) for b in BARCODES]
+    )
+    cells = ingest.ingest(row(kind="10x", **files), GENES, WINDOWS, 0.5, 0.5)
+    assert set(cells.obs["promoter_source"]) == {"fragments"}
+    with pytest.raises(InputError, match="has peaks and no genes; the ATAC output goes into"):
+        ingest.ingest(row(kind="10x", path=files["atac_path"]), GENES, WINDOWS, 0.5, 0.5)
+
+
+def test_several_libraries_of_a_sample_are_joined(tmp_path):
+    for library in "ab":
+        write_gex(tmp_path / f"lane_{library}" / "outs")
+        fragments = tmp_path / f"lane_{library}" / "outs" / "atac_fragments.tsv.gz"
+        start = 100 if library == "a" else 1100  # in the window of TF, or of Beta
+        write_fragments(fragments, [("chr1", start, start + 9, b, 1) for b in BARCODES])
+    sheet = row(kind="10x", path=str(tmp_path / "lane_*"))
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    names = [f"s_{b[:2]}-{library}" for library in (1, 2) for b in BARCODES]
+    assert list(cells.obs_names) == names
+    assert list(cells.obs["barcode"])[-1] == "TT-2"
+    np.testing.assert_array_equal(
+        cells.layers["promoter"].toarray()[[0, 7]], [[2, 0, 0], [0, 2, 0]]
+    )
+    np.testing.assert_array_equal(cells.X.toarray()[:4], cells.X.toarray()[4:])
+
+
+def test_patterns_that_find_nothing_or_unequal_numbers_are_refused(tmp_path):
+    for name in ("a_1", "a_2", "b_1"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="nothing is called"):
+        find_libraries(row(path=str(tmp_path / "c_*")))
+    with pytest.raises(InputError, match="2 libraries, but column atac_path"):
+        find_libraries(row(path=str(tmp_path / "a_*"), atac_path=str(tmp_path / "b_*")))
+    (tmp_path / "[x]").mkdir()
+    assert len(find_libraries(row(path=str(tmp_path / "[x]")))) == 1

@@ -92,15 +92,15 @@ def read(tmp_path, text, corpora=None):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEADER + "a\tarc\tx\twt\na\tarc\ty\twt\n", "sample 'a' stands there twice"),
-        (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of arc, h5ad, h5mu"),
-        (HEADER + "a/../b\tarc\tx\twt\n", "line 2: sample is 'a/../b'"),
-        (HEADER + "a\tarc\t\twt\n", "line 2: path"),
+        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "sample 'a' stands there twice"),
+        (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of 10x, h5ad, h5mu"),
+        (HEADER + "a/../b\t10x\tx\twt\n", "line 2: sample is 'a/../b'"),
+        (HEADER + "a\t10x\t\twt\n", "line 2: path"),
         (
-            HEADER.replace("path", "pth") + "a\tarc\tx\twt\n",
+            HEADER.replace("path", "pth") + "a\t10x\tx\twt\n",
             "unknown column 'pth'; did you mean 'path'",
         ),
-        (HEADER.replace("genotype", "day") + "a\tarc\tx\t8\n", "unknown column 'day'; declare it"),
+        (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "unknown column 'day'; declare it"),
         (HEADER, "has no sample"),
         ("", "not a readable"),
     ],
@@ -112,14 +112,14 @@ def test_a_faulty_sheet_is_named(tmp_path, text, words):
 
 
 def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
-    sheet = read(tmp_path, "\ufeff" + HEADER.replace("\n", "\r\n") + "001\tarc\tx\twt\r\n")
+    sheet = read(tmp_path, "\ufeff" + HEADER.replace("\n", "\r\n") + "001\t10x\tx\twt\r\n")
     assert sheet.loc["001", "genotype"] == "wt"  # ids stay text
     assert sheet.loc["001", "fragments"] == ""
 
 
 def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
     with pytest.raises(InputError, match="corpus 'c' names sample 'b'"):
-        read(tmp_path, HEADER + "a\tarc\tx\twt\n", {"c": {"samples": ["b"]}})
+        read(tmp_path, HEADER + "a\t10x\tx\twt\n", {"c": {"samples": ["b"]}})
 
 
 def test_every_key_is_described_in_the_readme():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,11 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
 
 
 def count_insertions(
-    fragments: str | Path, windows: pd.DataFrame, n_genes: int, barcodes: pd.Index
+    fragments: str | Path,
+    windows: pd.DataFrame,
+    n_genes: int,
+    barcodes: pd.Index,
+    form: Callable[[pd.Series], pd.Series] | None = None,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count Tn5 insertions in each gene's promoter windows.
 
@@ -88,6 +92,8 @@ def count_insertions(
         Genes of the vocabulary.
     barcodes
         The barcodes to count, in the order of the rows.
+    form
+        Brings the file's barcodes to the form of ``barcodes``; as they are if None.
 
     Returns
     -------
@@ -103,8 +109,16 @@ def count_insertions(
     chromosomes: set[str] = set()
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
     for block in read_fragments(fragments):
+        check_places(block, fragments)
         chromosomes.update(block["chrom"].unique())
-        called = block.join(rows, on="barcode", how="inner")
+        if form is None:
+            called = block.join(rows, on="barcode", how="inner")
+        else:
+            found = block["barcode"].unique()
+            formed = form(pd.Series(found.to_list(), dtype=str))
+            names = pl.DataFrame({"barcode": found, "formed": formed.to_numpy()})
+            meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
+            called = block.join(meant, on="barcode", how="inner")
         length = (called["end"] - called["start"]).to_numpy()
         row = called["row"].to_numpy()
         for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
@@ -133,6 +147,23 @@ def count_insertions(
         index=barcodes,
     )
     return counts, table
+
+
+def check_places(block: pl.DataFrame, path: str | Path) -> None:
+    """Refuse fragments that lie nowhere.
+
+    Raises
+    ------
+    InputError
+        Showing the first that begins before its chromosome or does not end after its begin.
+    """
+    nowhere = block.filter((pl.col("start") < 0) | (pl.col("end") <= pl.col("start")))
+    if len(nowhere):
+        raise InputError(
+            f"{path}: {len(nowhere)} fragments lie nowhere, such as "
+            f"{' '.join(map(str, nowhere.row(0)))}; expected are chromosome, start, end (after the "
+            "start), barcode, number of reads."
+        )
 
 
 def overlaps(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import anndata as ad
@@ -10,59 +13,108 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
-from scdyn import tenx
 from scdyn.counts import align_genes, raw_counts
-from scdyn.errors import InputError
+from scdyn.errors import UNREADABLE, InputError
+from scdyn.libraries import FILES, LibraryFiles, find_libraries
 from scdyn.log import logger
 
+# Blocks of a fragments file from which is seen how its barcodes are written.
+BLOCKS_SEEN = 4
 
-def read_sample(
-    kind: str, path: str, atac_path: str, fragments: str
-) -> tuple[ad.AnnData, ad.AnnData | None, Path | None]:
-    """Read a sample's RNA counts and find its accessibility.
 
-    Parameters
+@dataclass(frozen=True)
+class Library:
+    """What a library's files hold.
+
+    Attributes
     ----------
-    kind
-        "arc", "h5ad" or "h5mu".
-    path, atac_path, fragments
-        As in the sample sheet; empty where not given.
-
-    Returns
-    -------
-    rna : AnnData
-        ``X`` counts (cells, genes), and ``layers["promoter"]`` if the file has promoter
-        (or unspliced) counts.
-    peaks : AnnData or None
-        Counts (cells, peaks).
-    fragments : Path or None
+    rna
+        ``X`` counts (cells, genes), and ``layers["promoter"]`` if the file has promoter (or
+        unspliced) counts.
+    peaks
+        Counts (cells, peaks), None if there are none.
+    fragments
+        Path of the fragments file, None if there is none.
     """
-    peaks, fragment_path = None, Path(fragments) if fragments else None
-    if kind == "arc":
-        library = tenx.locate(path)
-        rna, peaks = tenx.read_matrix(library.matrix)
-        fragment_path = fragment_path or library.fragments
-    else:
-        read = mudata.read_h5mu if kind == "h5mu" else ad.read_h5ad
-        try:
-            content = read(path)
-            peaks = ad.read_h5ad(atac_path) if atac_path else None
-        except Exception as error:  # h5py, zlib and anndata each raise their own
-            raise InputError(f"{path}: not a readable {kind} ({error}).") from error
-        if kind == "h5mu":
-            if "rna" not in content.mod:
-                raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}.")
-            rna, peaks = content.mod["rna"], content.mod.get("atac", peaks)
-        else:
-            rna = content
-        rna = raw_counts(rna, path)
-        peaks = None if peaks is None else raw_counts(peaks, atac_path or path)
-    return rna, peaks, fragment_path
+
+    rna: ad.AnnData
+    peaks: ad.AnnData | None
+    fragments: Path | None
+
+
+def read_library(files: LibraryFiles) -> Library:
+    """Read a library's RNA counts and find its accessibility.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, cannot be read or holds no counts.
+    """
+    read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[files.kind]
+    library = read(files)
+    if files.fragments:
+        library = replace(library, fragments=Path(files.fragments))
+    if library.fragments and not library.fragments.exists():
+        raise InputError(f"{library.fragments}: no such file; check the sample sheet's fragments.")
+    return library
+
+
+def read_tenx(files: LibraryFiles) -> Library:
+    """Read Cell Ranger's output: ARC, or GEX with ATAC beside it in ``atac_path``."""
+    place = tenx.locate(files.path)
+    rna, peaks = tenx.read_matrix(place.matrix)
+    if rna is None:
+        raise InputError(
+            f"{place.matrix}: has peaks and no genes; the ATAC output goes into the column "
+            "atac_path, the GEX output into path."
+        )
+    fragments = place.fragments
+    if files.atac_path:
+        place = tenx.locate(files.atac_path)
+        _, peaks = tenx.read_matrix(place.matrix)
+        fragments = place.fragments
+    return Library(rna, peaks, fragments)
+
+
+def read_h5ad(files: LibraryFiles) -> Library:
+    """Read counts of an ``.h5ad``, and peaks of another in ``atac_path``."""
+    rna = raw_counts(_open(ad.read_h5ad, files.path, "h5ad"), files.path)
+    peaks = None
+    if files.atac_path:
+        peaks = raw_counts(_open(ad.read_h5ad, files.atac_path, "h5ad"), files.atac_path)
+    return Library(rna, peaks, None)
+
+
+def read_h5mu(files: LibraryFiles) -> Library:
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``."""
+    content = _open(mudata.read_h5mu, files.path, "h5mu")
+    if "rna" not in content.mod:
+        raise InputError(f"{files.path}: has no modality 'rna' but {', '.join(content.mod)}.")
+    peaks = content.mod.get("atac")
+    peaks = None if peaks is None else raw_counts(peaks, files.path)
+    return Library(raw_counts(content.mod["rna"], files.path), peaks, None)
+
+
+def _open(read, path: str, kind: str):
+    """Call a library's reader; whatever it raises ends in a sentence."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; check the sample sheet's path.")
+    try:
+        return read(path)
+    except Exception as error:  # h5py, zlib and anndata each raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable {kind} ({reason}).") from error
 
 
 def require_barcodes(
-    rna: pd.Index, other: pd.Index, min_overlap: float, name: str, what: str
+    pairing: barcodes.Pairing,
+    rna: pd.Index,
+    other: pd.Index,
+    min_overlap: float,
+    name: str,
+    what: str,
 ) -> None:
     """Refuse modalities of different cells.
 
@@ -72,24 +124,23 @@ def require_barcodes(
         If fewer than ``min_overlap`` of the RNA barcodes are among the others, showing
         five of each.
     """
-    n_shared = len(rna.intersection(other))
-    logger.info("%s: %d of %d barcodes are among the %s's", name, n_shared, len(rna), what)
-    if n_shared < min_overlap * len(rna):
+    shared = f"{pairing.n_shared} of its {len(rna)} RNA barcodes"
+    logger.info("%s: %s are among the %s's (%s)", name, shared, what, pairing.how)
+    if pairing.n_shared < min_overlap * len(rna):
         raise InputError(
-            f"sample {name}: only {n_shared} of its {len(rna)} RNA barcodes (such as "
-            f"{', '.join(rna[:5])}) are among the barcodes of the {what} (such as "
-            f"{', '.join(other[:5])}); ingest.min_barcode_overlap asks for {min_overlap:.0%}: are "
-            "these two of the same cells?"
+            f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "
+            f"of the {what} (such as {', '.join(other[:5])}); ingest.min_barcode_overlap asks for "
+            f"{min_overlap:.0%}: are these two of the same cells? If the two chemistries' barcodes "
+            "differ, name their table in ingest.barcode_translation."
         )
 
 
 def promoter_counts(
-    rna: ad.AnnData,
-    peaks: ad.AnnData | None,
-    fragments: Path | None,
+    library: Library,
     windows: pd.DataFrame,
     to_vocabulary: sparse.csr_matrix,
     min_overlap: float,
+    translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame, str]:
     """Count promoter accessibility of the RNA's cells, paired by barcode.
@@ -108,16 +159,18 @@ def promoter_counts(
         "fragments", "promoter layer" or "peaks".
     """
     n_genes = to_vocabulary.shape[1]
-    if fragments is not None:
-        counts, totals = fragment_files.count_insertions(fragments, windows, n_genes, rna.obs_names)
-        seen = rna.obs_names[totals["fragments"] > 0]
-        if len(seen) < min_overlap * rna.n_obs:
-            first = next(fragment_files.read_fragments(fragments))["barcode"].unique(
-                maintain_order=True
-            )
-            seen = seen.append(pd.Index(first[:5].to_list()))
-        require_barcodes(rna.obs_names, seen, min_overlap, name, "fragments")
-        return counts, totals, "fragments"
+    rna, peaks = library.rna, library.peaks
+    if library.fragments is not None:
+        blocks = islice(fragment_files.read_fragments(library.fragments), BLOCKS_SEEN)
+        names = [block["barcode"].unique(maintain_order=True) for block in blocks]
+        known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
+        pairing = barcodes.pair(rna.obs_names, known, translation)
+        counts, totals = fragment_files.count_insertions(
+            library.fragments, windows, n_genes, pairing.rna, pairing.form
+        )
+        pairing = replace(pairing, n_shared=int((totals["fragments"] > 0).sum()))
+        require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+        return counts, totals.set_axis(rna.obs_names), "fragments"
     nothing = pd.DataFrame(index=rna.obs_names)
     if "promoter" in rna.layers:
         return sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary), nothing, "promoter layer"
@@ -126,15 +179,19 @@ def promoter_counts(
             f"sample {name}: has neither fragments nor peaks nor a promoter layer; name one in the "
             "sample sheet (columns fragments, atac_path)."
         )
-    require_barcodes(rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
-    row = pd.Series(np.arange(peaks.n_obs), index=peaks.obs_names).reindex(rna.obs_names)
+    pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
+    require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
+    of_peaks = pairing.form(peaks.obs_names.to_series())
+    row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
     found = row.notna().to_numpy()
     # One row a cell of the RNA, a one where its barcode stands in the peaks.
-    pairing = sparse.csr_matrix(
+    pairing_matrix = sparse.csr_matrix(
         (np.ones(found.sum()), (np.flatnonzero(found), row[found].astype(int))),
         shape=(rna.n_obs, peaks.n_obs),
     )
-    counts = fragment_files.peaks_to_promoters(pairing @ peaks.X, peaks.var_names, windows, n_genes)
+    counts = fragment_files.peaks_to_promoters(
+        pairing_matrix @ peaks.X, peaks.var_names, windows, n_genes
+    )
     return counts.astype(np.int32), nothing, "peaks"
 
 
@@ -162,11 +219,17 @@ def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataF
     Raises
     ------
     InputError
-        If no column holds any of the barcodes, or one stands there twice.
+        If the table cannot be read, no column holds any of the barcodes, or one stands there
+        twice.
     """
-    table = pd.read_csv(
-        path, sep="\t" if ".tsv" in Path(path).suffixes else ",", dtype={"sample": str}
-    )
+    separator = "\t" if ".tsv" in Path(path).suffixes else ","
+    try:
+        table = pd.read_csv(path, sep=separator, dtype={"sample": str})
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}: not a readable table of cells ({error}); expected are .csv or .tsv with a "
+            "header."
+        ) from error
     if "sample" in table:
         table = table[table["sample"] == sample].drop(columns="sample")
     shares = {column: table[column].astype(str).isin(barcodes).sum() for column in table}
@@ -184,12 +247,52 @@ def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataF
     return table.reindex(barcodes).drop(columns="barcode", errors="ignore")
 
 
+def ingest_library(
+    files: LibraryFiles,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    min_gene_overlap: float,
+    min_barcode_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> ad.AnnData:
+    """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
+    library = read_library(files)
+    rna = library.rna
+    to_vocabulary = align_genes(
+        rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
+    )
+    counts, totals, source = promoter_counts(
+        library, windows, to_vocabulary, min_barcode_overlap, translation, name
+    )
+    return ad.AnnData(
+        sparse.csr_matrix(rna.X @ to_vocabulary),
+        obs=totals.assign(promoter_source=source),
+        var=genes.set_index("gene_id"),
+        layers={"promoter": counts},
+    )
+
+
+def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
+    """Join the libraries of a sample; the number behind a barcode then says which it is of.
+
+    As ``cellranger aggr`` does: ``-1`` for the first, ``-2`` for the second.
+    """
+    if len(libraries) == 1:
+        return libraries[0]
+    for number, cells in enumerate(libraries, start=1):
+        plain = cells.obs_names.str.replace(r"-\d+$", "", regex=True)
+        cells.obs_names = plain + f"-{number}"
+    return ad.concat(libraries, join="outer", merge="same")
+
+
 def ingest(
     sheet_row: dict[str, str],
     genes: pd.DataFrame,
     windows: pd.DataFrame,
     min_gene_overlap: float,
     min_barcode_overlap: float,
+    translation: Mapping[str, str] | None = None,
 ) -> ad.AnnData:
     """Bring one sample to the vocabulary.
 
@@ -202,35 +305,36 @@ def ingest(
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
         Shares, 0 to 1, below which the sample is refused.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.barcodes.read_translation`.
 
     Returns
     -------
     AnnData
-        All barcodes of the matrix, named ``{sample}_{barcode}``: ``X`` RNA counts,
+        All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
         ``layers["promoter"]`` promoter counts, covariates and metadata in ``obs``,
         columns ``x`` and ``y`` of the metadata in ``obsm["spatial"]``.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used, or too few genes or barcodes are found.
     """
-    row = dict(sheet_row)
-    name = row.pop("sample")
-    metadata = row.pop("metadata")
-    rna, peaks, fragments = read_sample(
-        *(row.pop(key) for key in ("kind", "path", "atac_path", "fragments"))
+    name = sheet_row["sample"]
+    overlaps = min_gene_overlap, min_barcode_overlap
+    cells = join_libraries(
+        [
+            ingest_library(files, genes, windows, *overlaps, translation, name)
+            for files in find_libraries(sheet_row)
+        ]
     )
-    to_vocabulary = align_genes(
-        rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
-    )
-    counts, totals, source = promoter_counts(
-        rna, peaks, fragments, windows, to_vocabulary, min_barcode_overlap, name
-    )
-    obs = totals.assign(sample=name, barcode=rna.obs_names, promoter_source=source, **row)
-    if metadata:
-        obs = obs.join(join_metadata(rna.obs_names, metadata, name), rsuffix="_metadata")
-    cells = ad.AnnData(
-        sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=obs.set_axis(name + "_" + rna.obs_names),
-        var=genes.set_index("gene_id"),
-        layers={"promoter": counts},
-    )
+    known = {"sample", "kind", "metadata", *FILES}
+    covariates = {key: value for key, value in sheet_row.items() if key not in known}
+    obs = cells.obs.assign(sample=name, barcode=cells.obs_names, **covariates)
+    if sheet_row["metadata"]:
+        metadata = join_metadata(cells.obs_names, sheet_row["metadata"], name)
+        obs = obs.join(metadata, rsuffix="_metadata")
+    cells.obs = obs.set_axis(name + "_" + cells.obs_names)
     if {"x", "y"} <= set(obs):
         cells.obsm["spatial"] = cells.obs[["x", "y"]].to_numpy(dtype=float)
     return cells

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn.errors import InputError
+from scdyn.errors import UNREADABLE, InputError
 
 # Names of the mitochondrial chromosome in UCSC, Ensembl and RefSeq (human, mouse) files.
 MITOCHONDRIAL = {"chrM", "chrMT", "M", "MT", "NC_012920.1", "NC_005089.1"}
@@ -47,13 +47,14 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         lines = pd.read_csv(
             path, sep="\t", comment="#", names=names, dtype={"chrom": str}, quoting=3
         )
-    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: not a readable GTF ({error}); check or fetch it again."
         ) from error
     lines = lines[lines["feature"].isin(["transcript", "exon"])].reset_index(drop=True)
     if lines.empty:
         raise InputError(f"{path}: no transcript or exon lines; is this a GTF of genes?")
+    to_places(lines, path)
 
     def attribute(name: str) -> pd.Series:
         return lines["attribute"].str.extract(rf'\b{name} "([^"]*)"', expand=False)
@@ -92,6 +93,22 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     if genes["length"].isna().any():
         raise InputError(f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line.")
     return genes.astype({"length": int}).reset_index()
+
+
+def to_places(rows: pd.DataFrame, path: str | Path) -> None:
+    """Make the columns ``start`` and ``end`` integers, in place.
+
+    Raises
+    ------
+    InputError
+        Showing the first that is no number.
+    """
+    for column in ("start", "end"):
+        numbers = pd.to_numeric(rows[column], errors="coerce")
+        if numbers.isna().any():
+            bad = rows.loc[numbers.isna(), column].iloc[0]
+            raise InputError(f"{path}: '{bad}' stands where a {column} is expected; check it.")
+        rows[column] = numbers.astype(np.int64)
 
 
 def union_lengths(exons: pd.DataFrame) -> pd.Series:
@@ -135,7 +152,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     names = ["chrom", "start", "end", "symbol", "strand"]
     try:
         rows = pd.read_csv(path, sep="\t", comment="#", header=None, dtype={0: str, 3: str})
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: not a readable BED ({error}); check or fetch it again."
         ) from error
@@ -146,6 +163,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
             f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
         )
     rows.columns = names
+    to_places(rows, path)
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
@@ -161,8 +179,19 @@ def read_bed(path: str | Path) -> pd.DataFrame:
 
 
 def read_tfs(path: str | Path) -> set[str]:
-    """Read a TF list: one symbol or gene id a line."""
-    names = set(Path(path).read_text().split())
+    """Read a TF list: one symbol or gene id a line.
+
+    Raises
+    ------
+    InputError
+        If it is empty or cannot be read.
+    """
+    try:
+        names = set(Path(path).read_text(encoding="utf-8-sig").split())
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}: not a readable TF list ({error}); expected is one symbol or id a line."
+        ) from error
     if not names:
         raise InputError(f"{path}: the TF list is empty.")
     return names

@@ -1,0 +1,101 @@
+"""Barcodes that two tools wrote differently, paired all the same, and what is refused."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdyn import barcodes
+from scdyn.errors import InputError
+
+
+def sequences(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("ACGT"), 16)) for _ in range(n)]
+
+
+CELLS = sequences(12)
+
+
+@pytest.mark.parametrize(
+    ("rna", "other", "how"),
+    [
+        ("{}-1", "{}-1", "as they are"),
+        ("{}", "{}-1", "by nucleotides and library"),
+        ("{}-1", "{}", "by nucleotides and library"),
+        ("{}_rna", "{}_atac", "without the modality's name"),
+        ("{}-1-GEX", "{}-1-ATAC", "without the modality's name"),
+        ("gex#{}-1", "atac#{}-1", "without the modality's name"),
+        ("mouse3_{}-1", "{}-1", "by nucleotides and library"),
+        ("mouse3_{}-1", "lane_2:{}-4", "by nucleotides"),
+    ],
+)
+def test_forms_are_brought_together(rna, other, how):
+    a = pd.Index([rna.format(cell) for cell in CELLS])
+    b = pd.Index([other.format(cell) for cell in CELLS[::-1][:9]])
+    pairing = barcodes.pair(a, b)
+    assert (pairing.how, pairing.n_shared) == (how, 9)
+    formed = pd.Index(pairing.form(b.to_series()))
+    found = [CELLS.index(CELLS[::-1][i]) for i in range(9)]
+    assert pairing.rna.get_indexer(formed).tolist() == found
+
+
+def test_libraries_are_not_mixed_up():
+    """The same nucleotides in two libraries are two cells."""
+    a = pd.Index([f"{cell}-{library}" for library in (1, 2) for cell in CELLS])
+    b = pd.Index([f"s_{cell}-{library}" for library in (2, 1) for cell in CELLS])
+    pairing = barcodes.pair(a, b)
+    assert pairing.how == "by nucleotides and library" and pairing.n_shared == 24
+    formed = pd.Index(pairing.form(b.to_series()))
+    assert pairing.rna.get_indexer(formed).tolist() == [*range(12, 24), *range(12)]
+    unlike = barcodes.pair(a, pd.Index([f"{cell}-3" for cell in CELLS]))
+    assert unlike.n_shared == 0  # nucleotides alone would make two cells one
+
+
+def test_barcodes_that_are_no_nucleotides_are_left_as_they_are():
+    a = pd.Index(["cell_1", "cell_2", "cell_3"])
+    pairing = barcodes.pair(a, pd.Index(["cell_3", "cell_9"]))
+    assert (pairing.how, pairing.n_shared) == ("as they are", 1)
+
+
+def test_a_barcode_twice_is_named():
+    with pytest.raises(InputError, match="barcode AAA stands there twice"):
+        barcodes.pair(pd.Index(["AAA", "AAA"]), pd.Index(["AAA"]))
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", " "])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_two_chemistries_barcodes_are_translated(tmp_path, separator, turned):
+    atac = sequences(12, seed=1)
+    path = tmp_path / "arc.tsv.gz"
+    with gzip.open(path, "wt") as handle:
+        handle.writelines(f"{a}{separator}{b}\n" for a, b in zip(CELLS, atac, strict=True))
+    table = barcodes.read_translation(path)
+    if turned:
+        atac = [cell.translate(str.maketrans("ACGT", "TGCA"))[::-1] for cell in atac]
+    rna = pd.Index([f"{cell}-1" for cell in CELLS])
+    other = pd.Index([f"{cell}-1" for cell in atac])
+    assert barcodes.pair(rna, other).n_shared == 0
+    pairing = barcodes.pair(rna, other, table)
+    assert (pairing.how, pairing.n_shared) == ("by the translation table", 12)
+    # A file that has the RNA's barcodes already needs no table.
+    assert barcodes.pair(rna, rna, table).how == "as they are"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ACGTACGTAC\n", "two columns of nucleotides"),
+        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAG\tcell_2\n", r"\(line 2\)"),
+        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "ACGTACGTAC stands there twice"),
+        ("", "not a readable table"),
+    ],
+)
+def test_a_faulty_table_is_refused(tmp_path, text, words):
+    path = tmp_path / "table.tsv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        barcodes.read_translation(path)
+    with pytest.raises(InputError, match="not a readable table"):
+        barcodes.read_translation(tmp_path / "nowhere.tsv")

@@ -1,0 +1,160 @@
+"""Barcodes of two modalities, brought to one form, so that cells are paired by what they are."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import UNREADABLE, InputError
+
+# What tools hang on a barcode, before or behind it, to say which modality it is of.
+MODALITY = r"(?:rna|gex|atac|peaks?)"
+NUCLEOTIDES = r"([ACGTN]{8,})(?:-(\d+))?"
+COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
+
+Form = Callable[[pd.Series], pd.Series]
+
+
+def without_modality(barcodes: pd.Series) -> pd.Series:
+    """Remove ``_rna``, ``-ATAC``, ``gex#`` and their like from either end."""
+    tail, head = rf"(?i)[-_.#:]{MODALITY}$", rf"(?i)^{MODALITY}[-_.#:]"
+    return barcodes.str.replace(tail, "", regex=True).str.replace(head, "", regex=True)
+
+
+def with_library(barcodes: pd.Series) -> pd.Series:
+    """Reduce to nucleotides and the library's number, which is 1 where there is none."""
+    found = without_modality(barcodes).str.extract(NUCLEOTIDES)
+    return (found[0] + "-" + found[1].fillna("1")).fillna(barcodes)
+
+
+def nucleotides(barcodes: pd.Series) -> pd.Series:
+    """Reduce to nucleotides: prefixes and numbers are dropped."""
+    return barcodes.str.extract(NUCLEOTIDES)[0].fillna(barcodes)
+
+
+# From the least change to the most: the first of those that pair the most barcodes is taken.
+FORMS: dict[str, Form] = {
+    "as they are": lambda barcodes: barcodes,
+    "without the modality's name": without_modality,
+    "by nucleotides and library": with_library,
+    "by nucleotides": nucleotides,
+}
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How the barcodes of a second modality are to be read as those of the RNA.
+
+    Attributes
+    ----------
+    how
+        What was done, in words.
+    rna
+        The RNA's barcodes in that form, in the RNA's order.
+    form
+        Brings any barcode of the second modality to that form.
+    n_shared
+        Barcodes of the RNA that the second modality has.
+    """
+
+    how: str
+    rna: pd.Index
+    form: Form
+    n_shared: int
+
+
+def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None = None) -> Pairing:
+    """Find the form in which most barcodes of two modalities are the same.
+
+    A form in which two barcodes of a modality become one is not used.
+
+    Parameters
+    ----------
+    rna, other
+        Barcodes of the two modalities, or for ``other`` as many of them as are known.
+    translation
+        ATAC to RNA barcode, nucleotides alone; see :func:`read_translation`.
+
+    Returns
+    -------
+    Pairing
+    """
+    forms = dict(FORMS)
+    if translation:
+        forms["by the translation table"] = lambda barcodes: translated(barcodes, translation)
+    best = None
+    for how, form in forms.items():
+        # The table is for the second modality; the RNA's barcodes stand in it as they are.
+        of_rna = with_library if how == "by the translation table" else form
+        a, b = pd.Index(of_rna(rna.to_series())), pd.Index(form(other.to_series()))
+        if a.has_duplicates or b.has_duplicates:
+            continue
+        found = Pairing(how, a, form, len(a.intersection(b)))
+        if best is None or found.n_shared > best.n_shared:
+            best = found
+    if best is None:
+        twice = rna[rna.duplicated()].append(other[other.duplicated()])
+        raise InputError(f"barcode {twice[0]} stands there twice; barcodes must differ.")
+    return best
+
+
+def translated(barcodes: pd.Series, translation: Mapping[str, str]) -> pd.Series:
+    """Bring ATAC barcodes to the RNA's, with the library's number; unknown ones stay."""
+    found = without_modality(barcodes).str.extract(NUCLEOTIDES)
+    return (found[0].map(translation) + "-" + found[1].fillna("1")).fillna(barcodes)
+
+
+def read_translation(path: str | Path) -> dict[str, str]:
+    """Read pairs of barcodes of the two whitelists of a multiome chemistry.
+
+    Cell Ranger ARC gives a cell's GEX and ATAC gel bead barcodes two sequences and writes the
+    first for both. Files from before that step need the table.
+
+    Parameters
+    ----------
+    path
+        Two columns without header, RNA barcode and ATAC barcode, separated by tab, comma or
+        space, plain or gzipped.
+
+    Returns
+    -------
+    dict
+        ATAC to RNA barcode, for the ATAC barcode as it is and reverse-complemented, since
+        sequencers differ in which they read.
+
+    Raises
+    ------
+    InputError
+        If there are not two columns of nucleotides, or a barcode stands there twice.
+    """
+    try:
+        table = pd.read_csv(path, header=None, sep=_separator(path), dtype=str)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a readable table of barcodes ({error}).") from error
+    good = table.apply(lambda column: column.str.fullmatch("[ACGT]{8,}").fillna(False))
+    if table.shape[1] != 2 or not good.to_numpy().all():
+        bad = np.flatnonzero(~good.all(axis=1))
+        where = f" (line {bad[0] + 1})" if len(bad) else ""
+        raise InputError(
+            f"{path}: expected two columns of nucleotides, RNA barcode and ATAC barcode{where}."
+        )
+    for column in table:
+        twice = table[column][table[column].duplicated()]
+        if len(twice):
+            raise InputError(f"{path}: barcode {twice.iloc[0]} stands there twice.")
+    plain = dict(zip(table[1], table[0], strict=True))
+    turned = {atac.translate(COMPLEMENT)[::-1]: rna for atac, rna in plain.items()}
+    return {**turned, **plain}
+
+
+def _separator(path: str | Path) -> str:
+    """Tell what separates the columns of a table from its first line."""
+    opened = gzip.open if str(path).endswith(".gz") else open
+    with opened(path, "rt") as handle:
+        line = handle.readline()
+    return next((mark for mark in ("\t", ",") if mark in line), " ")
