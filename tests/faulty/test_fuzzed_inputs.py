@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scdyn import barcodes, fragments, ingest, reference, tenx
 from scdyn.errors import InputError
+from scdyn.libraries import LibraryFiles
 
 
 def pack(path):
@@ -38,9 +39,13 @@ def read_mtx(path):
     return tenx.read_matrix(path.parent)
 
 
+def read_h5ad(path):
+    return ingest.read_library(LibraryFiles("h5ad", path, "", ""))
+
+
 READERS = {
-    "s.h5": [tenx.read_matrix, tenx.feature_names],
-    "s.h5ad": [lambda path: ingest.read_library(ingest.LibraryFiles("h5ad", path, "", ""))],
+    "s.h5": [tenx.read_matrix, tenx.read_features, tenx.barcode_names],
+    "s.h5ad": [read_h5ad, tenx.read_features, tenx.barcode_names],
     "fragments.tsv.gz": [lambda path: list(fragments.read_fragments(path))],
     "genes.gtf": [lambda path: reference.read_gtf(path, ["protein_coding"])],
     "genes.gtf.gz": [lambda path: reference.read_gtf(path, ["protein_coding"])],
@@ -50,7 +55,7 @@ READERS = {
     "cells.tsv": [lambda path: ingest.join_metadata(BARCODES, path, "s")],
     "m/matrix.mtx": [read_mtx],
     "m/barcodes.tsv": [read_mtx],
-    "m/features.tsv": [read_mtx, lambda path: tenx.feature_names(path.parent)],
+    "m/features.tsv": [read_mtx, lambda path: tenx.read_features(path.parent)],
     "m/matrix.mtx.gz": [read_mtx],
 }
 BARCODES = small.pd.Index(["AAA-1", "CCC-1"])

@@ -25,9 +25,7 @@ try:
         config["covariates"],
         config["corpora"],
     )
-    LIBRARIES = {
-        sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()
-    }
+    LIBRARIES = {sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()}
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,6 +40,7 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
+TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 
 
@@ -60,12 +59,13 @@ def samples_of(corpus):
     return CORPORA[corpus]["samples"] or list(SAMPLES.index)
 
 
-def sample_files(wildcards):
+def files_of(sample):
+    """Files and folders that a row of the sample sheet names, by column."""
     files = {
-        column: [getattr(library, column) for library in LIBRARIES[wildcards.sample]]
+        column: [getattr(library, column) for library in LIBRARIES[sample]]
         for column in ("path", "atac_path", "fragments")
     }
-    files["metadata"] = [SAMPLES.loc[wildcards.sample, "metadata"]]
+    files["metadata"] = [SAMPLES.loc[sample, "metadata"]]
     return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
 
 

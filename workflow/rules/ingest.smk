@@ -1,11 +1,46 @@
 # Raw files to counts over the vocabulary, quality control, and the samples joined.
 
 
+rule preflight:
+    input:
+        files=[path for files in map(files_of, SAMPLES.index) for path in sum(files.values(), [])],
+        genes=rules.build_vocabulary.output[0],
+        translation=TRANSLATION,
+    output:
+        table=f"{RESULTS}/preflight.tsv",
+        page=report(
+            f"{RESULTS}/preflight.html",
+            category="0. Summary",
+            labels={"what": "input"},
+            caption="../report/preflight.rst",
+        ),
+    log:
+        f"{LOGS}/preflight.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        rows=SAMPLES.to_dict("records"),
+        upstream=config["reference"]["upstream"],
+        downstream=config["reference"]["downstream"],
+        thresholds={
+            key: config["ingest"][key]
+            for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
+        },
+        results=RESULTS,
+    script:
+        "../scripts/preflight.py"
+
+
 rule ingest_sample:
     input:
-        unpack(sample_files),
+        unpack(lambda wildcards: files_of(wildcards.sample)),
+        # Another sample's check does not make this one anew.
+        preflight=ancient(rules.preflight.output.table),
         genes=rules.build_vocabulary.output[0],
-        translation=[path for path in [config["ingest"]["barcode_translation"]] if path],
+        translation=TRANSLATION,
     output:
         cells=f"{RESULTS}/ingest/{{sample}}.h5ad",
         qc=report(

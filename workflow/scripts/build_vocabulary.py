@@ -1,3 +1,5 @@
+import pandas as pd
+
 from scdyn import reference, tenx
 from scdyn.files import write_table
 from scdyn.log import logged, logger
@@ -11,7 +13,9 @@ with logged(snakemake.log[0]):
     measured = None
     if snakemake.input.samples:
         files = [tenx.locate(sample).matrix for sample in snakemake.input.samples]
-        measured = set().union(*map(tenx.feature_names, files))
+        features = pd.concat(map(tenx.read_features, files))
+        measured = features[features["kind"] == "Gene Expression"]
+        measured = {*reference.strip_version(measured["id"]), *measured["name"]}
     table = reference.build_vocabulary(genes, reference.read_tfs(snakemake.input.tfs), measured)
     logger.info("%d genes, of which %d TFs", len(table), table["is_tf"].sum())
     write_table(snakemake.output[0], table)

@@ -41,6 +41,13 @@ def write_mtx(folder, features, name, columns, packed=True):
     write(folder / name, "".join("\t".join(map(str, row)) + "\n" for row in features), packed)
 
 
+def named(path):
+    """Ids and symbols of the genes that are read without the counts."""
+    features = tenx.read_features(path)
+    genes = features[features["kind"] == "Gene Expression"]
+    return list(genes["id"]), list(genes["name"])
+
+
 GENE_ROWS = list(zip(IDS, SYMBOLS, ["Gene Expression"] * 3, strict=True))
 PEAK_ROWS = [(name, name, "Peaks") for name in NAMES]
 GENES, ALL = [0, 1, 2], [0, 1, 2, 3, 4]
@@ -58,7 +65,8 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
     assert list(rna.obs_names) == BARCODES and list(rna.var_names) == SYMBOLS
     assert list(rna.var["gene_ids"]) == IDS and list(peaks.var_names) == NAMES
-    assert tenx.feature_names(folder) == {*IDS, *SYMBOLS}
+    assert named(folder) == (IDS, SYMBOLS)
+    assert list(tenx.barcode_names(folder)) == BARCODES
 
 
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
@@ -68,7 +76,8 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     rna, peaks = tenx.read_matrix(folder)
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
-    assert tenx.feature_names(folder) == {*IDS, *SYMBOLS}
+    assert named(folder) == (IDS, SYMBOLS)
+    assert list(tenx.barcode_names(folder)) == BARCODES
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
     with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
@@ -106,7 +115,8 @@ def test_h5_of_either_version(tmp_path):
         rna, _ = tenx.read_matrix(path)
         np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
         assert list(rna.var["gene_ids"]) == IDS
-        assert tenx.feature_names(path) == {*IDS, *SYMBOLS}
+        assert named(path) == (IDS, SYMBOLS)
+        assert list(tenx.barcode_names(path)) == BARCODES
 
 
 def test_lists_of_windows_files_are_read(tmp_path):

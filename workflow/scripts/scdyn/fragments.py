@@ -166,6 +166,42 @@ def check_places(block: pl.DataFrame, path: str | Path) -> None:
         )
 
 
+def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0) -> float:
+    """How much more often places lie in promoters than if they were drawn at random.
+
+    Open chromatin gathers at promoters. On another build of the genome, or on another species,
+    the annotation's promoters lie elsewhere and the ratio is about one.
+
+    Parameters
+    ----------
+    places
+        ``chrom`` and ``start`` of fragments or peaks.
+    windows
+        As :func:`scdyn.reference.promoter_windows` returns them.
+    seed
+        Of the places drawn, which lie between the first and the last of their chromosome.
+
+    Returns
+    -------
+    float
+        Share of the places in promoters over that of places drawn, one added to both counts.
+        NaN if no place lies on a chromosome of the annotation.
+    """
+    rng = np.random.default_rng(seed)
+    found, drawn, n_places = 1, 1, 0
+    by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
+    for chrom, part in places.groupby("chrom"):
+        if chrom not in by_chrom:
+            continue
+        starts = part["start"].to_numpy()
+        random = rng.integers(starts.min(), starts.max() + 1, len(starts))
+        for positions, is_found in ((starts, True), (random, False)):
+            n_hits = len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
+            found, drawn = (found + n_hits, drawn) if is_found else (found, drawn + n_hits)
+        n_places += len(starts)
+    return found / drawn if n_places else np.nan
+
+
 def overlaps(
     starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +234,22 @@ def overlaps(
     return interval[meets], window[meets]
 
 
+def parse_peaks(names: pd.Index) -> pd.DataFrame:
+    """Read places (``chrom``, ``start``, ``end``) from names as ``chrom:start-end``.
+
+    Raises
+    ------
+    InputError
+        Showing the first name that is no interval.
+    """
+    parsed = pd.Series(names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
+    if parsed[0].isna().any():
+        bad = names[parsed[0].isna().to_numpy()][0]
+        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+    parsed.columns = ["chrom", "start", "end"]
+    return parsed.astype({"start": np.int64, "end": np.int64})
+
+
 def peaks_to_promoters(
     peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
 ) -> sparse.csr_matrix:
@@ -222,14 +274,11 @@ def peaks_to_promoters(
     InputError
         If a name is no interval, or no peak meets any window.
     """
-    parsed = pd.Series(peak_names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
-    if parsed[0].isna().any():
-        bad = peak_names[parsed[0].isna().to_numpy()][0]
-        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+    peaks = parse_peaks(peak_names)
     pairs = []
     for chrom, table in windows.groupby("chrom"):
-        on_chrom = np.flatnonzero(parsed[0] == chrom)
-        bounds = parsed.iloc[on_chrom, 1:].astype(np.int64).to_numpy()
+        on_chrom = np.flatnonzero(peaks["chrom"] == chrom)
+        bounds = peaks[["start", "end"]].to_numpy()[on_chrom]
         peak, window = overlaps(bounds[:, 0], bounds[:, 1], table)
         pairs.append(np.stack([on_chrom[peak], table["gene"].to_numpy()[window]]))
     peak, gene = np.concatenate(pairs, axis=1)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import anndata as ad
 import h5py
+import numpy as np
 import pandas as pd
+import polars as pl
 import scanpy as sc
-import scipy.io
 from scipy import sparse
 
 from scdyn.counts import check_counts
@@ -148,24 +149,57 @@ def read_mtx(folder: Path) -> ad.AnnData:
     """
     matrix, barcodes = first(folder, "matrix.mtx"), first(folder, "barcodes.tsv")
     listed = first(folder, "features.tsv", "genes.tsv", "peaks.bed")
-    values = sparse.csr_matrix(scipy.io.mmread(matrix).T)
-    names = read_lines(barcodes)[0]
-    table = read_lines(listed)
-    if listed.name.startswith("peaks.bed"):
-        index = table[0] + ":" + table[1] + "-" + table[2]
-        var = pd.DataFrame({"gene_ids": index, "feature_types": "Peaks"})
-    else:
-        index = table[1]
-        var = pd.DataFrame({"gene_ids": table[0]})
-        var["feature_types"] = table[2] if 2 in table else "Gene Expression"
-    if values.shape != (len(names), len(index)):
+    values = read_coordinates(matrix)
+    names, features = read_lines(barcodes)[0], listed_features(listed)
+    if values.shape != (len(names), len(features)):
         raise InputError(
             f"{matrix}: has {values.shape[1]} features and {values.shape[0]} cells, but "
-            f"{listed.name} and {barcodes.name} list {len(index)} and {len(names)}; is it of "
+            f"{listed.name} and {barcodes.name} list {len(features)} and {len(names)}; is it of "
             "another run, or turned on its side?"
         )
     obs = pd.DataFrame(index=names.to_numpy())
-    return ad.AnnData(values, obs=obs, var=var.set_axis(index.to_numpy()))
+    var = features.set_index("name").rename(columns={"id": "gene_ids", "kind": "feature_types"})
+    return ad.AnnData(values, obs=obs, var=var.rename_axis(None))
+
+
+def read_coordinates(path: Path) -> sparse.csr_matrix:
+    """Read a matrix of the coordinate format that 10x writes, transposed.
+
+    By polars: SciPy's reader ends the whole process on some damaged files.
+
+    Raises
+    ------
+    InputError
+        If it is of another format, or has other entries than its header says.
+    """
+    with open_text(path) as handle:
+        header = [handle.readline()]
+        while len(header) < 1000 and (header[-1].startswith("%") or not header[-1].strip()):
+            header.append(handle.readline())
+    sizes = header[-1].split()
+    kind = header[0].lower().split()
+    if kind[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(sizes) != 3:
+        raise InputError(f"{path}: is no MatrixMarket file of coordinates; copy it again.")
+    n_rows, n_columns, n_entries = map(int, sizes)
+    entries = pl.read_csv(
+        path, has_header=False, skip_rows=len(header), separator=" ",
+        schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
+    )  # fmt: skip
+    row, column, value = (entries[name].to_numpy() for name in entries.columns)
+    inside = (row > 0) & (row <= n_rows) & (column > 0) & (column <= n_columns)
+    if entries.null_count().sum_horizontal()[0] or len(entries) != n_entries or not inside.all():
+        raise InputError(
+            f"{path}: its {len(entries)} entries are not the {n_entries} of a matrix of {n_rows} "
+            f"by {n_columns} that its header promises; copy it again."
+        )
+    places = (column - 1, row - 1)
+    return sparse.csr_matrix((value, places), shape=(n_columns, n_rows), dtype=np.float64)
+
+
+def open_text(path: Path):
+    """Open a text file, plain or gzipped."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    return opened(path, "rt", encoding="utf-8-sig")
 
 
 def first(folder: Path, *names: str) -> Path:
@@ -179,39 +213,99 @@ def first(folder: Path, *names: str) -> Path:
 
 def read_lines(path: Path) -> pd.DataFrame:
     """Read a list of barcodes or features, all of it as text."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig") as handle:
+    with open_text(path) as handle:
         return pd.DataFrame([line.rstrip("\r\n").split("\t") for line in handle], dtype=str)
 
 
-def feature_names(path: str | Path) -> set[str]:
-    """Read ids and symbols of the genes a matrix names, without its counts.
+def barcode_names(path: str | Path) -> pd.Index:
+    """Read the barcodes of a matrix without its counts.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_features`.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return pd.Index(read_lines(first(path, "barcodes.tsv"))[0])
+        with h5py.File(path) as file:
+            if {"obs", "mod"} & set(file):
+                obs = file["mod/rna/obs"] if "mod" in file else file["obs"]
+                return pd.Index(obs[obs.attrs["_index"]].asstr()[:])
+            groups = [file["matrix"]] if "matrix" in file else list(file.values())
+            return pd.Index([name for group in groups for name in group["barcodes"].asstr()[:]])
+    except InputError:
+        raise
+    except Exception as error:  # as in read_matrix
+        raise InputError(f"{path}: its barcodes cannot be read ({error}).") from error
+
+
+def read_features(path: str | Path) -> pd.DataFrame:
+    """Read the features of a matrix without its counts.
 
     Parameters
     ----------
     path
         A 10x ``.h5``, an mtx folder, an ``.h5ad`` or an ``.h5mu``.
+
+    Returns
+    -------
+    DataFrame of str
+        ``id``, ``name`` and ``kind`` ("Gene Expression", "Peaks"...); an ``.h5ad`` is taken to be
+        of genes.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            table = read_lines(first(path, "features.tsv", "genes.tsv"))
-            kept = table[table[2] == "Gene Expression"] if 2 in table else table
-            return set(kept[0]) | set(kept[1])
+            return listed_features(first(path, "features.tsv", "genes.tsv", "peaks.bed"))
         with h5py.File(path) as file:
             if "matrix" in file:
-                features = file["matrix/features"]
-                genes = features["feature_type"].asstr()[:] == "Gene Expression"
-                return {*features["id"].asstr()[genes], *features["name"].asstr()[genes]}
-            if not {"mod", "var"} & set(file):  # version 2: a group a genome
-                columns = [
-                    genome[key] for genome in file.values() for key in ("genes", "gene_names")
-                ]
-                return {name for column in columns for name in column.asstr()[:]}
-            var = file["mod/rna/var"] if "mod" in file else file["var"]
-            columns = [var.attrs["_index"], "gene_ids"]
-            return {name for key in columns if key in var for name in var[key].asstr()[:]}
+                group = file["matrix/features"]
+                keys = {"id": "id", "name": "name", "kind": "feature_type"}
+                return pd.DataFrame({name: group[key].asstr()[:] for name, key in keys.items()})
+            if "mod" in file:
+                kinds = {"rna": "Gene Expression", "atac": "Peaks"}
+                found = {
+                    kinds[name]: part["var"] for name, part in file["mod"].items() if name in kinds
+                }
+                return pd.concat([annotated(var, kind) for kind, var in found.items()])
+            if "var" in file:
+                return annotated(file["var"], "Gene Expression")
+            tables = [  # version 2: a group a genome
+                pd.DataFrame({"id": g["genes"].asstr()[:], "name": g["gene_names"].asstr()[:]})
+                for g in file.values()
+            ]
+            return pd.concat(tables).assign(kind="Gene Expression")
     except InputError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # as in read_matrix
         raise InputError(f"{path}: its features cannot be read ({error}).") from error
+
+
+def listed_features(path: Path) -> pd.DataFrame:
+    """Read the list of features of an mtx folder; see :func:`read_features`."""
+    table = read_lines(path)
+    if path.name.startswith("peaks.bed"):
+        names = table[0] + ":" + table[1] + "-" + table[2]
+        return pd.DataFrame({"id": names, "name": names, "kind": "Peaks"})
+    # Version 2 knew genes alone and did not say so.
+    kind = table[2] if 2 in table else "Gene Expression"
+    return pd.DataFrame({"id": table[0], "name": table[1], "kind": kind})
+
+
+def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
+    """Read names and, if there, ids of the variables of an AnnData on the disk."""
+    names = var[var.attrs["_index"]].asstr()[:]
+    ids = var["gene_ids"].asstr()[:] if "gene_ids" in var else names
+    return pd.DataFrame({"id": ids, "name": names, "kind": kind})

@@ -1,0 +1,130 @@
+"""What is seen of input before it is read: other genomes, other cells, missing files."""
+
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdyn import fragments, preflight
+from scdyn.errors import InputError
+from scdyn.reference import promoter_windows
+
+sys.path.append(str(Path(__file__).parents[2] / "faulty"))
+import small_input as small  # noqa: E402
+
+GENES = pd.DataFrame(
+    {
+        "gene_id": small.IDS, "symbol": small.SYMBOLS, "chrom": "chr1", "strand": "+",
+        "tss": [str(start) for start in small.STARTS],
+    }
+)  # fmt: skip
+WINDOWS = promoter_windows(GENES, 1500, 500)
+THRESHOLDS = preflight.Thresholds(0.5, 0.5, 1.5)
+
+
+def examine(**row):
+    empty = dict.fromkeys(["path", "atac_path", "fragments", "metadata"], "")
+    row = {"sample": "s", "kind": "10x", **empty, **{k: str(v) for k, v in row.items()}}
+    return preflight.examine_sample(row, GENES, WINDOWS, THRESHOLDS)
+
+
+def refused(findings):
+    return [finding.found for finding in findings if not finding.passed]
+
+
+def scattered(cells, shift=0):
+    """Fragments of which most lie in promoters, moved by ``shift``."""
+    rng = np.random.default_rng(0)
+    rows = [(c, s + shift, e + shift, b, n) for c, s, e, b, n in small.fragment_rows(cells)]
+    elsewhere = rng.integers(1, 200_000, 60)
+    return rows + [("chr1", int(s), int(s) + 100, cells[0], 1) for s in elsewhere]
+
+
+def genes_h5(folder):
+    values = small.counts()[0]
+    kinds = ["Gene Expression"] * 6
+    return small.write_h5(folder / "s.h5", values=values, names=small.SYMBOLS, kinds=kinds)
+
+
+def test_a_good_sample_passes_with_what_was_seen(tmp_path):
+    path = small.write_fragments(tmp_path / "f.tsv.gz", scattered(small.barcodes()))
+    findings = examine(path=genes_h5(tmp_path), fragments=path)
+    assert not refused(findings)
+    found = {finding.check: finding.found for finding in findings}
+    assert found["genes"] == "6 of 6 genes are in the vocabulary of 6"
+    assert found["cells"].startswith("40 barcodes")
+    assert found["barcodes"].startswith("40 of 40 RNA barcodes")
+    assert "times as often as by chance" in found["genome build"]
+
+
+@pytest.mark.parametrize(
+    ("shift", "chrom", "words"),
+    [
+        (5000, "chr1", "times as often as by chance"),
+        (0, "1", "has chromosomes 1 and the annotation"),
+    ],
+)
+def test_another_build_is_seen_by_where_open_chromatin_lies(tmp_path, shift, chrom, words):
+    rows = scattered(small.barcodes(), shift)
+    rows = [(chrom, *row[1:]) for row in rows]
+    path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
+    (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
+    assert words in sentence and "another genome build" in sentence
+
+
+def test_peaks_of_the_matrix_tell_the_build_too(tmp_path):
+    moved = [f"chr1:{start + 4000}-{start + 4200}" for start in small.STARTS]
+    path = small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved)
+    (sentence,) = refused(examine(path=path))
+    assert "another genome build" in sentence
+
+
+def test_other_cells_and_missing_files_are_seen(tmp_path):
+    others = small.barcodes(seed=9)
+    path = small.write_fragments(tmp_path / "f.tsv.gz", scattered(others))
+    (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
+    assert "none of the 40 RNA barcodes" in sentence
+    (sentence,) = refused(examine(path=tmp_path / "nowhere.h5"))
+    assert "no such file" in sentence
+    with gzip.open(path, "wt") as handle:
+        handle.write("# nothing but a header\n")
+    (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
+    assert "holds no fragments" in sentence
+
+
+def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
+    small.table().write_h5ad(tmp_path / "rna.h5ad")
+    peaks = small.table(small.counts()[1], small.PEAKS, small.barcodes(seed=4))
+    peaks.write_h5ad(tmp_path / "atac.h5ad")
+    row = {"kind": "h5ad", "path": tmp_path / "rna.h5ad", "atac_path": tmp_path / "atac.h5ad"}
+    (sentence,) = refused(examine(**row))
+    assert "only 0 of the 40 RNA barcodes" in sentence
+
+
+def test_all_that_is_wrong_is_counted_and_the_first_is_said():
+    table = preflight.report(
+        [
+            preflight.Finding("study", "disk", "room"),
+            preflight.Finding("a", "files", "a.h5: no such file", passed=False),
+            preflight.Finding("b", "files", "b.h5: no such file", passed=False),
+        ]
+    )
+    with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in here.log\)"):
+        preflight.require(table, "here.log")
+    assert "b.h5: no such file" in preflight.page(table)
+
+
+def test_a_full_disk_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "big").write_bytes(b"x" * 1000)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("", (), {"free": 100}))
+    (sentence,) = refused(preflight.examine_machine([tmp_path], tmp_path / "not" / "there"))
+    assert "make room" in sentence
+
+
+def test_enrichment_is_one_for_places_drawn_at_random():
+    rng = np.random.default_rng(0)
+    places = pd.DataFrame({"chrom": "chr1", "start": rng.integers(0, 70_000, 20_000)})
+    assert fragments.promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
