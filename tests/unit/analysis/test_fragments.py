@@ -9,6 +9,7 @@ from scipy import sparse
 
 from scdyn import fragments
 from scdyn.errors import InputError
+from scdyn.reference import tss_rings
 
 # Gene 0 has two overlapping windows, gene 1 one on the same chromosome, gene 2 one elsewhere.
 WINDOWS = pd.DataFrame(
@@ -74,6 +75,23 @@ def test_counts_equal_brute_force_on_random_fragments(tmp_path):
     counts, _ = fragments.count_insertions(path, windows, 20, pd.Index(list("ABCD")))
     np.testing.assert_array_equal(counts.toarray(), expected)
     assert counts.sum() > 100
+
+
+def test_enrichment_at_tss_is_insertions_a_base_over_those_in_the_flanks(tmp_path):
+    genes = pd.DataFrame({"chrom": ["chr1", "chr1"], "tss": ["5000", "5000,9000"]})
+    rings = tss_rings(genes)  # a TSS of two genes counts once
+    places = rings[rings["is_centre"]][["start", "end"]].to_numpy().tolist()
+    assert places == [[4950, 5051], [8950, 9051]]
+    # A: 4950 and 5050 at the first TSS, 3000 and 3099 in its flank; 4949 and 3100 in neither.
+    rows = [("chr1", 4950, 5051, "A", 1), ("chr1", 3000, 3100, "A", 1)]
+    rows += [("chr1", 3100, 4950, "A", 1), ("chr1", 6901, 7001, "B", 1)]
+    path = write(tmp_path / "f.tsv.gz", rows)
+    barcodes = pd.Index(["A", "B", "C"])
+    _, totals = fragments.count_insertions(path, WINDOWS, 3, barcodes, rings=rings)
+    # B: 6901 and 7000 in the flank after 5000, of which 7000 is in the flank before 9000 too.
+    expected = [(2 / 101) / (2 / 200), 0, 0]
+    np.testing.assert_allclose(totals["tss_enrichment"], expected)
+    assert totals["promoter_share"].tolist() == [0, 0, 0]
 
 
 def test_blocks_do_not_change_the_counts(tmp_path, monkeypatch):

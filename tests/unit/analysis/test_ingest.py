@@ -19,6 +19,8 @@ GENES = pd.DataFrame(
     {
         "gene_id": ["ENSG1", "ENSG2", "ENSG3"],
         "symbol": ["TF", "Beta", "Gamma"],
+        "chrom": "chr1",
+        "tss": ["400", "1400", "2400"],
         "length": 1000,
         "n_tss": 1,
         "is_tf": [True, False, False],
@@ -147,6 +149,29 @@ def test_every_dropped_cell_has_its_reasons():
     ]
     either = qc.judge(metrics, qc.QualityBounds(n_mads=None, keep="either"))
     assert either["kept"].tolist() == [True, True, True, True, False]
+
+
+def test_what_fragments_tell_bounds_cells_that_have_them():
+    metrics = pd.DataFrame(
+        {
+            "rna_counts": 1000, "rna_genes": 500, "mito_share": 0.0, "promoter_counts": 900,
+            "tss_enrichment": [9.0, 1.0, 9.0, 9.0], "nucleosome_signal": [0.5, 0.5, 7.0, 0.5],
+            "promoter_share": [0.4, 0.4, 0.4, 0.01], "doublet_score": 0.0,
+            "promoter_doublet_score": [0.0, 0.0, 0.0, 0.9],
+        }
+    )  # fmt: skip
+    bounds = qc.QualityBounds(
+        n_mads=None, min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
+        max_promoter_doublet_score=0.5,
+    )  # fmt: skip
+    assert qc.judge(metrics, bounds)["reason"].tolist() == [
+        "",
+        "TSS enrichment under 4",
+        "nucleosome signal over 4",
+        "promoter share under 0.1; promoter doublet score over 0.5",
+    ]
+    of_peaks = metrics.drop(columns=["tss_enrichment", "nucleosome_signal", "promoter_share"])
+    assert qc.judge(of_peaks, bounds)["kept"].tolist() == [True, True, True, False]
 
 
 def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it():

@@ -119,27 +119,70 @@ def landscape(positions: np.ndarray) -> np.ndarray:
     return positions[:, ::-1] if extent[1] > extent[0] else positions
 
 
+# Measures of a cell that the figure of quality shows before and after, where they are known.
+SHOWN_QUALITY = {
+    "rna_genes": "genes",
+    "mito_share": "mitochondrial share",
+    "tss_enrichment": "TSS enrichment",
+    "nucleosome_signal": "nucleosome signal",
+    "promoter_share": "share in promoters",
+    "doublet_score": "doublets, RNA",
+    "promoter_doublet_score": "doublets, promoters",
+}
+
+
 def quality(table: pd.DataFrame, sample: str) -> Figure:
-    """Knee curves of both modalities and what decided which cells are kept."""
-    figure, axes = new(1, 3, 10, 2.8, width_ratios=[1, 1, 0.8])
+    """Knee curves, what decided which cells are kept, and measures before and after."""
+    shown = [name for name in SHOWN_QUALITY if name in table]
+    plt.rcParams.update(STYLE)
+    figure = plt.figure(figsize=(11.5, 5.2))
+    above, below = (
+        part.subplots(1, n)
+        for part, n in zip(figure.subfigures(2, 1), (4, len(shown)), strict=True)
+    )
     source = table["promoter_source"].iloc[0]
-    names = ["RNA counts", f"promoter counts (from {source})"]
-    for axis, column, name in zip(axes[0], ["rna_counts", "promoter_counts"], names, strict=False):
-        for kept, colour, label in [(True, PALETTE[0], "kept"), (False, PALETTE[5], "dropped")]:
+    names = {"rna_counts": "RNA counts", "promoter_counts": f"promoter counts (from {source})"}
+    kinds = [(True, PALETTE[0], "kept"), (False, PALETTE[5], "dropped")]
+    for axis, (column, name) in zip(above, names.items(), strict=False):
+        for kept, colour, label in kinds:
             values = table.loc[table["kept"] == kept, column].sort_values(ascending=False)
-            axis.plot(
-                np.arange(1, len(values) + 1), values.clip(lower=1), color=colour, label=label
-            )
+            ranks = np.arange(1, len(values) + 1)
+            axis.plot(ranks, values.clip(lower=1), color=colour, label=label)
         axis.set(xscale="log", yscale="log", xlabel="barcodes, by rank", ylabel=name)
         axis.legend()
-    axes[0, 0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
+    above[0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
+    for kept, colour, _ in kinds[::-1]:
+        part = table.loc[table["kept"] == kept, list(names)].clip(lower=1)
+        above[2].scatter(*part.to_numpy().T, s=2, color=colour, linewidths=0)
+    xlabel, ylabel = names.values()
+    above[2].set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    dropping_reasons(above[3], table)
+    for axis, name in zip(below, shown, strict=True):
+        violins(axis, [table[name], table.loc[table["kept"], name]], SHOWN_QUALITY[name])
+    return figure
+
+
+def dropping_reasons(axis: Axes, table: pd.DataFrame) -> None:
+    """Bars of why cells were dropped; a cell may have several reasons."""
     dropped = table.loc[~table["kept"], "reason"].astype(str)
     reasons = dropped.str.split("; ").explode().value_counts()[::-1]
-    bars = axes[0, 2].barh(reasons.index, reasons, color=PALETTE[5])
-    axes[0, 2].bar_label(bars, padding=2)
-    axes[0, 2].set(xlabel="cells (one may have several)", title="why dropped")
-    axes[0, 2].set_ylim(-0.6, max(len(reasons), 4) - 0.4)  # few bars stay thin
-    return figure
+    bars = axis.barh(reasons.index, reasons, color=PALETTE[5])
+    axis.bar_label(bars, padding=2)
+    axis.set(xlabel="cells (one may have several)", title="why dropped")
+    axis.set_ylim(-0.6, max(len(reasons), 4) - 0.4)  # few bars stay thin
+
+
+def violins(axis: Axes, values: Sequence[pd.Series], name: str) -> None:
+    """Violins of one measure before and after quality control, with the medians."""
+    for place, (part, colour) in enumerate(zip(values, (GREY, PALETTE[0]), strict=True)):
+        part = part.dropna().to_numpy(dtype=float)
+        if len(part) > 1 and np.ptp(part) > 0:
+            body = axis.violinplot(part, [place], widths=0.8, showextrema=False)["bodies"][0]
+            body.set(facecolor=colour, alpha=0.8)
+        if len(part):
+            axis.plot(place, np.median(part), "o", ms=3, color="black")
+    axis.set_xticks([0, 1], ["before", "after"])
+    axis.set(title=name, xlim=(-0.6, 1.6))
 
 
 def regulon_activity(cells: ad.AnnData, by: str, n_regulons: int = 40) -> Figure:

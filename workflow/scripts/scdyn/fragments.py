@@ -75,6 +75,7 @@ def count_insertions(
     n_genes: int,
     barcodes: pd.Index,
     form: Callable[[pd.Series], pd.Series] | None = None,
+    rings: pd.DataFrame | None = None,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count Tn5 insertions in each gene's promoter windows.
 
@@ -94,20 +95,24 @@ def count_insertions(
         The barcodes to count, in the order of the rows.
     form
         Brings the file's barcodes to the form of ``barcodes``; as they are if None.
+    rings
+        As :func:`scdyn.reference.tss_rings` returns them, for TSS enrichment.
 
     Returns
     -------
     counts : csr_matrix of int32, (barcodes, genes)
     totals : DataFrame, (barcodes)
-        ``fragments``, ``insertions_in_promoters`` (in any window, once) and
-        ``nucleosome_signal`` (fragments of 147 to 294 bp over shorter ones, as
-        Signac, Stuart et al. 2021, defines it).
+        ``fragments``, ``insertions_in_promoters`` (in any window, once), ``promoter_share`` (of
+        all insertions), ``nucleosome_signal`` (fragments of 147 to 294 bp over shorter ones, as
+        Signac, Stuart et al. 2021, defines it) and, with rings, ``tss_enrichment``
+        (:func:`enrichment_at_tss`).
     """
     rows = pl.DataFrame({"barcode": barcodes.to_numpy(), "row": np.arange(len(barcodes))})
     counts = sparse.csr_matrix((len(barcodes), n_genes), dtype=np.int32)
-    totals = np.zeros((4, len(barcodes)), dtype=np.int64)
+    totals = np.zeros((6, len(barcodes)), dtype=np.int64)
     chromosomes: set[str] = set()
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
+    rings_of = {} if rings is None else dict(list(rings.groupby("chrom")))
     for block in read_fragments(fragments):
         check_places(block, fragments)
         chromosomes.update(block["chrom"].unique())
@@ -133,6 +138,11 @@ def count_insertions(
             pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
             counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
             totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
+            if chrom[0] in rings_of:
+                hit, ring = overlaps(position, position + 1, rings_of[chrom[0]])
+                at_centre = rings_of[chrom[0]]["is_centre"].to_numpy()[ring]
+                totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
+                totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
     if not chromosomes & set(by_chrom):
         raise InputError(
             f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
@@ -142,11 +152,28 @@ def count_insertions(
         {
             "fragments": totals[0],
             "insertions_in_promoters": totals[3],
+            "promoter_share": totals[3] / np.maximum(2 * totals[0], 1),
             "nucleosome_signal": totals[1] / np.maximum(totals[2], 1),
         },
         index=barcodes,
     )
+    if rings is not None:
+        table["tss_enrichment"] = enrichment_at_tss(totals[4], totals[5])
     return counts, table
+
+
+def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
+    """Insertions a base at the TSSs over those in the flanks, as ENCODE defines TSS enrichment.
+
+    Parameters
+    ----------
+    centre, flanks
+        (cells,) insertions in the rings of :func:`scdyn.reference.tss_rings`. A cell without
+        any in the flanks is given the mean of all cells, as Signac does.
+    """
+    n_centre, n_flanks = 101, 200
+    usual = max(flanks.mean(), 1.0) if len(flanks) else 1.0
+    return (centre / n_centre) / (np.where(flanks > 0, flanks, usual) / n_flanks)
 
 
 def check_places(block: pl.DataFrame, path: str | Path) -> None:

@@ -19,6 +19,7 @@ from scdyn.counts import align_genes, raw_counts
 from scdyn.errors import UNREADABLE, InputError
 from scdyn.libraries import FILES, LibraryFiles, find_libraries
 from scdyn.log import logger
+from scdyn.reference import tss_rings
 
 # Blocks of a fragments file from which is seen how its barcodes are written.
 BLOCKS_SEEN = 4
@@ -137,6 +138,7 @@ def require_barcodes(
 
 def promoter_counts(
     library: Library,
+    genes: pd.DataFrame,
     windows: pd.DataFrame,
     to_vocabulary: sparse.csr_matrix,
     min_overlap: float,
@@ -166,7 +168,7 @@ def promoter_counts(
         known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
         pairing = barcodes.pair(rna.obs_names, known, translation)
         counts, totals = fragment_files.count_insertions(
-            library.fragments, windows, n_genes, pairing.rna, pairing.form
+            library.fragments, windows, n_genes, pairing.rna, pairing.form, tss_rings(genes)
         )
         pairing = replace(pairing, n_shared=int((totals["fragments"] > 0).sum()))
         require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
@@ -263,7 +265,7 @@ def ingest_library(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
     counts, totals, source = promoter_counts(
-        library, windows, to_vocabulary, min_barcode_overlap, translation, name
+        library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),

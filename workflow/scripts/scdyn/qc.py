@@ -8,10 +8,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+from scipy import sparse
 from scipy.stats import median_abs_deviation
 
 from scdyn.errors import InputError
 from scdyn.log import logger
+
+# What only fragments tell; see scdyn.fragments.count_insertions.
+OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,13 @@ class QualityBounds:
     n_mads
         Counts further than this many median absolute deviations from the median, on
         log scale, are out of bounds too. None: no such bound.
+    min_tss_enrichment, max_nucleosome_signal, min_promoter_share
+        Of cells whose promoters were counted from fragments. None: no such bound.
     max_doublet_score
-        Largest Scrublet score. None: doublets are not looked for.
+        Largest Scrublet score of the RNA. None: doublets are not looked for.
+    max_promoter_doublet_score
+        Largest Scrublet score of the promoter counts. None: no such bound; the score is
+        reported all the same if doublets are looked for.
     keep
         "both": a cell must pass in both modalities; "either": one is enough.
     min_cells
@@ -42,7 +51,11 @@ class QualityBounds:
     max_mito_share: float = 0.2
     min_promoter_counts: int = 200
     n_mads: float | None = 5.0
+    min_tss_enrichment: float | None = None
+    max_nucleosome_signal: float | None = None
+    min_promoter_share: float | None = None
     max_doublet_score: float | None = 0.3
+    max_promoter_doublet_score: float | None = None
     keep: str = "both"
     min_cells: int = 50
 
@@ -53,14 +66,16 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     Parameters
     ----------
     cells
-        ``X`` RNA counts, ``layers["promoter"]`` promoter counts.
+        ``X`` RNA counts, ``layers["promoter"]`` promoter counts, :data:`OF_FRAGMENTS` in ``obs``
+        if there.
     is_mt
         (genes,) which genes are mitochondrial.
 
     Returns
     -------
     DataFrame
-        ``rna_counts``, ``rna_genes``, ``mito_share``, ``promoter_counts``, ``promoter_genes``.
+        ``rna_counts``, ``rna_genes``, ``mito_share``, ``promoter_counts``, ``promoter_genes`` and
+        those of :data:`OF_FRAGMENTS` that are known.
     """
     rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
     counts = np.asarray(rna.sum(1)).ravel()
@@ -71,14 +86,15 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
             "mito_share": np.asarray(rna[:, is_mt].sum(1)).ravel() / np.maximum(counts, 1),
             "promoter_counts": np.asarray(promoter.sum(1)).ravel(),
             "promoter_genes": promoter.getnnz(1),
+            **{name: cells.obs[name].to_numpy() for name in OF_FRAGMENTS if name in cells.obs},
         },
         index=cells.obs_names,
     )
 
 
-def doublet_scores(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """Scrublet's doublet score of each cell, from its RNA (Wolock et al. 2019)."""
-    copy = ad.AnnData(cells.X.astype(np.float32))
+def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
+    """Scrublet's doublet score of each cell, from counts of one modality (Wolock et al. 2019)."""
+    copy = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
     copy = copy[:, copy.X.getnnz(0) >= 3].copy()
     # The threshold is ours to set from config; any value keeps Scrublet from guessing one.
     sc.pp.scrublet(copy, threshold=1.0, random_state=seed, verbose=False)
@@ -98,7 +114,7 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     Parameters
     ----------
     metrics
-        As :func:`measure` returns them, and ``doublet_score`` if bounds has one.
+        As :func:`measure` returns them, and the doublet scores if bounds has one.
 
     Returns
     -------
@@ -116,6 +132,16 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
         f"under {bounds.min_promoter_counts} promoter counts": metrics["promoter_counts"]
         < bounds.min_promoter_counts,
     }
+    for name, low, high in [
+        ("tss_enrichment", bounds.min_tss_enrichment, None),
+        ("nucleosome_signal", None, bounds.max_nucleosome_signal),
+        ("promoter_share", bounds.min_promoter_share, None),
+    ]:
+        words = name.replace("_", " ").replace("tss", "TSS")
+        if name in metrics and low is not None:
+            promoter[f"{words} under {low:g}"] = metrics[name] < low
+        if name in metrics and high is not None:
+            promoter[f"{words} over {high:g}"] = metrics[name] > high
     if bounds.n_mads is not None:
         # The bulk is what passes the fixed bounds: empty barcodes would widen the spread.
         for fails, name in [(rna, "rna_counts"), (promoter, "promoter_counts")]:
@@ -127,6 +153,10 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     if bounds.max_doublet_score is not None:
         label = f"doublet score over {bounds.max_doublet_score:g}"
         doublet[label] = metrics["doublet_score"] > bounds.max_doublet_score
+        if bounds.max_promoter_doublet_score is not None:
+            label = f"promoter doublet score over {bounds.max_promoter_doublet_score:g}"
+            high = metrics["promoter_doublet_score"] > bounds.max_promoter_doublet_score
+            doublet[label] = high
     table = metrics.copy()
     table["rna_pass"] = ~pd.DataFrame(rna).any(axis=1)
     table["promoter_pass"] = ~pd.DataFrame(promoter).any(axis=1)
@@ -172,11 +202,20 @@ def filter_cells(
     """
     metrics = measure(cells, is_mt)
     if bounds.max_doublet_score is not None:
-        # Barcodes without RNA would only be noise among Scrublet's neighbours.
-        worth = (metrics["rna_counts"] >= bounds.min_rna_counts).to_numpy()
-        metrics["doublet_score"] = 0.0
-        if worth.sum() >= bounds.min_cells:
-            metrics.loc[worth, "doublet_score"] = doublet_scores(cells[worth], seed)
+        # Barcodes with few counts would only be noise among Scrublet's neighbours.
+        for score, counts, total, fewest in [
+            ("doublet_score", cells.X, "rna_counts", bounds.min_rna_counts),
+            (
+                "promoter_doublet_score",
+                cells.layers["promoter"],
+                "promoter_counts",
+                max(bounds.min_promoter_counts, 1),
+            ),
+        ]:
+            worth = (metrics[total] >= fewest).to_numpy()
+            metrics[score] = 0.0
+            if worth.sum() >= bounds.min_cells:
+                metrics.loc[worth, score] = doublet_scores(counts[worth], seed)
     table = judge(metrics, bounds)
     n_kept = int(table["kept"].sum())
     reasons = table.loc[~table["kept"], "reason"].value_counts()
@@ -191,5 +230,5 @@ def filter_cells(
         )
     table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
     kept = cells[table["kept"].to_numpy()].copy()
-    kept.obs = kept.obs.join(metrics)
+    kept.obs = kept.obs.drop(columns=metrics.columns, errors="ignore").join(metrics)
     return kept, table

@@ -252,6 +252,40 @@ def read_vocabulary(path: str | Path) -> pd.DataFrame:
     )
 
 
+def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
+    """List where insertions at TSSs and beside them are counted, for TSS enrichment.
+
+    Parameters
+    ----------
+    genes
+        The vocabulary (``chrom``, ``tss``).
+
+    Returns
+    -------
+    DataFrame
+        ``chrom``, ``start``, ``end`` (0-based, half open), ``is_centre``: of each TSS the 101 bases
+        around it, and the 100 bases that end and begin 2,000 bases from it (the flanks of
+        ENCODE's TSS enrichment); sorted by position.
+    """
+    sites = genes[["chrom"]].assign(tss=genes["tss"].str.split(",")).explode("tss")
+    sites = sites.astype({"tss": np.int64}).drop_duplicates()
+    parts = [(-50, 51, True), (-2000, -1900, False), (1901, 2001, False)]
+    rings = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "chrom": sites["chrom"],
+                    "start": (sites["tss"] + first).clip(0),
+                    "end": (sites["tss"] + last).clip(0),
+                    "is_centre": is_centre,
+                }
+            )
+            for first, last, is_centre in parts
+        ]
+    )
+    return rings.sort_values(["chrom", "start"], kind="stable", ignore_index=True)
+
+
 def promoter_windows(
     genes: pd.DataFrame, upstream: int = 1500, downstream: int = 500
 ) -> pd.DataFrame:
