@@ -65,11 +65,12 @@ def test_modalities_of_other_cells_end_in_a_sentence_about_barcodes(tmp_path):
     config = pair_study(tmp_path, MISMATCHED / "rna.h5ad", MISMATCHED / "atac.h5ad")
     run = snakemake(tmp_path, config, "results/corpus/all.h5ad")
     assert run.returncode != 0
-    assert "sample pair: only 22 of its 500 RNA barcodes" in run.stdout
+    assert "atac.h5ad: only 22 of the 500 RNA barcodes" in run.stdout
     assert "are these two of the same cells?" in run.stdout
     assert "Traceback" not in run.stdout
-    assert not (tmp_path / "results/ingest/pair.h5ad").exists()
-    assert "Traceback" in (tmp_path / "results/logs/ingest_sample/pair.log").read_text()
+    assert not (tmp_path / "results/preflight.tsv").exists()
+    assert not (tmp_path / "results/ingest").exists()
+    assert "Traceback" in (tmp_path / "results/logs/preflight.log").read_text()
 
 
 @pytest.mark.parametrize(

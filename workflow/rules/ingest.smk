@@ -29,7 +29,6 @@ rule preflight:
             key: config["ingest"][key]
             for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
         },
-        results=RESULTS,
     script:
         "../scripts/preflight.py"
 

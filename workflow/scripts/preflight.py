@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     thresholds = preflight.Thresholds(**params.thresholds)
-    findings = preflight.examine_machine(snakemake.input.files, params.results)
+    findings = preflight.examine_machine(snakemake.input.files, snakemake.output.table)
     for row in params.rows:
         findings += preflight.examine_sample(row, genes, windows, thresholds, *tables)
     table = preflight.report(findings)

@@ -246,7 +246,7 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
     inputs
         Files and folders that are read.
     results
-        Folder of what is made; need not be there yet.
+        Where what is made will lie; need not be there yet.
     """
     size = sum(size_of(Path(path)) for path in inputs)
     place = Path(results).absolute()

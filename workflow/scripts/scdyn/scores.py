@@ -272,7 +272,7 @@ MEANINGS = {
 
 
 # What scores of other methods begin with, and what these are called.
-METHODS = {
+COLUMNS = {
     "": "scDynOmics",
     "lr_": "logistic regression",
     "lr_rna_": "LR, RNA alone",
@@ -290,15 +290,15 @@ def score_page(scores: Mapping[str, float]) -> str:
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
         # The longest that fits: lr_rna_ before lr_, and the empty one last.
-        prefix = max((p for p in METHODS if name.startswith(p)), key=len)
+        prefix = max((p for p in COLUMNS if name.startswith(p)), key=len)
         parts.setdefault(part, {}).setdefault(name.removeprefix(prefix), {})[prefix] = value
     return document("Scores", "<h1>Scores</h1>" + "".join(map(score_table, parts, parts.values())))
 
 
 def score_table(part: str, measures: Mapping[str, Mapping[str, float]]) -> str:
     """One part's table, with the methods that it has scores of."""
-    methods = [p for p in METHODS if any(p in values for values in measures.values())]
-    names = ["measure", *(METHODS[p] for p in methods), "meaning"]
+    methods = [p for p in COLUMNS if any(p in values for values in measures.values())]
+    names = ["measure", *(COLUMNS[p] for p in methods), "meaning"]
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in names)]
     for measure, values in measures.items():
         numbers = (f"{values[p]:.4g}" if p in values else "" for p in methods)
