@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import scanpy as sc
+from anndata.io import read_elem
 from scipy import sparse
 
 from scdyn.counts import check_counts
@@ -237,7 +238,7 @@ def barcode_names(path: str | Path) -> pd.Index:
         with h5py.File(path) as file:
             if {"obs", "mod"} & set(file):
                 obs = file["mod/rna/obs"] if "mod" in file else file["obs"]
-                return pd.Index(obs[obs.attrs["_index"]].asstr()[:])
+                return read_elem(obs).index.astype(str)
             groups = [file["matrix"]] if "matrix" in file else list(file.values())
             return pd.Index([name for group in groups for name in group["barcodes"].asstr()[:]])
     except InputError:
@@ -306,6 +307,7 @@ def listed_features(path: Path) -> pd.DataFrame:
 
 def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
     """Read names and, if there, ids of the variables of an AnnData on the disk."""
-    names = var[var.attrs["_index"]].asstr()[:]
-    ids = var["gene_ids"].asstr()[:] if "gene_ids" in var else names
+    table = read_elem(var)
+    names = table.index.astype(str)
+    ids = table["gene_ids"].astype(str).to_numpy() if "gene_ids" in table else names
     return pd.DataFrame({"id": ids, "name": names, "kind": kind})
