@@ -1,19 +1,15 @@
 """What is seen of input before it is read: other genomes, other cells, missing files."""
 
 import gzip
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import small_input as small
 
 from scdyn import fragments, preflight
 from scdyn.errors import InputError
 from scdyn.reference import promoter_windows
-
-sys.path.append(str(Path(__file__).parents[2] / "faulty"))
-import small_input as small  # noqa: E402
 
 GENES = pd.DataFrame(
     {

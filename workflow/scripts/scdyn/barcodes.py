@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import UNREADABLE, InputError
+from scdyn.files import open_text
 
 # What tools hang on a barcode, before or behind it, to say which modality it is of.
 MODALITY = r"(?:rna|gex|atac|peaks?)"
@@ -154,7 +154,6 @@ def read_translation(path: str | Path) -> dict[str, str]:
 
 def _separator(path: str | Path) -> str:
     """Tell what separates the columns of a table from its first line."""
-    opened = gzip.open if str(path).endswith(".gz") else open
-    with opened(path, "rt") as handle:
+    with open_text(path) as handle:
         line = handle.readline()
     return next((mark for mark in ("\t", ",") if mark in line), " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextmanager
@@ -41,6 +42,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def open_text(path: str | Path) -> TextIO:
+    """Open a text file to read, plain or gzipped, with or without a byte-order mark."""
+    opened = gzip.open if str(path).endswith(".gz") else open
+    return opened(path, "rt", encoding="utf-8-sig")
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -163,13 +163,16 @@ def count_insertions(
 
 
 def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
-    """Insertions a base at the TSSs over those in the flanks, as ENCODE defines TSS enrichment.
+    """Insertions a base at the TSSs over those in the flanks, cell by cell.
+
+    After ENCODE's TSS enrichment, which takes the highest base of a smoothed profile over all
+    cells; a single cell has too few insertions for that.
 
     Parameters
     ----------
     centre, flanks
         (cells,) insertions in the rings of :func:`scdyn.reference.tss_rings`. A cell without
-        any in the flanks is given the mean of all cells, as Signac does.
+        any in the flanks is given the mean of all cells, as Signac does, at least one.
     """
     n_centre, n_flanks = 101, 200
     usual = max(flanks.mean(), 1.0) if len(flanks) else 1.0
@@ -222,9 +225,10 @@ def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int =
             continue
         starts = part["start"].to_numpy()
         random = rng.integers(starts.min(), starts.max() + 1, len(starts))
-        for positions, is_found in ((starts, True), (random, False)):
-            n_hits = len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
-            found, drawn = (found + n_hits, drawn) if is_found else (found, drawn + n_hits)
+        found, drawn = (
+            total + len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
+            for total, positions in ((found, starts), (drawn, random))
+        )
         n_places += len(starts)
     return found / drawn if n_places else np.nan
 

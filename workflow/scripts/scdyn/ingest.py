@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import mudata
@@ -16,7 +17,7 @@ from scipy import sparse
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
 from scdyn.counts import align_genes, raw_counts
-from scdyn.errors import UNREADABLE, InputError
+from scdyn.errors import UNREADABLE, InputError, reading
 from scdyn.libraries import FILES, LibraryFiles, find_libraries
 from scdyn.log import logger
 from scdyn.reference import tss_rings
@@ -98,15 +99,12 @@ def read_h5mu(files: LibraryFiles) -> Library:
     return Library(raw_counts(content.mod["rna"], files.path), peaks, None)
 
 
-def _open(read, path: str, kind: str):
+def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
     if not Path(path).exists():
         raise InputError(f"{path}: no such file; check the sample sheet's path.")
-    try:
+    with reading(path, f"not a readable {kind}"):
         return read(path)
-    except Exception as error:  # h5py, zlib and anndata each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable {kind} ({reason}).") from error
 
 
 def require_barcodes(
@@ -126,7 +124,7 @@ def require_barcodes(
         five of each.
     """
     shared = f"{pairing.n_shared} of its {len(rna)} RNA barcodes"
-    logger.info("%s: %s are among the %s's (%s)", name, shared, what, pairing.how)
+    logger.info("%s: %s are among those of the %s (%s)", name, shared, what, pairing.how)
     if pairing.n_shared < min_overlap * len(rna):
         raise InputError(
             f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "

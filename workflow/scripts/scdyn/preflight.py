@@ -123,11 +123,9 @@ def examine_library(
     if fragments:
         yield from examine_fragments(fragments, cells, windows, thresholds, translation)
     else:
-        of_peaks = tenx.read_features(peaks) if peaks != matrix else features
-        if peaks == matrix:  # an h5ad of peaks does not say that it is one
-            of_peaks = of_peaks[of_peaks["kind"] == "Peaks"]
-        names = of_peaks["name"]
-        if peaks != matrix:
+        names = features["name"][features["kind"] == "Peaks"]
+        if peaks != matrix:  # all are peaks, though an h5ad of them does not say so
+            names = tenx.read_features(peaks)["name"]
             yield examine_barcodes(peaks, cells, thresholds, translation)
         if len(names):
             places = fragment_files.parse_peaks(pd.Index(names))
@@ -231,7 +229,7 @@ def examine_build(
         why = (
             f"lies in the annotation's promoters {ratio:.2f} times as often as by chance, where "
             f"ingest.min_promoter_enrichment asks for {asked:g}"
-            if ratio == ratio
+            if pd.notna(ratio)
             else f"has chromosomes {chromosomes} and the annotation {annotated}"
         )
         raise InputError(f"{path}: open chromatin {why}: another genome build or species?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from scdyn.counts import check_counts
-from scdyn.errors import InputError
+from scdyn.errors import InputError, reading
+from scdyn.files import open_text
 
 # What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2, and ATAC.
 MATRICES = (
@@ -103,20 +103,13 @@ def read_matrix(path: str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]
         If the file cannot be read, or has neither genes nor peaks, or no cell.
     """
     path = Path(path)
-    try:
+    with reading(path, "not a readable 10x matrix"):
         if path.is_dir():
             matrix = read_mtx(path)
         else:
             matrix = sc.read_10x_h5(path, gex_only=False)
             # Scanpy takes the arrays as they come; indices beyond the matrix would be read.
             matrix.X.check_format(full_check=True)
-    except InputError:
-        raise
-    except Exception as error:  # readers raise anything from KeyError to zlib.error
-        raise InputError(
-            f"{path}: not a readable 10x matrix ({type(error).__name__}: {error}); copy it again "
-            "from Cell Ranger's output."
-        ) from error
     matrix.X = check_counts(matrix.X, str(path))
     # Version 2 knew genes alone and did not say so.
     kind = matrix.var.get("feature_types", pd.Series("Gene Expression", matrix.var_names))
@@ -197,12 +190,6 @@ def read_coordinates(path: Path) -> sparse.csr_matrix:
     return sparse.csr_matrix((value, places), shape=(n_columns, n_rows), dtype=np.float64)
 
 
-def open_text(path: Path):
-    """Open a text file, plain or gzipped."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    return opened(path, "rt", encoding="utf-8-sig")
-
-
 def first(folder: Path, *names: str) -> Path:
     """Return the first of some files that is there, plain or gzipped."""
     for name in names:
@@ -232,7 +219,7 @@ def barcode_names(path: str | Path) -> pd.Index:
         If they cannot be read.
     """
     path = Path(path)
-    try:
+    with reading(path, "its barcodes cannot be read"):
         if path.is_dir():
             return pd.Index(read_lines(first(path, "barcodes.tsv"))[0])
         with h5py.File(path) as file:
@@ -241,10 +228,6 @@ def barcode_names(path: str | Path) -> pd.Index:
                 return read_elem(obs).index.astype(str)
             groups = [file["matrix"]] if "matrix" in file else list(file.values())
             return pd.Index([name for group in groups for name in group["barcodes"].asstr()[:]])
-    except InputError:
-        raise
-    except Exception as error:  # as in read_matrix
-        raise InputError(f"{path}: its barcodes cannot be read ({error}).") from error
 
 
 def read_features(path: str | Path) -> pd.DataFrame:
@@ -267,7 +250,7 @@ def read_features(path: str | Path) -> pd.DataFrame:
         If they cannot be read.
     """
     path = Path(path)
-    try:
+    with reading(path, "its features cannot be read"):
         if path.is_dir():
             return listed_features(first(path, "features.tsv", "genes.tsv", "peaks.bed"))
         with h5py.File(path) as file:
@@ -288,10 +271,6 @@ def read_features(path: str | Path) -> pd.DataFrame:
                 for g in file.values()
             ]
             return pd.concat(tables).assign(kind="Gene Expression")
-    except InputError:
-        raise
-    except Exception as error:  # as in read_matrix
-        raise InputError(f"{path}: its features cannot be read ({error}).") from error
 
 
 def listed_features(path: Path) -> pd.DataFrame:
