@@ -12,6 +12,8 @@ import pandas as pd
 import scipy.io
 from scipy import sparse
 
+from scdyn.libraries import FILES, LAYERS
+
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 N_CELLS = 40
 SYMBOLS = ["Tbx6", "Sox2", "Meis2", "Hes7", "Ddx3x", "Foxc2"]
@@ -143,7 +145,7 @@ def ingest_sample(folder, qc=None, translation=None, **row):
     """Run the rule ingest_sample on one row of a sheet, after build_vocabulary."""
     if not (folder / "out" / "genes.tsv").exists():
         build_vocabulary(folder)
-    empty = dict.fromkeys(["path", "atac_path", "fragments", "metadata"], "")
+    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
     row = {key: str(value) for key, value in row.items()}
     overlaps = {"min_gene_overlap": 0.5, "min_barcode_overlap": 0.5}
     run_rule(

@@ -258,6 +258,18 @@ SAMPLES = {
         lambda f: {**h5ad(f), "atac_path": ""},
         "neither fragments nor peaks nor a promoter layer",
     ),
+    "h5ad without the layer that the sheet names": (
+        lambda f: {**h5ad(f), "rna_layer": "raw"},
+        "rna.h5ad: has no layer 'raw' but none",
+    ),
+    "fragments of a sample of RNA only": (
+        lambda f: {
+            **h5ad(f),
+            "atac_path": "none",
+            "fragments": small.write_fragments(f / "f.tsv.gz"),
+        },
+        "yet fragments or promoter_layer names something",
+    ),
     "peaks of other cells": (
         lambda f: h5ad(f, atac={"cells": OTHERS}),
         "are these two of the same cells",

@@ -32,7 +32,8 @@ def snakemake(folder, config, *options):
 def small_study(tmp_path_factory):
     """The small study, run to its end once for all tests."""
     folder = tmp_path_factory.mktemp("study")
-    shutil.copy(REPOSITORY / "config/demo/samples.tsv", folder)
+    # One of its samples is of RNA only.
+    shutil.copy(REPOSITORY / "tests/workflow/samples.tsv", folder)
     shutil.copy(REPOSITORY / "tests/workflow/config.yaml", folder)
     run = snakemake(folder, folder / "config.yaml")
     assert run.returncode == 0, run.stdout[-6000:]

@@ -25,7 +25,11 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     qc = read(results / "ingest/wildtype_1.qc.tsv")
     dropped = [cell for cell in qc if cell["kept"] == "False"]
     assert dropped and all(cell["reason"] for cell in dropped)
-    assert {cell["promoter_source"] for cell in qc} == {"fragments"}
+    sources = {cell["promoter_source"] for cell in qc if cell["kept"] == "True"}
+    assert sources == {"fragments"}
+    alone = read(results / "ingest/wildtype_2.qc.tsv")
+    assert {cell["promoter_source"] for cell in alone} == {"none"}
+    n_alone = sum(cell["kept"] == "True" for cell in alone)
 
     edges = read(results / "grn/embryo/adjacencies.tsv")
     assert {"tf", "target", "importance", "n_seeds", "correlation"} == set(edges[0])
@@ -40,6 +44,7 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     config = json.loads((results / "pretrain/small/config.json").read_text())
     meta = json.loads((results / "tokens/embryo/meta.json").read_text())
     assert config["tokens"] == meta
+    assert meta["n_cells"] - meta["n_promoter_measured"] == n_alone > 0
     assert not (results / "pretrain/small/checkpoints").exists()
     for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
         assert (results / "finetune/fate/0/model" / name).stat().st_size

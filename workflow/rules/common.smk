@@ -12,7 +12,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
 from scdyn.errors import InputError
-from scdyn.libraries import find_libraries
+from scdyn.libraries import FILES, RNA_ONLY, find_libraries
 
 try:
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
@@ -62,11 +62,13 @@ def samples_of(corpus):
 def files_of(sample):
     """Files and folders that a row of the sample sheet names, by column."""
     files = {
-        column: [getattr(library, column) for library in LIBRARIES[sample]]
-        for column in ("path", "atac_path", "fragments")
+        column: [getattr(library, column) for library in LIBRARIES[sample]] for column in FILES
     }
     files["metadata"] = [SAMPLES.loc[sample, "metadata"]]
-    return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
+    return {
+        column: sorted({path for path in paths if path not in ("", RNA_ONLY)})
+        for column, paths in files.items()
+    }
 
 
 def names_from(wildcards):

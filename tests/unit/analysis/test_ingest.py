@@ -13,7 +13,7 @@ from scipy import sparse
 from scdyn import ingest, qc
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
-from scdyn.libraries import find_libraries
+from scdyn.libraries import FILES, LAYERS, find_libraries
 
 GENES = pd.DataFrame(
     {
@@ -53,7 +53,7 @@ def peaks(barcodes):
 
 
 def row(**values):
-    empty = dict.fromkeys(["path", "atac_path", "fragments", "metadata"], "")
+    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
     return {"sample": "s", "kind": "h5ad", **empty, **values}
 
 
@@ -151,6 +151,20 @@ def test_every_dropped_cell_has_its_reasons():
     assert either["kept"].tolist() == [True, True, True, True, False]
 
 
+def test_cells_of_rna_alone_are_judged_by_it_alone():
+    cells = ad.AnnData(
+        sparse.csr_matrix(np.full((60, 3), 9, dtype=np.int32)),
+        obs=pd.DataFrame({"promoter_source": "none"}, index=map(str, range(60))),
+        layers={"promoter": sparse.csr_matrix((60, 3), dtype=np.int32)},
+    )
+    bounds = qc.QualityBounds(
+        min_rna_counts=20, min_genes=3, max_mito_share=1.0, max_doublet_score=None
+    )
+    kept, table = qc.filter_cells(cells, GENES["is_mt"].to_numpy(), bounds, 0, "s")
+    assert kept.n_obs == 60
+    assert not [name for name in table if name.startswith("promoter_") and name[9:] != "source"]
+
+
 def test_what_fragments_tell_bounds_cells_that_have_them():
     metrics = pd.DataFrame(
         {
@@ -191,6 +205,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
 def test_too_few_good_cells_stop_with_the_commonest_reason():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
+        obs=pd.DataFrame({"promoter_source": "fragments"}, index=map(str, range(60))),
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
     with pytest.raises(InputError, match="0 of 60 cells pass .*under 500 RNA counts"):
@@ -277,3 +292,36 @@ def test_patterns_that_find_nothing_or_unequal_numbers_are_refused(tmp_path):
         find_libraries(row(path=str(tmp_path / "a_*"), atac_path=str(tmp_path / "b_*")))
     (tmp_path / "[x]").mkdir()
     assert len(find_libraries(row(path=str(tmp_path / "[x]")))) == 1
+
+
+def test_rna_only_is_said_by_the_sheet_and_known_of_each_cell(tmp_path):
+    rna().write_h5ad(tmp_path / "rna.h5ad")
+    files = {"path": str(tmp_path / "rna.h5ad")}
+    with pytest.raises(InputError, match="write 'none' into atac_path"):
+        ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingest.ingest(row(**files, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    assert set(cells.obs["promoter_source"]) == {"none"}
+    assert cells.layers["promoter"].nnz == 0
+    with pytest.raises(InputError, match="yet fragments or promoter_layer names something"):
+        find_libraries(row(**files, atac_path="none", fragments="f.tsv.gz"))
+    peaks(BARCODES[:3]).write_h5ad(tmp_path / "atac.h5ad")
+    sheet = row(**files, atac_path=str(tmp_path / "atac.h5ad"))
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["promoter_source"]) == ["peaks", "peaks", "peaks", "none"]
+
+
+def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
+    table = rna()
+    table.layers["raw"] = table.X.copy()
+    table.layers["open"] = table.X * 2
+    table.X = table.X.copy()
+    table.X.data += 0.5
+    table.write_h5ad(tmp_path / "s.h5ad")
+    path = str(tmp_path / "s.h5ad")
+    layers = {"rna_layer": "raw", "promoter_layer": "open"}
+    cells = ingest.ingest(row(path=path, **layers), GENES, WINDOWS, 0.5, 0.5)
+    assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
+    assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
+    assert set(cells.obs["promoter_source"]) == {"promoter layer"}
+    with pytest.raises(InputError, match="has no layer 'row' but open, raw"):
+        ingest.ingest(row(path=path, rna_layer="row"), GENES, WINDOWS, 0.5, 0.5)

@@ -9,6 +9,7 @@ import small_input as small
 
 from scdyn import fragments, preflight
 from scdyn.errors import InputError
+from scdyn.libraries import FILES, LAYERS
 from scdyn.reference import promoter_windows
 
 GENES = pd.DataFrame(
@@ -22,7 +23,7 @@ THRESHOLDS = preflight.Thresholds(0.5, 0.5, 1.5)
 
 
 def examine(**row):
-    empty = dict.fromkeys(["path", "atac_path", "fragments", "metadata"], "")
+    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
     row = {"sample": "s", "kind": "10x", **empty, **{k: str(v) for k, v in row.items()}}
     return preflight.examine_sample(row, GENES, WINDOWS, THRESHOLDS)
 
@@ -54,6 +55,14 @@ def test_a_good_sample_passes_with_what_was_seen(tmp_path):
     assert found["cells"].startswith("40 barcodes")
     assert found["barcodes"].startswith("40 of 40 RNA barcodes")
     assert "times as often as by chance" in found["genome build"]
+
+
+def test_rna_only_is_found_and_no_promoters_are_looked_for(tmp_path):
+    findings = examine(path=genes_h5(tmp_path), atac_path="none")
+    assert not refused(findings)
+    found = {finding.check: finding.found for finding in findings}
+    assert found["promoters"] == "not measured, as the sheet says: RNA only"
+    assert "genome build" not in found
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def corpus():
     values = sparse.csr_matrix(np.array([[0.0, 0.2, 13.7], [1.0, 1.01, 40.0]], dtype=np.float32))
     return ad.AnnData(
         values,
-        obs=pd.DataFrame(index=["a", "b"]),
+        obs=pd.DataFrame({"promoter_source": ["peaks", "none"]}, index=["a", "b"]),
         var=pd.DataFrame(index=["g1", "g2", "g3"]),
         layers={"rna_log": values, "promoter_log": values[::-1].copy()},
     )
@@ -53,7 +53,8 @@ def many_cells(n_cells=40, n_genes=23):
         layers[layer] = sparse.csr_matrix(values.astype(np.float32))
     ids = [f"g{i}" for i in range(n_genes)]
     genes = pd.DataFrame({"gene_id": ids, "symbol": ids, "is_tf": False})
-    names = pd.DataFrame(index=[f"s_{i}" for i in range(n_cells)])
+    source = {"promoter_source": "fragments"}
+    names = pd.DataFrame(source, index=[f"s_{i}" for i in range(n_cells)])
     cells = ad.AnnData(layers["rna_log"], obs=names, var=pd.DataFrame(index=ids), layers=layers)
     return cells, genes
 
@@ -212,7 +213,7 @@ def test_a_big_store_is_opened_and_read_in_little_memory(tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps({"n_cells": n_cells, "n_genes": n_genes}))
     store = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
     names = np.array([f"sample_{i:016d}" for i in range(n_cells)], dtype=np.dtypes.StringDType())
-    store.create_array("cells", data=names, chunks=(n_cells,), compressors=None)
+    tokens.write_of_cells(store, names, np.ones(n_cells, dtype=np.uint8))
     for modality in tokens.MODALITIES:
         group = store.create_group(modality)
         for name, (dtype, length) in lengths.items():
@@ -235,6 +236,10 @@ def test_a_big_store_is_opened_and_read_in_little_memory(tmp_path):
     # The files are 912 MB, the names alone would be 70 MB once they are strings.
     assert opened < 10
     assert read < 200
+
+
+def lose_what_was_measured(store):
+    shutil.rmtree(store / "promoter_measured" / "c")
 
 
 def cut_short(store):
@@ -277,7 +282,8 @@ def compress(store):
     [
         (cut_short, "rna/data is 2 bytes long and not 5"),
         (lose_a_chunk, "promoter/indices"),
-        (lose_the_names, "names"),
+        (lose_the_names, "cells is not of the 2 cells"),
+        (lose_what_was_measured, "promoter_measured is not of the 2 cells"),
         (lose_the_meta, "meta.json"),
         (garble_the_layout, "line 1"),
         (count_other_cells, "2 cells, not 3"),

@@ -193,6 +193,18 @@ def test_completeness_is_the_error_of_the_log_odds(trained, cells):
     np.testing.assert_allclose(errors, expected, rtol=0.05, atol=1e-4)
 
 
+def test_cells_without_promoters_are_called_and_explained_beside_others(trained, cells):
+    store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
+    trained.merge()
+    together = finetune.predict(trained, store, np.arange(6))
+    for rows in (np.array([0, 2, 4]), np.array([1, 3, 5])):
+        apart = finetune.predict(trained, store, rows)
+        np.testing.assert_allclose(together[rows], apart, rtol=1e-4, atol=1e-6)
+    attributions, errors = explain.integrated_gradients(trained, store, np.arange(6), 0, 64)
+    assert np.median(errors) < 0.02
+    assert not attributions[1::2, 1].any() and attributions[::2, 1].any()
+
+
 def test_randomised_model_differs_everywhere(trained, cells):
     random = explain.randomised(trained.merge(), 0)
     for (name, a), (_, b) in zip(

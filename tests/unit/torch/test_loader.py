@@ -28,7 +28,7 @@ def dense():
 def store(tmp_path, dense):
     group = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
     names = np.array([str(i) for i in range(N_CELLS)], dtype=np.dtypes.StringDType())
-    group.create_array("cells", data=names, chunks=(N_CELLS,), compressors=None)
+    tokens.write_of_cells(group, names, np.ones(N_CELLS, dtype=np.uint8))
     for modality, bins in zip(tokens.MODALITIES, dense, strict=True):
         tokens.write_bins(group.create_group(modality), sparse.csr_matrix(bins), 14)
     meta = {"n_cells": N_CELLS, "n_genes": N_GENES}
@@ -78,6 +78,16 @@ def test_dense_tensors_are_the_cells_in_the_order_asked_for(store, dense):
     for tensor, bins in zip(loader.densify(store, rows), dense, strict=True):
         assert tensor.dtype == torch.uint8
         np.testing.assert_array_equal(tensor.numpy(), bins[rows])
+
+
+def test_promoters_that_were_not_measured_are_told_from_closed_ones(dense):
+    measured = np.arange(N_CELLS) % 3 > 0
+    memory = loader.MemoryStore(*(sparse.csr_matrix(bins) for bins in dense), measured)
+    rows = np.array([3, 1, 0, 2])
+    rna, promoter = loader.densify(memory, rows)
+    np.testing.assert_array_equal(rna, dense[0][rows])
+    assert (promoter[[0, 2]] == tokens.NOT_MEASURED).all()
+    np.testing.assert_array_equal(promoter[[1, 3]], dense[1][rows][[1, 3]])
 
 
 def test_batches_come_in_order_and_whole(store, dense):

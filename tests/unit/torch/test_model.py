@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from scdyn.errors import InputError
-from scdyn.model import ModelConfig, ScDynOmics, attend
+from scdyn.model import ModelConfig, ScDynOmics, attend, expressed_genes
 from scdyn.pretraining import mask_genes
+from scdyn.tokens import NOT_MEASURED
 
 
 def reference_attention(attention, tokens):
@@ -177,6 +178,27 @@ def test_masking_hides_its_share_of_nonzero_genes_in_both_modalities():
     assert not hidden[0, 30:].any() and hidden[1, 5]
     torch.testing.assert_close(masked_rna[~hidden], rna[~hidden])
     torch.testing.assert_close(masked_promoter[~hidden], promoter[~hidden])
+
+
+def test_what_was_not_measured_is_neither_hidden_nor_seen():
+    rna = torch.zeros(2, 40, dtype=torch.uint8)
+    rna[:, :20] = 3
+    promoter = torch.ones_like(rna)
+    promoter[1] = NOT_MEASURED
+    assert expressed_genes(rna, promoter).sum(1).tolist() == [40, 20]
+    generator = torch.Generator().manual_seed(0)
+    masked_rna, masked_promoter, *places = mask_genes(rna, promoter, 0.2, 9, generator)
+    assert spread(*places, 40).sum(1).tolist() == [8, 4]
+    assert (masked_rna == 9).sum(1).tolist() == [8, 4]
+    assert (masked_promoter[0] == 9).sum() == 8 and (masked_promoter[1] == NOT_MEASURED).all()
+
+
+def test_a_modality_that_was_not_measured_adds_nothing_to_a_new_model(model, bins):
+    rna, promoter = bins
+    absent = torch.full_like(promoter, NOT_MEASURED, dtype=torch.uint8)
+    tokens = model.embed_tokens(rna, absent)
+    expected = model.rna_embedding(rna.int()) + model.gene_embedding.weight
+    torch.testing.assert_close(tokens, expected)
 
 
 def test_masking_is_uniform_over_the_nonzero_genes():

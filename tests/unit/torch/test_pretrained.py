@@ -33,6 +33,7 @@ REGULONS = pd.DataFrame(
 SETTINGS = {
     "seed": 0, "width": 16, "n_layers": 2, "n_heads": 2, "n_latents": 5, "ffn_width": 16,
     "dropout": 0.0, "projection_init": "regulon", "validation_share": 0.2, "mask_share": 0.15,
+    "promoter_dropout": 0.0,
     "gpus": 1, "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
 }  # fmt: skip
 
@@ -40,7 +41,8 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def cells():
     rng = np.random.default_rng(0)
-    names = pd.DataFrame(index=[f"cell{i}" for i in range(N_CELLS)])
+    source = {"promoter_source": "fragments"}
+    names = pd.DataFrame(source, index=[f"cell{i}" for i in range(N_CELLS)])
     adata = ad.AnnData(
         sparse.csr_matrix(rng.poisson(2.0, (N_CELLS, N_GENES))), names, GENES.set_index("gene_id")
     )
@@ -144,15 +146,18 @@ def test_values_that_are_no_counts_are_refused(folder, cells):
         scdyn.load(folder / "model").embed(other)
 
 
-def test_closed_promoters_are_said_to_be_assumed(folder, cells, caplog):
+def test_promoters_that_are_not_there_are_not_closed_ones(folder, cells, caplog):
     rna = ad.AnnData(cells.X.copy(), cells.obs, cells.var)
     closed = cells.copy()
     closed.layers["promoter"] = sparse.csr_matrix(cells.shape)
+    absent = closed.copy()
+    absent.obs["promoter_source"] = "none"
     model = scdyn.load(folder / "model")
     with caplog.at_level("WARNING", logger="scdyn"):
         found = model.embed(rna)
-    assert "no layer 'promoter'" in caplog.text
-    np.testing.assert_allclose(found, model.embed(closed), rtol=1e-5, atol=1e-6)
+    assert "40 cells have no promoter counts, and the model has learned from none" in caplog.text
+    np.testing.assert_allclose(found, model.embed(absent), rtol=1e-5, atol=1e-6)
+    assert np.abs(found - model.embed(closed)).max() > 1e-3
 
 
 def test_attention_is_shared_among_named_latents(folder, cells):

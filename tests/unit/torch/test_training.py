@@ -13,6 +13,7 @@ from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.loader import Loader, MemoryStore
 from scdyn.model import ScDynOmics
+from scdyn.tokens import NOT_MEASURED
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def run(config, cells, checkpoint=None, stop_at=None, **settings):
     torch.manual_seed(0)
     model = ScDynOmics(config)
     rows = np.arange(60)
-    task = pretraining.MaskedPretraining(model, cells, rows, rows, 0.15, 0)
+    dropout = settings.pop("promoter_dropout", 0.0)
+    task = pretraining.MaskedPretraining(model, cells, rows, rows, 0.15, 0, dropout)
     settings = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "seed": 3} | settings
 
     def loss_of(*arguments):
@@ -200,3 +202,39 @@ def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
 def test_history_is_plain_json(config, cells):
     _, _, history = run(config, cells, epochs=1)
     assert json.loads(json.dumps(history))[0]["epoch"] == 1
+
+
+def test_cells_of_rna_alone_are_learned_from_and_scored_by_rna_alone(config, cells):
+    alone = MemoryStore(cells.rna, cells.promoter, np.zeros(60, dtype=bool))
+    model, _, history = run(config, alone, epochs=30)
+    scores = history[-1]
+    assert scores["masked_loss"] == scores["rna_masked_loss"]
+    assert np.isfinite(scores["full_loss"])
+    assert not any(name.startswith("promoter") for name in scores)
+    trivial = predictors.trivial_losses(
+        alone, np.arange(60), np.arange(60), config.n_genes, config.n_bins
+    )
+    assert scores["masked_loss"] < 0.8 * trivial["frequency_masked_loss"]
+    assert not any("promoter" in name for name in trivial)
+    assert model.promoter_embedding.weight[config.absent_id].abs().max() > 0
+
+
+def test_losses_of_cells_with_promoters_are_the_same_beside_cells_without(model, cells):
+    rna, promoter = (torch.from_numpy(part.toarray()) for part in cells.read(np.arange(4)))
+    promoter[2:] = NOT_MEASURED
+    apart = [pretraining.full_losses(model, rna[i], promoter[i]) for i in (slice(2), slice(2, 4))]
+    for together, first, second in zip(
+        pretraining.full_losses(model, rna, promoter), *apart, strict=True
+    ):
+        torch.testing.assert_close(together, torch.cat([first, second]), equal_nan=True)
+    assert torch.isnan(apart[1][1]).all() and not torch.isnan(apart[1][0]).any()
+
+
+def test_promoters_left_out_in_training_teach_the_model_to_do_without(config, cells):
+    alone = MemoryStore(cells.rna, cells.promoter, np.zeros(60, dtype=bool))
+    losses = []
+    for share in (0.0, 0.5):
+        model, _, _ = run(config, cells, epochs=30, promoter_dropout=share)
+        task = pretraining.MaskedPretraining(model, alone, np.arange(60), np.arange(60), 0.15, 0)
+        losses.append(task.evaluate()["rna_masked_loss"])
+    assert losses[1] < losses[0]

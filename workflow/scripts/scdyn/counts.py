@@ -11,6 +11,14 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.reference import strip_version
 
+# Where a cell's promoter counts are from, if they were not measured.
+NO_SOURCE = "none"
+
+
+def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
+    """Tell in which cells promoters were measured, by their ``promoter_source``: (cells,)."""
+    return (obs["promoter_source"].astype(str) != NO_SOURCE).to_numpy()
+
 
 def check_counts(counts: sparse.spmatrix | np.ndarray, origin: str) -> sparse.csr_matrix:
     """Return raw counts as CSR of int32, refusing what cannot be counts.
@@ -32,19 +40,46 @@ def check_counts(counts: sparse.spmatrix | np.ndarray, origin: str) -> sparse.cs
     return counts
 
 
-def raw_counts(table: ad.AnnData, origin: str) -> ad.AnnData:
-    """Return an AnnData of counts alone: ``layers["spliced"]``, ``["counts"]`` or ``X``.
+def raw_counts(
+    table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str = ""
+) -> ad.AnnData:
+    """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
 
-    ``layers["promoter"]``, or ``layers["unspliced"]`` beside spliced, is kept as the
-    promoter layer.
+    Parameters
+    ----------
+    table
+        Counts in layers, or in ``X``.
+    origin
+        The file, for messages.
+    rna_layer
+        Name of the RNA's layer; "spliced", "counts" or ``X``, the first that is there, if empty.
+    promoter_layer
+        Name of the promoters' layer; "promoter" or "unspliced", or none, if empty.
+
+    Raises
+    ------
+    InputError
+        If a layer is not there, or its values are no counts.
     """
-    source = next((name for name in ("spliced", "counts") if name in table.layers), None)
+    for name in filter(None, (rna_layer, promoter_layer)):
+        if name not in table.layers:
+            raise InputError(
+                f"{origin}: has no layer '{name}' but {', '.join(table.layers) or 'none'}; check "
+                "the sample sheet's rna_layer and promoter_layer."
+            )
+    rna_layers = [rna_layer] if rna_layer else ["spliced", "counts"]
+    source = next((name for name in rna_layers if name in table.layers), None)
     values = table.layers[source] if source else table.X
+    if values is None:
+        raise InputError(
+            f"{origin}: has no X and no layer 'spliced' or 'counts' but "
+            f"{', '.join(table.layers) or 'none'}; name one in the sample sheet's rna_layer."
+        )
     counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=table.var)
-    for name in ("promoter", "unspliced"):
-        if name in table.layers:
-            counts.layers["promoter"] = check_counts(table.layers[name], origin)
-            break
+    promoter_layers = [promoter_layer] if promoter_layer else ["promoter", "unspliced"]
+    source = next((name for name in promoter_layers if name in table.layers), None)
+    if source:
+        counts.layers["promoter"] = check_counts(table.layers[source], origin)
     return counts
 
 

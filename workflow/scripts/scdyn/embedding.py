@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scdyn.loader import Loader, MemoryStore, batches
-from scdyn.model import ScDynOmics
+from scdyn.model import ScDynOmics, expressed_genes
 from scdyn.tokens import TokenStore
 
 # Scores of attention that are held at once, in floats.
@@ -84,7 +84,7 @@ def attention_to_latents(
     for bins in Loader(store, batches(rows, batch_size), device):
         rna, promoter = (part.to(device) for part in bins)
         latents, tokens = model.latents(rna, promoter)
-        for i, expressed in enumerate((rna > 0) | (promoter > 0)):
+        for i, expressed in enumerate(expressed_genes(rna, promoter)):
             queries = attention.queries(tokens[i, expressed]).flatten(0, 1)
             shares = _mean_attention(queries, latents[i])
             parts.append(shares.cpu().numpy()[None])

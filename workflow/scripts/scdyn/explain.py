@@ -16,9 +16,10 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from scdyn import evaluation
-from scdyn.finetune import Classifier, expressed_genes, load_classifier
+from scdyn.finetune import Classifier, cells_without_counts, load_classifier, of_their_kind
 from scdyn.loader import Loader, MemoryStore, batches
 from scdyn.log import logger
+from scdyn.model import expressed_genes, is_measured
 from scdyn.tokens import TokenStore
 from scdyn.training import choose_device
 
@@ -38,7 +39,8 @@ def integrated_gradients(
     In float32 on any device: in bfloat16 the sum would not add up. Log-odds rather than the
     logit: what speaks for every class alike then counts for none.
     The path leads from the cell in which every value is zero; attributions are summed
-    over the embedding's width. The gene embeddings are the same at both ends and get none.
+    over the embedding's width. The gene embeddings are the same at both ends and get none, and
+    so do promoters that were not measured.
 
     Parameters
     ----------
@@ -65,38 +67,45 @@ def integrated_gradients(
     model.set_precision("float32")
     device = next(classifier.parameters()).device
 
-    def log_odds(rna_values: Tensor, promoter_values: Tensor, expressed: Tensor) -> Tensor:
-        tokens = rna_values + promoter_values + model.gene_embedding.weight
+    def log_odds(rna: Tensor, promoter: Tensor, expressed: Tensor, measured: Tensor) -> Tensor:
+        tokens = rna + promoter + model.gene_embedding.weight
+        zero_cell = of_their_kind(zero_cells, measured)
         logits = classifier.head(model.encode(tokens), zero_cell, expressed)
         others = [i for i in range(logits.shape[1]) if i != target]
         return logits[:, target] - logits[:, others].logsumexp(1)
 
     method = IntegratedGradients(log_odds)
-    zero = torch.zeros(1, model.config.n_genes, dtype=torch.int, device=device)
+
+    def values(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        rna, promoter = model.value_ids(rna), model.value_ids(promoter)
+        return model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach()
+
+    zero_values = values(*cells_without_counts(model.config.n_genes, device))
     frozen = [p for p in classifier.parameters() if p.requires_grad]
     for parameter in frozen:  # only the inputs' gradients are wanted
         parameter.requires_grad_(False)
-    baselines = (model.rna_embedding(zero).detach(), model.promoter_embedding(zero).detach())
     with torch.no_grad():
-        zero_cell = model.encode(sum(baselines) + model.gene_embedding.weight)
+        zero_cells = model.encode(sum(zero_values) + model.gene_embedding.weight)
     attributions, completeness = [], []
     n_cells = max(1, batch_size // 8)
     for rna, promoter in Loader(store, batches(rows, n_cells), device):
-        rna, promoter = rna.to(device).int(), promoter.to(device).int()
-        inputs = (model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach())
+        rna, promoter = rna.to(device), promoter.to(device)
+        measured = is_measured(promoter)
+        inputs = values(rna, promoter)
+        baselines = tuple(of_their_kind(part, measured) for part in zero_values)
         # Which genes are pooled is held along the path; at its start they all pool to zero,
         # as they do for the cell without counts.
-        expressed = expressed_genes(rna, promoter)
+        held = expressed_genes(rna, promoter), measured
         parts, delta = method.attribute(
             inputs,
             baselines,
-            additional_forward_args=(expressed,),
+            additional_forward_args=held,
             n_steps=n_steps,
             internal_batch_size=batch_size,
             return_convergence_delta=True,
         )
         with torch.no_grad():
-            difference = log_odds(*inputs, expressed) - log_odds(*baselines, expressed)
+            difference = log_odds(*inputs, *held) - log_odds(*baselines, *held)
         attributions.append(torch.stack([part.sum(2) for part in parts], 1).float().cpu().numpy())
         completeness.append((delta.abs() / difference.abs().clamp(min=1e-12)).cpu().numpy())
     for parameter in frozen:

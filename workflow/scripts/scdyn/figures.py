@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scdyn.counts import NO_SOURCE
 from scdyn.files import atomic
 
 matplotlib.use("Agg")
@@ -134,16 +135,20 @@ SHOWN_QUALITY = {
 def quality(table: pd.DataFrame, sample: str) -> Figure:
     """Knee curves, what decided which cells are kept, and measures before and after."""
     shown = [name for name in SHOWN_QUALITY if name in table]
+    knees = {"rna_counts": "RNA counts"}
+    against = "rna_genes", "genes"
+    if "promoter_counts" in table:
+        sources = table.loc[table["promoter_source"] != NO_SOURCE, "promoter_source"]
+        against = "promoter_counts", f"promoter counts (from {sources.mode()[0]})"
+        knees |= [against]
     plt.rcParams.update(STYLE)
     figure = plt.figure(figsize=(11.5, 5.2))
     above, below = (
         part.subplots(1, n)
-        for part, n in zip(figure.subfigures(2, 1), (4, len(shown)), strict=True)
+        for part, n in zip(figure.subfigures(2, 1), (len(knees) + 2, len(shown)), strict=True)
     )
-    source = table["promoter_source"].iloc[0]
-    names = {"rna_counts": "RNA counts", "promoter_counts": f"promoter counts (from {source})"}
     kinds = [(True, PALETTE[0], "kept"), (False, PALETTE[5], "dropped")]
-    for axis, (column, name) in zip(above, names.items(), strict=False):
+    for axis, (column, name) in zip(above, knees.items(), strict=False):
         for kept, colour, label in kinds:
             values = table.loc[table["kept"] == kept, column].sort_values(ascending=False)
             ranks = np.arange(1, len(values) + 1)
@@ -151,12 +156,12 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="barcodes, by rank", ylabel=name)
         axis.legend()
     above[0].set_title(f"{sample}: {table['kept'].sum():,} of {len(table):,} cells kept")
+    column, name = against
     for kept, colour, _ in kinds[::-1]:
-        part = table.loc[table["kept"] == kept, list(names)].clip(lower=1)
-        above[2].scatter(*part.to_numpy().T, s=2, color=colour, linewidths=0)
-    xlabel, ylabel = names.values()
-    above[2].set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
-    dropping_reasons(above[3], table)
+        part = table.loc[table["kept"] == kept, ["rna_counts", column]].clip(lower=1)
+        above[-2].scatter(*part.to_numpy().T, s=2, color=colour, linewidths=0)
+    above[-2].set(xscale="log", yscale="log", xlabel="RNA counts", ylabel=name)
+    dropping_reasons(above[-1], table)
     for axis, name in zip(below, shown, strict=True):
         violins(axis, [table[name], table.loc[table["kept"], name]], SHOWN_QUALITY[name])
     return figure

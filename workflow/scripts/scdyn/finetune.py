@@ -21,9 +21,9 @@ from scdyn.errors import InputError
 from scdyn.files import atomic, sha256, write_json, write_table
 from scdyn.loader import Loader, MemoryStore, batches
 from scdyn.log import logger
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.model import ModelConfig, ScDynOmics, expressed_genes, is_measured
 from scdyn.progress import write_records
-from scdyn.tokens import TokenStore
+from scdyn.tokens import NOT_MEASURED, TokenStore
 from scdyn.training import Training, TrainingConfig, choose_device
 
 # Attention and feed-forward of every layer, as in the paper.
@@ -75,7 +75,7 @@ class Head(nn.Module):
         representations
             (B, G, D) of the cells' genes.
         zero_cell
-            (1, G, D) of the cell in which every value is zero.
+            (1, G, D), or one a cell, of the cell in which every value is zero.
         expressed
             (B, G) boolean: which genes are pooled.
 
@@ -143,9 +143,31 @@ def adapt(model: ScDynOmics, rank: int, dropout: float = 0.0) -> PeftModel:
     return get_peft_model(model, config)
 
 
-def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
-    """Tell which genes (B, G) either modality saw, from their bins."""
-    return (rna > 0) | (promoter > 0)
+def cells_without_counts(n_genes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bins (2, G) of RNA and of promoters, all zero; in the second cell promoters not measured."""
+    rna, promoter = torch.zeros(2, 2, n_genes, dtype=torch.uint8, device=device)
+    promoter[1] = NOT_MEASURED
+    return rna, promoter
+
+
+def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
+    """Choose for each cell (B,) which of the two :func:`cells_without_counts` it is held against.
+
+    Parameters
+    ----------
+    zero_cells
+        (2, ...) something of these two.
+    promoter_measured
+        (B,) boolean.
+
+    Returns
+    -------
+    Tensor
+        (1, ...) if it is the same for all cells, (B, ...) else.
+    """
+    if promoter_measured.all():
+        return zero_cells[:1]
+    return zero_cells[(~promoter_measured).long()]
 
 
 class Classifier(nn.Module):
@@ -158,12 +180,18 @@ class Classifier(nn.Module):
         self.classes = classes
 
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Map token ids (B, G) each to logits (B, classes)."""
-        # The cell without counts rides along as the first of the batch.
-        ids = (functional.pad(part, (0, 0, 1, 0)) for part in (rna, promoter))
-        representations = self.encoder(*ids)
-        expressed = expressed_genes(rna, promoter)
-        return self.head(representations[1:], representations[:1], expressed)
+        """Map bins (B, G) each to logits (B, classes)."""
+        measured = is_measured(promoter)
+        # The cells without counts ride along as the first of the batch.
+        n_zero = 1 if measured.all() else 2
+        zeros = cells_without_counts(rna.shape[1], rna.device)
+        bins = (
+            torch.cat([zero[:n_zero], part])
+            for zero, part in zip(zeros, (rna, promoter), strict=True)
+        )
+        representations = self.encoder(*bins)
+        zero_cell = of_their_kind(representations[:n_zero], measured)
+        return self.head(representations[n_zero:], zero_cell, expressed_genes(rna, promoter))
 
     def merge(self) -> Classifier:
         """Add the adapters to the weights: the same calls, at the speed of the plain model.

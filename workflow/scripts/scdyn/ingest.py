@@ -16,9 +16,9 @@ from scipy import sparse
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
-from scdyn.counts import align_genes, raw_counts
+from scdyn.counts import NO_SOURCE, align_genes, raw_counts
 from scdyn.errors import UNREADABLE, InputError, reading
-from scdyn.libraries import FILES, LibraryFiles, find_libraries
+from scdyn.libraries import FILES, LAYERS, RNA_ONLY, LibraryFiles, find_libraries
 from scdyn.log import logger
 from scdyn.reference import tss_rings
 
@@ -56,6 +56,8 @@ def read_library(files: LibraryFiles) -> Library:
     """
     read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[files.kind]
     library = read(files)
+    if files.rna_only:
+        return Library(library.rna, None, None)
     if files.fragments:
         library = replace(library, fragments=Path(files.fragments))
     if library.fragments and not library.fragments.exists():
@@ -73,7 +75,7 @@ def read_tenx(files: LibraryFiles) -> Library:
             "atac_path, the GEX output into path."
         )
     fragments = place.fragments
-    if files.atac_path:
+    if files.atac_path and not files.rna_only:
         place = tenx.locate(files.atac_path)
         _, peaks = tenx.read_matrix(place.matrix)
         fragments = place.fragments
@@ -82,9 +84,10 @@ def read_tenx(files: LibraryFiles) -> Library:
 
 def read_h5ad(files: LibraryFiles) -> Library:
     """Read counts of an ``.h5ad``, and peaks of another in ``atac_path``."""
-    rna = raw_counts(_open(ad.read_h5ad, files.path, "h5ad"), files.path)
+    layers = files.rna_layer, files.promoter_layer
+    rna = raw_counts(_open(ad.read_h5ad, files.path, "h5ad"), files.path, *layers)
     peaks = None
-    if files.atac_path:
+    if files.atac_path and not files.rna_only:
         peaks = raw_counts(_open(ad.read_h5ad, files.atac_path, "h5ad"), files.atac_path)
     return Library(rna, peaks, None)
 
@@ -96,7 +99,8 @@ def read_h5mu(files: LibraryFiles) -> Library:
         raise InputError(f"{files.path}: has no modality 'rna' but {', '.join(content.mod)}.")
     peaks = content.mod.get("atac")
     peaks = None if peaks is None else raw_counts(peaks, files.path)
-    return Library(raw_counts(content.mod["rna"], files.path), peaks, None)
+    layers = files.rna_layer, files.promoter_layer
+    return Library(raw_counts(content.mod["rna"], files.path, *layers), peaks, None)
 
 
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
@@ -142,7 +146,8 @@ def promoter_counts(
     min_overlap: float,
     translation: Mapping[str, str] | None,
     name: str,
-) -> tuple[sparse.csr_matrix, pd.DataFrame, str]:
+    rna_only: bool = False,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count promoter accessibility of the RNA's cells, paired by barcode.
 
     Fragments come first, then a promoter layer, then peaks.
@@ -153,10 +158,9 @@ def promoter_counts(
         (cells, genes of the vocabulary), in the order of the RNA's cells; a barcode the
         second modality lacks has an empty row.
     totals : DataFrame
-        What :func:`scdyn.fragments.count_insertions` says of each cell; no columns
-        without fragments.
-    source : str
-        "fragments", "promoter layer" or "peaks".
+        A row a cell: ``promoter_source``, "fragments", "promoter layer", "peaks", or "none" in
+        a cell that the second modality lacks; and with fragments what
+        :func:`scdyn.fragments.count_insertions` says of it.
     """
     n_genes = to_vocabulary.shape[1]
     rna, peaks = library.rna, library.peaks
@@ -170,14 +174,21 @@ def promoter_counts(
         )
         pairing = replace(pairing, n_shared=int((totals["fragments"] > 0).sum()))
         require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
-        return counts, totals.set_axis(rna.obs_names), "fragments"
-    nothing = pd.DataFrame(index=rna.obs_names)
+        source = np.where(totals["fragments"] > 0, "fragments", NO_SOURCE)
+        return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
+    totals = pd.DataFrame(index=rna.obs_names)
+    if rna_only:
+        logger.info("%s: RNA only, as the sheet says; promoters are read as not measured", name)
+        empty = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
+        return empty, totals.assign(promoter_source=NO_SOURCE)
     if "promoter" in rna.layers:
-        return sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary), nothing, "promoter layer"
+        counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
+        return counts, totals.assign(promoter_source="promoter layer")
     if peaks is None:
         raise InputError(
             f"sample {name}: has neither fragments nor peaks nor a promoter layer; name one in the "
-            "sample sheet (columns fragments, atac_path)."
+            "sample sheet (columns fragments, atac_path, promoter_layer), or write "
+            f"'{RNA_ONLY}' into atac_path if promoters were not measured."
         )
     pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
     require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
@@ -192,7 +203,8 @@ def promoter_counts(
     counts = fragment_files.peaks_to_promoters(
         pairing_matrix @ peaks.X, peaks.var_names, windows, n_genes
     )
-    return counts.astype(np.int32), nothing, "peaks"
+    source = np.where(found, "peaks", NO_SOURCE)
+    return counts.astype(np.int32), totals.assign(promoter_source=source)
 
 
 def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataFrame:
@@ -262,12 +274,13 @@ def ingest_library(
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
-    counts, totals, source = promoter_counts(
-        library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
+    overlap = min_barcode_overlap
+    counts, totals = promoter_counts(
+        library, genes, windows, to_vocabulary, overlap, translation, name, files.rna_only
     )
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=totals.assign(promoter_source=source),
+        obs=totals,
         var=genes.set_index("gene_id"),
         layers={"promoter": counts},
     )
@@ -299,8 +312,7 @@ def ingest(
     Parameters
     ----------
     sheet_row
-        ``sample``, ``kind``, ``path``, ``atac_path``, ``fragments``, ``metadata`` and the
-        covariates.
+        Of the sample sheet, with the covariates.
     genes, windows
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
@@ -328,7 +340,7 @@ def ingest(
             for files in find_libraries(sheet_row)
         ]
     )
-    known = {"sample", "kind", "metadata", *FILES}
+    known = {"sample", "kind", "metadata", *FILES, *LAYERS}
     covariates = {key: value for key, value in sheet_row.items() if key not in known}
     obs = cells.obs.assign(sample=name, barcode=cells.obs_names, **covariates)
     if sheet_row["metadata"]:

@@ -10,16 +10,29 @@ from pathlib import Path
 from scdyn.errors import InputError
 
 FILES = ("path", "atac_path", "fragments")
+LAYERS = ("rna_layer", "promoter_layer")
+# In the column atac_path: promoters were not measured, or are not to be used.
+RNA_ONLY = "none"
 
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """One library of a sample: the sheet's ``kind`` and one file or folder a column."""
+    """One library of a sample: the sheet's ``kind``, one file or folder a column, and layers.
+
+    ``atac_path`` is :data:`RNA_ONLY` if the sheet says so.
+    """
 
     kind: str
     path: str
-    atac_path: str
-    fragments: str
+    atac_path: str = ""
+    fragments: str = ""
+    rna_layer: str = ""
+    promoter_layer: str = ""
+
+    @property
+    def rna_only(self) -> bool:
+        """Whether promoters are to be read as not measured."""
+        return self.atac_path == RNA_ONLY
 
 
 def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
@@ -28,18 +41,25 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
     Parameters
     ----------
     row
-        Of the sample sheet: ``sample``, ``kind`` and the columns of :data:`FILES`.
+        Of the sample sheet: ``sample``, ``kind`` and the columns of :data:`FILES` and
+        :data:`LAYERS`.
 
     Raises
     ------
     InputError
-        If a pattern finds nothing, or the columns' patterns find different numbers.
+        If a pattern finds nothing, the columns' patterns find different numbers, or a sample
+        of RNA only has fragments.
     """
+    if row["atac_path"] == RNA_ONLY and (row["fragments"] or row["promoter_layer"]):
+        raise InputError(
+            f"sample {row['sample']}: atac_path says '{RNA_ONLY}', yet fragments or promoter_layer "
+            "names something; empty one of them in the sample sheet."
+        )
     found = {}
     for column in FILES:
         path = row[column]
         # A name that is there is meant as it is, even if it has brackets.
-        if not path or Path(path).exists() or not glob.has_magic(path):
+        if path in ("", RNA_ONLY) or Path(path).exists() or not glob.has_magic(path):
             found[column] = [path]
         else:
             found[column] = sorted(glob.glob(path))
@@ -50,10 +70,13 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
                 )
     n_libraries = len(found["path"])
     for column, paths in found.items():
-        if paths != [""] and len(paths) != n_libraries:
+        if paths not in ([""], [RNA_ONLY]) and len(paths) != n_libraries:
             raise InputError(
                 f"sample {row['sample']}: {row['path']} finds {n_libraries} libraries, but column "
                 f"{column} ({row[column]}) {len(paths)}; each library needs one of each."
             )
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
-    return [LibraryFiles(row["kind"], *files) for files in zip(*found.values(), strict=True)]
+    layers = {column: row[column] for column in LAYERS}
+    return [
+        LibraryFiles(row["kind"], *files, **layers) for files in zip(*found.values(), strict=True)
+    ]

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from scdyn.tokens import TokenStore
+from scdyn.tokens import NOT_MEASURED, TokenStore
 
 
 def block_shuffle(
@@ -75,6 +75,7 @@ def densify(
     Returns
     -------
     rna, promoter : Tensor of uint8, (n, genes)
+        A cell whose promoters were not measured has :data:`~scdyn.tokens.NOT_MEASURED` there.
     """
     rna, promoter = store.read(rows)
     tensors = []
@@ -82,6 +83,7 @@ def densify(
         tensor = torch.empty(bins.shape, dtype=torch.uint8, pin_memory=pin)
         bins.toarray(out=tensor.numpy())
         tensors.append(tensor)
+    tensors[1][torch.from_numpy(~store.promoter_measured(rows))] = NOT_MEASURED
     return tensors[0], tensors[1]
 
 
@@ -92,10 +94,23 @@ class MemoryStore:
     ----------
     rna, promoter
         (cells, genes) uint8 bins.
+    promoter_measured
+        (cells,) boolean: in which cells promoters were measured; in all if None.
     """
 
-    def __init__(self, rna: sparse.csr_matrix, promoter: sparse.csr_matrix) -> None:
+    def __init__(
+        self,
+        rna: sparse.csr_matrix,
+        promoter: sparse.csr_matrix,
+        promoter_measured: np.ndarray | None = None,
+    ) -> None:
         self.rna, self.promoter = rna, promoter
+        everywhere = np.ones(rna.shape[0], dtype=bool)
+        self._measured = everywhere if promoter_measured is None else promoter_measured
+
+    def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
+        """Tell in which cells (rows,) promoters were measured."""
+        return self._measured[rows]
 
     def read(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """Return the bins of some cells, (rows, genes) each."""

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from scdyn import kernels
 from scdyn.errors import InputError
+from scdyn.tokens import NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class ModelConfig:
 
     @property
     def absent_id(self) -> int:
-        """Token id of a value that was not measured."""
+        """Token id of a value that was not measured (:data:`scdyn.tokens.NOT_MEASURED`)."""
         return self.n_bins + 2
 
     @classmethod
@@ -175,6 +176,17 @@ def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
     if genes is None:
         return tokens
     return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def is_measured(bins: Tensor) -> Tensor:
+    """Tell in which cells a modality was measured: bins (B, G) to boolean (B,)."""
+    return bins[:, 0] != NOT_MEASURED
+
+
+def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
+    """Tell which genes (B, G) either modality saw, from their bins."""
+    seen = ((bins > 0) & (bins != NOT_MEASURED) for bins in (rna, promoter))
+    return torch.logical_or(*seen)
 
 
 class Norm(nn.LayerNorm):
@@ -295,6 +307,9 @@ class ScDynOmics(nn.Module):
                 nn.init.normal_(parameter, std=scale * parameter.shape[1] ** -0.5)
             else:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+        # What was not measured adds nothing, until cells without it teach otherwise.
+        for embedding in (self.rna_embedding, self.promoter_embedding):
+            nn.init.zeros_(embedding.weight[self.config.absent_id])
 
     @torch.no_grad()
     def anchor_latents(self, regulons: Tensor) -> None:
@@ -321,11 +336,15 @@ class ScDynOmics(nn.Module):
                 rows = rows - rows.mean(1, keepdim=True)
                 weight[: len(rows)] = functional.normalize(rows, dim=1)
 
+    def value_ids(self, bins: Tensor) -> Tensor:
+        """Rows of the values' embeddings: those of bins, ``mask_id`` or ``absent_id``."""
+        return bins.int().clamp(max=self.config.absent_id)
+
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the gene's and the two values' embeddings: ids (B, G) each to tokens (B, G, D)."""
         # Every pair of values is summed once, so that a token is looked up once.
         pairs = self.rna_embedding.weight[:, None] + self.promoter_embedding.weight
-        ids = rna.int() * len(pairs) + promoter.int()
+        ids = self.value_ids(rna) * len(pairs) + self.value_ids(promoter)
         return functional.embedding(ids, pairs.flatten(0, 1)) + self.gene_embedding.weight
 
     def encode(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
@@ -354,7 +373,7 @@ class ScDynOmics(nn.Module):
         Parameters
         ----------
         rna, promoter
-            (B, G) token ids, any integer type.
+            (B, G) bins, ``mask_id`` or ``NOT_MEASURED``; any integer type that holds it.
         genes
             (B, Q) positions of the genes that are asked for; all if None.
 

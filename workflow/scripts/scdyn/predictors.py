@@ -13,11 +13,23 @@ from scdyn.tokens import MODALITIES, TokenStore
 CELLS_AT_ONCE = 4096
 
 
-def chunks(store: TokenStore | MemoryStore, rows: np.ndarray) -> Iterator[list[sparse.csr_matrix]]:
-    """Read some thousand cells at a time: RNA, promoter, and whether either saw a gene."""
+def chunks(
+    store: TokenStore | MemoryStore, rows: np.ndarray
+) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
+    """Read some thousand cells at a time.
+
+    Yields
+    ------
+    list
+        For RNA and for promoters, of the cells where it was measured: the bins, and whether
+        either modality saw a gene.
+    """
     for start in range(0, len(rows), CELLS_AT_ONCE):
-        rna, promoter = store.read(rows[start : start + CELLS_AT_ONCE])
-        yield [rna, promoter, (rna > 0) + (promoter > 0)]
+        part = rows[start : start + CELLS_AT_ONCE]
+        rna, promoter = store.read(part)
+        expressed = (rna > 0) + (promoter > 0)
+        measured = store.promoter_measured(part)
+        yield [(rna, expressed), (promoter[measured], expressed[measured])]
 
 
 def gene_frequencies(
@@ -38,8 +50,8 @@ def gene_frequencies(
         Frequencies in RNA and in promoters, one added to each count so that none is zero.
     """
     counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
-    for *modalities, expressed in chunks(store, rows):
-        for of_gene, bins in zip(counts, modalities, strict=True):
+    for modalities in chunks(store, rows):
+        for of_gene, (bins, expressed) in zip(counts, modalities, strict=True):
             np.add.at(of_gene, (bins.indices, bins.data), 1)
             of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
     rna, promoter = counts / counts.sum(2, keepdims=True)
@@ -121,9 +133,11 @@ def trivial_losses(
     predictors = [trivial_predictors(p) for p in gene_frequencies(store, learned, n_genes, n_bins)]
     # (predictors, modalities, zero or not): sums of losses, and how many.
     totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
-    for *modalities, expressed in chunks(store, held_out):
-        expressed = expressed.tocoo()
-        for j, bins in enumerate(modalities):
+    for modalities in chunks(store, held_out):
+        for j, (bins, expressed) in enumerate(modalities):
+            if not expressed.nnz:
+                continue
+            expressed = expressed.tocoo()
             observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
             seen = (observed > 0).astype(int)
             for i, predicted in enumerate(predictors[j].values()):
@@ -132,10 +146,12 @@ def trivial_losses(
                 n_seen[i, j] += np.bincount(seen, minlength=2)
     scores = {}
     for i, name in enumerate(predictors[0]):
-        masked = totals[i].sum(1) / n_seen[i].sum(1)
-        scores[f"{name}_masked_loss"] = float(masked.mean())
+        seen_at_all = n_seen[i].sum(1) > 0
+        masked = totals[i].sum(1) / np.maximum(n_seen[i].sum(1), 1)
+        scores[f"{name}_masked_loss"] = float(masked[seen_at_all].mean())
         for j, modality in enumerate(MODALITIES):
-            scores[f"{name}_{modality}_masked_loss"] = float(masked[j])
+            if seen_at_all[j]:
+                scores[f"{name}_{modality}_masked_loss"] = float(masked[j])
             for k, kind in enumerate(("zero", "nonzero")):
                 if n_seen[i, j, k]:
                     value = totals[i, j, k] / n_seen[i, j, k]

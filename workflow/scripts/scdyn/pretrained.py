@@ -17,7 +17,7 @@ from scdyn.finetune import load_model
 from scdyn.loader import MemoryStore
 from scdyn.log import logger
 from scdyn.reference import read_vocabulary
-from scdyn.tokens import bin_values, vocabulary_hash
+from scdyn.tokens import MODALITIES, bin_values, vocabulary_hash
 
 
 class Pretrained:
@@ -81,6 +81,12 @@ class Pretrained:
             f"{len(self.latents)} latents, {n_parameters / 1e6:.2f} M parameters, on {self.device})"
         )
 
+    @property
+    def knows_cells_without_promoters(self) -> bool:
+        """Whether it was pretrained on cells whose promoters were not measured, or hidden."""
+        config = self.config
+        return bool(config["n_learned_without_promoters"] or config["settings"]["promoter_dropout"])
+
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
         """Bring cells to the model's genes and bin their values.
 
@@ -93,7 +99,8 @@ class Pretrained:
         adata
             Raw counts: ``layers["spliced"]``, ``layers["counts"]`` or ``X``, the first that is
             there; promoter counts in ``layers["promoter"]`` (or ``["unspliced"]`` beside spliced
-            counts). Without these all promoters are read as closed.
+            counts). Without these, or where ``obs["promoter_source"]`` is "none", promoters are
+            read as not measured.
         min_overlap
             Smallest share of the genes (of the cells or the model, whichever has fewer) that
             must be found.
@@ -112,21 +119,25 @@ class Pretrained:
         genes = self.vocabulary
         aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))
+        measured = np.full(table.n_obs, "promoter" in table.layers)
         if "promoter" in table.layers:
             promoter = table.layers["promoter"] @ aligned
+            if "promoter_source" in adata.obs:
+                measured = counts.promoters_measured(adata.obs)
         else:
-            logger.warning(
-                "adata has no layer 'promoter': all promoters are read as closed, which the "
-                "model has not seen in training"
-            )
             promoter = sparse.csr_matrix((table.n_obs, len(genes)))
+        if not measured.all() and not self.knows_cells_without_promoters:
+            logger.warning(
+                "%d cells have no promoter counts, and the model has learned from none such; "
+                "pretrain with promoter_dropout for these",
+                (~measured).sum(),
+            )
         cells = ad.AnnData(table.X @ aligned, var=genes.set_index("gene_id"))
         cells.layers["promoter"] = sparse.csr_matrix(promoter)
         counts.normalise(cells)
         n_bins = self.model.config.n_bins
-        return MemoryStore(
-            *(bin_values(cells.layers[f"{name}_log"], n_bins) for name in ("rna", "promoter"))
-        )
+        bins = (bin_values(cells.layers[layer], n_bins) for layer in MODALITIES.values())
+        return MemoryStore(*bins, measured)
 
     def embed(self, adata: ad.AnnData, min_overlap: float = 0.5) -> np.ndarray:
         """Embed cells; see :func:`scdyn.embedding.embed`.

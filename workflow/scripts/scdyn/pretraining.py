@@ -18,10 +18,10 @@ from scdyn.checkpoint import Checkpoint
 from scdyn.files import atomic, sha256, write_json, write_table
 from scdyn.loader import Loader, MemoryStore, densify
 from scdyn.log import logger
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.model import ModelConfig, ScDynOmics, expressed_genes, is_measured
 from scdyn.predictors import trivial_losses
 from scdyn.progress import write_records
-from scdyn.tokens import MODALITIES, TokenStore
+from scdyn.tokens import MODALITIES, NOT_MEASURED, TokenStore
 from scdyn.training import Training, TrainingConfig, choose_device, step_seed
 
 # Cells that are scored at a time.
@@ -31,7 +31,7 @@ SCORED_AT_ONCE = 32
 def mask_genes(
     rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hide a share of each cell's non-zero genes in both modalities.
+    """Hide a share of each cell's non-zero genes in all modalities that were measured.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def mask_genes(
     hidden : Tensor
         (B, Q) boolean: which of ``genes`` are hidden.
     """
-    expressed = (rna > 0) | (promoter > 0)
+    expressed = expressed_genes(rna, promoter)
     n_expressed = expressed.sum(1)
     n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
     noise = torch.rand(rna.shape, generator=generator, device=rna.device)
@@ -64,7 +64,8 @@ def mask_genes(
     hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
     masked = []
     for bins in (rna, promoter):
-        ids = bins.gather(1, genes).masked_fill_(hidden, mask_id)
+        measured = is_measured(bins)[:, None]
+        ids = bins.gather(1, genes).masked_fill_(hidden & measured, mask_id)
         masked.append(bins.scatter(1, genes, ids))
     return *masked, genes, hidden
 
@@ -85,9 +86,9 @@ def masked_losses(
 
     Returns
     -------
-    rna_losses, promoter_losses : Tensor, (hidden genes,)
+    rna_losses, promoter_losses : Tensor, (hidden genes of the cells where it was measured,)
         In nats.
-    rna_bins, promoter_bins : Tensor, (hidden genes,)
+    rna_bins, promoter_bins : Tensor
         What was hidden.
     """
     generator = torch.Generator(rna.device).manual_seed(seed)
@@ -95,22 +96,28 @@ def masked_losses(
         rna, promoter, share, model.config.mask_id, generator
     )
     logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
-    bins = [part.gather(1, genes)[hidden].long() for part in (rna, promoter)]
-    losses = [
-        functional.cross_entropy(predicted, part, reduction="none")
-        for predicted, part in zip(logits, bins, strict=True)
-    ]
+    losses, bins = [], []
+    for predicted, part in zip(logits, (rna, promoter), strict=True):
+        observed = part.gather(1, genes)[hidden].long()
+        measured = observed != NOT_MEASURED
+        bins.append(observed[measured])
+        losses.append(functional.cross_entropy(predicted[measured], bins[-1], reduction="none"))
     return *losses, *bins
 
 
 def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality."""
+    """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality.
+
+    NaN in a cell where it was not measured.
+    """
     logits = model.decode(model(rna, promoter))
-    rna_losses, promoter_losses = (
-        functional.cross_entropy(predicted.transpose(1, 2), part.long(), reduction="none").mean(1)
-        for predicted, part in zip(logits, (rna, promoter), strict=True)
-    )
-    return rna_losses, promoter_losses
+    means = []
+    for predicted, part in zip(logits, (rna, promoter), strict=True):
+        losses = functional.cross_entropy(
+            predicted.transpose(1, 2), part.long(), reduction="none", ignore_index=NOT_MEASURED
+        )
+        means.append(losses.mean(1).masked_fill(~is_measured(part), torch.nan))
+    return means[0], means[1]
 
 
 class MaskedPretraining:
@@ -128,6 +135,9 @@ class MaskedPretraining:
         Share of the non-zero genes that is hidden.
     seed
         Of the masks of the scored cells, which are the same each time.
+    promoter_dropout
+        Share of the training cells whose promoters are read as not measured, drawn anew each
+        time, so that the model learns to do without.
     """
 
     def __init__(
@@ -138,10 +148,11 @@ class MaskedPretraining:
         held_out: np.ndarray,
         mask_share: float,
         seed: int,
+        promoter_dropout: float = 0.0,
     ) -> None:
         self.model, self.store = model, store
         self.learned, self.held_out = learned, held_out
-        self.mask_share, self.seed = mask_share, seed
+        self.mask_share, self.seed, self.promoter_dropout = mask_share, seed, promoter_dropout
         self.device = next(model.parameters()).device
 
     def load(self, parts: list[np.ndarray]) -> Loader:
@@ -149,9 +160,14 @@ class MaskedPretraining:
         return Loader(self.store, [self.learned[part] for part in parts], self.device)
 
     def loss_of(self, _: np.ndarray, rna: Tensor, promoter: Tensor, seed: int) -> Tensor:
-        """Mean loss of both modalities over the hidden genes of a batch."""
-        losses = masked_losses(self.model, rna, promoter, self.mask_share, seed)
-        return (losses[0].mean() + losses[1].mean()) / 2
+        """Mean over the modalities of the loss over the hidden genes of a batch."""
+        if self.promoter_dropout:
+            drawn = np.random.default_rng(seed).random(len(promoter)) < self.promoter_dropout
+            promoter = promoter.clone()
+            promoter[torch.from_numpy(drawn).to(promoter.device)] = NOT_MEASURED
+        losses = masked_losses(self.model, rna, promoter, self.mask_share, seed)[:2]
+        means = [of_modality.mean() for of_modality in losses if len(of_modality)]
+        return sum(means) / len(means)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -163,7 +179,7 @@ class MaskedPretraining:
             In nats a gene: ``masked_loss``, mean of the modalities over hidden genes, and
             ``full_loss``, over all genes with none hidden; for RNA and promoters
             ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (hidden genes
-            whose bin there is zero, or is not).
+            whose bin there is zero, or is not). A modality measured in no cell has none.
         """
         losses: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
         bins: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
@@ -180,15 +196,17 @@ class MaskedPretraining:
             ):
                 losses[name].append(loss)
                 bins[name].append(hidden)
-            full.append(torch.stack(full_losses(self.model, rna, promoter)).mean(0))
+            full.append(torch.stack(full_losses(self.model, rna, promoter)).nanmean(0))
         scores = {"full_loss": torch.cat(full).mean().item()}
         for name in MODALITIES:
             loss, silent = torch.cat(losses[name]), torch.cat(bins[name]) == 0
-            scores[f"{name}_masked_loss"] = loss.mean().item()
+            if len(loss):
+                scores[f"{name}_masked_loss"] = loss.mean().item()
             for kind, chosen in (("zero", silent), ("nonzero", ~silent)):
                 if chosen.any():
                     scores[f"{name}_{kind}_loss"] = loss[chosen].mean().item()
-        scores["masked_loss"] = float(np.mean([scores[f"{n}_masked_loss"] for n in MODALITIES]))
+        means = [scores.get(f"{name}_masked_loss", np.nan) for name in MODALITIES]
+        scores["masked_loss"] = float(np.nanmean(means))
         return scores
 
 
@@ -244,7 +262,8 @@ def pretrain(
         len(learned),
         len(held_out),
     )
-    task = MaskedPretraining(model, store, learned, held_out, settings["mask_share"], seed)
+    shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
+    task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
     # On other numbers of GPUs a run goes on.
     decisive = {key: value for key, value in settings.items() if key != "gpus"}
     identity = {"model": architecture.to_dict(), "tokens": store.meta, "settings": decisive}
@@ -257,6 +276,7 @@ def pretrain(
             "settings": settings,
             "tokens": store.meta,
             "latents": latent_names(model, names),
+            "n_learned_without_promoters": int((~store.promoter_measured(learned)).sum()),
         }
         trivial = trivial_losses(
             store, learned, held_out, architecture.n_genes, architecture.n_bins

@@ -11,6 +11,7 @@ import scanpy as sc
 from scipy import sparse
 from scipy.stats import median_abs_deviation
 
+from scdyn.counts import promoters_measured
 from scdyn.errors import InputError
 from scdyn.log import logger
 
@@ -66,29 +67,34 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     Parameters
     ----------
     cells
-        ``X`` RNA counts, ``layers["promoter"]`` promoter counts, :data:`OF_FRAGMENTS` in ``obs``
-        if there.
+        ``X`` RNA counts, ``layers["promoter"]`` promoter counts, ``promoter_source`` in ``obs``
+        and :data:`OF_FRAGMENTS` if there.
     is_mt
         (genes,) which genes are mitochondrial.
 
     Returns
     -------
     DataFrame
-        ``rna_counts``, ``rna_genes``, ``mito_share``, ``promoter_counts``, ``promoter_genes`` and
-        those of :data:`OF_FRAGMENTS` that are known.
+        ``rna_counts``, ``rna_genes``, ``mito_share``; and where promoters were measured
+        ``promoter_counts``, ``promoter_genes`` and those of :data:`OF_FRAGMENTS` that are known.
     """
     rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
     counts = np.asarray(rna.sum(1)).ravel()
-    return pd.DataFrame(
+    metrics = pd.DataFrame(
         {
             "rna_counts": counts,
             "rna_genes": rna.getnnz(1),
             "mito_share": np.asarray(rna[:, is_mt].sum(1)).ravel() / np.maximum(counts, 1),
-            "promoter_counts": np.asarray(promoter.sum(1)).ravel(),
-            "promoter_genes": promoter.getnnz(1),
-            **{name: cells.obs[name].to_numpy() for name in OF_FRAGMENTS if name in cells.obs},
         },
         index=cells.obs_names,
+    )
+    if not promoters_measured(cells.obs).any():
+        return metrics
+    known = [name for name in OF_FRAGMENTS if name in cells.obs]
+    return metrics.assign(
+        promoter_counts=np.asarray(promoter.sum(1)).ravel(),
+        promoter_genes=promoter.getnnz(1),
+        **{name: cells.obs[name].to_numpy() for name in known},
     )
 
 
@@ -119,8 +125,8 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``metrics`` with ``rna_pass``, ``promoter_pass``, ``kept`` and ``reason`` (empty, or
-        what failed, separated by "; ").
+        ``metrics`` with ``rna_pass``, ``promoter_pass`` (where promoters were measured), ``kept``
+        and ``reason`` (empty, or what failed, separated by "; ").
     """
     rna = {
         f"under {bounds.min_rna_counts} RNA counts": metrics["rna_counts"] < bounds.min_rna_counts,
@@ -128,10 +134,10 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
         f"over {bounds.max_mito_share:g} mitochondrial": metrics["mito_share"]
         > bounds.max_mito_share,
     }
-    promoter = {
-        f"under {bounds.min_promoter_counts} promoter counts": metrics["promoter_counts"]
-        < bounds.min_promoter_counts,
-    }
+    promoter = {}
+    if "promoter_counts" in metrics:
+        label = f"under {bounds.min_promoter_counts} promoter counts"
+        promoter[label] = metrics["promoter_counts"] < bounds.min_promoter_counts
     for name, low, high in [
         ("tss_enrichment", bounds.min_tss_enrichment, None),
         ("nucleosome_signal", None, bounds.max_nucleosome_signal),
@@ -145,6 +151,8 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     if bounds.n_mads is not None:
         # The bulk is what passes the fixed bounds: empty barcodes would widen the spread.
         for fails, name in [(rna, "rna_counts"), (promoter, "promoter_counts")]:
+            if name not in metrics:
+                continue
             bulk = metrics.loc[~pd.DataFrame(fails).any(axis=1), name]
             outliers = bulk.index[outlying(bulk, bounds.n_mads)] if len(bulk) else []
             label = f"{name} over {bounds.n_mads:g} MADs from the median"
@@ -153,14 +161,15 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     if bounds.max_doublet_score is not None:
         label = f"doublet score over {bounds.max_doublet_score:g}"
         doublet[label] = metrics["doublet_score"] > bounds.max_doublet_score
-        if bounds.max_promoter_doublet_score is not None:
+        if promoter and bounds.max_promoter_doublet_score is not None:
             label = f"promoter doublet score over {bounds.max_promoter_doublet_score:g}"
             high = metrics["promoter_doublet_score"] > bounds.max_promoter_doublet_score
             doublet[label] = high
     table = metrics.copy()
     table["rna_pass"] = ~pd.DataFrame(rna).any(axis=1)
-    table["promoter_pass"] = ~pd.DataFrame(promoter).any(axis=1)
-    passes = table[["rna_pass", "promoter_pass"]]
+    if promoter:
+        table["promoter_pass"] = ~pd.DataFrame(promoter).any(axis=1)
+    passes = table[["rna_pass", "promoter_pass"] if promoter else ["rna_pass"]]
     table["kept"] = passes.all(axis=1) if bounds.keep == "both" else passes.any(axis=1)
     for fails in doublet.values():
         table["kept"] &= ~fails
@@ -212,6 +221,8 @@ def filter_cells(
                 max(bounds.min_promoter_counts, 1),
             ),
         ]:
+            if total not in metrics:
+                continue
             worth = (metrics[total] >= fewest).to_numpy()
             metrics[score] = 0.0
             if worth.sum() >= bounds.min_cells:

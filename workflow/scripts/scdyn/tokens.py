@@ -15,10 +15,14 @@ import pandas as pd
 import zarr
 from scipy import sparse
 
+from scdyn.counts import promoters_measured
 from scdyn.errors import InputError
 from scdyn.files import atomic, sha256, write_json, write_table
 
 MODALITIES = {"rna": "rna_log", "promoter": "promoter_log"}
+# In place of every bin of a modality that was not measured in a cell: above all that a model
+# has ids for, so that zero is left to mean that nothing was found.
+NOT_MEASURED = 255
 INDEX_DTYPES = ("uint16", "int32")
 CELLS_AT_ONCE = 1024
 MAPPED_VALUES = 2**24
@@ -82,6 +86,18 @@ def chunk_file(array: Path) -> Path:
     return array / "c" / "0"
 
 
+def write_of_cells(group: zarr.Group, names: np.ndarray, promoter_measured: np.ndarray) -> None:
+    """Write what there is one of a cell: names (cells,), and whether promoters were measured."""
+    for name, values in (("cells", names), ("promoter_measured", promoter_measured)):
+        group.create_array(
+            name,
+            data=values,
+            chunks=(max(len(values), 1),),
+            compressors=None,
+            config={"write_empty_chunks": True},  # a chunk that is missing is then a fault
+        )
+
+
 def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
     """Bin a modality's values and write them as the CSR arrays data, indices and indptr.
 
@@ -139,7 +155,7 @@ def write_tokens(
     Parameters
     ----------
     cells
-        Corpus with the normalised layers.
+        Corpus with the normalised layers, and ``promoter_source`` in ``obs``.
     genes, regulons
         The vocabulary and ``tf``, ``target``, ``weight``.
     n_bins
@@ -148,7 +164,8 @@ def write_tokens(
         The corpus' file, hashed into ``meta.json``.
     folder
         Receives ``vocabulary.tsv``, ``tokens.zarr`` (a CSR of uint8 bins a modality, each of
-        its arrays one uncompressed chunk) and ``meta.json``, all or none.
+        its arrays one uncompressed chunk, and whether a cell's promoters were measured) and
+        ``meta.json``, all or none.
 
     Raises
     ------
@@ -162,11 +179,13 @@ def write_tokens(
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
         store = zarr.open_group(str(temporary / "tokens.zarr"), mode="w")
         names = cells.obs_names.to_numpy(dtype=np.dtypes.StringDType())
-        store.create_array("cells", data=names, chunks=(max(len(names), 1),), compressors=None)
+        measured = promoters_measured(cells.obs).astype(np.uint8)
+        write_of_cells(store, names, measured)
         for modality, layer in MODALITIES.items():
             write_bins(store.create_group(modality), cells.layers[layer], n_bins)
         meta = {
             "n_cells": cells.n_obs,
+            "n_promoter_measured": int(measured.sum()),
             "n_genes": len(genes),
             "n_tfs": int(genes["is_tf"].sum()),
             "n_bins": n_bins,
@@ -290,16 +309,24 @@ class TokenStore:
             self.meta = json.loads((self.folder / "meta.json").read_text())
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
-            self._cells = zarr.open_array(str(store / "cells"), mode="r")
-            # Zarr would read names that are not there as empty ones.
-            named = chunk_file(store / "cells").exists() or n_cells == 0
-            if not named or self._cells.shape != (n_cells,):
-                raise ValueError(f"there are no names for the {n_cells} cells")
+            self._cells, measured = (
+                self._of_cells(store / name) for name in ("cells", "promoter_measured")
+            )
+            self._measured = measured[:] > 0
         except (OSError, LookupError, ValueError) as error:
             raise InputError(
                 f"{folder}: these tokens cannot be read ({error}); "
                 "remove the folder and run the workflow again."
             ) from error
+
+    def _of_cells(self, folder: Path) -> zarr.Array:
+        """Open an array of one value a cell."""
+        array = zarr.open_array(str(folder), mode="r")
+        n_cells = self.meta["n_cells"]
+        # Zarr would read values that are not there as empty ones.
+        if not (chunk_file(folder).exists() or n_cells == 0) or array.shape != (n_cells,):
+            raise ValueError(f"{folder.name} is not of the {n_cells} cells")
+        return array
 
     @cached_property
     def cells(self) -> pd.Index:
@@ -322,6 +349,10 @@ class TokenStore:
                 f"these tokens, such as {names[rows < 0][0]}; run the workflow again."
             )
         return rows
+
+    def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
+        """Tell in which cells (rows,) promoters were measured."""
+        return self._measured[rows]
 
     def read(self, rows: np.ndarray | None = None) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """Read the bins of some cells, and nothing else.
