@@ -19,7 +19,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real bench ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit workflow-test real test-real bench bench-ingest ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ unit: environments ## The library's tests, each in the environment its rules run
 workflow-test: environments ## The rules, run for real on a small simulated study
 	pytest tests/workflow
 
+test-real: environments ## Ingest every kind of real data in ../shared/data
+	tests/in_env.sh analysis pytest tests/real
+
 real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
 	@test -d ../shared/data/multiome/snare_mouse_cortex || \
 		{ echo "make real needs ../shared/data/multiome/snare_mouse_cortex, which is not there."; exit 1; }
@@ -65,6 +68,10 @@ real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
+
+bench-ingest: environments ## Measure raw data in: 50 million fragments, 100,000 cells; half an hour
+	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_ingest.py \
+		--output benchmarks/results/ingest.json
 
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, snakemake
 
+TRAINING = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
 MISMATCHED = REPOSITORY.parent / "shared/data/multiome/bmmc_mismatched"
 
 
@@ -52,9 +53,7 @@ def pair_study(folder, rna, atac):
             "tfs": str(reference / "hs_hgnc_tfs.txt"),
         },
         "corpora": {"all": {}},
-        "models": {
-            "m": {"corpus": "all", "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1}}
-        },
+        "models": {"m": {"corpus": "all", "training": TRAINING}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"
@@ -89,3 +88,31 @@ def test_a_faulty_config_ends_in_one_sentence(tmp_path, change, words):
     assert run.returncode != 0
     assert words in run.stdout
     assert "Traceback" not in run.stdout
+
+
+def test_public_files_are_fetched_ahead_from_a_mirror_and_held_to_their_hash(tmp_path):
+    mirror = tmp_path / "a mirror"
+    mirror.mkdir()
+    names = ["gencode.vM25.annotation.gtf.gz", "allTFs_mm.txt"]
+    for name in names:
+        (mirror / name).write_text(name)
+    (tmp_path / "samples.tsv").write_text("sample\tkind\tpath\ns\t10x\tnot/there\n")
+    paths = [f"resources/downloads/{name}" for name in names]
+    config = {
+        "samples": "samples.tsv",
+        "reference": {"annotation": paths[0], "tfs": paths[1]},
+        "resources": {"mirror": mirror.as_uri()},
+        "corpora": {"c": {}},
+        "models": {"m": {"corpus": "c", "training": TRAINING}},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(tmp_path, tmp_path / "config.yaml", "resources")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert [(tmp_path / path).read_text() for path in paths] == names
+    (tmp_path / paths[1]).unlink()
+    config["resources"]["sha256"] = {names[1]: "0" * 64}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(tmp_path, tmp_path / "config.yaml", "resources")
+    assert run.returncode != 0
+    assert run.stdout.count("is not the file that was asked for") >= 4  # it is tried four times
+    assert not (tmp_path / paths[1]).exists()

@@ -1,6 +1,7 @@
 # Config, sample sheet, names and targets: everything the rules share.
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 from scdyn import config as study
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, RNA_ONLY, find_libraries
+from scdyn.resources import read_catalogue
 
 try:
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
@@ -25,6 +27,7 @@ try:
         config["covariates"],
         config["corpora"],
     )
+    CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
     LIBRARIES = {sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()}
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -40,6 +43,7 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
+DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 
@@ -53,6 +57,7 @@ wildcard_constraints:
     fold="[0-9]+",
     study="|".join(STUDIES) or "none",
     kind="development|spatial|perturbation",
+    resource="|".join(map(re.escape, CATALOGUE)),
 
 
 def samples_of(corpus):
@@ -100,6 +105,13 @@ def folds_of(task):
 def settings_of(kind, wildcard):
     """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+
+
+def resources_asked_for():
+    """The public files that the config names by where they are fetched to."""
+    reference, grn = config["reference"], config["grn"]
+    paths = [reference["annotation"], reference["tfs"], *grn["rankings"], grn["annotations"]]
+    return [path for path in paths if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
 
 
 def final_outputs():

@@ -1,4 +1,27 @@
-# The vocabulary: every gene with its TSSs, its length and whether it is a TF.
+# Public files, and the vocabulary: every gene with its TSSs, its length and whether it is a TF.
+
+
+rule resources:
+    input:
+        resources_asked_for(),
+
+
+# Compute nodes seldom reach the network, so the machine that runs snakemake does this itself.
+rule fetch_resource:
+    output:
+        file=ensure(f"{DOWNLOADS}/{{resource}}", non_empty=True),
+        hash=f"{DOWNLOADS}/{{resource}}.sha256",
+    log:
+        f"{LOGS}/fetch_resource/{{resource}}.log",
+    retries: 3
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        url=lambda wildcards: CATALOGUE[wildcards.resource].url,
+        sha256=lambda wildcards: CATALOGUE[wildcards.resource].sha256,
+    script:
+        "../scripts/fetch_resource.py"
 
 
 rule build_vocabulary:

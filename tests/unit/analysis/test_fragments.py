@@ -104,9 +104,21 @@ def test_blocks_do_not_change_the_counts(tmp_path, monkeypatch):
 
 
 def test_foreign_chromosomes_are_refused(tmp_path):
-    path = write(tmp_path / "f.tsv.gz", [("1", 160, 451, "A", 1)])
+    path = write(tmp_path / "f.tsv.gz", [("KI270728.1", 160, 451, "A", 1)])
     with pytest.raises(InputError, match="another build"):
         fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A"]))
+
+
+def test_chromosomes_go_by_any_name(tmp_path):
+    path = write(
+        tmp_path / "f.tsv.gz", [("1", 160, 451, "A", 1), ("NC_000002.12", 150, 190, "A", 1)]
+    )
+    counts, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A"]))
+    assert counts.toarray().tolist() == [[2, 1, 2]]
+    peaks = sparse.csr_matrix(np.array([[3, 5]]))
+    names = pd.Index(["1:160-170", "2:150-160"])
+    summed = fragments.peaks_to_promoters(peaks, names, WINDOWS, 3)
+    assert summed.toarray().tolist() == [[6, 0, 5]]
 
 
 def test_truncated_file_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.io
 from scipy import sparse
 
@@ -165,6 +166,23 @@ def test_cells_of_rna_alone_are_judged_by_it_alone():
     assert not [name for name in table if name.startswith("promoter_") and name[9:] != "source"]
 
 
+def test_doublets_are_scrublets_and_of_one_library():
+    rng = np.random.default_rng(0)
+    kinds = rng.lognormal(0, 1.5, (3, 400))
+    counts = rng.poisson(kinds[rng.integers(0, 3, 300)] * 2)
+    counts[:20] += counts[100:120]
+    table = ad.AnnData(sparse.csr_matrix(counts.astype(np.float32)))
+    table.obs_names = table.obs_names.astype(str)
+    sc.pp.scrublet(table, threshold=1.0, random_state=3, verbose=False)
+    expected = table.obs["doublet_score"]
+    np.testing.assert_array_equal(qc.doublet_scores(table.X, 3), expected)
+    assert (qc.doublet_scores(np.ones((30, 5)), 3) == 0).all()  # no gene varies
+    names = pd.Series([f"{i}-{1 + i % 2}" for i in range(200)])
+    assert qc.libraries_of(names, 50).value_counts().tolist() == [100, 100]
+    assert qc.libraries_of(names, 150).nunique() == 1
+    assert qc.libraries_of(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
+
+
 def test_what_fragments_tell_bounds_cells_that_have_them():
     metrics = pd.DataFrame(
         {
@@ -205,7 +223,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
 def test_too_few_good_cells_stop_with_the_commonest_reason():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
-        obs=pd.DataFrame({"promoter_source": "fragments"}, index=map(str, range(60))),
+        obs=pd.DataFrame({"promoter_source": "fragments", "barcode": "A-1"}, map(str, range(60))),
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
     with pytest.raises(InputError, match="0 of 60 cells pass .*under 500 RNA counts"):

@@ -69,7 +69,7 @@ def test_rna_only_is_found_and_no_promoters_are_looked_for(tmp_path):
     ("shift", "chrom", "words"),
     [
         (5000, "chr1", "times as often as by chance"),
-        (0, "1", "has chromosomes 1 and the annotation"),
+        (0, "scaffold_1", "has chromosomes scaffold_1 and the annotation"),
     ],
 )
 def test_another_build_is_seen_by_where_open_chromatin_lies(tmp_path, shift, chrom, words):
@@ -80,11 +80,22 @@ def test_another_build_is_seen_by_where_open_chromatin_lies(tmp_path, shift, chr
     assert words in sentence and "another genome build" in sentence
 
 
-def test_peaks_of_the_matrix_tell_the_build_too(tmp_path):
+def test_peaks_of_the_matrix_tell_the_build_too_and_it_is_named(tmp_path):
     moved = [f"chr1:{start + 4000}-{start + 4200}" for start in small.STARTS]
     path = small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved)
     (sentence,) = refused(examine(path=path))
-    assert "another genome build" in sentence
+    assert "another genome build" in sentence and "it was made with mm10" in sentence
+
+
+def test_the_header_of_fragments_names_the_genome_and_chromosomes_go_by_any_name(tmp_path):
+    rows = [("1", *row[1:]) for row in scattered(small.barcodes())]
+    path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
+    text = "# id=x\n# reference_path=/refs/GRCh38-2024-A\n" + gzip.open(path, "rt").read()
+    with gzip.open(path, "wt") as handle:
+        handle.write(text)
+    found = {f.check: f.found for f in examine(path=genes_h5(tmp_path), fragments=path)}
+    assert found["genome build"].endswith("as by chance, made with GRCh38-2024-A")
+    assert found["promoters"] == f"counted from {path}"
 
 
 def test_other_cells_and_missing_files_are_seen(tmp_path):

@@ -102,3 +102,31 @@ def test_union_of_nested_and_touching_exons():
         {"gene_id": ["a"] * 4 + ["b"], "start": [1, 3, 11, 21, 5], "end": [10, 5, 20, 30, 5]}
     )
     assert reference.union_lengths(exons).to_dict() == {"a": 30, "b": 1}
+
+
+REFSEQ = """\
+NC_000067.7\tx\tgene\t101\t900\t.\t+\t.\tgene_id "Tbx6"; gene "Tbx6"; gene_biotype "protein_coding";
+NC_000067.7\tx\ttranscript\t101\t900\t.\t+\t.\tgene_id "Tbx6"; gene "Tbx6"; transcript_biotype "mRNA";
+NC_000067.7\tx\texon\t101\t900\t.\t+\t.\tgene_id "Tbx6"; gene "Tbx6"; transcript_biotype "mRNA";
+NC_000067.7\tx\tgene\t101\t900\t.\t+\t.\tgene_id "Gm1"; gene "Gm1"; gene_biotype "lncRNA";
+NC_000067.7\tx\ttranscript\t101\t900\t.\t+\t.\tgene_id "Gm1"; gene "Gm1"; transcript_biotype "lnc_RNA";
+NC_000067.7\tx\texon\t101\t900\t.\t+\t.\tgene_id "Gm1"; gene "Gm1"; transcript_biotype "lnc_RNA";
+"""
+
+
+def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accession(tmp_path):
+    (tmp_path / "r.gtf").write_text(REFSEQ)
+    genes = reference.read_gtf(tmp_path / "r.gtf", ["protein_coding"])
+    assert genes[["symbol", "chrom", "length"]].values.tolist() == [["Tbx6", "chr1", 800]]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("1", "chr1"), ("chr1", "chr1"), ("X", "chrX"), ("MT", "chrM"), ("chrMT", "chrM"),
+        ("2L", "chr2L"), ("XVI", "chrXVI"), ("NC_000001.11", "chr1"), ("NC_000087.8", "chrY"),
+        ("NC_012920.1", "chrM"), ("NC_000066.1", "NC_000066.1"), ("GL456210.1", "GL456210.1"),
+    ],
+)  # fmt: skip
+def test_chromosomes_go_by_ucscs_names(name, expected):
+    assert reference.chromosome_name(name) == expected

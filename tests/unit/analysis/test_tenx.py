@@ -162,7 +162,7 @@ def other_features(folder):
         (lose_features, "lacks features.tsv or genes.tsv or peaks.bed"),
         (repeat_a_barcode, "AAACCCAAGG-1 stands there twice"),
         (make_fractions, "no counts"),
-        (other_features, "3 cells and Antibody Capture"),
+        (other_features, "3 cells of Antibody Capture"),
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, words):

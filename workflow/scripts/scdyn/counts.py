@@ -45,6 +45,8 @@ def raw_counts(
 ) -> ad.AnnData:
     """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
 
+    What is known of the cells is kept, and where they lie (``obsm["spatial"]``).
+
     Parameters
     ----------
     table
@@ -75,7 +77,8 @@ def raw_counts(
             f"{origin}: has no X and no layer 'spliced' or 'counts' but "
             f"{', '.join(table.layers) or 'none'}; name one in the sample sheet's rna_layer."
         )
-    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=table.var)
+    places = {name: table.obsm[name] for name in ("spatial",) if name in table.obsm}
+    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=table.var, obsm=places)
     promoter_layers = [promoter_layer] if promoter_layer else ["promoter", "unspliced"]
     source = next((name for name in promoter_layers if name in table.layers), None)
     if source:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,21 @@ import pyarrow as pa
 import pyarrow.csv
 from scipy import sparse
 
-from scdyn.errors import InputError
+from scdyn.errors import UNREADABLE, InputError
+from scdyn.reference import chromosome_name, chromosome_names
 
 # Bytes of text parsed at once: large enough to parse quickly, small enough that memory
 # stays flat in the number of fragments.
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 8 * 2**20
+
+
+def read_header(path: str | Path) -> list[str]:
+    """Read the lines that stand before the first fragment; none if they cannot be read."""
+    try:
+        with gzip.open(path, "rt", errors="replace") as file:
+            return [line.strip() for line in takewhile(lambda line: line.startswith("#"), file)]
+    except UNREADABLE:
+        return []
 
 
 def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
@@ -128,8 +140,9 @@ def count_insertions(
         row = called["row"].to_numpy()
         for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
             totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
-        for chrom, part in called.group_by("chrom"):
-            table = by_chrom.get(chrom[0])
+        for (named,), part in called.group_by("chrom"):
+            chrom = chromosome_name(named)
+            table = by_chrom.get(chrom)
             if table is None:
                 continue
             row = np.tile(part["row"].to_numpy(), 2)
@@ -138,12 +151,12 @@ def count_insertions(
             pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
             counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
             totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
-            if chrom[0] in rings_of:
-                hit, ring = overlaps(position, position + 1, rings_of[chrom[0]])
-                at_centre = rings_of[chrom[0]]["is_centre"].to_numpy()[ring]
+            if chrom in rings_of:
+                hit, ring = overlaps(position, position + 1, rings_of[chrom])
+                at_centre = rings_of[chrom]["is_centre"].to_numpy()[ring]
                 totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
                 totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
-    if not chromosomes & set(by_chrom):
+    if not set(map(chromosome_name, chromosomes)) & set(by_chrom):
         raise InputError(
             f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
             f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?"
@@ -220,7 +233,7 @@ def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int =
     rng = np.random.default_rng(seed)
     found, drawn, n_places = 1, 1, 0
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
-    for chrom, part in places.groupby("chrom"):
+    for chrom, part in places.groupby(chromosome_names(places["chrom"])):
         if chrom not in by_chrom:
             continue
         starts = part["start"].to_numpy()
@@ -278,6 +291,7 @@ def parse_peaks(names: pd.Index) -> pd.DataFrame:
         bad = names[parsed[0].isna().to_numpy()][0]
         raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
     parsed.columns = ["chrom", "start", "end"]
+    parsed["chrom"] = chromosome_names(parsed["chrom"])
     return parsed.astype({"start": np.int64, "end": np.int64})
 
 
@@ -319,6 +333,6 @@ def peaks_to_promoters(
             "another build?"
         )
     members = sparse.coo_matrix(
-        (np.ones(len(peak)), (peak, gene)), shape=(len(peak_names), n_genes)
+        (np.ones(len(peak), np.int32), (peak, gene)), shape=(len(peak_names), n_genes)
     )
     return sparse.csr_matrix(peak_counts @ members.tocsr())

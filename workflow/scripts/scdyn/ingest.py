@@ -23,7 +23,7 @@ from scdyn.log import logger
 from scdyn.reference import tss_rings
 
 # Blocks of a fragments file from which is seen how its barcodes are written.
-BLOCKS_SEEN = 4
+BLOCKS_SEEN = 32
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,12 @@ def promoter_counts(
     found = row.notna().to_numpy()
     # One row a cell of the RNA, a one where its barcode stands in the peaks.
     pairing_matrix = sparse.csr_matrix(
-        (np.ones(found.sum()), (np.flatnonzero(found), row[found].astype(int))),
+        (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
         shape=(rna.n_obs, peaks.n_obs),
     )
-    counts = fragment_files.peaks_to_promoters(
-        pairing_matrix @ peaks.X, peaks.var_names, windows, n_genes
-    )
+    counts = fragment_files.peaks_to_promoters(peaks.X, peaks.var_names, windows, n_genes)
     source = np.where(found, "peaks", NO_SOURCE)
-    return counts.astype(np.int32), totals.assign(promoter_source=source)
+    return pairing_matrix @ counts, totals.assign(promoter_source=source)
 
 
 def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataFrame:
@@ -280,9 +278,10 @@ def ingest_library(
     )
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=totals,
+        obs=rna.obs.drop(columns=totals.columns, errors="ignore").join(totals),
         var=genes.set_index("gene_id"),
         layers={"promoter": counts},
+        obsm=dict(rna.obsm),
     )
 
 
@@ -324,8 +323,9 @@ def ingest(
     -------
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
-        ``layers["promoter"]`` promoter counts, covariates and metadata in ``obs``,
-        columns ``x`` and ``y`` of the metadata in ``obsm["spatial"]``.
+        ``layers["promoter"]`` promoter counts; in ``obs`` covariates, metadata and what an
+        ``.h5ad`` says of its cells; in ``obsm["spatial"]`` its positions, or columns ``x`` and
+        ``y`` of the metadata.
 
     Raises
     ------

@@ -18,8 +18,8 @@ from scdyn.libraries import LibraryFiles, find_libraries
 from scdyn.pages import document
 from scdyn.reference import strip_version
 
-# Blocks of a fragments file that are looked at, of some million lines each.
-BLOCKS_SEEN = 1
+# Blocks of a fragments file that are looked at, of some hundred thousand lines each.
+BLOCKS_SEEN = 8
 # Results take about as much room as their input, and temporary files once more.
 ROOM_FOR_INPUT = 3
 
@@ -120,19 +120,22 @@ def examine_library(
     yield "genes", text
     cells = tenx.barcode_names(matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
+    stated = genome_stated(peaks, fragments)
     if files.rna_only:
         yield "promoters", "not measured, as the sheet says: RNA only"
     elif fragments:
-        yield from examine_fragments(fragments, cells, windows, thresholds, translation)
+        yield "promoters", f"counted from {fragments}"
+        yield from examine_fragments(fragments, cells, windows, thresholds, stated, translation)
     else:
         names = features["name"][features["kind"] == "Peaks"]
         if peaks != matrix:  # all are peaks, though an h5ad of them does not say so
             names = tenx.read_features(peaks)["name"]
             yield examine_barcodes(peaks, cells, thresholds, translation)
         if len(names):
+            yield "promoters", "summed from peaks, there being no fragments: these are coarser"
             places = fragment_files.parse_peaks(pd.Index(names))
             places["start"] = (places["start"] + places["end"]) // 2
-            yield from examine_build(peaks, places, windows, thresholds)
+            yield from examine_build(peaks, places, windows, thresholds, stated)
 
 
 def find_files(files: LibraryFiles) -> tuple[Path, Path, Path | None]:
@@ -153,11 +156,25 @@ def find_files(files: LibraryFiles) -> tuple[Path, Path, Path | None]:
     return of_genes.matrix, of_peaks.matrix, fragments
 
 
+def genome_stated(matrix: Path, fragments: Path | None) -> str:
+    """Name the genome that Cell Ranger says it used, empty if it does not say.
+
+    It stands with the features of an ``.h5`` and in the header of a fragments file.
+    """
+    if fragments:
+        for line in fragment_files.read_header(fragments):
+            if line.startswith("# reference_path="):
+                return Path(line.split("=", 1)[1]).name
+    names = sorted(tenx.read_genomes(matrix)) if matrix.suffix == ".h5" else []
+    return ", ".join(names)
+
+
 def examine_fragments(
     path: Path,
     cells: pd.Index,
     windows: pd.DataFrame,
     thresholds: Thresholds,
+    stated: str,
     translation: Mapping[str, str] | None,
 ) -> Iterator[tuple[str, str]]:
     """Look at the beginning of a fragments file: its barcodes, chromosomes and promoters.
@@ -187,7 +204,7 @@ def examine_fragments(
             f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
         )
     yield "barcodes", text
-    yield from examine_build(path, seen, windows, thresholds)
+    yield from examine_build(path, seen, windows, thresholds, stated)
 
 
 def examine_barcodes(
@@ -215,7 +232,7 @@ def examine_barcodes(
 
 
 def examine_build(
-    path: Path, places: pd.DataFrame, windows: pd.DataFrame, thresholds: Thresholds
+    path: Path, places: pd.DataFrame, windows: pd.DataFrame, thresholds: Thresholds, stated: str
 ) -> Iterator[tuple[str, str]]:
     """Tell whether open chromatin lies at the annotation's promoters.
 
@@ -235,8 +252,10 @@ def examine_build(
             if pd.notna(ratio)
             else f"has chromosomes {chromosomes} and the annotation {annotated}"
         )
-        raise InputError(f"{path}: open chromatin {why}: another genome build or species?")
-    yield "genome build", f"in promoters {ratio:.1f} times as often as by chance"
+        made = f"; it was made with {stated}, so name the annotation of that" if stated else ""
+        raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
+    made = f", made with {stated}" if stated else ""
+    yield "genome build", f"in promoters {ratio:.1f} times as often as by chance{made}"
 
 
 def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[Finding]:

@@ -15,6 +15,8 @@ from scdyn.counts import promoters_measured
 from scdyn.errors import InputError
 from scdyn.log import logger
 
+# Most genes that Scrublet looks at, the most variable ones.
+VARIABLE_GENES = 3000
 # What only fragments tell; see scdyn.fragments.count_insertions.
 OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 
@@ -99,12 +101,53 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
 
 
 def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
-    """Scrublet's doublet score of each cell, from counts of one modality (Wolock et al. 2019)."""
-    copy = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
-    copy = copy[:, copy.X.getnnz(0) >= 3].copy()
+    """Scrublet's doublet score of each cell, from counts of one modality (Wolock et al. 2019).
+
+    Its steps as scanpy runs them, but for a bound on the genes, which it makes dense:
+    :data:`VARIABLE_GENES`.
+
+    Parameters
+    ----------
+    counts
+        (cells, genes) of one library: cells of two were never in one droplet.
+    seed
+        Of the simulated doublets.
+
+    Returns
+    -------
+    ndarray, (cells,)
+        Zeros if no gene varies.
+    """
+    cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
+    cells = cells[:, cells.X.getnnz(0) >= 3].copy()
+    if not cells.n_vars:
+        return np.zeros(cells.n_obs)
+    cells.layers["raw"] = cells.X.copy()
+    sc.pp.normalize_total(cells)
+    logs = sc.pp.log1p(cells, copy=True)
+    sc.pp.highly_variable_genes(logs)
+    chosen = logs.var.loc[logs.var["highly_variable"], "dispersions_norm"].nlargest(VARIABLE_GENES)
+    if chosen.empty:
+        return np.zeros(cells.n_obs)
+    cells = cells[:, cells.var_names.isin(chosen.index)].copy()
+    doublets = sc.pp.scrublet_simulate_doublets(cells, layer="raw", random_seed=seed)
+    for table in (cells, doublets):
+        sc.pp.normalize_total(table, target_sum=1e6)
     # The threshold is ours to set from config; any value keeps Scrublet from guessing one.
-    sc.pp.scrublet(copy, threshold=1.0, random_state=seed, verbose=False)
-    return copy.obs["doublet_score"].to_numpy()
+    sc.pp.scrublet(cells, doublets, threshold=1.0, random_state=seed, verbose=False)
+    return cells.obs["doublet_score"].to_numpy()
+
+
+def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
+    """Tell of which library each cell is, by the number behind its barcode.
+
+    Cell Ranger numbers the libraries that it joins, and so does :mod:`scdyn.ingest`. Where
+    that would leave a library with fewer than ``min_cells``, the numbers mean something else, and
+    all cells are taken to be of one.
+    """
+    numbers = barcodes.astype(str).str.extract(r"-(\d+)$", expand=False).fillna("1")
+    few = numbers.value_counts().min() < min_cells
+    return pd.Series("1", barcodes.index) if few else numbers
 
 
 def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
@@ -189,7 +232,7 @@ def filter_cells(
     Parameters
     ----------
     cells
-        All cells of the sample.
+        All cells of the sample, as :func:`scdyn.ingest.ingest` gives them.
     is_mt
         (genes,) which genes are mitochondrial.
     seed
@@ -211,6 +254,7 @@ def filter_cells(
     """
     metrics = measure(cells, is_mt)
     if bounds.max_doublet_score is not None:
+        libraries = libraries_of(cells.obs["barcode"], bounds.min_cells)
         # Barcodes with few counts would only be noise among Scrublet's neighbours.
         for score, counts, total, fewest in [
             ("doublet_score", cells.X, "rna_counts", bounds.min_rna_counts),
@@ -223,10 +267,11 @@ def filter_cells(
         ]:
             if total not in metrics:
                 continue
-            worth = (metrics[total] >= fewest).to_numpy()
             metrics[score] = 0.0
-            if worth.sum() >= bounds.min_cells:
-                metrics.loc[worth, score] = doublet_scores(counts[worth], seed)
+            for library in libraries.unique():
+                worth = ((metrics[total] >= fewest) & (libraries == library)).to_numpy()
+                if worth.sum() >= bounds.min_cells:
+                    metrics.loc[worth, score] = doublet_scores(counts[worth], seed)
     table = judge(metrics, bounds)
     n_kept = int(table["kept"].sum())
     reasons = table.loc[~table["kept"], "reason"].value_counts()

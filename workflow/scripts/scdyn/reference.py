@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,8 +11,18 @@ import pandas as pd
 
 from scdyn.errors import UNREADABLE, InputError
 
-# Names of the mitochondrial chromosome in UCSC, Ensembl and RefSeq (human, mouse) files.
-MITOCHONDRIAL = {"chrM", "chrMT", "M", "MT", "NC_012920.1", "NC_005089.1"}
+# RefSeq's accessions of the chromosomes of human and mouse, without version, by UCSC's names.
+REFSEQ = {
+    **{f"NC_{i:06d}": f"chr{i}" for i in range(1, 23)},
+    "NC_000023": "chrX",
+    "NC_000024": "chrY",
+    "NC_012920": "chrM",
+    **{f"NC_{66 + i:06d}": f"chr{i}" for i in range(1, 20)},
+    "NC_000086": "chrX",
+    "NC_000087": "chrY",
+    "NC_005089": "chrM",
+}
+MITOCHONDRIAL = "chrM"
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
 
 
@@ -20,13 +31,32 @@ def strip_version(ids: pd.Series) -> pd.Series:
     return ids.astype(str).str.replace(r"\.\d+$", "", regex=True)
 
 
+def chromosome_name(name: str) -> str:
+    """Name a chromosome as UCSC does, so that files of different origin can be compared.
+
+    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT``
+    becomes ``chrM``; other names, such as those of scaffolds, are left.
+    """
+    name = str(name)
+    if name in ("MT", "M", "chrMT"):
+        return MITOCHONDRIAL
+    if re.fullmatch(r"\d{1,2}[LR]?|[WXYZ]|[IVX]+", name):
+        return f"chr{name}"
+    return REFSEQ.get(name.split(".")[0], name)
+
+
+def chromosome_names(names: pd.Series) -> pd.Series:
+    """Name chromosomes as :func:`chromosome_name` does."""
+    return names.map({name: chromosome_name(name) for name in names.unique()})
+
+
 def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     """Read genes with all their TSSs from a GTF.
 
     Parameters
     ----------
     path
-        GENCODE or Ensembl GTF, plain or gzipped.
+        GENCODE, Ensembl or RefSeq GTF, plain or gzipped.
     biotypes
         ``gene_type`` / ``gene_biotype`` values to keep; a GTF that has neither
         attribute is kept whole.
@@ -51,8 +81,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         raise InputError(
             f"{path}: not a readable GTF ({error}); check or fetch it again."
         ) from error
-    lines = lines[lines["feature"].isin(["transcript", "exon"])].reset_index(drop=True)
-    if lines.empty:
+    used = ["gene", "transcript", "exon"]
+    lines = lines[lines["feature"].isin(used)].reset_index(drop=True)
+    if not lines["feature"].isin(["transcript", "exon"]).any():
         raise InputError(f"{path}: no transcript or exon lines; is this a GTF of genes?")
     to_places(lines, path)
 
@@ -62,12 +93,16 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     lines["gene_id"] = attribute("gene_id")
     if lines["gene_id"].isna().any():
         bad = lines.index[lines["gene_id"].isna()][0]
-        raise InputError(f"{path}: no gene_id in '{lines['attribute'][bad][:60]}'; is this a GTF?")
-    lines["symbol"] = attribute("gene_name").fillna(lines["gene_id"])
-    biotype = attribute("gene_type").fillna(attribute("gene_biotype"))
-    if biotype.notna().any():
-        found = sorted(biotype.dropna().unique())
-        lines = lines[biotype.isin(biotypes)]
+        shown = str(lines["attribute"][bad])[:60]
+        raise InputError(f"{path}: no gene_id in '{shown}'; is this a GTF?")
+    lines["symbol"] = attribute("gene_name").fillna(attribute("gene")).fillna(lines["gene_id"])
+    lines["chrom"] = chromosome_names(lines["chrom"])
+    # RefSeq tells a gene's type on the gene's own line alone.
+    lines["biotype"] = attribute("gene_type").fillna(attribute("gene_biotype"))
+    lines["biotype"] = lines.groupby("gene_id")["biotype"].transform("first")
+    if lines["biotype"].notna().any():
+        found = sorted(lines["biotype"].dropna().unique())
+        lines = lines[lines["biotype"].isin(biotypes)]
         if lines.empty:
             raise InputError(
                 f"{path}: no gene of type {', '.join(biotypes)}; it has {', '.join(found[:5])}: "
@@ -164,6 +199,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         )
     rows.columns = names
     to_places(rows, path)
+    rows["chrom"] = chromosome_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
@@ -239,7 +275,7 @@ def build_vocabulary(
         n_tss=genes["tss"].map(len),
         tss=genes["tss"].map(lambda positions: ",".join(map(str, positions))),
         is_tf=is_tf,
-        is_mt=genes["chrom"].isin(MITOCHONDRIAL),
+        is_mt=genes["chrom"] == MITOCHONDRIAL,
     )
     table = table.sort_values(["is_tf", "gene_id"], ascending=[False, True])
     return table[COLUMNS].reset_index(drop=True)

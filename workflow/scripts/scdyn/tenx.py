@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ MATRICES = (
 )
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz")
 MTX = ("matrix.mtx.gz", "matrix.mtx")
+GENES, PEAKS = "Gene Expression", "Peaks"
+CELLS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -104,34 +107,108 @@ def read_matrix(path: str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]
     """
     path = Path(path)
     with reading(path, "not a readable 10x matrix"):
-        if path.is_dir():
-            matrix = read_mtx(path)
-        else:
-            matrix = sc.read_10x_h5(path, gex_only=False)
-            # Scanpy takes the arrays as they come; indices beyond the matrix would be read.
-            matrix.X.check_format(full_check=True)
-    matrix.X = check_counts(matrix.X, str(path))
-    # Version 2 knew genes alone and did not say so.
-    kind = matrix.var.get("feature_types", pd.Series("Gene Expression", matrix.var_names))
-    kind = kind.astype(str).to_numpy()
-    rna, peaks = matrix[:, kind == "Gene Expression"].copy(), matrix[:, kind == "Peaks"].copy()
-    if not (rna.n_vars or peaks.n_vars) or not matrix.n_obs:
-        found = ", ".join(sorted(set(kind))) or "no features"
+        matrices = read_mtx(path) if path.is_dir() else read_h5(path)
+    for matrix in matrices.values():
+        duplicated = matrix.obs_names[matrix.obs_names.duplicated()]
+        if len(duplicated):
+            raise InputError(
+                f"{path}: barcode {duplicated[0]} stands there twice; give each library a row or "
+                "file of its own."
+            )
+    if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
+        found = [f"{table.n_obs} cells of {kind}" for kind, table in sorted(matrices.items())]
         raise InputError(
-            f"{path}: has {matrix.n_obs} cells and {found}; Gene Expression or Peaks of some cells "
+            f"{path}: has {', '.join(found) or 'no features'}; {GENES} or {PEAKS} of some cells "
             "are needed."
         )
-    duplicated = matrix.obs_names[matrix.obs_names.duplicated()]
-    if len(duplicated):
-        raise InputError(
-            f"{path}: barcode {duplicated[0]} stands there twice; give each library a row or file "
-            "of its own."
-        )
-    return rna if rna.n_vars else None, peaks if peaks.n_vars else None
+    return matrices.get(GENES), matrices.get(PEAKS)
 
 
-def read_mtx(folder: Path) -> ad.AnnData:
-    """Read a folder of matrix, barcodes and features: (cells, features).
+def part_by_kind(
+    blocks: Iterable[sparse.csr_matrix], names: pd.Index, features: pd.DataFrame, origin: str
+) -> dict[str, ad.AnnData]:
+    """Part counts by the kind of their features.
+
+    Parameters
+    ----------
+    blocks
+        (some cells, features), which follow one another.
+    names
+        Of all cells.
+    features
+        ``id``, ``name`` and ``kind``.
+    origin
+        The file, for messages.
+
+    Returns
+    -------
+    dict
+        Kind of feature to its counts (int32), with ``gene_ids`` in ``var``.
+
+    Raises
+    ------
+    InputError
+        If values are no counts.
+    """
+    kinds = features["kind"].unique()
+    parts: dict[str, list[sparse.csr_matrix]] = {kind: [] for kind in kinds}
+    for block in blocks:
+        block = check_counts(block, origin)
+        for kind in kinds:
+            parts[kind].append(block[:, (features["kind"] == kind).to_numpy()])
+    tables = {}
+    for kind in kinds:
+        var = features[features["kind"] == kind].set_index("name")[["id"]]
+        var = var.rename(columns={"id": "gene_ids"}).rename_axis(None)
+        empty = sparse.csr_matrix((0, len(var)), dtype=np.int32)
+        values = sparse.vstack(parts.pop(kind) or [empty], format="csr")
+        tables[kind] = ad.AnnData(values, obs=pd.DataFrame(index=names), var=var)
+    return tables
+
+
+def read_h5(path: Path) -> dict[str, ad.AnnData]:
+    """Read an ``.h5`` of any version of Cell Ranger, a few thousand cells at a time.
+
+    By hand from version 3 on: read whole, as scanpy does, 100,000 cells with genes and peaks need
+    more memory than a node's usual share.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not make a matrix.
+    """
+    names, features = barcode_names(path), read_features(path)
+    with h5py.File(path) as file:
+        if "matrix" not in file:
+            matrix = sc.read_10x_h5(path, gex_only=False).X
+            matrix.check_format(full_check=True)
+            return part_by_kind([matrix], names, features, str(path))
+        data, indices = file["matrix/data"], file["matrix/indices"]
+        indptr = file["matrix/indptr"][:].astype(np.int64)
+        shape = tuple(file["matrix/shape"][:])
+        if shape != (len(features), len(names)) or len(indptr) != len(names) + 1:
+            raise ValueError(
+                f"its matrix is of {shape}, its lists of {(len(features), len(names))}"
+            )
+        if not len(data) == len(indices) == indptr[-1] or indptr[0] or (np.diff(indptr) < 0).any():
+            raise ValueError("its arrays are of different lengths")
+
+        def blocks() -> Iterator[sparse.csr_matrix]:
+            for start in range(0, len(names), CELLS_AT_ONCE):
+                ends = indptr[start : start + CELLS_AT_ONCE + 1]
+                part = slice(ends[0], ends[-1])
+                block = sparse.csr_matrix(
+                    (data[part], indices[part], ends - ends[0]), (len(ends) - 1, len(features))
+                )
+                # SciPy would read beyond the matrix where an index points there.
+                block.check_format(full_check=True)
+                yield block
+
+        return part_by_kind(blocks(), names, features, str(path))
+
+
+def read_mtx(folder: Path) -> dict[str, ad.AnnData]:
+    """Read a folder of matrix, barcodes and features, as :func:`part_by_kind` returns them.
 
     Features come as ``features.tsv`` (version 3), ``genes.tsv`` (version 2) or ``peaks.bed``
     (ATAC), each of the files plain or gzipped.
@@ -151,9 +228,7 @@ def read_mtx(folder: Path) -> ad.AnnData:
             f"{listed.name} and {barcodes.name} list {len(features)} and {len(names)}; is it of "
             "another run, or turned on its side?"
         )
-    obs = pd.DataFrame(index=names.to_numpy())
-    var = features.set_index("name").rename(columns={"id": "gene_ids", "kind": "feature_types"})
-    return ad.AnnData(values, obs=obs, var=var.rename_axis(None))
+    return part_by_kind([values], pd.Index(names.to_numpy()), features, str(folder))
 
 
 def read_coordinates(path: Path) -> sparse.csr_matrix:
@@ -259,18 +334,27 @@ def read_features(path: str | Path) -> pd.DataFrame:
                 keys = {"id": "id", "name": "name", "kind": "feature_type"}
                 return pd.DataFrame({name: group[key].asstr()[:] for name, key in keys.items()})
             if "mod" in file:
-                kinds = {"rna": "Gene Expression", "atac": "Peaks"}
+                kinds = {"rna": GENES, "atac": PEAKS}
                 found = {
                     kinds[name]: part["var"] for name, part in file["mod"].items() if name in kinds
                 }
                 return pd.concat([annotated(var, kind) for kind, var in found.items()])
             if "var" in file:
-                return annotated(file["var"], "Gene Expression")
+                return annotated(file["var"], GENES)
             tables = [  # version 2: a group a genome
                 pd.DataFrame({"id": g["genes"].asstr()[:], "name": g["gene_names"].asstr()[:]})
                 for g in file.values()
             ]
-            return pd.concat(tables).assign(kind="Gene Expression")
+            return pd.concat(tables).assign(kind=GENES)
+
+
+def read_genomes(path: Path) -> set[str]:
+    """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
+    with reading(path, "its features cannot be read"), h5py.File(path) as file:
+        if "matrix" not in file:
+            return set(file)
+        genomes = file["matrix/features"].get("genome")
+        return set() if genomes is None else set(genomes.asstr()[:]) - {""}
 
 
 def listed_features(path: Path) -> pd.DataFrame:
@@ -278,9 +362,9 @@ def listed_features(path: Path) -> pd.DataFrame:
     table = read_lines(path)
     if path.name.startswith("peaks.bed"):
         names = table[0] + ":" + table[1] + "-" + table[2]
-        return pd.DataFrame({"id": names, "name": names, "kind": "Peaks"})
+        return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
     # Version 2 knew genes alone and did not say so.
-    kind = table[2] if 2 in table else "Gene Expression"
+    kind = table[2] if 2 in table else GENES
     return pd.DataFrame({"id": table[0], "name": table[1], "kind": kind})
 
 

@@ -1,0 +1,187 @@
+"""Speed and memory of raw data in: ``make bench-ingest``.
+
+Fragments of three numbers to promoter counts, and samples of three numbers of cells (36,000 genes,
+150,000 peaks) through the scripts of the rules ingest_sample, join_corpus and write_tokens. Each
+is a process of its own, whose peak memory is reported; the inputs are generated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import make_fragments
+import make_sample
+import pandas as pd
+from bench import machine
+
+from scdyn.files import write_json, write_table
+from scdyn.fragments import count_insertions
+from scdyn.libraries import FILES, LAYERS
+from scdyn.reference import promoter_windows, tss_rings
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
+N_FRAGMENTS = (5_000_000, 15_000_000, 50_000_000)
+N_CELLS = (25_000, 50_000, 100_000)
+TURNS = 3
+
+
+def count(folder: Path, n: int) -> dict[str, float]:
+    """Count a file's insertions in promoters."""
+    genes = make_fragments.genes()
+    cells = pd.Index((folder / "cells.txt").read_text().split())
+    begun = time.monotonic()
+    counts, _ = count_insertions(
+        folder / f"{n}.tsv.gz", promoter_windows(genes), len(genes), cells, rings=tss_rings(genes)
+    )
+    return {"seconds": time.monotonic() - begun, "result_gib": counts.nnz * 8 / 2**30}
+
+
+class Files(SimpleNamespace):
+    """Named files, which are also a list."""
+
+    def __getitem__(self, i: int) -> str:
+        return list(vars(self).values())[i]
+
+
+def run_script(name: str, folder: Path, inputs: Files, outputs: Files, **params: object) -> None:
+    """Run a rule's script as Snakemake would."""
+    rule = SimpleNamespace(
+        input=inputs,
+        output=outputs,
+        log=[str(folder / f"{name}.log")],
+        params=SimpleNamespace(**params),
+        wildcards=SimpleNamespace(sample="s"),
+    )
+    runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": rule})
+
+
+def ingest(folder: Path, n: int) -> dict[str, float]:
+    """Ingest a sample from genes and peaks."""
+    row = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
+    row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
+    qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
+    begun = time.monotonic()
+    run_script(
+        "ingest_sample",
+        folder,
+        Files(genes=str(folder / "genes.tsv"), translation=[]),
+        Files(cells=str(folder / f"{n}.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
+        row=row,
+        upstream=1500,
+        downstream=500,
+        ingest={"min_gene_overlap": 0.5, "min_barcode_overlap": 0.5, "qc": qc},
+        seed=1,
+    )
+    return {"seconds": time.monotonic() - begun}
+
+
+def join(folder: Path, n: int) -> dict[str, float]:
+    """Join a corpus of that sample."""
+    begun = time.monotonic()
+    files = Files(cells=str(folder / f"{n}.h5ad"))
+    run_script("join_corpus", folder, files, Files(corpus=str(folder / f"{n}.corpus.h5ad")))
+    return {"seconds": time.monotonic() - begun}
+
+
+def write_tokens(folder: Path, n: int) -> dict[str, float]:
+    """Write the tokens of that corpus."""
+    regulons = folder / "regulons.tsv"
+    symbols = pd.read_csv(folder / "genes.tsv", sep="\t")["symbol"]
+    write_table(regulons, pd.DataFrame({"tf": symbols[0], "target": symbols[1:30], "weight": 1.0}))
+    begun = time.monotonic()
+    run_script(
+        "write_tokens",
+        folder,
+        Files(
+            corpus=str(folder / f"{n}.corpus.h5ad"),
+            genes=str(folder / "genes.tsv"),
+            regulons=str(regulons),
+        ),
+        Files(tokens=str(folder / f"{n}.tokens")),
+        n_bins=14,
+    )
+    return {"seconds": time.monotonic() - begun}
+
+
+STEPS = {"count": count, "ingest": ingest, "join": join, "write_tokens": write_tokens}
+
+
+def measure(step: str, folder: Path, n: int) -> dict[str, float]:
+    """Run a step in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--n", str(n)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bench_fragments(folder: Path) -> list[dict[str, float]]:
+    """Measure the counting of fragments."""
+    windows = promoter_windows(make_fragments.genes())
+    rows = []
+    for n in N_FRAGMENTS:
+        cells = make_fragments.write(folder / f"{n}.tsv.gz", windows, n)
+        (folder / "cells.txt").write_text("\n".join(cells))
+        turns = [measure("count", folder, n) for _ in range(TURNS)]
+        seconds = median(turn["seconds"] for turn in turns)
+        row = {
+            "what": "fragments to promoter counts", "n": n, "seconds": seconds,
+            "per_second": n / seconds, "memory_gib": max(turn["memory_gib"] for turn in turns),
+            "result_gib": turns[0]["result_gib"],
+        }  # fmt: skip
+        rows.append(row)
+        print(
+            f"{n:>12,} fragments  {seconds:7.1f} s  {n / seconds / 1e6:5.2f} M/s  "
+            f"{row['memory_gib']:5.2f} GiB, of which the counts {row['result_gib']:.2f}",
+            flush=True,
+        )
+        (folder / f"{n}.tsv.gz").unlink()
+    return rows
+
+
+def bench_samples(folder: Path) -> list[dict[str, float]]:
+    """Measure ingestion, corpus and tokens of samples."""
+    write_table(folder / "genes.tsv", make_sample.vocabulary())
+    rows = []
+    for n in N_CELLS:
+        make_sample.write(folder / f"{n}.h5", n)
+        for step in ("ingest", "join", "write_tokens"):
+            row = {"what": step, "n": n} | measure(step, folder, n)
+            rows.append(row)
+            print(
+                f"{n:>12,} cells, {step:12}  {row['seconds']:7.1f} s  {row['memory_gib']:5.2f} GiB",
+                flush=True,
+            )
+        (folder / f"{n}.h5").unlink()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="JSON of all rows")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--n", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        result = STEPS[options.step](options.folder, options.n)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps(result | {"memory_gib": peak}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = bench_fragments(Path(folder)) + bench_samples(Path(folder))
+    write_json(options.output, {"machine": machine(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Public files: fetched whole, checked by hash, from anywhere that has them."""
+
+import hashlib
+import io
+from email.message import Message
+
+import pytest
+
+from scdyn import resources
+from scdyn.errors import InputError
+from scdyn.resources import Resource, fetch, read_catalogue
+
+CONTENT = b"Tbx6\nSox2\n"
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "mirror" / "allTFs mm.txt"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.mark.parametrize("as_uri", [True, False])
+def test_a_file_is_fetched_with_its_hash_beside_it(tmp_path, source, as_uri):
+    target = tmp_path / "out" / "tfs.txt"
+    found = fetch(Resource(source.as_uri() if as_uri else str(source), HASH.upper()), target)
+    assert found == HASH and target.read_bytes() == CONTENT
+    assert (tmp_path / "out" / "tfs.txt.sha256").read_text() == f"{HASH}  tfs.txt\n"
+
+
+def test_a_file_whose_hash_is_not_known_is_said_to_be_so(tmp_path, source, caplog):
+    fetch(Resource(str(source)), tmp_path / "tfs.txt")
+    assert f"'tfs.txt: {HASH}' under resources.sha256" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "sha256", "words"),
+    [
+        ("{source}", "0" * 64, "is not the file that was asked for"),
+        ("{source}.not", "", "cannot be fetched .*snakemake resources"),
+        ("http://example.org/tfs.txt", "", "only https://"),
+        ("ftp://example.org/tfs.txt", "", "only https://"),
+        ("https://127.0.0.1:9/tfs.txt", "", "cannot be fetched .*resources.mirror"),
+    ],
+)
+def test_what_cannot_be_trusted_or_had_leaves_no_file(tmp_path, source, url, sha256, words):
+    target = tmp_path / "out" / "tfs.txt"
+    with pytest.raises(InputError, match=words):
+        fetch(Resource(url.format(source=source), sha256), target)
+    assert not target.parent.exists() or not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize(("sent", "promised"), [(CONTENT[:4], len(CONTENT)), (b"", None)])
+def test_half_a_download_is_none(tmp_path, monkeypatch, sent, promised):
+    answer = io.BytesIO(sent)
+    answer.headers = Message()
+    if promised:
+        answer.headers["Content-Length"] = str(promised)
+    monkeypatch.setattr(resources.urllib.request, "urlopen", lambda url, timeout: answer)
+    with pytest.raises(InputError, match=f"it ended after {len(sent)} of"):
+        fetch(Resource("https://example.org/tfs.txt"), tmp_path / "tfs.txt")
+    assert not (tmp_path / "tfs.txt").exists()
+
+
+def test_the_catalogue_is_of_https_addresses_and_a_mirror_takes_their_place():
+    path = "resources/catalogue.tsv"
+    catalogue = read_catalogue(path)
+    assert all(resource.url.startswith("https://") for resource in catalogue.values())
+    assert all(resource.url.endswith(f"/{name}") for name, resource in catalogue.items())
+    at_hand = read_catalogue(path, "/data/mirror/", {"allTFs_mm.txt": HASH})
+    assert at_hand["allTFs_mm.txt"] == Resource("/data/mirror/allTFs_mm.txt", HASH)
+    with pytest.raises(InputError, match="names 'TFs.txt', which is not in"):
+        read_catalogue(path, None, {"TFs.txt": HASH})

@@ -1,0 +1,161 @@
+"""Public files that a study names and does not have: fetched once, whole, held to their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.files import atomic
+from scdyn.log import logger
+
+# Seconds without a byte, after which a server is given up.
+TIMEOUT = 60
+BLOCK_BYTES = 2**20
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where a file is from (https, ``file://`` or a path) and, where it is known, its SHA-256."""
+
+    url: str
+    sha256: str = ""
+
+
+def read_catalogue(
+    path: str | Path, mirror: str | None = None, sha256: Mapping[str, str] | None = None
+) -> dict[str, Resource]:
+    """Read which files can be fetched, by name.
+
+    Parameters
+    ----------
+    path
+        Table of ``name``, ``url``, ``sha256`` (may be empty) and ``what``.
+    mirror
+        Folder or URL that has the files under their names, and is used instead of the table's.
+    sha256
+        By name, over the table's.
+
+    Raises
+    ------
+    InputError
+        If ``sha256`` has a name that the table lacks.
+    """
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
+    sha256 = dict(sha256 or {})
+    for name in sha256:
+        if name not in table.index:
+            raise InputError(
+                f"resources.sha256 names '{name}', which is not in {path}; it has "
+                f"{', '.join(table.index)}."
+            )
+    return {
+        row.Index: Resource(
+            f"{mirror.rstrip('/')}/{row.Index}" if mirror else row.url,
+            sha256.get(row.Index, row.sha256),
+        )
+        for row in table.itertuples()
+    }
+
+
+def fetch(resource: Resource, path: str | Path) -> str:
+    """Fetch a file, whole or not at all, with its hash in ``{path}.sha256`` beside it.
+
+    Parameters
+    ----------
+    resource
+        What to fetch.
+    path
+        Where it is to stand.
+
+    Returns
+    -------
+    str
+        SHA-256 of what was fetched.
+
+    Raises
+    ------
+    InputError
+        If it cannot be fetched, is cut short, or is not the file that the hash says.
+    """
+    path = Path(path)
+    with atomic(path) as temporary:
+        try:
+            with open_source(resource.url) as source, temporary.open("wb") as target:
+                found = copy(source, target, resource.url)
+        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
+            raise InputError(
+                f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
+                "'snakemake resources' where there is one and copy the files, or name a folder "
+                "that has them in resources.mirror."
+            ) from error
+        if resource.sha256 and found != resource.sha256.lower():
+            raise InputError(
+                f"{resource.url}: is not the file that was asked for (SHA-256 {found}, expected "
+                f"{resource.sha256}); it was changed or cut short on the way, or resources.sha256 "
+                "is of another version."
+            )
+        if not resource.sha256:
+            logger.warning(
+                "%s: no SHA-256 is known of it; to hold later runs to this file, write '%s: %s' "
+                "under resources.sha256 in the config",
+                resource.url,
+                path.name,
+                found,
+            )
+    with atomic(f"{path}.sha256") as temporary:
+        temporary.write_text(f"{found}  {path.name}\n")  # as sha256sum writes and checks it
+    return found
+
+
+def open_source(url: str) -> BinaryIO:
+    """Open an https address, a ``file://`` address or a path to read.
+
+    Raises
+    ------
+    InputError
+        If it is an address of another kind, which nothing protects on its way.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "https":
+        return urllib.request.urlopen(url, timeout=TIMEOUT)
+    if parts.scheme == "file":
+        return Path(urllib.request.url2pathname(parts.path)).open("rb")
+    if "://" in url:
+        raise InputError(f"{url}: only https://, file:// and paths are read; name one of these.")
+    return Path(url).open("rb")
+
+
+def copy(source: BinaryIO, target: BinaryIO, url: str) -> str:
+    """Copy a stream, saying how far it is; returns its SHA-256.
+
+    Raises
+    ------
+    OSError
+        If the stream ends before the length that its server promised.
+    """
+    headers = getattr(source, "headers", {})
+    promised = int(headers.get("Content-Length") or 0)
+    digest, n_read, said = hashlib.sha256(), 0, time.monotonic()
+    while block := source.read(BLOCK_BYTES):
+        digest.update(block)
+        target.write(block)
+        n_read += len(block)
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            of = f" of {promised / 1e6:.0f}" if promised else ""
+            logger.info("%s: %.0f%s MB", url, n_read / 1e6, of)
+    if n_read < promised or not n_read:
+        raise OSError(f"it ended after {n_read} of {promised or 'some'} bytes")
+    return digest.hexdigest()
