@@ -147,6 +147,14 @@ SAMPLES = {
     ),
     "h5 of antibodies": (lambda f: h5(f, kinds=["Antibody Capture"] * 12), "Antibody Capture"),
     "h5 of peaks alone": (lambda f: h5(f, kinds=["Peaks"] * 12), "the GEX output into path"),
+    "barcode metrics are garbage": (
+        lambda f: (write(f / "per_barcode_metrics.csv", GARBAGE), h5(f))[1],
+        "per_barcode_metrics.csv: not a readable table of barcodes",
+    ),
+    "barcode metrics of another program": (
+        lambda f: (write(f / "per_barcode_metrics.csv", b"barcode,total\nA-1,3\n"), h5(f))[1],
+        "per_barcode_metrics.csv: not a readable table of barcodes .*; copy it again, or remove it",
+    ),
     "h5 without peaks or fragments": (
         lambda f: h5(f, kinds=["Gene Expression"] * 12),
         "neither fragments nor peaks nor a promoter layer",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import fragments, ingest, preflight, reference
+from scdyn import fragments, ingest, preflight, reference, tenx
 from scdyn.counts import normalise, promoters_measured
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS
@@ -88,6 +88,15 @@ def test_k562_by_its_fragments(k562):
     measured = promoters_measured(cells.obs)
     assert 0 < measured.sum() < 500
     assert cells.layers["promoter"][~measured].nnz == 0
+
+
+def test_cellrangers_own_table_of_k562():
+    path = K562 / "per_barcode_meta_data.csv.gz"
+    table = pd.read_csv(path).drop_duplicates("barcode")
+    metrics = tenx.read_metrics(path, pd.Index([*table["barcode"][:3], "not-there"]))
+    assert metrics["peak_share"].iloc[0] == pytest.approx(7811 / 18100)
+    assert metrics["atac_mito_share"].iloc[1] == pytest.approx(1365 / 56337)
+    assert metrics.loc["not-there"].isna().all()
 
 
 def test_the_cortex_by_its_peaks_with_its_labels():

@@ -127,6 +127,8 @@ SHOWN_QUALITY = {
     "tss_enrichment": "TSS enrichment",
     "nucleosome_signal": "nucleosome signal",
     "promoter_share": "share in promoters",
+    "peak_share": "share in peaks",
+    "atac_mito_share": "mitochondrial, ATAC",
     "doublet_score": "doublets, RNA",
     "promoter_doublet_score": "doublets, promoters",
 }
@@ -142,7 +144,7 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         against = "promoter_counts", f"promoter counts (from {sources.mode()[0]})"
         knees |= [against]
     plt.rcParams.update(STYLE)
-    figure = plt.figure(figsize=(11.5, 5.2))
+    figure = plt.figure(figsize=(max(11.5, 1.35 * len(shown)), 5.2))
     above, below = (
         part.subplots(1, n)
         for part, n in zip(figure.subfigures(2, 1), (len(knees) + 2, len(shown)), strict=True)

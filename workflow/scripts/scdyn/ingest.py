@@ -75,6 +75,8 @@ def read_tenx(files: LibraryFiles) -> Library:
             "atac_path, the GEX output into path."
         )
     fragments = place.fragments
+    if place.metrics and not files.rna_only:
+        rna.obs = rna.obs.join(tenx.read_metrics(place.metrics, rna.obs_names))
     if files.atac_path and not files.rna_only:
         place = tenx.locate(files.atac_path)
         _, peaks = tenx.read_matrix(place.matrix)

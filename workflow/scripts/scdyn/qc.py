@@ -19,6 +19,8 @@ from scdyn.log import logger
 VARIABLE_GENES = 3000
 # What only fragments tell; see scdyn.fragments.count_insertions.
 OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
+# What Cell Ranger's own table tells; see scdyn.tenx.read_metrics.
+OF_CELLRANGER = ("peak_share", "atac_mito_share")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     ----------
     cells
         ``X`` RNA counts, ``layers["promoter"]`` promoter counts, ``promoter_source`` in ``obs``
-        and :data:`OF_FRAGMENTS` if there.
+        and :data:`OF_FRAGMENTS` and :data:`OF_CELLRANGER` if there.
     is_mt
         (genes,) which genes are mitochondrial.
 
@@ -78,7 +80,7 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     -------
     DataFrame
         ``rna_counts``, ``rna_genes``, ``mito_share``; and where promoters were measured
-        ``promoter_counts``, ``promoter_genes`` and those of :data:`OF_FRAGMENTS` that are known.
+        ``promoter_counts``, ``promoter_genes`` and what else is known.
     """
     rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
     counts = np.asarray(rna.sum(1)).ravel()
@@ -92,7 +94,7 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     )
     if not promoters_measured(cells.obs).any():
         return metrics
-    known = [name for name in OF_FRAGMENTS if name in cells.obs]
+    known = [name for name in (*OF_FRAGMENTS, *OF_CELLRANGER) if name in cells.obs]
     return metrics.assign(
         promoter_counts=np.asarray(promoter.sum(1)).ravel(),
         promoter_genes=promoter.getnnz(1),

@@ -29,6 +29,7 @@ MATRICES = (
     "filtered_peak_bc_matrix",
 )
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz")
+METRICS = "per_barcode_metrics.csv"
 MTX = ("matrix.mtx.gz", "matrix.mtx")
 GENES, PEAKS = "Gene Expression", "Peaks"
 CELLS_AT_ONCE = 4096
@@ -36,10 +37,11 @@ CELLS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Library:
-    """Where one library's files lie; ``fragments`` is None where there are none."""
+    """Where one library's files lie; ``fragments`` and ``metrics`` are None if not there."""
 
     matrix: Path
     fragments: Path | None
+    metrics: Path | None
 
 
 def locate(path: str | Path) -> Library:
@@ -76,7 +78,10 @@ def locate(path: str | Path) -> Library:
                 raise InputError(f"{matrix}: holds {names}; give the folder of one genome as path.")
             matrix = genomes[0]
     fragments = [folder / name for name in FRAGMENTS if (folder / name).exists()]
-    return Library(matrix, fragments[0] if fragments else None)
+    metrics = folder / METRICS
+    return Library(
+        matrix, fragments[0] if fragments else None, metrics if metrics.exists() else None
+    )
 
 
 def holds_mtx(folder: Path) -> bool:
@@ -205,6 +210,43 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
                 yield block
 
         return part_by_kind(blocks(), names, features, str(path))
+
+
+def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
+    """Read what Cell Ranger ARC measured of each barcode and counts alone do not tell.
+
+    Parameters
+    ----------
+    path
+        Its ``per_barcode_metrics.csv``.
+    barcodes
+        Of the matrix.
+
+    Returns
+    -------
+    DataFrame, (barcodes)
+        ``peak_share`` of the fragments, ``atac_mito_share`` of the reads. A barcode that the table
+        lacks has missing values.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or lacks a column.
+    """
+    columns = [
+        "barcode", "atac_peak_region_fragments", "atac_fragments", "atac_mitochondrial_reads",
+        "atac_raw_reads",
+    ]  # fmt: skip
+    with reading(path, "not a readable table of barcodes", "copy it again, or remove it"):
+        table = pd.read_csv(path, usecols=columns).drop_duplicates("barcode")
+        table = table.set_index("barcode").reindex(barcodes).astype(float)
+    in_peaks, fragments, mitochondrial, reads = (table[name] for name in columns[1:])
+    return pd.DataFrame(
+        {
+            "peak_share": in_peaks / fragments.clip(lower=1),
+            "atac_mito_share": mitochondrial / reads.clip(lower=1),
+        }
+    )
 
 
 def read_mtx(folder: Path) -> dict[str, ad.AnnData]:
