@@ -5,7 +5,7 @@ from scdyn.files import atomic
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    cells = join([ad.read_h5ad(path) for path in snakemake.input])
+    cells = join(ad.read_h5ad(path) for path in snakemake.input)
     logger.info("%d cells, %d genes", *cells.shape)
     with atomic(snakemake.output[0]) as temporary:
         cells.write_h5ad(temporary, compression="lzf")

@@ -217,7 +217,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
     assert table["kept"].dtype == bool
     assert table["kept"][:300].all()
     assert not table["kept"][300:].any()
-    assert table["reason"].iloc[-1] == "rna_counts over 5 MADs from the median"
+    assert table["reason"].iloc[-1] == "RNA counts over 5 MADs from the median"
 
 
 def test_too_few_good_cells_stop_with_the_commonest_reason():

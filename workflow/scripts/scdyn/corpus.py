@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import anndata as ad
 import numpy as np
@@ -14,19 +14,27 @@ from scdyn.counts import normalise
 from scdyn.errors import InputError
 
 
-def join(samples: Sequence[ad.AnnData]) -> ad.AnnData:
+def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     """Join samples over the same vocabulary and normalise them.
+
+    Parameters
+    ----------
+    samples
+        Let go of once they are joined, if nobody else holds them.
 
     Raises
     ------
     InputError
         If two samples stand on different vocabularies.
     """
+    samples = list(samples)
     for sample in samples[1:]:
         if not sample.var_names.equals(samples[0].var_names):
             raise InputError("the samples stand on different vocabularies; ingest them anew.")
-    cells = ad.concat(samples, join="outer", merge="first")
-    cells.var = samples[0].var.copy()
+    var = samples[0].var.copy()
+    cells = samples[0] if len(samples) == 1 else ad.concat(samples, join="outer", merge="first")
+    del samples
+    cells.var = var
     cells.X = sparse.csr_matrix(cells.X)
     normalise(cells)
     return cells

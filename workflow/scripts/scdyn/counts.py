@@ -13,6 +13,7 @@ from scdyn.reference import strip_version
 
 # Where a cell's promoter counts are from, if they were not measured.
 NO_SOURCE = "none"
+CELLS_AT_ONCE = 4096
 
 
 def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
@@ -159,10 +160,17 @@ def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matri
     csr_matrix of float32
         A cell without counts stays zero.
     """
-    rates = sparse.csr_matrix(counts, dtype=np.float64) @ sparse.diags(1.0 / divisor)
-    totals = np.asarray(rates.sum(1)).ravel()
-    scaled = sparse.diags(1e6 / np.where(totals > 0, totals, 1.0)) @ rates
-    return sparse.csr_matrix(scaled.log1p(), dtype=np.float32)
+    counts = sparse.csr_matrix(counts)
+    logs = np.empty(counts.nnz, dtype=np.float32)
+    # Some cells at a time: in float64 and whole, a large corpus would not fit into memory.
+    for start in range(0, counts.shape[0], CELLS_AT_ONCE):
+        cells = counts[start : start + CELLS_AT_ONCE]
+        rates = cells.data * (1.0 / divisor)[cells.indices]
+        totals = np.asarray(sparse.csr_matrix((rates, cells.indices, cells.indptr)).sum(1)).ravel()
+        scale = np.repeat(1e6 / np.where(totals > 0, totals, 1.0), np.diff(cells.indptr))
+        part = slice(counts.indptr[start], counts.indptr[start] + cells.nnz)
+        logs[part] = np.log1p(rates * scale)
+    return sparse.csr_matrix((logs, counts.indices.copy(), counts.indptr.copy()), counts.shape)
 
 
 def normalise(cells: ad.AnnData) -> None:

@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from scdyn.counts import NO_SOURCE
 from scdyn.files import atomic
@@ -163,10 +165,20 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         part = table.loc[table["kept"] == kept, ["rna_counts", column]].clip(lower=1)
         above[-2].scatter(*part.to_numpy().T, s=2, color=colour, linewidths=0)
     above[-2].set(xscale="log", yscale="log", xlabel="RNA counts", ylabel=name)
+    for axis in [above[-2].xaxis, *(panel.yaxis for panel in above[:-1])]:
+        legible_decades(axis)
     dropping_reasons(above[-1], table)
     for axis, name in zip(below, shown, strict=True):
         violins(axis, [table[name], table.loc[table["kept"], name]], SHOWN_QUALITY[name])
     return figure
+
+
+def legible_decades(axis: Axis) -> None:
+    """Label a logarithmic axis in plain numbers, between decades only where there are few."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def dropping_reasons(axis: Axes, table: pd.DataFrame) -> None:

@@ -200,7 +200,8 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
                 continue
             bulk = metrics.loc[~pd.DataFrame(fails).any(axis=1), name]
             outliers = bulk.index[outlying(bulk, bounds.n_mads)] if len(bulk) else []
-            label = f"{name} over {bounds.n_mads:g} MADs from the median"
+            words = name.replace("_", " ").replace("rna", "RNA")
+            label = f"{words} over {bounds.n_mads:g} MADs from the median"
             fails[label] = metrics.index.to_series().isin(outliers)
     doublet = {}
     if bounds.max_doublet_score is not None:
