@@ -3,6 +3,10 @@
 GRN = f"{RESULTS}/grn/{{corpus}}"
 
 
+scattergather:
+    grn=config["grn"]["parts"],
+
+
 rule write_expression:
     input:
         rules.join_corpus.output[0],
@@ -24,33 +28,32 @@ rule write_expression:
         "../scripts/write_expression.py"
 
 
-# arboreto's Dask runner hangs or dies with current Dask; pySCENIC's own runner needs none.
+# A part of the genes and a seed a job: they run side by side, and one that is killed is all that
+# is lost. Arboreto's Dask runner, which hangs or dies with current Dask, is not used.
 rule infer_adjacencies:
     input:
         matrix=rules.write_expression.output.matrix,
         tfs=rules.write_expression.output.tfs,
     output:
-        ensure(f"{GRN}/runs/{{seed}}.tsv", non_empty=True),
+        ensure(f"{GRN}/runs/{{seed}}/{{scatteritem}}.tsv", non_empty=True),
     log:
-        f"{LOGS}/infer_adjacencies/{{corpus}}_{{seed}}.log",
+        f"{LOGS}/infer_adjacencies/{{corpus}}_{{seed}}_{{scatteritem}}.log",
     conda:
         "../../envs/grn.yaml"
-    threads: 16
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
-    # One thread a worker: the workers are processes already.
-    shell:
-        "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 arboreto_with_multiprocessing.py"
-        " {input.matrix:q} {input.tfs:q} --method grnboost2 --seed {wildcards.seed}"
-        " --num_workers {threads} --output {output:q} > {log:q} 2>&1"
+    params:
+        method=config["grn"]["method"],
+    script:
+        "../scripts/infer_adjacencies.py"
 
 
 rule merge_adjacencies:
     input:
         matrix=rules.write_expression.output.matrix,
         runs=expand(
-            rules.infer_adjacencies.output[0],
+            gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
             seed=config["grn"]["seeds"],
             allow_missing=True,
         ),

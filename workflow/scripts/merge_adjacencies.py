@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pandas as pd
 
 from scdyn import grn
@@ -5,10 +7,10 @@ from scdyn.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    runs = {
-        str(seed): pd.read_csv(path, sep="\t")
-        for seed, path in zip(snakemake.params.seeds, snakemake.input.runs, strict=True)
-    }
+    parts: dict[str, list[pd.DataFrame]] = {str(seed): [] for seed in snakemake.params.seeds}
+    for path in snakemake.input.runs:
+        parts[Path(path).parent.name].append(pd.read_csv(path, sep="\t"))
+    runs = {seed: pd.concat(edges, ignore_index=True) for seed, edges in parts.items()}
     expression = pd.read_csv(snakemake.input.matrix, sep="\t", index_col=0)
     merged = grn.merge_adjacencies(runs, expression)
     logger.info("%d edges over %d runs", len(merged), len(runs))
