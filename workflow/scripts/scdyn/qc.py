@@ -136,7 +136,7 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     for table in (cells, doublets):
         sc.pp.normalize_total(table, target_sum=1e6)
     # The threshold is ours to set from config; any value keeps Scrublet from guessing one.
-    # Exact neighbours: up to tens of thousands of cells they are found faster than approximate ones.
+    # Exact neighbours: of some ten thousand cells they are found faster than approximate ones.
     sc.pp.scrublet(
         cells,
         doublets,
