@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scdyn import barcodes, fragments, ingest, reference, tenx
 from scdyn.errors import InputError
+from scdyn.features import barcode_names, read_features
 from scdyn.libraries import LibraryFiles
 
 
@@ -44,8 +45,8 @@ def read_h5ad(path):
 
 
 READERS = {
-    "s.h5": [tenx.read_matrix, tenx.read_features, tenx.barcode_names],
-    "s.h5ad": [read_h5ad, tenx.read_features, tenx.barcode_names],
+    "s.h5": [tenx.read_matrix, read_features, barcode_names],
+    "s.h5ad": [read_h5ad, read_features, barcode_names],
     "fragments.tsv.gz": [lambda path: list(fragments.read_fragments(path))],
     "genes.gtf": [lambda path: reference.read_gtf(path, ["protein_coding"])],
     "genes.gtf.gz": [lambda path: reference.read_gtf(path, ["protein_coding"])],
@@ -55,7 +56,7 @@ READERS = {
     "cells.tsv": [lambda path: ingest.join_metadata(BARCODES, path, "s")],
     "m/matrix.mtx": [read_mtx],
     "m/barcodes.tsv": [read_mtx],
-    "m/features.tsv": [read_mtx, lambda path: tenx.read_features(path.parent)],
+    "m/features.tsv": [read_mtx, lambda path: read_features(path.parent)],
     "m/matrix.mtx.gz": [read_mtx],
 }
 BARCODES = small.pd.Index(["AAA-1", "CCC-1"])

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scdyn import tenx
 from scdyn.errors import InputError
+from scdyn.features import barcode_names, read_features
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]
@@ -43,7 +44,7 @@ def write_mtx(folder, features, name, columns, packed=True):
 
 def named(path):
     """Ids and symbols of the genes that are read without the counts."""
-    features = tenx.read_features(path)
+    features = read_features(path)
     genes = features[features["kind"] == "Gene Expression"]
     return list(genes["id"]), list(genes["name"])
 
@@ -66,7 +67,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     assert list(rna.obs_names) == BARCODES and list(rna.var_names) == SYMBOLS
     assert list(rna.var["gene_ids"]) == IDS and list(peaks.var_names) == NAMES
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(tenx.barcode_names(folder)) == BARCODES
+    assert list(barcode_names(folder)) == BARCODES
 
 
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
@@ -77,7 +78,7 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(tenx.barcode_names(folder)) == BARCODES
+    assert list(barcode_names(folder)) == BARCODES
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
     with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
@@ -116,7 +117,7 @@ def test_h5_of_either_version(tmp_path):
         np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
         assert list(rna.var["gene_ids"]) == IDS
         assert named(path) == (IDS, SYMBOLS)
-        assert list(tenx.barcode_names(path)) == BARCODES
+        assert list(barcode_names(path)) == BARCODES
 
 
 def test_lists_of_windows_files_are_read(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from scdyn.errors import InputError
-from scdyn.model import ModelConfig, ScDynOmics, attend, expressed_genes
+from scdyn.loader import expressed_genes
+from scdyn.model import ModelConfig, ScDynOmics, attend
 from scdyn.pretraining import mask_genes
 from scdyn.tokens import NOT_MEASURED
 

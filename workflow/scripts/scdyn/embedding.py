@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdyn.loader import Loader, MemoryStore, batches
-from scdyn.model import ScDynOmics, expressed_genes
+from scdyn.loader import Loader, MemoryStore, batches, expressed_genes
+from scdyn.model import ScDynOmics
 from scdyn.tokens import TokenStore
 
 # Scores of attention that are held at once, in floats.

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from scdyn import evaluation
 from scdyn.finetune import Classifier, cells_without_counts, load_classifier, of_their_kind
-from scdyn.loader import Loader, MemoryStore, batches
+from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
 from scdyn.log import logger
-from scdyn.model import expressed_genes, is_measured
 from scdyn.tokens import TokenStore
 from scdyn.training import choose_device
 

@@ -19,9 +19,9 @@ from scdyn import evaluation
 from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError
 from scdyn.files import atomic, sha256, write_json, write_table
-from scdyn.loader import Loader, MemoryStore, batches
+from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
 from scdyn.log import logger
-from scdyn.model import ModelConfig, ScDynOmics, expressed_genes, is_measured
+from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.progress import write_records
 from scdyn.tokens import NOT_MEASURED, TokenStore
 from scdyn.training import Training, TrainingConfig, choose_device

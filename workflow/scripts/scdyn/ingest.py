@@ -39,11 +39,14 @@ class Library:
         Counts (cells, peaks), None if there are none.
     fragments
         Path of the fragments file, None if there is none.
+    rna_only
+        Whether the sheet says that promoters are to be read as not measured.
     """
 
     rna: ad.AnnData
     peaks: ad.AnnData | None
     fragments: Path | None
+    rna_only: bool = False
 
 
 def read_library(files: LibraryFiles) -> Library:
@@ -57,7 +60,7 @@ def read_library(files: LibraryFiles) -> Library:
     read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[files.kind]
     library = read(files)
     if files.rna_only:
-        return Library(library.rna, None, None)
+        return Library(library.rna, None, None, rna_only=True)
     if files.fragments:
         library = replace(library, fragments=Path(files.fragments))
     if library.fragments and not library.fragments.exists():
@@ -148,7 +151,6 @@ def promoter_counts(
     min_overlap: float,
     translation: Mapping[str, str] | None,
     name: str,
-    rna_only: bool = False,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count promoter accessibility of the RNA's cells, paired by barcode.
 
@@ -164,34 +166,62 @@ def promoter_counts(
         a cell that the second modality lacks; and with fragments what
         :func:`scdyn.fragments.count_insertions` says of it.
     """
-    n_genes = to_vocabulary.shape[1]
-    rna, peaks = library.rna, library.peaks
-    if library.fragments is not None:
-        blocks = islice(fragment_files.read_fragments(library.fragments), BLOCKS_SEEN)
-        names = [block["barcode"].unique(maintain_order=True) for block in blocks]
-        known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
-        pairing = barcodes.pair(rna.obs_names, known, translation)
-        counts, totals = fragment_files.count_insertions(
-            library.fragments, windows, n_genes, pairing.rna, pairing.form, tss_rings(genes)
-        )
-        pairing = replace(pairing, n_shared=int((totals["fragments"] > 0).sum()))
-        require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
-        source = np.where(totals["fragments"] > 0, "fragments", NO_SOURCE)
-        return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
-    totals = pd.DataFrame(index=rna.obs_names)
-    if rna_only:
+    rna, n_genes = library.rna, to_vocabulary.shape[1]
+    rest = (min_overlap, translation, name)
+    if library.rna_only:
         logger.info("%s: RNA only, as the sheet says; promoters are read as not measured", name)
-        empty = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
-        return empty, totals.assign(promoter_source=NO_SOURCE)
-    if "promoter" in rna.layers:
+        counts = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
+        source = NO_SOURCE
+    elif library.fragments is not None:
+        return promoter_counts_of_fragments(rna, library.fragments, genes, windows, *rest)
+    elif "promoter" in rna.layers:
         counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
-        return counts, totals.assign(promoter_source="promoter layer")
-    if peaks is None:
+        source = "promoter layer"
+    elif library.peaks is not None:
+        return promoter_counts_of_peaks(rna, library.peaks, windows, n_genes, *rest)
+    else:
         raise InputError(
             f"sample {name}: has neither fragments nor peaks nor a promoter layer; name one in the "
             "sample sheet (columns fragments, atac_path, promoter_layer), or write "
             f"'{RNA_ONLY}' into atac_path if promoters were not measured."
         )
+    return counts, pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
+
+
+def promoter_counts_of_fragments(
+    rna: ad.AnnData,
+    fragments: Path,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    min_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Count insertions in promoters; see :func:`promoter_counts`."""
+    blocks = islice(fragment_files.read_fragments(fragments), BLOCKS_SEEN)
+    names = [block["barcode"].unique(maintain_order=True) for block in blocks]
+    known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
+    pairing = barcodes.pair(rna.obs_names, known, translation)
+    counts, totals = fragment_files.count_insertions(
+        fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
+    )
+    found = (totals["fragments"] > 0).to_numpy()
+    pairing = replace(pairing, n_shared=int(found.sum()))
+    require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    source = np.where(found, "fragments", NO_SOURCE)
+    return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
+
+
+def promoter_counts_of_peaks(
+    rna: ad.AnnData,
+    peaks: ad.AnnData,
+    windows: pd.DataFrame,
+    n_genes: int,
+    min_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Sum the counts of peaks in promoters; see :func:`promoter_counts`."""
     pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
     require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())
@@ -204,7 +234,8 @@ def promoter_counts(
     )
     counts = fragment_files.peaks_to_promoters(peaks.X, peaks.var_names, windows, n_genes)
     source = np.where(found, "peaks", NO_SOURCE)
-    return pairing_matrix @ counts, totals.assign(promoter_source=source)
+    totals = pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
+    return pairing_matrix @ counts, totals
 
 
 def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataFrame:
@@ -274,9 +305,8 @@ def ingest_library(
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
-    overlap = min_barcode_overlap
     counts, totals = promoter_counts(
-        library, genes, windows, to_vocabulary, overlap, translation, name, files.rna_only
+        library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),

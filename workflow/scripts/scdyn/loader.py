@@ -57,6 +57,17 @@ def block_shuffle(
     return np.concatenate(order)
 
 
+def is_measured(bins: Tensor) -> Tensor:
+    """Tell in which cells a modality was measured: bins (B, G) to boolean (B,)."""
+    return bins[:, 0] != NOT_MEASURED
+
+
+def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
+    """Tell which genes (B, G) either modality saw, from their bins."""
+    seen = ((bins > 0) & (bins != NOT_MEASURED) for bins in (rna, promoter))
+    return torch.logical_or(*seen)
+
+
 def densify(
     store: TokenStore | MemoryStore, rows: np.ndarray, pin: bool = False
 ) -> tuple[Tensor, Tensor]:

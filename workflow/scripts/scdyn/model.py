@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from scdyn import kernels
 from scdyn.errors import InputError
-from scdyn.tokens import NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -176,17 +175,6 @@ def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
     if genes is None:
         return tokens
     return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def is_measured(bins: Tensor) -> Tensor:
-    """Tell in which cells a modality was measured: bins (B, G) to boolean (B,)."""
-    return bins[:, 0] != NOT_MEASURED
-
-
-def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
-    """Tell which genes (B, G) either modality saw, from their bins."""
-    seen = ((bins > 0) & (bins != NOT_MEASURED) for bins in (rna, promoter))
-    return torch.logical_or(*seen)
 
 
 class Norm(nn.LayerNorm):

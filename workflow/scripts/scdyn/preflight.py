@@ -14,6 +14,7 @@ import pandas as pd
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
 from scdyn.errors import InputError
+from scdyn.features import GENES, PEAKS, barcode_names, read_features, read_genomes
 from scdyn.libraries import LibraryFiles, find_libraries
 from scdyn.pages import document
 from scdyn.reference import strip_version
@@ -106,8 +107,8 @@ def examine_library(
         At the first thing that is wrong.
     """
     matrix, peaks, fragments = find_files(files)
-    features = tenx.read_features(matrix)
-    named = features[features["kind"] == "Gene Expression"]
+    features = read_features(matrix)
+    named = features[features["kind"] == GENES]
     by_id = strip_version(named["id"]).isin(genes["gene_id"])
     n_found = max(by_id.sum(), named["name"].isin(genes["symbol"]).sum())
     share = n_found / max(1, min(len(genes), len(named)))
@@ -118,7 +119,7 @@ def examine_library(
             f"{thresholds.min_gene_overlap:.0%}: another species or annotation?"
         )
     yield "genes", text
-    cells = tenx.barcode_names(matrix)
+    cells = barcode_names(matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
     stated = genome_stated(peaks, fragments)
     if files.rna_only:
@@ -127,9 +128,9 @@ def examine_library(
         yield "promoters", f"counted from {fragments}"
         yield from examine_fragments(fragments, cells, windows, thresholds, stated, translation)
     else:
-        names = features["name"][features["kind"] == "Peaks"]
+        names = features["name"][features["kind"] == PEAKS]
         if peaks != matrix:  # all are peaks, though an h5ad of them does not say so
-            names = tenx.read_features(peaks)["name"]
+            names = read_features(peaks)["name"]
             yield examine_barcodes(peaks, cells, thresholds, translation)
         if len(names):
             yield "promoters", "summed from peaks, there being no fragments: these are coarser"
@@ -165,7 +166,7 @@ def genome_stated(matrix: Path, fragments: Path | None) -> str:
         for line in fragment_files.read_header(fragments):
             if line.startswith("# reference_path="):
                 return Path(line.split("=", 1)[1]).name
-    names = sorted(tenx.read_genomes(matrix)) if matrix.suffix == ".h5" else []
+    names = sorted(read_genomes(matrix)) if matrix.suffix == ".h5" else []
     return ", ".join(names)
 
 
@@ -220,7 +221,7 @@ def examine_barcodes(
     InputError
         If it is of other cells.
     """
-    others = tenx.barcode_names(path)
+    others = barcode_names(path)
     pairing = barcodes.pair(cells, others, translation)
     if pairing.n_shared < thresholds.min_barcode_overlap * len(cells):
         raise InputError(

@@ -16,9 +16,9 @@ from torch.nn import functional
 from scdyn import __version__, distributed
 from scdyn.checkpoint import Checkpoint
 from scdyn.files import atomic, sha256, write_json, write_table
-from scdyn.loader import Loader, MemoryStore, densify
+from scdyn.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
 from scdyn.log import logger
-from scdyn.model import ModelConfig, ScDynOmics, expressed_genes, is_measured
+from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.predictors import trivial_losses
 from scdyn.progress import write_records
 from scdyn.tokens import MODALITIES, NOT_MEASURED, TokenStore

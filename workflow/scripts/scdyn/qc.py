@@ -160,6 +160,47 @@ def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
     return pd.Series("1", barcodes.index) if few else numbers
 
 
+def score_doublets(
+    cells: ad.AnnData, metrics: pd.DataFrame, bounds: QualityBounds, seed: int
+) -> pd.DataFrame:
+    """Score doublets in each modality that was measured, library by library.
+
+    Parameters
+    ----------
+    cells, metrics
+        Of one sample, and what :func:`measure` says of them.
+    bounds
+        Barcodes with fewer counts are left at zero: they would only be noise among the others'
+        neighbours. So are libraries with fewer than ``min_cells`` cells.
+    seed
+        For Scrublet.
+
+    Returns
+    -------
+    DataFrame, (cells)
+        ``doublet_score`` and, where promoters were measured, ``promoter_doublet_score``.
+    """
+    libraries = libraries_of(cells.obs["barcode"], bounds.min_cells)
+    fewest = max(bounds.min_promoter_counts, 1)
+    scores = pd.DataFrame(index=metrics.index)
+    for score, counts, enough in [
+        ("doublet_score", cells.X, metrics["rna_counts"] >= bounds.min_rna_counts),
+        (
+            "promoter_doublet_score",
+            cells.layers["promoter"],
+            metrics["promoter_counts"] >= fewest if "promoter_counts" in metrics else None,
+        ),
+    ]:
+        if enough is None:
+            continue
+        scores[score] = 0.0
+        for library in libraries.unique():
+            worth = (enough & (libraries == library)).to_numpy()
+            if worth.sum() >= bounds.min_cells:
+                scores.loc[worth, score] = doublet_scores(counts[worth], seed)
+    return scores
+
+
 def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
     """Tell which counts lie more than ``n_mads`` MADs from the median of log1p(counts)."""
     logs = np.log1p(counts)
@@ -265,24 +306,7 @@ def filter_cells(
     """
     metrics = measure(cells, is_mt)
     if bounds.max_doublet_score is not None:
-        libraries = libraries_of(cells.obs["barcode"], bounds.min_cells)
-        # Barcodes with few counts would only be noise among Scrublet's neighbours.
-        for score, counts, total, fewest in [
-            ("doublet_score", cells.X, "rna_counts", bounds.min_rna_counts),
-            (
-                "promoter_doublet_score",
-                cells.layers["promoter"],
-                "promoter_counts",
-                max(bounds.min_promoter_counts, 1),
-            ),
-        ]:
-            if total not in metrics:
-                continue
-            metrics[score] = 0.0
-            for library in libraries.unique():
-                worth = ((metrics[total] >= fewest) & (libraries == library)).to_numpy()
-                if worth.sum() >= bounds.min_cells:
-                    metrics.loc[worth, score] = doublet_scores(counts[worth], seed)
+        metrics = metrics.join(score_doublets(cells, metrics, bounds, seed))
     table = judge(metrics, bounds)
     n_kept = int(table["kept"].sum())
     reasons = table.loc[~table["kept"], "reason"].value_counts()
