@@ -34,6 +34,22 @@ def test_tpm_and_promoter_values_as_worked_out_by_hand():
     np.testing.assert_array_equal(cells.X.toarray(), [[2, 8, 0], [0, 0, 0]])  # counts are kept
 
 
+def test_cells_without_any_promoter_counts_are_normalised_to_none():
+    cells = sample([[2, 8, 0]], [[0, 0, 0]])
+    counts.normalise(cells)
+    assert cells.layers["promoter_log"].shape == (1, 3) and not cells.layers["promoter_log"].nnz
+
+
+def test_many_cells_are_normalised_as_each_by_itself(monkeypatch):
+    values = np.random.default_rng(0).poisson(1.0, (2, 10, 3))
+    cells = sample(values[0], values[1])
+    counts.normalise(cells)
+    monkeypatch.setattr(counts, "CELLS_AT_ONCE", 3)
+    few = sample(values[0], values[1])
+    counts.normalise(few)
+    assert (few.layers["rna_log"] != cells.layers["rna_log"]).nnz == 0
+
+
 def test_joined_samples_keep_their_cells_and_values():
     a, b = sample([[1, 0, 0]], [[0, 1, 0]], "a"), sample([[0, 0, 5]], [[2, 0, 0]], "b")
     joined = corpus.join([a, b])

@@ -166,7 +166,8 @@ def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matri
     for start in range(0, counts.shape[0], CELLS_AT_ONCE):
         cells = counts[start : start + CELLS_AT_ONCE]
         rates = cells.data * (1.0 / divisor)[cells.indices]
-        totals = np.asarray(sparse.csr_matrix((rates, cells.indices, cells.indptr)).sum(1)).ravel()
+        of_genes = sparse.csr_matrix((rates, cells.indices, cells.indptr), cells.shape)
+        totals = np.asarray(of_genes.sum(1)).ravel()
         scale = np.repeat(1e6 / np.where(totals > 0, totals, 1.0), np.diff(cells.indptr))
         part = slice(counts.indptr[start], counts.indptr[start] + cells.nnz)
         logs[part] = np.log1p(rates * scale)
