@@ -55,7 +55,7 @@ rule ingest_sample:
         "../../envs/analysis.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         row=lambda wildcards: SAMPLES.loc[wildcards.sample].to_dict(),
