@@ -22,7 +22,7 @@ if __name__ == "__main__":
         for _ in range(2)
     ]
     names = [f"g{i}" for i in range(LOADER_GENES)]
-    obs = pd.DataFrame(index=[str(i) for i in range(LOADER_CELLS)])
+    obs = pd.DataFrame({"promoter_source": "peaks"}, [str(i) for i in range(LOADER_CELLS)])
     var = pd.DataFrame(index=names)
     cells = ad.AnnData(layers[0], obs, var, layers={"pan_promoter": layers[1]})
     cells.write_h5ad(folder / "cells.h5ad")

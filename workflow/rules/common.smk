@@ -13,7 +13,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, RNA_ONLY, find_libraries
+from scdyn.libraries import FILES, find_libraries
 from scdyn.resources import read_catalogue
 
 try:
@@ -70,10 +70,7 @@ def files_of(sample):
         column: [getattr(library, column) for library in LIBRARIES[sample]] for column in FILES
     }
     files["metadata"] = [SAMPLES.loc[sample, "metadata"]]
-    return {
-        column: sorted({path for path in paths if path not in ("", RNA_ONLY)})
-        for column, paths in files.items()
-    }
+    return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
 
 
 def names_from(wildcards):

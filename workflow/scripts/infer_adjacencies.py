@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 
 from scdyn.files import write_table
-from scdyn.inference import infer_edges, part_of
+from scdyn.grn_inference import infer_edges, part_of
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):

@@ -80,7 +80,7 @@ def read_tenx(files: LibraryFiles) -> Library:
     fragments = place.fragments
     if place.metrics and not files.rna_only:
         rna.obs = rna.obs.join(tenx.read_metrics(place.metrics, rna.obs_names))
-    if files.atac_path and not files.rna_only:
+    if files.atac_path:
         place = tenx.locate(files.atac_path)
         _, peaks = tenx.read_matrix(place.matrix)
         fragments = place.fragments
@@ -92,7 +92,7 @@ def read_h5ad(files: LibraryFiles) -> Library:
     layers = files.rna_layer, files.promoter_layer
     rna = raw_counts(_open(ad.read_h5ad, files.path, "h5ad"), files.path, *layers)
     peaks = None
-    if files.atac_path and not files.rna_only:
+    if files.atac_path:
         peaks = raw_counts(_open(ad.read_h5ad, files.atac_path, "h5ad"), files.atac_path)
     return Library(rna, peaks, None)
 

@@ -19,7 +19,7 @@ RNA_ONLY = "none"
 class LibraryFiles:
     """One library of a sample: the sheet's ``kind``, one file or folder a column, and layers.
 
-    ``atac_path`` is :data:`RNA_ONLY` if the sheet says so.
+    ``rna_only`` says that promoters are to be read as not measured.
     """
 
     kind: str
@@ -28,11 +28,7 @@ class LibraryFiles:
     fragments: str = ""
     rna_layer: str = ""
     promoter_layer: str = ""
-
-    @property
-    def rna_only(self) -> bool:
-        """Whether promoters are to be read as not measured."""
-        return self.atac_path == RNA_ONLY
+    rna_only: bool = False
 
 
 def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
@@ -50,16 +46,17 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
         If a pattern finds nothing, the columns' patterns find different numbers, or a sample
         of RNA only has fragments.
     """
-    if row["atac_path"] == RNA_ONLY and (row["fragments"] or row["promoter_layer"]):
+    rna_only = row["atac_path"] == RNA_ONLY
+    if rna_only and (row["fragments"] or row["promoter_layer"]):
         raise InputError(
             f"sample {row['sample']}: atac_path says '{RNA_ONLY}', yet fragments or promoter_layer "
             "names something; empty one of them in the sample sheet."
         )
     found = {}
     for column in FILES:
-        path = row[column]
+        path = "" if column == "atac_path" and rna_only else row[column]
         # A name that is there is meant as it is, even if it has brackets.
-        if path in ("", RNA_ONLY) or Path(path).exists() or not glob.has_magic(path):
+        if not path or Path(path).exists() or not glob.has_magic(path):
             found[column] = [path]
         else:
             found[column] = sorted(glob.glob(path))
@@ -70,7 +67,7 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
                 )
     n_libraries = len(found["path"])
     for column, paths in found.items():
-        if paths not in ([""], [RNA_ONLY]) and len(paths) != n_libraries:
+        if paths != [""] and len(paths) != n_libraries:
             raise InputError(
                 f"sample {row['sample']}: {row['path']} finds {n_libraries} libraries, but column "
                 f"{column} ({row[column]}) {len(paths)}; each library needs one of each."
@@ -78,5 +75,6 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
     layers = {column: row[column] for column in LAYERS}
     return [
-        LibraryFiles(row["kind"], *files, **layers) for files in zip(*found.values(), strict=True)
+        LibraryFiles(row["kind"], *files, **layers, rna_only=rna_only)
+        for files in zip(*found.values(), strict=True)
     ]

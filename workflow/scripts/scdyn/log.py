@@ -13,6 +13,8 @@ from pathlib import Path
 from scdyn.errors import InputError
 
 logger = logging.getLogger("scdyn")
+# How often long work says how far it is.
+PROGRESS_SECONDS = 10.0
 
 
 @contextmanager

@@ -141,16 +141,15 @@ def examine_library(
 
 def find_files(files: LibraryFiles) -> tuple[Path, Path, Path | None]:
     """Find a library's matrix of genes, its matrix of peaks and its fragments."""
-    atac_path = "" if files.rna_only else files.atac_path
     if files.kind != "10x":
-        for path in (files.path, atac_path, files.fragments):
+        for path in (files.path, files.atac_path, files.fragments):
             if path and not Path(path).exists():
                 raise InputError(f"{path}: no such file; check the sample sheet.")
-        peaks = Path(atac_path or files.path)
+        peaks = Path(files.atac_path or files.path)
         fragments = Path(files.fragments) if files.fragments else None
         return Path(files.path), peaks, fragments
     of_genes = tenx.locate(files.path)
-    of_peaks = tenx.locate(atac_path) if atac_path else of_genes
+    of_peaks = tenx.locate(files.atac_path) if files.atac_path else of_genes
     fragments = Path(files.fragments) if files.fragments else of_peaks.fragments
     if fragments and not fragments.exists():
         raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")

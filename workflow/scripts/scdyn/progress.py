@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scdyn.log import logger
-
-PROGRESS_SECONDS = 10.0
+from scdyn.log import PROGRESS_SECONDS, logger
 
 
 class Progress:

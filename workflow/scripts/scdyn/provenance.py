@@ -16,6 +16,8 @@ from scdyn import __version__
 from scdyn.files import sha256
 from scdyn.pages import document
 
+GRN_METHODS = {"grnboost2": "GRNBoost2", "genie3": "GENIE3"}
+
 
 def commit_of(repository: str | Path) -> str:
     """Return the repository's commit, marked if files differ from it; "unknown" without git."""
@@ -90,10 +92,11 @@ def methods_text(record: Mapping[str, Any]) -> str:
         f"Accessibility was counted in pan-promoter windows from -{reference['upstream']} to "
         f"+{reference['downstream']} bp of every TSS; cells were kept with at least "
         f"{qc['min_rna_counts']} UMIs, {qc['min_genes']} genes, {qc['min_promoter_counts']} "
-        f"promoter counts and at most {qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
+        "promoter counts (where promoters were measured) and at most "
+        f"{qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
         f"{analysis['scanpy']}).",
-        f"Regulatory edges were inferred with GRNBoost2 (arboreto {pyscenic['arboreto']}) over "
-        f"{len(grn['seeds'])} seeds"
+        f"Regulatory edges were inferred with {GRN_METHODS[grn['method']]} "
+        f"(arboreto {pyscenic['arboreto']}) over {len(grn['seeds'])} seeds"
         + (
             f" and pruned by motif enrichment (pySCENIC {pyscenic['pyscenic']}, NES at least "
             f"{grn['nes_threshold']:g})."

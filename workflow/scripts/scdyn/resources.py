@@ -17,12 +17,11 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.files import atomic
-from scdyn.log import logger
+from scdyn.log import PROGRESS_SECONDS, logger
 
 # Seconds without a byte, after which a server is given up.
 TIMEOUT = 60
 BLOCK_BYTES = 2**20
-PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import pandas as pd
 from arboreto import core
 
 from scdyn.errors import InputError
-from scdyn.log import logger
+from scdyn.log import PROGRESS_SECONDS, logger
 
 # What arboreto calls the two methods, and how pySCENIC sets them.
 METHODS = {"grnboost2": ("GBM", core.SGBM_KWARGS), "genie3": ("RF", core.RF_KWARGS)}
-PROGRESS_SECONDS = 30.0
 
 
 def part_of(genes: Sequence[str], number: int, n_parts: int) -> list[str]:
