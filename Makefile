@@ -6,6 +6,7 @@ DEVICE ?= cpu
 
 RUNNER := .snakemake/runner
 PEER := .snakemake/peer
+LIGHTGBM := .snakemake/lightgbm
 DEMO := config/demo/config.yaml
 CONFIGS := config/config.yaml $(DEMO) tests/real/config.yaml
 # A killed run goes on: what it left unfinished is made again.
@@ -19,7 +20,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real test-real bench bench-ingest ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit workflow-test real test-real bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +73,16 @@ bench: environments $(PEER)/ready ## Measure speed and memory against the author
 bench-ingest: environments ## Measure raw data in: 50 million fragments, 100,000 cells; half an hour
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_ingest.py \
 		--output benchmarks/results/ingest.json
+
+bench-grn: environments $(LIGHTGBM)/ready ## Measure GRN inference on the demo, two simulators and, if it was run, the cortex
+	@test -e results/grn/embryo/adjacencies.tsv || { echo "make bench-grn needs the demo: make demo first."; exit 1; }
+	PYTHONPATH=workflow/scripts:$(LIGHTGBM) OMP_NUM_THREADS=2 tests/in_env.sh grn python benchmarks/bench_grn.py
+
+# One method of the comparison; it needs nothing that the environment lacks.
+$(LIGHTGBM)/ready: | runner
+	@rm -rf $(LIGHTGBM)
+	@pip install --quiet --no-deps --target $(LIGHTGBM) lightgbm==4.7.0
+	@touch $@
 
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json

@@ -1,11 +1,44 @@
-"""Gene regulatory networks: in parts, yet those of pySCENIC."""
+"""Gene regulatory networks: in parts, yet those of pySCENIC; killed, yet whole."""
 
 import csv
+import json
 import os
+import re
+import shutil
+import signal
 import subprocess
+import threading
+import time
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, snakemake
+
+IN_ENV = REPOSITORY / "tests" / "in_env.sh"
+# The matrix as pySCENIC reads it, and the TFs.
+WRITE = """
+import sys
+import loompy, numpy as np
+sys.path.insert(0, "workflow/scripts")
+from scdyn.expression import read_expression
+e = read_expression(sys.argv[1])
+cells = np.arange(e.values.shape[0]).astype(str)
+loompy.create(sys.argv[2], e.values.T.tocoo(), {"Gene": np.array(e.genes)}, {"CellID": cells})
+open(sys.argv[3], "w").write("\\n".join(e.genes[i] for i in e.tfs))
+"""
+# Activities in pySCENIC's loom and in ours: the largest difference, and the largest activity.
+COMPARE = """
+import sys, json
+import h5py, numpy as np
+with h5py.File(sys.argv[1]) as loom, h5py.File(sys.argv[2]) as ours:
+    theirs = loom["col_attrs/RegulonsAUC"][:]
+    cells = [c.decode() for c in loom["col_attrs/CellID"][:]]
+    names = ours["var/_index"].asstr()[:]
+    row = {c: i for i, c in enumerate(ours["obs/_index"].asstr()[:])}
+    mine = ours["X"][:][[row[c] for c in cells]]
+    scope = {n.replace("_(", "(").replace(" ", ""): n for n in theirs.dtype.names}
+    off = [np.abs(theirs[scope[n]] - mine[:, i]).max() for i, n in enumerate(names)]
+print(json.dumps([len(cells), len(names), float(max(off)), float(mine.max())]))
+"""
 
 
 def edges(*paths):
@@ -20,19 +53,102 @@ def edges(*paths):
     return found
 
 
+def in_grn(*command):
+    done = subprocess.run(
+        [IN_ENV, "grn", *command], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def test_parts_together_are_the_adjacencies_of_pyscenic(small_study, tmp_path):
     grn = small_study / "results" / "grn" / "embryo"
-    parts = list((grn / "runs" / "1").iterdir())
+    parts = [path for path in (grn / "runs" / "1").iterdir() if "-of-" in path.name]
     assert len(parts) == 3
-    of_pyscenic = tmp_path / "adjacencies.tsv"
-    subprocess.run(
-        [
-            REPOSITORY / "tests" / "in_env.sh", "grn", "arboreto_with_multiprocessing.py",
-            grn / "expression.tsv", grn / "tfs.txt", "--method", "grnboost2", "--seed", "1",
-            "--num_workers", "2", "--output", of_pyscenic,
-        ],
-        check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    matrix, tfs, of_pyscenic = (tmp_path / name for name in ("m.loom", "tfs.txt", "edges.tsv"))
+    in_grn("python", "-c", WRITE, grn / "expression.h5ad", matrix, tfs)
+    in_grn(
+        "arboreto_with_multiprocessing.py", matrix, tfs, "--method", "grnboost2", "--seed", "1",
+        "--num_workers", "2", "--output", of_pyscenic,
     )  # fmt: skip
     expected = edges(of_pyscenic)
     assert edges(*parts) == pytest.approx(expected, rel=1e-5)
+    assert edges(grn / "runs" / "1" / "adjacencies.tsv") == pytest.approx(expected, rel=1e-5)
     assert len(expected) > 1000
+
+
+def test_activities_are_those_of_pyscenic(small_study):
+    grn = small_study / "results" / "grn" / "embryo"
+    found = in_grn("python", "-c", COMPARE, grn / "regulons.loom", grn / "auc.h5ad")
+    n_cells, n_regulons, largest_difference, largest = json.loads(found)
+    assert n_cells > 50 and n_regulons > 1 and largest > 0.05
+    assert largest_difference < 1e-6
+
+
+def test_runs_are_timed_before_they_begin_and_their_jobs_ask_for_what_they_need(small_study):
+    found = json.loads((small_study / "results/grn/embryo/pilot.json").read_text())
+    assert found["seconds_a_gene"] > 0 and found["job_memory_mb"] > 50
+    log = (small_study / "results/logs/time_inference/embryo.log").read_text()
+    assert re.search(r"\(grnboost2\) of \d+ genes .* on one core: 9 jobs", log)
+
+
+def kill_first(folder, word, killed):
+    """Send SIGKILL to the first process of a folder's script, as an out-of-memory killer does."""
+    while not killed:
+        found = subprocess.run(["pgrep", "-f", f"scripts/tmp.*{word}"], capture_output=True)
+        for pid in map(int, found.stdout.split()):
+            try:
+                if os.readlink(f"/proc/{pid}/cwd") == str(folder):
+                    time.sleep(1)  # in the middle of its work
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+            except OSError:
+                continue
+        time.sleep(0.05)
+
+
+def test_a_killed_part_is_done_again_alone_with_more_memory(small_study, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(small_study, folder, symlinks=True)
+    run = folder / "results/grn/embryo/runs/1"
+    before = edges(run / "adjacencies.tsv")
+    for name in ("adjacencies.tsv", "1-of-3.tsv"):
+        (run / name).unlink()
+    killed = []
+    killer = threading.Thread(target=kill_first, args=(folder, "infer_adjacencies", killed))
+    killer.start()
+    target = "results/grn/embryo/runs/1/adjacencies.tsv"
+    done = snakemake(folder, folder / "config.yaml", target, "--rerun-triggers", "mtime")
+    killed.append(None)
+    killer.join()
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert killed[0] and "Trying to restart job" in done.stdout
+    asked = [
+        int(re.search(r"mem_mb=(\d+)", part)[1])
+        for part in done.stdout.split("localrule infer_adjacencies:")[1:]
+    ]
+    assert len(asked) == 2 and asked[1] > 1.8 * asked[0]
+    assert edges(run / "adjacencies.tsv") == before
+
+
+def test_a_database_of_another_species_stops_the_study_at_once(small_study, tmp_path):
+    folder = tmp_path / "species"
+    folder.mkdir()
+    for name in ("config.yaml", "samples.tsv"):
+        shutil.copy(small_study / name, folder)
+    (folder / "results").mkdir()
+    shutil.copytree(small_study / "results/simulation", folder / "results/simulation")
+    shutil.copytree(small_study / ".snakemake/metadata", folder / ".snakemake/metadata")
+    gtf = folder / "results/simulation/genes.gtf.gz"
+    # The annotation's genes are called as another species' would be.
+    subprocess.run(
+        f"zcat {gtf} | sed 's/gene_name \"Gene/gene_name \"GENE/' | gzip > {gtf}.new"
+        f" && mv {gtf}.new {gtf}",
+        shell=True, check=True,
+    )  # fmt: skip
+    target = "results/grn/embryo/expression.h5ad"
+    done = snakemake(folder, folder / "config.yaml", target, "--rerun-triggers", "mtime")
+    assert done.returncode != 0
+    assert "another species, or ids instead of symbols?" in done.stdout, done.stdout[-3000:]
+    assert not (folder / target).exists()

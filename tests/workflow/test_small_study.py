@@ -32,10 +32,11 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     n_alone = sum(cell["kept"] == "True" for cell in alone)
 
     edges = read(results / "grn/embryo/adjacencies.tsv")
-    assert {"tf", "target", "importance", "n_seeds", "correlation"} == set(edges[0])
-    assert {edge["n_seeds"] for edge in edges} == {"1", "2"}
+    columns = "tf target importance n_runs correlation promoter_score promoter_p"
+    assert list(edges[0]) == columns.split()
+    assert {edge["n_runs"] for edge in edges} == {"1", "2"}
     regulons = read(results / "grn/embryo/regulons.tsv")
-    assert {"tf", "target", "weight"} <= set(regulons[0])
+    assert {"regulon", "tf", "target", "weight", "n_runs", "promoter_p"} <= set(regulons[0])
 
     vocabulary = read(results / "tokens/embryo/vocabulary.tsv")
     assert [gene["gene_id"] for gene in vocabulary] == [gene["gene_id"] for gene in genes]

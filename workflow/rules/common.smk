@@ -51,7 +51,7 @@ EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 wildcard_constraints:
     sample="[A-Za-z0-9_-]+",
     corpus="|".join(CORPORA),
-    seed="[0-9]+",
+    run="[0-9]+|left_out",
     model="|".join(MODELS),
     task="|".join(TASKS) or "none",
     fold="[0-9]+",
@@ -116,6 +116,10 @@ def final_outputs():
     return [
         *expand(f"{RESULTS}/ingest/{{sample}}.qc.svg", sample=SAMPLES.index),
         *expand(f"{RESULTS}/grn/{{corpus}}/regulons.svg", corpus=CORPORA),
+        *expand(
+            f"{RESULTS}/grn/{{corpus}}/regulons.loom",
+            corpus=CORPORA if config["grn"]["loom"] else [],
+        ),
         *expand(f"{RESULTS}/pretrain/{{model}}/training.svg", model=MODELS),
         *[f"{RESULTS}/embed/{model}/{content['corpus']}.svg" for model, content in MODELS.items()],
         *expand(f"{RESULTS}/finetune/{{task}}/calls.svg", task=TASKS),

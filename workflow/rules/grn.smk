@@ -1,94 +1,192 @@
-# Gene regulatory networks by pySCENIC: edges over several seeds, regulons, their activity.
+# Gene regulatory networks: edges over several runs, regulons that the runs agree upon, activity.
+
+import json
 
 GRN = f"{RESULTS}/grn/{{corpus}}"
+# One run a seed, and one that lacks some cells, to see how much hangs on them.
+LEFT_OUT = "left_out"
+SEED_OF_RUN = {str(seed): seed for seed in config["grn"]["seeds"]}
+RUNS = [*SEED_OF_RUN, *([LEFT_OUT] if config["grn"]["left_out_share"] else [])]
+FAST = config["grn"]["method"] == "fast"
 
 
 scattergather:
-    grn=config["grn"]["parts"],
+    # The ridge takes all genes at once.
+    grn=1 if FAST else config["grn"]["parts"],
 
 
-rule write_expression:
+N_PARTS = 1 if FAST else config["grn"]["parts"]
+PRUNED = config["grn"]["promoter_evidence"] == "prune" or (
+    config["grn"]["promoter_evidence"] == "auto" and not config["grn"]["rankings"]
+)
+
+
+def by_pilot(key, factor, attempt, pilot):
+    """What a part needs, by what the pilot found: more than that, and more each time."""
+    return int(attempt * (factor * json.loads(Path(pilot).read_text())[key] + 1)) + 1
+
+
+rule check_databases:
     input:
-        rules.join_corpus.output[0],
+        genes=rules.build_vocabulary.output[0],
+        rankings=config["grn"]["rankings"],
+        annotations=config["grn"]["annotations"] or [],
     output:
-        matrix=f"{GRN}/expression.tsv",
-        tfs=f"{GRN}/tfs.txt",
+        f"{RESULTS}/grn/databases.tsv",
     log:
-        f"{LOGS}/write_expression/{{corpus}}.log",
+        f"{LOGS}/check_databases.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    params:
+        min_overlap=config["grn"]["min_database_overlap"],
+    script:
+        "../scripts/check_databases.py"
+
+
+rule choose_cells:
+    input:
+        corpus=rules.join_corpus.output[0],
+        # Refused databases are refused before hours are spent.
+        databases=rules.check_databases.output[0] if config["grn"]["rankings"] else [],
+    output:
+        expression=f"{GRN}/expression.h5ad",
+        cells=f"{GRN}/cells.tsv",
+    log:
+        f"{LOGS}/choose_cells/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        cells=config["grn"]["cells"],
         max_cells=config["grn"]["max_cells"],
         min_cells_share=config["grn"]["min_cells_share"],
         seed=config["grn"]["seeds"][0],
     script:
-        "../scripts/write_expression.py"
+        "../scripts/choose_cells.py"
 
 
-# A part of the genes and a seed a job: they run side by side, and one that is killed is all that
-# is lost. Arboreto's Dask runner, which hangs or dies with current Dask, is not used.
-rule infer_adjacencies:
+# Says how long the inference will take before it starts, and what its jobs need.
+rule time_inference:
     input:
-        matrix=rules.write_expression.output.matrix,
-        tfs=rules.write_expression.output.tfs,
+        rules.choose_cells.output.expression,
     output:
-        ensure(f"{GRN}/runs/{{seed}}/{{scatteritem}}.tsv", non_empty=True),
+        f"{GRN}/pilot.json",
     log:
-        f"{LOGS}/infer_adjacencies/{{corpus}}_{{seed}}_{{scatteritem}}.log",
+        f"{LOGS}/time_inference/{{corpus}}.log",
     conda:
         "../../envs/grn.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         method=config["grn"]["method"],
+        seed=config["grn"]["seeds"][0],
+        n_runs=len(RUNS),
+        n_parts=N_PARTS,
+    script:
+        "../scripts/time_inference.py"
+
+
+# A part of the genes and a run a job: they go side by side, and one that is killed, or needs more
+# memory than it was given, is all that is done again. Arboreto's Dask runner, which hangs or dies
+# with current Dask, is not used.
+rule infer_adjacencies:
+    input:
+        expression=rules.choose_cells.output.expression,
+        pilot=rules.time_inference.output[0],
+    output:
+        ensure(f"{GRN}/runs/{{run}}/{{scatteritem}}.tsv", non_empty=True),
+    log:
+        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}_{{scatteritem}}.log",
+    retries: 2
+    conda:
+        "../../envs/grn.yaml"
+    resources:
+        mem_mb=lambda wildcards, input, attempt: by_pilot(
+            "job_memory_mb", 1.5, attempt, input.pilot
+        ),
+        runtime=lambda wildcards, input, attempt: by_pilot("job_minutes", 3, attempt, input.pilot)
+        + 5,
+    params:
+        method=config["grn"]["method"],
+        seed=lambda wildcards: SEED_OF_RUN.get(wildcards.run, config["grn"]["seeds"][0]),
+        left_out=lambda wildcards: (
+            config["grn"]["left_out_share"] if wildcards.run == LEFT_OUT else 0
+        ),
     script:
         "../scripts/infer_adjacencies.py"
 
 
+rule gather_run:
+    input:
+        gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
+    output:
+        f"{GRN}/runs/{{run}}/adjacencies.tsv",
+    log:
+        f"{LOGS}/gather_run/{{corpus}}_{{run}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
+    script:
+        "../scripts/gather_run.py"
+
+
 rule merge_adjacencies:
     input:
-        matrix=rules.write_expression.output.matrix,
-        runs=expand(
-            gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
-            seed=config["grn"]["seeds"],
-            allow_missing=True,
-        ),
+        expression=rules.choose_cells.output.expression,
+        runs=expand(rules.gather_run.output[0], run=SEED_OF_RUN, allow_missing=True),
     output:
-        adjacencies=f"{GRN}/adjacencies.tsv",
-        for_ctx=temp(f"{GRN}/adjacencies.ctx.tsv"),
-        stability=report(
-            f"{GRN}/stability.tsv",
-            category="2. Regulons",
-            labels={"corpus": "{corpus}", "what": "stability over seeds"},
-            caption="../report/stability.rst",
-        ),
+        f"{GRN}/adjacencies.tsv",
     log:
         f"{LOGS}/merge_adjacencies/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        seeds=config["grn"]["seeds"],
+        runs=list(SEED_OF_RUN),
+        mask_dropouts=config["grn"]["mask_dropouts"],
+        promoters=config["grn"]["promoter_evidence"] != "none",
+        seed=config["grn"]["seeds"][0],
     script:
         "../scripts/merge_adjacencies.py"
 
 
+# What pySCENIC reads; nothing else here does.
+rule write_matrix:
+    input:
+        rules.choose_cells.output.expression,
+    output:
+        temp(f"{GRN}/expression.loom"),
+    log:
+        f"{LOGS}/write_matrix/{{corpus}}.log",
+    conda:
+        "../../envs/grn.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    script:
+        "../scripts/write_matrix.py"
+
+
 rule find_motifs:
     input:
-        adjacencies=rules.merge_adjacencies.output.for_ctx,
-        matrix=rules.write_expression.output.matrix,
+        adjacencies=rules.gather_run.output[0],
+        matrix=rules.write_matrix.output[0],
         rankings=config["grn"]["rankings"],
         annotations=config["grn"]["annotations"] or [],
     output:
-        f"{GRN}/motifs.csv",
+        f"{GRN}/runs/{{run}}/motifs.csv",
     log:
-        f"{LOGS}/find_motifs/{{corpus}}.log",
+        f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
     conda:
         "../../envs/grn.yaml"
     threads: 8
@@ -100,20 +198,28 @@ rule find_motifs:
         auc_threshold=config["grn"]["auc_threshold"],
         nes_threshold=config["grn"]["nes_threshold"],
         min_targets=config["grn"]["min_targets"],
+        mask="--mask_dropouts" if config["grn"]["mask_dropouts"] else "",
+        modules="--all_modules" if config["grn"]["repressing"] else "",
     shell:
         "OMP_NUM_THREADS=1 pyscenic ctx {input.adjacencies:q} {input.rankings:q}"
         " --annotations_fname {input.annotations:q}"
         " --expression_mtx_fname {input.matrix:q} --mode custom_multiprocessing"
         " --rank_threshold {params.rank_threshold} --auc_threshold {params.auc_threshold}"
         " --nes_threshold {params.nes_threshold} --min_genes {params.min_targets}"
+        " {params.mask} {params.modules}"
         " --num_workers {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule make_regulons:
     input:
-        adjacencies=rules.merge_adjacencies.output.adjacencies,
+        adjacencies=rules.merge_adjacencies.output[0],
+        runs=expand(rules.gather_run.output[0], run=RUNS, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
-        motifs=rules.find_motifs.output[0] if config["grn"]["rankings"] else [],
+        motifs=(
+            expand(rules.find_motifs.output[0], run=RUNS, allow_missing=True)
+            if config["grn"]["rankings"]
+            else []
+        ),
     output:
         regulons=report(
             f"{GRN}/regulons.tsv",
@@ -122,48 +228,52 @@ rule make_regulons:
             caption="../report/regulons_table.rst",
         ),
         gmt=f"{GRN}/regulons.gmt",
+        stability=f"{GRN}/stability.tsv",
+        figure=report(
+            f"{GRN}/stability.svg",
+            category="2. Regulons",
+            labels={"corpus": "{corpus}", "what": "stability"},
+            caption="../report/stability.rst",
+        ),
+        network=report(
+            f"{GRN}/network.svg",
+            category="2. Regulons",
+            labels={"corpus": "{corpus}", "what": "network"},
+            caption="../report/network.rst",
+        ),
     log:
         f"{LOGS}/make_regulons/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 15 * attempt,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        runs=RUNS,
+        left_out=LEFT_OUT,
+        left_out_share=config["grn"]["left_out_share"],
+        min_runs=config["grn"]["min_runs"],
         min_targets=config["grn"]["min_targets"],
         n_targets=config["grn"]["n_targets"],
+        repressing=config["grn"]["repressing"],
+        promoter_p=config["grn"]["promoter_p"] if PRUNED else None,
     script:
         "../scripts/make_regulons.py"
 
 
 rule score_regulons:
     input:
-        matrix=rules.write_expression.output.matrix,
-        gmt=rules.make_regulons.output.gmt,
-    output:
-        temp(f"{GRN}/auc.csv"),
-    log:
-        f"{LOGS}/score_regulons/{{corpus}}.log",
-    conda:
-        "../../envs/grn.yaml"
-    threads: 4
-    resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        seed=config["grn"]["seeds"][0],
-    shell:
-        "OMP_NUM_THREADS=1 pyscenic aucell {input.matrix:q} {input.gmt:q} --seed {params.seed}"
-        " --num_workers {threads} --output {output:q} > {log:q} 2>&1"
-
-
-rule collect_activity:
-    input:
-        auc=rules.score_regulons.output[0],
-        regulons=rules.make_regulons.output.regulons,
         corpus=rules.join_corpus.output[0],
+        expression=rules.choose_cells.output.expression,
+        regulons=rules.make_regulons.output.regulons,
     output:
         cells=f"{GRN}/auc.h5ad",
+        specificity=report(
+            f"{GRN}/specificity.tsv",
+            category="2. Regulons",
+            labels={"corpus": "{corpus}", "what": "specificity"},
+            caption="../report/specificity.rst",
+        ),
         figure=report(
             f"{GRN}/regulons.svg",
             category="2. Regulons",
@@ -171,13 +281,39 @@ rule collect_activity:
             caption="../report/regulons.rst",
         ),
     log:
-        f"{LOGS}/collect_activity/{{corpus}}.log",
+        f"{LOGS}/score_regulons/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 15 * attempt,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        threshold=config["grn"]["aucell_threshold"],
+        seed=config["grn"]["seeds"][0],
         labels=sorted({task["label"] for task in TASKS.values()}),
     script:
-        "../scripts/collect_activity.py"
+        "../scripts/score_regulons.py"
+
+
+# pySCENIC's own exporter, for SCope: the cells that the inference saw, and their activities.
+rule export_loom:
+    input:
+        matrix=rules.write_matrix.output[0],
+        gmt=rules.make_regulons.output.gmt,
+    output:
+        f"{GRN}/regulons.loom",
+    log:
+        f"{LOGS}/export_loom/{{corpus}}.log",
+    conda:
+        "../../envs/grn.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        threshold=config["grn"]["aucell_threshold"],
+        seed=config["grn"]["seeds"][0],
+    shell:
+        "OMP_NUM_THREADS=1 pyscenic aucell {input.matrix:q} {input.gmt:q} --seed {params.seed}"
+        " --auc_threshold {params.threshold} --num_workers {threads} --output {output:q}"
+        " > {log:q} 2>&1"

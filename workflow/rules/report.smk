@@ -10,12 +10,12 @@ rule score:
             rules.judge_embedding.output.scores.format(model=model, corpus=content["corpus"])
             for model, content in MODELS.items()
         ],
-        stability=expand(rules.merge_adjacencies.output.stability, corpus=CORPORA),
+        stability=expand(rules.make_regulons.output.stability, corpus=CORPORA),
         checks=expand(rules.explain.output.checks, task=EXPLAINED),
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # With the truth at hand, edges and drivers are held against it too.
         truth=TRUTH if "simulation" in config else [],
-        adjacencies=expand(rules.merge_adjacencies.output.adjacencies, corpus=CORPORA),
+        adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
         weights=[

@@ -1,22 +1,30 @@
-from pathlib import Path
-
+import anndata as ad
 import pandas as pd
 
 from scdyn import grn
+from scdyn.expression import read_expression
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    parts: dict[str, list[pd.DataFrame]] = {str(seed): [] for seed in snakemake.params.seeds}
-    for path in snakemake.input.runs:
-        parts[Path(path).parent.name].append(pd.read_csv(path, sep="\t"))
-    runs = {seed: pd.concat(edges, ignore_index=True) for seed, edges in parts.items()}
-    expression = pd.read_csv(snakemake.input.matrix, sep="\t", index_col=0)
-    merged = grn.merge_adjacencies(runs, expression)
-    logger.info("%d edges over %d runs", len(merged), len(runs))
-    write_table(snakemake.output.adjacencies, merged)
-    # pyscenic wants its own three columns and no others.
-    for_ctx = merged.rename(columns={"tf": "TF"})[["TF", "target", "importance"]]
-    write_table(snakemake.output.for_ctx, for_ctx)
-    n_top = grn.TOP_EDGES_PER_GENE * expression.shape[1]
-    write_table(snakemake.output.stability, grn.stability(runs, n_top))
+    params = snakemake.params
+    expression = read_expression(snakemake.input.expression)
+    cells = ad.read_h5ad(snakemake.input.expression)
+    runs = {
+        name: pd.read_csv(path, sep="\t")
+        for name, path in zip(params.runs, snakemake.input.runs, strict=True)
+    }
+    edges = grn.describe_edges(
+        grn.merge_runs(runs, expression),
+        expression,
+        params.mask_dropouts,
+        cells.layers["promoter_log"] if params.promoters else None,
+        cells.obs["sample"].astype(str).to_numpy(),
+        cells.obs["promoters_measured"].to_numpy(),
+        params.seed,
+    )
+    tested = edges["promoter_p"].notna()
+    logger.info(
+        "%d edges of %d runs; the chromatin tells of %d", len(edges), len(runs), tested.sum()
+    )
+    write_table(snakemake.output[0], edges)

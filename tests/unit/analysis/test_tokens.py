@@ -22,7 +22,12 @@ GENES = pd.DataFrame(
     {"gene_id": ["g1", "g2", "g3"], "symbol": ["Tf1", "Tf2", "Act"], "is_tf": [True, True, False]}
 )
 REGULONS = pd.DataFrame(
-    {"tf": ["Tf2", "Tf2", "Tf1"], "target": ["Act", "Tf1", "Act"], "weight": [4.0, 1.0, 3.0]}
+    {
+        "regulon": ["Tf2(+)", "Tf2(+)", "Tf1(-)"],
+        "tf": ["Tf2", "Tf2", "Tf1"],
+        "target": ["Act", "Tf1", "Act"],
+        "weight": [4.0, 1.0, 3.0],
+    }
 )
 
 
@@ -73,13 +78,17 @@ def test_bins_are_the_ceiling_and_capped():
 
 
 def test_a_gene_knows_its_regulons():
-    assert tokens.add_regulons(GENES, REGULONS)["regulons"].tolist() == ["Tf2", "", "Tf1,Tf2"]
+    assert tokens.add_regulons(GENES, REGULONS)["regulons"].tolist() == [
+        "Tf2(+)",
+        "",
+        "Tf1(-),Tf2(+)",
+    ]
 
 
 def test_regulon_weights_are_relative_and_hold_the_tf():
     weights = tokens.regulon_weights(GENES, REGULONS)
     np.testing.assert_allclose(weights, [[0.25, 1, 1], [1, 0, 1]])
-    assert list(weights.index) == list(REGULONS["tf"].unique())
+    assert list(weights.index) == list(REGULONS["regulon"].unique())
 
 
 def test_store_gives_back_what_was_written(tmp_path):

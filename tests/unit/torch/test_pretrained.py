@@ -28,7 +28,12 @@ GENES = pd.DataFrame(
     }
 )
 REGULONS = pd.DataFrame(
-    {"tf": ["Gene1", "Gene1", "Gene4"], "target": ["Gene9", "Gene12", "Gene20"], "weight": 1.0}
+    {
+        "regulon": ["Gene1(+)", "Gene1(+)", "Gene4(+)"],
+        "tf": ["Gene1", "Gene1", "Gene4"],
+        "target": ["Gene9", "Gene12", "Gene20"],
+        "weight": 1.0,
+    }
 )
 SETTINGS = {
     "seed": 0, "width": 16, "n_layers": 2, "n_heads": 2, "n_latents": 5, "ffn_width": 16,

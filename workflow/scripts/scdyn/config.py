@@ -107,7 +107,7 @@ def read_config(
     ------
     InputError
         If a model names no corpus, a task no model, a study no task, or motif
-        databases come without their annotation.
+        databases come without their annotation, or fewer GRN runs are made than must agree.
     """
     check(content, schema, origin)
     config = with_defaults(content, schema)
@@ -120,6 +120,11 @@ def read_config(
     if config["grn"]["rankings"] and not config["grn"]["annotations"]:
         raise InputError(
             f"{origin}: grn.rankings need grn.annotations, the table of motifs and TFs."
+        )
+    min_runs, n_runs = config["grn"]["min_runs"], len(config["grn"]["seeds"])
+    if (min_runs or 0) > n_runs:
+        raise InputError(
+            f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
         )
     return config
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -202,23 +201,6 @@ def violins(axis: Axes, values: Sequence[pd.Series], name: str) -> None:
             axis.plot(place, np.median(part), "o", ms=3, color="black")
     axis.set_xticks([0, 1], ["before", "after"])
     axis.set(title=name, xlim=(-0.6, 1.6))
-
-
-def regulon_activity(cells: ad.AnnData, by: str, n_regulons: int = 40) -> Figure:
-    """Heat map of the regulons whose mean activity differs most between classes."""
-    table = cells.to_df()
-    table = (table - table.mean()) / table.std().clip(lower=1e-9)
-    means = table.groupby(cells.obs[by].astype(str).to_numpy()).mean()
-    chosen = means.max().sort_values(ascending=False).index[:n_regulons]
-    order = means[chosen].idxmax().sort_values(kind="stable").index
-    figure, axes = new(1, 1, 1.5 + 0.22 * len(order), 1.4 + 0.25 * len(means))
-    limit = float(means[order].abs().to_numpy().max())
-    image = axes[0, 0].imshow(means[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    axes[0, 0].set_xticks(range(len(order)), order, rotation=90)
-    axes[0, 0].set_yticks(range(len(means)), means.index)
-    axes[0, 0].set_title(f"regulon activity (AUCell), mean by {by}")
-    figure.colorbar(image, label="z-score", shrink=0.8)
-    return figure
 
 
 # Prefix of a predictor's scores: what it is called, and its colour.

@@ -57,3 +57,11 @@ def logged(path: str | Path) -> Iterator[None]:
         else:
             print(f"{type(error).__name__}: {error} (details: {path})", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people read them: 45 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scdyn.log import PROGRESS_SECONDS, logger
+from scdyn.log import PROGRESS_SECONDS, duration, logger
 
 
 class Progress:
@@ -96,11 +96,3 @@ class Progress:
 def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Write records as JSON, one a line."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as people read them: 45 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

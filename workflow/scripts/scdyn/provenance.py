@@ -15,8 +15,13 @@ import yaml
 from scdyn import __version__
 from scdyn.files import sha256
 from scdyn.pages import document
+from scdyn.regulons import runs_needed
 
-GRN_METHODS = {"grnboost2": "GRNBoost2", "genie3": "GENIE3"}
+GRN_METHODS = {
+    "fast": "ridge regression on ranks",
+    "grnboost2": "GRNBoost2 (arboreto {arboreto})",
+    "genie3": "GENIE3 (arboreto {arboreto})",
+}
 
 
 def commit_of(repository: str | Path) -> str:
@@ -81,11 +86,36 @@ def provenance(
     }
 
 
+def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
+    """Say how regulons were made."""
+    method = GRN_METHODS[grn["method"]].format(**packages)
+    of_whom = "" if grn["repressing"] else "positively correlated "
+    targets = (
+        f"pruned by motif enrichment (pySCENIC {packages['pyscenic']}, NES at least "
+        f"{grn['nes_threshold']:g})"
+        if grn["rankings"]
+        else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
+    )
+    how = grn["promoter_evidence"]
+    if how == "prune" or (how == "auto" and not grn["rankings"]):
+        targets += (
+            ", kept where the target's promoter is open in cells that express the TF (permutation "
+            f"p at most {grn['promoter_p']:g})"
+        )
+    n_runs = len(grn["seeds"])
+    return (
+        f"Regulatory edges were inferred by {method} in {n_runs} runs on at most "
+        f"{grn['max_cells']:,} {'metacells' if grn['cells'] == 'metacells' else 'cells'}; "
+        f"regulons ({targets}) and targets were kept if found in "
+        f"{runs_needed(grn['min_runs'], n_runs)} of them, and scored by AUCell."
+    )
+
+
 def methods_text(record: Mapping[str, Any]) -> str:
     """Write a Methods paragraph from what was run."""
     config, packages = record["config"], record["environments"]
     reference, qc, grn = config["reference"], config["ingest"]["qc"], config["grn"]
-    analysis, torch, pyscenic = packages["analysis"], packages["torch"], packages["grn"]
+    analysis, torch = packages["analysis"], packages["torch"]
     sentences = [
         f"Data were processed with the scDynOmics workflow (version {record['scdyn']}, commit "
         f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
@@ -95,15 +125,7 @@ def methods_text(record: Mapping[str, Any]) -> str:
         "promoter counts (where promoters were measured) and at most "
         f"{qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
         f"{analysis['scanpy']}).",
-        f"Regulatory edges were inferred with {GRN_METHODS[grn['method']]} "
-        f"(arboreto {pyscenic['arboreto']}) over {len(grn['seeds'])} seeds"
-        + (
-            f" and pruned by motif enrichment (pySCENIC {pyscenic['pyscenic']}, NES at least "
-            f"{grn['nes_threshold']:g})."
-            if grn["rankings"]
-            else f"; without a motif database, regulons are each TF's {grn['n_targets']} strongest "
-            "positively correlated targets."
-        ),
+        grn_sentence(grn, packages["grn"]),
     ]
     for name, model in config["models"].items():
         sentences.append(

@@ -44,15 +44,15 @@ def edge_recovery(
     -------
     dict
         ``grn.auprc``, ``grn.auprc_chance`` (share of true pairs), ``grn.auprc_ratio``,
-        ``grn.n_regulons``, ``grn.regulon_precision``, and ``grn.adjacency_precision`` at as many
-        edges.
+        ``grn.n_regulons``, ``grn.regulon_precision`` and ``grn.regulon_recall`` (of all true
+        edges), and ``grn.adjacency_precision`` at as many edges.
     """
     symbols, tfs = genes["symbol"], genes.loc[genes["is_tf"], "symbol"]
     pairs = pd.MultiIndex.from_product([tfs, symbols], names=["tf", "target"])
     pairs = pairs[pairs.get_level_values(0) != pairs.get_level_values(1)]
     true = pairs.isin(pd.MultiIndex.from_frame(edges[["tf", "target"]]))
     importance = adjacencies.set_index(["tf", "target"])["importance"].reindex(pairs, fill_value=0)
-    found = pd.MultiIndex.from_frame(regulons[["tf", "target"]])
+    found = pd.MultiIndex.from_frame(regulons[["tf", "target"]].drop_duplicates())
     known = pairs[true]
     strongest = importance.nlargest(len(found)).index
     auprc = float(average_precision_score(true, importance))
@@ -62,6 +62,7 @@ def edge_recovery(
         "grn.auprc_ratio": auprc / float(true.mean()),
         "grn.n_regulons": int(regulons["tf"].nunique()),
         "grn.regulon_precision": float(found.isin(known).mean()),
+        "grn.regulon_recall": float(known.isin(found).mean()),
         "grn.adjacency_precision": float(strongest.isin(known).mean()),
     }
 
@@ -176,8 +177,15 @@ def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
 
 
 def stability_scores(name: str, stability: pd.DataFrame) -> dict[str, float]:
-    """Mean Jaccard index between runs; nothing for a single run."""
-    return {f"{name}.seed_jaccard": float(stability["jaccard"].mean())} if len(stability) else {}
+    """Mean Jaccard index of runs with other seeds, or with cells left out; nothing for one run."""
+    kinds = {"": "strongest edges", "regulon_": "regulons' edges"}
+    seeds = stability[(stability["run_a"] != "left_out") & (stability["run_b"] != "left_out")]
+    result = {}
+    for prefix, kind in kinds.items():
+        rows = seeds[seeds["what"] == kind]
+        if len(rows):
+            result[f"{name}.{prefix}seed_jaccard"] = float(rows["jaccard"].mean())
+    return result
 
 
 def explanation_scores(name: str, checks: Mapping[str, Any]) -> dict[str, float]:
@@ -250,6 +258,7 @@ MEANINGS = {
     "macro_f1": "F1 averaged over classes",
     "auprc_ratio": "area under precision-recall of inferred edges, over chance",
     "regulon_precision": "share of the regulons' edges that are true",
+    "regulon_recall": "share of the true edges that are in regulons",
     "adjacency_precision": "share of as many strongest adjacencies that are true",
     "ectopic_share": "knockout cells at somite positions that are called neural (truth: all)",
     "recall20": "true drivers among the 20 best of all genes",
@@ -265,7 +274,8 @@ MEANINGS = {
     "promoter_nonzero_loss": "the same, of hidden genes whose promoter bin is not zero",
     "full_loss": "cross-entropy of all genes' bins on held-out cells, none hidden",
     "neighbour_accuracy": "share of cells whose 15 neighbours in the embedding vote their label",
-    "seed_jaccard": "agreement of the strongest edges between seeds",
+    "seed_jaccard": "agreement of the strongest edges between seeds (Jaccard)",
+    "regulon_seed_jaccard": "agreement of the regulons' edges between seeds, before the consensus",
     "completeness": "median error of the attributions' sum",
     "randomised_correlation": "rank correlation with a randomised model's attributions (0: good)",
 }

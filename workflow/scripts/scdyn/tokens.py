@@ -42,8 +42,9 @@ def bin_values(values: sparse.spmatrix, n_bins: int) -> sparse.csr_matrix:
 
 
 def add_regulons(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
-    """Add to each gene of the vocabulary the TFs whose regulons hold it (column ``regulons``)."""
-    of_gene = regulons.sort_values(["target", "tf"]).groupby("target")["tf"].agg(",".join)
+    """Add to each gene of the vocabulary the regulons that hold it (column ``regulons``)."""
+    ordered = regulons.sort_values(["target", "regulon"])
+    of_gene = ordered.groupby("target")["regulon"].agg(",".join)
     return genes.assign(regulons=genes["symbol"].map(of_gene).fillna(""))
 
 
@@ -55,21 +56,21 @@ def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame
     genes
         The vocabulary.
     regulons
-        ``tf``, ``target``, ``weight``, in the order of their regulons.
+        ``regulon``, ``tf``, ``target``, ``weight``, in the order of their regulons.
 
     Returns
     -------
     DataFrame of float32, (regulons, genes)
         A regulon's targets by weight relative to its strongest; the TF itself weighs one.
-        Rows are named by TF, in the order of ``regulons``.
+        Rows are named by regulon, in the order of ``regulons``.
     """
     row = pd.Series(np.arange(len(genes)), index=genes["symbol"])
     row = row[~row.index.duplicated()]
-    names = regulons["tf"].unique()
+    names = regulons["regulon"].unique()
     weights = np.zeros((len(names), len(genes)), dtype=np.float32)
-    for i, (tf, members) in enumerate(regulons.groupby("tf", sort=False)):
+    for i, (_, members) in enumerate(regulons.groupby("regulon", sort=False)):
         weights[i, row[members["target"]]] = members["weight"] / members["weight"].max()
-        weights[i, row[tf]] = 1.0
+        weights[i, row[members["tf"].iloc[0]]] = 1.0
     return pd.DataFrame(weights, index=names)
 
 

@@ -1,0 +1,366 @@
+"""Gene regulatory networks, measured: ``make bench-grn``.
+
+Every method on the same matrices: the embedded study, two simulators of other mechanisms, and the
+mouse cortex if ``make real`` has been run. Each is a process of its own, whose time, from start to
+end, and peak memory are taken; the short ones in turns, the median of which counts. Then the
+embedded study's regulons, from ten seeds: what is true of them, what the chromatin adds, and
+whether two disjoint sets of five seeds agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import grn_candidates
+import grn_simulators
+import h5py
+import numpy as np
+import pandas as pd
+from bench import commit, machine
+from scipy import sparse
+from sklearn.metrics import average_precision_score
+
+from scdyn import grn, grn_inference, regulons
+from scdyn.expression import Expression, read_expression
+from scdyn.files import write_json
+
+SIZES = {"steady_state": (1000, 2000, 150), "bursts": (1000, 2000, 150)}
+TURNS = 3
+LONG = ("grnboost2", "lightgbm")
+RESULTS = Path(__file__).parent / "results" / "grn.json"
+
+
+def write_matrix(path: Path, expression: Expression) -> None:
+    """Write a matrix as the workflow does, and as a loom for arboreto."""
+    import loompy
+
+    values = expression.values.tocsc()
+    with h5py.File(path, "w") as file:
+        x = file.create_group("X")
+        x.attrs["shape"] = values.shape
+        for name in ("data", "indices", "indptr"):
+            x[name] = getattr(values, name)
+        file["var/symbol"] = np.array(expression.genes, dtype=object)
+        file["var/is_tf"] = expression.is_tf
+    cells = np.arange(values.shape[0]).astype(str)
+    loompy.create(
+        str(path.with_suffix(".loom")), values.T.tocoo(), {"Gene": np.array(expression.genes)},
+        {"CellID": cells},
+    )  # fmt: skip
+
+
+def data_sets(demo: Path, real: Path) -> dict[str, tuple[Expression, pd.DataFrame | None]]:
+    """Gather the matrices, each with its true edges or None."""
+    truth = pd.read_csv(demo / "simulation" / "truth" / "edges.tsv", sep="\t")
+    sets = {"embedded": (read_expression(demo / "grn/embryo/expression.h5ad"), truth)}
+    for name, (n_cells, n_genes, n_tfs) in SIZES.items():
+        table, tfs, edges = grn_simulators.SIMULATORS[name](n_cells, n_genes, n_tfs, seed=2)
+        values = sparse.csc_matrix(table.to_numpy())
+        sets[name] = Expression(list(table), np.isin(table.columns, tfs), values), edges
+    cortex = real / "grn/cortex/expression.h5ad"
+    if cortex.exists():
+        sets["cortex"] = read_expression(cortex), None
+    return sets
+
+
+def judge(scores: np.ndarray, expression: Expression, edges: pd.DataFrame) -> dict[str, float]:
+    """Area under precision-recall, and precision among as many edges as there are true ones."""
+    true = grn_candidates.as_matrix(
+        edges[edges["tf"].isin(expression.genes) & edges["target"].isin(expression.genes)]
+        .rename(columns={"tf": "TF"})
+        .assign(importance=1.0),
+        expression,
+    )
+    asked = expression.tfs[:, None] != np.arange(len(expression.genes))
+    labels, values = true[asked] > 0, scores[asked]
+    best = np.argsort(-values, kind="stable")[: labels.sum()]
+    return {
+        "auprc": float(average_precision_score(labels, values)),
+        "early_precision": float(labels[best].mean()),
+        "chance": float(labels.mean()),
+    }
+
+
+def measure(method: str, path: Path, scores: Path) -> dict[str, float]:
+    """Run one method on one matrix in a process of its own."""
+    before = time.monotonic()
+    child = subprocess.run(
+        [sys.executable, __file__, "--method", method, "--matrix", path, "--scores", scores],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    seconds = time.monotonic() - before
+    return {"seconds": seconds, "memory_gib": json.loads(child.stdout)["memory_gib"]}
+
+
+def worker(method: str, matrix: Path, scores: Path) -> None:
+    """Score a matrix' edges; print the peak memory of this process and those it started."""
+    found = grn_candidates.CANDIDATES[method](read_expression(matrix), matrix)
+    np.save(scores, found.astype(np.float32))
+    peaks = [
+        resource.getrusage(whose).ru_maxrss
+        for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    print(json.dumps({"memory_gib": max(peaks) / 2**20}))
+
+
+def compare_methods(demo: Path, real: Path, folder: Path) -> list[dict[str, object]]:
+    """Measure every method on every matrix."""
+    rows = []
+    for data, (expression, edges) in data_sets(demo, real).items():
+        path = folder / f"{data}.h5"
+        write_matrix(path, expression)
+        taken: dict[str, list[dict[str, float]]] = {}
+        for turn in range(TURNS):
+            for method in grn_candidates.CANDIDATES:
+                if turn and method in LONG:
+                    continue
+                found = measure(method, path, folder / f"{data}.{method}.npy")
+                taken.setdefault(method, []).append(found)
+                print(data, method, found, file=sys.stderr, flush=True)
+        for method, turns in taken.items():
+            row = {
+                "method": method,
+                "data": data,
+                "shape": [*expression.values.shape, len(expression.tfs)],
+                "seconds": median(turn["seconds"] for turn in turns),
+                "memory_gib": median(turn["memory_gib"] for turn in turns),
+            }
+            if edges is not None:
+                scores = np.load(folder / f"{data}.{method}.npy")
+                row |= judge(scores, expression, edges)
+            rows.append(row)
+    return rows
+
+
+def find_regulons(folder: Path, demo: Path, edges: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Prune a run's modules by the demo's motifs, as the workflow does."""
+    table, found = folder / f"{name}.tsv", folder / f"{name}.csv"
+    edges.to_csv(table, sep="\t", index=False)
+    study = demo / "simulation"
+    subprocess.run(
+        [
+            "pyscenic", "ctx", table, study / "motifs.genes_vs_motifs.rankings.feather",
+            "--annotations_fname", study / "motifs.annotation.tbl", "--expression_mtx_fname",
+            folder / "embedded.loom", "--mode", "custom_multiprocessing", "--rank_threshold",
+            "500", "--min_genes", "10", "--num_workers", "2", "--output", found,
+        ],
+        check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return regulons.read_ctx(found)
+
+
+def precision(
+    kept: pd.DataFrame, adjacencies: pd.DataFrame, true: pd.DataFrame
+) -> dict[str, float]:
+    """Hold regulons against the truth, beside as many of the strongest adjacencies."""
+    known = pd.MultiIndex.from_frame(true[["tf", "target"]])
+    found = pd.MultiIndex.from_frame(kept[["tf", "target"]].drop_duplicates())
+    raw = pd.MultiIndex.from_frame(adjacencies.head(len(found))[["tf", "target"]])
+    return {
+        "n_regulons": int(kept["regulon"].nunique()),
+        "n_edges": len(found),
+        "precision": float(found.isin(known).mean()),
+        "adjacency_precision": float(raw.isin(known).mean()),
+        "recall": float(known.isin(found).mean()),
+    }
+
+
+def pair_sets(table: pd.DataFrame) -> dict[str, set[str]]:
+    """Targets of each regulon."""
+    return table.groupby("regulon")["target"].agg(set).to_dict()
+
+
+def agreement_of_kept(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """Compare two consensuses: all edges, and each regulon that both kept."""
+    edges = [set(zip(t["regulon"], t["target"], strict=True)) for t in (one, other)]
+    a, b = pair_sets(one), pair_sets(other)
+    both = sorted(set(a) & set(b))
+    return {
+        "edges": grn.jaccard(*edges),
+        "regulons": grn.jaccard(set(a), set(b)),
+        "median_regulon": float(np.median([grn.jaccard(a[name], b[name]) for name in both])),
+        "n_in_both": len(both),
+    }
+
+
+def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Add sign and chromatin to edges, as the workflow does, from its matrix."""
+    with h5py.File(path) as file:
+        layer = file["layers/promoter_log"]
+        arrays = (layer[name][:] for name in ("data", "indices", "indptr"))
+        promoters = sparse.csc_matrix(tuple(arrays), shape=tuple(layer.attrs["shape"]))
+        samples = file["obs/sample"].asstr()[:]
+        measured = file["obs/promoters_measured"][:].astype(bool)
+    return grn.describe_edges(
+        edges, read_expression(path), False, promoters, samples, measured, seed=1
+    )
+
+
+def judge_regulons(demo: Path, folder: Path) -> dict[str, object]:
+    """Make the embedded study's regulons from ten seeds and hold them against the truth."""
+    matrix = demo / "grn/embryo/expression.h5ad"
+    expression = read_expression(matrix)
+    write_matrix(folder / "embedded.h5", expression)
+    true = pd.read_csv(demo / "simulation" / "truth" / "edges.tsv", sep="\t")
+    genes = range(len(expression.genes))
+    runs, by_motif, by_rank = {}, {}, {}
+    for seed in range(1, 11):
+        runs[str(seed)] = grn_inference.infer_edges(expression, genes, "fast", seed)
+    described = describe(grn.merge_runs(runs, expression), matrix)
+    evidence = described.drop(columns=["importance", "n_runs"])
+    for seed, run in runs.items():
+        by_motif[seed] = find_regulons(folder, demo, run, seed)
+        table = run.rename(columns={"TF": "tf"}).merge(evidence, on=["tf", "target"])
+        by_rank[seed] = regulons.modules(table, 50, False)
+        print("regulons of seed", seed, file=sys.stderr, flush=True)
+    first = [str(seed) for seed in range(1, 6)]
+    adjacencies = grn.merge_runs({seed: runs[seed] for seed in first}, expression)
+    result: dict[str, object] = {"adjacencies": judge(
+        grn_candidates.as_matrix(pd.concat(runs[seed] for seed in first), expression),
+        expression, true,
+    )}  # fmt: skip
+    for name, found in (("motifs", by_motif), ("modules", by_rank)):
+        for suffix, max_p in (("", None), ("_and_promoters", 0.05)):
+            pruned = {
+                seed: run if max_p is None else regulons.supported(run, evidence, max_p)
+                for seed, run in found.items()
+            }
+            sets = [{seed: pruned[seed] for seed in pruned if (seed in first) is one}
+                    for one in (True, False)]  # fmt: skip
+            kept = [regulons.consensus(runs_of, 4, 10) for runs_of in sets]
+            single = regulons.drop_small(pruned["1"], 10)
+            result[name + suffix] = {
+                **precision(kept[0], adjacencies, true),
+                "one_run_precision": precision(single, adjacencies, true)["precision"],
+                "two_runs": agreement_of_kept(single, regulons.drop_small(pruned["2"], 10)),
+                "disjoint_sets": agreement_of_kept(*kept),
+            }
+    return result
+
+
+def support_of_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
+    """Ask the cortex' chromatin, which no method has seen, of each method's strongest edges."""
+    path = real / "grn/cortex/expression.h5ad"
+    if not path.exists():
+        return []
+    expression = read_expression(path)
+    genes = np.array(expression.genes)
+    tf, target = (grid.ravel() for grid in np.indices((len(expression.tfs), len(genes))))
+    pairs = pd.DataFrame({"tf": genes[expression.tfs[tf]], "target": genes[target]})
+    described = describe(pairs, path)
+    asked = described["promoter_p"].notna() & (described["tf"] != described["target"])
+    agrees = np.sign(described["promoter_score"]) == np.sign(described["correlation"])
+    supported = (described["promoter_p"] <= 0.05) & agrees
+    rows = [{"method": "any pair", "n_edges": int(asked.sum()),
+             "supported": float(supported[asked].mean())}]  # fmt: skip
+    for method in grn_candidates.CANDIDATES:
+        scores = np.load(folder / f"cortex.{method}.npy").ravel()
+        best = np.argsort(-np.where(asked, scores, -np.inf), kind="stable")[:2000]
+        rows.append({"method": method, "n_edges": len(best),
+                     "supported": float(supported.iloc[best].mean())})  # fmt: skip
+    return rows
+
+
+METHODS = {
+    "grnboost2": "GRNBoost2 (arboreto's multiprocessing runner)",
+    "fast": "`fast`, one run",
+    "fast_of_five": "`fast`, mean of five runs",
+    "fast_penalty_of_gcv": "`fast`, penalty of GCV itself",
+    "fast_penalty_tenth": "`fast`, a tenth of it",
+    "correlation": "Pearson correlation",
+    "rank_correlation": "Spearman correlation",
+    "spline": "additive spline, block Wald",
+    "lightgbm": "LightGBM, a model a gene",
+}
+MADE_BY = {
+    "motifs": "motifs (`pyscenic ctx`)",
+    "motifs_and_promoters": "motifs and promoters (`promoter_evidence: prune`)",
+    "modules": "50 strongest targets",
+    "modules_and_promoters": "50 strongest targets and promoters (no motif database)",
+}
+
+
+def method_table(result: dict[str, object]) -> str:
+    """Lay the methods out: AUPRC and early precision of each data set, seconds, memory."""
+    rows = pd.DataFrame(result["rows"])
+    sets = list(rows["data"].unique())
+    known = [name for name in sets if rows.loc[rows["data"] == name, "auprc"].notna().all()]
+    lines = [
+        "| method | " + " | ".join(f"{name}: AUPRC, early precision" for name in known)
+        + " | seconds (" + ", ".join(sets) + ") | GiB |",
+        "|---|" + "--:|" * (len(known) + 2),
+    ]  # fmt: skip
+    for method, name in METHODS.items():
+        mine = rows[rows["method"] == method].set_index("data")
+        quality = [f"{mine.auprc[d]:.3f}, {mine.early_precision[d]:.3f}" for d in known]
+        seconds = ", ".join(f"{mine.seconds[d]:.3g}" for d in sets)
+        cells = [name, *quality, seconds, f"{mine.memory_gib.max():.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    chance = [f"{rows.loc[rows['data'] == d, 'chance'].iloc[0]:.3f}" for d in known]
+    lines.append("| " + " | ".join(["chance", *chance, "", ""]) + " |")
+    return "\n".join(lines)
+
+
+def regulon_table(result: dict[str, object]) -> str:
+    """Lay the embedded study's regulons out, by what made them."""
+    lines = [
+        "| regulons from | number | edges | precision | as many adjacencies | recall "
+        "| Jaccard: two runs | two sets of five |",
+        "|---|" + "--:|" * 7,
+    ]
+    for key, name in MADE_BY.items():
+        row = result["regulons"][key]
+        lines.append(
+            f"| {name} | {row['n_regulons']} | {row['n_edges']} | {row['precision']:.3f} | "
+            f"{row['adjacency_precision']:.3f} | {row['recall']:.3f} | "
+            f"{row['two_runs']['edges']:.2f} | {row['disjoint_sets']['edges']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def support_table(result: dict[str, object]) -> str:
+    """Lay out how many of each method's strongest edges the cortex' chromatin supports."""
+    lines = ["| edges | supported |", "|---|--:|"]
+    for row in result["support"]:
+        name = METHODS.get(row["method"], "any pair of TF and gene")
+        lines.append(f"| {name} | {row['supported']:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all, write the JSON and print the tables of docs/grn.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", type=Path, default=Path("results"))
+    parser.add_argument("--real", type=Path, default=Path("results/real"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser.add_argument("--matrix", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--scores", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.method:
+        worker(asked.method, asked.matrix, asked.scores)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result = {
+            "commit": commit(),
+            "machine": machine(),
+            "regulons": judge_regulons(asked.demo, folder),
+            "rows": compare_methods(asked.demo, asked.real, folder),
+        }
+        result["support"] = support_of_promoters(asked.real, folder)
+    write_json(asked.output, result)
+    print(method_table(result), regulon_table(result), support_table(result), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

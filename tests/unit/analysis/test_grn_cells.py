@@ -1,0 +1,106 @@
+"""Cells and genes that regulators are inferred from."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import grn_cells
+from scdyn.counts import normalise
+from scdyn.errors import InputError
+from scdyn.expression import read_expression
+
+
+def corpus(n_cells=300, n_genes=40, seed=0):
+    """Cells of two samples and two kinds, one of them rare."""
+    rng = np.random.default_rng(seed)
+    rare = np.arange(n_cells) % 30 == 0
+    rates = np.where(rare[:, None], np.r_[np.full(20, 9.0), np.full(20, 0.5)], 2.0)
+    counts = rng.poisson(rates).astype(np.int32)
+    cells = ad.AnnData(
+        sparse.csr_matrix(counts),
+        obs=pd.DataFrame(
+            {
+                "sample": np.where(np.arange(n_cells) < n_cells // 3, "a", "b"),
+                "promoter_source": "fragments",
+                "rare": rare,
+            },
+            index=[f"c{i}" for i in range(n_cells)],
+        ),
+        var=pd.DataFrame(
+            {
+                "symbol": [f"S{i}" for i in range(n_genes)],
+                "is_tf": np.arange(n_genes) < 5,
+                "length": 1000,
+                "n_tss": 1,
+            },
+            index=[f"g{i}" for i in range(n_genes)],
+        ),
+        layers={"promoter": sparse.csr_matrix(rng.poisson(1.0, counts.shape))},
+    )
+    normalise(cells)
+    return cells
+
+
+def test_cells_are_drawn_from_each_sample_in_proportion_and_the_rare_are_kept():
+    cells = corpus()
+    drawn, report = grn_cells.choose_cells(cells, "drawn", 90, 1)
+    assert drawn.n_obs == 90 == report["n_used"].sum()
+    assert report["n_cells"].sum() == 300
+    assert 25 <= (drawn.obs["sample"] == "a").sum() <= 40
+    assert drawn.obs["rare"].any()
+    again, _ = grn_cells.choose_cells(cells, "drawn", 90, 1)
+    assert drawn.obs_names.equals(again.obs_names)
+    other, _ = grn_cells.choose_cells(cells, "drawn", 90, 2)
+    assert not drawn.obs_names.equals(other.obs_names)
+
+
+def test_small_strata_give_a_few_cells_and_the_sum_is_kept():
+    strata = pd.DataFrame({"cluster": np.repeat([0, 1, 2], [1000, 12, 3])})
+    rows = grn_cells.draw_cells(strata, 100, 0)
+    numbers = strata.iloc[rows]["cluster"].value_counts()
+    assert numbers.to_dict() == {0: 87, 1: 10, 2: 3}
+    assert len(grn_cells.draw_cells(strata, 2000, 0)) == 1015
+    many = pd.DataFrame({"cluster": np.arange(50)})
+    assert len(grn_cells.draw_cells(many, 20, 0)) == 20
+
+
+def test_a_small_corpus_is_taken_whole():
+    drawn, report = grn_cells.choose_cells(corpus(), "drawn", 1000, 1)
+    assert drawn.n_obs == 300 and report["n_used"].tolist() == report["n_cells"].tolist()
+
+
+def test_metacells_sum_cells_of_one_sample():
+    cells = corpus()
+    used, report = grn_cells.choose_cells(cells, "metacells", 30, 1)
+    assert used.n_obs <= 30 and used.obs["n_cells"].sum() == 300
+    np.testing.assert_array_equal(np.asarray(used.X.sum(0)), np.asarray(cells.X.sum(0)))
+    of_sample = used.obs.groupby("sample", observed=True)["n_cells"].sum()
+    assert of_sample.to_dict() == {"a": 100, "b": 200}
+    assert report.set_index("sample")["n_used"].sum() == used.n_obs
+    assert used.layers["rna_log"].max() > 0
+
+
+def test_genes_hardly_detected_or_constant_are_left_out():
+    cells = corpus().copy()
+    values = cells.layers["rna_log"].toarray()
+    values[3:, 1] = 0  # a TF in three cells
+    values[:, 2] = 0  # a TF in none
+    values[:, 7] = 5.0  # constant
+    cells.layers["rna_log"] = sparse.csr_matrix(values)
+    kept = grn_cells.choose_genes(cells, 0.1)
+    assert np.flatnonzero(~kept).tolist() == [1, 2, 7]
+    cells.layers["rna_log"] = sparse.csr_matrix(values * (np.arange(40) >= 5))
+    with pytest.raises(InputError, match="none of the 5 TFs"):
+        grn_cells.choose_genes(cells, 0.1)
+
+
+def test_the_matrix_comes_back_by_h5py_alone(tmp_path):
+    cells = corpus()
+    kept = np.arange(40) != 2
+    grn_cells.write_expression(cells, kept, tmp_path / "e.h5ad")
+    read = read_expression(tmp_path / "e.h5ad")
+    assert read.genes == [f"S{i}" for i in range(40) if i != 2]
+    assert read.tfs.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(read.values.toarray(), cells.layers["rna_log"][:, kept].toarray())
