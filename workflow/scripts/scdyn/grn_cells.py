@@ -202,8 +202,13 @@ def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
     chosen = cells[:, genes]
     table = ad.AnnData(
         sparse.csc_matrix(chosen.layers["rna_log"]),
-        obs=cells.obs[["sample"]].assign(promoters_measured=promoters_measured(cells.obs)),
-        # No categories, which h5py alone would not read as the symbols they stand for.
+        # No categories, which h5py alone would not read as the names they stand for.
+        obs=pd.DataFrame(
+            {
+                "sample": cells.obs["sample"].astype(object),
+                "promoters_measured": promoters_measured(cells.obs),
+            }
+        ),
         var=chosen.var[["symbol", "is_tf"]].astype({"symbol": object}),
         layers={"promoter_log": sparse.csc_matrix(chosen.layers["promoter_log"])},
     )
