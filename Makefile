@@ -81,7 +81,7 @@ bench-grn: environments $(LIGHTGBM)/ready ## Measure GRN inference on the demo, 
 # One method of the comparison; it needs nothing that the environment lacks.
 $(LIGHTGBM)/ready: | runner
 	@rm -rf $(LIGHTGBM)
-	@pip install --quiet --no-deps --target $(LIGHTGBM) lightgbm==4.7.0
+	@pip install --quiet --no-deps --target $(LIGHTGBM) lightgbm==4.6.0
 	@touch $@
 
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex

@@ -52,7 +52,8 @@ def as_study(
     genes = [f"T{i:04d}" if i < n_tfs else f"G{i:04d}" for i in range(counts.shape[1])]
     values = np.log1p(counts / counts.sum(1, keepdims=True) * 1e6).astype(np.float32)
     expression = pd.DataFrame(values, columns=genes, index=[f"c{i}" for i in range(len(counts))])
-    edges = pd.DataFrame({"tf": regulators, "target": targets}).map(genes.__getitem__)
+    names = np.array(genes)
+    edges = pd.DataFrame({"tf": names[regulators], "target": names[targets]})
     return expression, genes[:n_tfs], edges
 
 

@@ -14,7 +14,7 @@ from scdyn.figures import GREY, PALETTE, new
 ACTIVATED, REPRESSED = PALETTE[0], PALETTE[5]
 # What of a network is legible on a page.
 N_REGULONS = 40
-N_REGULATORS, N_TARGETS = 10, 12
+N_REGULATORS, N_TARGETS = 10, 10
 
 
 def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> Figure:
@@ -96,6 +96,25 @@ def draw_regulons(axis: Axes, ordered: pd.Series) -> None:
         axis.text(0.5, 0.5, "one run: nothing to compare", ha="center", transform=axis.transAxes)
 
 
+def network_layout(graph: nx.DiGraph, tfs: list[str]) -> dict[str, np.ndarray]:
+    """Lay regulators on a ring, their own targets outside of it and shared ones inside."""
+    angles = dict(zip(tfs, np.linspace(0, 2 * np.pi, len(tfs), endpoint=False), strict=True))
+    places = {tf: np.array([np.cos(angle), np.sin(angle)]) for tf, angle in angles.items()}
+    of_tf = {tf: [n for n in graph.successors(tf) if n not in places] for tf in tfs}
+    shared = [node for node in graph if node not in places and graph.in_degree(node) > 1]
+    for tf, targets in of_tf.items():
+        own = [node for node in targets if graph.in_degree(node) == 1]
+        fan = angles[tf] + np.linspace(-0.85, 0.85, len(own)) * np.pi / len(tfs)
+        for i, (node, angle) in enumerate(zip(own, fan, strict=True)):
+            # Two rows, so that names do not cover one another.
+            places[node] = (1.65 + 0.3 * (i % 2)) * np.array([np.cos(angle), np.sin(angle)])
+    rng = np.random.default_rng(0)
+    for node in shared:
+        centre = np.mean([places[tf] for tf in graph.predecessors(node)], axis=0)
+        places[node] = 0.7 * centre + rng.normal(0, 0.08, 2)
+    return places
+
+
 def network(regulons: pd.DataFrame) -> Figure:
     """Draw the regulators of the largest regulons with their strongest targets.
 
@@ -112,7 +131,7 @@ def network(regulons: pd.DataFrame) -> Figure:
         colour = ACTIVATED if row.regulon.endswith("(+)") else REPRESSED
         graph.add_edge(row.tf, row.target, color=colour)
     tfs = set(shown["tf"])
-    places = nx.spring_layout(graph, k=2.2 / np.sqrt(len(graph)), iterations=200, seed=0)
+    places = network_layout(graph, list(shown["tf"].unique()))
     figure, axes = new(1, 1, 7, 6)
     axis = axes[0, 0]
     edge_colours = list(nx.get_edge_attributes(graph, "color").values())
