@@ -63,6 +63,7 @@ def change(content, path, value):
         ("results", "/abs", "results is '/abs'"),
         ("grn.annotations", None, "grn.rankings need grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
+        ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
         ("tasks.fate.training", {"epochs": 1}, "'tasks.fate.training.batch_size' is missing"),
     ],
 )
