@@ -168,7 +168,7 @@ def test_promoters_that_are_not_there_are_not_closed_ones(folder, cells, caplog)
 def test_attention_is_shared_among_named_latents(folder, cells):
     model = scdyn.load(folder / "model")
     shares = model.attention(cells)
-    assert list(shares.columns) == ["Gene1", "Gene4", "latent_2", "latent_3", "latent_4"]
+    assert list(shares.columns) == ["Gene1(+)", "Gene4(+)", "latent_2", "latent_3", "latent_4"]
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
     # One cell by hand.
     store = model.tokens(cells)
@@ -183,7 +183,7 @@ def test_attention_is_shared_among_named_latents(folder, cells):
 
 def test_anchored_latents_begin_as_their_regulons(folder):
     config = json.loads((folder / "model" / "config.json").read_text())
-    assert config["latents"][:2] == ["Gene1", "Gene4"]
+    assert config["latents"][:2] == ["Gene1(+)", "Gene4(+)"]
 
 
 def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):

@@ -41,8 +41,8 @@ class Pretrained:
     vocabulary : DataFrame
         The genes it reads, in its order (``gene_id``, ``symbol``, ``is_tf``, ``regulons``...).
     latents : Index
-        Names of the latents of its last Full layer; those that began as a regulon have the
-        name of its TF.
+        Names of the latents of its last Full layer; those that began as a regulon have its
+        name.
     n_found : int
         Genes of the vocabulary that the cells last read had.
 
