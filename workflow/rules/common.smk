@@ -1,8 +1,10 @@
 # Config, sample sheet, names and targets: everything the rules share.
 
+import json
 import os
 import re
 import sys
+from math import ceil
 from pathlib import Path
 
 from snakemake import __version__ as snakemake_version
@@ -102,6 +104,11 @@ def folds_of(task):
 def settings_of(kind, wildcard):
     """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+
+
+def by_pilot(key, least, factor, attempt, pilot):
+    """What a part needs, by what the pilot found: more than that, and more each time."""
+    return ceil(attempt * (least + factor * json.loads(Path(pilot).read_text())[key]))
 
 
 def resources_asked_for():

@@ -1,7 +1,5 @@
 # Gene regulatory networks: edges over several runs, regulons that the runs agree upon, activity.
 
-import json
-
 GRN = f"{RESULTS}/grn/{{corpus}}"
 # One run a seed, and one that lacks some cells, to see how much hangs on them.
 LEFT_OUT = "left_out"
@@ -19,11 +17,6 @@ N_PARTS = 1 if FAST else config["grn"]["parts"]
 PRUNED = config["grn"]["promoter_evidence"] == "prune" or (
     config["grn"]["promoter_evidence"] == "auto" and not config["grn"]["rankings"]
 )
-
-
-def by_pilot(key, factor, attempt, pilot):
-    """What a part needs, by what the pilot found: more than that, and more each time."""
-    return int(attempt * (factor * json.loads(Path(pilot).read_text())[key] + 1)) + 1
 
 
 rule check_databases:
@@ -108,10 +101,11 @@ rule infer_adjacencies:
         "../../envs/grn.yaml"
     resources:
         mem_mb=lambda wildcards, input, attempt: by_pilot(
-            "job_memory_mb", 1.5, attempt, input.pilot
+            "job_memory_mb", 700, 1.5, attempt, input.pilot
         ),
-        runtime=lambda wildcards, input, attempt: by_pilot("job_minutes", 3, attempt, input.pilot)
-        + 5,
+        runtime=lambda wildcards, input, attempt: by_pilot(
+            "job_minutes", 5, 3, attempt, input.pilot
+        ),
     params:
         method=config["grn"]["method"],
         seed=lambda wildcards: SEED_OF_RUN.get(wildcards.run, config["grn"]["seeds"][0]),
