@@ -14,6 +14,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
+from scdyn import grn_settings
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, find_libraries
 from scdyn.resources import read_catalogue
@@ -53,7 +54,7 @@ EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 wildcard_constraints:
     sample="[A-Za-z0-9_-]+",
     corpus="|".join(CORPORA),
-    run="[0-9]+|left_out",
+    run=f"[0-9]+|{grn_settings.LEFT_OUT}",
     model="|".join(MODELS),
     task="|".join(TASKS) or "none",
     fold="[0-9]+",

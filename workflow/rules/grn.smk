@@ -1,22 +1,13 @@
 # Gene regulatory networks: edges over several runs, regulons that the runs agree upon, activity.
 
 GRN = f"{RESULTS}/grn/{{corpus}}"
-# One run a seed, and one that lacks some cells, to see how much hangs on them.
-LEFT_OUT = "left_out"
-SEED_OF_RUN = {str(seed): seed for seed in config["grn"]["seeds"]}
-RUNS = [*SEED_OF_RUN, *([LEFT_OUT] if config["grn"]["left_out_share"] else [])]
-FAST = config["grn"]["method"] == "fast"
+SEED_OF_RUN = grn_settings.seeds_of_runs(config["grn"])
+SEEDED = [run for run in SEED_OF_RUN if run != grn_settings.LEFT_OUT]
+N_PARTS = grn_settings.number_of_parts(config["grn"])
 
 
 scattergather:
-    # The ridge takes all genes at once.
-    grn=1 if FAST else config["grn"]["parts"],
-
-
-N_PARTS = 1 if FAST else config["grn"]["parts"]
-PRUNED = config["grn"]["promoter_evidence"] == "prune" or (
-    config["grn"]["promoter_evidence"] == "auto" and not config["grn"]["rankings"]
-)
+    grn=N_PARTS,
 
 
 rule check_databases:
@@ -25,7 +16,12 @@ rule check_databases:
         rankings=config["grn"]["rankings"],
         annotations=config["grn"]["annotations"] or [],
     output:
-        f"{RESULTS}/grn/databases.tsv",
+        report(
+            f"{RESULTS}/grn/databases.tsv",
+            category="2. Regulons",
+            labels={"corpus": "all", "what": "motif databases"},
+            caption="../report/databases.rst",
+        ),
     log:
         f"{LOGS}/check_databases.log",
     conda:
@@ -79,7 +75,7 @@ rule time_inference:
     params:
         method=config["grn"]["method"],
         seed=config["grn"]["seeds"][0],
-        n_runs=len(RUNS),
+        n_runs=len(SEED_OF_RUN),
         n_parts=N_PARTS,
     script:
         "../scripts/time_inference.py"
@@ -108,9 +104,9 @@ rule infer_adjacencies:
         ),
     params:
         method=config["grn"]["method"],
-        seed=lambda wildcards: SEED_OF_RUN.get(wildcards.run, config["grn"]["seeds"][0]),
+        seed=lambda wildcards: SEED_OF_RUN[wildcards.run],
         left_out=lambda wildcards: (
-            config["grn"]["left_out_share"] if wildcards.run == LEFT_OUT else 0
+            config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
         ),
     script:
         "../scripts/infer_adjacencies.py"
@@ -135,7 +131,7 @@ rule gather_run:
 rule merge_adjacencies:
     input:
         expression=rules.choose_cells.output.expression,
-        runs=expand(rules.gather_run.output[0], run=SEED_OF_RUN, allow_missing=True),
+        runs=expand(rules.gather_run.output[0], run=SEEDED, allow_missing=True),
     output:
         f"{GRN}/adjacencies.tsv",
     log:
@@ -146,7 +142,7 @@ rule merge_adjacencies:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        runs=list(SEED_OF_RUN),
+        runs=SEEDED,
         mask_dropouts=config["grn"]["mask_dropouts"],
         promoters=config["grn"]["promoter_evidence"] != "none",
         seed=config["grn"]["seeds"][0],
@@ -207,10 +203,10 @@ rule find_motifs:
 rule make_regulons:
     input:
         adjacencies=rules.merge_adjacencies.output[0],
-        runs=expand(rules.gather_run.output[0], run=RUNS, allow_missing=True),
+        runs=expand(rules.gather_run.output[0], run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
         motifs=(
-            expand(rules.find_motifs.output[0], run=RUNS, allow_missing=True)
+            expand(rules.find_motifs.output[0], run=SEED_OF_RUN, allow_missing=True)
             if config["grn"]["rankings"]
             else []
         ),
@@ -243,14 +239,15 @@ rule make_regulons:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        runs=RUNS,
-        left_out=LEFT_OUT,
+        runs=list(SEED_OF_RUN),
         left_out_share=config["grn"]["left_out_share"],
-        min_runs=config["grn"]["min_runs"],
+        min_runs=grn_settings.runs_needed(config["grn"]),
         min_targets=config["grn"]["min_targets"],
         n_targets=config["grn"]["n_targets"],
         repressing=config["grn"]["repressing"],
-        promoter_p=config["grn"]["promoter_p"] if PRUNED else None,
+        promoter_p=(
+            config["grn"]["promoter_p"] if grn_settings.promoters_prune(config["grn"]) else None
+        ),
     script:
         "../scripts/make_regulons.py"
 

@@ -136,3 +136,11 @@ def test_driver_recall_counts_the_best_twenty():
 def test_scores_page_escapes_what_it_shows():
     page = scores.score_page({"<b>x</b>.accuracy": 0.5, "<b>x</b>.lr_accuracy": 0.4})
     assert "<b>x</b>" not in page and "&lt;b&gt;" in page
+
+
+def test_runs_of_other_seeds_and_of_fewer_cells_are_scored_apart():
+    rows = [("1", "2", 0.6), ("1", "left_out", 0.9), ("2", "left_out", 0.5)]
+    table = pd.DataFrame(rows, columns=["run_a", "run_b", "jaccard"]).assign(what="strongest edges")
+    found = scores.stability_scores("grn", table)
+    assert found == {"grn.seed_jaccard": 0.6, "grn.left_out_jaccard": 0.9}
+    assert scores.stability_scores("grn", table.iloc[:0]) == {}

@@ -142,7 +142,8 @@ def test_correlations_are_pearsons(masked):
 
 
 def test_strongest_edges_of_runs_are_compared():
-    sets = {name: grn.strongest(run, 2) for name, run in RUNS.items()}
+    runs = {name: run.rename(columns={"TF": "tf"}) for name, run in RUNS.items()}
+    sets = {name: grn.strongest(run, 2) for name, run in runs.items()}
     table = grn.agreement(sets, "edges")
     assert table["jaccard"].tolist() == [pytest.approx(1 / 3)]
     assert grn.agreement({"1": sets["1"]}, "edges").empty

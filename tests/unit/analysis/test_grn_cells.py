@@ -82,6 +82,17 @@ def test_metacells_sum_cells_of_one_sample():
     assert used.layers["rna_log"].max() > 0
 
 
+def test_a_metacell_has_promoters_if_any_of_its_cells_has():
+    cells = corpus()
+    alone = np.arange(300) % 3 > 0
+    cells.obs["promoter_source"] = np.where(alone, "none", "fragments")
+    used, _ = grn_cells.choose_cells(cells, "metacells", 6, 1)
+    assert (used.obs["promoter_source"] == "fragments").all()
+    cells.obs["promoter_source"] = "none"
+    used, _ = grn_cells.choose_cells(cells, "metacells", 6, 1)
+    assert (used.obs["promoter_source"] == "none").all()
+
+
 def test_genes_hardly_detected_or_constant_are_left_out():
     cells = corpus().copy()
     values = cells.layers["rna_log"].toarray()

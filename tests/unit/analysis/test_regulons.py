@@ -80,8 +80,6 @@ def test_the_consensus_keeps_what_enough_runs_found():
     assert dict(zip(kept["target"], kept["n_runs"], strict=True)) == {"w": 3, "x": 3, "y": 2}
     with pytest.raises(InputError, match="agree upon"):
         regulons.consensus(RUNS, 3, 3)
-    assert regulons.runs_needed(None, 5) == 4 and regulons.runs_needed(None, 1) == 1
-    assert regulons.runs_needed(2, 5) == 2
 
 
 def test_stability_compares_all_edges_and_each_kept_regulon():

@@ -53,16 +53,8 @@ def aucell(
     order = pd.Series(np.arange(len(genes))).sample(frac=1, random_state=seed).to_numpy()
     names = regulons["regulon"].unique()
     column = pd.Series(np.arange(len(genes)), index=np.array(genes)[order])
-    member = sparse.csr_matrix(
-        (
-            np.ones(len(regulons)),
-            (
-                column[regulons["target"]].to_numpy(),
-                pd.Index(names).get_indexer(regulons["regulon"]),
-            ),
-        )
-    )
-    member.resize(len(genes), len(names))
+    at = column[regulons["target"]].to_numpy(), pd.Index(names).get_indexer(regulons["regulon"])
+    member = sparse.csr_matrix((np.ones(len(regulons)), at), shape=(len(genes), len(names)))
     sizes = np.asarray(member.sum(0)).ravel()
     result = np.empty((values.shape[0], len(names)))
     for start in range(0, len(result), CELLS_AT_ONCE):

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scdyn.figures import GREY, PALETTE, new
+from scdyn.grn_settings import LEFT_OUT
 
 ACTIVATED, REPRESSED = PALETTE[0], PALETTE[5]
 # What of a network is legible on a page.
@@ -49,21 +50,20 @@ def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> F
     return figure
 
 
-def stability(table: pd.DataFrame, left_out: str, left_out_share: float) -> Figure:
+def stability(table: pd.DataFrame, left_out_share: float) -> Figure:
     """Agreement of runs: of strongest edges, of regulons' edges, and of each regulon's targets.
 
     Parameters
     ----------
     table
         ``what``, ``run_a``, ``run_b``, ``jaccard``.
-    left_out, left_out_share
-        Name of the run that lacks this share of the cells; it is compared with the first run,
-        whose seed it has.
+    left_out_share
+        Of the cells, that one run lacks; it is compared with the first run, whose seed it has.
     """
     figure, axes = new(1, 2, 7, 2.8, width_ratios=[1, 1.6])
     first = table["run_a"].iloc[0] if len(table) else ""
-    between = table[table["run_b"] != left_out]
-    without = table[(table["run_b"] == left_out) & (table["run_a"] == first)]
+    between = table[table["run_b"] != LEFT_OUT]
+    without = table[(table["run_b"] == LEFT_OUT) & (table["run_a"] == first)]
     kinds = ["strongest edges", "regulons' edges"]
     for shift, rows, colour, label in (
         (-0.12, between, PALETTE[0], "another seed"),

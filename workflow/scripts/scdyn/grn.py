@@ -145,9 +145,9 @@ def describe_edges(
 
 
 def strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
-    """Return the ``n_edges`` strongest (TF, target) of a run."""
+    """Return the ``n_edges`` strongest (tf, target) of a run."""
     top = run.nlargest(n_edges, "importance")
-    return set(top[["TF", "target"]].itertuples(index=False, name=None))
+    return set(top[["tf", "target"]].itertuples(index=False, name=None))
 
 
 def agreement(sets: Mapping[str, set], what: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which cells and genes regulators are inferred from: drawn evenly, or averaged to metacells."""
+"""Which cells and genes regulators are inferred from: drawn evenly, or summed to metacells."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
     membership = sparse.csr_matrix(
         (np.ones(cells.n_obs, np.int64), (group, np.arange(cells.n_obs)))
     )
-    first = np.unique(group, return_index=True)[1]
+    # Promoters of a metacell are measured if those of any of its cells are.
+    order = np.argsort(~promoters_measured(cells.obs), kind="stable")
+    first = order[np.unique(group[order], return_index=True)[1]]
     obs = cells.obs[["sample", "promoter_source"]].iloc[first].assign(n_cells=n_cells)
     obs.index = [f"metacell{i}" for i in range(len(obs))]
     result = ad.AnnData(membership @ cells.X, obs=obs, var=cells.var)
@@ -128,24 +130,21 @@ def choose_cells(
     Returns
     -------
     tuple
-        The cells, and what was taken: ``sample``, ``cluster``, ``n_cells``, ``n_used`` a row a
-        stratum.
+        The cells, and what was taken: ``sample``, ``cluster`` (of drawn cells), ``n_cells``,
+        ``n_used`` a row a stratum.
     """
-    strata = cells.obs[["sample"]].assign(cluster=0)
     if how == "metacells":
-        used = metacells(cells, max_cells, seed)
-        n_used = used.obs.groupby("sample", observed=True).size()
-        logger.info("GRN inference on %d metacells of %d cells", used.n_obs, cells.n_obs)
-    elif cells.n_obs > max_cells:
-        strata["cluster"] = coarse_clusters(cells, seed)
-        rows = draw_cells(strata, max_cells, seed)
-        used, n_used = cells[rows], strata.iloc[rows].groupby(list(strata), observed=True).size()
-        logger.info("GRN inference on %d of %d cells", used.n_obs, cells.n_obs)
+        strata, used = cells.obs[["sample"]], metacells(cells, max_cells, seed)
+        taken = used.obs[["sample"]]
     else:
-        used, n_used = cells, strata.groupby(list(strata), observed=True).size()
-    keys = ["sample"] if how == "metacells" else list(strata)
-    report = strata.groupby(keys, observed=True).size().rename("n_cells").to_frame()
-    return used, report.assign(n_used=n_used).fillna({"n_used": 0}).reset_index()
+        strata = cells.obs[["sample"]].assign(cluster=coarse_clusters(cells, seed))
+        rows = draw_cells(strata, max_cells, seed)
+        used, taken = cells[rows], strata.iloc[rows]
+    name = "metacells" if how == "metacells" else "cells"
+    logger.info("GRN inference on %d %s of %d cells", used.n_obs, name, cells.n_obs)
+    sizes = [table.groupby(list(table), observed=True).size() for table in (strata, taken)]
+    report = pd.concat(sizes, axis=1, keys=["n_cells", "n_used"]).fillna(0).astype(int)
+    return used, report.reset_index()
 
 
 def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:

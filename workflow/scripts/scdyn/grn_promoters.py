@@ -31,8 +31,7 @@ def promoter_evidence(
 
     A promoter's ranks are regressed on those of the TFs' RNA (:class:`scdyn.grn_ridge.Ridge`): a
     TF must answer for what the others do not explain. Plain correlation would call open every
-    promoter of a cell type in which a TF is expressed; on the embedded study it did not raise the
-    precision of edges, and this does (docs/grn.md).
+    promoter of a cell type in which a TF is expressed (docs/grn.md).
 
     Parameters
     ----------

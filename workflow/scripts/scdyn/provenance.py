@@ -12,10 +12,9 @@ from typing import Any
 
 import yaml
 
-from scdyn import __version__
+from scdyn import __version__, grn_settings
 from scdyn.files import sha256
 from scdyn.pages import document
-from scdyn.regulons import runs_needed
 
 GRN_METHODS = {
     "fast": "ridge regression on ranks",
@@ -96,18 +95,16 @@ def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
         if grn["rankings"]
         else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
     )
-    how = grn["promoter_evidence"]
-    if how == "prune" or (how == "auto" and not grn["rankings"]):
+    if grn_settings.promoters_prune(grn):
         targets += (
             ", kept where the target's promoter is open in cells that express the TF (permutation "
             f"p at most {grn['promoter_p']:g})"
         )
-    n_runs = len(grn["seeds"])
     return (
-        f"Regulatory edges were inferred by {method} in {n_runs} runs on at most "
+        f"Regulatory edges were inferred by {method} in {len(grn['seeds'])} runs on at most "
         f"{grn['max_cells']:,} {'metacells' if grn['cells'] == 'metacells' else 'cells'}; "
         f"regulons ({targets}) and targets were kept if found in "
-        f"{runs_needed(grn['min_runs'], n_runs)} of them, and scored by AUCell."
+        f"{grn_settings.runs_needed(grn)} of them, and scored by AUCell."
     )
 
 

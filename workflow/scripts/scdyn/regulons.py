@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import csv
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,6 @@ from scdyn.log import logger
 
 # Weakest correlation that gives an edge a sign, as in pySCENIC (``add_correlation``).
 MIN_CORRELATION = 0.03
-# Share of the runs in which a regulon must be found, unless the config says in how many.
-SHARE_OF_RUNS = 0.8
 SIGNS = {1: "(+)", -1: "(-)"}
 
 
@@ -113,11 +110,6 @@ def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.D
     agrees = (evidence["promoter_p"] <= max_p) & (np.sign(evidence["promoter_score"]) == sign)
     kept = (agrees | evidence["promoter_p"].isna()).to_numpy()
     return regulons[kept].reset_index(drop=True)
-
-
-def runs_needed(min_runs: int | None, n_runs: int) -> int:
-    """In how many runs a regulon must be found: as the config says, or four of five."""
-    return min_runs or ceil(SHARE_OF_RUNS * n_runs)
 
 
 def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from scdyn.evaluation import score
+from scdyn.grn_settings import LEFT_OUT
 from scdyn.pages import document
 
 METHODS = {"": "scdynomics", "lr_": "logistic_regression", "lr_rna_": "logistic_regression_rna"}
@@ -177,14 +178,24 @@ def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
 
 
 def stability_scores(name: str, stability: pd.DataFrame) -> dict[str, float]:
-    """Mean Jaccard index of runs with other seeds, or with cells left out; nothing for one run."""
+    """Mean Jaccard index of two runs with other seeds, and of one with the same less some cells.
+
+    Parameters
+    ----------
+    name
+        Prefix of the scores.
+    stability
+        ``what``, ``run_a``, ``run_b``, ``jaccard``, the first run first; of a single run, no row.
+    """
     kinds = {"": "strongest edges", "regulon_": "regulons' edges"}
-    seeds = stability[(stability["run_a"] != "left_out") & (stability["run_b"] != "left_out")]
     result = {}
     for prefix, kind in kinds.items():
-        rows = seeds[seeds["what"] == kind]
-        if len(rows):
-            result[f"{name}.{prefix}seed_jaccard"] = float(rows["jaccard"].mean())
+        rows = stability[stability["what"] == kind]
+        lacking = rows["run_b"] == LEFT_OUT
+        same_seed = lacking & (rows["run_a"] == rows["run_a"].iloc[0]) if len(rows) else lacking
+        for what, chosen in (("seed", rows[~lacking]), ("left_out", rows[same_seed])):
+            if len(chosen):
+                result[f"{name}.{prefix}{what}_jaccard"] = float(chosen["jaccard"].mean())
     return result
 
 
@@ -276,6 +287,8 @@ MEANINGS = {
     "neighbour_accuracy": "share of cells whose 15 neighbours in the embedding vote their label",
     "seed_jaccard": "agreement of the strongest edges between seeds (Jaccard)",
     "regulon_seed_jaccard": "agreement of the regulons' edges between seeds, before the consensus",
+    "left_out_jaccard": "agreement of the strongest edges with a run that lacks some cells",
+    "regulon_left_out_jaccard": "agreement of the regulons' edges with a run that lacks some cells",
     "completeness": "median error of the attributions' sum",
     "randomised_correlation": "rank correlation with a randomised model's attributions (0: good)",
 }
