@@ -20,7 +20,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scdyn import evaluation, explain, finetune, pretraining, reference, scores, tokens
+from scdyn import (
+    evaluation,
+    explain,
+    finetune,
+    metrics,
+    pretraining,
+    reference,
+    scores,
+    splits,
+    task_settings,
+    tokens,
+)
 from scdyn.files import write_json
 
 # Name: (TF index, start of the Full layers' projection).
@@ -106,14 +117,14 @@ def run(results, study, variant, seed, n_folds, folder):
     content, model_name, task_name = study
     index, projection = VARIANTS[variant]
     settings = content["models"][model_name] | {"seed": seed, "projection_init": projection}
-    task = content["tasks"][task_name] | {"seed": seed}
+    task = content["tasks"][task_name] | {"seeds": [seed]}
     corpus = settings["corpus"]
     plain = tokens.TokenStore(results / "tokens" / corpus)
     order = gene_order(index, plain, seed)
     store = ReorderedStore(results / "tokens" / corpus, order)
     genes = reference.read_vocabulary(results / "tokens" / corpus / "vocabulary.tsv")
     table = pd.read_csv(results / "grn" / corpus / "regulons.tsv", sep="\t")
-    splits = evaluation.read_splits(results / "finetune" / task_name / "splits.tsv")
+    split = splits.read_splits(results / "finetune" / task_name / "splits.tsv")
     rows = store.rows_of(learnable(results, corpus, settings))
     if not (folder / "model" / "config.json").exists():
         pretraining.pretrain(
@@ -123,18 +134,18 @@ def run(results, study, variant, seed, n_folds, folder):
         )  # fmt: skip
     pretrained = json.loads((folder / "model" / "scores.json").read_text())
     found = {"masked_loss": pretrained["masked_loss"]}
-    folds = sorted(splits["fold"].unique())[:n_folds]
-    folds = [str(fold) for fold in folds if str(fold).isdigit()]
-    tables = []
+    main = task_settings.variants_of(task)[task_settings.MAIN]
+    folds = [str(fold) for fold in range(min(n_folds, task["folds"]))]
     for fold in folds:
         if not (folder / fold).exists():
-            finetune.finetune_fold(
-                store, splits, fold, task, folder / "model", folder / fold, folder / "checkpoints"
-            )
-        tables.append(evaluation.read_predictions(folder / fold / "predictions.tsv"))
-    calls = evaluation.combine(tables)
+            finetune.finetune_run(
+                store, split, task_settings.MAIN, seed, fold, main, folder / "model",
+                folder / fold, folder / "checkpoints",
+            )  # fmt: skip
+    tables = [evaluation.read_predictions(folder / fold / "predictions.tsv") for fold in folds]
+    calls = evaluation.combine(pd.concat(tables))
     tested = calls[calls["part"] == "test"]
-    found["macro_f1"] = evaluation.score(tested["label"], tested["called"])["macro_f1"]
+    found["macro_f1"] = metrics.score(tested["label"], tested["called"])["macro_f1"]
     truth = results / "simulation" / "truth"
     if truth.exists():
         found["fate_macro_f1"] = fate_score(calls, truth)
@@ -149,7 +160,7 @@ def fate_score(calls, truth):
     cells = cells[(cells["is_doublet"] == 0) & (cells["state"] == "progenitor")]
     called = calls[calls["part"] == "predict"].set_index("cell")["called"]
     called = called[called.index.isin(cells.index)]
-    return evaluation.score(cells.loc[called.index, "fate"], called)["macro_f1"]
+    return metrics.score(cells.loc[called.index, "fate"], called)["macro_f1"]
 
 
 def learnable(results, corpus, settings):

@@ -19,8 +19,8 @@ from sizes import (
 )
 from worker import serve
 
+from scdyn import adapters, classifier, loader, tokens, training
 from scdyn import explain as explanation
-from scdyn import finetune, loader, tokens, training
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.pretraining import masked_losses
 
@@ -77,13 +77,13 @@ def infer(size, _, device):
 
 def explain(size, _, device):
     model, bins = make(size)
-    head = finetune.Head(model.config.n_genes, WIDTH, N_CLASSES, finetune.HeadConfig())
+    head = classifier.Head(model.config.n_genes, WIDTH, N_CLASSES, classifier.HeadConfig())
     classes = [str(i) for i in range(N_CLASSES)]
-    classifier = finetune.Classifier(finetune.adapt(model, 8), head, classes).merge()
-    classifier.eval().to(device)
+    adapted = adapters.adapt(model, "lora", 8)
+    task = classifier.Classifier(adapted, head, classes).merge().eval().to(device)
     store = loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in bins))
     cell = np.array([0])
-    return lambda: explanation.integrated_gradients(classifier, store, cell, 0, N_STEPS), 1
+    return lambda: explanation.integrated_gradients(task, store, cell, 0, N_STEPS), 1
 
 
 def load(_, folder, device):

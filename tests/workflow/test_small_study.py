@@ -48,7 +48,7 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     assert meta["n_cells"] - meta["n_promoter_measured"] == n_alone > 0
     assert not (results / "pretrain/small/checkpoints").exists()
     for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
-        assert (results / "finetune/fate/0/model" / name).stat().st_size
+        assert (results / "finetune/fate/scdynomics/seed1_fold0/model" / name).stat().st_size
 
 
 def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):
@@ -63,16 +63,39 @@ def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):
     for method in ("scdynomics", "logistic_regression", "logistic_regression_rna"):
         cells = [row["cell"] for row in called if row["method"] == method]
         assert sorted(cells) == sorted(cell["cell"] for cell in splits)
+    assert {"scdynomics_random_start", "scdynomics_nonlinear", "xgboost", "knn", "mlp"} <= {
+        row["method"] for row in called
+    }
     knocked_out = read(results / "finetune/knockout/splits.tsv")
     learned = {cell["unit"] for cell in knocked_out if cell["fold"] != "predict"}
     assert learned == {"wildtype_1", "wildtype_2"}
+
+
+def test_a_task_says_how_sure_and_how_much_better_each_method_is(small_study):
+    folder = small_study / "results/finetune/fate"
+    summary = read(folder / "summary.tsv")
+    ours = [r for r in summary if (r["method"], r["score"]) == ("scdynomics", "macro_f1")]
+    assert ours and all(
+        float(r["low"]) <= float(r["mean"]) <= float(r["high"]) and r["n_runs"] == "4" for r in ours
+    )
+    assert all(0 <= float(r["p"]) <= 1 for r in ours)
+    runs = read(folder / "scores.tsv")
+    mine = [r for r in runs if r["variant"] == "scdynomics" and r["method"] == "scdynomics"]
+    assert {(r["seed"], r["fold"]) for r in mine} == {(s, f) for s in "12" for f in "01"}
+    assert all(float(r["seconds"]) > 0 and float(r["n_trained_parameters"]) > 0 for r in mine)
+    assert {r["labels"] for r in read(folder / "label_efficiency.tsv")} == {"0.5", "1.0"}
+    unseen = read(small_study / "results/finetune/knockout/novelty.tsv")
+    assert {r["class"] for r in unseen} == {"endothelium"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["split"] == "by sample: 2 units, each in one of 2 folds"
 
 
 def test_scores_are_flat_finite_and_better_than_nothing(small_study):
     scores = json.loads((small_study / "results/scores.json").read_text())
     asked = """grn.auprc_ratio fate.accuracy fate.macro_f1 fate.lr_macro_f1 knockout.ectopic_share
         knockout.lr_ectopic_share drivers.recall20 pretrain.masked_loss
-        pretrain.mode_masked_loss"""
+        pretrain.mode_masked_loss fate.macro_f1_low fate.random_start_macro_f1 fate.xgboost_macro_f1
+        fate.combined_macro_f1"""
     assert set(asked.split()) <= set(scores)
     assert all(isinstance(v, int | float) and math.isfinite(v) for v in scores.values())
     assert scores["grn.auprc_ratio"] > 1.2

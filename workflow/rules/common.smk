@@ -14,7 +14,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings
+from scdyn import grn_settings, task_settings
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, find_libraries
 from scdyn.resources import read_catalogue
@@ -57,6 +57,8 @@ wildcard_constraints:
     run=f"[0-9]+|{grn_settings.LEFT_OUT}",
     model="|".join(MODELS),
     task="|".join(TASKS) or "none",
+    variant="[A-Za-z0-9_.-]+",
+    seed="[0-9]+",
     fold="[0-9]+",
     study="|".join(STUDIES) or "none",
     kind="development|spatial|perturbation",
@@ -102,6 +104,37 @@ def folds_of(task):
     return range(TASKS[task]["folds"])
 
 
+def runs_of(path, task, variants):
+    """Fill a path with every run of some variants of a task."""
+    return [
+        path.format(task=task, variant=variant, seed=seed, fold=fold)
+        for variant in variants
+        for seed, fold in task_settings.runs_of(TASKS[task], variant)
+    ]
+
+
+def all_runs(path):
+    """Fill another rule's output with every run of every variant of the wildcard `task`."""
+    return lambda wildcards: runs_of(
+        path, wildcards.task, task_settings.variants_of(TASKS[wildcards.task])
+    )
+
+
+def main_runs(path):
+    """Fill another rule's output with the runs of the main model of the wildcard `task`."""
+    return lambda wildcards: runs_of(path, wildcards.task, [task_settings.MAIN])
+
+
+def variant_settings(wildcards):
+    """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
+    return task_settings.variants_of(TASKS[wildcards.task])[wildcards.variant]
+
+
+def baseline_settings(wildcards):
+    """What decides the baselines of a task."""
+    return task_settings.of_baselines(TASKS[wildcards.task])
+
+
 def settings_of(kind, wildcard):
     """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
@@ -130,7 +163,7 @@ def final_outputs():
         ),
         *expand(f"{RESULTS}/pretrain/{{model}}/training.svg", model=MODELS),
         *[f"{RESULTS}/embed/{model}/{content['corpus']}.svg" for model, content in MODELS.items()],
-        *expand(f"{RESULTS}/finetune/{{task}}/calls.svg", task=TASKS),
+        *expand(f"{RESULTS}/finetune/{{task}}/task.svg", task=TASKS),
         *expand(f"{RESULTS}/explain/{{task}}/drivers.svg", task=EXPLAINED),
         *[f"{RESULTS}/studies/{name}/{content['kind']}.svg" for name, content in STUDIES.items()],
         f"{RESULTS}/scores.json",

@@ -6,7 +6,7 @@ rule explain:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
-        folds=all_folds(rules.finetune.output[0]),
+        folds=main_runs(rules.finetune.output[0]),
     output:
         attributions=f"{RESULTS}/explain/{{task}}/attributions.tsv",
         checks=f"{RESULTS}/explain/{{task}}/checks.json",

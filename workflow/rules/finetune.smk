@@ -1,6 +1,7 @@
-# Fine-tuning with LoRA in folds, logistic regression on the same folds, and their scores.
+# Models fine-tuned in folds and by seeds, baselines on the same splits, and what came out.
 
 TASK = f"{RESULTS}/finetune/{{task}}"
+RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 
 
 # The split is a file, made before anything is fitted.
@@ -28,9 +29,9 @@ rule finetune:
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
     output:
-        directory(f"{TASK}/{{fold}}/model"),
+        directory(f"{RUN}/model"),
     log:
-        f"{LOGS}/finetune/{{task}}_{{fold}}.log",
+        f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
     conda:
         "../../envs/torch.yaml"
     threads: 8
@@ -39,50 +40,71 @@ rule finetune:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        task=settings_of("tasks", "task"),
-        checkpoints=f"{TASK}/{{fold}}/checkpoints",
+        settings=variant_settings,
+        checkpoints=f"{RUN}/checkpoints",
     script:
         "../scripts/finetune.py"
 
 
-rule fit_logistic_regression:
+rule fit_baselines:
     input:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.join_corpus.output[0]),
     output:
-        predictions=f"{TASK}/{{fold}}/logistic_regression.tsv",
-        weights=f"{TASK}/{{fold}}/logistic_regression_weights.tsv",
+        predictions=f"{TASK}/baselines/{{fold}}.tsv",
+        weights=f"{TASK}/baselines/{{fold}}.weights.tsv",
+        costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
     log:
-        f"{LOGS}/fit_logistic_regression/{{task}}_{{fold}}.log",
+        f"{LOGS}/fit_baselines/{{task}}_{{fold}}.log",
     conda:
         "../../envs/analysis.yaml"
+    threads: 4
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        task=baseline_settings,
     script:
-        "../scripts/fit_logistic_regression.py"
+        "../scripts/fit_baselines.py"
 
 
 rule evaluate_task:
     input:
-        models=all_folds(rules.finetune.output[0]),
-        baselines=all_folds(rules.fit_logistic_regression.output.predictions),
+        splits=rules.split_cells.output[0],
+        models=all_runs(rules.finetune.output[0]),
+        baselines=all_folds(rules.fit_baselines.output.predictions),
+        costs=all_folds(rules.fit_baselines.output.costs),
     output:
         predictions=f"{TASK}/predictions.tsv",
+        runs=f"{TASK}/runs.tsv",
         metrics=f"{TASK}/metrics.json",
-        figure=report(
-            f"{TASK}/calls.svg",
+        scores=f"{TASK}/scores.tsv",
+        classes=f"{TASK}/class_scores.tsv",
+        efficiency=f"{TASK}/label_efficiency.tsv",
+        novelty=f"{TASK}/novelty.tsv",
+        summary=report(
+            f"{TASK}/summary.tsv",
             category="4. Tasks",
             subcategory="{task}",
-            labels={"task": "{task}", "what": "calls and scores"},
-            caption="../report/calls.rst",
+            labels={"task": "{task}", "what": "scores of all methods, table"},
+            caption="../report/task.rst",
         ),
+        figure=report(
+            f"{TASK}/task.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "scores of all methods"},
+            caption="../report/task.rst",
+        ),
+        png=f"{TASK}/task.png",
     log:
         f"{LOGS}/evaluate_task/{{task}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 15 * attempt,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        task=settings_of("tasks", "task"),
     script:
         "../scripts/evaluate_task.py"

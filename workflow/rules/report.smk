@@ -5,6 +5,7 @@ rule score:
     input:
         metrics=expand(rules.evaluate_task.output.metrics, task=TASKS),
         predictions=expand(rules.evaluate_task.output.predictions, task=TASKS),
+        runs=expand(rules.evaluate_task.output.runs, task=TASKS),
         pretraining=expand(rules.pretrain.output.scores, model=MODELS),
         embeddings=[
             rules.judge_embedding.output.scores.format(model=model, corpus=content["corpus"])
@@ -19,7 +20,7 @@ rule score:
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
         weights=[
-            rules.fit_logistic_regression.output.weights.format(task=task, fold=fold)
+            rules.fit_baselines.output.weights.format(task=task, fold=fold)
             for task in EXPLAINED
             for fold in folds_of(task)
         ],

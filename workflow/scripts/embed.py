@@ -1,13 +1,13 @@
 import anndata as ad
 import numpy as np
 
-from scdyn import embedding, finetune, tokens, training
+from scdyn import embedding, pretrained, tokens, training
 from scdyn.files import atomic, sha256
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     store = tokens.TokenStore(snakemake.input.tokens)
-    model = finetune.load_model(snakemake.input.model.rsplit("/", 1)[0], store.meta)
+    model = pretrained.load_model(snakemake.input.model.rsplit("/", 1)[0], store.meta)
     model = model.to(training.choose_device())
     obs = ad.read_h5ad(snakemake.input.corpus, backed="r").obs.loc[store.cells]
     embedded = embedding.embed(model, store, np.arange(len(obs)))

@@ -1,14 +1,33 @@
+import json
 from pathlib import Path
 
-from scdyn import evaluation, figures
+import pandas as pd
+
+from scdyn import evaluation, figures_task, splits, task_settings
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
 
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
 with logged(snakemake.log[0]):
-    paths = [Path(folder) / "predictions.tsv" for folder in snakemake.input.models]
-    tables = [evaluation.read_predictions(path) for path in [*paths, *snakemake.input.baselines]]
-    calls = evaluation.combine(tables)
-    metrics = evaluation.summarise(calls)
-    write_table(snakemake.output.predictions, calls)
-    write_json(snakemake.output.metrics, metrics)
-    figures.save(figures.calls(calls, metrics), snakemake.output.figure)
+    files, task = snakemake.input, snakemake.params.task
+    split = splits.read_splits(files.splits)
+    paths = [*(f"{folder}/predictions.tsv" for folder in files.models), *files.baselines]
+    runs = pd.concat(map(evaluation.read_predictions, paths), ignore_index=True)
+    costs = pd.concat(
+        [
+            pd.DataFrame([read_json(f"{folder}/task.json") for folder in files.models]),
+            *(pd.read_csv(path, sep="\t") for path in files.costs),
+        ]
+    )
+    variants = task_settings.variants_of(task)
+    report = evaluation.evaluate(runs, costs, split, variants, task["split_by"])
+    for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):
+        write_table(snakemake.output[name], report[name])
+    write_json(snakemake.output.metrics, report["metrics"])
+    figure = figures_task.task(report)
+    figures_task.save(figure, snakemake.output.figure)
+    figures_task.save(figure, snakemake.output.png)

@@ -1,14 +1,17 @@
 from pathlib import Path
 
-from scdyn import evaluation, finetune, tokens
+from scdyn import finetune, splits, tokens
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    finetune.finetune_fold(
+    wildcards = snakemake.wildcards
+    finetune.finetune_run(
         tokens.TokenStore(snakemake.input.tokens),
-        evaluation.read_splits(snakemake.input.splits),
-        snakemake.wildcards.fold,
-        snakemake.params.task,
+        splits.read_splits(snakemake.input.splits),
+        wildcards.variant,
+        int(wildcards.seed),
+        wildcards.fold,
+        snakemake.params.settings,
         Path(snakemake.input.model).parent,
         Path(snakemake.output[0]),
         Path(snakemake.params.checkpoints),

@@ -7,6 +7,7 @@ import pandas as pd
 from scdyn import evaluation, scores
 from scdyn.files import atomic, write_json
 from scdyn.log import logged
+from scdyn.task_settings import MAIN
 
 
 def read_json(path):
@@ -32,16 +33,20 @@ with logged(snakemake.log[0]):
         task: evaluation.read_predictions(path)
         for task, path in zip(params.tasks, files.predictions, strict=True)
     }
+    variants = []
     for task, path in zip(params.tasks, files.metrics, strict=True):
+        metrics = read_json(path)
         asks = (calls[task]["part"] == "predict").any()
-        name = f"{task}.held_out" if asks and files.truth else task
-        result |= scores.held_out_scores(name, read_json(path))
+        names = {"test": f"{task}.held_out" if asks else task, "predict": f"{task}.predicted"}
+        for part in set(names) & set(metrics):
+            result |= scores.task_scores(names[part], metrics[part])
+            variants += [name for name in metrics[part] if name.startswith(f"{MAIN}_")]
     for task, path in zip(params.explained, files.checks, strict=True):
         result |= scores.explanation_scores(f"explain.{task}", read_json(path))
     if files.truth:
         names = (Path(path).stem for path in files.truth)
         weights = {task: [] for task in params.explained}
-        for path in files.weights:  # results/finetune/{task}/{fold}/...
+        for path in files.weights:  # results/finetune/{task}/baselines/...
             weights[Path(path).parts[-3]].append(read_table(path))
         against_truth = scores.truth_scores(
             {name: read_table(path) for name, path in zip(names, files.truth, strict=True)},
@@ -49,10 +54,11 @@ with logged(snakemake.log[0]):
             read_table(files.regulons[0]),
             ad.read_h5ad(files.corpora[0]),
             calls,
+            dict(zip(params.tasks, map(evaluation.read_predictions, files.runs), strict=True)),
             dict(zip(params.explained, map(read_table, files.attributions), strict=True)),
             {task: pd.concat(tables) for task, tables in weights.items()},
         )
         result = {**against_truth, **result}  # what a reader asks first stands first
     write_json(snakemake.output.scores, result)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(scores.score_page(result))
+        temporary.write_text(scores.score_page(result, sorted(set(variants))))

@@ -1,9 +1,9 @@
 import anndata as ad
 import numpy as np
 
-from scdyn import evaluation
+from scdyn import splits
 from scdyn.files import write_table
-from scdyn.log import logged
+from scdyn.log import logged, logger
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
@@ -14,7 +14,15 @@ with logged(snakemake.log[0]):
     if task["predict"] is not None:
         predicted = select(obs, task["predict"], f"{where}.predict")
     unit = task["split_by"]
-    splits = evaluation.make_splits(
-        obs, labelled, predicted, task["label"], unit, task["folds"], task["seed"]
+    table = splits.make_splits(
+        obs,
+        labelled,
+        predicted,
+        task["label"],
+        unit,
+        task["folds"],
+        task["seeds"][0],
+        task["validation_share"],
     )
-    write_table(snakemake.output[0], splits)
+    logger.info("%s", splits.describe_split(table, unit))
+    write_table(snakemake.output[0], table)

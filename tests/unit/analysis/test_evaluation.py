@@ -1,91 +1,117 @@
-"""Splits that do not leak, scores, and what is held against the truth."""
+"""From runs to a task's tables: combined calls, intervals, comparisons, few labels, new classes."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 
-from scdyn import evaluation, scores
-from scdyn.errors import InputError
+from scdyn import evaluation, figures_task, task_settings
 
-
-def obs():
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "type": rng.choice(["x", "y"], 120),
-            "donor": np.repeat([f"d{i}" for i in range(6)], 20),
-        },
-        index=[f"c{i}" for i in range(120)],
-    )
+RNG = np.random.default_rng(0)
+LABELS = np.array(list("aabbcc") * 10)
 
 
-def split(**changes):
-    cells = obs()
-    asked = np.arange(120) >= 100
-    options = {"label": "type", "split_by": "donor", "n_folds": 3, "seed": 1} | changes
-    return evaluation.make_splits(cells, ~asked, asked, **options)
+def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=None):
+    """Calls of one fold of 60 cells, and of four cells that every fold predicts."""
+    names = [f"{fold}_{i}" for i in range(60)] + [f"q{i}" for i in range(4)]
+    labels = [*LABELS, "a", "b", "", "z"]
+    called = pd.DataFrame({"cell": names, "label": labels, "fold": [fold] * 60 + ["predict"] * 4})
+    true = np.array([[label == c for c in "abc"] for label in labels])
+    wrong = RNG.random(64) > accuracy
+    true[wrong] = np.roll(true[wrong], 1, axis=1)
+    p = (0.1 + 0.7 * true) / (0.3 + 0.7 * true.sum(1, keepdims=True))
+    keys = {"method": method, "variant": variant, "seed": seed, "fold": fold}
+    table = evaluation.calibrated_predictions(called, keys, list("abc"), p, 1.0)
+    return table if familiarity is None else table.assign(familiarity=familiarity)
 
 
-def test_a_donor_is_in_one_fold_and_every_cell_is_tested_once():
-    table = split()
-    tested = table[table["fold"] != evaluation.PREDICTED]
-    assert (tested.groupby("unit")["fold"].nunique() == 1).all()
-    assert tested["cell"].is_unique and len(tested) == 100
-    assert sorted(tested["fold"].unique()) == [0, 1, 2]
-    assert (table["fold"] == evaluation.PREDICTED).sum() == 20
-
-
-def test_splits_follow_the_seed():
-    pd.testing.assert_frame_equal(split(), split())
-    assert not split(split_by=None).equals(split(split_by=None, seed=2))
-
-
-def test_parts_share_no_cell():
-    table = split().astype(str)
-    learned, called = evaluation.parts(table, "1")
-    assert not set(learned["cell"]) & set(called["cell"])
-    assert set(learned["fold"]) == {"0", "2"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"label": "kind"}, "no column 'kind'"),
-        ({"n_folds": 6}, "fewer than 6 folds"),
-        ({"label": "donor", "split_by": None, "n_folds": 25}, "20 cells"),
-    ],
-)
-def test_impossible_splits_are_refused(changes, words):
-    with pytest.raises(InputError, match=words):
-        split(**changes)
-
-
-def test_cells_both_learned_and_predicted_are_refused():
-    everyone = np.ones(120, dtype=bool)
-    with pytest.raises(InputError, match="exclude each other"):
-        evaluation.make_splits(obs(), everyone, everyone, "type", None, 2, 0)
-
-
-def test_scores_as_worked_out_by_hand():
-    result = evaluation.score(np.array(list("aaab")), np.array(list("aacb")))
-    assert result["accuracy"] == 0.75
-    assert result["macro_f1"] == pytest.approx(
-        (0.8 + 1.0) / 2
-    )  # the class called in vain has no row
+def all_runs():
+    tables = [
+        run(method, fold, seed, accuracy=accuracy)
+        for fold in "01"
+        for method, seeds, accuracy in (
+            ("scdynomics", (1, 2), 0.95),
+            ("logistic_regression", (1,), 0.8),
+            ("majority", (1,), 0.3),
+        )
+        for seed in seeds
+    ]
+    tables += [run("scdynomics_rna", fold, 1, "scdynomics_rna", 0.6) for fold in "01"]
+    tables += [run("scdynomics", fold, 1, "labels_0.1", 0.7) for fold in "01"]
+    tables += [run("logistic_regression", fold, 1, "labels_0.1", 0.5) for fold in "01"]
+    seen = np.where([*(LABELS == "c"), False, False, True, True], 0.01, 0.5)
+    tables.append(run("scdynomics", "0", 1, "without_0", familiarity=seen))
+    return pd.concat(tables, ignore_index=True)
 
 
 def test_folds_are_combined_by_mean_probability():
     called = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
-    first = evaluation.predictions(called, "0", "m", ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]]))
+    keys = {"method": "m", "variant": "scdynomics", "seed": 1, "fold": "0"}
+    first = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]]))
     called = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
-    second = evaluation.predictions(
-        called, "1", "m", ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]])
-    )
-    table = evaluation.combine([first, second]).set_index("cell")
+    keys["fold"] = "1"
+    second = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]]))
+    table = evaluation.combine(pd.concat([first, second])).set_index("cell")
     assert table.loc["q", "p_a"] == pytest.approx(0.6)
     assert table["called"].to_dict() == {"t": "a", "u": "a", "q": "a"}
-    assert evaluation.summarise(table.reset_index())["m"]["accuracy"] == 0.5
+
+
+def test_models_of_fewer_labels_or_classes_take_no_part_in_the_combined_calls():
+    runs = all_runs()
+    calls = evaluation.combine(runs)
+    expected = {"scdynomics", "scdynomics_rna", "logistic_regression", "majority"}
+    assert set(calls["method"]) == expected
+    assert not calls.duplicated(["method", "cell"]).any()
+    assert len(calls) == 4 * (120 + 4)
+
+
+def test_predicted_cells_are_scored_where_their_label_is_a_class():
+    scores = evaluation.score_runs(all_runs())
+    counts = scores.groupby("part")["n_cells"].unique()
+    assert counts["test"].tolist() == [60] and counts["predict"].tolist() == [2]
+
+
+def test_every_method_is_held_against_the_best_of_the_others():
+    summary = evaluation.summarise(evaluation.score_runs(all_runs()), 1.0)
+    f1 = summary[(summary["part"] == "test") & (summary["score"] == "macro_f1")]
+    f1 = f1.set_index("method")
+    assert set(f1["best_baseline"].dropna()) == {"logistic_regression"}
+    ours = f1.loc["scdynomics"]
+    assert ours["n_runs"] == 4 and ours["low"] < ours["mean"] < ours["high"]
+    assert ours["difference"] == pytest.approx(ours["mean"] - f1.loc["logistic_regression", "mean"])
+    assert 0 < ours["p"] < 1
+    assert np.isnan(f1.loc["logistic_regression", "p"])
+    # Low is good of errors: the best has the smallest.
+    nll = summary[(summary["part"] == "test") & (summary["score"] == "nll")]
+    assert set(nll["best_baseline"].dropna()) == {"logistic_regression"}
+
+
+def test_few_labels_and_new_classes_have_tables_of_their_own():
+    runs = all_runs()
+    scores = evaluation.score_runs(runs)
+    curve = evaluation.efficiency(scores, {"labels_0.1": 0.1})
+    assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
+    assert sorted(curve["labels"].unique()) == [0.1, 1.0]
+    found = evaluation.novelty(runs, {"without_0": "c"}).set_index("by")
+    assert found.loc["familiarity", "auroc"] == 1
+    assert found.loc["confidence", "n_cells"] == 20
+
+
+def test_the_page_of_a_task_has_all_its_tables_and_is_drawn():
+    task = {
+        **dict.fromkeys(task_settings.DECISIVE), "modalities": "both", "variants": {},
+        "training": {"learning_rate": 1}, "label_shares": [0.1], "left_out": ["c"],
+    }  # fmt: skip
+    runs = all_runs()
+    split = pd.concat([pd.DataFrame({"fold": [fold] * 60, "unit": f"d{fold}"}) for fold in "01"])
+    costs = runs[evaluation.RUN].drop_duplicates().assign(seconds=2.0)
+    report = evaluation.evaluate(runs, costs, split, task_settings.variants_of(task), "donor")
+    assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
+    assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
+    assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
+    assert set(report["runs"]["method"]) == set(report["predictions"]["method"])
+    figure = figures_task.task(report)
+    titles = {axis.get_title() for axis in figure.axes}
+    assert {"fewer labels", "class never seen, told apart", "reliability"} <= titles
 
 
 def test_neighbours_vote():
@@ -94,53 +120,3 @@ def test_neighbours_vote():
     assert evaluation.neighbour_accuracy(values, np.array(list("aabbbb")), 2) == pytest.approx(
         5 / 6
     )
-
-
-def test_logistic_regression_finds_what_is_there():
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["x", "y"], 100)
-    values = rng.random((200, 5)) + 3 * (labels == "y")[:, None] * [1, 0, 0, 0, 0]
-    classes, p, weights = evaluation.logistic_regression(
-        sparse.csr_matrix(values), labels, sparse.csr_matrix(values)
-    )
-    assert (classes[p.argmax(1)] == labels).mean() > 0.98
-    assert weights.shape == (2, 5)
-    assert weights[1].argmax() == 0
-    np.testing.assert_allclose(weights[0], -weights[1])
-
-
-def test_edge_recovery_on_a_network_worked_out_by_hand():
-    genes = pd.DataFrame({"symbol": ["A", "B", "C", "D"], "is_tf": [True, True, False, False]})
-    edges = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "D"]})
-    found = pd.DataFrame(
-        {"tf": ["A", "A", "B"], "target": ["C", "B", "D"], "importance": [3.0, 2.0, 1.0]}
-    )
-    result = scores.edge_recovery(found, found[["tf", "target"]], edges, genes)
-    assert result["grn.auprc_chance"] == pytest.approx(2 / 6)  # 2 TFs x 3 other genes
-    assert result["grn.auprc"] == pytest.approx((1 + 2 / 3) / 2)
-    assert result["grn.regulon_precision"] == pytest.approx(2 / 3)
-
-
-def test_driver_recall_counts_the_best_twenty():
-    genes = [f"g{i}" for i in range(40)]
-    ranking = pd.DataFrame(
-        {"class": "fate", "symbol": genes, "is_tf": [i % 2 == 0 for i in range(40)]}
-    ).assign(score=np.arange(40, 0, -1))
-    drivers = pd.DataFrame({"symbol": ["g0", "g30"], "fate": "fate"})
-    result = scores.driver_ranks({"": ranking}, drivers)
-    assert result["drivers.recall20"] == 0.5
-    assert result["drivers.tf_recall20"] == 1.0
-    assert result["drivers.chance20"] == 0.5
-
-
-def test_scores_page_escapes_what_it_shows():
-    page = scores.score_page({"<b>x</b>.accuracy": 0.5, "<b>x</b>.lr_accuracy": 0.4})
-    assert "<b>x</b>" not in page and "&lt;b&gt;" in page
-
-
-def test_runs_of_other_seeds_and_of_fewer_cells_are_scored_apart():
-    rows = [("1", "2", 0.6), ("1", "left_out", 0.9), ("2", "left_out", 0.5)]
-    table = pd.DataFrame(rows, columns=["run_a", "run_b", "jaccard"]).assign(what="strongest edges")
-    found = scores.stability_scores("grn", table)
-    assert found == {"grn.seed_jaccard": 0.6, "grn.left_out_jaccard": 0.9}
-    assert scores.stability_scores("grn", table.iloc[:0]) == {}

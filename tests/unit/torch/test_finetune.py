@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import explain, finetune, kernels
+from scdyn import adapters, classifier, explain, finetune, kernels, pretrained
 from scdyn.errors import InputError
 from scdyn.files import sha256
 from scdyn.loader import MemoryStore
@@ -31,32 +31,75 @@ def cells(config):
     return MemoryStore(*parts), labels
 
 
+HEAD = {"n_pools": 4, "hidden": 16, "dropout": 0.0}
+SETTINGS = {"adapter": "lora", "rank": 4, "pretrained": True, "modalities": "both", **HEAD}
+
+
+def fit(model, cells, **changes):
+    store, labels = cells
+    config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
+    rows = np.arange(len(labels))
+    return finetune.fit_classifier(model, store, rows, labels, SETTINGS | changes, config)[0]
+
+
+def probabilities(trained, store, rows):
+    return classifier.run_classifier(trained, store, rows)[0]
+
+
 def dense(store, rows):
     return tuple(torch.from_numpy(part.toarray()) for part in store.read(rows))
 
 
 @pytest.fixture
 def trained(model, cells):
-    store, labels = cells
-    config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
-    head = finetune.HeadConfig(n_pools=4, hidden=16, dropout=0.0)
-    return finetune.fit_classifier(model, store, np.arange(90), labels, 4, head, config)[0]
+    return fit(model, cells)
 
 
-def test_wrapped_equals_base_at_initialisation(model, bins):
+@pytest.mark.parametrize("how", ["lora", "nonlinear", "full", "none"])
+def test_wrapped_equals_base_at_initialisation(model, bins, how):
     expected = model.double()(*bins).detach()
-    wrapped = finetune.adapt(model, 4).double()
+    wrapped = adapters.adapt(model, how, 4).double()
     torch.testing.assert_close(wrapped(*bins), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(model):
-    wrapped = finetune.adapt(model, 4)
+    wrapped = adapters.adapt(model, "lora", 4)
     names = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert all("lora_" in name for name in names)
     for i in range(4):
         for part in ("query", "key_value", "output", "ffn_in", "ffn_out"):
             found = [name for name in names if f"layers.{i}." in name and f".{part}." in name]
             assert len(found) == 2, (i, part)
+
+
+@pytest.mark.parametrize("how", ["nonlinear", "full", "none"])
+def test_other_ways_train_what_they_say_and_learn(model, cells, how):
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    trained = fit(model, cells, adapter=how)
+    p = probabilities(trained, cells[0], np.arange(90))
+    assert (np.array(trained.classes)[p.argmax(1)] == cells[1]).mean() > 0.9
+    after = {name.replace(".base.", "."): p for name, p in trained.encoder.state_dict().items()}
+    changed = {name for name, p in before.items() if not torch.equal(p, after[name])}
+    added = set(after) - set(before)
+    if how == "full":
+        assert "layers.0.ffn_in.weight" in changed and not added
+    else:
+        assert not changed
+        assert bool(added) == (how == "nonlinear")
+        # Two matrices and a bias for each of the five layers that are adapted, in four layers.
+        assert len(added) == (4 * 5 * 3 if how == "nonlinear" else 0)
+
+
+@pytest.mark.parametrize("modality", ["rna", "promoter"])
+def test_one_modality_alone_is_all_that_is_read(model, cells, modality):
+    trained = fit(model, cells, modalities=modality)
+    rna, promoter = dense(cells[0], np.arange(5))
+    hidden = {"rna": (rna, promoter * 0 + 3), "promoter": (rna * 0 + 3, promoter)}[modality]
+    torch.testing.assert_close(trained(rna, promoter), trained(*hidden))
+    p = probabilities(trained, cells[0], np.arange(90))
+    right = np.array(trained.classes)[p.argmax(1)] == cells[1]
+    told = cells[1] == {"rna": "x", "promoter": "y"}[modality]
+    assert right[told].mean() > 0.9
 
 
 def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
@@ -71,7 +114,7 @@ def test_adapters_train_alike_with_and_without_the_kernels(monkeypatch):
     config = ModelConfig(
         20, 5, n_bins=6, width=32, n_layers=2, n_heads=2, n_latents=4, ffn_width=48
     )
-    wrapped = finetune.adapt(ScDynOmics(config).eval(), 4)
+    wrapped = adapters.adapt(ScDynOmics(config).eval(), "lora", 4)
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     with torch.no_grad():
         for parameter in trained:
@@ -110,7 +153,7 @@ def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
 
 def test_classes_are_learned(trained, cells):
     store, labels = cells
-    p = finetune.predict(trained, store, np.arange(90))
+    p = probabilities(trained, store, np.arange(90))
     np.testing.assert_allclose(p.sum(1), 1)
     assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
 
@@ -122,46 +165,67 @@ def write_model(model, folder):
     (folder / "config.json").write_text(json.dumps(content))
 
 
-def test_classifier_comes_back_from_its_files(config, cells, tmp_path):
+@pytest.mark.parametrize("how", ["lora", "nonlinear", "full", "none"])
+@pytest.mark.parametrize("from_pretrained", [True, False])
+def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from_pretrained):
     torch.manual_seed(0)
     model = ScDynOmics(config).eval()
     write_model(model, tmp_path / "model")
-    store, labels = cells
-    rows = np.arange(90)
-    head = finetune.HeadConfig(n_pools=2, hidden=8, dropout=0.0)
-    training = TrainingConfig(epochs=2, batch_size=9, learning_rate=5e-3)
-    classifier, _ = finetune.fit_classifier(model, store, rows, labels, 2, head, training)
+    if not from_pretrained:
+        adapters.fresh(model, 5)
+    settings = SETTINGS | {"adapter": how, "pretrained": from_pretrained}
+    made = fit(model, cells, adapter=how)
+    splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
+    store = NamedStore(*cells[0].read(np.arange(90)))
+    finetune.settle(made, store, splits[::2], splits[1::2])
     (tmp_path / "task").mkdir()
-    description = {
-        "model_sha256": sha256(tmp_path / "model" / "model.safetensors"),
-        "head": {"n_pools": 2, "hidden": 8, "dropout": 0.0},
-    }
-    classifier.save(tmp_path / "task", description)
+    weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
+    made.save(tmp_path / "task", settings, weights)
     names = {path.name for path in (tmp_path / "task").iterdir()}
-    assert names == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "head.safetensors",
-        "task.json",
-    }
-    loaded = finetune.load_classifier(tmp_path / "task", tmp_path / "model")
-    np.testing.assert_allclose(
-        finetune.predict(loaded, store, rows),
-        finetune.predict(classifier, store, rows),
-        atol=1e-6,
-    )
+    own = {
+        "lora": {"adapter_config.json", "adapter_model.safetensors"},
+        "nonlinear": {"adapter_nonlinear.safetensors"},
+        "full": {"encoder.safetensors"},
+        "none": set(),
+    }[how]
+    own |= set() if from_pretrained else {"encoder.safetensors"}
+    assert names == own | {"head.safetensors", "familiar.safetensors", "task.json"}
+    loaded = classifier.load_classifier(tmp_path / "task", tmp_path / "model")
+    called = splits.assign(fold="0")
+    expected = finetune.call(made, store, called, {"method": "m"})
+    found = finetune.call(loaded, store, called, {"method": "m"})
+    # Ranks among the validation cells, which float noise can exchange.
+    ranks = [table.pop("familiarity") for table in (found, expected)]
+    np.testing.assert_allclose(*ranks, atol=0.1)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-5)
+
+
+class NamedStore(MemoryStore):
+    """Cells that go by their number."""
+
+    def rows_of(self, names):
+        return np.array([int(name) for name in names])
+
+
+def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells, tmp_path):
+    model = ScDynOmics(config).eval()
+    write_model(model, tmp_path / "model")
+    made = fit(model, cells)
+    (tmp_path / "task").mkdir()
+    weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
+    made.save(tmp_path / "task", SETTINGS, weights)
 
     other = ScDynOmics(config)
     write_model(other, tmp_path / "other")
     with pytest.raises(InputError, match="another model"):
-        finetune.load_classifier(tmp_path / "task", tmp_path / "other")
+        classifier.load_classifier(tmp_path / "task", tmp_path / "other")
     with pytest.raises(InputError, match="another vocabulary"):
-        finetune.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})
+        pretrained.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})
 
 
 def test_a_model_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
-        finetune.load_model(tmp_path)
+        pretrained.load_model(tmp_path)
 
 
 def test_attributions_add_up_and_find_the_genes(trained, cells):
@@ -185,7 +249,7 @@ def test_completeness_is_the_error_of_the_log_odds(trained, cells):
     zero = tuple(sparse.csr_matrix(part.shape, dtype=np.uint8) for part in few)
 
     def log_odds(bins):
-        p = finetune.predict(trained, MemoryStore(*bins), np.arange(3))[:, 0]
+        p = probabilities(trained, MemoryStore(*bins), np.arange(3))[:, 0]
         return np.log(p / (1 - p))
 
     difference = log_odds(few) - log_odds(zero)
@@ -196,9 +260,9 @@ def test_completeness_is_the_error_of_the_log_odds(trained, cells):
 def test_cells_without_promoters_are_called_and_explained_beside_others(trained, cells):
     store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
     trained.merge()
-    together = finetune.predict(trained, store, np.arange(6))
+    together = probabilities(trained, store, np.arange(6))
     for rows in (np.array([0, 2, 4]), np.array([1, 3, 5])):
-        apart = finetune.predict(trained, store, rows)
+        apart = probabilities(trained, store, rows)
         np.testing.assert_allclose(together[rows], apart, rtol=1e-4, atol=1e-6)
     attributions, errors = explain.integrated_gradients(trained, store, np.arange(6), 0, 64)
     assert np.median(errors) < 0.02
@@ -238,3 +302,39 @@ def test_silent_genes_do_not_make_models_agree():
     b = {name: rng.normal(size=(2, 400)) * seen for name in "xy"}
     assert abs(explain.rank_correlation(a, b)["x"]) < 0.3
     assert explain.rank_correlation(a, a)["y"] == pytest.approx(1)
+
+
+def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
+    """Poison: labels and values of the called cells change, and no file of the model does."""
+    write_model(model, tmp_path / "model")
+    (tmp_path / "model" / "vocabulary.tsv").touch()
+    store = NamedStore(*cells[0].read(np.arange(90)))
+    store.meta = {"vocabulary_sha256": "abc"}
+    split = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
+    split["fold"] = np.where(np.arange(90) % 3 == 0, "0", "1")
+    split.loc[85:, "fold"] = "predict"
+    split["validation"] = np.where(np.arange(90) % 5 == 0, "1", "0")
+    called = (split["fold"] != "1").to_numpy()
+    settings = SETTINGS | {
+        "labels": 1.0, "without": None,
+        "training": {"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
+    }  # fmt: skip
+
+    def files_of(name, store, split):
+        folder = tmp_path / name
+        finetune.finetune_run(
+            store, split, "scdynomics", 1, "0", settings, tmp_path / "model", folder, folder / "c"
+        )
+        task = json.loads((folder / "task.json").read_text())
+        weights = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+        return weights, task["temperature"], task["n_learned_cells"]
+
+    clean = files_of("clean", store, split)
+    rna, promoter = (part.toarray() for part in store.read(np.arange(90)))
+    rna[called], promoter[called] = 5, 5
+    poisoned = NamedStore(sparse.csr_matrix(rna), sparse.csr_matrix(promoter))
+    poisoned.meta = store.meta
+    lies = split.assign(label=split["label"].where(~called, "poison"))
+    assert files_of("poisoned", poisoned, lies) == clean
+    table = pd.read_csv(tmp_path / "poisoned" / "predictions.tsv", sep="\t")
+    assert set(table["label"]) == {"poison"} and len(table) == called.sum()

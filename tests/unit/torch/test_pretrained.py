@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 import scdyn
-from scdyn import counts, embedding, pretraining, tokens
+from scdyn import counts, embedding, evaluation, finetune, pretraining, tokens
 from scdyn.errors import InputError
 
 N_GENES, N_TFS, N_CELLS = 30, 6, 40
@@ -196,3 +196,51 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
     (tmp_path / "vocabulary.tsv").unlink()
     with pytest.raises(InputError, match="no vocabulary"):
         scdyn.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    """What the rule finetune leaves of two folds, in a results folder of its layout."""
+    store = tokens.TokenStore(folder / "tokens")
+    split = pd.DataFrame({"cell": store.cells, "label": np.repeat(["x", "y"], N_CELLS // 2)})
+    split["fold"] = (np.arange(N_CELLS) % 2).astype(str)
+    split["validation"] = np.where(np.arange(N_CELLS) % 5 == 0, "1", "0")
+    settings = {
+        "adapter": "lora", "rank": 2, "pretrained": True, "modalities": "both", "n_pools": 2,
+        "hidden": 4, "dropout": 0.0, "labels": 1.0, "without": None,
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2},
+    }  # fmt: skip
+    for fold in "01":
+        run = folder / "finetune" / "task" / "scdynomics" / f"seed1_fold{fold}"
+        run.mkdir(parents=True)
+        finetune.finetune_run(
+            store, split, "scdynomics", 1, fold, settings, folder / "model", run / "model",
+            run / "checkpoints",
+        )  # fmt: skip
+    return folder / "finetune" / "task"
+
+
+def test_a_task_in_the_notebook_calls_as_the_workflow_did(task, cells):
+    one = scdyn.load_task(task / "scdynomics" / "seed1_fold0" / "model").predict(cells)
+    path = task / "scdynomics" / "seed1_fold0" / "model" / "predictions.tsv"
+    expected = evaluation.read_predictions(path).set_index("cell")
+    found = one.loc[expected.index]
+    assert found["called"].tolist() == expected["called"].tolist()
+    for column in ("p_x", "familiarity"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, atol=1e-6)
+    assert (one["unlike_seen"] == (one["familiarity"] < 0.01)).all()
+
+
+def test_all_runs_of_a_task_call_together(task, cells):
+    both = scdyn.load_task(task)
+    assert repr(both).startswith("FineTuned(2 classes: x, y; 2 runs")
+    p = [
+        scdyn.load_task(task / "scdynomics" / f"seed1_fold{fold}" / "model").predict(cells)["p_x"]
+        for fold in "01"
+    ]
+    np.testing.assert_allclose(both.predict(cells)["p_x"], (p[0] + p[1]) / 2)
+
+
+def test_a_folder_without_a_task_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no fine-tuned model"):
+        scdyn.load_task(tmp_path)

@@ -1,237 +1,269 @@
-"""Splits made before anything is fitted, scores, and the baselines on the same splits."""
+"""From the calls of many runs to what a task may claim: scores with intervals, and comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import MaxAbsScaler
 
-from scdyn.errors import InputError
+from scdyn import metrics
+from scdyn.splits import PREDICTED, describe_split
+from scdyn.task_settings import MAIN, is_compared
 
-PREDICTED = "predict"  # what the column ``fold`` of a split says of cells no fold trains on
-
-
-def make_splits(
-    obs: pd.DataFrame,
-    labelled: np.ndarray,
-    predicted: np.ndarray,
-    label: str,
-    split_by: str | None,
-    n_folds: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Part labelled cells into folds, units whole and classes balanced.
-
-    Parameters
-    ----------
-    obs
-        The cells' table.
-    labelled, predicted
-        (cells,) boolean: who has a label to learn, who is to be predicted by every fold.
-    label
-        Column of the label; cells without one are left out.
-    split_by
-        Column whose values (samples, donors, batches) are kept whole; None splits cells.
-    n_folds, seed
-        Number of folds and seed of their draw.
-
-    Returns
-    -------
-    DataFrame
-        ``cell``, ``label``, ``unit``, ``fold`` (0 to n_folds - 1 where the cell is tested, or
-        "predict").
-
-    Raises
-    ------
-    InputError
-        If a column is missing, a class has fewer cells or units than folds, or the two
-        sets share a cell.
-    """
-    for column in filter(None, [label, split_by]):
-        if column not in obs:
-            raise InputError(f"the cells have no column '{column}'; they have {', '.join(obs)}.")
-    if (labelled & predicted).any():
-        raise InputError(
-            f"{(labelled & predicted).sum()} cells are both trained on and predicted; make the "
-            "task's train and predict exclude each other."
-        )
-    labelled = labelled & obs[label].notna().to_numpy()
-    chosen = obs[labelled]
-    labels = chosen[label].astype(str)
-    units = chosen[split_by].astype(str) if split_by else pd.Series("", index=chosen.index)
-    n_units = units.groupby(labels).nunique() if split_by else labels.value_counts()
-    if n_units.min() < n_folds or len(n_units) < 2:
-        what = split_by or "cells"
-        raise InputError(
-            f"label {label} has {len(n_units)} classes, of which '{n_units.idxmin()}' is in "
-            f"{n_units.min()} {what}, fewer than {n_folds} folds (or two classes) need."
-        )
-    folds = np.empty(len(chosen), dtype=int)
-    if split_by:
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    for i, (_, test) in enumerate(splitter.split(chosen, labels, units)):
-        folds[test] = i
-    learned = pd.DataFrame(
-        {"cell": chosen.index, "label": labels.array, "unit": units.array, "fold": folds}
-    )
-    rest = obs[predicted]
-    if rest.empty:
-        return learned
-    asked = pd.DataFrame({"cell": rest.index, "label": "", "unit": "", "fold": PREDICTED})
-    return pd.concat([learned, asked], ignore_index=True)
-
-
-def score(labels: np.ndarray, called: np.ndarray) -> dict[str, float]:
-    """Accuracy and macro-F1 over the classes that occur among the labels."""
-    classes = np.unique(labels)
-    return {
-        "accuracy": float(accuracy_score(labels, called)),
-        "macro_f1": float(
-            f1_score(labels, called, labels=classes, average="macro", zero_division=0)
-        ),
-    }
-
-
-def logistic_regression(
-    values: sparse.csr_matrix, labels: np.ndarray, others: sparse.csr_matrix, strength: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit an L2 logistic regression and call other cells.
-
-    Parameters
-    ----------
-    values
-        (training cells, features) log-normalised values; each feature is scaled by its
-        largest training value.
-    labels
-        (training cells,).
-    others
-        (cells, features) to call.
-    strength
-        Inverse of the regularisation.
-
-    Returns
-    -------
-    classes : ndarray
-    probabilities : ndarray, (cells, classes)
-    weights : ndarray, (classes, features)
-        On the scaled features; for two classes the row of the first is the negative of the second.
-    """
-    scaler = MaxAbsScaler().fit(values)
-    model = LogisticRegression(C=strength, max_iter=2000)
-    model.fit(scaler.transform(values), labels)
-    weights = model.coef_
-    if len(model.classes_) == 2:
-        weights = np.concatenate([-weights, weights])
-    return model.classes_, model.predict_proba(scaler.transform(others)), weights
-
-
-def read_splits(path: str | Path) -> pd.DataFrame:
-    """Read ``splits.tsv`` as :func:`make_splits` made it."""
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`predictions` or :func:`combine`."""
-    text = {name: str for name in ("cell", "fold", "part", "label", "method", "called")}
-    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values={})
-
-
-def parts(splits: pd.DataFrame, fold: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Part a split into the cells a fold's model learns from and those it calls."""
-    called = splits["fold"].isin([fold, PREDICTED])
-    return splits[~called], splits[called]
+# What identifies a run: one model of one method, on one fold, by one seed.
+RUN = ["method", "variant", "seed", "fold"]
+TEXT = ("cell", "method", "variant", "fold", "part", "label", "called")
+# What a run took, where it is known.
+COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
+# The score that methods are compared by.
+HEADLINE = "macro_f1"
 
 
 def predictions(
-    called: pd.DataFrame, fold: str, method: str, classes: Sequence[str], p: np.ndarray
+    called: pd.DataFrame, run: Mapping[str, Any], classes: Sequence[str], p: np.ndarray
 ) -> pd.DataFrame:
-    """Lay one fold's calls out as a table.
+    """Lay one run's calls out as a table.
 
     Parameters
     ----------
     called
         The cells called, rows of a split.
-    fold
-        The fold.
-    method
-        What called them.
+    run
+        ``method``, ``variant``, ``seed`` and ``fold``.
     classes, p
         (classes,) and (cells, classes) probabilities.
 
     Returns
     -------
     DataFrame
-        ``cell``, ``fold``, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``method``,
-        ``called`` and ``p_<class>``.
+        ``cell``, the run, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``called``
+        and ``p_<class>``.
     """
-    table = pd.DataFrame(
-        {
-            "cell": called["cell"].to_numpy(),
-            "fold": fold,
-            "part": np.where(called["fold"] == PREDICTED, PREDICTED, "test"),
-            "label": called["label"].to_numpy(),
-            "method": method,
-            "called": np.asarray(classes)[p.argmax(1)],
-        }
-    )
+    table = pd.DataFrame({"cell": called["cell"].to_numpy(), **run})
+    table["part"] = np.where(called["fold"] == PREDICTED, PREDICTED, "test")
+    table["label"] = called["label"].to_numpy()
+    table["called"] = np.asarray(classes)[p.argmax(1)]
     return pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in classes])], axis=1)
 
 
-def baseline_fold(
-    cells: ad.AnnData, splits: pd.DataFrame, fold: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit logistic regression on one fold, with RNA alone and with both modalities.
+def calibrated_predictions(
+    called: pd.DataFrame,
+    run: Mapping[str, Any],
+    classes: Sequence[str],
+    p: np.ndarray,
+    temperature: float,
+) -> pd.DataFrame:
+    """Lay calls out as :func:`predictions`, probabilities at a temperature.
+
+    A further column ``confidence_raw`` keeps the called class's probability as it was.
+    """
+    table = predictions(called, run, classes, metrics.with_temperature(p, temperature))
+    table.insert(list(table).index("called") + 1, "confidence_raw", p.max(1))
+    return table
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a table of :func:`predictions` or :func:`combine`."""
+    return pd.read_csv(
+        path, sep="\t", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={}
+    )
+
+
+def probability_columns(table: pd.DataFrame) -> list[str]:
+    """Columns ``p_<class>``, in their order."""
+    return [column for column in table if column.startswith("p_")]
+
+
+def combine(runs: pd.DataFrame) -> pd.DataFrame:
+    """Join the compared runs' calls: each cell once a method, by the mean of the runs.
+
+    A tested cell is called by the runs of its fold, one a seed; a predicted cell by all.
 
     Parameters
     ----------
-    cells
-        Corpus with the normalised layers.
-    splits, fold
-        The split, and the fold that is tested.
+    runs
+        As :func:`predictions` returns them, one below the other.
 
     Returns
     -------
-    calls : DataFrame
-        As :func:`predictions`, methods "logistic_regression" (RNA and promoters) and
-        "logistic_regression_rna".
-    weights : DataFrame
-        ``gene_id``, ``class``, ``rna``, ``promoter``: weights of the former.
+    DataFrame
+        ``cell``, ``fold`` ("mean" for predicted cells), ``part``, ``label``, ``method``,
+        ``called``, ``familiarity`` (where the method has one) and ``p_<class>``.
     """
-    learned, called = parts(splits, fold)
-    rna, promoter = cells.layers["rna_log"], cells.layers["promoter_log"]
-    values = {
-        "logistic_regression": sparse.hstack([rna, promoter], format="csr"),
-        "logistic_regression_rna": rna,
-    }
-    train, test = (cells.obs_names.get_indexer(part["cell"]) for part in (learned, called))
-    tables, weight_tables = [], {}
-    for method, table in values.items():
-        classes, p, weights = logistic_regression(
-            table[train], learned["label"].to_numpy(), table[test]
-        )
-        tables.append(predictions(called, fold, method, classes, p))
-        weight_tables[method] = weights
-    both = weight_tables["logistic_regression"].reshape(len(classes), 2, -1)
-    weights = pd.concat(
-        [
-            pd.DataFrame(
-                {"gene_id": cells.var_names, "class": name, "rna": part[0], "promoter": part[1]}
-            )
-            for name, part in zip(classes, both, strict=True)
-        ]
+    p = probability_columns(runs)
+    means = [*p, *(["familiarity"] if "familiarity" in runs else [])]
+    table = runs[runs["variant"].map(is_compared)].copy()
+    table[p] = table[p].fillna(0.0)  # a class that one fold's training part lacks
+    table.loc[table["part"] == PREDICTED, "fold"] = "mean"
+    keys = ["cell", "fold", "part", "label", "method"]
+    result = table.groupby(keys, sort=False)[means].mean().reset_index()
+    result["called"] = np.array([name[2:] for name in p])[result[p].to_numpy().argmax(1)]
+    first = [*keys, "called"]
+    return result[[*first, *(name for name in means if name not in p), *p]]
+
+
+def score_run(calls: pd.DataFrame) -> dict[str, float]:
+    """Score one run's calls of one part, of the cells whose label is known to the run's task."""
+    p = probability_columns(calls.dropna(axis=1, how="all"))
+    labels, called = calls["label"].to_numpy(), calls["called"].to_numpy()
+    classes, values = [name[2:] for name in p], calls[p].to_numpy()
+    result = metrics.score(labels, called) | metrics.calibration(labels, classes, values)
+    if "confidence_raw" in calls:
+        sure = calls["confidence_raw"].to_numpy()
+        bins = metrics.reliability(labels, called, sure)
+        gaps = (bins["confidence"] - bins["accuracy"]).abs() * bins["n_cells"]
+        result["ece_raw"] = float(gaps.sum() / len(calls))
+    return result | {"n_cells": len(calls)}
+
+
+def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Score every run: a row a run and part.
+
+    Parameters
+    ----------
+    runs
+        As :func:`predictions` returns them, one below the other.
+
+    Returns
+    -------
+    DataFrame
+        The run, ``part``, and the scores of :func:`score_run`. Predicted cells are scored where
+        their own label is one of the task's classes.
+    """
+    classes = set(runs.loc[runs["part"] == "test", "label"])
+    known = runs[runs["label"].isin(classes)]
+    rows = [
+        dict(zip([*RUN, "part"], keys, strict=True)) | score_run(calls)
+        for keys, calls in known.groupby([*RUN, "part"], sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
+    """Bring the compared runs' scores to a mean and an interval, and compare each with the best.
+
+    Parameters
+    ----------
+    scores
+        As :func:`score_runs` returns them.
+    test_over_train
+        Tested cells over learned ones; see :func:`scdyn.metrics.interval`. Predicted cells are
+        the same for all runs, and it is 0 for them.
+
+    Returns
+    -------
+    DataFrame
+        ``part``, ``method``, ``score``, ``mean``, ``low``, ``high``, ``n_runs``,
+        ``best_baseline`` (by that score, of those that are no model of ours), ``difference``
+        (from it) and ``p`` (paired over runs).
+    """
+    names = [name for name in scores if name not in {*RUN, "part", "n_cells"}]
+    compared = scores[scores["variant"].map(is_compared)]
+    rows = []
+    for part, of_part in compared.groupby("part", sort=False):
+        factor = test_over_train if part == "test" else 0.0
+        for name in names:
+            wide = of_part.pivot_table(index=["seed", "fold"], columns="method", values=name)
+            wide = repeated_over_seeds(wide.reindex(columns=of_part["method"].unique()))
+            lower_is_better = name in {"nll", "brier", "ece", "ece_raw"}
+            baselines = wide.loc[:, ~wide.columns.map(is_compared)].mean().dropna()
+            best = None
+            if len(baselines):
+                best = baselines.idxmin() if lower_is_better else baselines.idxmax()
+            for method in wide:
+                values = wide[method].dropna().to_numpy()
+                if not len(values):
+                    continue
+                low, high = metrics.interval(values, factor)
+                row = {"part": part, "method": method, "score": name, "mean": values.mean()}
+                row |= {"low": low, "high": high, "n_runs": len(values)}
+                if best is not None and method != best:
+                    gap = (wide[method] - wide[best]).dropna().to_numpy()
+                    row |= {"best_baseline": best, "difference": gap.mean()}
+                    row |= {"p": metrics.paired_p(gap, factor)}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def repeated_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
+    """Fill in, by fold, the scores of methods that were run with one seed alone."""
+    filled = wide.groupby(level="fold").transform(lambda column: column.fillna(column.mean()))
+    return filled.sort_index()
+
+
+def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+    """Scores on held-out cells by share of the labels that was seen.
+
+    Parameters
+    ----------
+    scores
+        As :func:`score_runs` returns them.
+    shares
+        Variant to share, of those trained on fewer labels.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``labels``, ``mean``, ``low``, ``high`` of the macro-F1, ``n_runs``.
+    """
+    tested = scores[scores["part"] == "test"]
+    tested = tested.assign(labels=tested["variant"].map({MAIN: 1.0, **shares})).dropna(
+        subset="labels"
     )
-    return pd.concat(tables, ignore_index=True), weights
+    # The baselines that were run on fewer labels, and our main model.
+    several = tested.groupby("method")["labels"].nunique()
+    rows = []
+    for (method, share), part in tested.groupby(["method", "labels"]):
+        if several[method] > 1:
+            low, high = metrics.interval(part[HEADLINE].to_numpy())
+            rows.append((method, share, part[HEADLINE].mean(), low, high, len(part)))
+    return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
+
+
+def novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
+    """Tell how well cells of a class that a model never saw are set apart from the others.
+
+    Parameters
+    ----------
+    runs
+        As :func:`predictions` returns them.
+    without
+        Variant to the class that was kept from it.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` (of low values
+        for its held-out cells against those of the other classes) and ``n_cells`` of it.
+    """
+    rows = []
+    tested = runs[(runs["part"] == "test") & runs["variant"].isin(list(without))]
+    for (method, variant), calls in tested.groupby(["method", "variant"]):
+        unseen = (calls["label"] == without[variant]).to_numpy()
+        measures = {"confidence": calls[probability_columns(calls)].max(axis=1)}
+        if "familiarity" in calls and calls["familiarity"].notna().all():
+            measures["familiarity"] = calls["familiarity"]
+        for by, values in measures.items():
+            auroc = roc_auc_score(unseen, -values) if 0 < unseen.sum() < len(unseen) else np.nan
+            rows.append((method, by, without[variant], auroc, int(unseen.sum())))
+    return pd.DataFrame(rows, columns=["method", "by", "class", "auroc", "n_cells"])
+
+
+def headline(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Lay a summary out as part, method, score: ``score``, ``score_low`` and ``score_high``."""
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for row in summary.to_dict("records"):
+        scores = result.setdefault(row["part"], {}).setdefault(row["method"], {})
+        scores[row["score"]] = row["mean"]
+        for bound in ("low", "high"):
+            if np.isfinite(row[bound]):
+                scores[f"{row['score']}_{bound}"] = row[bound]
+    return result
 
 
 def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
@@ -257,49 +289,68 @@ def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int
     return float((votes.to_numpy() == labels).mean())
 
 
-def combine(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Join the folds' calls: each tested cell once, each predicted cell by the folds' mean.
+def evaluate(
+    runs: pd.DataFrame,
+    costs: pd.DataFrame,
+    split: pd.DataFrame,
+    variants: Mapping[str, Mapping[str, Any]],
+    split_by: str | None,
+) -> dict[str, Any]:
+    """Bring all runs of a task to the tables that its page shows.
 
     Parameters
     ----------
-    tables
-        As :func:`predictions` returns them.
-
-    Returns
-    -------
-    DataFrame
-        The same columns; ``fold`` is "mean" for predicted cells.
-    """
-    table = pd.concat(tables, ignore_index=True)
-    p = [column for column in table if column.startswith("p_")]
-    table[p] = table[p].fillna(0.0)  # a class that one fold's training part lacks
-    tested = table[table["part"] == "test"]
-    asked = table[table["part"] == "predict"]
-    if asked.empty:
-        return tested
-    mean = asked.groupby(["method", "cell"], sort=False)[p].mean().reset_index()
-    mean = mean.assign(fold="mean", part="predict", label="")
-    mean["called"] = np.array([name[2:] for name in p])[mean[p].to_numpy().argmax(1)]
-    return pd.concat([tested, mean[table.columns]], ignore_index=True)
-
-
-def summarise(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Score each method on the tested cells, over all folds and by fold.
+    runs
+        As :func:`predictions` returns them, one below the other.
+    costs
+        A row a run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, of our models,
+        ``n_trained_parameters`` and ``peak_memory_gib``.
+    split, split_by
+        The task's split and the column that was kept whole.
+    variants
+        As :func:`scdyn.task_settings.variants_of` returns them.
 
     Returns
     -------
     dict
-        Method to ``accuracy``, ``macro_f1`` (all tested cells together), ``n_cells`` and
-        ``macro_f1_folds`` (list).
+        Tables ``predictions`` (:func:`combine`), ``runs`` (what each compared run called each
+        cell), ``scores`` (a row a run), ``summary``,
+        ``classes`` (F1 of each class by the compared methods), ``efficiency`` and ``novelty``;
+        ``metrics`` (:func:`headline`, with ``split`` in words, ``n_held_out`` cells and ``costs``
+        by method).
     """
-    result = {}
-    for method, calls in table[table["part"] == "test"].groupby("method"):
-        folds = [
-            score(part["label"], part["called"])["macro_f1"] for _, part in calls.groupby("fold")
-        ]
-        result[method] = {
-            **score(calls["label"].to_numpy(), calls["called"].to_numpy()),
-            "n_cells": len(calls),
-            "macro_f1_folds": folds,
-        }
-    return result
+    scores = score_runs(runs)
+    cost = costs[[*RUN, *(c for c in COSTS if c in costs)]]
+    scores = scores.astype({"seed": int}).merge(
+        cost.astype({"seed": int, "fold": str}), on=RUN, how="left"
+    )
+    tested = split["fold"] != PREDICTED
+    n_folds = split.loc[tested, "fold"].nunique()
+    summary = summarise(scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1))
+    shares = {name: v["labels"] for name, v in variants.items() if v["labels"] < 1}
+    without = {name: v["without"] for name, v in variants.items() if v["without"] is not None}
+    calls = combine(runs)
+    held_out = calls[calls["part"] == "test"]
+    classes = [
+        metrics.class_scores(part["label"].to_numpy(), part["called"].to_numpy()).assign(
+            method=method
+        )
+        for method, part in held_out.groupby("method", sort=False)
+    ]
+    compared = scores[scores["variant"].map(is_compared)]
+    spent = compared.groupby("method")[[c for c in COSTS if c in compared]].mean()
+    return {
+        "predictions": calls,
+        "runs": runs.loc[runs["variant"].map(is_compared), ["cell", *RUN, "part", "called"]],
+        "scores": scores,
+        "summary": summary,
+        "classes": pd.concat(classes, ignore_index=True),
+        "efficiency": efficiency(scores, shares),
+        "novelty": novelty(runs, without),
+        "metrics": headline(summary)
+        | {
+            "split": describe_split(split, split_by),
+            "n_held_out": int(tested.sum()),
+            "costs": {m: row.dropna().to_dict() for m, row in spent.iterrows()},
+        },
+    }

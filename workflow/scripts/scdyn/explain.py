@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from scdyn import evaluation
-from scdyn.finetune import Classifier, cells_without_counts, load_classifier, of_their_kind
+from scdyn.classifier import Classifier, cells_without_counts, load_classifier, of_their_kind
 from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
 from scdyn.log import logger
 from scdyn.tokens import TokenStore
@@ -294,10 +294,10 @@ def explain_task(
     for folder in folders:
         classifier = load_classifier(folder, model_folder).to(device)
         calls = evaluation.read_predictions(Path(folder) / "predictions.tsv")
-        cells = correct_cells(calls, settings["explained_cells"], settings["seed"])
+        cells = correct_cells(calls, settings["explained_cells"], settings["seeds"][0])
         fold_means, completeness = explain_fold(classifier, store, cells, settings["steps"])
         if not means:
-            random = randomised(classifier, settings["seed"])
+            random = randomised(classifier, settings["seeds"][0])
             few = {name: names[:16] for name, names in cells.items()}
             random_means, _ = explain_fold(random, store, few, settings["steps"])
             survived = rank_correlation(fold_means, random_means)

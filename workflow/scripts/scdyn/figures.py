@@ -35,11 +35,6 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "scdyn",
 }
-NAMES = {
-    "scdynomics": "scDynOmics",
-    "logistic_regression": "logistic regression",
-    "logistic_regression_rna": "logistic regression, RNA alone",
-}
 
 
 def new(
@@ -48,6 +43,12 @@ def new(
     """Start a figure in the house style; sizes in inches."""
     plt.rcParams.update(STYLE)
     return plt.subplots(n_rows, n_columns, figsize=(width, height), squeeze=False, **options)
+
+
+def blank(width: float, height: float) -> Figure:
+    """Start an empty figure in the house style, for parts of their own; sizes in inches."""
+    plt.rcParams.update(STYLE)
+    return plt.figure(figsize=(width, height))
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -144,8 +145,7 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         sources = table.loc[table["promoter_source"] != NO_SOURCE, "promoter_source"]
         against = "promoter_counts", f"promoter counts (from {sources.mode()[0]})"
         knees |= [against]
-    plt.rcParams.update(STYLE)
-    figure = plt.figure(figsize=(max(11.5, 1.35 * len(shown)), 5.2))
+    figure = blank(max(11.5, 1.35 * len(shown)), 5.2)
     above, below = (
         part.subplots(1, n)
         for part, n in zip(figure.subfigures(2, 1), (len(knees) + 2, len(shown)), strict=True)
@@ -248,46 +248,6 @@ def embedding(layout: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> 
     figure, axes = new(1, len(columns), 4.2 * len(columns), 2.8)
     for axis, column in zip(axes[0], columns, strict=True):
         points(axis, layout, obs[column], column)
-    return figure
-
-
-def score_bars(axis: Axes, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Bars of accuracy and macro-F1, a group a method."""
-    methods = [name for name in NAMES if name in metrics]
-    for i, method in enumerate(methods):
-        values = [metrics[method]["accuracy"], metrics[method]["macro_f1"]]
-        place = np.arange(2) + (i - (len(methods) - 1) / 2) * 0.27
-        bars = axis.bar(place, values, 0.25, color=PALETTE[i], label=NAMES[method])
-        axis.bar_label(bars, fmt="%.2f", fontsize=7)
-    axis.set_xticks(range(2), ["accuracy", "macro-F1"])
-    axis.set(ylim=(0, 1.05), title=title)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
-
-
-def calls(table: pd.DataFrame, metrics: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Scores of all methods on held-out cells, and the model's confusion matrix."""
-    tested = table[(table["part"] == "test") & (table["method"] == "scdynomics")]
-    confusion = pd.crosstab(tested["label"], tested["called"])
-    classes = sorted(set(confusion.index) | set(confusion.columns))
-    confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
-    shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
-    side = 1.6 + 0.28 * len(classes)
-    figure, axes = new(1, 2, 3.4 + side + 0.8, max(3.0, side), width_ratios=[3.2, side])
-    score_bars(axes[0, 0], metrics, f"{len(tested):,} held-out cells")
-    axis = axes[0, 1]
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=90)
-    axis.set_yticks(
-        range(len(classes)), [f"{name} ({n:,})" for name, n in confusion.sum(1).items()]
-    )
-    axis.set(xlabel="called", ylabel="label (cells)", title="scDynOmics")
-    if len(classes) <= 8:
-        for i, j in np.ndindex(shares.shape):
-            colour = "white" if shares.iat[i, j] > 0.5 else "black"
-            axis.text(
-                j, i, f"{shares.iat[i, j]:.2f}", ha="center", va="center", color=colour, fontsize=7
-            )
-    figure.colorbar(image, label="share of the label", shrink=0.7)
     return figure
 
 

@@ -4,20 +4,57 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 from scipy import sparse
 
 from scdyn import counts, embedding
 from scdyn.errors import InputError
-from scdyn.finetune import load_model
 from scdyn.loader import MemoryStore
 from scdyn.log import logger
+from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.reference import read_vocabulary
 from scdyn.tokens import MODALITIES, bin_values, vocabulary_hash
+
+
+def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDynOmics:
+    """Load a pretrained model from ``model.safetensors`` and ``config.json``, on the CPU.
+
+    Parameters
+    ----------
+    folder
+        A model's folder.
+    tokens
+        ``meta`` of the tokens that it is to read.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, the weights are not those of the config, or the tokens stand on
+        another vocabulary.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        config = ModelConfig.from_dict(content["model"])
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{folder}: holds no model that can be read ({error}).") from error
+    if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
+        raise InputError(
+            f"{folder}: was trained on another vocabulary than these tokens'; pretrain anew."
+        )
+    model = ScDynOmics(config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: weights and config.json do not fit ({error}).") from error
+    return model.eval()
 
 
 class Pretrained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anndata as ad
@@ -11,19 +11,48 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdyn.evaluation import score
+from scdyn.figures_task import method_name
 from scdyn.grn_settings import LEFT_OUT
+from scdyn.metrics import interval, score
 from scdyn.pages import document
+from scdyn.task_settings import MAIN
 
-METHODS = {"": "scdynomics", "lr_": "logistic_regression", "lr_rna_": "logistic_regression_rna"}
+# What scores of other methods begin with: a prefix a method, none for the model itself.
+METHODS = {
+    MAIN: "",
+    "logistic_regression": "lr_",
+    "logistic_regression_rna": "lr_rna_",
+    "logistic_regression_l1": "lr_l1_",
+    "majority": "majority_",
+    "knn": "knn_",
+    "xgboost": "xgboost_",
+    "mlp": "mlp_",
+    "scanvi": "scanvi_",
+}
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 
-def held_out_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Flatten a task's scores on held-out cells: ``task.accuracy``, ``task.lr_macro_f1``, ..."""
+def method_prefix(method: str) -> str:
+    """Prefix of a method's scores; a variant of the model goes by its own name."""
+    return METHODS.get(method, f"{method.removeprefix(f'{MAIN}_')}_")
+
+
+def task_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Flatten the scores of one part of a task: ``task.accuracy``, ``task.lr_macro_f1``, ...
+
+    Parameters
+    ----------
+    task
+        Begins the names.
+    metrics
+        Method to scores, as :func:`scdyn.evaluation.headline` has them.
+    """
+    bounds = [f"macro_f1_{bound}" for bound in ("low", "high")]
     return {
-        f"{task}.{prefix}{name}": metrics[method][name]
-        for prefix, method in METHODS.items()
-        for name in ("accuracy", "macro_f1")
+        f"{task}.{method_prefix(method)}{name}": of_method[name]
+        for method, of_method in metrics.items()
+        for name in (*SCORES, *bounds)
+        if name in of_method
     }
 
 
@@ -68,50 +97,64 @@ def edge_recovery(
     }
 
 
-def fate_scores(task: str, calls: pd.DataFrame, fates: pd.Series) -> dict[str, float]:
+def fate_scores(
+    task: str, runs: pd.DataFrame, calls: pd.DataFrame, fates: pd.Series
+) -> dict[str, float]:
     """Score the calls of progenitors against the fates they reach.
 
     Parameters
     ----------
+    runs
+        Every run's calls: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``called``.
     calls
-        A task's combined predictions.
+        The task's combined predictions, by the runs' mean probability.
     fates
         True fate by cell.
 
     Returns
     -------
     dict
-        ``task.accuracy``, ``task.macro_f1`` and the same of the baselines.
+        For each method the mean over its runs of ``accuracy`` and ``macro_f1``, 95% bounds of
+        the latter over the runs, and ``combined_macro_f1`` of the combined calls.
     """
+    known = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
     result = {}
-    for prefix, method in METHODS.items():
-        part = calls[(calls["method"] == method) & (calls["part"] == "predict")]
-        truth = fates.reindex(part["cell"])
-        known = truth.notna().to_numpy()
-        scores = score(truth[known].to_numpy(), part.loc[known, "called"].to_numpy())
-        result |= {f"{task}.{prefix}{name}": value for name, value in scores.items()}
-    return result | {f"{task}.n_cells": int(known.sum())}
+    for method, of_method in known.groupby("method", sort=False):
+        prefix = f"{task}.{method_prefix(method)}"
+        found = pd.DataFrame(
+            score(fates[run["cell"]].to_numpy(), run["called"].to_numpy())
+            for _, run in of_method.groupby(["seed", "fold"])
+        )
+        result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
+        bounds = interval(found["macro_f1"].to_numpy())
+        if np.isfinite(bounds[0]):
+            result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
+        mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
+        mean = mean[mean["part"] == "predict"]
+        combined = score(fates[mean["cell"]].to_numpy(), mean["called"].to_numpy())
+        result[f"{prefix}combined_macro_f1"] = combined["macro_f1"]
+    return result | {f"{task}.n_cells": int(known["cell"].nunique())}
 
 
-def ectopic_shares(
-    task: str, calls: pd.DataFrame, ectopic: pd.Index, fate: str
-) -> dict[str, float]:
+def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
     """Share of the knockout's would-be cells of one fate that are called the other.
 
     Parameters
     ----------
-    calls
-        A task's combined predictions.
+    runs
+        Every run's calls, as for :func:`fate_scores`.
     ectopic
         Names of the cells whose position says one fate and whose state is the other.
     fate
         The fate they truly have.
     """
-    result = {}
-    for prefix, method in METHODS.items():
-        part = calls[(calls["method"] == method) & calls["cell"].isin(ectopic)]
-        result[f"{task}.{prefix}ectopic_share"] = float((part["called"] == fate).mean())
-    return result | {f"{task}.n_ectopic": len(part)}
+    known = runs[runs["cell"].isin(ectopic)]
+    shares = (known["called"] == fate).groupby(known["method"], sort=False).mean()
+    result = {
+        f"{task}.{method_prefix(method)}ectopic_share": float(share)
+        for method, share in shares.items()
+    }
+    return result | {f"{task}.n_ectopic": int(known["cell"].nunique())}
 
 
 def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
@@ -214,6 +257,7 @@ def truth_scores(
     regulons: pd.DataFrame,
     cells: ad.AnnData,
     calls: Mapping[str, pd.DataFrame],
+    runs: Mapping[str, pd.DataFrame],
     attributions: Mapping[str, pd.DataFrame],
     weights: Mapping[str, pd.DataFrame],
 ) -> dict[str, float]:
@@ -225,7 +269,7 @@ def truth_scores(
         ``edges``, ``drivers`` and ``cells`` as :mod:`scdyn.simulate` wrote them.
     adjacencies, regulons, cells
         Results on the study's corpus.
-    calls, attributions, weights
+    calls, runs, attributions, weights
         By task; a task that predicts wild-type cells is scored on their fates, one
         that predicts the knockout's on its ectopic cells.
     """
@@ -244,11 +288,11 @@ def truth_scores(
             continue
         if set(cells.obs.loc[asked, "sample"]) & in_knockout:
             fate = singlets.loc[ectopic, "fate"].mode()[0]
-            result |= ectopic_shares(task, table, ectopic, fate)
+            result |= ectopic_shares(task, runs[task], ectopic, fate)
         else:
             # The lab's labels err: a mature cell among the asked ones has no fate to come.
             fates = singlets.loc[singlets["state"] == "progenitor", "fate"]
-            result |= fate_scores(task, table, fates)
+            result |= fate_scores(task, runs[task], table, fates)
     for task, table in attributions.items():
         labels = calls[task][(calls[task]["part"] == "test")].drop_duplicates("cell")
         rankings = {
@@ -266,7 +310,10 @@ def truth_scores(
 
 MEANINGS = {
     "accuracy": "share of cells called right",
-    "macro_f1": "F1 averaged over classes",
+    "balanced_accuracy": "recall averaged over classes",
+    "macro_f1": "F1 averaged over classes, mean over folds and seeds (95% interval)",
+    "combined_macro_f1": "the same, of the calls by the runs' mean probability",
+    "ece": "expected calibration error, after temperature",
     "auprc_ratio": "area under precision-recall of inferred edges, over chance",
     "regulon_precision": "share of the regulons' edges that are true",
     "regulon_recall": "share of the true edges that are in regulons",
@@ -294,11 +341,9 @@ MEANINGS = {
 }
 
 
-# What scores of other methods begin with, and what these are called.
+# What the columns of the page are called.
 COLUMNS = {
-    "": "scDynOmics",
-    "lr_": "logistic regression",
-    "lr_rna_": "LR, RNA alone",
+    **{prefix: method_name(method) for method, prefix in METHODS.items()},
     "wilcoxon_": "Wilcoxon",
     "pca_": "PCA of RNA",
     "mode_": "gene's mode",
@@ -307,24 +352,43 @@ COLUMNS = {
 }
 
 
-def score_page(scores: Mapping[str, float]) -> str:
-    """Lay the scores out as HTML: a table a part, with a row a measure and a column a method."""
+def score_page(scores: Mapping[str, float], variants: Sequence[str] = ()) -> str:
+    """Lay the scores out as HTML: a table a part, with a row a measure and a column a method.
+
+    Parameters
+    ----------
+    scores
+        Flat, as written.
+    variants
+        Methods that are variants of the model.
+    """
+    columns = COLUMNS | {method_prefix(name): method_name(name) for name in variants}
     parts: dict[str, dict[str, dict[str, float]]] = {}
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
         # The longest that fits: lr_rna_ before lr_, and the empty one last.
-        prefix = max((p for p in COLUMNS if name.startswith(p)), key=len)
+        prefix = max((p for p in columns if name.startswith(p)), key=len)
         parts.setdefault(part, {}).setdefault(name.removeprefix(prefix), {})[prefix] = value
-    return document("Scores", "<h1>Scores</h1>" + "".join(map(score_table, parts, parts.values())))
+    tables = "".join(score_table(part, measures, columns) for part, measures in parts.items())
+    return document("Scores", "<h1>Scores</h1>" + tables)
 
 
-def score_table(part: str, measures: Mapping[str, Mapping[str, float]]) -> str:
-    """One part's table, with the methods that it has scores of."""
-    methods = [p for p in COLUMNS if any(p in values for values in measures.values())]
-    names = ["measure", *(COLUMNS[p] for p in methods), "meaning"]
+def score_table(
+    part: str, measures: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
+) -> str:
+    """One part's table, with the methods that it has scores of; bounds stand with their score."""
+    methods = [p for p in columns if any(p in values for values in measures.values())]
+    names = ["measure", *(columns[p] for p in methods), "meaning"]
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in names)]
     for measure, values in measures.items():
-        numbers = (f"{values[p]:.4g}" if p in values else "" for p in methods)
+        if measure.removesuffix("_low").removesuffix("_high") != measure:
+            continue
+        low, high = (measures.get(f"{measure}_{bound}", {}) for bound in ("low", "high"))
+        numbers = [
+            (f"{values[p]:.4g}" if p in values else "")
+            + (f" <small>{low[p]:.3f}-{high[p]:.3f}</small>" if p in low else "")
+            for p in methods
+        ]
         cells = "".join(f"<td class='n'>{number}</td>" for number in numbers)
         meaning = html.escape(MEANINGS.get(measure, ""))
         rows.append(f"<td>{html.escape(measure)}</td>{cells}<td class='m'>{meaning}</td>")

@@ -1,0 +1,16 @@
+import anndata as ad
+
+from scdyn import baselines, splits
+from scdyn.files import write_table
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    calls, weights, costs = baselines.fit_baselines(
+        ad.read_h5ad(snakemake.input.corpus),
+        splits.read_splits(snakemake.input.splits),
+        snakemake.wildcards.fold,
+        snakemake.params.task,
+    )
+    write_table(snakemake.output.predictions, calls)
+    write_table(snakemake.output.weights, weights)
+    write_table(snakemake.output.costs, costs)

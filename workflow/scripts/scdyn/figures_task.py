@@ -1,0 +1,186 @@
+"""The figure of a task: every method's scores, and where the model is right, sure, and not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scdyn.figures import GREY, PALETTE, blank, save
+from scdyn.metrics import reliability
+from scdyn.task_settings import MAIN, is_compared
+
+__all__ = ["method_name", "save", "task"]
+
+NAMES = {
+    MAIN: "scDynOmics",
+    "majority": "commonest class",
+    "logistic_regression": "logistic regression",
+    "logistic_regression_rna": "logistic regression, RNA",
+    "logistic_regression_l1": "logistic regression, L1",
+    "knn": "nearest neighbours",
+    "xgboost": "XGBoost",
+    "mlp": "MLP",
+    "scanvi": "scANVI",
+}
+PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
+
+
+def method_name(method: str) -> str:
+    """Name a method as a figure does; variants of the model by what differs."""
+    if method.startswith(f"{MAIN}_"):
+        return f"scDynOmics, {method.removeprefix(f'{MAIN}_').replace('_', ' ')}"
+    return NAMES.get(method, method)
+
+
+def task(report: Mapping[str, Any]) -> Figure:
+    """Draw what :func:`scdyn.evaluation.evaluate` found.
+
+    Parameters
+    ----------
+    report
+        Its tables.
+
+    Returns
+    -------
+    Figure
+        Scores of all runs by method, the model's confusion matrix, F1 by class beside the best
+        baseline, reliability, and, where they were asked for, scores by share of the labels
+        and how well unseen classes are told.
+    """
+    calls, summary = report["predictions"], report["summary"]
+    best = best_baseline(summary)
+    n_classes = calls.loc[calls["part"] == "test", "label"].nunique()
+    n_methods = summary["method"].nunique()
+    extra = [name for name in ("efficiency", "novelty") if len(report[name])]
+    side = 1.9 + 0.24 * n_classes
+    height = max(3.0, side, 0.28 * n_methods + 1.2)
+    figure = blank(9.5, height + 2.9)
+    above, below = figure.subfigures(2, 1, height_ratios=[height, 2.7])
+    left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
+    scores_by_method(left, report["scores"], summary)
+    confusion_matrix(right, calls[(calls["part"] == "test") & (calls["method"] == MAIN)])
+    panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
+    scores_by_class(panels[0], report["classes"], best)
+    reliability_curves(panels[1], calls, [MAIN, *([best] if best else [])])
+    for panel, name in zip(panels[2:], extra, strict=True):
+        {"efficiency": label_curve, "novelty": novelty_bars}[name](panel, report[name])
+    return figure
+
+
+def best_baseline(summary: pd.DataFrame) -> str | None:
+    """Name the method of others with the highest macro-F1 on held-out cells, if there is one."""
+    chosen = (summary["part"] == "test") & (summary["score"] == "macro_f1")
+    others = summary[chosen & ~summary["method"].map(is_compared)]
+    return None if others.empty else others.loc[others["mean"].idxmax(), "method"]
+
+
+def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Macro-F1 of each run as a dot, with the mean and its 95% interval, a row a method."""
+    means = summary[summary["score"] == "macro_f1"]
+    tested = means[means["part"] == "test"].sort_values("mean")
+    rows = {method: i for i, method in enumerate(tested["method"])}
+    parts = [part for part in PARTS if (means["part"] == part).any()]
+    for j, part in enumerate(parts):
+        name, marker = PARTS[part]
+        shift = 0.18 * (j - (len(parts) - 1) / 2) * -2
+        for row in means[means["part"] == part].itertuples():
+            ours = is_compared(row.method)
+            colour = PALETTE[0] if ours else PALETTE[5]
+            place = rows[row.method] + shift
+            runs = scores[(scores["method"] == row.method) & (scores["part"] == part)]
+            runs = runs[runs["variant"].map(is_compared)]["macro_f1"]
+            axis.scatter(runs, np.full(len(runs), place), s=6, color=GREY, zorder=1, linewidths=0)
+            if np.isfinite(row.low):
+                axis.plot([row.low, row.high], [place, place], color=colour, lw=1.2, zorder=2)
+            filled = colour if part == "test" else "white"
+            axis.plot(row.mean, place, marker, ms=4, color=colour, mfc=filled, zorder=3)
+        axis.plot(
+            [], [], marker, ms=4, color="black", mfc="black" if j == 0 else "white", label=name
+        )
+    axis.set_yticks(range(len(rows)), [method_name(name) for name in rows])
+    lows = means.loc[means["method"] != "majority", ["mean", "low"]].min().min()
+    axis.set_xlim(max(0, lows - 0.05), min(1.0, means[["mean", "high"]].max().max() + 0.03))
+    axis.set(xlabel="macro-F1", title="every fold and seed; mean, 95% interval")
+    axis.grid(axis="x", color="#EEEEEE")
+    axis.set_axisbelow(True)
+    if len(parts) > 1:
+        axis.legend(loc="lower center", bbox_to_anchor=(0.4, -0.32), ncols=2)
+
+
+def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
+    """Share of each label's held-out cells by call."""
+    confusion = pd.crosstab(calls["label"], calls["called"])
+    classes = sorted(set(confusion.index) | set(confusion.columns))
+    confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
+    shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90)
+    axis.set_yticks(range(len(classes)), [f"{c} ({n:,})" for c, n in confusion.sum(1).items()])
+    axis.set(xlabel="called", title="held-out cells, mean of the seeds")
+    if len(classes) <= 8:
+        for i, j in np.ndindex(shares.shape):
+            colour = "white" if shares.iat[i, j] > 0.5 else "black"
+            text = f"{shares.iat[i, j]:.2f}"
+            axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+    axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7)
+
+
+def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
+    """F1 of each class, the model's and the best baseline's."""
+    order = classes[classes["method"] == MAIN].sort_values("f1")["class"].tolist()
+    for method, colour, shift in ((best, PALETTE[5], -0.2), (MAIN, PALETTE[0], 0.2)):
+        if method is None:
+            continue
+        values = classes[classes["method"] == method].set_index("class")["f1"].reindex(order)
+        bars = np.arange(len(order)) + shift
+        axis.barh(bars, values, 0.38, color=colour, label=method_name(method))
+    axis.set_yticks(range(len(order)), order, fontsize=8 if len(order) <= 10 else 5.5)
+    axis.set(xlim=(0, 1), xlabel="F1")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=7)
+
+
+def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> None:
+    """Share of right calls against the probability given to them."""
+    axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+    for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
+        part = calls[(calls["part"] == "test") & (calls["method"] == method)]
+        sure = part.filter(regex="^p_").max(axis=1).to_numpy()
+        bins = reliability(part["label"].to_numpy(), part["called"].to_numpy(), sure)
+        axis.plot(bins["confidence"], bins["accuracy"], "o-", ms=3, color=colour)
+    axis.set(xlabel="probability, calibrated", ylabel="share right", title="reliability")
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.05))
+
+
+def label_curve(axis: Axes, table: pd.DataFrame) -> None:
+    """Macro-F1 by share of the labels seen."""
+    for i, (method, part) in enumerate(table.groupby("method", sort=False)):
+        colour = PALETTE[0] if method == MAIN else PALETTE[5 - 4 * (i % 2)]
+        axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=method_name(method))
+        axis.fill_between(part["labels"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+    axis.set_xscale("log")
+    shares = sorted(table["labels"].unique())
+    axis.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    axis.minorticks_off()
+    axis.set(xlabel="labels seen", ylabel="macro-F1", title="fewer labels")
+    axis.legend(loc="lower right", fontsize=6.5)
+
+
+def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
+    """AUROC of telling each class apart that a model never saw."""
+    table = table.assign(
+        name=[f"{method_name(m)}, {by}" for m, by in zip(table["method"], table["by"], strict=True)]
+    )
+    wide = table.pivot_table(index="class", columns="name", values="auroc", sort=False)
+    place = np.arange(len(wide))
+    for i, name in enumerate(wide):
+        shift = (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1]
+        axis.bar(place + shift, wide[name], 0.75 / wide.shape[1], color=PALETTE[i], label=name)
+    axis.axhline(0.5, color=GREY, lw=0.8)
+    axis.set_xticks(place, wide.index, rotation=30, ha="right")
+    axis.set(ylim=(0, 1.02), ylabel="AUROC", title="class never seen, told apart")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), fontsize=6.5)

@@ -1,0 +1,83 @@
+"""What the config's ``tasks`` mean: which models are fine-tuned for each; plain values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# The model as the task's block describes it; variants of it are named behind it.
+MAIN = "scdynomics"
+# What decides a fine-tuned model besides the cells; the rest of a task's block does not.
+DECISIVE = (
+    "adapter",
+    "rank",
+    "pretrained",
+    "modalities",
+    "n_pools",
+    "hidden",
+    "dropout",
+    "training",
+)
+
+
+def variants_of(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name the models that are fine-tuned for a task, with the settings of each.
+
+    Parameters
+    ----------
+    task
+        One entry of the config's ``tasks``.
+
+    Returns
+    -------
+    dict
+        ``scdynomics``, the model as the block has it; ``scdynomics_NAME`` for each of its
+        ``variants``; ``labels_SHARE``, which see a share of the labels; ``without_I``, from which
+        the I-th of ``left_out`` classes is kept. Settings are those that decide the model, with
+        ``labels`` (the share) and ``without`` (the class, or None).
+    """
+    main = {key: task[key] for key in DECISIVE} | {"labels": 1.0, "without": None}
+    variants = {MAIN: main}
+    for name, changes in task["variants"].items():
+        changes = dict(changes)
+        rate = changes.pop("learning_rate", main["training"]["learning_rate"])
+        training = main["training"] | {"learning_rate": rate}
+        variants[f"{MAIN}_{name}"] = main | changes | {"training": training}
+    return variants | {name: main | seen for name, seen in less_seen(task).items()}
+
+
+def is_compared(variant: str) -> bool:
+    """Tell whether a variant is scored beside the baselines: all classes, all labels."""
+    return variant == MAIN or variant.startswith(f"{MAIN}_")
+
+
+def runs_of(task: Mapping[str, Any], variant: str) -> list[tuple[int, int]]:
+    """List the runs of a variant: seed and fold; of a model without a class, the first alone."""
+    if variant.startswith("without_"):
+        return [(task["seeds"][0], 0)]
+    return [(seed, fold) for seed in task["seeds"] for fold in range(task["folds"])]
+
+
+def alone(task: Mapping[str, Any]) -> dict[str, str]:
+    """Name, by modality, the variant that reads this one alone; the first if there are several."""
+    found: dict[str, str] = {}
+    for name, settings in variants_of(task).items():
+        if is_compared(name) and settings["modalities"] != "both":
+            found.setdefault(settings["modalities"], name)
+    return found
+
+
+def of_baselines(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide which baselines are fitted to which cells: plain values."""
+    keys = ("baselines", "seeds", "folds", "label_shares", "left_out")
+    return {key: task[key] for key in keys}
+
+
+def less_seen(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name the variants that see fewer labels, or not all classes: share and class of each."""
+    shares = {f"labels_{share:g}": (share, None) for share in task["label_shares"]}
+    classes = {f"without_{i}": (1.0, name) for i, name in enumerate(task["left_out"])}
+    return {
+        name: {"labels": share, "without": without}
+        for name, (share, without) in {**shares, **classes}.items()
+    }
