@@ -8,7 +8,8 @@ RUNNER := .snakemake/runner
 PEER := .snakemake/peer
 LIGHTGBM := .snakemake/lightgbm
 DEMO := config/demo/config.yaml
-CONFIGS := config/config.yaml $(DEMO) tests/real/config.yaml
+REAL := cortex bone_marrow spatial chimera
+CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
 # A killed run goes on: what it left unfinished is made again.
 SNAKEMAKE = snakemake --sdm conda --cores $(CORES) --rerun-incomplete
 
@@ -20,7 +21,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real test-real bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit workflow-test real test-real evaluation collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -60,12 +61,21 @@ workflow-test: environments ## The rules, run for real on a small simulated stud
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real
 
-real: runner ## Run the workflow on a real mouse cortex, from ../shared/data
-	@test -d ../shared/data/multiome/snare_mouse_cortex || \
-		{ echo "make real needs ../shared/data/multiome/snare_mouse_cortex, which is not there."; exit 1; }
-	$(SNAKEMAKE) --configfile tests/real/config.yaml
-	$(SNAKEMAKE) --configfile tests/real/config.yaml --report results/real/report.html
-	@cat results/real/scores.json
+real: runner ## Run the workflow on four real studies, from ../shared/data
+	@test -d ../shared/data/multiome || { echo "make real needs ../shared/data, which is not there."; exit 1; }
+	for study in $(REAL); do \
+		$(SNAKEMAKE) --configfile config/real/$$study.yaml && \
+		$(SNAKEMAKE) --configfile config/real/$$study.yaml --report results/real/$$study/report.html || exit 1; \
+	done
+
+evaluation: runner ## The embedded study with five seeds and all ways to adapt the model; goes on from the demo
+	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml
+	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --report results/report.html
+
+collect-results: environments ## Bring what the studies came to into docs/results.md
+	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
+		$(wildcard results $(REAL:%=results/real/%)) \
+		--output benchmarks/results/evaluation.json --page docs/results.md
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
@@ -86,7 +96,7 @@ $(LIGHTGBM)/ready: | runner
 
 ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json
-	test ! -d results/real || tests/in_env.sh torch python benchmarks/ablations.py results/real \
+	test ! -d results/real/cortex || tests/in_env.sh torch python benchmarks/ablations.py results/real/cortex \
 		--folds 1 --output benchmarks/results/ablations_cortex.json
 
 $(PEER)/ready: benchmarks/peer.yaml | runner

@@ -341,7 +341,7 @@ def main() -> None:
     """Measure all, write the JSON and print the tables of docs/grn.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=Path("results"))
-    parser.add_argument("--real", type=Path, default=Path("results/real"))
+    parser.add_argument("--real", type=Path, default=Path("results/real/cortex"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--method", help=argparse.SUPPRESS)
     parser.add_argument("--matrix", type=Path, help=argparse.SUPPRESS)

@@ -55,6 +55,15 @@ def test_folds_are_combined_by_mean_probability():
     assert table["called"].to_dict() == {"t": "a", "u": "a", "q": "a"}
 
 
+def test_tables_come_back_from_their_files_with_missing_numbers_and_odd_names(tmp_path):
+    runs = all_runs()
+    runs.loc[0, ["label", "p_c"]] = "NA", np.nan
+    runs.to_csv(tmp_path / "runs.tsv", sep="\t", index=False)
+    found = evaluation.read_predictions(tmp_path / "runs.tsv")
+    pd.testing.assert_frame_equal(found, runs, check_dtype=False)
+    assert found["p_c"].dtype == float and found["seed"].dtype == int
+
+
 def test_models_of_fewer_labels_or_classes_take_no_part_in_the_combined_calls():
     runs = all_runs()
     calls = evaluation.combine(runs)

@@ -20,6 +20,8 @@ RUN = ["method", "variant", "seed", "fold"]
 TEXT = ("cell", "method", "variant", "fold", "part", "label", "called")
 # What a run took, where it is known.
 COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
+# Scores whose largest value is not 1.
+HIGHEST = {"nll": np.inf, "brier": 2.0}
 # The score that methods are compared by.
 HEADLINE = "macro_f1"
 
@@ -69,9 +71,10 @@ def calibrated_predictions(
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a table of :func:`predictions` or :func:`combine`."""
-    return pd.read_csv(
-        path, sep="\t", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={}
-    )
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    # A class may be called NA; a number that is missing is empty.
+    numbers = table.columns.difference(TEXT)
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
@@ -179,7 +182,9 @@ def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
                 values = wide[method].dropna().to_numpy()
                 if not len(values):
                     continue
-                low, high = metrics.interval(values, factor)
+                # Student's t knows no bounds; the scores do.
+                highest = HIGHEST.get(name, 1.0)
+                low, high = np.clip(metrics.interval(values, factor), 0, highest)
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
                 row |= {"low": low, "high": high, "n_runs": len(values)}
                 if best is not None and method != best:

@@ -57,7 +57,7 @@ def task(report: Mapping[str, Any]) -> Figure:
     n_classes = calls.loc[calls["part"] == "test", "label"].nunique()
     n_methods = summary["method"].nunique()
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
-    side = 1.9 + 0.24 * n_classes
+    side = max(3.0, 2.0 + 0.24 * n_classes)
     height = max(3.0, side, 0.28 * n_methods + 1.2)
     figure = blank(9.5, height + 2.9)
     above, below = figure.subfigures(2, 1, height_ratios=[height, 2.7])
@@ -94,7 +94,9 @@ def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) ->
             place = rows[row.method] + shift
             runs = scores[(scores["method"] == row.method) & (scores["part"] == part)]
             runs = runs[runs["variant"].map(is_compared)]["macro_f1"]
-            axis.scatter(runs, np.full(len(runs), place), s=6, color=GREY, zorder=1, linewidths=0)
+            axis.scatter(
+                runs, np.full(len(runs), place), s=9, color="#888888", zorder=4, linewidths=0
+            )
             if np.isfinite(row.low):
                 axis.plot([row.low, row.high], [place, place], color=colour, lw=1.2, zorder=2)
             filled = colour if part == "test" else "white"
@@ -121,13 +123,13 @@ def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=90)
     axis.set_yticks(range(len(classes)), [f"{c} ({n:,})" for c, n in confusion.sum(1).items()])
-    axis.set(xlabel="called", title="held-out cells, mean of the seeds")
+    axis.set(xlabel="called", title="held-out cells")
     if len(classes) <= 8:
         for i, j in np.ndindex(shares.shape):
             colour = "white" if shares.iat[i, j] > 0.5 else "black"
             text = f"{shares.iat[i, j]:.2f}"
             axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
-    axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7)
+    axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7, pad=0.03)
 
 
 def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
@@ -166,7 +168,8 @@ def label_curve(axis: Axes, table: pd.DataFrame) -> None:
     shares = sorted(table["labels"].unique())
     axis.set_xticks(shares, [f"{share:.0%}" for share in shares])
     axis.minorticks_off()
-    axis.set(xlabel="labels seen", ylabel="macro-F1", title="fewer labels")
+    lowest = max(0.0, table[["mean", "low"]].min().min() - 0.03)
+    axis.set(xlabel="labels seen", ylabel="macro-F1", title="fewer labels", ylim=(lowest, 1.0))
     axis.legend(loc="lower right", fontsize=6.5)
 
 
@@ -176,10 +179,12 @@ def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
         name=[f"{method_name(m)}, {by}" for m, by in zip(table["method"], table["by"], strict=True)]
     )
     wide = table.pivot_table(index="class", columns="name", values="auroc", sort=False)
+    wide = wide[sorted(wide, key=lambda name: not name.startswith(method_name(MAIN)))]
+    shades = [PALETTE[i] for i in (0, 4, 5, 1, 2, 3)]
     place = np.arange(len(wide))
     for i, name in enumerate(wide):
         shift = (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1]
-        axis.bar(place + shift, wide[name], 0.75 / wide.shape[1], color=PALETTE[i], label=name)
+        axis.bar(place + shift, wide[name], 0.75 / wide.shape[1], color=shades[i], label=name)
     axis.axhline(0.5, color=GREY, lw=0.8)
     axis.set_xticks(place, wide.index, rotation=30, ha="right")
     axis.set(ylim=(0, 1.02), ylabel="AUROC", title="class never seen, told apart")

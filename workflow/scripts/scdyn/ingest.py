@@ -356,8 +356,8 @@ def ingest(
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
         ``layers["promoter"]`` promoter counts; in ``obs`` covariates, metadata and what an
-        ``.h5ad`` says of its cells; in ``obsm["spatial"]`` its positions, or columns ``x`` and
-        ``y`` of the metadata.
+        ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
+        ``obsm["spatial"]`` its positions, or columns ``x`` and ``y`` of the metadata.
 
     Raises
     ------
@@ -374,7 +374,9 @@ def ingest(
     )
     known = {"sample", "kind", "metadata", *FILES, *LAYERS}
     covariates = {key: value for key, value in sheet_row.items() if key not in known}
-    obs = cells.obs.assign(sample=name, barcode=cells.obs_names, **covariates)
+    own = {"sample": "sample_in_file", "barcode": "barcode_in_file"}
+    obs = cells.obs.rename(columns=own)
+    obs = obs.assign(sample=name, barcode=cells.obs_names, **covariates)
     if sheet_row["metadata"]:
         metadata = join_metadata(cells.obs_names, sheet_row["metadata"], name)
         obs = obs.join(metadata, rsuffix="_metadata")

@@ -134,10 +134,20 @@ def methods_text(record: Mapping[str, Any]) -> str:
         )
     for name, task in config["tasks"].items():
         unit = f"keeping each {task['split_by']} whole" if task["split_by"] else "over cells"
+        how = {
+            "lora": f"with LoRA modules of rank {task['rank']} (peft {torch['peft']})",
+            "nonlinear": f"with non-linear modules of rank {task['rank']}",
+            "full": "by training all parameters",
+            "none": "by a head on the frozen encoder",
+        }[task["adapter"]]
         sentences.append(
-            f"Task '{name}' ({task['label']}) was learned with LoRA modules of rank {task['rank']} "
-            f"(peft {torch['peft']}) in {task['folds']} folds {unit}, beside logistic regression "
-            f"(scikit-learn {analysis['scikit-learn']}) on the same folds."
+            f"Task '{name}' ({task['label']}) was learned {how} in {task['folds']} folds {unit} "
+            f"with {len(task['seeds'])} seeds; {task['validation_share']:.0%} of the training "
+            "cells served to fit the probabilities' temperature alone. On the same splits it was "
+            f"held against {', '.join(name.replace('_', ' ') for name in task['baselines'])} "
+            f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
+            "Intervals are Student's t over folds and seeds, with the variance of folds that "
+            "share training cells (Nadeau and Bengio 2003)."
         )
     return " ".join(sentences)
 
