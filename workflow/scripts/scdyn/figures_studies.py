@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from scdyn.figures import GREY, NAMES, PALETTE, landscape, new, points
 
@@ -22,7 +23,7 @@ CHANGE_COLOURS = {
     "appeared": PALETTE[2],
 }
 MOST_SECTIONS = 6  # drawn; the table has all
-MOST_NAMED = 8  # genes named in a panel
+MOST_NAMED = 6  # genes named in a panel
 
 
 def shaded(
@@ -32,21 +33,54 @@ def shaded(
     values: pd.Series,
     title: str,
     limits: tuple[float, float],
-    label: str,
 ) -> None:
     """Scatter cells coloured by a number; cells without one are grey and below the others."""
     known = values.notna().to_numpy()
-    size = float(np.clip(8000 / max(len(layout), 1), 0.5, 8))
-    options = {"s": size, "linewidths": 0, "rasterized": True}
-    axis.scatter(*layout[~known].T, c=GREY, **options)
+    background(axis, layout[~known])
     order = np.random.default_rng(0).permutation(np.flatnonzero(known))
     low, high = limits
     image = axis.scatter(
-        *layout[order].T, c=values.to_numpy()[order], cmap="viridis", vmin=low, vmax=high, **options
-    )
+        *layout[order].T, c=values.to_numpy()[order], s=mark_size(len(order)), cmap="viridis",
+        vmin=low, vmax=high, linewidths=0, rasterized=True,
+    )  # fmt: skip
     axis.set(xticks=[], yticks=[], title=title)
     axis.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axis, shrink=0.7, label=label)
+    figure.colorbar(image, cax=axis.inset_axes([1.02, 0.15, 0.025, 0.7]))
+
+
+def named(
+    axis: Axes, layout: np.ndarray, labels: pd.Series, title: str, palette: Mapping[str, str]
+) -> None:
+    """Scatter cells coloured by a label, without a legend; those without one lie below."""
+    known = labels.notna().to_numpy()
+    background(axis, layout[~known])
+    points(axis, layout[known], labels[known], title, palette, legend=False)
+
+
+def background(axis: Axes, layout: np.ndarray) -> None:
+    """Scatter cells of which nothing is said, small and grey."""
+    size = mark_size(len(layout)) / 2
+    axis.scatter(*layout.T, c="#D8D8D8", s=size, linewidths=0, rasterized=True)
+
+
+def mark_size(n_cells: int) -> float:
+    """Area of a cell's mark, by how many there are, as :func:`scdyn.figures.points` has it."""
+    return float(np.clip(8000 / max(n_cells, 1), 0.5, 8))
+
+
+def legend_marks(names: Sequence[str], palette: Mapping[str, str]) -> list[Line2D]:
+    """One mark a name, for a legend that serves several maps."""
+    options = {"marker": "o", "linestyle": "", "ms": 4}
+    return [Line2D([], [], color=palette[name], label=name, **options) for name in names]
+
+
+def legend_below(figure: Figure, names: Sequence[str], palette: Mapping[str, str]) -> None:
+    """One legend for all maps of a figure, which grows by the height that the legend needs."""
+    width, height = figure.get_size_inches()
+    n_columns = int(np.clip(11 * width / (max(map(len, names)) + 6), 1, len(names)))
+    figure.set_size_inches(width, height + 0.3 + 0.17 * -(-len(names) // n_columns))
+    marks = legend_marks(names, palette)
+    figure.legend(handles=marks, loc="outside lower center", ncols=n_columns)
 
 
 def development_maps(
@@ -67,13 +101,15 @@ def development_maps(
     palette
         Colours of labels and fates.
     """
-    figure, axes = new(1, 3, 11, 2.9)
-    points(axes[0, 0], layout, table["label"], f"{label}, as labelled ({len(table):,})", palette)
+    figure, axes = new(1, 3, 11, 3.2)
+    labels = table["label"].where(table["label"] != "")
+    named(axes[0, 0], layout, labels, f"{label}, as labelled ({labels.count():,})", palette)
     fates = table["called"].where(asked)
-    points(axes[0, 1], layout, fates, f"called fate ({asked.sum():,})", palette)
+    named(axes[0, 1], layout, fates, f"called fate ({fates.count():,})", palette)
     time = table["pseudotime"]
     limits = (time.min(), time.max())
-    shaded(figure, axes[0, 2], layout, time, f"pseudotime ({time.count():,})", limits, "")
+    shaded(figure, axes[0, 2], layout, time, f"pseudotime ({time.count():,})", limits)
+    legend_below(figure, sorted({*labels.dropna(), *fates.dropna()}), palette)
     return figure
 
 
@@ -96,7 +132,8 @@ def along_pseudotime(
     palette
         Colours of fates.
     """
-    figure, axes = new(1, 1 if agreement is None else 2, 4.8 if agreement is None else 9, 3.2)
+    figure, axes = new(1, 1 if agreement is None else 2, 4.8 if agreement is None else 9, 4)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
     axis = axes[0, 0]
     for fate, part in trends.groupby("of", sort=False):
         title = f"{fate} ({part['n_cells'].iloc[0]:,})"
@@ -105,7 +142,7 @@ def along_pseudotime(
             part["pseudotime"], part["low"], part["high"], color=palette[fate], alpha=0.2, lw=0
         )
     axis.set(ylim=(0, 1.02), xlabel="pseudotime", ylabel="probability of the called fate")
-    axis.legend(title="called fate (cells)", loc="lower right")
+    axis.legend(title="called fate (cells)", **below)
     if agreement is None:
         return figure
     axis = axes[0, 1]
@@ -127,7 +164,7 @@ def along_pseudotime(
         xlabel=f"pseudotime (bins of {n_cells.min():,} to {n_cells.max():,} progenitors)",
         ylabel=f"share in {alone['measure'].iloc[0].replace(' with ', chr(10) + 'with ')}",
     )
-    axis.legend(loc="lower right")
+    axis.legend(**below)
     return figure
 
 
@@ -192,18 +229,18 @@ def section_maps(
         layout = landscape(positions[here])
         extent = np.ptp(layout, axis=0)
         parts.append((name, table[here], layout))
-        heights.append(float(np.clip(2.6 * extent[1] / max(extent[0], 1e-9), 1.1, 2.6)))
-    # A legend of many names needs its height.
-    n_names = max(part["label"].nunique() for _, part, _ in parts)
-    heights = np.maximum(heights, 0.17 * min(n_names, 13))
-    figure, axes = new(len(names), 3, 12, heights.sum() + 0.35 * len(names), height_ratios=heights)
+        heights.append(0.3 + float(np.clip(3.6 * extent[1] / max(extent[0], 1e-9), 0.7, 3.6)))
+    figure, axes = new(len(names), 3, 12, sum(heights), height_ratios=heights)
     limits = (table["confidence"].min(), 1.0)
     for row, (name, part, layout) in zip(axes, parts, strict=True):
-        points(row[0], layout, part["label"], f"{name}: {label} ({len(part):,})", palette)
-        points(row[1], layout, part["called"], f"called ({part['called'].count():,})", palette)
-        shaded(figure, row[2], layout, part["confidence"], "confidence", limits, "probability")
+        labels = part["label"].where(part["label"] != "")
+        named(row[0], layout, labels, f"{name}: {label} ({labels.count():,})", palette)
+        named(row[1], layout, part["called"], f"called ({part['called'].count():,})", palette)
+        shaded(figure, row[2], layout, part["confidence"], "probability of the call", limits)
         for axis in row:
             axis.set_aspect("equal")
+    shown = {*table["label"], *table["called"].dropna()} - {""}
+    legend_below(figure, sorted(shown), palette)
     return figure
 
 
@@ -311,15 +348,13 @@ def perturbation_maps(
         title = f"{group} cells, as called ({here.sum():,})"
         if not on_section:
             everything = np.concatenate(list(layouts.values()))
-            axis.scatter(*everything.T, c="#E8E8E8", s=1, linewidths=0, rasterized=True)
+            background(axis, everything)
         points(axis, layouts[group], called.loc[here, "called"], title, palette, legend=False)
         if on_section:
             axis.set_aspect("equal")
     names = sorted(called["called"].unique())
-    handles = [
-        axes[0, 1].scatter([], [], s=16, color=palette[name], label=name) for name in names
-    ]
     columns = 1 if len(names) <= 14 else 2
+    handles = legend_marks(names, palette)
     figure.legend(handles=handles, loc="outside right center", ncols=columns)
     return figure
 
@@ -382,16 +417,18 @@ def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
 
 
 def name_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Write names beside points, moved up or down until none covers another."""
+    """Write names beside points, moved up until none covers another."""
     axis.margins(x=0.18, y=0.12)
     axis.autoscale_view()
     low, high = axis.get_ylim()
     step = 0.055 * (high - low)
+    width = 0.2 * np.ptp(axis.get_xlim())  # of a name
     heights = np.array(y, dtype=float)
     order = np.argsort(heights, kind="stable")
-    for before, after in zip(order, order[1:], strict=False):
-        heights[after] = max(heights[after], heights[before] + step)
-    heights -= (heights - y).mean() if len(y) else 0
+    for i, after in enumerate(order):
+        for before in order[:i]:
+            if abs(x[after] - x[before]) < width:
+                heights[after] = max(heights[after], heights[before] + step)
     for a, b, height, name in zip(x, y, heights, names, strict=True):
         axis.annotate(
             name, (a, b), (a + 0.02 * np.ptp(axis.get_xlim()), height), fontsize=6, va="center",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
+from scanpy.plotting.palettes import godsnot_102
 
 from scdyn import figures
 from scdyn.corpus import neighbour_map, principal_components
@@ -51,8 +54,19 @@ def text(column: pd.Series) -> pd.Series:
 
 
 def colours(labels: pd.Series, calls: pd.DataFrame) -> dict[str, str]:
-    """One colour for each label and class that a study shows."""
-    return figures.colours(({*text(labels), *calls["called"]}) - {""})
+    """One colour for each label of the corpus and each class that is called.
+
+    Up to eight are told apart by any colour vision. Of more, the eight commonest are, and the
+    others have colours of scanpy's longest palette.
+    """
+    names = {*text(labels), *calls["called"]} - {""}
+    if len(names) <= len(figures.PALETTE):
+        return figures.colours(names)
+    count = text(labels).value_counts().reindex(sorted(names), fill_value=0)
+    ordered = count.sort_values(ascending=False, kind="stable").index
+    taken = np.array([to_rgb(name) for name in (*figures.PALETTE, figures.GREY, "white")])
+    free = [c for c in godsnot_102 if np.linalg.norm(taken - to_rgb(c), axis=1).min() > 0.25]
+    return dict(zip(ordered, cycle([*figures.PALETTE, *free]), strict=False))
 
 
 def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -119,16 +133,18 @@ def sections(cells: ad.AnnData, column: str) -> pd.Series:
 
 
 def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
-    """Lay sections side by side, in rows, so that none covers another: (cells, 2) to (cells, 2)."""
-    result = positions.astype(float).copy()
-    names = sorted(section.unique())
-    members = [(section == name).to_numpy() for name in names]
-    extents = [np.nanmax(positions[m], 0) - np.nanmin(positions[m], 0) for m in members]
+    """Lay sections side by side, in rows, each on its longer side: (cells, 2) to (cells, 2)."""
+    result = np.full(positions.shape, np.nan)
+    members = [(section == name).to_numpy() for name in sorted(section.unique())]
+    members = [m for m in members if np.isfinite(positions[m]).any()]
+    for member in members:
+        result[member] = figures.landscape(positions[member])
+    extents = [np.nanmax(result[m], 0) - np.nanmin(result[m], 0) for m in members]
     step = np.maximum(1.08 * np.nanmax(extents, axis=0), 1e-9)
     # About as wide as a screen.
-    n_columns = int(np.clip(round(np.sqrt(1.5 * len(names) * step[1] / step[0])), 1, len(names)))
+    n_columns = int(np.clip(round(np.sqrt(1.5 * len(members) * step[1] / step[0])), 1, len(members)))
     for i, member in enumerate(members):
-        corner = np.nanmin(positions[member], 0)
+        corner = np.nanmin(result[member], 0)
         result[member] += step * [i % n_columns, -(i // n_columns)] - corner
     return result
 

@@ -121,15 +121,15 @@ def placed_cells(
     Returns
     -------
     DataFrame
-        Indexed by cell: ``section``, ``label``, and of cells whose fate is asked ``called``,
-        ``confidence`` and ``logistic_regression``.
+        Indexed by cell: ``label``; ``called``, ``confidence`` and ``logistic_regression`` of the
+        cells whose fate is asked; ``section``.
     """
     asked = asked_cells(calls, MODEL).index
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
     shown = placed & section.isin(section[section.index.isin(asked)].unique())
     names = cells.obs_names[shown]
-    table = pd.DataFrame({"section": section[names], "label": text(cells.obs.loc[names, label])})
+    table = pd.DataFrame({"label": text(cells.obs.loc[names, label])})
     found = cell_table(cells, calls, label).set_index("cell")
     found = found.loc[found.index.isin(asked), ["called", "confidence", "logistic_regression"]]
-    return table.join(found)
+    return table.join(found).assign(section=section[names])
