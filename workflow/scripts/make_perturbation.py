@@ -1,7 +1,7 @@
 import anndata as ad
 import pandas as pd
 
-from scdyn import evaluation, figures, figures_studies, studies, studies_genes, views
+from scdyn import evaluation, figures, figures_perturbation, studies, studies_genes, views
 from scdyn import studies_perturbation as perturbation
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     change, by_sample = perturbation.perturbation_tables(cells.obs, calls, study, methods, seed)
     write_table(snakemake.output.table, change)
     write_table(snakemake.output.by_sample, by_sample)
-    figure = figures_studies.composition(change, by_sample)
+    figure = figures_perturbation.composition(change, by_sample)
     for path in snakemake.output.figure, snakemake.output.png:
         figures.save(figure, path)
 
@@ -25,7 +25,7 @@ with logged(snakemake.log[0]):
     pairs = studies_genes.comparisons(change[change["method"] == studies.MODEL])
     genes = studies_genes.gene_table(cells, called, pairs, drivers)
     write_table(snakemake.output.genes, genes)
-    figure = figures_studies.changed_genes(genes)
+    figure = figures_perturbation.changed_genes(genes)
     for path in snakemake.output.genes_figure, snakemake.output.genes_png:
         figures.save(figure, path)
 
@@ -43,7 +43,7 @@ with logged(snakemake.log[0]):
             here = (table["group"] == group).to_numpy()
             by_group[group] = studies.tiled(positions[here], section[here])
     palette = studies.colours(cells.obs[label], calls)
-    figure = figures_studies.perturbation_maps(by_group, table, palette, on_section)
+    figure = figures_perturbation.perturbation_maps(by_group, table, palette, on_section)
     for path in snakemake.output.maps, snakemake.output.maps_png:
         figures.save(figure, path)
     note = "UMAP of the RNA, which no call depends on, or positions on the sections."

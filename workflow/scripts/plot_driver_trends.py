@@ -12,6 +12,6 @@ with logged(snakemake.log[0]):
     table = pd.read_csv(snakemake.input.table, sep="\t", dtype={"cell": str, "called": str})
     drivers = pd.read_csv(snakemake.input.drivers, sep="\t", dtype={"class": str})
     trends = development.driver_trends(cells, table, drivers, MOST_FATES, N_GENES)
-    figure = figures_studies.driver_heat(*trends)
+    figure = figures_studies.driver_heat(*trends, snakemake.params.modalities["rna"])
     for path in snakemake.output.figure, snakemake.output.png:
         figures.save(figure, path)

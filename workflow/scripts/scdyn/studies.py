@@ -142,7 +142,9 @@ def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
     extents = [np.nanmax(result[m], 0) - np.nanmin(result[m], 0) for m in members]
     step = np.maximum(1.08 * np.nanmax(extents, axis=0), 1e-9)
     # About as wide as a screen.
-    n_columns = int(np.clip(round(np.sqrt(1.5 * len(members) * step[1] / step[0])), 1, len(members)))
+    n_columns = int(
+        np.clip(round(np.sqrt(1.5 * len(members) * step[1] / step[0])), 1, len(members))
+    )
     for i, member in enumerate(members):
         corner = np.nanmin(result[member], 0)
         result[member] += step * [i % n_columns, -(i // n_columns)] - corner

@@ -1,4 +1,4 @@
-"""Genes that a perturbation changes within called classes, beside the genes that drive the calls."""
+"""Genes that a perturbation changes within called classes, beside those that drive the calls."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
             counts=sums, metadata=group.to_frame("group"), design="~group", quiet=True, n_cpus=1
         )
         data.deseq2()
-        result = DeseqStats(
-            data, contrast=["group", "perturbed", "control"], quiet=True, n_cpus=1
-        )
+        result = DeseqStats(data, contrast=["group", "perturbed", "control"], quiet=True, n_cpus=1)
         result.summary()
     names = {"log2FoldChange": "log2_fold_change", "pvalue": "p_value", "padj": "adjusted"}
     return result.results_df[list(names)].rename(columns=names)
@@ -142,9 +140,7 @@ def wilcoxon(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
         tie_correct=True, use_raw=False,
     )  # fmt: skip
     found = sc.get.rank_genes_groups_df(table, "perturbed").set_index("names")
-    result = pd.DataFrame(
-        {"log2_fold_change": found["logfoldchanges"], "p_value": found["pvals"]}
-    )
+    result = pd.DataFrame({"log2_fold_change": found["logfoldchanges"], "p_value": found["pvals"]})
     return result.assign(adjusted=multipletests(result["p_value"], method="fdr_bh")[1])
 
 

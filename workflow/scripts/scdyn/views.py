@@ -99,6 +99,7 @@ def page(
     script = Path(__file__).with_name("view.js").read_text()
     body = (
         f"<h1>{html.escape(title)}</h1><p>{html.escape(note)}</p><div id='view'></div>"
-        f"<script type='application/json' id='cells'>{packed_cells}</script><script>{script}</script>"
+        f"<script type='application/json' id='cells'>{packed_cells}</script>"
+        f"<script>{script}</script>"
     )
     return pages.document(title, body)
