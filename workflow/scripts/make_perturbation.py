@@ -34,7 +34,7 @@ with logged(snakemake.log[0]):
     shown = cells[table.index]
     layouts = {"UMAP": studies.rna_map(shown, seed)}
     by_group = {group: layouts["UMAP"][table["group"] == group] for group in perturbation.GROUPS}
-    on_section = "spatial" in cells.obsm
+    on_section = perturbation.placed(shown, table["group"])
     if on_section:
         section = studies.sections(shown, study["section"])
         positions = studies.section_positions(shown)

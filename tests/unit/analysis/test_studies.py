@@ -1,5 +1,7 @@
 """What the studies compute, on small data with a known answer."""
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -254,3 +256,27 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
         studies.section_positions(cells)
     with pytest.raises(InputError, match="section is 'slide'"):
         studies.sections(cells, "slide")
+
+
+def test_fates_without_drivers_are_not_drawn():
+    cells = corpus()
+    table = studies_development.development_table(cells, fates(cells), "kind", {}, SETTINGS, 1)
+    drivers = pd.DataFrame({"gene_id": ["g1"], "symbol": "Tf", "class": ["z"]})
+    _, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
+    assert genes.empty and not shown and not trends
+
+
+@pytest.mark.parametrize(
+    ("caption", "parameters"),
+    [
+        ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random exchanges"]),
+        ("development_maps", [f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells"]),
+        ("pseudotime", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
+        ("driver_trends", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
+    ],
+)
+def test_captions_state_the_parameters_in_use(caption, parameters):
+    text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
+    for parameter in parameters:
+        assert parameter in text
+    assert studies_spatial.N_NEIGHBOURS == 10 and studies_development.FEWEST == 5

@@ -184,3 +184,23 @@ def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
     rows = table.set_index("symbol")
     assert rows.loc["G7", "specificity"] == 0.5 and np.isnan(rows.loc["G0", "specificity"])
     assert studies_genes.gene_table(cells, called, [], None).empty
+
+
+def test_groups_are_drawn_on_sections_where_both_have_positions():
+    cells, called = simulated(1)
+    assert not perturbation.placed(cells, called["group"])
+    cells.obsm["spatial"] = np.ones((len(cells), 2))
+    assert perturbation.placed(cells, called["group"])
+    cells.obsm["spatial"][called["group"] == "perturbed"] = np.nan
+    assert not perturbation.placed(cells, called["group"])
+
+
+def test_pseudobulks_of_few_counts_are_tested_too():
+    """Every gene has a sample without a count, so that no gene gives size factors."""
+    rng = np.random.default_rng(0)
+    sums = pd.DataFrame(rng.poisson(4, (4, 40)), [f"r{i}" for i in range(4)]).add_prefix("g")
+    for gene in range(40):
+        sums.iloc[gene % 4, gene] = 0
+    group = pd.Series(["control", "control", "perturbed", "perturbed"], sums.index)
+    found = studies_genes.deseq(sums, group)
+    assert np.isfinite(found["log2_fold_change"]).all() and (found["adjusted"] > 0.01).mean() > 0.9

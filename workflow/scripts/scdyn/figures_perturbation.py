@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scdyn.figures import GREY, NAMES, PALETTE, new, points
-from scdyn.figures_studies import background, legend_below
+from scdyn.figures_studies import background, legend_below, words
 
 GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
 CHANGE_COLOURS = {
@@ -115,10 +115,7 @@ def changed_genes(table: pd.DataFrame, most_panels: int = 4) -> Figure:
     """
     pairs = list(dict.fromkeys(zip(table["class"], table["against"], strict=True)))[:most_panels]
     if not pairs:
-        figure, axes = new(1, 1, 4, 1.2)
-        axes[0, 0].text(0.5, 0.5, "no class has enough cells in both groups", ha="center")
-        axes[0, 0].axis("off")
-        return figure
+        return words("no class has enough cells in both groups")
     columns = min(len(pairs), 2)
     rows = -(-len(pairs) // columns)
     figure, axes = new(rows, columns, 4.2 * columns, 3.1 * rows)

@@ -60,6 +60,14 @@ def mark_size(n_cells: int) -> float:
     return float(np.clip(8000 / max(n_cells, 1), 0.5, 8))
 
 
+def words(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, axes = new(1, 1, 4, 1)
+    axes[0, 0].text(0.5, 0.5, text, ha="center")
+    axes[0, 0].axis("off")
+    return figure
+
+
 def legend_marks(names: Sequence[str], palette: Mapping[str, str]) -> list[Line2D]:
     """One mark a name, for a legend that serves several maps."""
     options = {"marker": "o", "linestyle": "", "ms": 4}
@@ -176,6 +184,8 @@ def driver_heat(
     name
         What to call the values.
     """
+    if not fates:
+        return words("none of the called fates has drivers")
     figure, axes = new(1, len(fates), 1.6 + 2.2 * len(fates), 1 + 0.15 * len(genes), sharey=True)
     edges = np.flatnonzero(genes["class"].to_numpy()[1:] != genes["class"].to_numpy()[:-1]) + 0.5
     for axis, fate in zip(axes[0], fates, strict=True):
@@ -245,6 +255,8 @@ def coherence(table: pd.DataFrame) -> Figure:
     table
         Of :func:`scdyn.studies_spatial.coherence_table`.
     """
+    if table.empty:
+        return words("no section has enough called cells")
     by_class = table.groupby("class")["morans_i"].mean().sort_values(na_position="first")
     place = dict(zip(by_class.index, range(len(by_class)), strict=True))
     figure, axes = new(1, 1, 5, 1.5 + 0.26 * len(place))

@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+from scipy.spatial.distance import cdist
 
 from scdyn.corpus import principal_components
 from scdyn.errors import InputError
@@ -43,7 +44,7 @@ def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) ->
         mature class is largest.
     """
     means = pd.DataFrame(values[~asked]).groupby(labels[~asked]).mean().to_numpy()
-    distance = np.linalg.norm(values[:, None] - means, axis=2).min(1)
+    distance = cdist(values, means).min(1)
     distance[~asked] = -1
     chosen = np.zeros(len(values), dtype=bool)
     chosen[np.argsort(-distance, kind="stable")[: max(1, round(ROOT_SHARE * asked.sum()))]] = True
@@ -330,6 +331,7 @@ def driver_trends(
     genes : DataFrame
         ``gene_id``, ``symbol``, ``class``: the drivers shown, a gene once.
     fates : list of str
+        None where no called fate has drivers.
     trends : dict
         Fate to (genes, points): kernel-smoothed log-normalised RNA of the cells called that fate,
         each gene standardised over all fates; NaN where fewer than ``FEWEST`` cells weigh in.
@@ -339,7 +341,8 @@ def driver_trends(
     known = asked["called"][asked["called"].isin(drivers["class"])]
     fates = list(known.value_counts().index[:n_fates])
     genes = drivers[drivers["class"].isin(fates)].drop_duplicates("gene_id")
-    genes = pd.concat([genes[genes["class"] == fate].head(n_genes) for fate in fates])
+    genes = genes.groupby("class").head(n_genes)
+    genes = genes.sort_values("class", key=lambda names: names.map(fates.index), kind="stable")
     time = table["pseudotime"].to_numpy()
     points = np.linspace(time.min(), time.max(), N_POINTS)
     values = expression[table["cell"], genes["gene_id"]].layers["rna_log"].toarray()
@@ -349,8 +352,9 @@ def driver_trends(
         weights = kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
         smooth = (weights @ values[chosen] / weights.sum(1, keepdims=True)).T
         trends[fate] = np.where(weights.sum(1) < FEWEST, np.nan, smooth)
-    together = np.concatenate(list(trends.values()), axis=1)
-    mean, spread = np.nanmean(together, 1), np.maximum(np.nanstd(together, 1), 1e-9)
-    trends = {f: (part - mean[:, None]) / spread[:, None] for f, part in trends.items()}
+    if fates:
+        together = np.concatenate(list(trends.values()), axis=1)
+        mean, spread = np.nanmean(together, 1), np.maximum(np.nanstd(together, 1), 1e-9)
+        trends = {f: (part - mean[:, None]) / spread[:, None] for f, part in trends.items()}
     columns = ["gene_id", "symbol", "class"]
     return points, genes[columns].reset_index(drop=True), fates, trends

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from scdyn.errors import InputError
 from scdyn.selection import select
-from scdyn.studies import INTERVAL, calls_of
+from scdyn.studies import INTERVAL, calls_of, section_positions
 
 GROUPS = ("control", "perturbed")
 HALF = 0.5  # added to every count: a class that is called nowhere has a ratio, too
@@ -57,6 +58,14 @@ def groups_of(
             "the two exclude each other."
         )
     return table
+
+
+def placed(cells: ad.AnnData, group: pd.Series) -> bool:
+    """Tell whether cells of both groups have positions on a section."""
+    if "spatial" not in cells.obsm:
+        return False
+    known = np.isfinite(section_positions(cells)).all(axis=1)
+    return set(group[known]) == set(GROUPS)
 
 
 def counts_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
