@@ -33,7 +33,7 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
     model = change[change["method"] == "scdynomics"].iloc[::-1].reset_index(drop=True)
     other = change[change["method"] == "logistic_regression"].set_index("class")
     other = other.loc[model["class"]]
-    figure, axes = new(1, 2, 8.5, 1.7 + 0.36 * len(model), sharey=True)
+    figure, axes = new(1, 2, 8.5, 1.8 + 0.3 * len(model), sharey=True)
     axis, place = axes[0, 0], np.arange(len(model))
     samples = by_sample[by_sample["method"] == "scdynomics"]
     for shift, (group, colour) in zip((0.13, -0.13), GROUP_COLOURS.items(), strict=True):
