@@ -61,7 +61,6 @@ wildcard_constraints:
     seed="[0-9]+",
     fold="[0-9]+",
     study="|".join(STUDIES) or "none",
-    kind="development|spatial|perturbation",
     resource="|".join(map(re.escape, CATALOGUE)),
 
 
@@ -140,6 +139,36 @@ def settings_of(kind, wildcard):
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
 
 
+def studies_of(kind):
+    """A wildcard's pattern: the studies of a kind."""
+    return "|".join(name for name, study in STUDIES.items() if study["kind"] == kind) or "none"
+
+
+def alone_of(wildcards):
+    """Methods of a study's task that read one modality alone, by modality; the first of each."""
+    alone = {}
+    for name, settings in TASKS[names_from(wildcards)["task"]].get("variants", {}).items():
+        if settings.get("modalities", "both") != "both":
+            alone.setdefault(settings["modalities"], f"scdynomics_{name}")
+    return alone
+
+
+def modalities_of(wildcards):
+    """What to call a study's modalities: by the sheet's layers, where it names one for all."""
+    names = {"rna": "RNA", "promoter": "promoters"}
+    for modality in names:
+        rows = SAMPLES.loc[samples_of(names_from(wildcards)["corpus"]), f"{modality}_layer"]
+        if rows.nunique() == 1 and rows.iloc[0]:
+            names[modality] = rows.iloc[0]
+    return names
+
+
+def drivers_of(wildcards):
+    """The drivers' table of a study's task, where the task is explained."""
+    task = names_from(wildcards)["task"]
+    return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
+
+
 def by_pilot(key, least, factor, attempt, pilot):
     """What a part needs, by what the pilot found: more than that, and more each time."""
     return ceil(attempt * (least + factor * json.loads(Path(pilot).read_text())[key]))
@@ -166,6 +195,11 @@ def final_outputs():
         *expand(f"{RESULTS}/finetune/{{task}}/task.svg", task=TASKS),
         *expand(f"{RESULTS}/explain/{{task}}/drivers.svg", task=EXPLAINED),
         *[f"{RESULTS}/studies/{name}/{content['kind']}.svg" for name, content in STUDIES.items()],
+        *[
+            f"{RESULTS}/studies/{name}/drivers.svg"
+            for name, content in STUDIES.items()
+            if content["kind"] == "development" and content["task"] in EXPLAINED
+        ],
         f"{RESULTS}/scores.json",
         f"{RESULTS}/provenance.json",
     ]

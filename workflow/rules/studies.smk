@@ -1,28 +1,135 @@
-# The studies: each a figure and a table that a biologist would show.
+# The studies: each a page that a biologist would show, of a task's calls.
+
+STUDY = f"{RESULTS}/studies/{{study}}"
 
 
-rule make_study:
+rule make_development:
     input:
         corpus=follow(rules.join_corpus.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
+        maps=report(
+            f"{STUDY}/development.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "maps"},
+            caption="../report/development_maps.rst",
+        ),
+        trends_figure=report(
+            f"{STUDY}/pseudotime.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "fates along pseudotime"},
+            caption="../report/pseudotime.rst",
+        ),
         table=report(
-            f"{RESULTS}/studies/{{study}}/{{kind}}.tsv",
+            f"{STUDY}/development.tsv",
             category="5. Studies",
             subcategory="{study}",
-            labels={"study": "{study}", "what": "table"},
-            caption="../report/study.rst",
+            labels={"study": "{study}", "what": "cells, table"},
+            caption="../report/development_maps.rst",
         ),
-        figure=report(
-            f"{RESULTS}/studies/{{study}}/{{kind}}.svg",
+        trends=report(
+            f"{STUDY}/pseudotime.tsv",
             category="5. Studies",
             subcategory="{study}",
-            labels={"study": "{study}", "what": "figure"},
-            caption="../report/study.rst",
+            labels={"study": "{study}", "what": "fates along pseudotime, table"},
+            caption="../report/pseudotime.rst",
         ),
-        png=f"{RESULTS}/studies/{{study}}/{{kind}}.png",
+        view=report(
+            f"{STUDY}/view.html",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "map to move in"},
+            caption="../report/view.rst",
+        ),
+        maps_png=f"{STUDY}/development.png",
+        trends_png=f"{STUDY}/pseudotime.png",
     log:
-        f"{LOGS}/make_study/{{study}}_{{kind}}.log",
+        f"{LOGS}/make_development/{{study}}.log",
+    wildcard_constraints:
+        study=studies_of("development"),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        study=settings_of("studies", "study"),
+        label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
+        alone=alone_of,
+        modalities=modalities_of,
+        seed=config["seed"],
+    script:
+        "../scripts/make_development.py"
+
+
+rule plot_driver_trends:
+    input:
+        corpus=follow(rules.join_corpus.output[0]),
+        table=rules.make_development.output.table,
+        drivers=follow(rules.plot_drivers.output.table),
+    output:
+        figure=report(
+            f"{STUDY}/drivers.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "drivers along pseudotime"},
+            caption="../report/driver_trends.rst",
+        ),
+        png=f"{STUDY}/drivers.png",
+    log:
+        f"{LOGS}/plot_driver_trends/{{study}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        modalities=modalities_of,
+    script:
+        "../scripts/plot_driver_trends.py"
+
+
+rule make_spatial:
+    input:
+        corpus=follow(rules.join_corpus.output[0]),
+        predictions=follow(rules.evaluate_task.output.predictions),
+    output:
+        maps=report(
+            f"{STUDY}/spatial.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "maps"},
+            caption="../report/section_maps.rst",
+        ),
+        coherence=report(
+            f"{STUDY}/coherence.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "order on the section"},
+            caption="../report/coherence.rst",
+        ),
+        table=report(
+            f"{STUDY}/spatial.tsv",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "order on the section, table"},
+            caption="../report/coherence.rst",
+        ),
+        view=report(
+            f"{STUDY}/view.html",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "map to move in"},
+            caption="../report/view.rst",
+        ),
+        maps_png=f"{STUDY}/spatial.png",
+        coherence_png=f"{STUDY}/coherence.png",
+    log:
+        f"{LOGS}/make_spatial/{{study}}.log",
+    wildcard_constraints:
+        study=studies_of("spatial"),
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -33,4 +140,79 @@ rule make_study:
         label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
         seed=config["seed"],
     script:
-        "../scripts/make_study.py"
+        "../scripts/make_spatial.py"
+
+
+rule make_perturbation:
+    input:
+        corpus=follow(rules.join_corpus.output[0]),
+        predictions=follow(rules.evaluate_task.output.predictions),
+        drivers=drivers_of,
+    output:
+        figure=report(
+            f"{STUDY}/perturbation.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "composition"},
+            caption="../report/composition.rst",
+        ),
+        maps=report(
+            f"{STUDY}/maps.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "maps"},
+            caption="../report/perturbation_maps.rst",
+        ),
+        genes_figure=report(
+            f"{STUDY}/genes.svg",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "genes"},
+            caption="../report/changed_genes.rst",
+        ),
+        table=report(
+            f"{STUDY}/perturbation.tsv",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "composition, table"},
+            caption="../report/composition.rst",
+        ),
+        by_sample=report(
+            f"{STUDY}/composition.tsv",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "composition by sample, table"},
+            caption="../report/composition.rst",
+        ),
+        genes=report(
+            f"{STUDY}/genes.tsv",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "genes, table"},
+            caption="../report/changed_genes.rst",
+        ),
+        view=report(
+            f"{STUDY}/view.html",
+            category="5. Studies",
+            subcategory="{study}",
+            labels={"study": "{study}", "what": "map to move in"},
+            caption="../report/view.rst",
+        ),
+        png=f"{STUDY}/perturbation.png",
+        maps_png=f"{STUDY}/maps.png",
+        genes_png=f"{STUDY}/genes.png",
+    log:
+        f"{LOGS}/make_perturbation/{{study}}.log",
+    wildcard_constraints:
+        study=studies_of("perturbation"),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        study=settings_of("studies", "study"),
+        label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
+        seed=config["seed"],
+    script:
+        "../scripts/make_perturbation.py"

@@ -1,0 +1,282 @@
+"""What the studies compute, on small data with a known answer."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse, stats
+
+from scdyn import studies, studies_development, studies_spatial
+from scdyn.errors import InputError
+
+
+def calls_table(names, method, called, part="predict", classes=("x", "y")):
+    p = {f"p_{c}": np.where(np.array(called) == c, 0.9, 0.1) for c in classes}
+    plain = {"cell": names, "fold": "mean", "part": part, "label": "", "method": method}
+    return pd.DataFrame(plain | {"called": called} | p)
+
+
+def branching(n=150, seed=0):
+    """A stem of progenitors that parts into two arms of mature cells; time runs along it."""
+    rng = np.random.default_rng(seed)
+    time = np.concatenate([rng.uniform(0, 1, n), rng.uniform(1, 2, 2 * n)])
+    arm = np.concatenate([rng.choice([-1, 1], n), np.repeat([-1, 1], n)])
+    values = np.zeros((3 * n, 10))
+    values[:, 0] = 10 * time
+    values[:, 1] = 10 * arm * np.maximum(time - 1, 0)
+    values += rng.normal(0, 0.2, values.shape)
+    return time, arm, values
+
+
+def test_weighted_means_of_bins_are_their_means_and_the_interval_holds_the_truth():
+    rng = np.random.default_rng(0)
+    values = rng.normal(np.repeat([0.0, 5.0], 200), 1.0)
+    weights = np.repeat(np.eye(2), 200, axis=1)
+    mean, low, high = studies.weighted_means(values, weights, 1)
+    assert mean == pytest.approx([values[:200].mean(), values[200:].mean()])
+    # The width of the bootstrap's interval is that of the normal one.
+    normal = 2 * 1.96 * values.reshape(2, 200).std(1) / np.sqrt(200)
+    assert high - low == pytest.approx(normal, rel=0.15)
+    same = studies.weighted_means(np.full(400, 0.7), weights, 1)
+    assert np.allclose(same, 0.7)
+
+
+def test_asked_cells_are_the_predicted_ones_or_else_the_tested_ones():
+    predicted = calls_table(["a"], "scdynomics", ["x"])
+    tested = calls_table(["b"], "scdynomics", ["y"], part="test")
+    assert list(studies.asked_cells(pd.concat([predicted, tested]), "scdynomics").index) == ["a"]
+    assert list(studies.asked_cells(tested, "scdynomics").index) == ["b"]
+    with pytest.raises(InputError, match="no calls by 'xgboost'; they have scdynomics"):
+        studies.asked_cells(tested, "xgboost")
+
+
+def test_every_one_of_many_classes_has_a_colour_of_its_own():
+    labels = pd.Series([f"type {i}" for i in range(25) for _ in range(25 - i)])
+    palette = studies.colours(labels, pd.DataFrame({"called": ["type 3", "type 24"]}))
+    assert len(palette) == 25 and len(set(palette.values())) == 25
+    assert palette["type 0"] == studies.figures.PALETTE[0]  # the commonest
+
+
+def test_tiled_sections_lie_flat_and_cover_none_other():
+    positions = np.array([[0.0, 0], [1, 9], [0, 0], [9, 1], [np.nan, np.nan]])
+    section = pd.Series(["a", "a", "b", "b", "b"])
+    laid = studies.tiled(positions, section)
+    assert np.isnan(laid[4]).all()
+    a, b = laid[:2], laid[2:4]
+    assert np.ptp(a, axis=0).tolist() == np.ptp(b, axis=0).tolist() == [9, 1]
+    apart = (a.min(0) > b.max(0)) | (b.min(0) > a.max(0))
+    assert apart.any()
+
+
+def test_pseudotime_starts_in_the_stem_and_follows_it_into_both_arms():
+    time, arm, values = branching()
+    asked = time < 1
+    root = studies_development.furthest_cells(values, arm, asked)
+    assert root.sum() == round(0.05 * asked.sum())
+    assert asked[root].all() and time[root].max() < 0.2
+    found = studies_development.diffusion_pseudotime(values, root, 1)
+    assert found.min() == 0 and found.max() == 1
+    assert stats.spearmanr(found, time).statistic > 0.95
+
+
+def test_cells_that_no_path_joins_to_the_root_have_no_pseudotime():
+    time, _, values = branching()
+    values = np.concatenate([values, np.random.default_rng(1).normal(500, 1, (40, 10))])
+    root = np.arange(len(values)) == time.argmin()
+    found = studies_development.diffusion_pseudotime(values, root, 1)
+    assert np.isnan(found[-40:]).all() and np.isfinite(found[:-40]).all()
+
+
+def corpus():
+    time, arm, values = branching()
+    names = [f"c{i}" for i in range(len(time))]
+    kind = np.where(time < 1, "stem", np.where(arm < 0, "x", "y"))
+    obs = {"sample": "s", "kind": kind, "time": time, "named": "early"}
+    rna = np.maximum(values, 0) + 5
+    cells = ad.AnnData(sparse.csr_matrix(rna), obs=pd.DataFrame(obs, index=names))
+    cells.layers["rna_log"] = cells.X.copy()
+    cells.var_names = [f"g{i}" for i in range(10)]
+    return cells
+
+
+def fates(cells, wrong_before=None):
+    """Calls of each method; ``wrong_before`` says until when a method errs."""
+    fate = np.where(branching()[1] < 0, "x", "y")
+    other = np.where(fate == "x", "y", "x")
+    part = np.where(cells.obs["kind"] == "stem", "predict", "test")
+    until = {"scdynomics": 0, "logistic_regression": 0} | (wrong_before or {})
+    return pd.concat(
+        calls_table(cells.obs_names, name, np.where(cells.obs["time"] < end, other, fate), part)
+        for name, end in until.items()
+    )
+
+
+SETTINGS = {"root": None, "pseudotime": "time"}
+ALONE = {"rna": "scdynomics_rna", "promoter": "scdynomics_promoter"}
+
+
+def test_the_modality_that_knows_first_is_seen_to_know_first():
+    cells = corpus()
+    calls = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
+    table = studies_development.development_table(cells, calls, "kind", ALONE, SETTINGS, 1)
+    asked = studies_development.progenitors(table, calls)
+    assert set(asked["label"]) == {"stem"} and len(asked) == 150
+    found = studies_development.agreement(asked, list(ALONE), 1).set_index("of")
+    assert set(found["measure"]) == {"agreement with the call from both modalities"}
+    for name, end in (("rna", 0.8), ("promoter", 0.4)):
+        part = found.loc[name]
+        # The bin on the border holds both right and wrong calls.
+        clear = (part["pseudotime"] - end).abs() > 0.1
+        right = part["pseudotime"] > end
+        assert (part["value"] == right)[clear].all()
+        assert part["n_cells"].sum() == 150
+    difference = found.loc["rna - promoter"]
+    between = difference["pseudotime"].between(0.5, 0.7)
+    assert between.any() and (difference.loc[between, "high"] < 0).all()
+
+
+def test_known_fates_are_what_calls_are_held_against():
+    table = pd.DataFrame({"label": ["x", "y"], "called": ["y", "y"], "p_x": 0.1, "p_y": 0.9})
+    own, what = studies_development.own_fates(table)
+    assert list(own) == ["x", "y"] and what == "the label"
+    own, what = studies_development.own_fates(table.assign(label=["x", ""]))
+    assert list(own) == ["y", "y"] and what == "the call from both modalities"
+
+
+def test_chance_agreement_is_that_of_independent_calls():
+    a, b = pd.Series(["x", "x", "y", "y"]), pd.Series(["x", "y", "y", "y"])
+    assert studies_development.chance_agreement(a, b) == pytest.approx(0.5 * 0.25 + 0.5 * 0.75)
+    assert studies_development.chance_agreement(a, pd.Series(["z"] * 4)) == 0
+
+
+def test_fate_trends_follow_a_line_and_are_of_the_called_fate():
+    time = np.linspace(0, 1, 400)
+    called = np.where(np.arange(400) % 2 == 0, "x", "y")
+    table = pd.DataFrame({"pseudotime": time, "called": called, "p_x": time, "p_y": 0.6})
+    found = studies_development.fate_trends(table, ["x", "y"], 1)
+    x = found[(found["of"] == "x") & found["pseudotime"].between(0.2, 0.8)]
+    assert x["value"].to_numpy() == pytest.approx(x["pseudotime"].to_numpy(), abs=0.01)
+    assert (x["low"] < x["pseudotime"]).all() and (x["pseudotime"] < x["high"]).all()
+    assert found.loc[found["of"] == "y", "value"].to_numpy() == pytest.approx(0.6)
+
+
+def test_driver_trends_rise_where_the_fate_is_taken():
+    cells = corpus()
+    calls = fates(cells)
+    table = studies_development.development_table(cells, calls, "kind", {}, SETTINGS, 1)
+    drivers = pd.DataFrame({"gene_id": ["g1", "g1"], "symbol": "Tf", "class": ["y", "x"]})
+    points, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
+    assert genes["gene_id"].tolist() == ["g1"] and set(shown) == {"x", "y"}
+    late = points > 1.5
+    assert np.nanmin(trends["y"][0, late]) > np.nanmax(trends["x"][0, late])
+    both = np.concatenate([trends["x"], trends["y"]], axis=1)
+    assert np.nanmean(both) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"root": None, "pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
+        ({"root": None, "pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
+        ({"root": {"kind": ["bulb"]}, "pseudotime": None}, "root: no cell has kind 'bulb'"),
+    ],
+)
+def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
+    cells = corpus()
+    with pytest.raises(InputError, match=words):
+        studies_development.development_table(cells, fates(cells), "kind", {}, settings, 1)
+
+
+def test_a_task_without_predicted_cells_needs_a_root():
+    cells = corpus()
+    calls = fates(cells).assign(part="test")
+    settings = {"root": None, "pseudotime": None}
+    with pytest.raises(InputError, match="name the study's root or pseudotime"):
+        studies_development.development_table(cells, calls, "kind", {}, settings, 1)
+    settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
+    table = studies_development.development_table(cells, calls, "kind", {}, settings, 1)
+    assert len(studies_development.progenitors(table, calls)) == len(cells)
+
+
+def grid(side=20):
+    return np.array([(i, j) for i in range(side) for j in range(side)], dtype=float)
+
+
+def test_morans_i_tells_order_from_chance_and_holds_its_level():
+    positions = grid()
+    rng = np.random.default_rng(0)
+    ordered = (positions[:, 0] > 9).astype(float)
+    noise = {f"noise {i}": rng.random(400) for i in range(60)}
+    values = pd.DataFrame({"ordered": ordered, "constant": 0.5, **noise})
+    found = studies_spatial.coherence(positions, values, 1)
+    assert found.loc["ordered", "morans_i"] > 0.8
+    assert found.loc["ordered", "p_value"] == 1 / 200
+    assert found.loc["constant", ["morans_i", "p_value"]].isna().all()
+    chance = found.filter(regex="noise", axis=0)
+    # Noise: p-values are uniform, and the interval holds about 95%.
+    assert stats.kstest(chance["p_value"], "uniform").pvalue > 0.01
+    inside = chance["morans_i"].between(chance["null_low"], chance["null_high"])
+    assert inside.mean() > 0.85
+    # The mean of the null is -1 / (n - 1).
+    assert chance[["null_low", "null_high"]].mean(axis=1).mean() == pytest.approx(0, abs=0.01)
+
+
+def test_order_is_measured_section_by_section_over_cells_with_a_position():
+    places = np.concatenate([grid(8), grid(8), grid(3)])
+    names = [f"c{i}" for i in range(len(places))]
+    positions = pd.DataFrame(places, index=names)
+    positions.iloc[0] = np.nan
+    section = pd.Series(["a"] * 64 + ["b"] * 64 + ["small"] * 9, index=names)
+    called = np.where(places[:, 0] > 3, "x", "y")
+    called[64:128] = np.random.default_rng(0).permutation(called[64:128])
+    calls = pd.concat(calls_table(names, m, called) for m in ("scdynomics", "logistic_regression"))
+    methods = ["scdynomics", "logistic_regression"]
+    table = studies_spatial.coherence_table(positions, section, calls, methods, 1)
+    assert set(table["section"]) == {"a", "b"}  # nine cells say nothing of order
+    rows = table.set_index(["section", "method", "class"])
+    assert rows.loc[("a", "scdynomics", "x"), "n_cells"] == 63
+    assert rows.loc[("a", "scdynomics", "x"), "n_called"] == 32
+    assert rows.loc[("a", "scdynomics", "x"), "p_value"] < 0.01
+    assert rows.loc[("b", "scdynomics", "x"), "p_value"] > 0.01
+
+
+def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
+    cells = corpus()
+    calls = fates(cells)
+    section = pd.Series(np.where(cells.obs["kind"] == "y", "other", "s"), index=cells.obs_names)
+    positions = pd.DataFrame(branching()[2][:, :2], index=cells.obs_names)
+    positions.iloc[0] = np.nan
+    table = studies_spatial.placed_cells(cells, positions, section, calls, "kind")
+    assert set(table["section"]) == {"s"} and len(table) == 300 - 1
+    assert table["called"].notna().sum() == 150 - 1
+    assert table.loc[table["label"] == "x", "called"].isna().all()
+    with pytest.raises(InputError, match="no positions"):
+        studies.section_positions(cells)
+    with pytest.raises(InputError, match="section is 'slide'"):
+        studies.sections(cells, "slide")
+
+
+def test_fates_without_drivers_are_not_drawn():
+    cells = corpus()
+    table = studies_development.development_table(cells, fates(cells), "kind", {}, SETTINGS, 1)
+    drivers = pd.DataFrame({"gene_id": ["g1"], "symbol": "Tf", "class": ["z"]})
+    _, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
+    assert genes.empty and not shown and not trends
+
+
+@pytest.mark.parametrize(
+    ("caption", "parameters"),
+    [
+        ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random exchanges"]),
+        ("development_maps", [f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells"]),
+        ("pseudotime", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
+        ("driver_trends", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
+    ],
+)
+def test_captions_state_the_parameters_in_use(caption, parameters):
+    text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
+    for parameter in parameters:
+        assert parameter in text
+    assert studies_spatial.N_NEIGHBOURS == 10 and studies_development.FEWEST == 5

@@ -1,0 +1,206 @@
+"""Changes of composition and of genes, on small data with a known answer."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import studies_genes
+from scdyn import studies_perturbation as perturbation
+from scdyn.errors import InputError
+
+SELECTIONS = {"control": {"genotype": ["wt"]}, "perturbed": {"genotype": ["ko"]}}
+
+
+def counts(control, perturbed, classes=("lost", "same", "new")):
+    rows = {("control", f"c{i}"): row for i, row in enumerate(control)}
+    rows |= {("perturbed", f"p{i}"): row for i, row in enumerate(perturbed)}
+    index = pd.MultiIndex.from_tuples(rows, names=["group", "sample"])
+    return pd.DataFrame(list(rows.values()), index, pd.Index(classes, name="class"))
+
+
+def test_what_vanishes_and_appears_is_named_over_cells():
+    table = perturbation.composition(counts([[300, 700, 0]], [[0, 690, 310]]), 1)
+    assert table["class"].tolist() == ["lost", "same", "new"]
+    assert table["change"].tolist() == ["vanished", "", "appeared"]
+    assert set(table["interval"]) == {"cells"}
+    rows = table.set_index("class")
+    assert rows.loc["same", "log2_ratio"] == pytest.approx(np.log2(690.5 / 700.5))
+    # Of none in a thousand, up to three in a thousand are possible.
+    assert rows.loc["lost", "low_perturbed"] == 0
+    assert rows.loc["lost", "high_perturbed"] == pytest.approx(0.0025, rel=0.1)
+    assert rows.loc["lost", "share_control"] == 0.3
+    assert rows.loc["lost", "low_control"] == pytest.approx(0.3 - 1.96 * 0.0145, abs=0.002)
+
+
+def test_intervals_over_cells_hold_the_true_ratio_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    control, perturbed = [0.3, 0.5, 0.2], [0.15, 0.5, 0.35]
+    truth = np.log2(np.array(perturbed) / control)
+    held = []
+    for seed in range(150):
+        drawn = counts([rng.multinomial(500, control)], [rng.multinomial(400, perturbed)])
+        found = perturbation.change_over_cells(drawn, seed, 1000)
+        held.append((found["low"] < truth) & (truth < found["high"]))
+    assert 0.91 < np.mean(held) < 0.985
+
+
+def test_intervals_over_samples_hold_the_true_ratio_where_samples_differ():
+    rng = np.random.default_rng(0)
+    spread = 0.3  # of a sample's share, natural log
+    held, over_cells = [], []
+    for seed in range(150):
+        shares = np.array([0.2] * 6) * np.exp(rng.normal(0, spread, 6))
+        drawn = [[int(x), 1000 - int(x)] for x in rng.binomial(1000, shares)]
+        table = counts(drawn[:3], drawn[3:], ("x", "rest"))
+        for result, found in (
+            (held, perturbation.change_over_samples(table)),
+            (over_cells, perturbation.change_over_cells(table, seed, 500)),
+        ):
+            result.append(found.loc["x", "low"] < 0 < found.loc["x", "high"])
+    assert np.mean(held) > 0.91
+    # Cells are no replicates: their intervals are far too narrow.
+    assert np.mean(over_cells) < 0.7
+
+
+def test_a_t_interval_over_samples_is_the_textbooks():
+    table = counts([[100, 900], [200, 800]], [[400, 600], [800, 200]], ("x", "rest"))
+    row = perturbation.change_over_samples(table).loc["x"]
+    logs = np.log2((np.array([100, 200, 400, 800]) + 0.5) / 1001)
+    difference = logs[2:].mean() - logs[:2].mean()
+    pooled = (logs[:2].var(ddof=1) + logs[2:].var(ddof=1)) / 2
+    error = 4.302653 * np.sqrt(pooled * (1 / 2 + 1 / 2))  # t of 2 degrees of freedom
+    assert row["log2_ratio"] == pytest.approx(difference)
+    assert row["high"] - row["log2_ratio"] == pytest.approx(error, rel=1e-5)
+
+
+def test_samples_that_agree_by_chance_claim_nothing():
+    table = counts([[1, 999], [1, 999]], [[0, 1000], [0, 1000]], ("rare", "rest"))
+    result = perturbation.composition(table, 1)
+    assert set(result["interval"]) == {"samples"} and set(result["change"]) == {""}
+
+
+def calls_of_cells(names, called):
+    return pd.DataFrame({"called": called}, index=names)
+
+
+def test_groups_are_of_called_cells_and_exclude_each_other():
+    obs = pd.DataFrame(
+        {"sample": ["a", "a", "b", "b"], "genotype": ["wt", "wt", "ko", "ko"]},
+        index=["c0", "c1", "c2", "c3"],
+    )
+    calls = calls_of_cells(["c0", "c2", "c3"], ["x", "x", "y"])
+    table = perturbation.groups_of(obs, calls, SELECTIONS)
+    assert table["group"].to_dict() == {"c0": "control", "c2": "perturbed", "c3": "perturbed"}
+    with pytest.raises(InputError, match="none of the perturbed cells"):
+        perturbation.groups_of(obs, calls.loc[["c0"]], SELECTIONS)
+    both = {"control": {}, "perturbed": {"genotype": ["ko"]}}
+    with pytest.raises(InputError, match="2 cells are both control and perturbed"):
+        perturbation.groups_of(obs, calls, both)
+
+
+def test_tables_are_by_method_and_by_sample():
+    names = [f"c{i}" for i in range(8)]
+    obs = pd.DataFrame({"sample": list("aabbccdd"), "genotype": ["wt"] * 4 + ["ko"] * 4}, names)
+    calls = pd.concat(
+        pd.DataFrame(
+            {"cell": names, "method": method, "called": called, "p_x": 0.5, "p_y": 0.5, "p_z": 0.0}
+        )
+        for method, called in (("scdynomics", list("xyxyxyxx")), ("logistic_regression", "x"))
+    )
+    methods = ["scdynomics", "logistic_regression"]
+    change, by_sample = perturbation.perturbation_tables(obs, calls, SELECTIONS, methods, 1)
+    rows = change.set_index(["method", "class"])
+    assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [2, 3]
+    assert rows.loc[("logistic_regression", "y"), "cells_perturbed"] == 0
+    assert rows.loc[("scdynomics", "z"), "share_control"] == 0  # called nowhere, not forgotten
+    shares = by_sample.set_index(["method", "sample", "class"])["share"]
+    assert shares["scdynomics", "d", "x"] == 1 and shares["scdynomics", "a", "x"] == 0.5
+
+
+def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
+    """Cells of two genotypes; the changed genes are eightfold in the knockout."""
+    rng = np.random.default_rng(seed)
+    base = rng.gamma(5, 1, n_genes)
+    rows, obs = [], []
+    for genotype in ("wt", "ko"):
+        for sample in range(n_samples):
+            level = base * np.exp(rng.normal(0, 0.1, n_genes))
+            if genotype == "ko":
+                level[list(changed)] *= 8
+            rows.append(rng.poisson(level, (n_cells, n_genes)))
+            obs += [{"sample": f"{genotype}{sample}", "genotype": genotype}] * n_cells
+    cells = ad.AnnData(sparse.csr_matrix(np.concatenate(rows)), obs=pd.DataFrame(obs))
+    cells.obs_names = [f"c{i}" for i in range(len(cells))]
+    cells.var = pd.DataFrame({"symbol": [f"G{i}" for i in range(n_genes)]})
+    cells.var_names = [f"g{i}" for i in range(n_genes)]
+    cells.layers["rna_log"] = cells.X.astype(float).log1p()
+    calls = calls_of_cells(cells.obs_names, ["x"] * len(cells))
+    return cells, perturbation.groups_of(cells.obs, calls, SELECTIONS)
+
+
+def test_pseudobulks_are_sums_of_samples_with_enough_cells():
+    cells, called = simulated(2)
+    called = called.drop(called.index[called["sample"] == "wt1"][:35])  # five cells are left
+    sums, group = studies_genes.pseudobulk(cells, called)
+    assert sorted(sums.index) == ["control wt0", "perturbed ko0", "perturbed ko1"]
+    mine = cells[called.index[called["sample"] == "ko1"]].X.sum(0)
+    assert (sums.loc["perturbed ko1"].to_numpy() == np.asarray(mine).ravel()).all()
+    assert group["control wt0"] == "control" and sums.to_numpy().dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "test", "replicates"),
+    [(3, studies_genes.PSEUDOBULK, 3), (1, studies_genes.OVER_CELLS, 0)],
+)
+def test_changed_genes_are_found(n_samples, test, replicates):
+    cells, called = simulated(n_samples)
+    found, facts = studies_genes.compare(cells, called, "x", "x")
+    assert facts["test"] == test and facts["samples_control"] == replicates
+    assert facts["n_perturbed"] == 40 * n_samples
+    changed = found.loc[["g0", "g1", "g2"]]
+    assert (changed["adjusted"] < 1e-3).all()
+    assert changed["log2_fold_change"].to_numpy() == pytest.approx(3, abs=0.7)
+    if replicates:  # over cells, a sample's own deviation passes for a change
+        assert (found.drop(index=changed.index)["adjusted"] > 0.05).mean() > 0.9
+
+
+def test_the_gaining_class_is_held_against_the_class_that_lost():
+    change = perturbation.composition(counts([[300, 600, 100]], [[0, 580, 420]]), 1)
+    pairs = studies_genes.comparisons(change)
+    assert pairs[0] == ("new", "lost")
+    assert set(pairs[1:]) == {("new", "new"), ("same", "same")}  # of "lost" none are left
+    nothing = perturbation.composition(counts([[300, 600, 5]], [[290, 610, 5]]), 1)
+    assert set(studies_genes.comparisons(nothing)) == {("lost", "lost"), ("same", "same")}
+
+
+def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
+    monkeypatch.setattr(studies_genes, "N_GENES", 3)
+    cells, called = simulated(1)
+    drivers = pd.DataFrame({"gene_id": ["g7", "g8"], "class": ["x", "y"], "specificity": 0.5})
+    table = studies_genes.gene_table(cells, called, [("x", "x")], drivers)
+    assert {"g0", "g1", "g2", "g7"} == set(table["gene_id"])
+    rows = table.set_index("symbol")
+    assert rows.loc["G7", "specificity"] == 0.5 and np.isnan(rows.loc["G0", "specificity"])
+    assert studies_genes.gene_table(cells, called, [], None).empty
+
+
+def test_groups_are_drawn_on_sections_where_both_have_positions():
+    cells, called = simulated(1)
+    assert not perturbation.placed(cells, called["group"])
+    cells.obsm["spatial"] = np.ones((len(cells), 2))
+    assert perturbation.placed(cells, called["group"])
+    cells.obsm["spatial"][called["group"] == "perturbed"] = np.nan
+    assert not perturbation.placed(cells, called["group"])
+
+
+def test_pseudobulks_of_few_counts_are_tested_too():
+    """Every gene has a sample without a count, so that no gene gives size factors."""
+    rng = np.random.default_rng(0)
+    sums = pd.DataFrame(rng.poisson(4, (4, 40)), [f"r{i}" for i in range(4)]).add_prefix("g")
+    for gene in range(40):
+        sums.iloc[gene % 4, gene] = 0
+    group = pd.Series(["control", "control", "perturbed", "perturbed"], sums.index)
+    found = studies_genes.deseq(sums, group)
+    assert np.isfinite(found["log2_fold_change"]).all() and (found["adjusted"] > 0.01).mean() > 0.9

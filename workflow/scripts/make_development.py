@@ -1,0 +1,40 @@
+import anndata as ad
+
+from scdyn import evaluation, figures, figures_studies, studies, views
+from scdyn import studies_development as development
+from scdyn.files import atomic, write_table
+from scdyn.log import logged
+
+MOST_FATES = 8
+
+with logged(snakemake.log[0]):
+    study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
+    alone = snakemake.params.alone
+    cells = ad.read_h5ad(snakemake.input.corpus)
+    calls = evaluation.read_predictions(snakemake.input.predictions)
+
+    table = development.development_table(cells, calls, label, alone, study, seed)
+    progenitors = development.progenitors(table, calls)
+    fates = studies.most_called(progenitors["called"], MOST_FATES)
+    trends = development.fate_trends(progenitors, fates, seed)
+    agreement = development.agreement(progenitors, list(alone), seed) if alone else None
+    write_table(snakemake.output.table, table)
+    write_table(snakemake.output.trends, development.trend_table(trends, agreement))
+
+    layout = studies.rna_map(cells[table["cell"]], seed)
+    palette = studies.colours(cells.obs[label], calls)
+    asked = table["cell"].isin(progenitors["cell"]).to_numpy()
+    figure = figures_studies.development_maps(layout, table, asked, label, palette)
+    for path in snakemake.output.maps, snakemake.output.maps_png:
+        figures.save(figure, path)
+    figure = figures_studies.along_pseudotime(
+        trends, agreement, snakemake.params.modalities, palette
+    )
+    for path in snakemake.output.trends_figure, snakemake.output.trends_png:
+        figures.save(figure, path)
+
+    columns = table.set_index("cell").filter(regex="^(?!p_)")
+    title = f"{snakemake.wildcards.study}: {len(table):,} cells"
+    note = "UMAP of the RNA, which no call depends on."
+    with atomic(snakemake.output.view) as path:
+        path.write_text(views.page(title, {"UMAP": layout}, columns, palette, note, seed))
