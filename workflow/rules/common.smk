@@ -145,12 +145,8 @@ def studies_of(kind):
 
 
 def alone_of(wildcards):
-    """Methods of a study's task that read one modality alone, by modality; the first of each."""
-    alone = {}
-    for name, settings in TASKS[names_from(wildcards)["task"]].get("variants", {}).items():
-        if settings.get("modalities", "both") != "both":
-            alone.setdefault(settings["modalities"], f"scdynomics_{name}")
-    return alone
+    """Methods of a study's task that read one modality alone, by modality."""
+    return task_settings.alone(TASKS[names_from(wildcards)["task"]])
 
 
 def modalities_of(wildcards):

@@ -98,6 +98,12 @@ def test_groups_are_of_called_cells_and_exclude_each_other():
     both = {"control": {}, "perturbed": {"genotype": ["ko"]}}
     with pytest.raises(InputError, match="2 cells are both control and perturbed"):
         perturbation.groups_of(obs, calls, both)
+    pooled = perturbation.groups_of(
+        obs.assign(embryo="e1"), calls, {**SELECTIONS, "replicate": "embryo"}
+    )
+    assert set(pooled["sample"]) == {"e1"}
+    with pytest.raises(InputError, match="no such column"):
+        perturbation.groups_of(obs, calls, {**SELECTIONS, "replicate": "embryo"})
 
 
 def test_tables_are_by_method_and_by_sample():

@@ -26,22 +26,28 @@ def groups_of(
     Parameters
     ----------
     obs
-        The cells' table, with ``sample``.
+        The cells' table.
     calls
         One method's calls, indexed by cell.
     selections
-        ``control`` and ``perturbed``.
+        ``control`` and ``perturbed``, and the column ``replicate`` (``sample`` by default).
 
     Returns
     -------
     DataFrame
-        Indexed by cell: ``group``, ``sample``, ``called``.
+        Indexed by cell: ``group``, ``sample`` (the replicate), ``called``.
 
     Raises
     ------
     InputError
-        If no cell of a group was called, or a cell is in both.
+        If no cell of a group was called, a cell is in both, or a column is missing.
     """
+    replicate = selections.get("replicate", "sample")
+    if replicate not in obs:
+        raise InputError(
+            f"studies: replicate is '{replicate}', but the cells have no such column; they have "
+            f"{', '.join(obs)}."
+        )
     parts = []
     for group in GROUPS:
         names = calls.index.intersection(obs.index[select(obs, selections[group], group)])
@@ -49,7 +55,7 @@ def groups_of(
             raise InputError(
                 f"studies: the task called none of the {group} cells; see its train and predict."
             )
-        part = {"group": group, "sample": obs.loc[names, "sample"].astype(str)}
+        part = {"group": group, "sample": obs.loc[names, replicate].astype(str)}
         parts.append(pd.DataFrame({**part, "called": calls.loc[names, "called"]}, index=names))
     table = pd.concat(parts)
     if table.index.has_duplicates:
