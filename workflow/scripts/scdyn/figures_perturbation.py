@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.figures import GREY, NAMES, PALETTE, new, points
+from scdyn.figures import GREY, PALETTE, new, points
 from scdyn.figures_studies import background, legend_below, words
+from scdyn.figures_task import method_name
 
 GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
 CHANGE_COLOURS = {
@@ -55,7 +56,7 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
     axis.hlines(place, model["low"], model["high"], color=shades, lw=1.5)
     axis.scatter(model["log2_ratio"], place, c=shades, s=25, zorder=3)
     hollow = {"facecolors": "none", "edgecolors": "#666666", "s": 16}
-    name = NAMES["logistic_regression"]
+    name = method_name("logistic_regression")
     axis.scatter(other["log2_ratio"], place - 0.22, label=name, zorder=4, marker="D", **hollow)
     axis.axvline(0, color="black", lw=0.6)
     for height, row in zip(place, model.itertuples(), strict=True):

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from scdyn.figures import GREY, NAMES, PALETTE, landscape, new, points
+from scdyn.figures import GREY, PALETTE, landscape, new, points
+from scdyn.figures_task import method_name
 
 # Which colour says which modality or method, in all figures.
 MODALITY_COLOURS = {"rna": PALETTE[0], "promoter": PALETTE[1]}
@@ -268,7 +269,7 @@ def coherence(table: pd.DataFrame) -> Figure:
         axis.hlines(height, part["null_low"], part["null_high"], color=GREY, lw=4)
         axis.plot(
             part["morans_i"], height, "o", ms=4, alpha=0.8, color=METHOD_COLOURS[method],
-            label=NAMES[method],
+            label=method_name(method),
         )  # fmt: skip
     axis.plot([], [], color=GREY, lw=4, label="cells exchanged, 95%")
     axis.axvline(0, color="black", lw=0.6)
