@@ -19,8 +19,7 @@ from sizes import (
 )
 from worker import serve
 
-from scdyn import explain as explanation
-from scdyn import finetune, loader, tokens, training
+from scdyn import attribution, finetune, loader, tokens, training
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.pretraining import masked_losses
 
@@ -83,7 +82,7 @@ def explain(size, _, device):
     classifier.eval().to(device)
     store = loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in bins))
     cell = np.array([0])
-    return lambda: explanation.integrated_gradients(classifier, store, cell, 0, N_STEPS), 1
+    return lambda: attribution.integrated_gradients(classifier, store, cell, 0, N_STEPS), 1
 
 
 def load(_, folder, device):

@@ -26,7 +26,7 @@ from scdyn.tokens import NOT_MEASURED, TokenStore
 # A raised gene gets this quantile of its own bins that are not zero.
 HIGH_QUANTILE = 0.95
 # Cells of a measured knockout, and of its control, that are compared.
-MEASURED_CELLS = 100
+MEASURED_CELLS = 50
 
 
 @dataclass(frozen=True)

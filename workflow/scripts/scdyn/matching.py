@@ -27,7 +27,7 @@ def matched_genes(
     ndarray, (n,)
     """
     free = np.ones(len(expression), dtype=bool)
-    if 2 * len(chosen) + n_near <= len(expression):
+    if 2 * len(chosen) <= len(expression):
         free[chosen] = False
     drawn = np.empty(len(chosen), dtype=int)
     for i, gene in enumerate(chosen):
