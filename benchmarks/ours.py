@@ -19,8 +19,7 @@ from sizes import (
 )
 from worker import serve
 
-from scdyn import adapters, classifier, loader, tokens, training
-from scdyn import explain as explanation
+from scdyn import adapters, attribution, classifier, loader, tokens, training
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.pretraining import masked_losses
 
@@ -83,7 +82,7 @@ def explain(size, _, device):
     task = classifier.Classifier(adapted, head, classes).merge().eval().to(device)
     store = loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in bins))
     cell = np.array([0])
-    return lambda: explanation.integrated_gradients(task, store, cell, 0, N_STEPS), 1
+    return lambda: attribution.integrated_gradients(task, store, cell, 0, N_STEPS), 1
 
 
 def load(_, folder, device):

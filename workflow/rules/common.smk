@@ -189,7 +189,7 @@ def final_outputs():
         *expand(f"{RESULTS}/pretrain/{{model}}/training.svg", model=MODELS),
         *[f"{RESULTS}/embed/{model}/{content['corpus']}.svg" for model, content in MODELS.items()],
         *expand(f"{RESULTS}/finetune/{{task}}/task.svg", task=TASKS),
-        *expand(f"{RESULTS}/explain/{{task}}/drivers.svg", task=EXPLAINED),
+        *expand(f"{RESULTS}/explain/{{task}}/checks.svg", task=EXPLAINED),
         *[f"{RESULTS}/studies/{name}/{content['kind']}.svg" for name, content in STUDIES.items()],
         *[
             f"{RESULTS}/studies/{name}/drivers.svg"

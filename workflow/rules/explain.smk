@@ -1,5 +1,7 @@
 # Which genes made the model call a class: Integrated Gradients, and how far to trust them.
 
+EXPLANATION = f"{RESULTS}/explain/{{task}}"
+
 
 rule explain:
     input:
@@ -8,8 +10,8 @@ rule explain:
         model=follow(rules.pretrain.output.weights),
         folds=main_runs(rules.finetune.output[0]),
     output:
-        attributions=f"{RESULTS}/explain/{{task}}/attributions.tsv",
-        checks=f"{RESULTS}/explain/{{task}}/checks.json",
+        attributions=f"{EXPLANATION}/attributions.tsv",
+        runs=f"{EXPLANATION}/runs.json",
     log:
         f"{LOGS}/explain/{{task}}.log",
     conda:
@@ -25,31 +27,149 @@ rule explain:
         "../scripts/explain.py"
 
 
-rule plot_drivers:
+rule rank_drivers:
     input:
         attributions=rules.explain.output.attributions,
-        checks=rules.explain.output.checks,
+        splits=rules.split_cells.output[0],
+        corpus=follow(rules.join_corpus.output[0]),
+        regulons=follow(rules.make_regulons.output.regulons),
+        weights=all_folds(rules.fit_baselines.output.weights),
+        gene_sets=lambda wildcards: TASKS[wildcards.task]["gene_sets"] or [],
     output:
-        figure=report(
-            f"{RESULTS}/explain/{{task}}/drivers.svg",
-            category="4. Tasks",
-            subcategory="{task}",
-            labels={"task": "{task}", "what": "drivers"},
-            caption="../report/drivers.rst",
-        ),
-        table=report(
-            f"{RESULTS}/explain/{{task}}/drivers.tsv",
+        rankings=f"{EXPLANATION}/rankings.tsv",
+        drivers=report(
+            f"{EXPLANATION}/drivers.tsv",
             category="4. Tasks",
             subcategory="{task}",
             labels={"task": "{task}", "what": "drivers, table"},
             caption="../report/drivers.rst",
         ),
+        regulons=report(
+            f"{EXPLANATION}/regulons.tsv",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "regulons' attribution, table"},
+            caption="../report/regulon_attribution.rst",
+        ),
+        gene_sets=f"{EXPLANATION}/gene_sets.tsv",
     log:
-        f"{LOGS}/plot_drivers/{{task}}.log",
+        f"{LOGS}/rank_drivers/{{task}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        seed=config["seed"],
+    script:
+        "../scripts/rank_drivers.py"
+
+
+rule check_explanation:
+    input:
+        runs=rules.explain.output.runs,
+        rankings=rules.rank_drivers.output.rankings,
+        splits=rules.split_cells.output[0],
+        tokens=follow(rules.write_tokens.output[0]),
+        model=follow(rules.pretrain.output.weights),
+        folds=main_runs(rules.finetune.output[0]),
+    output:
+        checks=f"{EXPLANATION}/checks.json",
+        curves=f"{EXPLANATION}/deletion.tsv",
+    log:
+        f"{LOGS}/check_explanation/{{task}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        task=settings_of("tasks", "task"),
+    script:
+        "../scripts/check_explanation.py"
+
+
+rule perturb_in_silico:
+    input:
+        rankings=rules.rank_drivers.output.rankings,
+        regulons=follow(rules.make_regulons.output.regulons),
+        corpus=follow(rules.join_corpus.output[0]),
+        tokens=follow(rules.write_tokens.output[0]),
+        model=follow(rules.pretrain.output.weights),
+        folds=main_runs(rules.finetune.output[0]),
+    output:
+        effects=report(
+            f"{EXPLANATION}/in_silico.tsv",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "in-silico perturbation, table"},
+            caption="../report/in_silico.rst",
+        ),
+        cells=f"{EXPLANATION}/in_silico_cells.tsv",
+        measured=f"{EXPLANATION}/in_silico_measured.tsv",
+    log:
+        f"{LOGS}/perturb_in_silico/{{task}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        task=settings_of("tasks", "task"),
+    script:
+        "../scripts/perturb_in_silico.py"
+
+
+rule plot_explanation:
+    input:
+        drivers=rules.rank_drivers.output.drivers,
+        regulons=rules.rank_drivers.output.regulons,
+        checks=rules.check_explanation.output.checks,
+        curves=rules.check_explanation.output.curves,
+        effects=rules.perturb_in_silico.output.effects,
+        measured=rules.perturb_in_silico.output.measured,
+    output:
+        drivers=report(
+            f"{EXPLANATION}/drivers.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "drivers"},
+            caption="../report/drivers.rst",
+        ),
+        regulons=report(
+            f"{EXPLANATION}/regulons.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "regulons' attribution"},
+            caption="../report/regulon_attribution.rst",
+        ),
+        checks=report(
+            f"{EXPLANATION}/checks.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "checks of the explanation"},
+            caption="../report/explanation_checks.rst",
+        ),
+        in_silico=report(
+            f"{EXPLANATION}/in_silico.svg",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "in-silico perturbation"},
+            caption="../report/in_silico.rst",
+        ),
+        png=multiext(
+            f"{EXPLANATION}/", "drivers.png", "regulons.png", "checks.png", "in_silico.png"
+        ),
+    log:
+        f"{LOGS}/plot_explanation/{{task}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     script:
-        "../scripts/plot_drivers.py"
+        "../scripts/plot_explanation.py"

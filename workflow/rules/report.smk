@@ -12,7 +12,7 @@ rule score:
             for model, content in MODELS.items()
         ],
         stability=expand(rules.make_regulons.output.stability, corpus=CORPORA),
-        checks=expand(rules.explain.output.checks, task=EXPLAINED),
+        checks=expand(rules.check_explanation.output.checks, task=EXPLAINED),
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # With the truth at hand, edges and drivers are held against it too.
         truth=TRUTH if "simulation" in config else [],

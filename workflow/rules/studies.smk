@@ -68,7 +68,7 @@ rule plot_driver_trends:
     input:
         corpus=follow(rules.join_corpus.output[0]),
         table=rules.make_development.output.table,
-        drivers=follow(rules.plot_drivers.output.table),
+        drivers=follow(rules.rank_drivers.output.drivers),
     output:
         figure=report(
             f"{STUDY}/drivers.svg",

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import adapters, classifier, explain, finetune, kernels, pretrained
+from scdyn import adapters, classifier, finetune, kernels, pretrained
 from scdyn.errors import InputError
 from scdyn.files import sha256
 from scdyn.loader import MemoryStore
@@ -228,80 +228,13 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path):
         pretrained.load_model(tmp_path)
 
 
-def test_attributions_add_up_and_find_the_genes(trained, cells):
-    store, labels = cells
-    rows = np.flatnonzero(labels == "y")
-    attributions, errors = explain.integrated_gradients(
-        trained.merge(), store, rows, trained.classes.index("y"), 64
-    )
-    assert attributions.shape == (30, 2, 17)
-    assert np.median(errors) < 0.02
-    means = explain.class_means(attributions)
-    assert abs(means).sum() == pytest.approx(1)
-    assert means[1, 6:9].sum() > 3 * abs(means[1, 12:15].sum())
-
-
-def test_completeness_is_the_error_of_the_log_odds(trained, cells):
-    few = cells[0].read(np.arange(3))
-    attributions, errors = explain.integrated_gradients(
-        trained.merge(), MemoryStore(*few), np.arange(3), 0, 50
-    )
-    zero = tuple(sparse.csr_matrix(part.shape, dtype=np.uint8) for part in few)
-
-    def log_odds(bins):
-        p = probabilities(trained, MemoryStore(*bins), np.arange(3))[:, 0]
-        return np.log(p / (1 - p))
-
-    difference = log_odds(few) - log_odds(zero)
-    expected = np.abs(attributions.sum((1, 2)) - difference) / np.abs(difference)
-    np.testing.assert_allclose(errors, expected, rtol=0.05, atol=1e-4)
-
-
-def test_cells_without_promoters_are_called_and_explained_beside_others(trained, cells):
+def test_cells_without_promoters_are_called_beside_others(trained, cells):
     store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
     trained.merge()
     together = probabilities(trained, store, np.arange(6))
     for rows in (np.array([0, 2, 4]), np.array([1, 3, 5])):
         apart = probabilities(trained, store, rows)
         np.testing.assert_allclose(together[rows], apart, rtol=1e-4, atol=1e-6)
-    attributions, errors = explain.integrated_gradients(trained, store, np.arange(6), 0, 64)
-    assert np.median(errors) < 0.02
-    assert not attributions[1::2, 1].any() and attributions[::2, 1].any()
-
-
-def test_randomised_model_differs_everywhere(trained, cells):
-    random = explain.randomised(trained.merge(), 0)
-    for (name, a), (_, b) in zip(
-        trained.head.named_parameters(), random.head.named_parameters(), strict=True
-    ):
-        if name.endswith("weight") and a.ndim > 1:
-            assert not torch.equal(a, b), name
-
-
-def test_specificity_is_against_the_largest_other_class():
-    scores = np.array([[5.0, 1.0], [3.0, 4.0], [1.0, 2.0]])
-    np.testing.assert_allclose(explain.specificity(scores), [[2, -3], [-2, 2], [-4, -2]])
-
-
-def test_attribution_table_orders_by_specificity_and_gives_the_spread():
-    genes = pd.DataFrame({"gene_id": ["a", "b"], "symbol": ["A", "B"], "is_tf": [True, False]})
-    first = {"x": np.array([[0.2, 0.5], [0.0, 0.3]]), "y": np.array([[0.4, 0.1], [0.5, 0.0]])}
-    second = {"x": np.array([[0.4, 0.5], [0.0, 0.1]]), "y": np.array([[0.4, 0.1], [0.5, 0.0]])}
-    table = explain.attribution_table([first, second], genes)
-    both = table[(table["class"] == "x") & (table["modality"] == "both")]
-    assert both["symbol"].tolist() == ["B", "A"]
-    assert both["mean"].tolist() == pytest.approx([0.7, 0.3])
-    assert both["specificity"].tolist() == pytest.approx([0.6, -0.6])
-    assert both["spread"].tolist() == pytest.approx([0.1, 0.1])
-
-
-def test_silent_genes_do_not_make_models_agree():
-    rng = np.random.default_rng(0)
-    seen = np.arange(400) < 40
-    a = {name: rng.normal(size=(2, 400)) * seen for name in "xy"}
-    b = {name: rng.normal(size=(2, 400)) * seen for name in "xy"}
-    assert abs(explain.rank_correlation(a, b)["x"]) < 0.3
-    assert explain.rank_correlation(a, a)["y"] == pytest.approx(1)
 
 
 def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):

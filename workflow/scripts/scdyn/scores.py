@@ -202,7 +202,7 @@ def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     """Rank genes by logistic regression: the larger modality's mean weight over folds."""
     mean = weights.groupby(["class", "gene_id"])[["rna", "promoter"]].mean().max(axis=1)
     table = mean.rename("score").reset_index().merge(genes, on="gene_id")
-    return table[["class", "symbol", "is_tf", "score"]]
+    return table[["class", "gene_id", "symbol", "is_tf", "score"]]
 
 
 def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
@@ -215,9 +215,8 @@ def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
     sc.tl.rank_genes_groups(table, "label", method="wilcoxon")
     ranks = sc.get.rank_genes_groups_df(table, group=None)
     ranks = ranks.merge(cells.var[["symbol", "is_tf"]], left_on="names", right_index=True)
-    return ranks.rename(columns={"group": "class", "scores": "score"})[
-        ["class", "symbol", "is_tf", "score"]
-    ]
+    names = {"group": "class", "names": "gene_id", "scores": "score"}
+    return ranks.rename(columns=names)[["class", "gene_id", "symbol", "is_tf", "score"]]
 
 
 def stability_scores(name: str, stability: pd.DataFrame) -> dict[str, float]:

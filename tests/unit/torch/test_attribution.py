@@ -1,0 +1,291 @@
+"""Attributions that add up, agree with captum and find the genes; checks that can fail."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from safetensors.torch import save_file
+from scipy import sparse
+
+from scdyn import attribution, attribution_checks, explain, finetune, in_silico
+from scdyn import attribution_scores as scores
+from scdyn.classifier import run_classifier
+from scdyn.errors import InputError
+from scdyn.loader import MemoryStore, expressed_genes, is_measured
+from scdyn.tokens import NOT_MEASURED
+from scdyn.training import TrainingConfig
+
+OWN_GENES = {"x": (0, [0, 1, 2]), "y": (1, [6, 7, 8]), "z": (0, [12, 13, 14])}
+SETTINGS = {
+    "seeds": [1], "adapter": "lora", "modalities": "both",
+    "attribution_baseline": "other", "steps": 16, "explained_cells": 20,
+    "attribution_memory": None, "checked_cells": 6, "rank": 4, "n_pools": 4, "hidden": 16,
+    "dropout": 0.0, "training": {"epochs": 12, "batch_size": 9, "learning_rate": 5e-3},
+}  # fmt: skip
+
+
+@pytest.fixture
+def cells(config):
+    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["x", "y", "z"], 30)
+    rna = rng.integers(0, 3, (90, config.n_genes))
+    promoter = rng.integers(0, 2, (90, config.n_genes))
+    rna[labels == "x", 0:3] = 6
+    promoter[labels == "y", 6:9] = 5
+    rna[labels == "z", 12:15] = 6
+    parts = (sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
+    return MemoryStore(*parts), labels
+
+
+@pytest.fixture
+def trained(model, cells):
+    store, labels = cells
+    return fit(model, store, labels)
+
+
+def fit(model, store, labels, **changes):
+    config = TrainingConfig(**SETTINGS["training"])
+    settings = SETTINGS | changes
+    made, _ = finetune.fit_classifier(model, store, np.arange(90), labels, settings, config)
+    return made.merge()
+
+
+@pytest.fixture
+def rows(cells):
+    return {name: np.flatnonzero(cells[1] == name)[:20] for name in "xyz"}
+
+
+def test_attributions_add_up_and_find_the_genes(trained, cells):
+    store, labels = cells
+    rows = np.flatnonzero(labels == "y")
+    attributions, errors = attribution.integrated_gradients(
+        trained, store, rows, trained.classes.index("y"), 64
+    )
+    assert attributions.shape == (30, 2, 17)
+    assert np.median(errors) < 0.02
+    means = scores.class_means(attributions)
+    assert abs(means).sum() == pytest.approx(1)
+    assert means[1, 6:9].sum() > 3 * abs(means[1, 12:15].sum())
+
+
+@pytest.mark.parametrize(("modality", "silent"), [("rna", 1), ("promoter", 0)])
+def test_a_model_of_one_modality_gives_the_other_nothing(model, cells, modality, silent):
+    store, labels = cells
+    alone = fit(model, store, labels, modalities=modality)
+    rows = np.arange(4)
+    for baseline in (None, np.arange(40, 44)):
+        found, errors = attribution.integrated_gradients(
+            alone, store, rows, 0, 128, baseline=baseline
+        )
+        assert not found[:, silent].any() and found[:, 1 - silent].any()
+        assert np.median(errors) < 0.05
+
+
+def test_completeness_is_the_error_of_the_log_odds(trained, cells):
+    few = cells[0].read(np.arange(3))
+    attributions, errors = attribution.integrated_gradients(
+        trained, MemoryStore(*few), np.arange(3), 0, 50
+    )
+    zero = tuple(sparse.csr_matrix(part.shape, dtype=np.uint8) for part in few)
+
+    def log_odds(bins):
+        p = run_classifier(trained, MemoryStore(*bins), np.arange(3))[0][:, 0]
+        return np.log(p / (1 - p))
+
+    difference = log_odds(few) - log_odds(zero)
+    expected = np.abs(attributions.sum((1, 2)) - difference) / np.abs(difference)
+    np.testing.assert_allclose(errors, expected, rtol=0.05, atol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["zero", "mean", "cells"])
+def test_batches_and_baselines_are_captums_own_for_one_cell_at_once(trained, cells, start):
+    """Each cell alone by captum, all points of its path together, gives the same."""
+    store, _ = cells
+    rows, references = np.array([3, 40, 80]), np.array([35, 70, 5])
+    mean = attribution.mean_values(trained, store, np.arange(90))
+    baseline = {"zero": None, "mean": mean, "cells": references}[start]
+    found, _ = attribution.integrated_gradients(trained, store, rows, 1, 20, 5, baseline)
+    zero_cells = attribution.encoded_zero_cells(trained)
+    for i, row in enumerate(rows):
+        bins = [torch.from_numpy(part.toarray()) for part in store.read(np.array([row]))]
+        ends = attribution.embedded_values(trained, *bins)
+        zeros = [torch.zeros_like(part) for part in bins]
+        others = [torch.from_numpy(x.toarray()) for x in store.read(references[i : i + 1])]
+        starts = {
+            "zero": lambda zeros=zeros: attribution.embedded_values(trained, *zeros),
+            "mean": lambda: mean,
+            "cells": lambda others=others: attribution.embedded_values(trained, *others),
+        }[start]()
+        held = expressed_genes(*bins), is_measured(bins[1])
+
+        def function(rna, promoter, held=held):
+            held = (part.expand(len(rna), *part.shape[1:]) for part in held)
+            return attribution.log_odds(trained, (rna, promoter), zero_cells, *held, 1, [0, 2])
+
+        expected = IntegratedGradients(function).attribute(ends, starts, n_steps=20)
+        expected = torch.stack([part.sum(2)[0] for part in expected]).detach().numpy()
+        np.testing.assert_allclose(found[i], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_cells_without_promoters_are_explained_beside_others(trained, cells):
+    store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
+    attributions, errors = attribution.integrated_gradients(trained, store, np.arange(6), 0, 64)
+    assert np.median(errors) < 0.02
+    assert not attributions[1::2, 1].any() and attributions[::2, 1].any()
+    references = np.array([60, 60, 60, 61, 61, 61])  # the cell, its reference, or both lack them
+    attributions, _ = attribution.integrated_gradients(
+        trained, store, np.arange(6), 0, 16, baseline=references
+    )
+    assert [part.any() for part in attributions[:, 1]] == [True, False, True, False, False, False]
+
+
+def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
+    few = np.arange(12)
+    _, coarse = attribution.integrated_gradients(trained, cells[0], few, 0, 3)
+    _, fine = attribution.refined_gradients(
+        trained, cells[0], few, 0, 3, tolerance=0.005, doublings=4
+    )
+    assert (coarse > 0.005).any()
+    assert (fine > 0.005).sum() < (coarse > 0.005).sum()
+
+
+def test_points_at_once_follow_the_memory(trained, cells):
+    counts = [attribution.points_at_once(trained, cells[0], 0, gib) for gib in (1e-9, 1e-4, 2e-4)]
+    assert counts[0] == 1 and 1 < counts[1] < counts[2] <= attribution.MOST_POINTS
+
+
+@pytest.mark.parametrize("baseline", ["other", "zero", "mean"])
+def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, baseline):
+    settings = SETTINGS | {"attribution_baseline": baseline, "steps": 32}
+    run, errors = explain.explain_run(trained, cells[0], rows, settings)
+    assert np.median(errors) < 0.02
+    genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
+    table = scores.attribution_table([run, run], genes)
+    for name, (modality, own) in OWN_GENES.items():
+        chosen = (table["class"] == name) & (table["modality"] == scores.MODALITIES[modality])
+        top = table[chosen]
+        n_found = len(set(top["gene_id"].head(3)) & set(own))
+        assert n_found >= (3 if baseline == "other" else 2), (name, top.head(5))
+        best = top.head(3)
+        assert (best["specificity_low"] <= best["specificity"]).all()
+        assert (best["specificity_high"] >= best["specificity"]).all()
+        assert (best["specificity_median"] >= best["specificity"]).all()
+
+
+def test_work_grows_little_with_the_classes(trained, cells, rows):
+    run, errors = explain.explain_run(trained, cells[0], rows, SETTINGS)
+    assert {pair: len(values) for pair, values in run.items()} == dict.fromkeys(
+        [(a, b) for a in "xyz" for b in "xyz" if a != b], 10
+    )
+    assert len(errors) == 60
+
+
+def test_cascade_draws_everything_anew_from_the_top_down(trained):
+    names, changed = [], []
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    for name, copy in attribution_checks.cascade(trained, 0):
+        names.append(name)
+        state = copy.state_dict()
+        changed.append({k for k in state if not torch.equal(state[k], before[k])})
+    assert names == ["head", "layer 4 to 3", "layer 2", "layer 1", "embeddings"]
+    assert all(a < b for a, b in zip(changed, changed[1:], strict=False))
+    assert all(key.startswith("head.") for key in changed[0])
+    matrices = {k for k, v in before.items() if v.ndim > 1 and "decoder" not in k}
+    assert matrices <= changed[-1]
+    assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())
+
+
+def test_randomised_models_attributions_are_others(trained, cells, rows):
+    found = attribution_checks.randomisation(trained, trained, cells[0], rows, SETTINGS)
+    assert all(value == pytest.approx(1) for value in found["labels"].values())  # the same model
+    last = list(found["cascade"]["embeddings"].values())
+    assert np.abs(last).mean() < 0.6
+
+
+def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
+    store, labels = cells
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    learned = pd.DataFrame({"label": labels})
+    settings = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 60}}
+    classifier, fit = attribution_checks.model_of_permuted_labels(
+        store, learned, np.arange(90), settings, tmp_path
+    )
+    p, _ = run_classifier(classifier, store, np.arange(90))
+    true = np.array(classifier.classes)[p.argmax(1)]
+    assert fit > 0.5 and (true == labels).mean() < 0.7
+
+
+def test_own_genes_deleted_cost_the_call_and_alone_suffice(trained, cells, rows):
+    genes = np.arange(17)
+    good = {n: np.r_[own, np.setdiff1d(genes, own)] for n, (_, own) in OWN_GENES.items()}
+    bad = {name: order[::-1].copy() for name, order in good.items()}
+    table = attribution_checks.deletion_curves(
+        trained, cells[0], rows, {"attribution": good, "wilcoxon": bad}, 0
+    )
+    areas = attribution_checks.areas(table)
+    assert areas["deletion"]["attribution"] < areas["deletion"]["wilcoxon"] - 0.1
+    assert areas["insertion"]["attribution"] > areas["insertion"]["wilcoxon"] + 0.1
+    whole = table[(table["what"] == "deletion") & (table["n_genes"] == 0)]
+    assert (whole["probability"] > 0.9).all()
+    twice = attribution_checks.mean_over_runs([table, table])
+    assert (twice["n_cells"] == 2 * table["n_cells"]).all()
+    np.testing.assert_allclose(twice["probability"], table["probability"])
+
+
+def test_what_was_not_measured_is_not_silenced_or_raised():
+    bins = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.uint8)
+    assert attribution_checks.silence(bins, np.array([0, 2]))[0].tolist() == [0, 0, 0]
+    assert attribution_checks.silence(bins, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
+    raised = in_silico.apply(in_silico.Edit("a", (1,), True), bins, in_silico.high_bins(bins))
+    assert raised.tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
+
+
+def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
+    chosen = in_silico.Cells(trained, cells[0], rows["x"])
+    edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
+    found, per_cell = in_silico.effects(chosen, "x", list("abcdefghijklmnopqrst"), edits, 19, 0)
+    assert found[0]["shift"] < -0.3 and found[0]["shift_p"] == pytest.approx(0.05)
+    assert found[0]["distance"] > found[0]["random_distance"]
+    assert found[1]["shift"] < 0  # z's genes in x's cells
+    shifts = per_cell[0].filter(regex="^shift_")
+    np.testing.assert_allclose(shifts.sum(1), 0, atol=1e-6)
+    assert per_cell[0]["shift_x"].mean() == pytest.approx(found[0]["shift"])
+
+
+def test_a_true_knockout_is_predicted_better_than_no_change(trained, cells, rows):
+    rna, promoter = cells[0].read(np.arange(90))
+    knocked_out = rna.tolil()
+    knocked_out[:30, :3] = 0
+    store = MemoryStore(knocked_out.tocsr(), promoter)
+    control = in_silico.Cells(trained, cells[0], rows["x"])
+    perturbed = in_silico.Cells(trained, store, rows["x"])
+    table = in_silico.compare_measured(
+        control, perturbed, in_silico.Edit("own", (0, 1, 2)), 5, 0
+    ).set_index("method")
+    assert table.loc["silenced", "rmse"] < 0.5 * table.loc["no change", "rmse"]
+    assert table.loc["silenced", "rmse"] < table.loc["random genes", "rmse"]
+    assert table.loc["no change", "embedding_error"] == pytest.approx(1)
+    assert table.loc["silenced", "embedding_correlation"] > 0.8
+    assert table.loc["measured", "rmse"] == 0
+
+
+def test_edits_are_found_by_name_and_others_refused():
+    genes = pd.DataFrame({"symbol": ["A", "B", "C"]})
+    rankings = pd.DataFrame(
+        {"class": "x", "symbol": ["A", "B", "C"], "is_tf": [True, True, False],
+         "attribution": [1, 2, 3]}
+    )  # fmt: skip
+    regulons = {"A(+)": {"A", "C"}}
+    settings = {"n_drivers": 1, "silenced": ["A(+)"], "raised": ["C"], "measured": None}
+    edits = in_silico.edits_of(settings, rankings, genes, regulons)
+    assert [(e.name, e.genes, e.raised) for e in edits] == [
+        ("B", (1,), False), ("A(+)", (0, 2), False), ("C", (2,), True)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="'D' is neither"):
+        in_silico.find_edit("D", False, genes, regulons)

@@ -1,0 +1,40 @@
+import anndata as ad
+import pandas as pd
+
+from scdyn import drivers, regulon_attribution
+from scdyn.files import write_table
+from scdyn.log import logged
+from scdyn.splits import PREDICTED, read_splits
+
+
+def read_table(path):
+    return pd.read_csv(path, sep="\t")
+
+
+with logged(snakemake.log[0]):
+    files = snakemake.input
+    attributions, regulons = read_table(files.attributions), read_table(files.regulons)
+    cells = ad.read_h5ad(files.corpus)
+    split = read_splits(files.splits)
+    label = split[split["fold"] != PREDICTED].set_index("cell")["label"]
+    label = label[label.isin(attributions["class"])]
+    weights = pd.concat(map(read_table, files.weights))
+    rankings = drivers.rankings_table(attributions, weights, cells, label)
+    of_regulons = regulon_attribution.regulon_attribution(
+        attributions,
+        regulon_attribution.regulon_members(regulons),
+        drivers.mean_expression(cells, label.index),
+        seed=snakemake.params.seed,
+    )
+    sets = {}
+    if files.gene_sets:
+        sets = regulon_attribution.read_gmt(files.gene_sets)
+    write_table(snakemake.output.rankings, rankings)
+    write_table(snakemake.output.regulons, of_regulons)
+    write_table(
+        snakemake.output.gene_sets, regulon_attribution.gene_set_enrichment(attributions, sets)
+    )
+    write_table(
+        snakemake.output.drivers,
+        drivers.drivers_table(attributions, rankings, regulons, of_regulons),
+    )

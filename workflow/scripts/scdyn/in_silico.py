@@ -1,0 +1,330 @@
+"""In-silico perturbation: genes silenced or raised in real cells, and what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from scdyn.attribution_checks import mean_bins, probabilities, silence
+from scdyn.classifier import Classifier
+from scdyn.embedding import embed
+from scdyn.errors import InputError
+from scdyn.explain import Store, correct_cells, read_run, rows_by_class, seed_of
+from scdyn.loader import MemoryStore, densify
+from scdyn.matching import matched_genes
+from scdyn.selection import select
+from scdyn.tokens import NOT_MEASURED, TokenStore
+
+# A raised gene gets this quantile of its own bins that are not zero.
+HIGH_QUANTILE = 0.95
+# Cells of a measured knockout, and of its control, that are compared.
+MEASURED_CELLS = 50
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Genes that are set to a value together.
+
+    Attributes
+    ----------
+    name
+        A gene's symbol or a regulon's name.
+    genes
+        Positions in the vocabulary: the gene, or the regulon's TF and targets.
+    raised
+        To their high bin; else to their zero bin.
+    """
+
+    name: str
+    genes: tuple[int, ...]
+    raised: bool = False
+
+
+def find_edit(
+    name: str, raised: bool, genes: pd.DataFrame, regulons: Mapping[str, set[str]]
+) -> Edit:
+    """Find what a name of the config means: a regulon or a gene's symbol.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    members = regulons.get(name, {name})
+    places = np.flatnonzero(genes["symbol"].isin(members))
+    if len(places) == 0:
+        raise InputError(f"in_silico: '{name}' is neither a gene's symbol nor a regulon.")
+    return Edit(name, tuple(places.tolist()), raised)
+
+
+def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
+    """Silence the TFs of highest specificity of each class."""
+    tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
+    names = tfs.groupby("class").head(n_drivers)["symbol"].drop_duplicates()
+    return [find_edit(name, False, genes, {}) for name in names]
+
+
+def edits_of(
+    settings: Mapping[str, Any],
+    rankings: pd.DataFrame,
+    genes: pd.DataFrame,
+    regulons: Mapping[str, set[str]],
+) -> list[Edit]:
+    """All that is edited: the drivers, and what the config's ``in_silico`` names."""
+    edits = default_edits(rankings, genes, settings["n_drivers"])
+    names = [(name, False) for name in settings["silenced"]]
+    names += [(name, True) for name in settings["raised"]]
+    if settings["measured"]:
+        names.append((settings["measured"]["silenced"], False))
+    edits += [find_edit(name, raised, genes, regulons) for name, raised in names]
+    return list(dict.fromkeys(edits))
+
+
+def high_bins(bins: Tensor) -> Tensor:
+    """A high value of each gene: a quantile of its bins that are not zero; (cells, G) to (G,)."""
+    values = bins.numpy().astype(float)
+    values[(values == 0) | (values == NOT_MEASURED)] = np.nan
+    seen = ~np.isnan(values).all(0)
+    high = np.ones(values.shape[1])
+    high[seen] = np.nanquantile(values[:, seen], HIGH_QUANTILE, axis=0, method="nearest")
+    return torch.from_numpy(high).to(bins.dtype)
+
+
+def apply(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
+    """Set an edit's genes in bins (cells, G), where these were measured."""
+    genes = np.array(edit.genes)
+    if not edit.raised:
+        return silence(bins, genes)
+    bins = bins.clone()
+    part = bins[:, genes]
+    bins[:, genes] = torch.where(part == NOT_MEASURED, part, high[genes].expand_as(part))
+    return bins
+
+
+def as_store(rna: Tensor, promoter: Tensor) -> MemoryStore:
+    """Hold dense bins like a store."""
+    measured = promoter[:, 0].numpy() != NOT_MEASURED
+    promoter = torch.where(promoter == NOT_MEASURED, torch.zeros_like(promoter), promoter)
+    parts = (sparse.csr_matrix(bins.numpy()) for bins in (rna, promoter))
+    return MemoryStore(*parts, measured)
+
+
+class Cells:
+    """Cells of which edits are tried: their bins, probabilities and embedding as they are.
+
+    Parameters
+    ----------
+    classifier
+        Merged.
+    store, rows
+        The cells.
+    """
+
+    def __init__(self, classifier: Classifier, store: Store, rows: np.ndarray) -> None:
+        self.classifier = classifier
+        self.bins = densify(store, rows)
+        self.expression = mean_bins(store, rows)
+        self.high = [high_bins(bins) for bins in self.bins]
+        self.p, self.embedding = self.read(*self.bins)
+
+    def read(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (cells, classes) and embedding (cells, dimensions) of some bins."""
+        model = self.classifier.encoder
+        rows = np.arange(len(rna))
+        embedded = embed(model, as_store(rna, promoter), rows)
+        return probabilities(self.classifier, rna, promoter), embedded
+
+    def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
+        """What an edit changes: of probabilities (cells, classes), of the embedding."""
+        bins = (apply(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
+        p, embedding = self.read(*bins)
+        return p - self.p, embedding - self.embedding
+
+    def random_shifts(
+        self, edit: Edit, n_random: int, rng: np.random.Generator
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same of random genes, as many and expressed alike."""
+        genes = np.array(edit.genes)
+        draws = [matched_genes(self.expression, genes, rng) for _ in range(n_random)]
+        return [self.shift(Edit("", tuple(draw.tolist()), edit.raised)) for draw in draws]
+
+
+def empirical_p(value: float, random: np.ndarray) -> float:
+    """Share of random values that are as far from zero, the value itself counted among them."""
+    return float((1 + (np.abs(random) >= abs(value)).sum()) / (1 + len(random)))
+
+
+def effects(
+    cells: Cells, label: str, names: Sequence[str], edits: Sequence[Edit], n_random: int, seed: int
+) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    """Edit one class's cells.
+
+    Returns
+    -------
+    rows : list of dict
+        An edit: ``perturbation``, ``raised``, ``n_genes``, ``class``, ``n_cells``,
+        ``probability`` (of the class, before), ``shift`` (of it, mean over cells), ``shift_sd``
+        (over cells), ``random_shift`` (mean over random genes), ``shift_p``; ``distance``
+        (length of the embedding's shift, mean over cells), ``random_distance``, ``distance_p``.
+    per_cell : list of DataFrame
+        ``perturbation``, ``raised``, ``class``, ``cell``, ``distance`` and ``shift_<class>``.
+    """
+    classes = cells.classifier.classes
+    target = classes.index(label)
+    rng = np.random.default_rng([seed, target])
+    rows, per_cell = [], []
+    for edit in edits:
+        p, embedding = cells.shift(edit)
+        length = np.linalg.norm(embedding, axis=1)
+        random = cells.random_shifts(edit, n_random, rng)
+        shifts = np.array([part[:, target].mean() for part, _ in random])
+        lengths = np.array([np.linalg.norm(part, axis=1).mean() for _, part in random])
+        own = p[:, target]
+        rows.append(
+            {
+                **{"perturbation": edit.name, "raised": edit.raised, "n_genes": len(edit.genes)},
+                **{"class": label, "n_cells": len(p), "probability": cells.p[:, target].mean()},
+                **{"shift": own.mean(), "shift_sd": own.std(), "random_shift": shifts.mean()},
+                "shift_p": empirical_p(own.mean(), shifts),
+                **{"distance": length.mean(), "random_distance": lengths.mean()},
+                "distance_p": empirical_p(length.mean(), lengths),
+            }
+        )
+        table = pd.DataFrame({"cell": names, "class": label}).assign(
+            perturbation=edit.name, raised=edit.raised, distance=length
+        )
+        per_cell.append(table.join(pd.DataFrame(p, columns=[f"shift_{c}" for c in classes])))
+    return rows, per_cell
+
+
+def compare_measured(
+    control: Cells, perturbed: Cells, edit: Edit, n_random: int, seed: int
+) -> pd.DataFrame:
+    """Hold an edit of unperturbed cells against cells in which it was done for real.
+
+    Parameters
+    ----------
+    control, perturbed
+        Unperturbed and perturbed cells, of the same model.
+    edit
+        The perturbation.
+    n_random, seed
+        Of random genes.
+
+    Returns
+    -------
+    DataFrame
+        ``method`` ("measured", "silenced", "random genes", "no change"), the shift of each
+        class's mean probability (``shift_<class>``), and against the measured one: ``rmse`` of
+        these, ``embedding_error`` (length of the difference of the mean embedding's shifts, over
+        the measured shift's: 1 for no change) and ``embedding_correlation`` (Pearson over
+        dimensions).
+    """
+    classes = control.classifier.classes
+    rng = np.random.default_rng(seed)
+    random = [control.shift(edit), *control.random_shifts(edit, n_random, rng)]
+    p = np.stack([part.mean(0) for part, _ in random])
+    embedding = np.stack([part.mean(0) for _, part in random])
+    true_p = perturbed.p.mean(0) - control.p.mean(0)
+    true_embedding = perturbed.embedding.mean(0) - control.embedding.mean(0)
+    shifts = {
+        "measured": (true_p, true_embedding),
+        "silenced": (p[0], embedding[0]),
+        "random genes": (p[1:].mean(0), embedding[1:].mean(0)),
+        "no change": (0 * true_p, 0 * true_embedding),
+    }
+    rows = []
+    for method, (of_classes, of_embedding) in shifts.items():
+        moves = np.ptp(of_embedding) > 0
+        error = np.linalg.norm(of_embedding - true_embedding) / np.linalg.norm(true_embedding)
+        rows.append(
+            {
+                "method": method,
+                **{f"shift_{c}": x for c, x in zip(classes, of_classes, strict=True)},
+                "rmse": float(np.sqrt(np.mean((of_classes - true_p) ** 2))),
+                "embedding_error": float(error),
+                "embedding_correlation": (
+                    float(np.corrcoef(of_embedding, true_embedding)[0, 1]) if moves else np.nan
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def perturb_task(
+    store: TokenStore,
+    obs: pd.DataFrame,
+    edits: Sequence[Edit],
+    folders: Sequence[str | Path],
+    model_folder: str | Path,
+    settings: dict[str, Any],
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Try edits in correctly called held-out cells of each class, by all runs of a task.
+
+    Parameters
+    ----------
+    store, obs
+        Tokens, and the corpus's table of cells.
+    edits
+        As :func:`edits_of`.
+    folders, model_folder, settings
+        As :func:`scdyn.explain.explain_task`.
+
+    Returns
+    -------
+    effects, per_cell : DataFrame
+        As :func:`effects`, all runs' cells together.
+    measured : DataFrame
+        As :func:`compare_measured`, mean over runs; empty if no knockout is named.
+    """
+    seed, options = seed_of(settings), settings["in_silico"]
+    per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
+    rows, tables, comparisons = [], [], []
+    for folder in folders:
+        classifier, calls, _ = read_run(folder, model_folder)
+        cells = correct_cells(calls, per_run, seed)
+        for label, places in rows_by_class(store, cells).items():
+            chosen = Cells(classifier, store, places)
+            found, table = effects(chosen, label, cells[label], edits, options["n_random"], seed)
+            rows += found
+            tables += table
+        if options["measured"]:
+            comparisons.append(_measured(classifier, store, obs, calls, edits, settings))
+    keys = ["perturbation", "raised", "class"]
+    measured = pd.DataFrame(columns=["method", "rmse", "embedding_error", "embedding_correlation"])
+    if comparisons:
+        measured = pd.concat(comparisons).groupby("method", sort=False).mean().reset_index()
+    table = pd.DataFrame(rows)
+    counts = table.groupby(keys, sort=False)["n_cells"].sum()
+    table = table.groupby(keys, sort=False).mean().assign(n_cells=counts).reset_index()
+    return table, pd.concat(tables, ignore_index=True), measured
+
+
+def _measured(
+    classifier: Classifier,
+    store: TokenStore,
+    obs: pd.DataFrame,
+    calls: pd.DataFrame,
+    edits: Sequence[Edit],
+    settings: dict[str, Any],
+) -> pd.DataFrame:
+    """Compare one run's edit with the measured knockout, in cells it has not learned from."""
+    options, seed = settings["in_silico"], seed_of(settings)
+    measured = options["measured"]
+    edit = next(e for e in edits if e.name == measured["silenced"] and not e.raised)
+    groups = []
+    for name in ("control", "perturbed"):
+        cells = obs.index[select(obs, measured[name], f"in_silico.measured.{name}")]
+        unseen = cells[cells.isin(calls["cell"])]
+        cells = unseen if len(unseen) else cells
+        few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
+        groups.append(Cells(classifier, store, store.rows_of(few)))
+    return compare_measured(*groups, edit, options["n_random"], seed)
