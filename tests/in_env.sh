@@ -11,4 +11,6 @@ if [ ! -d "$prefix" ]; then
     echo "The environment of $file is not there: run 'make environments' first." >&2
     exit 1
 fi
+# Threads that wait by spinning slow down whatever runs beside the tests, and these with it.
+export OMP_WAIT_POLICY=passive
 PATH=$(realpath "$prefix")/bin:$PATH exec "$@"

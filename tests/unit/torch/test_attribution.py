@@ -252,7 +252,7 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
     found, per_cell = in_silico.effects(chosen, "x", list("abcdefghijklmnopqrst"), edits, 19, 0)
     assert found[0]["shift"] < -0.3 and found[0]["shift_p"] == pytest.approx(0.05)
     assert found[0]["distance"] > found[0]["random_distance"]
-    assert found[1]["shift"] < 0  # z's genes in x's cells
+    assert found[0]["shift"] + 0.2 < found[1]["shift"] < 0.05  # z's genes in x's cells
     shifts = per_cell[0].filter(regex="^shift_")
     np.testing.assert_allclose(shifts.sum(1), 0, atol=1e-6)
     assert per_cell[0]["shift_x"].mean() == pytest.approx(found[0]["shift"])
