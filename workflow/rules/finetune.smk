@@ -86,3 +86,26 @@ rule evaluate_task:
         runtime=lambda wildcards, attempt: 15 * attempt,
     script:
         "../scripts/evaluate_task.py"
+
+
+# Asked for only where the config has peers.
+rule fit_scanvi:
+    input:
+        splits=rules.split_cells.output[0],
+        corpus=follow(rules.join_corpus.output[0]),
+    output:
+        f"{TASK}/scanvi/{{fold}}.tsv",
+    log:
+        f"{LOGS}/fit_scanvi/{{task}}_{{fold}}.log",
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        peers=config["peers"],
+        seed=config["seed"],
+    script:
+        "../scripts/fit_scanvi.py"

@@ -243,14 +243,6 @@ def loss_bars(axis: Axes, scores: Mapping[str, float]) -> None:
     axis.set_xticks(range(len(kinds)), kinds.values())
 
 
-def embedding(layout: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """UMAP of the embedding, coloured by each of some columns."""
-    figure, axes = new(1, len(columns), 4.2 * len(columns), 2.8)
-    for axis, column in zip(axes[0], columns, strict=True):
-        points(axis, layout, obs[column], column)
-    return figure
-
-
 def score_bars(axis: Axes, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Bars of accuracy and macro-F1, a group a method."""
     methods = [name for name in NAMES if name in metrics]
