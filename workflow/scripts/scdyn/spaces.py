@@ -23,7 +23,7 @@ SPACES = {
 }
 COLUMNS = ["space", "label", "kind", "metric", "value"]
 MEAN = "mean"  # the kind of what sums up a kind
-OWN_METRICS = ("neighbour accuracy", "library size R2")
+OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"
 
 
@@ -113,9 +113,9 @@ def judge(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
             known = table.obs[label].notna().to_numpy()
             names = table.obs.loc[known, label].astype(str).to_numpy()
             accuracy = neighbour_accuracy(values[known], names)
-            rows.append((space, label, "labels kept", "neighbour accuracy", accuracy))
+            rows.append((space, label, "labels kept", "Neighbour accuracy", accuracy))
         r2 = library_size_r2(values, table.obs[LIBRARY_SIZE].to_numpy())
-        rows.append((space, "", "library size", "library size R2", r2))
+        rows.append((space, "", "library size", "Library size R2", r2))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
