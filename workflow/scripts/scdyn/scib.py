@@ -57,7 +57,7 @@ def scib_scores(
     if len(rows) < N_NEIGHBOURS:
         raise InputError(
             f"{len(rows)} cells have a '{label}', and scib-metrics looks at {N_NEIGHBOURS} "
-            "neighbours; set peers to null in the config to do without it."
+            "neighbours; set peers to false in the config to do without it."
         )
     if len(rows) > MAX_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_CELLS, replace=False))
