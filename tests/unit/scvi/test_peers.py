@@ -56,7 +56,7 @@ def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
     relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
     again = peers.scanvi_fold(poisoned, relabelled, "0", 3, 1)
     assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
-    assert again["p_a"][1] != pytest.approx(calls["p_a"][1], rel=1e-3)
+    assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
 
 
 def test_variable_genes_are_chosen_where_there_are_too_many(cells, monkeypatch):

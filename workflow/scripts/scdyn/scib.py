@@ -98,7 +98,9 @@ def nearest(values: np.ndarray, n_neighbours: int) -> NeighborsResults:
 def long(wide: pd.DataFrame, label: str) -> pd.DataFrame:
     """Turn scib-metrics' table, a row an embedding and a column a metric, into a row a value."""
     kinds = wide.loc["Metric Type"].replace({**KINDS, "Aggregate score": MEAN})
-    table = wide.drop(index="Metric Type").rename_axis("space").reset_index()
+    # The means are kept in the order of their kinds.
+    metrics = [name for name in wide if name not in KINDS] + [n for n in KINDS if n in wide]
+    table = wide.drop(index="Metric Type")[metrics].rename_axis("space").reset_index()
     table = table.melt("space", var_name="metric")
     table["kind"] = table["metric"].map(kinds)
     table = table[table["metric"] != "Total"].replace({"metric": KINDS}).assign(label=label)
