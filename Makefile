@@ -21,7 +21,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit workflow-test real test-real evaluation collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,7 @@ $(RUNNER)/ready: envs/runner.yaml
 	@conda env create --quiet --file $< --prefix $(CURDIR)/$(RUNNER)
 	@touch $@
 
-environments: runner ## Build the environments of all rules, in .snakemake/conda
+environments: runner ## Build the environments of all rules but the peers', in .snakemake/conda
 	$(SNAKEMAKE) --configfile $(DEMO) --conda-create-envs-only
 
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
@@ -54,6 +54,10 @@ unit: environments ## The library's tests, each in the environment its rules run
 	pytest tests/unit/runner
 	tests/in_env.sh analysis pytest tests/unit/analysis tests/faulty
 	tests/in_env.sh torch pytest tests/unit/torch
+
+test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2 GB, so not in make test
+	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --conda-create-envs-only
+	tests/in_env.sh scvi pytest tests/unit/scvi
 
 workflow-test: environments ## The rules, run for real on a small simulated study
 	pytest tests/workflow

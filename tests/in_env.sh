@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 file=envs/$1.yaml
 shift
-prefix=$(snakemake --configfile config/demo/config.yaml --sdm conda --cores 1 --list-conda-envs |
+prefix=$(snakemake --configfile config/demo/config.yaml config/demo/five.yaml --sdm conda --cores 1 --list-conda-envs |
     awk -F '\t' -v file="$file" '$1 == file { print $3 }')
 if [ ! -d "$prefix" ]; then
     echo "The environment of $file is not there: run 'make environments' first." >&2

@@ -48,6 +48,7 @@ LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
 DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
+ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 
 

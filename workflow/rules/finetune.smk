@@ -68,11 +68,35 @@ rule fit_baselines:
         "../scripts/fit_baselines.py"
 
 
+# Asked for only where the config has peers.
+rule fit_scanvi:
+    input:
+        splits=rules.split_cells.output[0],
+        corpus=follow(rules.join_corpus.output[0]),
+    output:
+        f"{TASK}/scanvi/{{fold}}.tsv",
+    log:
+        f"{LOGS}/fit_scanvi/{{task}}_{{fold}}.log",
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        peers=config["peers"],
+        seed=lambda wildcards: TASKS[wildcards.task]["seeds"][0],
+    script:
+        "../scripts/fit_scanvi.py"
+
+
 rule evaluate_task:
     input:
         splits=rules.split_cells.output[0],
         models=all_runs(rules.finetune.output[0]),
         baselines=all_folds(rules.fit_baselines.output.predictions),
+        scanvi=all_folds(rules.fit_scanvi.output[0]) if config["peers"] else [],
         costs=all_folds(rules.fit_baselines.output.costs),
     output:
         predictions=f"{TASK}/predictions.tsv",

@@ -1,4 +1,7 @@
-# Masked pretraining, and the embedding of every cell by its model.
+# Masked pretraining, the embedding of every cell by its model, and other embeddings beside it.
+
+LABELS = sorted({task["label"] for task in TASKS.values()})
+BATCH = config["peers"]["batch"] if config["peers"] else "sample"
 
 
 rule pretrain:
@@ -72,16 +75,85 @@ rule embed:
         "../scripts/embed.py"
 
 
-rule judge_embedding:
+# This and score_spaces are asked for only where the config has peers.
+rule embed_scvi:
+    input:
+        rules.join_corpus.output[0],
+    output:
+        f"{RESULTS}/embed/{{corpus}}.scvi.h5ad",
+    log:
+        f"{LOGS}/embed_scvi/{{corpus}}.log",
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        peers=config["peers"],
+        seed=config["seed"],
+    script:
+        "../scripts/embed_scvi.py"
+
+
+rule gather_spaces:
     input:
         embedding=rules.embed.output[0],
         corpus=rules.join_corpus.output[0],
+        scvi=rules.embed_scvi.output[0] if config["peers"] else [],
+    output:
+        f"{RESULTS}/embed/{{model}}/{{corpus}}.spaces.h5ad",
+    log:
+        f"{LOGS}/gather_spaces/{{model}}_{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        seed=config["seed"],
+    script:
+        "../scripts/gather_spaces.py"
+
+
+rule score_spaces:
+    input:
+        rules.gather_spaces.output[0],
+    output:
+        f"{RESULTS}/embed/{{model}}/{{corpus}}.scib.tsv",
+    log:
+        f"{LOGS}/score_spaces/{{model}}_{{corpus}}.log",
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        labels=LABELS,
+        batch=BATCH,
+        seed=config["seed"],
+    script:
+        "../scripts/score_spaces.py"
+
+
+rule judge_embedding:
+    input:
+        spaces=rules.gather_spaces.output[0],
+        scib=rules.score_spaces.output[0] if config["peers"] else [],
     output:
         scores=f"{RESULTS}/embed/{{model}}/{{corpus}}.scores.json",
+        table=report(
+            f"{RESULTS}/embed/{{model}}/{{corpus}}.scores.tsv",
+            category="3. Model",
+            labels={"model": "{model}", "what": "scores of the embeddings of {corpus}"},
+            caption="../report/embedding.rst",
+        ),
         figure=report(
             f"{RESULTS}/embed/{{model}}/{{corpus}}.svg",
             category="3. Model",
-            labels={"model": "{model}", "what": "embedding of {corpus}"},
+            labels={"model": "{model}", "what": "embeddings of {corpus}"},
             caption="../report/embedding.rst",
         ),
     log:
@@ -92,7 +164,8 @@ rule judge_embedding:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        labels=sorted({task["label"] for task in TASKS.values()}),
+        labels=LABELS,
+        batch=BATCH,
         seed=config["seed"],
     script:
         "../scripts/judge_embedding.py"

@@ -52,7 +52,7 @@ rule write_provenance:
     input:
         scores=rules.score.output.scores,
         sheet=config["samples"],
-        environments=[BASE / f"envs/{name}.yaml" for name in ("analysis", "grn", "torch")],
+        environments=[BASE / f"envs/{name}.yaml" for name in ENVIRONMENTS],
     output:
         provenance=f"{RESULTS}/provenance.json",
         page=report(

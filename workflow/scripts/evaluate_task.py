@@ -15,7 +15,11 @@ def read_json(path):
 with logged(snakemake.log[0]):
     files, task = snakemake.input, snakemake.params.task
     split = splits.read_splits(files.splits)
-    paths = [*(f"{folder}/predictions.tsv" for folder in files.models), *files.baselines]
+    paths = [
+        *(f"{folder}/predictions.tsv" for folder in files.models),
+        *files.baselines,
+        *files.scanvi,
+    ]
     runs = pd.concat(map(evaluation.read_predictions, paths), ignore_index=True)
     costs = pd.concat(
         [

@@ -1,23 +1,26 @@
 import anndata as ad
+import pandas as pd
 
-from scdyn import corpus, evaluation, figures
-from scdyn.files import write_json
+from scdyn import corpus, figures, figures_spaces, spaces
+from scdyn.files import write_json, write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    cells = ad.read_h5ad(snakemake.input.embedding)
-    seed = snakemake.params.seed
-    components = corpus.principal_components(ad.read_h5ad(snakemake.input.corpus), seed)
-    spaces = {"": cells.obsm["X_scdyn"], "pca_": components}
-    labels = [name for name in snakemake.params.labels if name in cells.obs]
-    scores = {}
-    for label in labels:
-        known = cells.obs[label].notna().to_numpy()
-        names = cells.obs.loc[known, label].astype(str).to_numpy()
-        for space, values in spaces.items():
-            accuracy = evaluation.neighbour_accuracy(values[known], names)
-            scores[f"{label}.{space}neighbour_accuracy"] = accuracy
-    logger.info("%s", scores)
-    write_json(snakemake.output.scores, scores)
-    layout = corpus.neighbour_map(cells.obsm["X_scdyn"], seed)
-    figures.save(figures.embedding(layout, cells.obs, ["sample", *labels]), snakemake.output.figure)
+    params = snakemake.params
+    table = ad.read_h5ad(snakemake.input.spaces)
+    labels = [name for name in params.labels if name in table.obs]
+    scores = spaces.judge(table, labels)
+    if snakemake.input.scib:
+        more = pd.read_csv(snakemake.input.scib, sep="\t", dtype={"label": str})
+        scores = pd.concat([scores, more])
+    else:
+        logger.info("scib-metrics are left out: the config has no peers")
+    write_table(snakemake.output.table, scores)
+    write_json(snakemake.output.scores, spaces.flat(scores))
+    layouts = {
+        space: corpus.neighbour_map(table.obsm[space], params.seed)
+        for space in spaces.SPACES
+        if space in table.obsm
+    }
+    figure = figures_spaces.embeddings(scores, layouts, table.obs, labels, params.batch)
+    figures.save(figure, snakemake.output.figure)

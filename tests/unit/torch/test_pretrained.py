@@ -111,6 +111,29 @@ def test_a_cell_is_the_same_point_in_any_batch(folder):
     assert len(embedding.embed(model, store, np.arange(0))) == 0
 
 
+def test_a_point_is_what_the_expressed_genes_add(folder, cells):
+    model = scdyn.load(folder / "model")
+    store = model.tokens(cells)
+    rna, promoter = (torch.from_numpy(p.toarray()) for p in store.read(np.array([3])))
+    expressed = ((rna > 0) | (promoter > 0))[0]
+    assert 0 < expressed.sum() < N_GENES
+    with torch.no_grad():
+        _, tokens = model.model.latents(rna, promoter)
+        _, zero = model.model.latents(torch.zeros_like(rna), torch.zeros_like(promoter))
+        attention = model.model.layers[1].attention
+        added = (tokens - zero)[0, expressed] @ attention.key_value.weight.T
+        by_hand = attention.compress.weight[:, expressed] @ added
+    np.testing.assert_allclose(model.embed(cells)[3], by_hand.flatten(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["fragments", "none"])
+def test_a_cell_without_counts_is_at_the_origin(folder, cells, source):
+    empty = ad.AnnData(sparse.csr_matrix((1, N_GENES), dtype=int), cells.obs[:1].copy(), cells.var)
+    empty.layers["promoter"] = empty.X.copy()
+    empty.obs["promoter_source"] = source
+    np.testing.assert_allclose(scdyn.load(folder / "model").embed(empty), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("naming", ["gene_id", "version", "symbol", "gene_ids column"])
 def test_genes_are_found_by_any_of_their_names_in_any_order(folder, cells, naming):
     model = scdyn.load(folder / "model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import anndata as ad
 import numpy as np
@@ -40,9 +40,11 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     return cells
 
 
-def principal_components(cells: ad.AnnData, seed: int, n_components: int = 30) -> np.ndarray:
-    """Principal components of the log-normalised RNA: (cells, n_components) or fewer."""
-    table = ad.AnnData(cells.layers["rna_log"].copy())
+def principal_components(
+    cells: ad.AnnData, seed: int, n_components: int = 30, layers: Sequence[str] = ("rna_log",)
+) -> np.ndarray:
+    """Principal components of log-normalised layers: (cells, n_components) or fewer."""
+    table = ad.AnnData(sparse.hstack([cells.layers[layer] for layer in layers], format="csr"))
     sc.pp.pca(table, n_comps=min(n_components, min(table.shape) - 1), random_state=seed)
     return table.obsm["X_pca"]
 

@@ -1,4 +1,4 @@
-"""A cell as a point: its genes' representations, pooled by the latents of the last Full layer."""
+"""A cell as a point: what its expressed genes add to the latents of the last Full layer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdyn.loader import Loader, MemoryStore, batches, expressed_genes
+from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
 from scdyn.model import ScDynOmics
-from scdyn.tokens import TokenStore
+from scdyn.tokens import NOT_MEASURED, TokenStore
 
 # Scores of attention that are held at once, in floats.
 SCORES_AT_ONCE = 2**24
@@ -21,12 +21,15 @@ def embed(
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Embed cells: the latents of the last Full layer.
+    """Embed cells: what their expressed genes add to the latents of the last Full layer.
 
-    Each latent is a learned, weighted sum over the representations of all genes, and where it
-    began as a regulon it has that regulon's name. A plain mean over the genes was tried and
-    hardly told cell types apart: silent genes, alike in all cells, drown the others. The same
-    cell gets the same point whatever batch it is in.
+    Each latent is a learned, weighted sum over the representations of the genes, and where it
+    began as a regulon it has that regulon's name. Here the sum is over the genes that either
+    modality saw, of their representations less those in a cell without counts (where promoters
+    were measured as in this cell), so that such a cell is at the origin. With the silent genes,
+    whose representations follow the cell's depth, a mouse cortex' cell types were told apart far
+    less, and by plain means over the genes hardly. The same cell gets the same point whatever
+    batch it is in.
 
     Parameters
     ----------
@@ -46,9 +49,15 @@ def embed(
     attention = model.layers[model.last_full_layer()].attention
     n_numbers = attention.compress.out_features * attention.key_value.out_features
     embedded = np.empty((len(rows), n_numbers), dtype=np.float32)
+    empty = torch.zeros(2, model.config.n_genes, dtype=torch.uint8, device=device)
+    no_promoter = torch.stack([torch.full_like(empty[0], NOT_MEASURED), empty[1]])
+    _, baseline = model.latents(empty, no_promoter)
     place = 0
-    for rna, promoter in Loader(store, batches(rows, batch_size), device):
-        latents, _ = model.latents(rna.to(device), promoter.to(device))
+    for bins in Loader(store, batches(rows, batch_size), device):
+        rna, promoter = (part.to(device) for part in bins)
+        _, tokens = model.latents(rna, promoter)
+        added = tokens - baseline[is_measured(promoter).long()]
+        latents = attention.latents(added * expressed_genes(rna, promoter).unsqueeze(-1))
         embedded[place : place + len(rna)] = latents.flatten(1).float().cpu().numpy()
         place += len(rna)
     return embedded

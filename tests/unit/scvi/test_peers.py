@@ -1,0 +1,89 @@
+"""scVI, scANVI and scib-metrics on small cells whose two types differ in half of the genes."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scdyn import peers, scib, spaces
+from scdyn import splits as splitting
+from scdyn.errors import InputError
+
+N_CELLS, N_GENES = 240, 60
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    is_a = np.arange(N_CELLS) % 2 == 0
+    rates = np.where(is_a[:, None] == (np.arange(N_GENES) < N_GENES // 2), 3.0, 0.5)
+    counts = rng.poisson(rates * rng.gamma(4, 0.25, (N_CELLS, 1)))
+    counts[:2] = 0  # nothing was seen in one cell of either type
+    obs = pd.DataFrame(
+        {"cell_type": np.where(is_a, "a", "b"), "sample": np.arange(N_CELLS) // 80},
+        index=[f"cell{i}" for i in range(N_CELLS)],
+    )
+    return ad.AnnData(sparse.csr_matrix(counts), obs.astype(str))
+
+
+@pytest.fixture(scope="module")
+def splits(cells):
+    asked = (cells.obs["sample"] == "2").to_numpy()
+    made = splitting.make_splits(cells.obs, ~asked, asked, "cell_type", "sample", 2, 1)
+    return made.astype({"fold": str, "validation": str})  # as read from the file
+
+
+def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
+    calls = peers.scanvi_fold(cells, splits, "0", 30, 1)
+    _, _, called = splitting.parts(splits, "0")
+    assert calls["cell"].tolist() == called["cell"].tolist()
+    assert set(calls["part"]) == {"test", "predict"} and set(calls["method"]) == {"scanvi"}
+    p = calls[["p_a", "p_b"]].to_numpy()
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
+    truth = cells.obs.loc[calls["cell"], "cell_type"].to_numpy()
+    assert (calls["called"].to_numpy() == truth).mean() > 0.9
+
+
+def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
+    """Others among the called change no call of the rest; the same seed gives the same."""
+    calls = peers.scanvi_fold(cells, splits, "0", 3, 1)
+    _, _, called = splitting.parts(splits, "0")
+    poisoned = cells.copy()
+    rows = poisoned.obs_names.get_indexer(called["cell"][1:])
+    values = poisoned.X.toarray()
+    values[rows] = values[rows][:, ::-1] * 50
+    poisoned.X = sparse.csr_matrix(values)
+    relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
+    again = peers.scanvi_fold(poisoned, relabelled, "0", 3, 1)
+    assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
+    assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
+
+
+def test_variable_genes_are_chosen_where_there_are_too_many(cells, monkeypatch):
+    assert peers.variable_genes(cells).all()
+    monkeypatch.setattr(peers, "N_GENES", 10)
+    assert peers.variable_genes(cells).sum() == 10
+
+
+def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
+    latents = peers.scvi_embedding(cells, "sample", 30, 1)
+    assert latents.shape == (N_CELLS, 10) and latents.dtype == np.float32
+    noise = np.random.default_rng(0).normal(size=(N_CELLS, 70))
+    table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_scvi": latents, "X_pca": noise})
+    table.obs.loc["cell7", "cell_type"] = None
+    scores = scib.scib_scores(table, ["X_pca", "X_scvi"], "cell_type", "sample", 1)
+    assert list(scores) == spaces.COLUMNS and scores["value"].between(-0.1, 1).all()
+    kept = scores[(scores["kind"] == spaces.MEAN) & (scores["metric"] == "labels kept")]
+    kept = kept.set_index("space")["value"]
+    assert kept["X_scvi"] > kept["X_pca"] + 0.1
+    assert "cell_type.scvi_scib_batches_mixed" in spaces.flat(scores)
+
+
+def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
+    table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_pca": cells.X.toarray()[:, :5] + 0.0})
+    table.obs["sample"] = "one"
+    scores = scib.scib_scores(table, ["X_pca"], "cell_type", "sample", 1)
+    assert set(scores["kind"]) == {"labels kept", spaces.MEAN}
+    with pytest.raises(InputError, match="50 cells have a 'cell_type', and scib-metrics looks"):
+        scib.scib_scores(table[:50], ["X_pca"], "cell_type", "sample", 1)

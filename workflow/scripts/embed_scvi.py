@@ -1,0 +1,14 @@
+import anndata as ad
+
+from scdyn import peers
+from scdyn.files import atomic
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    cells = ad.read_h5ad(snakemake.input[0])
+    settings = snakemake.params.peers
+    latents = peers.scvi_embedding(
+        cells, settings["batch"], settings["max_epochs"], snakemake.params.seed
+    )
+    with atomic(snakemake.output[0]) as temporary:
+        ad.AnnData(obs=cells.obs[[]], obsm={"X_scvi": latents}).write_h5ad(temporary)

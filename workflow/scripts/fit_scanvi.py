@@ -1,0 +1,15 @@
+import anndata as ad
+
+from scdyn import peers, splits
+from scdyn.files import write_table
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    calls = peers.scanvi_fold(
+        ad.read_h5ad(snakemake.input.corpus),
+        splits.read_splits(snakemake.input.splits),
+        snakemake.wildcards.fold,
+        snakemake.params.peers["max_epochs"],
+        snakemake.params.seed,
+    )
+    write_table(snakemake.output[0], calls)
