@@ -21,7 +21,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -72,9 +72,12 @@ real: runner ## Run the workflow on four real studies, from ../shared/data
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml --report results/real/$$study/report.html || exit 1; \
 	done
 
-evaluation: runner ## The embedded study with five seeds and all ways to adapt the model; goes on from the demo
+evaluation: runner ## The embedded study with five seeds, scANVI and scVI; goes on from the demo
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --report results/report.html
+
+adapters: runner ## The embedded study with all ways to adapt the model; goes on from the demo
+	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
 collect-results: environments ## Bring what the studies came to into docs/results.md
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
