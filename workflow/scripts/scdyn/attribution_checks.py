@@ -138,15 +138,15 @@ def randomisation(
     Returns
     -------
     dict
-        ``cascade``: what was drawn anew last to class to rank correlation, in order;
-        ``labels``: class to rank correlation. About 0 is good.
+        ``cascade``: in order, ``down_to`` (what was drawn anew last) and ``correlation`` (by
+        class); ``labels``: the correlation by class. About 0 is good.
     """
     own, _ = explain_run(classifier, store, rows, settings, refine=False)
-    survived = {}
+    survived = []
     for name, randomised in cascade(classifier, seed_of(settings)):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
-        survived[name] = rank_correlation(own, run)
-        logger.info("drawn anew down to %s: rank correlation %s", name, survived[name])
+        survived.append({"down_to": name, "correlation": rank_correlation(own, run)})
+        logger.info("drawn anew down to %s: rank correlation %s", *survived[-1].values())
     run, _ = explain_run(permuted, store, rows, settings, refine=False)
     return {"cascade": survived, "labels": rank_correlation(own, run)}
 
@@ -319,7 +319,7 @@ def check_task(
                 "cascade_correlation": found["cascade"],
                 "label_correlation": found["labels"],
                 "label_fit": fit,
-                "randomised_correlation": found["cascade"]["embeddings"],
+                "randomised_correlation": found["cascade"][-1]["correlation"],
             }
         few = {name: part[:per_run] for name, part in rows.items()}
         curves.append(deletion_curves(classifier, store, few, orders, seed))
