@@ -270,8 +270,12 @@ def test_edits_are_found_by_name_and_others_refused():
     regulons = {"A(+)": {"A", "C"}}
     settings = {"n_drivers": 1, "silenced": ["A(+)"], "raised": ["C"], "measured": None}
     edits = in_silico.edits_of(settings, rankings, genes, regulons)
-    assert [(e.name, e.genes, e.raised) for e in edits] == [
-        ("B", (1,), False), ("A(+)", (0, 2), False), ("C", (2,), True)
-    ]  # fmt: skip
+    assert edits == [
+        in_silico.Edit("B", (1,), False, "x"),
+        in_silico.Edit("A(+)", (0, 2)),
+        in_silico.Edit("C", (2,), True),
+    ]
+    named = in_silico.edits_of(settings | {"silenced": ["B"]}, rankings, genes, regulons)
+    assert named == [in_silico.Edit("B", (1,)), in_silico.Edit("C", (2,), True)]
     with pytest.raises(InputError, match="'D' is neither"):
         in_silico.find_edit("D", False, genes, regulons)

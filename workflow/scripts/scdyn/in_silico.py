@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,14 @@ class Edit:
         Positions in the vocabulary: the gene, or the regulon's TF and targets.
     raised
         To their high bin; else to their zero bin.
+    only_in
+        The class whose cells it is tried in; all if None.
     """
 
     name: str
     genes: tuple[int, ...]
     raised: bool = False
+    only_in: str | None = None
 
 
 def find_edit(
@@ -66,10 +69,13 @@ def find_edit(
 
 
 def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
-    """Silence the TFs of highest specificity of each class."""
+    """Silence the TFs of highest specificity of each class, in its cells."""
     tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
-    names = tfs.groupby("class").head(n_drivers)["symbol"].drop_duplicates()
-    return [find_edit(name, False, genes, {}) for name in names]
+    best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
+    return [
+        replace(find_edit(symbol, False, genes, {}), only_in=label)
+        for symbol, label in zip(best["symbol"], best["class"], strict=True)
+    ]
 
 
 def edits_of(
@@ -84,8 +90,9 @@ def edits_of(
     names += [(name, True) for name in settings["raised"]]
     if settings["measured"]:
         names.append((settings["measured"]["silenced"], False))
-    edits += [find_edit(name, raised, genes, regulons) for name, raised in names]
-    return list(dict.fromkeys(edits))
+    named = [find_edit(name, raised, genes, regulons) for name, raised in names]
+    tried = {(edit.genes, edit.raised) for edit in named}
+    return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
 
 
 def high_bins(bins: Tensor) -> Tensor:
@@ -344,6 +351,8 @@ def perturb_task(
         for label, places in rows.items():
             chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
             for edit in edits:
+                if edit.only_in not in (None, label):
+                    continue
                 found = trial(chosen, label, cells[label], edit, options["n_random"], seed)
                 tables.append(found[0])
                 draws.append(found[1])
