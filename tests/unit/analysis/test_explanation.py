@@ -217,8 +217,10 @@ def test_figures_of_checks_and_perturbations_show_all_there_is():
     effects = pd.DataFrame({"perturbation": ["A", "B"], "raised": [True, False], "class": "x"})
     effects = effects.assign(shift=[-1.0, 0.1], random_shift=0.0, shift_p=[0.04, 0.5])
     measured = pd.DataFrame({"method": ["measured", "silenced", "random genes", "no change"]})
+    measured["embedding_correlation"] = [1.0, 0.5, 0.0, np.nan]
     measured = measured.assign(shift_x=[0.1, 0.05, 0.0, 0.0], shift_y=[-0.1, -0.05, 0.0, 0.0])
     figure = figures_explain.in_silico(effects, measured)
-    assert [axis.get_title() for axis in figure.axes] == ["cells of x", "measured knockout"]
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "cells of x" and "r = 0.50, of random genes 0.00" in titles[1]
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["B", "A raised"]

@@ -158,8 +158,8 @@ def checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     )
     error = content["completeness"]
     figure.suptitle(
-        f"Attributions add up to {error['median']:.2%} (median; 95% of {content['n_paths']:,} "
-        f"paths within {error['percentile_95']:.2%})",
+        f"The attributions' sum is off by {error['median']:.2%} (median; 95% of "
+        f"{content['n_paths']:,} paths: by less than {error['percentile_95']:.2%})",
         fontsize=8,
     )
     return figure
@@ -201,5 +201,11 @@ def measured_bars(axis: Axes, measured: pd.DataFrame) -> None:
     axis.set_yticks(range(shifts.shape[1]), shifts.columns)
     axis.invert_yaxis()
     axis.axvline(0, color="k", linewidth=0.5)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.25), ncols=3, fontsize=6)
-    axis.set(title="measured knockout", xlabel="shift of the mean probability")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.32), ncols=3, fontsize=6)
+    found = measured.set_index("method")["embedding_correlation"]
+    axis.set_title(
+        f"measured knockout (embedding's shift:\nr = {found['silenced']:.2f}, of random genes "
+        f"{found['random genes']:.2f})",
+        fontsize=7,
+    )
+    axis.set_xlabel("shift of the mean probability")
