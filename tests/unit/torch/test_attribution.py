@@ -202,7 +202,7 @@ def test_cascade_draws_everything_anew_from_the_top_down(trained):
 def test_randomised_models_attributions_are_others(trained, cells, rows):
     found = attribution_checks.randomisation(trained, trained, cells[0], rows, SETTINGS)
     assert all(value == pytest.approx(1) for value in found["labels"].values())  # the same model
-    last = list(found["cascade"]["embeddings"].values())
+    last = list(found["cascade"][-1]["correlation"].values())
     assert np.abs(last).mean() < 0.6
 
 
@@ -247,15 +247,21 @@ def test_what_was_not_measured_is_not_silenced_or_raised():
 
 
 def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
-    chosen = in_silico.Cells(trained, cells[0], rows["x"])
+    chosen = in_silico.Cells(trained, cells[0], rows["x"], np.arange(90))
+    names = [f"cell {i}" for i in range(20)]
     edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
-    found, per_cell = in_silico.effects(chosen, "x", list("abcdefghijklmnopqrst"), edits, 19, 0)
-    assert found[0]["shift"] < -0.3 and found[0]["shift_p"] == pytest.approx(0.05)
-    assert found[0]["distance"] > found[0]["random_distance"]
-    assert found[0]["shift"] + 0.2 < found[1]["shift"] < 0.05  # z's genes in x's cells
-    shifts = per_cell[0].filter(regex="^shift_")
-    np.testing.assert_allclose(shifts.sum(1), 0, atol=1e-6)
-    assert per_cell[0]["shift_x"].mean() == pytest.approx(found[0]["shift"])
+    trials = [in_silico.trial(chosen, "x", names, edit, 19, 0) for edit in edits]
+    per_cell, random = (pd.concat(tables) for tables in zip(*trials, strict=True))
+    table = in_silico.summarise(per_cell, random).set_index("perturbation")
+    assert table.loc["own", "shift"] < -1 and table.loc["own", "shift_p"] == pytest.approx(0.05)
+    assert table.loc["own", "probability_shift"] < -0.3
+    assert table.loc["own", "distance"] > table.loc["own", "random_distance"]
+    assert table.loc["others", "shift"] < 0  # z's genes in x's cells
+    own = per_cell[per_cell["perturbation"] == "own"]
+    np.testing.assert_allclose(own.filter(regex="^shift_").sum(axis=1), 0, atol=1e-6)
+    twice = in_silico.summarise(pd.concat([per_cell, per_cell]), pd.concat([random, random]))
+    assert twice["n_cells"].tolist() == [40, 40]
+    np.testing.assert_allclose(twice["shift_p"], table["shift_p"])
 
 
 def test_a_true_knockout_is_predicted_better_than_no_change(trained, cells, rows):
@@ -277,15 +283,17 @@ def test_a_true_knockout_is_predicted_better_than_no_change(trained, cells, rows
 
 def test_edits_are_found_by_name_and_others_refused():
     genes = pd.DataFrame({"symbol": ["A", "B", "C"]})
-    rankings = pd.DataFrame(
-        {"class": "x", "symbol": ["A", "B", "C"], "is_tf": [True, True, False],
-         "attribution": [1, 2, 3]}
-    )  # fmt: skip
+    rankings = pd.DataFrame({"class": "x", "symbol": ["A", "B", "C"], "attribution": [1, 2, 3]})
+    rankings["is_tf"] = [True, True, False]
     regulons = {"A(+)": {"A", "C"}}
     settings = {"n_drivers": 1, "silenced": ["A(+)"], "raised": ["C"], "measured": None}
     edits = in_silico.edits_of(settings, rankings, genes, regulons)
-    assert [(e.name, e.genes, e.raised) for e in edits] == [
-        ("B", (1,), False), ("A(+)", (0, 2), False), ("C", (2,), True)
-    ]  # fmt: skip
+    assert edits == [
+        in_silico.Edit("B", (1,), False, "x"),
+        in_silico.Edit("A(+)", (0, 2)),
+        in_silico.Edit("C", (2,), True),
+    ]
+    named = in_silico.edits_of(settings | {"silenced": ["B"]}, rankings, genes, regulons)
+    assert named == [in_silico.Edit("B", (1,)), in_silico.Edit("C", (2,), True)]
     with pytest.raises(InputError, match="'D' is neither"):
         in_silico.find_edit("D", False, genes, regulons)

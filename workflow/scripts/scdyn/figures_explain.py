@@ -79,8 +79,9 @@ def regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
     for axis, name in zip(axes, classes, strict=False):
         top = table[table["class"] == name].head(n_regulons)[::-1]
         shades = [PALETTE[0] if q <= 0.05 else GREY for q in top["q"]]
-        bars = axis.barh(top["regulon"], top["z"], color=shades)
-        axis.bar_label(bars, [f"{share:.1%}" for share in top["attribution"]], padding=2)
+        axis.barh(top["regulon"], top["z"], color=shades)
+        for place, (z, share) in enumerate(zip(top["z"], top["attribution"], strict=True)):
+            axis.text(max(z, 0), place, f" {share:.1%}", va="center", fontsize=7)
         axis.set(title=name, xlabel="z against permuted genes")
         axis.margins(x=0.2)
     if len(classes) == 0:
@@ -91,7 +92,8 @@ def regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
 
 def cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
     """Rank correlation with models that are random from the top down, and of permuted labels."""
-    table = pd.DataFrame(checks["cascade_correlation"])
+    steps = checks["cascade_correlation"]
+    table = pd.DataFrame({step["down_to"]: step["correlation"] for step in steps})
     table["labels\npermuted"] = pd.Series(checks["label_correlation"])
     palette = colours(table.index)
     for name, row in table.iterrows():
@@ -101,7 +103,7 @@ def cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
     names = [name.replace("layer", "layer\n") for name in table]
     axis.set_xticks(range(len(names)), names, fontsize=7)
     axis.axhline(0, color="k", linewidth=0.5)
-    axis.set(ylim=(-0.6, 1), ylabel="rank correlation", title="random down to ...")
+    axis.set(ylim=(-0.6, 1), ylabel="rank correlation", title="drawn anew, down to ...")
     if len(table) <= 8:
         axis.legend(fontsize=7)
 
@@ -156,8 +158,8 @@ def checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     )
     error = content["completeness"]
     figure.suptitle(
-        f"Attributions add up to {error['median']:.2%} (median; 95% of {content['n_paths']:,} "
-        f"paths within {error['percentile_95']:.2%})",
+        f"The attributions' sum is off by {error['median']:.2%} (median; 95% of "
+        f"{content['n_paths']:,} paths: by less than {error['percentile_95']:.2%})",
         fontsize=8,
     )
     return figure
@@ -173,17 +175,16 @@ def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     """
     classes = effects["class"].unique()
     n_edits = effects.groupby("class").size().max()
-    figure, axes = grid(len(classes) + bool(len(measured)), 2.9, 1.3 + 0.22 * n_edits, 3)
+    figure, axes = grid(len(classes) + bool(len(measured)), 2.9, 1.5 + 0.22 * n_edits, 3)
     for axis, name in zip(axes, classes, strict=False):
         part = effects[effects["class"] == name][::-1]
         place = np.arange(len(part))
         shades = [PALETTE[5] if p <= 0.05 else PALETTE[0] for p in part["shift_p"]]
         axis.barh(place, part["shift"], color=shades, height=0.6)
-        axis.plot(part["random_shift"], place, "|", color="k", ms=8, label="random genes")
-        names = part["perturbation"] + np.where(part["raised"], " raised", "")
-        axis.set_yticks(place, names)
+        axis.plot(part["random_shift"], place, "|", color="k", ms=8, mew=2)
+        axis.set_yticks(place, part["perturbation"] + np.where(part["raised"], " raised", ""))
         axis.axvline(0, color="k", linewidth=0.5)
-        axis.set(title=f"cells of {name}", xlabel="shift of their class's probability")
+        axis.set(title=f"cells of {name}", xlabel="shift of their class's log-odds")
     if len(measured):
         measured_bars(axes[-1], measured)
     figure.suptitle("Orange: p of 0.05 or less; black: mean of genes expressed alike", fontsize=8)
@@ -193,12 +194,18 @@ def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
 def measured_bars(axis: Axes, measured: pd.DataFrame) -> None:
     """Shift of each class's probability in a measured knockout and as predicted."""
     shifts = measured.set_index("method").filter(regex="^shift_").rename(columns=lambda c: c[6:])
+    shifts = shifts.drop(index="no change")  # it is the line at zero
     for i, (method, row) in enumerate(shifts.iterrows()):
-        place = np.arange(len(row)) + (i - (len(shifts) - 1) / 2) * 0.2
-        colour = "k" if method == "measured" else PALETTE[i]
-        axis.barh(place, row, 0.18, color=colour, label=method)
+        place = np.arange(len(row)) + (i - 1) * 0.25
+        axis.barh(place, row, 0.22, color=("k", PALETTE[0], PALETTE[1])[i], label=method)
     axis.set_yticks(range(shifts.shape[1]), shifts.columns)
     axis.invert_yaxis()
     axis.axvline(0, color="k", linewidth=0.5)
-    axis.legend(fontsize=7)
-    axis.set(title="measured knockout", xlabel="shift of mean probability")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.32), ncols=3, fontsize=6)
+    found = measured.set_index("method")["embedding_correlation"]
+    axis.set_title(
+        f"measured knockout (embedding's shift:\nr = {found['silenced']:.2f}, of random genes "
+        f"{found['random genes']:.2f})",
+        fontsize=7,
+    )
+    axis.set_xlabel("shift of the mean probability")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,14 @@ class Edit:
         Positions in the vocabulary: the gene, or the regulon's TF and targets.
     raised
         To their high bin; else to their zero bin.
+    only_in
+        The class whose cells it is tried in; all if None.
     """
 
     name: str
     genes: tuple[int, ...]
     raised: bool = False
+    only_in: str | None = None
 
 
 def find_edit(
@@ -66,10 +69,13 @@ def find_edit(
 
 
 def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
-    """Silence the TFs of highest specificity of each class."""
+    """Silence the TFs of highest specificity of each class, in its cells."""
     tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
-    names = tfs.groupby("class").head(n_drivers)["symbol"].drop_duplicates()
-    return [find_edit(name, False, genes, {}) for name in names]
+    best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
+    return [
+        replace(find_edit(symbol, False, genes, {}), only_in=label)
+        for symbol, label in zip(best["symbol"], best["class"], strict=True)
+    ]
 
 
 def edits_of(
@@ -84,8 +90,9 @@ def edits_of(
     names += [(name, True) for name in settings["raised"]]
     if settings["measured"]:
         names.append((settings["measured"]["silenced"], False))
-    edits += [find_edit(name, raised, genes, regulons) for name, raised in names]
-    return list(dict.fromkeys(edits))
+    named = [find_edit(name, raised, genes, regulons) for name, raised in names]
+    tried = {(edit.genes, edit.raised) for edit in named}
+    return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
 
 
 def high_bins(bins: Tensor) -> Tensor:
@@ -126,13 +133,22 @@ class Cells:
         Merged.
     store, rows
         The cells.
+    all_rows
+        Cells of all classes, which tell what a high value is; ``rows`` if None.
     """
 
-    def __init__(self, classifier: Classifier, store: Store, rows: np.ndarray) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        store: Store,
+        rows: np.ndarray,
+        all_rows: np.ndarray | None = None,
+    ) -> None:
         self.classifier = classifier
         self.bins = densify(store, rows)
         self.expression = mean_bins(store, rows)
-        self.high = [high_bins(bins) for bins in self.bins]
+        others = self.bins if all_rows is None else densify(store, all_rows)
+        self.high = [high_bins(bins) for bins in others]
         self.p, self.embedding = self.read(*self.bins)
 
     def read(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -162,47 +178,87 @@ def empirical_p(value: float, random: np.ndarray) -> float:
     return float((1 + (np.abs(random) >= abs(value)).sum()) / (1 + len(random)))
 
 
-def effects(
-    cells: Cells, label: str, names: Sequence[str], edits: Sequence[Edit], n_random: int, seed: int
-) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
-    """Edit one class's cells.
+def log_odds_of(p: np.ndarray, target: int) -> np.ndarray:
+    """Log-odds (cells,) of a class against all others; unlike probabilities, never saturated."""
+    others = np.delete(p, target, axis=1).sum(1)
+    return np.log(np.maximum(p[:, target], 1e-300)) - np.log(np.maximum(others, 1e-300))
+
+
+def trial(
+    cells: Cells, label: str, names: Sequence[str], edit: Edit, n_random: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Edit one class's cells, and the same cells by random genes.
 
     Returns
     -------
-    rows : list of dict
-        An edit: ``perturbation``, ``raised``, ``n_genes``, ``class``, ``n_cells``,
-        ``probability`` (of the class, before), ``shift`` (of it, mean over cells), ``shift_sd``
-        (over cells), ``random_shift`` (mean over random genes), ``shift_p``; ``distance``
-        (length of the embedding's shift, mean over cells), ``random_distance``, ``distance_p``.
-    per_cell : list of DataFrame
-        ``perturbation``, ``raised``, ``class``, ``cell``, ``distance`` and ``shift_<class>``.
+    per_cell : DataFrame
+        ``perturbation``, ``raised``, ``n_genes``, ``class``, ``cell``, ``shift`` (of the class's
+        log-odds), ``distance`` (length of the embedding's shift) and ``shift_<class>`` (of the
+        probabilities).
+    random : DataFrame
+        A row a draw: ``perturbation``, ``raised``, ``class``, ``draw``, mean ``shift`` and
+        ``distance`` over the cells.
     """
     classes = cells.classifier.classes
     target = classes.index(label)
-    rng = np.random.default_rng([seed, target])
-    rows, per_cell = [], []
-    for edit in edits:
-        p, embedding = cells.shift(edit)
-        length = np.linalg.norm(embedding, axis=1)
-        random = cells.random_shifts(edit, n_random, rng)
-        shifts = np.array([part[:, target].mean() for part, _ in random])
-        lengths = np.array([np.linalg.norm(part, axis=1).mean() for _, part in random])
-        own = p[:, target]
+    key = {"perturbation": edit.name, "raised": edit.raised, "class": label}
+    before = log_odds_of(cells.p, target)
+    rng = np.random.default_rng([seed, target, *edit.genes])
+    p, embedding = cells.shift(edit)
+    per_cell = pd.DataFrame({"cell": names}).assign(
+        **key,
+        n_genes=len(edit.genes),
+        shift=log_odds_of(cells.p + p, target) - before,
+        distance=np.linalg.norm(embedding, axis=1),
+    )
+    per_cell = per_cell.join(pd.DataFrame(p, columns=[f"shift_{name}" for name in classes]))
+    drawn = [
+        {
+            "shift": (log_odds_of(cells.p + p, target) - before).mean(),
+            "distance": np.linalg.norm(embedding, axis=1).mean(),
+        }
+        for p, embedding in cells.random_shifts(edit, n_random, rng)
+    ]
+    return per_cell, pd.DataFrame(drawn).assign(**key, draw=range(n_random))
+
+
+def summarise(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    """Lay out each edit's mean effect on each class beside that of random genes.
+
+    Parameters
+    ----------
+    per_cell, random
+        As :func:`trial`, of all runs; a draw is averaged over the runs.
+
+    Returns
+    -------
+    DataFrame
+        ``perturbation``, ``raised``, ``class``, ``n_genes``, ``n_cells``, ``shift`` (of the
+        class's log-odds, mean over cells), ``shift_sd``, ``random_shift`` (mean over draws),
+        ``shift_p`` (:func:`empirical_p`), ``probability_shift``, ``distance`` (of the embedding),
+        ``random_distance`` and ``distance_p``.
+    """
+    keys = ["perturbation", "raised", "class"]
+    draws = random.groupby([*keys, "draw"])[["shift", "distance"]].mean()
+    rows = []
+    for key, part in per_cell.groupby(keys, sort=False):
+        shift, distance, drawn = part["shift"].mean(), part["distance"].mean(), draws.loc[key]
         rows.append(
             {
-                **{"perturbation": edit.name, "raised": edit.raised, "n_genes": len(edit.genes)},
-                **{"class": label, "n_cells": len(p), "probability": cells.p[:, target].mean()},
-                **{"shift": own.mean(), "shift_sd": own.std(), "random_shift": shifts.mean()},
-                "shift_p": empirical_p(own.mean(), shifts),
-                **{"distance": length.mean(), "random_distance": lengths.mean()},
-                "distance_p": empirical_p(length.mean(), lengths),
+                **dict(zip(keys, key, strict=True)),
+                "n_genes": part["n_genes"].iloc[0],
+                "n_cells": len(part),
+                "shift": shift,
+                "shift_sd": part["shift"].std(),
+                "random_shift": drawn["shift"].mean(),
+                "shift_p": empirical_p(shift, drawn["shift"].to_numpy()),
+                "probability_shift": part[f"shift_{key[-1]}"].mean(),
+                "distance": distance,
+                "random_distance": drawn["distance"].mean(),
+                "distance_p": empirical_p(distance, drawn["distance"].to_numpy()),
             }
         )
-        table = pd.DataFrame({"cell": names, "class": label}).assign(
-            perturbation=edit.name, raised=edit.raised, distance=length
-        )
-        per_cell.append(table.join(pd.DataFrame(p, columns=[f"shift_{c}" for c in classes])))
-    return rows, per_cell
+    return pd.DataFrame(rows)
 
 
 def compare_measured(
@@ -281,31 +337,32 @@ def perturb_task(
     Returns
     -------
     effects, per_cell : DataFrame
-        As :func:`effects`, all runs' cells together.
+        As :func:`summarise` and :func:`trial`, all runs' cells together.
     measured : DataFrame
         As :func:`compare_measured`, mean over runs; empty if no knockout is named.
     """
     seed, options = seed_of(settings), settings["in_silico"]
     per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
-    rows, tables, comparisons = [], [], []
+    tables, draws, comparisons = [], [], []
     for folder in folders:
         classifier, calls, _ = read_run(folder, model_folder)
         cells = correct_cells(calls, per_run, seed)
-        for label, places in rows_by_class(store, cells).items():
-            chosen = Cells(classifier, store, places)
-            found, table = effects(chosen, label, cells[label], edits, options["n_random"], seed)
-            rows += found
-            tables += table
+        rows = rows_by_class(store, cells)
+        for label, places in rows.items():
+            chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
+            for edit in edits:
+                if edit.only_in not in (None, label):
+                    continue
+                found = trial(chosen, label, cells[label], edit, options["n_random"], seed)
+                tables.append(found[0])
+                draws.append(found[1])
         if options["measured"]:
             comparisons.append(_measured(classifier, store, obs, calls, edits, settings))
-    keys = ["perturbation", "raised", "class"]
     measured = pd.DataFrame(columns=["method", "rmse", "embedding_error", "embedding_correlation"])
     if comparisons:
         measured = pd.concat(comparisons).groupby("method", sort=False).mean().reset_index()
-    table = pd.DataFrame(rows)
-    counts = table.groupby(keys, sort=False)["n_cells"].sum()
-    table = table.groupby(keys, sort=False).mean().assign(n_cells=counts).reset_index()
-    return table, pd.concat(tables, ignore_index=True), measured
+    per_cell = pd.concat(tables, ignore_index=True)
+    return summarise(per_cell, pd.concat(draws)), per_cell, measured
 
 
 def _measured(
