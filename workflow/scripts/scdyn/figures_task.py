@@ -107,6 +107,9 @@ def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) ->
     axis.set_yticks(range(len(rows)), [method_name(name) for name in rows])
     lows = means.loc[means["method"] != "majority", ["mean", "low"]].min().min()
     axis.set_xlim(max(0, lows - 0.05), min(1.0, means[["mean", "high"]].max().max() + 0.03))
+    left = axis.get_xlim()[0]
+    for row in tested[tested["mean"] < left].itertuples():
+        axis.text(left, rows[row.method], f" ◂ {row.mean:.2f}", va="center", color="#666666")
     axis.set(xlabel="macro-F1", title="every fold and seed; mean, 95% interval")
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)

@@ -150,12 +150,13 @@ def paired_p(differences: np.ndarray, test_over_train: float = 0.0) -> float:
     Returns
     -------
     float
-        NaN of a single run; 1 if all differences are zero, 0 if all are the same but zero.
+        NaN of a single run, or if all runs differ by the same, which tells of no spread; 1 if all
+        differences are zero.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
         return float("nan")
     error = np.std(differences, ddof=1) * np.sqrt(1 / n + test_over_train)
     if error == 0:
-        return float(mean == 0)
+        return 1.0 if mean == 0 else float("nan")
     return float(2 * stats.t.sf(abs(mean) / error, n - 1))
