@@ -39,7 +39,7 @@ def variants_of(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     main = {key: task[key] for key in DECISIVE} | {"labels": 1.0, "without": None}
     variants = {MAIN: main}
     for name, changes in task["variants"].items():
-        changes = dict(changes)
+        changes = {key: value for key, value in changes.items() if key != "seeds"}
         rate = changes.pop("learning_rate", main["training"]["learning_rate"])
         training = main["training"] | {"learning_rate": rate}
         variants[f"{MAIN}_{name}"] = main | changes | {"training": training}
@@ -55,7 +55,9 @@ def runs_of(task: Mapping[str, Any], variant: str) -> list[tuple[int, int]]:
     """List the runs of a variant: seed and fold; of a model without a class, the first alone."""
     if variant.startswith("without_"):
         return [(task["seeds"][0], 0)]
-    return [(seed, fold) for seed in task["seeds"] for fold in range(task["folds"])]
+    own = task["variants"].get(variant.removeprefix(f"{MAIN}_"), {})
+    seeds = own.get("seeds", task["seeds"])
+    return [(seed, fold) for seed in seeds for fold in range(task["folds"])]
 
 
 def alone(task: Mapping[str, Any]) -> dict[str, str]:
