@@ -6,7 +6,8 @@ TASK = {
     **dict.fromkeys(task_settings.DECISIVE), "adapter": "lora", "modalities": "both",
     "training": {"learning_rate": 0.1, "epochs": 2}, "seeds": [1, 2], "folds": 2,
     "variants": {
-        "rna": {"modalities": "rna", "seeds": [1]}, "full": {"adapter": "full", "learning_rate": 0.01}
+        "rna": {"modalities": "rna", "seeds": [1]},
+        "full": {"adapter": "full", "learning_rate": 0.01},
     },
     "label_shares": [0.1], "left_out": ["x y"],
 }  # fmt: skip
