@@ -83,7 +83,7 @@ def test_a_task_says_how_sure_and_how_much_better_each_method_is(small_study):
     mine = [r for r in runs if r["variant"] == "scdynomics" and r["method"] == "scdynomics"]
     assert {(r["seed"], r["fold"]) for r in mine} == {(s, f) for s in "12" for f in "01"}
     assert all(float(r["seconds"]) > 0 and float(r["n_trained_parameters"]) > 0 for r in mine)
-    assert {r["labels"] for r in read(folder / "label_efficiency.tsv")} == {"0.5", "1.0"}
+    assert {r["labels"] for r in read(folder / "label_efficiency.tsv")} == {"0.5", "1"}
     unseen = read(small_study / "results/finetune/knockout/novelty.tsv")
     assert {r["class"] for r in unseen} == {"endothelium"}
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -225,7 +225,7 @@ def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFram
     rows = []
     for (method, share), part in tested.groupby(["method", "labels"]):
         if several[method] > 1:
-            low, high = metrics.interval(part[HEADLINE].to_numpy())
+            low, high = np.clip(metrics.interval(part[HEADLINE].to_numpy()), 0, 1)
             rows.append((method, share, part[HEADLINE].mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
 
