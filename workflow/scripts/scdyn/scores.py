@@ -126,7 +126,7 @@ def fate_scores(
             for _, run in of_method.groupby(["seed", "fold"])
         )
         result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
-        bounds = interval(found["macro_f1"].to_numpy())
+        bounds = np.clip(interval(found["macro_f1"].to_numpy()), 0, 1)
         if np.isfinite(bounds[0]):
             result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
         mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
