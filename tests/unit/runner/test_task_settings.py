@@ -33,3 +33,9 @@ def test_runs_are_seeds_by_folds_unless_the_variant_has_its_own():
     assert runs["scdynomics_rna"] == [(1, 0), (1, 1)]
     assert runs["without_0"] == [(1, 0)]
     assert task_settings.alone(TASK) == {"rna": "scdynomics_rna"}
+
+
+def test_baselines_know_their_runs_from_their_own_settings():
+    settings = task_settings.of_baselines({**TASK, "baselines": ["knn"]})
+    assert list(task_settings.less_seen(settings)) == ["labels_0.1", "without_0"]
+    assert len(task_settings.runs_of(settings, "labels_0.1")) == 4

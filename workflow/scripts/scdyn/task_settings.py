@@ -55,7 +55,7 @@ def runs_of(task: Mapping[str, Any], variant: str) -> list[tuple[int, int]]:
     """List the runs of a variant: seed and fold; of a model without a class, the first alone."""
     if variant.startswith("without_"):
         return [(task["seeds"][0], 0)]
-    own = task["variants"].get(variant.removeprefix(f"{MAIN}_"), {})
+    own = task.get("variants", {}).get(variant.removeprefix(f"{MAIN}_"), {})
     seeds = own.get("seeds", task["seeds"])
     return [(seed, fold) for seed in seeds for fold in range(task["folds"])]
 
