@@ -177,7 +177,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(*cells[0].read(np.arange(90)))
-    finetune.settle(made, store, splits[::2], splits[1::2])
+    finetune.settle(made, store, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", settings, weights)

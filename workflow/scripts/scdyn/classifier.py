@@ -79,17 +79,10 @@ class Head(nn.Module):
         Tensor
             (B, classes).
         """
-        return self.classify(self.features(representations, zero_cell, expressed))
-
-    def features(self, representations: Tensor, zero_cell: Tensor, expressed: Tensor) -> Tensor:
-        """Map cells, as :meth:`forward`, to the hidden layer: (B, hidden)."""
         changes = (representations - zero_cell) * expressed.unsqueeze(-1)
         pooled = self.pool(changes.transpose(1, 2)).flatten(1)
-        return functional.gelu(self.hidden(self.dropout(self.norm(pooled))))
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map the hidden layer (B, hidden) to logits (B, classes)."""
-        return self.output(self.dropout(features))
+        hidden = functional.gelu(self.hidden(self.dropout(self.norm(pooled))))
+        return self.output(self.dropout(hidden))
 
 
 def cells_without_counts(
@@ -164,14 +157,10 @@ class Classifier(nn.Module):
         self.classes = classes
         self.modalities = modalities
         self.temperature = 1.0
-        self.familiar: dict[str, np.ndarray] | None = None
+        self.familiar: np.ndarray | None = None
 
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Map bins (B, G) each to logits (B, classes)."""
-        return self.head.classify(self.features(rna, promoter))
-
-    def features(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Map bins (B, G) each to the head's hidden layer (B, hidden)."""
         rna, promoter = hide(rna, promoter, self.modalities)
         measured = is_measured(promoter)
         # The cells without counts ride along as the first of the batch.
@@ -183,9 +172,7 @@ class Classifier(nn.Module):
         )
         representations = self.encoder(*bins)
         zero_cell = of_their_kind(representations[:n_zero], measured)
-        return self.head.features(
-            representations[n_zero:], zero_cell, expressed_genes(rna, promoter)
-        )
+        return self.head(representations[n_zero:], zero_cell, expressed_genes(rna, promoter))
 
     def merge(self) -> Classifier:
         """Add LoRA's modules to the weights: the same calls, at the speed of the plain model.
@@ -214,7 +201,7 @@ class Classifier(nn.Module):
             folder / "head.safetensors",
         )
         if self.familiar is not None:
-            save_arrays(self.familiar, folder / "familiar.safetensors")
+            save_arrays({"energies": self.familiar}, folder / "familiar.safetensors")
         content = {"classes": self.classes, "temperature": self.temperature, **settings}
         write_json(folder / "task.json", content | description)
 
@@ -245,7 +232,7 @@ def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
     classifier = Classifier(encoder, head, task["classes"], task["modalities"])
     classifier.temperature = task["temperature"]
     if (folder / "familiar.safetensors").exists():
-        classifier.familiar = load_arrays(folder / "familiar.safetensors")
+        classifier.familiar = load_arrays(folder / "familiar.safetensors")["energies"]
     return classifier.merge().eval()
 
 
@@ -271,14 +258,14 @@ def run_classifier(
     -------
     probabilities : ndarray, (cells, classes)
         At temperature 1, whatever the classifier's own is.
-    features : ndarray of float32, (cells, hidden)
-        The head's hidden layer.
+    energies : ndarray, (cells,)
+        See :func:`scdyn.familiarity.fit_familiarity`.
     """
     device = next(classifier.parameters()).device
     p = [np.zeros((0, len(classifier.classes)))]
-    hidden = [np.zeros((0, classifier.head.hidden.out_features), dtype=np.float32)]
+    energies = [np.zeros(0)]
     for rna, promoter in Loader(store, batches(rows, batch_size), device):
-        features = classifier.features(rna.to(device), promoter.to(device))
-        p.append(classifier.head.classify(features).double().softmax(1).cpu().numpy())
-        hidden.append(features.float().cpu().numpy())
-    return np.concatenate(p), np.concatenate(hidden)
+        logits = classifier(rna.to(device), promoter.to(device)).double()
+        p.append(logits.softmax(1).cpu().numpy())
+        energies.append(-logits.logsumexp(1).cpu().numpy())
+    return np.concatenate(p), np.concatenate(energies)

@@ -3,70 +3,49 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
 
-# Most distances of validation cells that are kept: a p-value need not be finer than this.
+# Most energies of validation cells that are kept: a p-value need not be finer than this.
 MOST_KEPT = 1000
 
 
-def fit_familiarity(
-    learned: np.ndarray, labels: np.ndarray, validation: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Describe where the learned cells lie in a model's hidden layer.
+def fit_familiarity(energies: np.ndarray) -> np.ndarray:
+    """Keep the energies of cells that were held back from training, to rank others among.
+
+    The energy of a cell is minus the log of the sum of the exponentials of its logits
+    (Liu et al. 2020, arXiv:2010.03759): low where any class has much evidence.
 
     Parameters
     ----------
-    learned
-        (cells, features) hidden values of the cells that were learned from.
-    labels
-        (cells,) their classes.
-    validation
-        (cells, features) of cells of the same classes that were not.
+    energies
+        (cells,) of validation cells.
 
     Returns
     -------
-    dict of float32 arrays
-        ``means`` (classes, features); ``whitener`` (features, features), by which differences
-        become uncorrelated, of the covariance within classes, shrunk (Ledoit & Wolf 2004);
-        ``distances``, sorted, of the validation cells.
+    ndarray of float32
+        Sorted, at most a thousand of them, evenly drawn.
     """
-    classes, places = np.unique(labels, return_inverse=True)
-    means = np.stack([learned[places == i].mean(0) for i in range(len(classes))])
-    within = LedoitWolf(assume_centered=True).fit(learned - means[places])
-    whitener = np.linalg.cholesky(within.precision_)
-    description = {"means": means, "whitener": whitener}
-    distances = np.sort(nearest_distance(description, validation))
-    kept = np.linspace(0, len(distances) - 1, min(len(distances), MOST_KEPT)).round().astype(int)
-    description["distances"] = distances[kept]
-    return {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in description.items()}
+    known = np.sort(energies)
+    kept = np.linspace(0, len(known) - 1, min(len(known), MOST_KEPT)).round().astype(int)
+    return known[kept].astype(np.float32)
 
 
-def nearest_distance(description: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """Mahalanobis distance to the nearest class mean (Lee et al. 2018): (cells,)."""
-    points = features @ description["whitener"]
-    centres = description["means"] @ description["whitener"]
-    squares = np.stack([((points - centre) ** 2).sum(1) for centre in centres], axis=1)
-    return np.sqrt(squares.min(1))
-
-
-def familiarity(description: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """Share of the validation cells that are as far from every class as a cell, or farther.
+def familiarity(known: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Share of the validation cells whose energy is as high as a cell's, or higher.
 
     A conformal p-value (Vovk et al. 2005): of cells that are like the validation cells,
     at most a share x has less than x.
 
     Parameters
     ----------
-    description
-        As :func:`fit_familiarity` returns it.
-    features
-        (cells, features).
+    known
+        As :func:`fit_familiarity` returns them.
+    energies
+        (cells,).
 
     Returns
     -------
     ndarray, (cells,)
         Above 0, at most 1.
     """
-    known = description["distances"]
-    farther = len(known) - np.searchsorted(known, nearest_distance(description, features))
-    return (1 + farther) / (1 + len(known))
+    higher = len(known) - np.searchsorted(known, energies.astype(np.float32))
+    return (1 + higher) / (1 + len(known))

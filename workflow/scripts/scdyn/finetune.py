@@ -104,7 +104,6 @@ def epochs_for(epochs: int, share: float) -> int:
 def settle(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
-    learned: pd.DataFrame,
     validation: pd.DataFrame,
 ) -> None:
     """Fit temperature and familiarity, in place, to cells that were not learned from.
@@ -115,14 +114,13 @@ def settle(
         Trained.
     store
         Tokens.
-    learned, validation
-        ``cell`` and ``label``, as :func:`scdyn.splits.parts` returns them.
+    validation
+        ``cell`` and ``label``, as :func:`scdyn.splits.parts` returns it.
     """
-    p, features = run_classifier(classifier, store, store.rows_of(validation["cell"]))
+    p, energies = run_classifier(classifier, store, store.rows_of(validation["cell"]))
     labels = validation["label"].to_numpy()
     classifier.temperature = metrics.fit_temperature(labels, classifier.classes, p)
-    _, of_learned = run_classifier(classifier, store, store.rows_of(learned["cell"]))
-    classifier.familiar = fit_familiarity(of_learned, learned["label"].to_numpy(), features)
+    classifier.familiar = fit_familiarity(energies)
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -188,7 +186,7 @@ def finetune_run(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    settle(classifier, store, learned, validation)
+    settle(classifier, store, validation)
     with atomic(folder) as temporary:
         temporary.mkdir()
         cost = {
@@ -215,10 +213,10 @@ def call(
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Call cells of a split: :func:`scdyn.evaluation.calibrated_predictions`, and familiarity."""
-    p, features = run_classifier(classifier, store, store.rows_of(called["cell"]))
+    p, energies = run_classifier(classifier, store, store.rows_of(called["cell"]))
     table = evaluation.calibrated_predictions(
         called, run, classifier.classes, p, classifier.temperature
     )
-    familiar = familiarity(classifier.familiar, features)
+    familiar = familiarity(classifier.familiar, energies)
     table.insert(list(table).index("confidence_raw") + 1, "familiarity", familiar)
     return table

@@ -98,9 +98,9 @@ class FineTuned:
         -------
         DataFrame
             A row a cell: ``called``, ``confidence`` (its probability, at the temperature that
-            fits validation cells), ``familiarity`` (share of the validation cells that are as
-            far from every class, mean of the runs), ``unlike_seen`` (familiarity below 0.01: the
-            call is a guess) and ``p_<class>``.
+            fits validation cells), ``familiarity`` (share of the validation cells of which the
+            model is as little sure of any class, mean of the runs), ``unlike_seen`` (familiarity
+            below 0.01: the call is a guess) and ``p_<class>``.
 
         Raises
         ------
@@ -111,9 +111,9 @@ class FineTuned:
         total = pd.DataFrame(0.0, index=adata.obs_names, columns=self.classes)
         familiar = np.zeros(adata.n_obs)
         for classifier in self.classifiers:
-            p, features = run_classifier(classifier, store, np.arange(adata.n_obs))
+            p, energies = run_classifier(classifier, store, np.arange(adata.n_obs))
             total[classifier.classes] += with_temperature(p, classifier.temperature)
-            familiar += familiarity(classifier.familiar, features)
+            familiar += familiarity(classifier.familiar, energies)
         p = total / len(self.classifiers)
         familiar /= len(self.classifiers)
         table = pd.DataFrame(
