@@ -86,6 +86,7 @@ def test_every_method_is_held_against_the_best_of_the_others():
     assert set(f1["best_baseline"].dropna()) == {"logistic_regression"}
     ours = f1.loc["scdynomics"]
     assert ours["n_runs"] == 4 and ours["low"] < ours["mean"] < ours["high"]
+    assert f1.loc["logistic_regression", "n_runs"] == 2  # one seed, which pairs with both of ours
     assert ours["difference"] == pytest.approx(ours["mean"] - f1.loc["logistic_regression", "mean"])
     assert 0 < ours["p"] < 1
     assert np.isnan(f1.loc["logistic_regression", "p"])

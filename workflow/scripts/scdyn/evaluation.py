@@ -172,7 +172,8 @@ def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
         factor = test_over_train if part == "test" else 0.0
         for name in names:
             wide = of_part.pivot_table(index=["seed", "fold"], columns="method", values=name)
-            wide = repeated_over_seeds(wide.reindex(columns=of_part["method"].unique()))
+            wide = wide.reindex(columns=of_part["method"].unique())
+            paired = repeated_over_seeds(wide)
             lower_is_better = name in {"nll", "brier", "ece", "ece_raw"}
             baselines = wide.loc[:, ~wide.columns.map(is_compared)].mean().dropna()
             best = None
@@ -188,7 +189,7 @@ def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
                 row |= {"low": low, "high": high, "n_runs": len(values)}
                 if best is not None and method != best:
-                    gap = (wide[method] - wide[best]).dropna().to_numpy()
+                    gap = (paired[method] - paired[best]).dropna().to_numpy()
                     row |= {"best_baseline": best, "difference": gap.mean()}
                     row |= {"p": metrics.paired_p(gap, factor)}
                 rows.append(row)
