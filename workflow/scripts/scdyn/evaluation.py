@@ -189,7 +189,9 @@ def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
                 row |= {"low": low, "high": high, "n_runs": len(values)}
                 if best is not None and method != best:
-                    gap = (paired[method] - paired[best]).dropna().to_numpy()
+                    # A run of one seed pairs with all of the other's, not with its own copies.
+                    run = wide[[method, best]].notna().any(axis=1)
+                    gap = (paired[method] - paired[best])[run].dropna().to_numpy()
                     row |= {"best_baseline": best, "difference": gap.mean()}
                     row |= {"p": metrics.paired_p(gap, factor)}
                 rows.append(row)
