@@ -73,7 +73,7 @@ def task_table(content):
             continue
         found = {(row["method"], row["score"]): row for row in rows}
         methods = sorted(
-            {row["method"] for row in rows}, key=lambda m: -found[m, "macro_f1"]["mean"]
+            {row["method"] for row in rows}, key=lambda m: (-found[m, "macro_f1"]["mean"], m)
         )
         lines += [
             f"| {words} | {' | '.join(SCORES.values())} | p, macro-F1 | runs | s a run |",
