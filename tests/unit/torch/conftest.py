@@ -1,8 +1,11 @@
 """A model small enough to be worked through in float64."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
+from scdyn.loader import MemoryStore
 from scdyn.model import ModelConfig, ScDynOmics
 
 
@@ -27,3 +30,17 @@ def bins(config):
     rna = torch.randint(0, config.n_bins + 1, shape, generator=generator, dtype=torch.uint8)
     promoter = torch.randint(0, 3, shape, generator=generator, dtype=torch.uint8)
     return rna, promoter
+
+
+@pytest.fixture
+def cells(config):
+    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["x", "y", "z"], 30)
+    rna = rng.integers(0, 3, (90, config.n_genes))
+    promoter = rng.integers(0, 2, (90, config.n_genes))
+    rna[labels == "x", 0:3] = 6
+    promoter[labels == "y", 6:9] = 5
+    rna[labels == "z", 12:15] = 6
+    parts = (sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
+    return MemoryStore(*parts), labels

@@ -28,20 +28,6 @@ SETTINGS = {
 
 
 @pytest.fixture
-def cells(config):
-    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["x", "y", "z"], 30)
-    rna = rng.integers(0, 3, (90, config.n_genes))
-    promoter = rng.integers(0, 2, (90, config.n_genes))
-    rna[labels == "x", 0:3] = 6
-    promoter[labels == "y", 6:9] = 5
-    rna[labels == "z", 12:15] = 6
-    parts = (sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
-    return MemoryStore(*parts), labels
-
-
-@pytest.fixture
 def trained(model, cells):
     store, labels = cells
     return fit(model, store, labels)

@@ -16,21 +16,6 @@ from scdyn.loader import MemoryStore
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.training import TrainingConfig
 
-
-@pytest.fixture
-def cells(config):
-    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["x", "y", "z"], 30)
-    rna = rng.integers(0, 3, (90, config.n_genes))
-    promoter = rng.integers(0, 2, (90, config.n_genes))
-    rna[labels == "x", 0:3] = 6
-    promoter[labels == "y", 6:9] = 5
-    rna[labels == "z", 12:15] = 6
-    parts = (sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter))
-    return MemoryStore(*parts), labels
-
-
 HEAD = {"n_pools": 4, "hidden": 16, "dropout": 0.0}
 SETTINGS = {"adapter": "lora", "rank": 4, "pretrained": True, "modalities": "both", **HEAD}
 

@@ -118,9 +118,7 @@ def score_run(calls: pd.DataFrame) -> dict[str, float]:
     result = metrics.score(labels, called) | metrics.calibration(labels, classes, values)
     if "confidence_raw" in calls:
         sure = calls["confidence_raw"].to_numpy()
-        bins = metrics.reliability(labels, called, sure)
-        gaps = (bins["confidence"] - bins["accuracy"]).abs() * bins["n_cells"]
-        result["ece_raw"] = float(gaps.sum() / len(calls))
+        result["ece_raw"] = metrics.calibration_error(labels == called, sure)
     return result | {"n_cells": len(calls)}
 
 
