@@ -42,6 +42,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # page by page: training was up to a third slower. These keep large tensors' memory in the process.
 os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
+# No param: it decides how fast a result is there, not which.
+os.environ["SCDYN_DEVICE"] = config["device"]
 
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"

@@ -17,6 +17,7 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(folder / "vocabulary.tsv")
     regulons = tokens.regulon_weights(genes, pd.read_csv(snakemake.input.regulons, sep="\t"))
     distributed.launch(
+        settings["nodes"],
         distributed.n_gpus(settings["gpus"]),
         pretraining.pretrain,
         store,

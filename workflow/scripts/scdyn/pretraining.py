@@ -265,7 +265,7 @@ def pretrain(
     shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
     task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
     # On other numbers of GPUs a run goes on.
-    decisive = {key: value for key, value in settings.items() if key != "gpus"}
+    decisive = {key: value for key, value in settings.items() if key not in ("nodes", "gpus")}
     identity = {"model": architecture.to_dict(), "tokens": store.meta, "settings": decisive}
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
