@@ -64,6 +64,7 @@ wildcard_constraints:
     seed="[0-9]+",
     fold="[0-9]+",
     study="|".join(STUDIES) or "none",
+    environment="|".join(ENVIRONMENTS),
     resource="|".join(map(re.escape, CATALOGUE)),
 
 

@@ -18,7 +18,7 @@ with logged(snakemake.log[0]):
     regulons = tokens.regulon_weights(genes, pd.read_csv(snakemake.input.regulons, sep="\t"))
     distributed.launch(
         settings["nodes"],
-        distributed.n_gpus(settings["gpus"]),
+        distributed.processes_for(settings["gpus"]),
         pretraining.pretrain,
         store,
         chosen.nonzero()[0],

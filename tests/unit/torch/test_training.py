@@ -166,23 +166,6 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
         run.run()
 
 
-@pytest.mark.parametrize("asked", ["gpu", None])
-def test_a_gpu_that_is_asked_for_and_is_not_there_is_refused(monkeypatch, asked):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("SCDYN_DEVICE", "gpu")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(InputError, match=r"device: gpu is asked .* \(CUDA_VISIBLE_DEVICES is 3"):
-        training.choose_device(asked)
-
-
-def test_the_cpu_is_taken_where_the_config_says_so_or_there_is_no_gpu(monkeypatch, caplog):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with caplog.at_level("INFO", logger="scdyn"):
-        assert training.choose_device() == training.choose_device("cpu") == torch.device("cpu")
-    assert "no GPU found: running on the CPU" in caplog.messages[0]
-    assert "as the config says: running on the CPU" in caplog.messages[1]
-
-
 def test_rate_rises_again_after_a_restart():
     config = training.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
     rates = [training.learning_rate(step, 101, config) for step in range(101)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scdyn.attribution_scores import rank_correlation
 from scdyn.classifier import Classifier, run_classifier
+from scdyn.devices import choose_device
 from scdyn.explain import Store, correct_cells, explain_run, read_run, rows_by_class, seed_of
 from scdyn.finetune import fit_classifier
 from scdyn.loader import MemoryStore, densify
@@ -23,7 +24,7 @@ from scdyn.matching import matched_genes
 from scdyn.pretrained import load_model
 from scdyn.splits import parts
 from scdyn.tokens import NOT_MEASURED, TokenStore
-from scdyn.training import TrainingConfig, choose_device
+from scdyn.training import TrainingConfig
 
 # How many of the best genes are deleted or kept.
 N_GENES = (1, 2, 5, 10, 20, 50, 100, 200)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scdyn.devices import n_gpus
 from scdyn.errors import InputError
 from scdyn.files import atomic
 from scdyn.log import logger
@@ -39,9 +40,9 @@ def n_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def n_gpus(most: int) -> int:
+def processes_for(gpus: int) -> int:
     """Count the processes that are worth starting: one a GPU that is there, at least one."""
-    return max(1, min(most, torch.cuda.device_count()))
+    return max(1, min(gpus, n_gpus()))
 
 
 def launch(n_nodes: int, per_node: int, function: Callable[..., None], *arguments: Any) -> None:
@@ -152,9 +153,9 @@ def _run_forwarding_signals(command: list[str], environment: dict[str, str]) -> 
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the processes that the environment names, each with its own GPU."""
-    if torch.cuda.is_available():
+    if n_gpus():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if n_gpus() else "gloo", timeout=PATIENCE)
     if dist.get_rank() > 0:  # the first speaks for all
         logger.setLevel(logging.WARNING)
     try:

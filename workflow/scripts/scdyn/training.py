@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from scdyn.checkpoint import Checkpoint
 from scdyn.errors import InputError, Interrupted
 from scdyn.interruption import Interruption
 from scdyn.loader import Loader, block_shuffle, halved
-from scdyn.log import logger
 from scdyn.model import ScDynOmics
 from scdyn.progress import Progress
 
@@ -63,38 +61,6 @@ class TrainingConfig:
     precision: str = "auto"
     compiled: bool | str = "auto"
     seed: int = 0
-
-
-def choose_device(asked: str | None = None) -> torch.device:
-    """Return where to run, and say which device that is.
-
-    Parameters
-    ----------
-    asked
-        ``auto``: a GPU where there is one, else the CPU; ``cpu``; ``gpu``. None: what the
-        environment's ``SCDYN_DEVICE`` says, which the workflow sets to the config's ``device``;
-        without it ``auto``.
-
-    Raises
-    ------
-    InputError
-        If a GPU is asked for and there is none.
-    """
-    asked = asked or os.environ.get("SCDYN_DEVICE", "auto")
-    if asked != "cpu" and torch.cuda.is_available():
-        logger.info("running on GPU %s", torch.cuda.get_device_name())
-        return torch.device("cuda", torch.cuda.current_device())
-    if asked == "gpu":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise InputError(
-            f"device: gpu is asked for in the config, but PyTorch {torch.__version__} finds none "
-            f"({'CUDA_VISIBLE_DEVICES is ' + visible if visible else 'no driver answers'}); run "
-            "the job where there is one, with a build of PyTorch for it (docs/gpu.md), or set "
-            "device: auto."
-        )
-    why = "as the config says" if asked == "cpu" else "no GPU found"
-    logger.info("%s: running on the CPU with %d threads", why, torch.get_num_threads())
-    return torch.device("cpu")
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
