@@ -169,6 +169,24 @@ def drivers_of(wildcards):
     return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
 
 
+def on_one_node(text):
+    """A resource of a model's pretraining, by a setting of it; unset on several nodes."""
+    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=False)
+
+
+def on_several_nodes(text):
+    """The same, unset on one node."""
+    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=True)
+
+
+def resource_of(text, model, several):
+    """Fill a resource with a model's settings, for one node or for several."""
+    if (model["nodes"] > 1) != several:
+        return None
+    filled = text.format(**model)
+    return int(filled) if filled.isdecimal() else filled
+
+
 def by_pilot(key, least, factor, attempt, pilot):
     """What a part needs, by what the pilot found: more than that, and more each time."""
     return ceil(attempt * (least + factor * json.loads(Path(pilot).read_text())[key]))

@@ -19,6 +19,7 @@ with logged(snakemake.log[0]):
     distributed.launch(
         settings["nodes"],
         distributed.processes_for(settings["gpus"]),
+        snakemake.threads,
         pretraining.pretrain,
         store,
         chosen.nonzero()[0],

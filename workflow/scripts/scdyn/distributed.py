@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,8 @@ from scdyn.log import logger
 PATIENCE = timedelta(hours=2)
 # Names the file that takes the sentence of a process' InputError to the one that started it.
 REFUSAL = "SCDYN_REFUSAL"
-# Slurm starts one torchrun a node; within a job's step this needs the step's resources anew.
-SRUN = ["srun", "--overlap", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+# Slurm starts one torchrun a node.
+SRUN = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
 
 
 def rank() -> int:
@@ -45,7 +46,9 @@ def processes_for(gpus: int) -> int:
     return max(1, min(gpus, n_gpus()))
 
 
-def launch(n_nodes: int, per_node: int, function: Callable[..., None], *arguments: Any) -> None:
+def launch(
+    n_nodes: int, per_node: int, n_threads: int, function: Callable[..., None], *arguments: Any
+) -> None:
     """Call a function in one process or in several that train together.
 
     Several are started by torchrun, each of which runs this program from its beginning; what
@@ -56,6 +59,8 @@ def launch(n_nodes: int, per_node: int, function: Callable[..., None], *argument
     ----------
     n_nodes, per_node
         Nodes, and processes on each of them.
+    n_threads
+        Processors of each node.
     function, arguments
         What each process calls.
 
@@ -82,7 +87,10 @@ def launch(n_nodes: int, per_node: int, function: Callable[..., None], *argument
         # Beside the program, where all nodes can write.
         refusal = Path(f"{sys.argv[0]}.{os.getpid()}.refusal")
         environment = os.environ | {REFUSAL: str(refusal.resolve())}
-        command = [*torchrun(n_nodes, per_node, os.environ), *sys.argv]
+        command = [
+            *torchrun(n_nodes, per_node, n_threads, os.environ.get("SLURM_JOB_ID")),
+            *sys.argv,
+        ]
         code = _run_forwarding_signals(command, environment)
         if refusal.exists():
             sentence = refusal.read_text()
@@ -92,15 +100,17 @@ def launch(n_nodes: int, per_node: int, function: Callable[..., None], *argument
             raise RuntimeError(f"training in several processes ended with status {code}")
 
 
-def torchrun(n_nodes: int, per_node: int, environment: Any) -> list[str]:
+def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> list[str]:
     """Command line that starts processes which find one another.
 
     Parameters
     ----------
     n_nodes, per_node
         Nodes, and processes on each of them.
-    environment
-        Variables, of which Slurm's name the job and its nodes.
+    n_threads
+        Processors of each node.
+    job
+        Number of the job of Slurm that this is.
 
     Raises
     ------
@@ -110,28 +120,24 @@ def torchrun(n_nodes: int, per_node: int, environment: Any) -> list[str]:
     program = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={per_node}"]
     if n_nodes == 1:
         return [*program, "--standalone"]
-    if "SLURM_JOB_ID" not in environment:
+    if job is None:
         raise InputError(
             f"models: {n_nodes} nodes are asked for, but this is no job of Slurm; run with "
             "--profile slurm, or set nodes to 1."
         )
-    names = subprocess.run(
-        ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
     # Above the ports that systems give away by themselves, and another one for each job.
-    port = 61000 + int(environment["SLURM_JOB_ID"]) % 4000
+    port = 61000 + int(job) % 4000
     return [
         *SRUN,
         f"--nodes={n_nodes}",
         f"--ntasks={n_nodes}",
+        f"--cpus-per-task={n_threads}",
         *program,
         f"--nnodes={n_nodes}",
         "--rdzv-backend=c10d",
-        f"--rdzv-id={environment['SLURM_JOB_ID']}",
-        f"--rdzv-endpoint={names[0]}:{port}",
+        f"--rdzv-id={job}",
+        # Here is the first of the nodes.
+        f"--rdzv-endpoint={socket.gethostname()}:{port}",
     ]
 
 
