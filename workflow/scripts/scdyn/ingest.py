@@ -276,7 +276,7 @@ def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataF
     if "sample" in table:
         table = table[table["sample"] == sample].drop(columns="sample")
     shares = {column: table[column].astype(str).isin(barcodes).sum() for column in table}
-    key = max(shares, key=shares.get, default=None)
+    key = max(shares, key=shares.__getitem__, default=None)
     if key is None or not shares[key]:
         raise InputError(
             f"{path}: no column holds barcodes of sample {sample} (such as "
