@@ -27,8 +27,22 @@ NASTY = [
 NASTY_PATHS = ["", "a\nb", "a\n", "\n", "a\rb", "a\tb", "a\0b", "a\x7fb", "{a}", "a{b"]
 GOOD_PATHS = ["../x", "/a/b", "a b", "it's", 'a"b', "$(touch pwned)", "`touch pwned`", "a;b", "é"]
 
-# Of the config: keys, values and columns of the user's tables, which are looked up and printed.
-# Nothing is named by them.
+# No text may be any of these: it would leave the literal that the report's captions set it in.
+NASTY_TEXTS = ["", " ", " a", "a ", "a\nb", "a\n", "\n", "a\n\n.. raw:: html", "a\0b", "`a`", "a``"]
+GOOD_TEXTS = [
+    "../x",
+    "a/b",
+    "it's",
+    "$(touch pwned)",
+    "{a}",
+    "a_",
+    "*a",
+    "Größe",
+    "<script>",
+    "a b",
+]
+# Keys, values and columns of the user's tables, which are looked up and printed. Nothing is named
+# by them.
 FREE = {
     "reference.biotypes.[]",
     "resources.sha256.{}",  # of the catalogue
@@ -128,6 +142,12 @@ def test_a_path_is_one_line_without_wildcards(place):
     assert all(allows(TEXTS[place], path + end) for path in GOOD_PATHS)
 
 
+@pytest.mark.parametrize("place", sorted(FREE))
+def test_a_text_is_one_line_that_no_caption_reads_as_markup(place):
+    assert not [text for text in NASTY_TEXTS if allows(TEXTS[place], text)]
+    assert all(allows(TEXTS[place], text) for text in GOOD_TEXTS)
+
+
 def test_a_seed_is_an_integer_that_every_library_takes():
     for seed in (1.0, True, -1, 2**32, "1", "1; touch pwned", None, "../1"):
         assert not allows(SCHEMA["$defs"]["seed"], seed)
@@ -162,6 +182,14 @@ def test_every_column_of_the_sheet_is_of_a_known_kind():
     assert set(COLUMNS) == {
         "sample", "path", "atac_path", "fragments", "metadata", "rna_layer", "promoter_layer",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["rna_layer", "promoter_layer"])
+def test_a_layer_of_the_sheet_is_of_words(tmp_path, column):
+    for layer in ("a_", "a\nb", "`a`", "../x", "<b>", " a", "a|b", "a*"):
+        with pytest.raises(InputError, match=rf"line 2: {column} is"):
+            study.read_samples(sheet(tmp_path, **{column: layer}), ROW, [], {})
+    study.read_samples(sheet(tmp_path, **{column: "raw counts.2"}), ROW, [], {})
 
 
 @pytest.mark.parametrize("column", ["path", "atac_path", "fragments", "metadata"])
