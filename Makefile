@@ -48,10 +48,11 @@ demo: runner ## Simulate the embedded study, run the whole workflow on it, write
 
 test: lint unit workflow-test ## Everything that CI runs
 
-lint: runner ## Formats and lints, of Snakefiles and of Python
+lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
 	snakefmt --check Snakefile workflow
 	ruff check .
 	ruff format --check .
+	mypy
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
 
 unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from email.message import Message
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_half_a_download_is_none(tmp_path, monkeypatch, sent, promised):
     answer.headers = Message()
     if promised:
         answer.headers["Content-Length"] = str(promised)
-    monkeypatch.setattr(resources.urllib.request, "urlopen", lambda url, timeout: answer)
+    opener = SimpleNamespace(open=lambda url, timeout: answer)
+    monkeypatch.setattr(resources.urllib.request, "build_opener", lambda handler: opener)
     with pytest.raises(InputError, match=f"it ended after {len(sent)} of"):
         fetch(Resource("https://example.org/tfs.txt"), tmp_path / "tfs.txt")
     assert not (tmp_path / "tfs.txt").exists()

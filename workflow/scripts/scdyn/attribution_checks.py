@@ -164,7 +164,8 @@ def silence(bins: Tensor, genes: np.ndarray) -> Tensor:
 
 def mean_bins(store: Store, rows: np.ndarray) -> np.ndarray:
     """Mean RNA bin plus mean promoter bin of each gene over some cells: (genes,)."""
-    return sum(np.asarray(bins.mean(0)).ravel() for bins in store.read(rows))
+    rna, promoter = store.read(rows)
+    return np.asarray(rna.mean(0) + promoter.mean(0)).ravel()
 
 
 def deletion_curves(
@@ -298,7 +299,8 @@ def check_task(
     seed = seed_of(settings)
     per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
     orders = gene_orders(rankings, pd.Index(genes["gene_id"]))
-    checks, curves = {}, []
+    checks: dict[str, Any] = {}
+    curves = []
     for folder in folders:
         classifier, calls, description = read_run(folder, model_folder)
         common = calls.loc[calls["part"] == "test", "label"].value_counts().index

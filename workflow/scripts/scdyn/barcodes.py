@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn.errors import UNREADABLE, InputError
+from scdyn.bounds import open_bytes
+from scdyn.errors import InputError, reading
 from scdyn.files import open_text
 
 # What tools hang on a barcode, before or behind it, to say which modality it is of.
@@ -132,10 +133,8 @@ def read_translation(path: str | Path) -> dict[str, str]:
     InputError
         If there are not two columns of nucleotides, or a barcode stands there twice.
     """
-    try:
-        table = pd.read_csv(path, header=None, sep=_separator(path), dtype=str)
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a readable table of barcodes ({error}).") from error
+    with reading(path, "not a readable table of barcodes"):
+        table = pd.read_csv(open_bytes(path), header=None, sep=_separator(path), dtype=str)
     good = table.apply(lambda column: column.str.fullmatch("[ACGT]{8,}").fillna(False))
     if table.shape[1] != 2 or not good.to_numpy().all():
         bad = np.flatnonzero(~good.all(axis=1))

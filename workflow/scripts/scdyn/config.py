@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,26 @@ from scdyn.errors import InputError
 def read_schema(path: str | Path) -> dict[str, Any]:
     """Read a JSON Schema written in YAML."""
     return yaml.safe_load(Path(path).read_text())
+
+
+def _fits(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    """Hold text to a pattern, as jsonschema does, but that ``$`` is the end and no line's end."""
+    if validator.is_type(instance, "string"):
+        if instance.endswith("\n") or not re.search(pattern, instance):
+            yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _is_integer(checker: Any, instance: Any) -> bool:
+    """Tell whether a value is an integer; 1.0, which JSON Schema counts as one, is not."""
+    return isinstance(instance, int) and not isinstance(instance, bool)
+
+
+# Stricter than jsonschema's in what becomes a path: names and seeds.
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {"pattern": _fits},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
 
 
 def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) -> None:
@@ -36,8 +57,7 @@ def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) ->
     InputError
         Naming the key and, for a key that does not exist, the one that may be meant.
     """
-    validator = jsonschema.Draft202012Validator(schema)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(content))
+    error = jsonschema.exceptions.best_match(VALIDATOR(schema).iter_errors(content))
     if error is None:
         return
     key = ".".join(str(part) for part in error.absolute_path)
@@ -58,9 +78,10 @@ def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) ->
         allowed = ", ".join(map(str, error.validator_value))
         raise InputError(f"{origin}: {key} is '{error.instance}'; it must be one of {allowed}.")
     if error.validator == "pattern":
+        meant = error.schema.get("description")
         raise InputError(
             f"{origin}: {key or 'a name'} is '{error.instance}', which does not fit "
-            f"{error.validator_value}."
+            f"{error.validator_value}" + (f" ({meant.rstrip('.')})." if meant else ".")
         )
     raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn import evaluation
-from scdyn.attribution import mean_values, points_at_once, refined_gradients
+from scdyn.attribution import Values, mean_values, points_at_once, refined_gradients
 from scdyn.attribution_scores import EVERY, Run, attribution_table, stability
 from scdyn.classifier import Classifier, load_classifier
 from scdyn.devices import choose_device
@@ -24,7 +24,7 @@ from scdyn.tokens import TokenStore
 Store = TokenStore | MemoryStore
 
 
-def seed_of(settings: dict[str, Any]) -> int:
+def seed_of(settings: Mapping[str, Any]) -> int:
     """Seed of the draws of an explanation: the task's first."""
     return settings["seeds"][0]
 
@@ -68,7 +68,7 @@ def read_run(
 def explain_run(
     classifier: Classifier,
     store: Store,
-    rows: dict[str, np.ndarray],
+    rows: Mapping[str, np.ndarray],
     settings: dict[str, Any],
     refine: bool = True,
 ) -> tuple[Run, np.ndarray]:
@@ -114,7 +114,8 @@ def explain_run(
         others = [other for other in rows if other != name] if kind == "other" else [EVERY]
         rng = np.random.default_rng([seed_of(settings), target])
         for other in others:
-            chosen, start, against = explained, mean, None
+            chosen, against = explained, None
+            start: Values | np.ndarray | None = mean
             if other != EVERY:
                 n_cells = max(2, ceil(len(explained) / len(others)))
                 chosen = rng.permutation(explained)[:n_cells]
@@ -183,14 +184,14 @@ def explain_task(
             "no model of the task calls held-out cells of two classes right, so there is nothing "
             "to explain; see the task's scores, and set explain: false."
         )
-    errors = np.concatenate(errors)
+    errors_of_all = np.concatenate(errors)
     checks = {
-        "n_paths": len(errors),
+        "n_paths": len(errors_of_all),
         "n_runs": len(runs),
         "completeness": {
-            "median": float(np.median(errors)),
-            "percentile_95": float(np.quantile(errors, 0.95)),
-            "largest": float(errors.max()),
+            "median": float(np.median(errors_of_all)),
+            "percentile_95": float(np.quantile(errors_of_all, 0.95)),
+            "largest": float(errors_of_all.max()),
         },
         "stability": stability(runs, descriptions),
     }

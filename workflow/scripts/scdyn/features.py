@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import h5py
 import pandas as pd
 from anndata.io import read_elem
 
+from scdyn.bounds import MOST_TIMES_LIST, open_bytes
 from scdyn.errors import InputError, reading
-from scdyn.files import open_text
+from scdyn.hdf5 import open_bounded
 
 # Kinds of features, as Cell Ranger calls them.
 GENES, PEAKS = "Gene Expression", "Peaks"
@@ -32,7 +34,7 @@ def barcode_names(path: str | Path) -> pd.Index:
     with reading(path, "its barcodes cannot be read"):
         if path.is_dir():
             return pd.Index(read_lines(first(path, "barcodes.tsv"))[0])
-        with h5py.File(path) as file:
+        with open_bounded(path) as file:
             if {"obs", "mod"} & set(file):
                 obs = file["mod/rna/obs"] if "mod" in file else file["obs"]
                 return read_elem(obs).index.astype(str)
@@ -63,7 +65,7 @@ def read_features(path: str | Path) -> pd.DataFrame:
     with reading(path, "its features cannot be read"):
         if path.is_dir():
             return listed_features(first(path, "features.tsv", "genes.tsv", "peaks.bed"))
-        with h5py.File(path) as file:
+        with open_bounded(path) as file:
             if "matrix" in file:
                 group = file["matrix/features"]
                 keys = {"id": "id", "name": "name", "kind": "feature_type"}
@@ -85,7 +87,7 @@ def read_features(path: str | Path) -> pd.DataFrame:
 
 def read_genomes(path: Path) -> set[str]:
     """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
-    with reading(path, "its features cannot be read"), h5py.File(path) as file:
+    with reading(path, "its features cannot be read"), open_bounded(path) as file:
         if "matrix" not in file:
             return set(file)
         genomes = file["matrix/features"].get("genome")
@@ -122,5 +124,5 @@ def first(folder: Path, *names: str) -> Path:
 
 def read_lines(path: Path) -> pd.DataFrame:
     """Read a list of barcodes or features, all of it as text."""
-    with open_text(path) as handle:
+    with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
         return pd.DataFrame([line.rstrip("\r\n").split("\t") for line in handle], dtype=str)

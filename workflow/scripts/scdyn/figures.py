@@ -30,6 +30,8 @@ STYLE = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "legend.frameon": False,
+    # A name with two $ in it is a name.
+    "text.parse_math": False,
     "savefig.dpi": 200,
     # Text stays text, and the same figure gives the same bytes.
     "svg.fonttype": "none",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from scdyn.bounds import open_bytes
 
 
 @contextmanager
@@ -46,8 +48,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def open_text(path: str | Path) -> TextIO:
     """Open a text file to read, plain or gzipped, with or without a byte-order mark."""
-    opened = gzip.open if str(path).endswith(".gz") else open
-    return opened(path, "rt", encoding="utf-8-sig")
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -104,7 +104,7 @@ def epochs_for(epochs: int, share: float) -> int:
 
 def settle(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: TokenStore,
     validation: pd.DataFrame,
 ) -> None:
     """Fit temperature and familiarity, in place, to cells that were not learned from.
@@ -171,7 +171,7 @@ def finetune_run(
     if not settings["pretrained"]:
         model = fresh(model, seed)
     learned, validation, called = parts(splits, fold, settings["labels"], settings["without"], seed)
-    run = {"method": variant if is_compared(variant) else MAIN}
+    run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {
         **run,
@@ -209,11 +209,13 @@ def finetune_run(
 
 def call(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: TokenStore,
     called: pd.DataFrame,
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Call cells of a split: :func:`scdyn.evaluation.calibrated_predictions`, and familiarity."""
+    if classifier.familiar is None:
+        raise ValueError("the classifier is not settled")
     p, energies = run_classifier(classifier, store, store.rows_of(called["cell"]))
     table = evaluation.calibrated_predictions(
         called, run, classifier.classes, p, classifier.temperature

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 from scipy import sparse
 
+from scdyn.bounds import open_bytes
 from scdyn.errors import UNREADABLE, InputError
 from scdyn.reference import chromosome_name, chromosome_names
 
@@ -25,7 +26,7 @@ BLOCK_BYTES = 8 * 2**20
 def read_header(path: str | Path) -> list[str]:
     """Read the lines that stand before the first fragment; none if they cannot be read."""
     try:
-        with gzip.open(path, "rt", errors="replace") as file:
+        with io.TextIOWrapper(open_bytes(path), errors="replace") as file:
             return [line.strip() for line in takewhile(lambda line: line.startswith("#"), file)]
     except UNREADABLE:
         return []

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.expression import Expression
@@ -99,7 +100,7 @@ def describe_edges(
     edges: pd.DataFrame,
     expression: Expression,
     mask_dropouts: bool,
-    promoters: np.ndarray | None,
+    promoters: sparse.spmatrix | None,
     samples: np.ndarray,
     measured: np.ndarray,
     seed: int,

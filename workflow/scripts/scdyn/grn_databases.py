@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import feather
 
-from scdyn.errors import InputError
+from scdyn.bounds import open_bytes
+from scdyn.errors import InputError, reading
 from scdyn.log import logger
 
 # Below this share of a module's genes in the database pySCENIC drops the module.
@@ -36,12 +37,8 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
         If it is no motif annotation table.
     """
     columns = ["#motif_id", "gene_name", "motif_similarity_qvalue"]
-    try:
-        table = pd.read_csv(path, sep="\t", usecols=columns)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: no motif annotation table (.tbl) of cisTarget: {error}"
-        ) from None
+    with reading(path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
+        table = pd.read_csv(open_bytes(path), sep="\t", usecols=columns)
     table = table[table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q]
     return table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})[["motif", "tf"]]
 

@@ -71,8 +71,8 @@ def promoter_evidence(
     penalty = ridge.best_penalty(covariances, tested) * PENALTY_SHARE
     none = np.full(tested.sum(), -1)
     scores[:, tested] = ridge.scores(covariances[:, tested], none, penalty)
-    null = [ridge.scores(table[:, tested], none, penalty).ravel() for table in null_covariances]
-    null = np.sort(np.abs(np.concatenate(null)).astype(np.float32))
+    draws = [ridge.scores(table[:, tested], none, penalty).ravel() for table in null_covariances]
+    null = np.sort(np.abs(np.concatenate(draws)).astype(np.float32))
     beyond = len(null) - np.searchsorted(null, np.abs(scores[:, tested]).astype(np.float32))
     p_values[:, tested] = (1 + beyond) / (1 + len(null))
     return scores, p_values

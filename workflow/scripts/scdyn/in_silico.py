@@ -175,7 +175,7 @@ def log_odds_of(p: np.ndarray, target: int) -> np.ndarray:
 
 
 def trial(
-    cells: Cells, label: str, names: Sequence[str], edit: Edit, n_random: int, seed: int
+    cells: Cells, label: str, names: np.ndarray, edit: Edit, n_random: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Edit one class's cells, and the same cells by random genes.
 
@@ -367,11 +367,11 @@ def _measured(
     options, seed = settings["in_silico"], seed_of(settings)
     measured = options["measured"]
     edit = next(e for e in edits if e.name == measured["silenced"] and not e.raised)
-    groups = []
+    groups = {}
     for name in ("control", "perturbed"):
         cells = obs.index[select(obs, measured[name], f"in_silico.measured.{name}")]
         unseen = cells[cells.isin(calls["cell"])]
         cells = unseen if len(unseen) else cells
         few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
-        groups.append(Cells(classifier, store, store.rows_of(few)))
-    return compare_measured(*groups, edit, options["n_random"], seed)
+        groups[name] = Cells(classifier, store, store.rows_of(few))
+    return compare_measured(**groups, edit=edit, n_random=options["n_random"], seed=seed)

@@ -16,8 +16,10 @@ from scipy import sparse
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
+from scdyn.bounds import open_bytes
 from scdyn.counts import NO_SOURCE, align_genes, raw_counts
-from scdyn.errors import UNREADABLE, InputError, reading
+from scdyn.errors import InputError, reading
+from scdyn.hdf5 import open_bounded
 from scdyn.libraries import FILES, LAYERS, RNA_ONLY, LibraryFiles, find_libraries
 from scdyn.log import logger
 from scdyn.reference import tss_rings
@@ -112,7 +114,7 @@ def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
     if not Path(path).exists():
         raise InputError(f"{path}: no such file; check the sample sheet's path.")
-    with reading(path, f"not a readable {kind}"):
+    with reading(path, f"not a readable {kind}"), open_bounded(path):
         return read(path)
 
 
@@ -266,17 +268,13 @@ def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataF
         twice.
     """
     separator = "\t" if ".tsv" in Path(path).suffixes else ","
-    try:
-        table = pd.read_csv(path, sep=separator, dtype={"sample": str})
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a readable table of cells ({error}); expected are .csv or .tsv with a "
-            "header."
-        ) from error
+    remedy = "expected are .csv or .tsv with a header"
+    with reading(path, "not a readable table of cells", remedy):
+        table = pd.read_csv(open_bytes(path), sep=separator, dtype={"sample": str})
     if "sample" in table:
         table = table[table["sample"] == sample].drop(columns="sample")
     shares = {column: table[column].astype(str).isin(barcodes).sum() for column in table}
-    key = max(shares, key=shares.get, default=None)
+    key = max(shares, key=shares.__getitem__, default=None)
     if key is None or not shares[key]:
         raise InputError(
             f"{path}: no column holds barcodes of sample {sample} (such as "

@@ -73,8 +73,8 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
                 f"{column} ({row[column]}) {len(paths)}; each library needs one of each."
             )
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
-    layers = {column: row[column] for column in LAYERS}
+    kind, *layers = (row[column] for column in ("kind", *LAYERS))
     return [
-        LibraryFiles(row["kind"], *files, **layers, rna_only=rna_only)
-        for files in zip(*found.values(), strict=True)
+        LibraryFiles(kind, path, atac_path, fragments, layers[0], layers[1], rna_only)
+        for path, atac_path, fragments in zip(*found.values(), strict=True)
     ]

@@ -129,7 +129,7 @@ class MemoryStore:
         """Hold dense bins (cells, genes), as :func:`densify` returns them."""
         measured = is_measured(promoter).numpy()
         promoter = promoter.masked_fill(promoter == NOT_MEASURED, 0)
-        return cls(*(sparse.csr_matrix(bins.numpy()) for bins in (rna, promoter)), measured)
+        return cls(sparse.csr_matrix(rna.numpy()), sparse.csr_matrix(promoter.numpy()), measured)
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell in which cells (rows,) promoters were measured."""

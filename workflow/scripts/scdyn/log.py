@@ -52,7 +52,7 @@ def logged(path: str | Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        to_file.stream.write(traceback.format_exc())
+        print(traceback.format_exc(), end="", file=to_file.stream)
         to_file.flush()
         if isinstance(error, InputError):
             print(f"Error: {error}", file=sys.stderr)

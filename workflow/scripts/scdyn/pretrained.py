@@ -173,8 +173,8 @@ class Pretrained:
         cells.layers["promoter"] = sparse.csr_matrix(promoter)
         counts.normalise(cells)
         n_bins = self.model.config.n_bins
-        bins = (bin_values(cells.layers[layer], n_bins) for layer in MODALITIES.values())
-        return MemoryStore(*bins, measured)
+        rna, promoters = (bin_values(cells.layers[name], n_bins) for name in MODALITIES.values())
+        return MemoryStore(rna, promoters, measured)
 
     def embed(self, adata: ad.AnnData, min_overlap: float = 0.5) -> np.ndarray:
         """Embed cells; see :func:`scdyn.embedding.embed`.

@@ -83,7 +83,7 @@ class Progress:
         if self.folder:
             with (self.folder / "metrics.jsonl").open("a") as handle:
                 handle.write(json.dumps(record) + "\n")
-        self.scalars({f"epoch/{key}": value for key, value in record.items()}, record["step"])
+        self.scalars({f"epoch/{key}": value for key, value in record.items()}, int(record["step"]))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Send values to TensorBoard, if it is there."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn.errors import UNREADABLE, InputError
+from scdyn.bounds import open_bytes
+from scdyn.errors import InputError, reading
+from scdyn.files import open_text
 
 # RefSeq's accessions of the chromosomes of human and mouse, without version, by UCSC's names.
 REFSEQ = {
@@ -73,14 +75,10 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         If the file has no gene, exon or ``gene_id`` to read, or none of the biotypes.
     """
     names = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attribute"]
-    try:
+    with reading(path, "not a readable GTF", "check or fetch it again"):
         lines = pd.read_csv(
-            path, sep="\t", comment="#", names=names, dtype={"chrom": str}, quoting=3
+            open_bytes(path), sep="\t", comment="#", names=names, dtype={"chrom": str}, quoting=3
         )
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a readable GTF ({error}); check or fetch it again."
-        ) from error
     used = ["gene", "transcript", "exon"]
     lines = lines[lines["feature"].isin(used)].reset_index(drop=True)
     if not lines["feature"].isin(["transcript", "exon"]).any():
@@ -185,12 +183,10 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         If there are not five columns, or a strand is neither + nor -.
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
-    try:
-        rows = pd.read_csv(path, sep="\t", comment="#", header=None, dtype={0: str, 3: str})
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a readable BED ({error}); check or fetch it again."
-        ) from error
+    with reading(path, "not a readable BED", "check or fetch it again"):
+        rows = pd.read_csv(
+            open_bytes(path), sep="\t", comment="#", header=None, dtype={0: str, 3: str}
+        )
     if rows.shape[1] == 6:  # BED6 has a score before the strand
         rows = rows.drop(columns=4)
     if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
@@ -222,12 +218,9 @@ def read_tfs(path: str | Path) -> set[str]:
     InputError
         If it is empty or cannot be read.
     """
-    try:
-        names = set(Path(path).read_text(encoding="utf-8-sig").split())
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a readable TF list ({error}); expected is one symbol or id a line."
-        ) from error
+    remedy = "expected is one symbol or id a line"
+    with reading(path, "not a readable TF list", remedy), open_text(path) as handle:
+        names = set(handle.read().split())
     if not names:
         raise InputError(f"{path}: the TF list is empty.")
     return names

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 
@@ -118,6 +118,21 @@ def fetch(resource: Resource, path: str | Path) -> str:
     return found
 
 
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another https address, and to no other."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> Any:
+        """Make the request of a redirection."""
+        if urllib.parse.urlsplit(newurl).scheme != "https":
+            raise InputError(
+                f"{req.full_url}: its server leads to {newurl}, which is not https; name another "
+                "address, or a folder that has the files, in resources.mirror."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def open_source(url: str) -> BinaryIO:
     """Open an https address, a ``file://`` address or a path to read.
 
@@ -128,7 +143,7 @@ def open_source(url: str) -> BinaryIO:
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "https":
-        return urllib.request.urlopen(url, timeout=TIMEOUT)
+        return urllib.request.build_opener(HttpsOnly).open(url, timeout=TIMEOUT)
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path)).open("rb")
     if "://" in url:

@@ -118,7 +118,7 @@ def fate_scores(
         the latter over the runs, and ``combined_macro_f1`` of the combined calls.
     """
     known = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
-    result = {}
+    result: dict[str, float] = {}
     for method, of_method in known.groupby("method", sort=False):
         prefix = f"{task}.{method_prefix(method)}"
         found = pd.DataFrame(

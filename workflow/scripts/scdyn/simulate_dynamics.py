@@ -55,12 +55,12 @@ class Run:
     """One run of the transcription factors of some cells.
 
     ``activity`` is the Hill activity of each protein at the end, (n_tfs, cells);
-    ``history`` the same at each step, (steps, n_tfs, cells), or None;
+    ``history`` the same at each step, (steps, n_tfs, cells), without steps if not recorded;
     ``openness`` and ``rna`` the state at capture, (n_tfs, cells).
     """
 
     activity: np.ndarray
-    history: np.ndarray | None
+    history: np.ndarray
     openness: np.ndarray
     rna: np.ndarray
 
@@ -218,7 +218,8 @@ def run_tfs(
     openness = founders(network, table)[:, chosen]
     rna, protein = openness.copy(), openness.copy()
     captured = [openness.copy(), rna.copy()]
-    history = np.empty((len(noise.rna), *openness.shape), dtype=np.float32) if record else None
+    n_recorded = len(noise.rna) if record else 0
+    history = np.empty((n_recorded, *openness.shape), dtype=np.float32)
     for i in range(len(noise.rna)):
         activity = hill(protein, parameters) * functional
         if record:
@@ -284,9 +285,9 @@ def run_targets(
     order = np.argsort(-capture, kind="stable")
     running = np.searchsorted(-capture[order], -np.arange(len(history)), side="left")
     captured = [np.empty((len(basal), len(table)), dtype=np.float32) for _ in range(2)]
-    openness = rna = None
+    openness = rna = np.empty((0, 0), dtype=np.float32)
     for i, active in enumerate([*running, 0]):
-        if openness is not None:
+        if i:
             done = order[active : openness.shape[1]]
             for kept, current in zip(captured, (openness, rna), strict=True):
                 kept[:, done] = current[:, active:]
@@ -296,7 +297,7 @@ def run_targets(
         input_ = activating @ activity
         input_ += basal
         aim = input_ / (1 + input_ + repressing @ activity)
-        if openness is None:
+        if not i:
             openness, rna = aim, aim.copy()
         xi = rng.standard_normal(aim.shape, dtype=np.float32)
         openness, rna = openness[:, :active], rna[:, :active]
@@ -392,7 +393,7 @@ def knock_out_drivers(parameters: Simulation, network: Network, cells: Cells) ->
     for fate, prefix in FATES.items():
         subset = groups[fate]
         before = (cells.table["fate"].to_numpy()[subset] == fate).mean()
-        for tf in np.flatnonzero(network.programmes == prefix):
+        for tf in map(int, np.flatnonzero(network.programmes == prefix)):
             functional = np.ones((network.n_tfs, len(cells.table)), dtype=np.float32)
             functional[tf] = 0
             run = run_tfs(parameters, network, cells.table, functional, cells.noise, subset)

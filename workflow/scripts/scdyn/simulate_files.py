@@ -12,7 +12,7 @@ import gzip
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -48,7 +48,7 @@ def write_gzip(path: Path, text: str) -> None:
         compressed.write(text.encode())
 
 
-def gtf_line(row: Sequence, feature: str, start: int, end: int, attributes: dict) -> str:
+def gtf_line(row: Any, feature: str, start: int, end: int, attributes: dict) -> str:
     """One line of a GTF for a gene's row (chrom and strand are taken from it)."""
     listed = " ".join(
         f"{key} {value};" if isinstance(value, int) else f'{key} "{value}";'
@@ -124,7 +124,7 @@ def rank_genes(network: Network, motifs: pd.DataFrame, rng: np.random.Generator)
     scores = np.sqrt(0.5) * (loading @ composition)
     scores += np.sqrt(0.5) * rng.standard_normal(scores.shape)
     for row, tf in enumerate(motifs["tf"]):
-        carries = rng.random(n_genes) < MOTIF_FALSE
+        carries = np.less(rng.random(n_genes), MOTIF_FALSE)
         if tf >= 0:
             is_target = network.weights[tf] != 0
             carries = np.where(is_target, rng.random(n_genes) > MOTIF_MISSED, carries)
@@ -245,7 +245,9 @@ def list_features(genome: Genome, counts: Counts) -> pd.DataFrame:
     return pd.concat([gene_rows, peak_rows], ignore_index=True)
 
 
-def write_h5(path: Path, features: pd.DataFrame, barcodes: np.ndarray, matrix) -> None:
+def write_h5(
+    path: Path, features: pd.DataFrame, barcodes: np.ndarray, matrix: sparse.csc_matrix
+) -> None:
     """Write ``filtered_feature_bc_matrix.h5``; ``matrix`` is CSC, features in rows."""
     interval = (
         features["chrom"] + ":" + features["start"].astype(str) + "-" + features["end"].astype(str)
@@ -271,7 +273,9 @@ def write_h5(path: Path, features: pd.DataFrame, barcodes: np.ndarray, matrix) -
             listed.create_dataset(key, data=np.array(list(values), dtype="S"), **options)
 
 
-def write_mtx(folder: Path, features: pd.DataFrame, barcodes: np.ndarray, matrix) -> None:
+def write_mtx(
+    folder: Path, features: pd.DataFrame, barcodes: np.ndarray, matrix: sparse.csc_matrix
+) -> None:
     """Write the folder ``filtered_feature_bc_matrix``; ``matrix`` is CSC."""
     folder.mkdir()
     write_gzip(folder / "barcodes.tsv.gz", "".join(f"{b}\n" for b in barcodes))

@@ -335,7 +335,7 @@ def list_transcripts(genes: pd.DataFrame, transcripts: list) -> pd.DataFrame:
     pandas.DataFrame
         Columns gene, id, exons, tss.
     """
-    rows = []
+    rows: list[tuple] = []
     for gene, (strand, listed) in enumerate(zip(genes["strand"], transcripts, strict=True)):
         for exons in listed:
             tss = exons[0][0] - 1 if strand == "+" else exons[-1][1] - 1

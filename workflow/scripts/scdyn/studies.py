@@ -61,7 +61,7 @@ def colours(labels: pd.Series, calls: pd.DataFrame) -> dict[str, str]:
     """
     names = {*text(labels), *calls["called"]} - {""}
     if len(names) <= len(figures.PALETTE):
-        return figures.colours(names)
+        return figures.colours(sorted(names))
     count = text(labels).value_counts().reindex(sorted(names), fill_value=0)
     ordered = count.sort_values(ascending=False, kind="stable").index
     taken = np.array([to_rgb(name) for name in (*figures.PALETTE, figures.GREY, "white")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -141,7 +142,7 @@ def development_table(
     calls: pd.DataFrame,
     label: str,
     alone: Mapping[str, str],
-    pseudotime: Mapping[str, object],
+    pseudotime: Mapping[str, Any],
     seed: int,
 ) -> pd.DataFrame:
     """Every shown cell with its calls and its pseudotime.
@@ -209,7 +210,8 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
     for fate in fates:
         part = table[table["called"] == fate]
         time = part["pseudotime"].to_numpy()
-        points = np.linspace(*np.percentile(time, [2, 98]), N_POINTS)
+        first, last = np.percentile(time, [2, 98])
+        points = np.linspace(first, last, N_POINTS)
         mean, low, high = weighted_means(
             part[f"p_{fate}"].to_numpy(), kernel(time, points, width or 1.0), seed
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -186,7 +187,7 @@ def composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
     return result.sort_values("log2_ratio", kind="stable").rename_axis("class").reset_index()
 
 
-def changed(row: object) -> str:
+def changed(row: Any) -> str:
     """Name the change of a class: see :func:`composition`."""
     if row.high < 0:
         gone = row.share_perturbed * VANISHED < row.share_control

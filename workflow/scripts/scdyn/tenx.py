@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import polars as pl
 import scanpy as sc
 from scipy import sparse
 
+from scdyn.bounds import MOST_TIMES_LIST, open_bytes
 from scdyn.counts import check_counts
 from scdyn.errors import InputError, reading
 from scdyn.features import (
@@ -26,6 +26,7 @@ from scdyn.features import (
     read_lines,
 )
 from scdyn.files import open_text
+from scdyn.hdf5 import open_bounded
 
 # What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2, and ATAC.
 MATRICES = (
@@ -190,7 +191,7 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
         If the arrays do not make a matrix.
     """
     names, features = barcode_names(path), read_features(path)
-    with h5py.File(path) as file:
+    with open_bounded(path) as file:
         if "matrix" not in file:
             matrix = sc.read_10x_h5(path, gex_only=False).X
             matrix.check_format(full_check=True)
@@ -245,7 +246,7 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
         "atac_raw_reads",
     ]  # fmt: skip
     with reading(path, "not a readable table of barcodes", "copy it again, or remove it"):
-        table = pd.read_csv(path, usecols=columns).drop_duplicates("barcode")
+        table = pd.read_csv(open_bytes(path), usecols=columns).drop_duplicates("barcode")
         table = table.set_index("barcode").reindex(barcodes).astype(float)
     in_peaks, fragments, mitochondrial, reads = (table[name] for name in columns[1:])
     return pd.DataFrame(
@@ -269,26 +270,31 @@ def read_mtx(folder: Path) -> dict[str, ad.AnnData]:
     """
     matrix, barcodes = first(folder, "matrix.mtx"), first(folder, "barcodes.tsv")
     listed = first(folder, "features.tsv", "genes.tsv", "peaks.bed")
-    values = read_coordinates(matrix)
     names, features = read_lines(barcodes)[0], listed_features(listed)
-    if values.shape != (len(names), len(features)):
+    n_lines, n_features, n_cells, n_entries = read_sizes(matrix)
+    # Before anything of these sizes is made: a header can say what it likes.
+    if (n_cells, n_features) != (len(names), len(features)):
         raise InputError(
-            f"{matrix}: has {values.shape[1]} features and {values.shape[0]} cells, but "
+            f"{matrix}: has {n_features} features and {n_cells} cells, but "
             f"{listed.name} and {barcodes.name} list {len(features)} and {len(names)}; is it of "
             "another run, or turned on its side?"
         )
+    values = read_coordinates(matrix, n_lines, (n_features, n_cells), n_entries)
     return part_by_kind([values], pd.Index(names.to_numpy()), features, str(folder))
 
 
-def read_coordinates(path: Path) -> sparse.csr_matrix:
-    """Read a matrix of the coordinate format that 10x writes, transposed.
+def read_sizes(path: Path) -> tuple[int, int, int, int]:
+    """Read the header of a matrix of the coordinate format.
 
-    By polars: SciPy's reader ends the whole process on some damaged files.
+    Returns
+    -------
+    n_lines, n_rows, n_columns, n_entries : int
+        Lines of the header, and what it promises.
 
     Raises
     ------
     InputError
-        If it is of another format, or has other entries than its header says.
+        If it is of another format.
     """
     with open_text(path) as handle:
         header = [handle.readline()]
@@ -299,8 +305,32 @@ def read_coordinates(path: Path) -> sparse.csr_matrix:
     if kind[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(sizes) != 3:
         raise InputError(f"{path}: is no MatrixMarket file of coordinates; copy it again.")
     n_rows, n_columns, n_entries = map(int, sizes)
+    return len(header), n_rows, n_columns, n_entries
+
+
+def read_coordinates(
+    path: Path, n_lines: int, shape: tuple[int, int], n_entries: int
+) -> sparse.csr_matrix:
+    """Read a matrix of the coordinate format that 10x writes, transposed.
+
+    By polars: SciPy's reader ends the whole process on some damaged files.
+
+    Parameters
+    ----------
+    path
+        The file.
+    n_lines, shape, n_entries
+        As :func:`read_sizes` returns them.
+
+    Raises
+    ------
+    InputError
+        If it has other entries than its header says.
+    """
+    n_rows, n_columns = shape
+    text = open_bytes(path, MOST_TIMES_LIST).read()
     entries = pl.read_csv(
-        path, has_header=False, skip_rows=len(header), separator=" ",
+        text, has_header=False, skip_rows=n_lines, separator=" ",
         schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
     )  # fmt: skip
     row, column, value = (entries[name].to_numpy() for name in entries.columns)

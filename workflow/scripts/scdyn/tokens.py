@@ -123,7 +123,7 @@ def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
         chunk_file(folder / "indices").open("wb") as indices,
         chunk_file(folder / "indptr").open("wb") as indptr,
     ):
-        indptr.write(np.zeros(1, dtype="<i8"))
+        indptr.write(bytes(8))  # the first pointer: zero
         for start in range(0, values.shape[0], CELLS_AT_ONCE):
             bins = bin_values(values[start : start + CELLS_AT_ONCE], n_bins)
             data.write(bins.data)
@@ -342,12 +342,12 @@ class TokenStore:
         InputError
             Naming the first cell that is not there.
         """
-        names = pd.Index(names)
-        rows = self.cells.get_indexer(names)
+        asked = pd.Index(names)
+        rows = self.cells.get_indexer(asked)
         if (rows < 0).any():
             raise InputError(
-                f"{self.folder}: {(rows < 0).sum()} of {len(names)} cells asked for are not among "
-                f"these tokens, such as {names[rows < 0][0]}; run the workflow again."
+                f"{self.folder}: {(rows < 0).sum()} of {len(asked)} cells asked for are not among "
+                f"these tokens, such as {asked[rows < 0][0]}; run the workflow again."
             )
         return rows
 

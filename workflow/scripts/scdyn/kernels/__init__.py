@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,14 +101,17 @@ def on_float32_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
-def _call(function: ctypes._CFuncPtr, *arguments: Tensor | int | None) -> None:
+def _call(kernels: ctypes.CDLL | None, name: str, *arguments: Tensor | int | None) -> None:
     """Call a C function with tensors as pointers, integers as long, and torch's thread count."""
-    converted = []
+    if kernels is None:
+        raise RuntimeError(f"{name} is not compiled: ask for its library before it is used")
+    converted: list[ctypes.c_void_p | ctypes.c_long] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
             converted.append(ctypes.c_void_p(argument.data_ptr()))
         else:
             converted.append(ctypes.c_void_p() if argument is None else ctypes.c_long(argument))
+    function = getattr(kernels, name)
     function.restype = None
     function(*converted, ctypes.c_long(torch.get_num_threads()))
 
@@ -116,13 +120,13 @@ class Attention(torch.autograd.Function):
     """Softmax attention of queries (B, Q, D) to latents (B, L, D) that are keys and values."""
 
     @staticmethod
-    def forward(ctx, queries: Tensor, latents: Tensor) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, latents: Tensor) -> Tensor:
         """Return (B, Q, D)."""
         queries, latents = queries.contiguous(), latents.contiguous()
         output, logsumexp = torch.empty_like(queries), queries.new_empty(queries.shape[:2])
         n_cells, n_queries, head_width = queries.shape
         _call(
-            attention_library(head_width).attend_forward,
+            *(attention_library(head_width), "attend_forward"),
             *(queries, latents, output, logsumexp),
             *(n_cells, n_queries, latents.shape[1], N_PARTS),
         )
@@ -131,14 +135,14 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of queries and latents."""
         queries, latents, output, logsumexp = ctx.saved_tensors
         n_cells, n_queries, head_width = queries.shape
         grad_queries = torch.empty_like(queries)
         grad_latents = latents.new_empty(n_cells, N_PARTS, *latents.shape[1:])
         _call(
-            attention_library(head_width).attend_backward,
+            *(attention_library(head_width), "attend_backward"),
             *(queries, latents, output, logsumexp, grad_output.contiguous()),
             *(grad_queries, grad_latents),
             *(n_cells, n_queries, latents.shape[1], N_PARTS),
@@ -150,17 +154,21 @@ class FeedForward(torch.autograd.Function):
     """gelu(x W1' + b1) W2' + b2 of rows (N, W) with H hidden units."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         """Return (N, W) from w1 (H, W), b1 (H,), w2 (W, H), b2 (W,)."""
         x, w1, b1, w2, b2 = (tensor.contiguous() for tensor in (x, w1, b1, w2, b2))
         output = torch.empty_like(x)
-        _call(library("feed_forward").feed_forward, x, w1, b1, w2, b2, output, *x.shape, len(w1))
+        _call(
+            *(library("feed_forward"), "feed_forward"),
+            *(x, w1, b1, w2, b2, output),
+            *(*x.shape, len(w1)),
+        )
         ctx.save_for_backward(x, w1, b1, w2)
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and, where any of them is wanted, of the weights."""
         x, w1, b1, w2 = ctx.saved_tensors
         grad_output, grad_x = grad_output.contiguous(), torch.empty_like(x)
@@ -169,11 +177,11 @@ class FeedForward(torch.autograd.Function):
             grad_w1, grad_w2t = w1.new_zeros(2, N_PARTS, *w1.shape)
             grad_b1 = b1.new_zeros(N_PARTS, len(b1))
         _call(
-            library("feed_forward").feed_forward_backward,
+            *(library("feed_forward"), "feed_forward_backward"),
             *(x, w1, b1, w2, grad_output, grad_x, grad_w1, grad_b1, grad_w2t),
             *(*x.shape, len(w1), N_PARTS),
         )
-        if grad_w1 is None:
+        if grad_w1 is None or grad_b1 is None or grad_w2t is None:
             return grad_x, None, None, None, None
         # Contiguous: of a transposed view the optimiser's first step would make a copy.
         grad_w2 = grad_w2t.sum(0).t().contiguous()
