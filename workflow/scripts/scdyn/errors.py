@@ -1,5 +1,6 @@
 """The one kind of error a user is meant to read."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,10 @@ from pathlib import Path
 
 # What a text file that is cut short, garbled or not there makes its readers raise.
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+
+OUT_OF_MEMORY = re.compile(
+    r"(can't|cannot|unable to|failed to) allocate|bad_alloc|can't start new thread", re.IGNORECASE
+)
 
 
 class InputError(ValueError):
@@ -25,6 +30,14 @@ class InputError(ValueError):
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the machine's memory, not a GPU's, is to blame for an error.
+
+    torch, HDF5 and the system's loader say so in words, each in its own.
+    """
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 @contextmanager
 def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iterator[None]:
     """Turn whatever the reader of a binary file raises into one sentence.
@@ -41,12 +54,14 @@ def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iter
     Raises
     ------
     InputError
-        In place of any other exception of the block.
+        In place of any other exception of the block, except where memory is short.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"{path}: {fault} ({reason}); {remedy}.") from error

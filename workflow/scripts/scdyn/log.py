@@ -7,10 +7,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError
+from scdyn.errors import InputError, is_out_of_memory
 
 logger = logging.getLogger("scdyn")
 # How often long work says how far it is.
@@ -23,8 +23,9 @@ def logged(path: str | Path) -> Iterator[None]:
 
     Messages of level INFO and above, and warnings, go to ``path`` and to the
     terminal. An :class:`~scdyn.errors.InputError` ends the process with its one
-    sentence on the terminal; any other exception with its last line and the
-    log's name. The traceback stands in the log.
+    sentence on the terminal, too little memory with what to do; any other
+    exception with its last line and the log's name. The traceback stands in
+    the log.
 
     Parameters
     ----------
@@ -36,13 +37,18 @@ def logged(path: str | Path) -> Iterator[None]:
     SystemExit
         With status 1, in place of any exception of the block.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, mode="w")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(path, mode="w")
+    except OSError as error:
+        raise SystemExit(f"Error: {path}: the log cannot be written ({error.strerror}).") from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.setLevel(logging.INFO)
     logger.handlers = [to_file, to_terminal]
+    # A disk that is full ends the work by what it lacks, not by what the log lacks.
+    logging.raiseExceptions = False
     # Libraries' warnings are for the log; on a terminal they hide what matters.
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
@@ -50,13 +56,25 @@ def logged(path: str | Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        to_file.stream.write(traceback.format_exc())
-        to_file.flush()
-        if isinstance(error, InputError):
-            print(f"Error: {error}", file=sys.stderr)
-        else:
-            print(f"{type(error).__name__}: {error} (details: {path})", file=sys.stderr)
+        with suppress(OSError):
+            to_file.stream.write(traceback.format_exc())
+            to_file.flush()
+        print(sentence(error, path), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def sentence(error: BaseException, log: str | Path) -> str:
+    """Say in one sentence what ended a script."""
+    if isinstance(error, InputError):
+        return f"Error: {error}"
+    said = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return (
+            f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
+            "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
+            f"--retries 2: each asks for more than the last) (details: {log})."
+        )
+    return f"{said} (details: {log})"
 
 
 def duration(seconds: float) -> str:
