@@ -10,7 +10,8 @@ from pathlib import Path
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 
 OUT_OF_MEMORY = re.compile(
-    r"(can't|cannot|unable to|failed to) allocate|bad_alloc|can't start new thread", re.IGNORECASE
+    r"(can't|cannot|unable to|failed to) allocate|bad_alloc|can't start new thread|MemoryError",
+    re.IGNORECASE,
 )
 
 
@@ -33,7 +34,7 @@ class InputError(ValueError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether the machine's memory, not a GPU's, is to blame for an error.
 
-    torch, HDF5 and the system's loader say so in words, each in its own.
+    torch, HDF5, the system and other programs say so in words, each in its own.
     """
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
 

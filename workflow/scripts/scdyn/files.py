@@ -116,7 +116,7 @@ def to_disk(path: Path) -> None:
                 os.fsync(handle)
 
 
-def fault_of_disk(error: Exception, folder: Path) -> tuple[str, str] | None:
+def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
     """Tell whether the disk is to blame for an error, whichever library raised it, and how.
 
     Some name the reason in words only (h5py, safetensors), some not at all (Pillow).

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scdyn.errors import InputError, is_out_of_memory
+from scdyn.files import fault_of_disk
 
 logger = logging.getLogger("scdyn")
 # How often long work says how far it is.
@@ -21,9 +22,10 @@ PROGRESS_SECONDS = 10.0
 def logged(path: str | Path) -> Iterator[None]:
     """Run a rule's script with its messages in a log file.
 
-    Messages of level INFO and above, and warnings, go to ``path`` and to the
-    terminal. An :class:`~scdyn.errors.InputError` ends the process with its one
-    sentence on the terminal, too little memory with what to do; any other
+    Messages of level INFO and above go to ``path`` and to the terminal, those
+    of DEBUG (what other programs say) and warnings to ``path`` alone. An
+    :class:`~scdyn.errors.InputError` ends the process with its one sentence on
+    the terminal, too little memory or disk with what to do, any other
     exception with its last line and the log's name. The traceback stands in
     the log.
 
@@ -41,11 +43,12 @@ def logged(path: str | Path) -> Iterator[None]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode="w")
     except OSError as error:
-        raise SystemExit(f"Error: {path}: the log cannot be written ({error.strerror}).") from None
+        raise SystemExit(f"Error: {path}: cannot be written ({error.strerror}).") from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
-    logger.setLevel(logging.INFO)
+    to_terminal.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.handlers = [to_file, to_terminal]
     # A disk that is full ends the work by what it lacks, not by what the log lacks.
     logging.raiseExceptions = False
@@ -74,6 +77,8 @@ def sentence(error: BaseException, log: str | Path) -> str:
             "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
             f"--retries 2: each asks for more than the last) (details: {log})."
         )
+    if fault := fault_of_disk(error, Path(log).parent):
+        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log})."
     return f"{said} (details: {log})"
 
 
