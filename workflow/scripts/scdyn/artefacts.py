@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import pandas as pd
 
 from scdyn.errors import reading
+
+if TYPE_CHECKING:  # Snakemake's own environment reads tables, too, and lacks it
+    from anndata import AnnData
 
 
 def artefact(path: str | Path) -> AbstractContextManager[None]:
@@ -28,6 +30,15 @@ def read_json(path: str | Path) -> Any:
     """Read what :func:`scdyn.files.write_json` wrote."""
     with artefact(path):
         return json.loads(Path(path).read_text())
+
+
+def read_records(path: str | Path) -> pd.DataFrame:
+    """Read what :func:`scdyn.progress.write_records` wrote."""
+    with artefact(path):
+        table = pd.read_json(path, lines=True)
+        if table.empty:
+            raise ValueError("it is empty")
+        return table
 
 
 def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
@@ -48,15 +59,19 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
         return pd.read_csv(path, sep="\t", **options)
 
 
-def read_cells(path: str | Path) -> ad.AnnData:
+def read_cells(path: str | Path) -> AnnData:
     """Read cells that a stage wrote as h5ad."""
+    from anndata import read_h5ad
+
     with artefact(path):
-        return ad.read_h5ad(path)
+        return read_h5ad(path)
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
     """Read the table of the cells of an h5ad, and nothing else of it."""
+    from anndata import read_h5ad
+
     with artefact(path):
-        cells = ad.read_h5ad(path, backed="r")
+        cells = read_h5ad(path, backed="r")
         cells.file.close()
         return cells.obs

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
-from scdyn.errors import reading
+from scdyn.artefacts import artefact
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class Expression:
 
 def read_expression(path: str | Path) -> Expression:
     """Read what :func:`scdyn.grn_cells.write_expression` wrote (an h5ad with a CSC matrix)."""
-    remedy = "remove it and run the workflow again"
-    with reading(path, "was changed or cut short", remedy), h5py.File(path) as file:
+    with artefact(path), h5py.File(path) as file:
         x = file["X"]
         values = sparse.csc_matrix(
             (x["data"][:], x["indices"][:], x["indptr"][:]), shape=tuple(x.attrs["shape"])
