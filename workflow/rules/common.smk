@@ -1,6 +1,5 @@
 # Config, sample sheet, names and targets: everything the rules share.
 
-import json
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
 from scdyn import grn_settings, task_settings
+from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, find_libraries
 from scdyn.resources import read_catalogue
@@ -189,7 +189,7 @@ def resource_of(text, model, several):
 
 def by_pilot(key, least, factor, attempt, pilot):
     """What a part needs, by what the pilot found: more than that, and more each time."""
-    return ceil(attempt * (least + factor * json.loads(Path(pilot).read_text())[key]))
+    return ceil(attempt * (least + factor * read_json(pilot)[key]))
 
 
 def resources_asked_for():

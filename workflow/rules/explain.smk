@@ -10,7 +10,7 @@ rule explain:
         model=follow(rules.pretrain.output.weights),
         folds=main_runs(rules.finetune.output[0]),
     output:
-        attributions=f"{EXPLANATION}/attributions.tsv",
+        attributions=ensure(f"{EXPLANATION}/attributions.tsv", non_empty=True),
         runs=f"{EXPLANATION}/runs.json",
     log:
         f"{LOGS}/explain/{{task}}.log",

@@ -9,7 +9,7 @@ rule split_cells:
     input:
         follow(rules.join_corpus.output[0]),
     output:
-        f"{TASK}/splits.tsv",
+        ensure(f"{TASK}/splits.tsv", non_empty=True),
     log:
         f"{LOGS}/split_cells/{{task}}.log",
     conda:
@@ -51,7 +51,7 @@ rule fit_baselines:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.join_corpus.output[0]),
     output:
-        predictions=f"{TASK}/baselines/{{fold}}.tsv",
+        predictions=ensure(f"{TASK}/baselines/{{fold}}.tsv", non_empty=True),
         weights=f"{TASK}/baselines/{{fold}}.weights.tsv",
         costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
     log:
@@ -99,7 +99,7 @@ rule evaluate_task:
         scanvi=all_folds(rules.fit_scanvi.output[0]) if config["peers"] else [],
         costs=all_folds(rules.fit_baselines.output.costs),
     output:
-        predictions=f"{TASK}/predictions.tsv",
+        predictions=ensure(f"{TASK}/predictions.tsv", non_empty=True),
         runs=f"{TASK}/runs.tsv",
         metrics=f"{TASK}/metrics.json",
         scores=f"{TASK}/scores.tsv",

@@ -41,7 +41,7 @@ rule choose_cells:
         # Refused databases are refused before hours are spent.
         databases=rules.check_databases.output[0] if config["grn"]["rankings"] else [],
     output:
-        expression=f"{GRN}/expression.h5ad",
+        expression=ensure(f"{GRN}/expression.h5ad", non_empty=True),
         cells=f"{GRN}/cells.tsv",
     log:
         f"{LOGS}/choose_cells/{{corpus}}.log",
@@ -116,7 +116,7 @@ rule gather_run:
     input:
         gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
     output:
-        f"{GRN}/runs/{{run}}/adjacencies.tsv",
+        ensure(f"{GRN}/runs/{{run}}/adjacencies.tsv", non_empty=True),
     log:
         f"{LOGS}/gather_run/{{corpus}}_{{run}}.log",
     conda:
@@ -133,7 +133,7 @@ rule merge_adjacencies:
         expression=rules.choose_cells.output.expression,
         runs=expand(rules.gather_run.output[0], run=SEEDED, allow_missing=True),
     output:
-        f"{GRN}/adjacencies.tsv",
+        ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
     log:
         f"{LOGS}/merge_adjacencies/{{corpus}}.log",
     conda:
@@ -174,7 +174,7 @@ rule find_motifs:
         rankings=config["grn"]["rankings"],
         annotations=config["grn"]["annotations"] or [],
     output:
-        f"{GRN}/runs/{{run}}/motifs.csv",
+        ensure(f"{GRN}/runs/{{run}}/motifs.csv", non_empty=True),
     log:
         f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
     conda:
@@ -188,16 +188,10 @@ rule find_motifs:
         auc_threshold=config["grn"]["auc_threshold"],
         nes_threshold=config["grn"]["nes_threshold"],
         min_targets=config["grn"]["min_targets"],
-        mask="--mask_dropouts" if config["grn"]["mask_dropouts"] else "",
-        modules="--all_modules" if config["grn"]["repressing"] else "",
-    shell:
-        "OMP_NUM_THREADS=1 pyscenic ctx {input.adjacencies:q} {input.rankings:q}"
-        " --annotations_fname {input.annotations:q}"
-        " --expression_mtx_fname {input.matrix:q} --mode custom_multiprocessing"
-        " --rank_threshold {params.rank_threshold} --auc_threshold {params.auc_threshold}"
-        " --nes_threshold {params.nes_threshold} --min_genes {params.min_targets}"
-        " {params.mask} {params.modules}"
-        " --num_workers {threads} --output {output:q} > {log:q} 2>&1"
+        mask_dropouts=config["grn"]["mask_dropouts"],
+        repressing=config["grn"]["repressing"],
+    script:
+        "../scripts/find_motifs.py"
 
 
 rule make_regulons:
@@ -258,7 +252,7 @@ rule score_regulons:
         expression=rules.choose_cells.output.expression,
         regulons=rules.make_regulons.output.regulons,
     output:
-        cells=f"{GRN}/auc.h5ad",
+        cells=ensure(f"{GRN}/auc.h5ad", non_empty=True),
         specificity=report(
             f"{GRN}/specificity.tsv",
             category="2. Regulons",
@@ -292,7 +286,7 @@ rule export_loom:
         matrix=rules.write_matrix.output[0],
         gmt=rules.make_regulons.output.gmt,
     output:
-        f"{GRN}/regulons.loom",
+        ensure(f"{GRN}/regulons.loom", non_empty=True),
     log:
         f"{LOGS}/export_loom/{{corpus}}.log",
     conda:
@@ -304,7 +298,5 @@ rule export_loom:
     params:
         threshold=config["grn"]["aucell_threshold"],
         seed=config["grn"]["seeds"][0],
-    shell:
-        "OMP_NUM_THREADS=1 pyscenic aucell {input.matrix:q} {input.gmt:q} --seed {params.seed}"
-        " --auc_threshold {params.threshold} --num_workers {threads} --output {output:q}"
-        " > {log:q} 2>&1"
+    script:
+        "../scripts/export_loom.py"

@@ -41,7 +41,7 @@ rule ingest_sample:
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
-        cells=f"{RESULTS}/ingest/{{sample}}.h5ad",
+        cells=ensure(f"{RESULTS}/ingest/{{sample}}.h5ad", non_empty=True),
         qc=report(
             f"{RESULTS}/ingest/{{sample}}.qc.tsv",
             category="1. Data",
@@ -97,7 +97,7 @@ rule join_corpus:
             rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
         ),
     output:
-        f"{RESULTS}/corpus/{{corpus}}.h5ad",
+        ensure(f"{RESULTS}/corpus/{{corpus}}.h5ad", non_empty=True),
     log:
         f"{LOGS}/join_corpus/{{corpus}}.log",
     conda:

@@ -25,7 +25,7 @@ rule score:
             for fold in folds_of(task)
         ],
     output:
-        scores=f"{RESULTS}/scores.json",
+        scores=ensure(f"{RESULTS}/scores.json", non_empty=True),
         table=report(
             f"{RESULTS}/scores.html",
             category="0. Summary",

@@ -1,22 +1,19 @@
-import json
-from pathlib import Path
-
-import pandas as pd
-
-from scdyn import attribution_checks, reference, splits, tokens
+from scdyn import attribution_checks, splits, tokens
+from scdyn.artefacts import read_json, read_table
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     files = snakemake.input
+    store = tokens.TokenStore(files.tokens)
     checks, curves = attribution_checks.check_task(
-        tokens.TokenStore(files.tokens),
-        reference.read_vocabulary(f"{files.tokens}/vocabulary.tsv"),
+        store,
+        store.vocabulary,
         splits.read_splits(files.splits),
-        pd.read_csv(files.rankings, sep="\t"),
+        read_table(files.rankings),
         files.folds,
         files.model.rsplit("/", 1)[0],
         snakemake.params.task,
     )
-    write_json(snakemake.output.checks, json.loads(Path(files.runs).read_text()) | checks)
+    write_json(snakemake.output.checks, read_json(files.runs) | checks)
     write_table(snakemake.output.curves, curves)

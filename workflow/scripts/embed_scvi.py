@@ -1,11 +1,12 @@
 import anndata as ad
 
 from scdyn import peers
+from scdyn.artefacts import read_cells
 from scdyn.files import atomic
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    cells = ad.read_h5ad(snakemake.input[0])
+    cells = read_cells(snakemake.input[0])
     settings = snakemake.params.peers
     latents = peers.scvi_embedding(
         cells, settings["batch"], settings["max_epochs"], snakemake.params.seed

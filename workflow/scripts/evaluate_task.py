@@ -1,16 +1,9 @@
-import json
-from pathlib import Path
-
 import pandas as pd
 
 from scdyn import evaluation, figures_task, splits, task_settings
+from scdyn.artefacts import read_json, read_table
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
-
-
-def read_json(path):
-    return json.loads(Path(path).read_text())
-
 
 with logged(snakemake.log[0]):
     files, task = snakemake.input, snakemake.params.task
@@ -24,7 +17,7 @@ with logged(snakemake.log[0]):
     costs = pd.concat(
         [
             pd.DataFrame([read_json(f"{folder}/task.json") for folder in files.models]),
-            *(pd.read_csv(path, sep="\t") for path in files.costs),
+            *(read_table(path) for path in files.costs),
         ]
     )
     variants = task_settings.variants_of(task)

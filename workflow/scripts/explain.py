@@ -1,11 +1,12 @@
-from scdyn import explain, reference, tokens
+from scdyn import explain, tokens
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
+    store = tokens.TokenStore(snakemake.input.tokens)
     table, checks = explain.explain_task(
-        tokens.TokenStore(snakemake.input.tokens),
-        reference.read_vocabulary(f"{snakemake.input.tokens}/vocabulary.tsv"),
+        store,
+        store.vocabulary,
         snakemake.input.folds,
         snakemake.input.model.rsplit("/", 1)[0],
         snakemake.params.task,

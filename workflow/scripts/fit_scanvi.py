@@ -1,12 +1,11 @@
-import anndata as ad
-
 from scdyn import peers, splits
+from scdyn.artefacts import read_cells
 from scdyn.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     calls = peers.scanvi_fold(
-        ad.read_h5ad(snakemake.input.corpus),
+        read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
         snakemake.params.peers["max_epochs"],

@@ -1,11 +1,12 @@
 import pandas as pd
 
+from scdyn.artefacts import read_table
 from scdyn.errors import InputError
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    edges = pd.concat([pd.read_csv(path, sep="\t") for path in snakemake.input])
+    edges = pd.concat([read_table(path) for path in snakemake.input])
     if edges.empty:
         raise InputError(
             f"GRN run {snakemake.wildcards.run} of corpus {snakemake.wildcards.corpus} found no "

@@ -1,6 +1,5 @@
-import anndata as ad
-
 from scdyn import spaces
+from scdyn.artefacts import read_cells
 from scdyn.files import atomic
 from scdyn.log import logged, logger
 
@@ -9,9 +8,9 @@ with logged(snakemake.log[0]):
     if not peer:
         logger.info("scVI is left out: the config has no peers")
     table = spaces.gather(
-        ad.read_h5ad(snakemake.input.embedding),
-        ad.read_h5ad(snakemake.input.corpus),
-        ad.read_h5ad(peer).obsm["X_scvi"] if peer else None,
+        read_cells(snakemake.input.embedding),
+        read_cells(snakemake.input.corpus),
+        read_cells(peer).obsm["X_scvi"] if peer else None,
         snakemake.params.seed,
     )
     with atomic(snakemake.output[0]) as temporary:

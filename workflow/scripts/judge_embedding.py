@@ -1,17 +1,17 @@
-import anndata as ad
 import pandas as pd
 
 from scdyn import corpus, figures, figures_spaces, spaces
+from scdyn.artefacts import read_cells, read_table
 from scdyn.files import write_json, write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    table = ad.read_h5ad(snakemake.input.spaces)
+    table = read_cells(snakemake.input.spaces)
     labels = [name for name in params.labels if name in table.obs]
     scores = spaces.judge(table, labels)
     if snakemake.input.scib:
-        more = pd.read_csv(snakemake.input.scib, sep="\t", dtype={"label": str})
+        more = read_table(snakemake.input.scib, dtype={"label": str})
         scores = pd.concat([scores, more])
     else:
         logger.info("scib-metrics are left out: the config has no peers")

@@ -1,7 +1,6 @@
-import anndata as ad
-
 from scdyn import evaluation, figures, figures_studies, studies, views
 from scdyn import studies_development as development
+from scdyn.artefacts import read_cells
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
 
@@ -10,7 +9,7 @@ MOST_FATES = 8
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
     alone = snakemake.params.alone
-    cells = ad.read_h5ad(snakemake.input.corpus)
+    cells = read_cells(snakemake.input.corpus)
     calls = evaluation.read_predictions(snakemake.input.predictions)
 
     table = development.development_table(cells, calls, label, alone, study, seed)

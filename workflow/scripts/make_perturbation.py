@@ -1,17 +1,15 @@
-import anndata as ad
-import pandas as pd
-
 from scdyn import evaluation, figures, figures_perturbation, studies, studies_genes, views
 from scdyn import studies_perturbation as perturbation
+from scdyn.artefacts import read_cells, read_table
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
-    cells = ad.read_h5ad(snakemake.input.corpus)
+    cells = read_cells(snakemake.input.corpus)
     calls = evaluation.read_predictions(snakemake.input.predictions)
     drivers = snakemake.input.get("drivers")
-    drivers = pd.read_csv(drivers, sep="\t", dtype={"class": str}) if drivers else None
+    drivers = read_table(drivers, dtype={"class": str}) if drivers else None
 
     methods = [studies.MODEL, studies.BASELINE]
     change, by_sample = perturbation.perturbation_tables(cells.obs, calls, study, methods, seed)

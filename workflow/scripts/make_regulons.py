@@ -1,6 +1,7 @@
 import pandas as pd
 
 from scdyn import figures_grn, grn, regulons
+from scdyn.artefacts import read_table
 from scdyn.figures import save
 from scdyn.files import write_table
 from scdyn.grn_settings import LEFT_OUT
@@ -8,9 +9,9 @@ from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     params, files = snakemake.params, snakemake.input
-    evidence = pd.read_csv(files.adjacencies, sep="\t").drop(columns=["importance", "n_runs"])
+    evidence = read_table(files.adjacencies).drop(columns=["importance", "n_runs"])
     edges = {
-        name: pd.read_csv(path, sep="\t").rename(columns={"TF": "tf"})
+        name: read_table(path).rename(columns={"TF": "tf"})
         for name, path in zip(params.runs, files.runs, strict=True)
     }
     if files.motifs:

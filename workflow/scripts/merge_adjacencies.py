@@ -1,7 +1,5 @@
-import anndata as ad
-import pandas as pd
-
 from scdyn import grn
+from scdyn.artefacts import read_cells, read_table
 from scdyn.expression import read_expression
 from scdyn.files import write_table
 from scdyn.log import logged, logger
@@ -9,10 +7,9 @@ from scdyn.log import logged, logger
 with logged(snakemake.log[0]):
     params = snakemake.params
     expression = read_expression(snakemake.input.expression)
-    cells = ad.read_h5ad(snakemake.input.expression)
+    cells = read_cells(snakemake.input.expression)
     runs = {
-        name: pd.read_csv(path, sep="\t")
-        for name, path in zip(params.runs, snakemake.input.runs, strict=True)
+        name: read_table(path) for name, path in zip(params.runs, snakemake.input.runs, strict=True)
     }
     edges = grn.describe_edges(
         grn.merge_runs(runs, expression),

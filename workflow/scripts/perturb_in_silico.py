@@ -1,22 +1,22 @@
-import anndata as ad
-import pandas as pd
-
-from scdyn import in_silico, reference, tokens
+from scdyn import in_silico, tokens
+from scdyn.artefacts import read_obs, read_table
 from scdyn.files import write_table
 from scdyn.log import logged
 from scdyn.regulon_attribution import regulon_members
 
 with logged(snakemake.log[0]):
     files, task = snakemake.input, snakemake.params.task
+    store = tokens.TokenStore(files.tokens)
+    store.require_corpus(files.corpus)
     edits = in_silico.edits_of(
         task["in_silico"],
-        pd.read_csv(files.rankings, sep="\t"),
-        reference.read_vocabulary(f"{files.tokens}/vocabulary.tsv"),
-        regulon_members(pd.read_csv(files.regulons, sep="\t")),
+        read_table(files.rankings),
+        store.vocabulary,
+        regulon_members(read_table(files.regulons)),
     )
     effects, cells, measured = in_silico.perturb_task(
-        tokens.TokenStore(files.tokens),
-        ad.read_h5ad(files.corpus, backed="r").obs,
+        store,
+        read_obs(files.corpus),
         edits,
         files.folds,
         files.model.rsplit("/", 1)[0],

@@ -1,20 +1,13 @@
-import json
 from pathlib import Path
 
-import pandas as pd
-
 from scdyn import figures_explain
+from scdyn.artefacts import read_json, read_table
 from scdyn.figures import save
 from scdyn.log import logged
 
-
-def read_table(path):
-    return pd.read_csv(path, sep="\t")
-
-
 with logged(snakemake.log[0]):
     files = snakemake.input
-    checks = json.loads(Path(files.checks).read_text())
+    checks = read_json(files.checks)
     figures = {
         "drivers": figures_explain.drivers(read_table(files.drivers)),
         "regulons": figures_explain.regulons(read_table(files.regulons)),

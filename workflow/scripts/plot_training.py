@@ -1,12 +1,8 @@
-import json
-from pathlib import Path
-
-import pandas as pd
-
 from scdyn import figures
+from scdyn.artefacts import read_json, read_records
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    history = pd.read_json(snakemake.input.metrics, lines=True)
-    scores = json.loads(Path(snakemake.input.scores).read_text())
+    history = read_records(snakemake.input.metrics)
+    scores = read_json(snakemake.input.scores)
     figures.save(figures.pretraining(history, scores), snakemake.output[0])

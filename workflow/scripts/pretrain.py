@@ -1,21 +1,18 @@
 from pathlib import Path
 
-import anndata as ad
-import pandas as pd
-
-from scdyn import distributed, pretraining, reference, tokens
+from scdyn import distributed, pretraining, tokens
+from scdyn.artefacts import read_obs, read_table
 from scdyn.log import logged
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
     settings = snakemake.params.model
-    folder = Path(snakemake.input.tokens)
-    store = tokens.TokenStore(folder)
-    obs = ad.read_h5ad(snakemake.input.corpus, backed="r").obs
+    store = tokens.TokenStore(snakemake.input.tokens)
+    store.require_corpus(snakemake.input.corpus)
+    obs = read_obs(snakemake.input.corpus)
     where = f"models.{snakemake.wildcards.model}.cells"
     chosen = select(obs, settings["cells"], where)
-    genes = reference.read_vocabulary(folder / "vocabulary.tsv")
-    regulons = tokens.regulon_weights(genes, pd.read_csv(snakemake.input.regulons, sep="\t"))
+    regulons = tokens.regulon_weights(store.vocabulary, read_table(snakemake.input.regulons))
     distributed.launch(
         settings["nodes"],
         distributed.processes_for(settings["gpus"]),
@@ -24,7 +21,7 @@ with logged(snakemake.log[0]):
         store,
         chosen.nonzero()[0],
         regulons,
-        genes,
+        store.vocabulary,
         settings,
         Path(snakemake.output.weights).parent,
         Path(snakemake.params.checkpoints),

@@ -1,21 +1,17 @@
-import anndata as ad
 import pandas as pd
 
 from scdyn import drivers, regulon_attribution
+from scdyn.artefacts import read_cells, read_table
 from scdyn.files import write_table
 from scdyn.log import logged
-from scdyn.splits import PREDICTED, read_splits
-
-
-def read_table(path):
-    return pd.read_csv(path, sep="\t")
-
+from scdyn.splits import PREDICTED, read_splits, require_cells
 
 with logged(snakemake.log[0]):
     files = snakemake.input
     attributions, regulons = read_table(files.attributions), read_table(files.regulons)
-    cells = ad.read_h5ad(files.corpus)
+    cells = read_cells(files.corpus)
     split = read_splits(files.splits)
+    require_cells(split, cells.obs_names)
     label = split[split["fold"] != PREDICTED].set_index("cell")["label"]
     label = label[label.isin(attributions["class"])]
     weights = pd.concat(map(read_table, files.weights))

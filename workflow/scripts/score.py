@@ -1,22 +1,12 @@
-import json
 from pathlib import Path
 
-import anndata as ad
 import pandas as pd
 
 from scdyn import evaluation, scores
+from scdyn.artefacts import read_cells, read_json, read_table
 from scdyn.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.task_settings import MAIN
-
-
-def read_json(path):
-    return json.loads(Path(path).read_text())
-
-
-def read_table(path):
-    return pd.read_csv(path, sep="\t")
-
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
@@ -52,7 +42,7 @@ with logged(snakemake.log[0]):
             {name: read_table(path) for name, path in zip(names, files.truth, strict=True)},
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
-            ad.read_h5ad(files.corpora[0]),
+            read_cells(files.corpora[0]),
             calls,
             dict(zip(params.tasks, map(evaluation.read_predictions, files.runs), strict=True)),
             dict(zip(params.explained, map(read_table, files.attributions), strict=True)),

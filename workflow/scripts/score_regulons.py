@@ -1,7 +1,7 @@
-import anndata as ad
 import pandas as pd
 
 from scdyn import aucell, figures_grn
+from scdyn.artefacts import read_cells, read_table
 from scdyn.expression import read_expression
 from scdyn.figures import save
 from scdyn.files import atomic, write_table
@@ -9,9 +9,9 @@ from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    regulons = pd.read_csv(snakemake.input.regulons, sep="\t")
+    regulons = read_table(snakemake.input.regulons)
     genes = read_expression(snakemake.input.expression).genes
-    corpus = ad.read_h5ad(snakemake.input.corpus)
+    corpus = read_cells(snakemake.input.corpus)
     column = pd.Series(range(corpus.n_vars), index=corpus.var["symbol"].astype(str))
     columns = column[~column.index.duplicated()][genes]
     activity = aucell.aucell(

@@ -1,14 +1,14 @@
-import anndata as ad
 import numpy as np
 
 from scdyn import splits
+from scdyn.artefacts import read_obs
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
     task, where = snakemake.params.task, f"tasks.{snakemake.wildcards.task}"
-    obs = ad.read_h5ad(snakemake.input[0], backed="r").obs
+    obs = read_obs(snakemake.input[0])
     labelled = select(obs, task["train"], f"{where}.train")
     predicted = np.zeros(len(obs), dtype=bool)
     if task["predict"] is not None:

@@ -1,16 +1,14 @@
 from pathlib import Path
 
-import anndata as ad
-import pandas as pd
-
 from scdyn import reference, tokens
+from scdyn.artefacts import read_cells, read_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     tokens.write_tokens(
-        ad.read_h5ad(snakemake.input.corpus),
+        read_cells(snakemake.input.corpus),
         reference.read_vocabulary(snakemake.input.genes),
-        pd.read_csv(snakemake.input.regulons, sep="\t"),
+        read_table(snakemake.input.regulons),
         snakemake.params.n_bins,
         Path(snakemake.input.corpus),
         Path(snakemake.output[0]),

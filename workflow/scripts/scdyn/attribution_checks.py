@@ -302,7 +302,7 @@ def check_task(
     checks: dict[str, Any] = {}
     curves = []
     for folder in folders:
-        classifier, calls, description = read_run(folder, model_folder)
+        classifier, calls, description = read_run(folder, model_folder, store)
         common = calls.loc[calls["part"] == "test", "label"].value_counts().index
         common = common[common.isin(rankings["class"])][:CHECKED_CLASSES]
         cells = correct_cells(calls[calls["label"].isin(common)], settings["checked_cells"], seed)

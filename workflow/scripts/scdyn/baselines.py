@@ -22,7 +22,7 @@ from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
 from scdyn.evaluation import calibrated_predictions
 from scdyn.log import logger
 from scdyn.metrics import fit_temperature
-from scdyn.splits import parts
+from scdyn.splits import parts, require_cells
 from scdyn.task_settings import MAIN, less_seen, runs_of
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
@@ -133,6 +133,7 @@ def fit_baselines(
     costs : DataFrame
         ``method``, ``variant``, ``seed``, ``fold``, ``temperature``, ``seconds``.
     """
+    require_cells(splits, cells.obs_names)
     rna, promoter = cells.layers["rna_log"].tocsr(), cells.layers["promoter_log"].tocsr()
     values = {RNA: rna, BOTH: sparse.hstack([rna, promoter], format="csr")}
     variants = {MAIN: {"labels": 1.0, "without": None}, **less_seen(task)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.adapters import load_adapter, merged, save_adapter
-from scdyn.errors import InputError
+from scdyn.errors import InputError, reading
 from scdyn.files import sha256, write_json
 from scdyn.loader import MemoryStore, expressed_genes, is_measured, run_batches
 from scdyn.model import ScDynOmics
@@ -206,33 +206,43 @@ class Classifier(nn.Module):
         write_json(folder / "task.json", content | description)
 
 
-def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
+def load_classifier(
+    folder: str | Path, model_folder: str | Path, tokens: dict[str, Any] | None = None
+) -> Classifier:
     """Load what :meth:`Classifier.save` wrote, merged into its pretrained model, on the CPU.
+
+    Parameters
+    ----------
+    folder, model_folder
+        Of the fine-tuned and of the pretrained model.
+    tokens
+        ``meta`` of the tokens that it is to read.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or the model is not the one the adapter was trained on.
+        If a file cannot be read, the model is not the one the adapter was trained on, or the
+        tokens stand on another vocabulary.
     """
     folder, model_folder = Path(folder), Path(model_folder)
-    try:
+    remedy = "remove the folder and run the workflow again"
+    with reading(folder, "holds no fine-tuned model that can be read", remedy):
         task = json.loads((folder / "task.json").read_text())
         head_weights = load_file(folder / "head.safetensors")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: holds no fine-tuned model to read ({error}).") from error
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
             f"{folder}: was trained on another model than {model_folder}; fine-tune anew."
         )
-    model = load_model(model_folder)
-    sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
-    head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
-    head.load_state_dict(head_weights)
-    encoder = load_adapter(model, task["adapter"], task["rank"], folder)
-    classifier = Classifier(encoder, head, task["classes"], task["modalities"])
-    classifier.temperature = task["temperature"]
-    if (folder / "familiar.safetensors").exists():
-        classifier.familiar = load_arrays(folder / "familiar.safetensors")["energies"]
+    model = load_model(model_folder, tokens)
+    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+        sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
+        head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
+        head.load_state_dict(head_weights)
+        encoder = load_adapter(model, task["adapter"], task["rank"], folder)
+        classifier = Classifier(encoder, head, task["classes"], task["modalities"])
+        classifier.temperature = task["temperature"]
+        if (folder / "familiar.safetensors").exists():
+            classifier.familiar = load_arrays(folder / "familiar.safetensors")["energies"]
     return classifier.merge().eval()
 
 

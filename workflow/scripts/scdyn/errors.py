@@ -1,5 +1,6 @@
 """The errors that a user is meant to read."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,11 @@ from pathlib import Path
 
 # What a text file that is cut short, garbled or not there makes its readers raise.
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+
+OUT_OF_MEMORY = re.compile(
+    r"(can't|cannot|unable to|failed to) allocate|bad_alloc|can't start new thread|MemoryError",
+    re.IGNORECASE,
+)
 
 
 class InputError(ValueError):
@@ -29,6 +35,14 @@ class Interrupted(Exception):
     """Work that a signal ended, at a place from which it goes on when it is started again."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the machine's memory, not a GPU's, is to blame for an error.
+
+    torch, HDF5, the system and other programs say so in words, each in its own.
+    """
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 @contextmanager
 def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iterator[None]:
     """Turn whatever the reader of a binary file raises into one sentence.
@@ -45,12 +59,14 @@ def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iter
     Raises
     ------
     InputError
-        In place of any other exception of the block.
+        In place of any other exception of the block, except where memory is short.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"{path}: {fault} ({reason}); {remedy}.") from error

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from scdyn import metrics
+from scdyn.artefacts import read_table
 from scdyn.splits import PREDICTED, describe_split
 from scdyn.task_settings import MAIN, is_compared
 
@@ -71,7 +72,7 @@ def calibrated_predictions(
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a table of :func:`predictions` or :func:`combine`."""
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table = read_table(path, dtype=str, keep_default_na=False)
     # A class may be called NA; a number that is missing is empty.
     numbers = table.columns.difference(TEXT)
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})

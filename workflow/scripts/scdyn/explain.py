@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn import evaluation
+from scdyn.artefacts import read_json
 from scdyn.attribution import Values, mean_values, points_at_once, refined_gradients
 from scdyn.attribution_scores import EVERY, Run, attribution_table, stability
 from scdyn.classifier import Classifier, load_classifier
@@ -57,11 +57,11 @@ def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, 
 
 
 def read_run(
-    folder: str | Path, model_folder: str | Path
+    folder: str | Path, model_folder: str | Path, store: TokenStore
 ) -> tuple[Classifier, pd.DataFrame, dict[str, Any]]:
     """Load one run's classifier (on the best device), its calls and its ``task.json``."""
-    classifier = load_classifier(folder, model_folder).to(choose_device())
-    description = json.loads((Path(folder) / "task.json").read_text())
+    classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
+    description = read_json(Path(folder) / "task.json")
     return classifier, evaluation.read_predictions(Path(folder) / "predictions.tsv"), description
 
 
@@ -170,7 +170,7 @@ def explain_task(
     seed = seed_of(settings)
     runs, errors, descriptions = [], [], []
     for folder in folders:
-        classifier, calls, description = read_run(folder, model_folder)
+        classifier, calls, description = read_run(folder, model_folder, store)
         cells = correct_cells(calls, settings["explained_cells"], seed)
         if len(cells) < 2:
             logger.warning("%s calls cells of %d classes right: not explained", folder, len(cells))

@@ -10,6 +10,8 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
+from scdyn.artefacts import artefact
+
 
 @dataclass(frozen=True)
 class Expression:
@@ -34,7 +36,7 @@ class Expression:
 
 def read_expression(path: str | Path) -> Expression:
     """Read what :func:`scdyn.grn_cells.write_expression` wrote (an h5ad with a CSC matrix)."""
-    with h5py.File(path) as file:
+    with artefact(path), h5py.File(path) as file:
         x = file["X"]
         values = sparse.csc_matrix(
             (x["data"][:], x["indices"][:], x["indptr"][:]), shape=tuple(x.attrs["shape"])

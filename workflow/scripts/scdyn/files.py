@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import socket
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from scdyn.bounds import open_bytes
+from scdyn.errors import InputError
+
+MAKE_ROOM = "make room and run the workflow again, it goes on from here"
+# What a disk can refuse, and what to do.
+DISK_FAULTS = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EROFS: "have it mounted for writing, or name another folder as 'results' in the config",
+}
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder under a temporary name, then rename it.
+
+    What is renamed is on the disk: a power cut leaves the old one or the new one. What jobs that
+    were killed left under such names is removed first; while another process of this host is
+    still at it, its own is left alone.
 
     Parameters
     ----------
@@ -30,20 +47,95 @@ def atomic(path: str | Path) -> Iterator[Path]:
         A free name in the same folder, with the same suffixes. What stands
         there when the block ends replaces ``path``; if the block raises, it is
         removed and ``path`` is left as it was.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or read-only.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    host = socket.gethostname().partition(".")[0]
+    temporary = path.with_name(f".{host}-{os.getpid()}.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path, host)
         yield temporary
+        to_disk(temporary)
         if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
+            # Out of the way at once, for half a folder must not stand there.
+            old = path.with_name(f".{host}-{os.getpid()}-old.{path.name}")
+            path.rename(old)
+            temporary.rename(path)
+            remove(old)
         else:
-            temporary.unlink(missing_ok=True)
+            os.replace(temporary, path)
+    except Exception as error:
+        if fault := fault_of_disk(error, path.parent):
+            raise InputError(f"{path}: cannot be written ({fault[0]}); {fault[1]}.") from error
+        raise
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def remove_leftovers(path: Path, host: str) -> None:
+    """Remove what :func:`atomic` of a killed process left beside ``path``.
+
+    A temporary name of another host is a leftover, too: no two jobs make one output at a time.
+    """
+    pattern = re.compile(rf"\.([^.]+)-(\d+)(-old)?\.{re.escape(path.name)}")
+    for name in os.listdir(path.parent):
+        found = pattern.fullmatch(name)
+        if found and not (found[1] == host and is_alive(int(found[2]))):
+            remove(path.parent / name)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this host is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        return True
+    return True
+
+
+def to_disk(path: Path) -> None:
+    """Have the system write a file, or all files of a folder, to the disk."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle)
+
+
+def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
+    """Tell whether the disk is to blame for an error, whichever library raised it, and how.
+
+    Some name the reason in words only (h5py, safetensors), some not at all (Pillow).
+
+    Returns
+    -------
+    tuple of str, or None
+        What is wrong, and what to do.
+    """
+    if isinstance(error, InputError):
+        return None
+    said = "".join(traceback.format_exception(error))
+    for code, remedy in DISK_FAULTS.items():
+        if os.strerror(code) in said:
+            return os.strerror(code), remedy
+    if folder.exists() and shutil.disk_usage(folder).free == 0:
+        return os.strerror(errno.ENOSPC), MAKE_ROOM
+    return None
 
 
 def open_text(path: str | Path) -> TextIO:

@@ -335,7 +335,7 @@ def perturb_task(
     per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
     tables, draws, comparisons = [], [], []
     for folder in folders:
-        classifier, calls, _ = read_run(folder, model_folder)
+        classifier, calls, _ = read_run(folder, model_folder, store)
         cells = correct_cells(calls, per_run, seed)
         rows = rows_by_class(store, cells)
         for label, places in rows.items():

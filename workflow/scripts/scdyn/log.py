@@ -8,10 +8,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError
+from scdyn.errors import InputError, is_out_of_memory
+from scdyn.files import fault_of_disk
 
 logger = logging.getLogger("scdyn")
 # How often long work says how far it is.
@@ -22,10 +23,12 @@ PROGRESS_SECONDS = 10.0
 def logged(path: str | Path) -> Iterator[None]:
     """Run a rule's script with its messages in a log file.
 
-    Messages of level INFO and above, and warnings, go to ``path`` and to the
-    terminal. An :class:`~scdyn.errors.InputError` ends the process with its one
-    sentence on the terminal; any other exception with its last line and the
-    log's name. The traceback stands in the log.
+    Messages of level INFO and above go to ``path`` and to the terminal, those
+    of DEBUG (what other programs say) and warnings to ``path`` alone. An
+    :class:`~scdyn.errors.InputError` ends the process with its one sentence on
+    the terminal, too little memory or disk with what to do, any other
+    exception with its last line and the log's name. The traceback stands in
+    the log.
 
     Parameters
     ----------
@@ -37,14 +40,21 @@ def logged(path: str | Path) -> Iterator[None]:
     SystemExit
         With status 1, in place of any exception of the block.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     # A process that torchrun starts adds to the log of the one that started torchrun.
-    to_file = logging.FileHandler(path, mode="a" if "TORCHELASTIC_RUN_ID" in os.environ else "w")
+    mode = "a" if "TORCHELASTIC_RUN_ID" in os.environ else "w"
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(path, mode=mode)
+    except OSError as error:
+        raise SystemExit(f"Error: {path}: cannot be written ({error.strerror}).") from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
-    logger.setLevel(logging.INFO)
+    to_terminal.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.handlers = [to_file, to_terminal]
+    # A disk that is full ends the work by what it lacks, not by what the log lacks.
+    logging.raiseExceptions = False
     # Libraries' warnings are for the log; on a terminal they hide what matters.
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
@@ -52,13 +62,27 @@ def logged(path: str | Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        print(traceback.format_exc(), end="", file=to_file.stream)
-        to_file.flush()
-        if isinstance(error, InputError):
-            print(f"Error: {error}", file=sys.stderr)
-        else:
-            print(f"{type(error).__name__}: {error} (details: {path})", file=sys.stderr)
+        with suppress(OSError):
+            print(traceback.format_exc(), end="", file=to_file.stream)
+            to_file.flush()
+        print(sentence(error, path), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def sentence(error: BaseException, log: str | Path) -> str:
+    """Say in one sentence what ended a script."""
+    if isinstance(error, InputError):
+        return f"Error: {error}"
+    said = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return (
+            f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
+            "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
+            f"--retries 2: each asks for more than the last) (details: {log})."
+        )
+    if fault := fault_of_disk(error, Path(log).parent):
+        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log})."
+    return f"{said} (details: {log})"
 
 
 def duration(seconds: float) -> str:

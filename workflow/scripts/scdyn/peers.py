@@ -17,7 +17,7 @@ from scipy import sparse
 from scdyn.evaluation import calibrated_predictions
 from scdyn.log import logger
 from scdyn.metrics import fit_temperature
-from scdyn.splits import parts
+from scdyn.splits import parts, require_cells
 from scdyn.task_settings import MAIN
 
 # Genes a model reads at most: the most variable among the cells it learns from.
@@ -52,6 +52,7 @@ def scanvi_fold(
     DataFrame
         As :func:`scdyn.evaluation.calibrated_predictions`, method "scanvi".
     """
+    require_cells(splits, cells.obs_names)
     learned, validation, called = parts(splits, fold)
     chosen = cells[learned["cell"]]
     genes = variable_genes(chosen)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scdyn.artefacts import read_table
 from scdyn.bounds import open_bytes
 from scdyn.errors import InputError, reading
 from scdyn.files import open_text
@@ -276,9 +277,7 @@ def build_vocabulary(
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
     """Read ``genes.tsv`` as :func:`build_vocabulary` made it."""
-    return pd.read_csv(
-        path, sep="\t", dtype={"gene_id": str, "symbol": str, "chrom": str, "tss": str}
-    )
+    return read_table(path, dtype={"gene_id": str, "symbol": str, "chrom": str, "tss": str})
 
 
 def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:

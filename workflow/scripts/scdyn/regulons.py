@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from scdyn.artefacts import artefact
 from scdyn.errors import InputError
 from scdyn.files import atomic
 from scdyn.grn import agreement
@@ -39,10 +40,18 @@ def read_ctx(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If it is not such a file.
+        If it is not such a file, or was cut short.
     """
+    with artefact(path):
+        edges = list(_edges(path))
+    table = pd.DataFrame(edges, columns=["regulon", "tf", "target", "weight"])
+    grouped = table.groupby(["regulon", "tf", "target"])["weight"]
+    return grouped.agg(weight="max", n_motifs="size").reset_index()
+
+
+def _edges(path: str | Path) -> Iterator[tuple[str, str, str, float]]:
+    """Read each enriched motif's regulon, TF, target and weight."""
     csv.field_size_limit(2**30)
-    edges = []
     with open(path, newline="") as handle:
         rows = csv.reader(handle)
         header = [next(rows, []) for _ in range(3)]
@@ -52,11 +61,8 @@ def read_ctx(path: str | Path) -> pd.DataFrame:
         for row in rows:
             tf, context = row[0], row[names.index("Context")]
             regulon = tf + SIGNS[-1 if "repressing" in context else 1]
-            targets = ast.literal_eval(row[names.index("TargetGenes")])
-            edges += [(regulon, tf, target, weight) for target, weight in targets]
-    table = pd.DataFrame(edges, columns=["regulon", "tf", "target", "weight"])
-    grouped = table.groupby(["regulon", "tf", "target"])["weight"]
-    return grouped.agg(weight="max", n_motifs="size").reset_index()
+            for target, weight in ast.literal_eval(row[names.index("TargetGenes")]):
+                yield regulon, tf, target, weight
 
 
 def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:

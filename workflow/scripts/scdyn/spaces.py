@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 from scdyn.corpus import principal_components
+from scdyn.errors import InputError
 from scdyn.evaluation import neighbour_accuracy
 
 # Keys of obsm: what begins the names of its scores, and what it is called.
@@ -48,7 +49,16 @@ def gather(
     AnnData
         Without ``X``; the keys of :data:`SPACES` in ``obsm``, RNA counts a cell in
         ``obs["library_size"]``.
+
+    Raises
+    ------
+    InputError
+        If the cells are others.
     """
+    if not embedded.obs_names.equals(cells.obs_names):
+        raise InputError(
+            "the embedding is of other cells than the corpus; remove it and run the workflow again."
+        )
     both = ("rna_log", "promoter_log")
     table = ad.AnnData(
         obs=embedded.obs.copy(),

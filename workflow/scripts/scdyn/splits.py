@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from scdyn.artefacts import read_table
 from scdyn.errors import InputError
 
 PREDICTED = "predict"  # what the column ``fold`` says of cells no fold trains on
@@ -107,7 +108,31 @@ def drawn(strata: pd.Series, share: float, seed: int, least: int = 0) -> np.ndar
 
 def read_splits(path: str | Path) -> pd.DataFrame:
     """Read ``splits.tsv`` as :func:`make_splits` made it, all of it as text."""
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return read_table(path, dtype=str, keep_default_na=False)
+
+
+def require_cells(splits: pd.DataFrame, cells: pd.Index) -> None:
+    """Stop if a split is of another corpus.
+
+    Parameters
+    ----------
+    splits
+        As :func:`read_splits` returns it.
+    cells
+        Names of the corpus' cells.
+
+    Raises
+    ------
+    InputError
+        If it has cells that the corpus lacks.
+    """
+    strange = splits.loc[~splits["cell"].isin(cells), "cell"]
+    if len(strange):
+        raise InputError(
+            f"{len(strange)} of the split's {len(splits)} cells are not in the corpus, such as "
+            f"{strange.iloc[0]}: it was made of another; remove the task's splits.tsv and run the "
+            "workflow again."
+        )
 
 
 def parts(

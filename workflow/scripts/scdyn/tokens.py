@@ -6,6 +6,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import zarr
 from scipy import sparse
 
 from scdyn.counts import promoters_measured
-from scdyn.errors import InputError
+from scdyn.errors import InputError, reading
 from scdyn.files import atomic, sha256, write_json, write_table
+from scdyn.reference import read_vocabulary
 
 MODALITIES = {"rna": "rna_log", "promoter": "promoter_log"}
 # In place of every bin of a modality that was not measured in a cell: above all that a model
@@ -306,7 +308,7 @@ class TokenStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         store = self.folder / "tokens.zarr"
-        try:
+        with self._reading():
             self.meta = json.loads((self.folder / "meta.json").read_text())
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
@@ -314,11 +316,6 @@ class TokenStore:
                 self._of_cells(store / name) for name in ("cells", "promoter_measured")
             )
             self._measured = measured[:] > 0
-        except (OSError, LookupError, ValueError) as error:
-            raise InputError(
-                f"{folder}: these tokens cannot be read ({error}); "
-                "remove the folder and run the workflow again."
-            ) from error
 
     def _of_cells(self, folder: Path) -> zarr.Array:
         """Open an array of one value a cell."""
@@ -332,7 +329,45 @@ class TokenStore:
     @cached_property
     def cells(self) -> pd.Index:
         """Names of the cells."""
-        return pd.Index(self._cells[:].astype(object))
+        with self._reading():
+            return pd.Index(self._cells[:].astype(object))
+
+    @cached_property
+    def vocabulary(self) -> pd.DataFrame:
+        """The genes that the tokens stand on, and the regulons of each.
+
+        Raises
+        ------
+        InputError
+            If they are not those that the tokens were made with.
+        """
+        path = self.folder / "vocabulary.tsv"
+        genes = read_vocabulary(path)
+        if vocabulary_hash(genes) != self.meta["vocabulary_sha256"]:
+            raise InputError(
+                f"{path}: is not the vocabulary that these tokens were made with; remove the "
+                "folder and run the workflow again."
+            )
+        return genes
+
+    def require_corpus(self, path: str | Path) -> None:
+        """Stop if the tokens were made of another corpus than a file's.
+
+        Raises
+        ------
+        InputError
+            Naming both.
+        """
+        if sha256(path) != self.meta["corpus_sha256"]:
+            raise InputError(
+                f"{self.folder}: these tokens were made of another corpus than {path}; remove the "
+                "folder and run the workflow again."
+            )
+
+    def _reading(self) -> AbstractContextManager[None]:
+        """Turn what is raised while the files are read into one sentence."""
+        remedy = "remove the folder and run the workflow again"
+        return reading(self.folder, "these tokens cannot be read", remedy)
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """Find cells by name.

@@ -1,0 +1,50 @@
+"""Outputs that are cut short or emptied after they were written."""
+
+import os
+import shutil
+
+import pytest
+from conftest import EXPLAIN, GRN, STAGES, TASK, differences, snakemake, state
+
+MODEL = f"{TASK}/scdynomics/seed1_fold0/model"
+TOKENS = "results/tokens/embryo"
+# What is damaged, the rule that reads it next, and what is removed to have it made anew.
+DAMAGED = {
+    "h5ad": ("results/corpus/embryo.h5ad", "split_cells", None),
+    "of_pyscenic": (f"{GRN}/runs/1/motifs.csv", "make_regulons", None),
+    "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
+    "tokens": (f"{TOKENS}/tokens.zarr/rna/data/c/0", "embed", TOKENS),
+    "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
+    "model": ("results/pretrain/small/model.safetensors", "embed", None),
+    "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),
+    "table": (f"{TASK}/splits.tsv", "fit_baselines", None),
+    "json": (f"{EXPLAIN}/runs.json", "check_explanation", None),
+}
+QUICK = {"h5ad", "tokens", "table"}
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in DAMAGED]
+)
+def test_a_damaged_output_is_refused_by_name_and_made_anew(kind, study, stages):
+    damaged, reader, removed = DAMAGED[kind]
+    target = STAGES[reader]
+    remove(study / target)
+    size = (study / damaged).stat().st_size
+    for left in (size // 2, 0):
+        os.truncate(study / damaged, left)
+        before = state(study)
+        run = snakemake(study, target, "--notemp")
+        assert run.returncode != 0
+        said = [line for line in run.stdout.splitlines() if "Error: " in line and "remove" in line]
+        assert len(said) == 1 and (removed or damaged) in said[0], run.stdout[-3000:]
+        after = state(study)
+        assert {name for name in after if before.get(name) != after[name]} == set()
+    remove(study / (removed or damaged))
+    run = snakemake(study, target, "--notemp")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert differences(stages, study) == []
