@@ -21,7 +21,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results docs-config bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -80,9 +80,12 @@ adapters: runner ## The embedded study with all ways to adapt the model; goes on
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
 collect-results: environments ## Bring what the studies came to into docs/results.md
-	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
+	PYTHONPATH=workflow/scripts:tools/docs tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) \
 		--output benchmarks/results/evaluation.json --page docs/results.md
+
+docs-config: runner ## Write every key of the schemas into config/README.md
+	python tools/docs/config_keys.py
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
