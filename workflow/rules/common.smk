@@ -130,6 +130,11 @@ def variant_settings(wildcards):
     return task_settings.variants_of(TASKS[wildcards.task])[wildcards.variant]
 
 
+def split_settings(wildcards):
+    """What decides the split of a task; a variant more leaves it, and every model on it, alone."""
+    return task_settings.of_split(TASKS[wildcards.task])
+
+
 def baseline_settings(wildcards):
     """What decides the baselines of a task."""
     return task_settings.of_baselines(TASKS[wildcards.task])
