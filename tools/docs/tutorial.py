@@ -55,6 +55,11 @@ def read_numbers(results: Path) -> dict[str, Any]:
         "composition": rows(results / "studies/perturbation/perturbation.tsv"),
         "coherence": rows(results / "studies/spatial/spatial.tsv"),
         "novelty": rows(results / "finetune/knockout/novelty.tsv"),
+        "tenth": {
+            row["method"]: float(row["mean"])
+            for row in rows(results / "finetune/fate/label_efficiency.tsv")
+            if float(row["labels"]) == 0.1
+        },
         "bytes": {
             path: sum(file.stat().st_size for file in (results / path).rglob("*"))
             for path in ("tokens/embryo/tokens.zarr",)
