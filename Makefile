@@ -21,7 +21,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results docs-config docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ collect-results: environments ## Bring what the studies came to into docs/result
 
 docs-config: runner ## Write every key of the schemas into config/README.md
 	python tools/docs/config_keys.py
+
+docs-costs: runner ## Extrapolate the benchmarks to a cohort, into docs/measured.md
+	python tools/docs/measured.py
 
 docs-figures: environments ## Bring the demo's figures and numbers into docs/tutorial.md
 	@test -e results/provenance.json || { echo "make docs-figures needs the demo: make demo first."; exit 1; }

@@ -37,6 +37,11 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle, delimiter="\t"))
 
 
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+
+
 def read_numbers(results: Path) -> dict[str, Any]:
     """Gather what the tutorial says of the demo's results."""
     checks = json.loads((results / "explain/fate/checks.json").read_text())
@@ -61,10 +66,15 @@ def read_numbers(results: Path) -> dict[str, Any]:
             if float(row["labels"]) == 0.1
         },
         "bytes": {
-            path: sum(file.stat().st_size for file in (results / path).rglob("*"))
-            for path in ("tokens/embryo/tokens.zarr",)
-        }
-        | {path: (results / path).stat().st_size for path in ("corpus/embryo.h5ad",)},
+            path: size(results / path)
+            for path in ("tokens/embryo/tokens.zarr", "corpus/embryo.h5ad")
+        },
+        "n_values": sum(
+            json.loads((results / f"tokens/embryo/tokens.zarr/{name}/data/zarr.json").read_text())[
+                "shape"
+            ][0]
+            for name in ("rna", "promoter")
+        ),
     }
 
 
