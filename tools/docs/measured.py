@@ -104,17 +104,17 @@ def needed(benchmarks: Benchmarks) -> str:
     """Say what a GPU would have to give."""
     operations = benchmarks["latest"]["profile"]["operations"]
     paper = PAPER_CELLS * EPOCHS / (PAPER_GPUS * PAPER_HOURS * HOUR)
-    body = []
-    for days, gpus in ((7, 8), (7, 1), (1, 8)):
-        cells = CELLS * EPOCHS / (days * DAY * gpus)
-        body.append(
-            [f"{days} days, {gpus} GPUs", f"{cells:.1f}", f"{cells * operations / 1e12:.1f}"]
+    rates = {
+        words: CELLS * EPOCHS / (days * DAY * gpus)
+        for words, days, gpus in (
+            ("a week on eight GPUs", 7, 8),
+            ("a week on one GPU", 7, 1),
+            ("a day on eight GPUs", 1, 8),
         )
-    measured = rate(benchmarks, "training step")
-    body.append(
-        ["measured, two CPU cores", f"{measured:.2f}", f"{measured * operations / 1e12:.2f}"]
-    )
-    body.append(["the paper's, an H100", f"{paper:.1f}", f"{paper * operations / 1e12:.1f}"])
+    }
+    rates["measured, two CPU cores"] = rate(benchmarks, "training step")
+    rates["the paper's, an H100"] = paper
+    body = [[words, f"{r:.2f}", f"{r * operations / 1e12:.2f}"] for words, r in rates.items()]
     return table([f"{EPOCHS} epochs in", "cells/s a GPU", "TFLOP/s a GPU"], body)
 
 
@@ -150,10 +150,8 @@ def blocks(benchmarks: Benchmarks) -> dict[str, str]:
             ["fragments a cell", f"{FRAGMENTS_A_CELL:,}"],
             ["genes, TFs", f"{GENES:,}, {TFS:,}"],
             ["metacells for the GRN", f"{METACELLS:,}"],
-            [
-                "genes with RNA, open promoters a cell",
-                f"{RNA_GENES_A_CELL:,}, {PROMOTERS_A_CELL:,}",
-            ],
+            ["genes with RNA a cell", f"{RNA_GENES_A_CELL:,}"],
+            ["open promoters a cell", f"{PROMOTERS_A_CELL:,}"],
         ],
     )
     text = "Measured on {cores} cores of an {processor} with {memory_gib} GiB of memory."
