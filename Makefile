@@ -25,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -93,9 +93,22 @@ adapters: runner ## The embedded study with all ways to adapt the model; goes on
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
 collect-results: environments ## Bring what the studies came to into docs/results.md
-	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
+	PYTHONPATH=workflow/scripts:tools/docs tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) \
 		--output benchmarks/results/evaluation.json --page docs/results.md
+
+docs-config: runner ## Write every key of the schemas into config/README.md
+	python tools/docs/config_keys.py
+
+docs-costs: runner ## Extrapolate the benchmarks to a cohort, into docs/measured.md
+	python tools/docs/measured.py
+
+docs-figures: environments ## Bring the demo's figures and numbers into docs/tutorial.md
+	@test -e results/provenance.json || { echo "make docs-figures needs the demo: make demo first."; exit 1; }
+	tests/in_env.sh analysis python tools/docs/tutorial_figures.py results docs/figures
+	python tools/docs/tutorial.py results docs/figures/numbers.json docs/tutorial.md
+	PYTHONPATH=workflow/scripts tests/in_env.sh torch python tools/docs/notebook.py \
+		results docs/figures/outputs.json docs/tutorial.md
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python

@@ -7,10 +7,10 @@ config's seeds that made them, and writes the tables between the marks of the pa
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
+from marks import fill
 
 from scdyn.figures_task import method_name
 from scdyn.files import atomic, write_json
@@ -133,14 +133,6 @@ def blocks(content):
         ]
         found[f"{study}.scores"] = score_table(result["scores"], kept)
     return found
-
-
-def fill(page, found):
-    """Put each block between its marks."""
-    for name, text in found.items():
-        pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
-        page = re.sub(pattern, lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}", page, flags=re.S)
-    return page
 
 
 def main():

@@ -6,6 +6,7 @@ import math
 import re
 
 from conftest import snakemake
+from file_contracts import differences
 
 
 def read(path):
@@ -49,6 +50,13 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     assert not (results / "pretrain/small/checkpoints").exists()
     for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
         assert (results / "finetune/fate/scdynomics/seed1_fold0/model" / name).stat().st_size
+
+
+def test_every_table_has_the_columns_that_docs_files_gives_it(small_study):
+    wrong, unseen = differences(small_study / "results")
+    assert not wrong
+    # Of these the small study has none: it has no peers.
+    assert unseen <= {"embed/{model}/{corpus}.scib.tsv", "finetune/{task}/scanvi/{fold}.tsv"}
 
 
 def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):

@@ -133,6 +133,11 @@ def variant_settings(wildcards):
     return task_settings.variants_of(TASKS[wildcards.task])[wildcards.variant]
 
 
+def split_settings(wildcards):
+    """What decides the split of a task; a variant more leaves it, and every model on it, alone."""
+    return task_settings.of_split(TASKS[wildcards.task])
+
+
 def baseline_settings(wildcards):
     """What decides the baselines of a task."""
     return task_settings.of_baselines(TASKS[wildcards.task])
@@ -189,6 +194,7 @@ def resource_of(text, model, several):
 
 def by_pilot(key, least, factor, attempt, pilot):
     """What a part needs, by what the pilot found: more than that, and more each time."""
+    Path(pilot).stat()  # if it is not made yet, Snakemake goes by this error and asks again
     return ceil(attempt * (least + factor * read_json(pilot)[key]))
 
 

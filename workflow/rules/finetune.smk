@@ -18,7 +18,7 @@ rule split_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        settings=split_settings,
     script:
         "../scripts/split_cells.py"
 

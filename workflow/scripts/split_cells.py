@@ -7,22 +7,22 @@ from scdyn.log import logged, logger
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
-    task, where = snakemake.params.task, f"tasks.{snakemake.wildcards.task}"
+    settings, where = snakemake.params.settings, f"tasks.{snakemake.wildcards.task}"
     obs = read_obs(snakemake.input[0])
-    labelled = select(obs, task["train"], f"{where}.train")
+    labelled = select(obs, settings["train"], f"{where}.train")
     predicted = np.zeros(len(obs), dtype=bool)
-    if task["predict"] is not None:
-        predicted = select(obs, task["predict"], f"{where}.predict")
-    unit = task["split_by"]
+    if settings["predict"] is not None:
+        predicted = select(obs, settings["predict"], f"{where}.predict")
+    unit = settings["split_by"]
     table = splits.make_splits(
         obs,
         labelled,
         predicted,
-        task["label"],
+        settings["label"],
         unit,
-        task["folds"],
-        task["seeds"][0],
-        task["validation_share"],
+        settings["folds"],
+        settings["seed"],
+        settings["validation_share"],
     )
     logger.info("%s", splits.describe_split(table, unit))
     write_table(snakemake.output[0], table)

@@ -35,6 +35,14 @@ def test_runs_are_seeds_by_folds_unless_the_variant_has_its_own():
     assert task_settings.alone(TASK) == {"rna": "scdynomics_rna"}
 
 
+def test_a_variant_or_a_seed_more_leaves_the_split_as_it_is():
+    task = {**TASK, "label": "x", "train": {}, "predict": None, "split_by": None}
+    task["validation_share"] = 0.1
+    more = {**task, "seeds": [*task["seeds"], 9], "variants": {}, "explain": False}
+    assert task_settings.of_split(more) == task_settings.of_split(task)
+    assert task_settings.of_split({**task, "seeds": [2, 1]}) != task_settings.of_split(task)
+
+
 def test_baselines_know_their_runs_from_their_own_settings():
     settings = task_settings.of_baselines({**TASK, "baselines": ["knn"]})
     assert list(task_settings.less_seen(settings)) == ["labels_0.1", "without_0"]

@@ -134,7 +134,7 @@ SHOWN_QUALITY = {
     "peak_share": "share in peaks",
     "atac_mito_share": "mitochondrial, ATAC",
     "doublet_score": "doublets, RNA",
-    "promoter_doublet_score": "doublets, promoters",
+    "promoter_doublet_score": "doublets, ATAC",
 }
 
 

@@ -184,6 +184,7 @@ def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
         axis.plot(part["random_shift"], place, "|", color="k", ms=8, mew=2)
         axis.set_yticks(place, part["perturbation"] + np.where(part["raised"], " raised", ""))
         axis.axvline(0, color="k", linewidth=0.5)
+        axis.locator_params(axis="x", nbins=4)
         axis.set(title=f"cells of {name}", xlabel="shift of their class's log-odds")
     if len(measured):
         measured_bars(axes[-1], measured)

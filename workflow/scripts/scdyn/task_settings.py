@@ -69,6 +69,12 @@ def alone(task: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def of_split(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide which cells are learned from and tested: plain values."""
+    keys = ("label", "train", "predict", "split_by", "folds", "validation_share")
+    return {key: task[key] for key in keys} | {"seed": task["seeds"][0]}
+
+
 def of_baselines(task: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that decide which baselines are fitted to which cells: plain values."""
     keys = ("baselines", "seeds", "folds", "label_shares", "left_out")

@@ -1,0 +1,76 @@
+"""docs/files.md, read: which files it names, and which columns or keys each has."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[3] / "docs/files.md"
+ROW = re.compile(r"^\| `(.+?)` \| (.+?) \|", re.M)
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    """Turn a path with words in braces into the pattern of what it stands for."""
+    before_a_suffix = re.sub(r"\\\{\w+\\\}(?=\\\.)", "[^/.]+", re.escape(name))
+    return re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", before_a_suffix) + "$")
+
+
+def column_pattern(name: str) -> re.Pattern[str]:
+    """Turn a column's name with words in braces into the pattern of what it stands for."""
+    return re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(name)) + "$")
+
+
+def contracts() -> dict[str, dict[str, bool]]:
+    """Map each path of the page to its columns, and each of these to whether it must be there."""
+    found = {}
+    for section in re.split(r"^### ", PAGE.read_text(), flags=re.M)[1:]:
+        heading, _, body = section.partition("\n")
+        body = re.split(r"^## ", body, flags=re.M)[0]
+        columns = {name: "optional" not in kind for name, kind in ROW.findall(body)}
+        found |= dict.fromkeys(re.findall(r"`(.+?)`", heading), columns)
+    return found
+
+
+def names_in(path: Path) -> list[str]:
+    """Columns of a table, or keys of a JSON object."""
+    if path.suffix == ".json":
+        return list(json.loads(path.read_text()))
+    with path.open() as handle:
+        return next(csv.reader(handle, delimiter="\t"))
+
+
+def differences(results: Path) -> tuple[list[str], set[str]]:
+    """Compare the files of a finished study with the page.
+
+    Parameters
+    ----------
+    results
+        Of the study.
+
+    Returns
+    -------
+    wrong
+        Files whose columns or keys are not those of the page, and how they differ.
+    unseen
+        Paths of the page with columns of which the study has no file.
+    """
+    files = [path for path in results.rglob("*.*") if path.suffix in (".tsv", ".json")]
+    wrong, unseen = [], set()
+    for name, columns in contracts().items():
+        matching = [p for p in files if pattern(name).match(p.relative_to(results).as_posix())]
+        if columns and not matching:
+            unseen.add(name)
+        for path in matching if columns else []:
+            here = names_in(path)
+            known = {column: column_pattern(column) for column in columns}
+            unknown = [one for one in here if not any(p.match(one) for p in known.values())]
+            missing = [
+                column
+                for column, needed in columns.items()
+                if needed and not any(map(known[column].match, here))
+            ]
+            if unknown or missing:
+                wrong.append(f"{path.relative_to(results)}: unknown {unknown}, missing {missing}")
+    return wrong, unseen

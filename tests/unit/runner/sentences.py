@@ -1,0 +1,41 @@
+"""What the library says of wrong input: every sentence, from its source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+LIBRARY = Path(__file__).parents[3] / "workflow/scripts"
+GAP = "…"
+
+
+def template(node: ast.expr) -> str:
+    """Write an expression as its text, with an ellipsis for what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(template, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return template(node.left) + template(node.right)
+    return GAP
+
+
+def said_by(call: ast.Call) -> str:
+    """Write what a call says of wrong input; nothing if that is nothing of its own."""
+    name, arguments = getattr(call.func, "id", ""), [template(node) for node in call.args]
+    if name == "InputError":
+        text = arguments[0]
+    elif name == "reading":  # scdyn.errors.reading: path, fault, remedy
+        text = f"{GAP}: {arguments[1]} ({GAP}); {(arguments + ['copy it again'])[2]}."
+    else:
+        return ""
+    return text if text.replace(GAP, "").strip(" .,:;()") else ""
+
+
+def sentences(folder: Path = LIBRARY) -> Iterator[tuple[str, str]]:
+    """Yield where a sentence stands in the source, and its text."""
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (text := said_by(node)):
+                yield f"{path.relative_to(folder)}:{node.lineno}", text

@@ -1,0 +1,168 @@
+"""Extrapolate the benchmarks to a cohort, for docs/measured.md: ``make docs-costs``.
+
+All is linear, from benchmarks/results/*.json and the sizes of the demo's files in
+docs/figures/numbers.json; the page says what is assumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from marks import fill
+from tutorial import table
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("ingest", "grn", "latest")
+PAGE = ROOT / "docs/measured.md"
+# The cohort that is asked about, and what is assumed of it.
+CELLS = 5_900_000
+SAMPLE = 100_000
+FRAGMENTS_A_CELL = 20_000
+GENES, TFS, METACELLS = 22_000, 1_500, 5_000
+RNA_GENES_A_CELL, PROMOTERS_A_CELL = 2_500, 3_000
+# The paper's architecture and training.
+LATENTS, HEAD_WIDTH, EPOCHS = 500, 8, 10
+PAPER_CELLS, PAPER_GPUS, PAPER_HOURS = 752_155, 8, 24
+HOUR, DAY, GIB = 3600, 86_400, 2**30
+
+Benchmarks = Mapping[str, Any]
+
+
+def read_benchmarks() -> dict[str, Any]:
+    """Read what was measured."""
+    results = ROOT / "benchmarks/results"
+    found = {name: json.loads((results / f"{name}.json").read_text()) for name in NAMES}
+    numbers = json.loads((ROOT / "docs/figures/numbers.json").read_text())
+    return found | {"demo": numbers}
+
+
+def rate(benchmarks: Benchmarks, what: str) -> float:
+    """Cells a second at the paper's size."""
+    rows = benchmarks["latest"]["rows"]
+    return next(row["ours"] for row in rows if (row["what"], row["size"]) == (what, "F"))
+
+
+def line(benchmarks: Benchmarks, what: str, key: str, cells: int) -> float:
+    """Go on along the line through a stage's two largest measurements."""
+    rows = [row for row in benchmarks["ingest"]["rows"] if row["what"] == what]
+    (n, a), (m, b) = sorted((row["n"], row[key]) for row in rows)[-2:]
+    return b + (cells - m) * (b - a) / (m - n)
+
+
+def grn_seconds(benchmarks: Benchmarks, method: str) -> float:
+    """Seconds of one run at full size, in proportion to cells x TFs x genes.
+
+    From the largest matrix that was measured. Most of a measured second of the ridge is not in
+    proportion, so that this is a bound from above.
+    """
+    rows = {row["method"]: row for row in benchmarks["grn"]["rows"] if row["data"] == "cortex"}
+    seconds = rows[method]["seconds"]
+    if method == "fast":  # five runs less one, so that starting Python is left out
+        seconds = (rows["fast_of_five"]["seconds"] - seconds) / 4
+    n, genes, tfs = rows[method]["shape"]
+    return seconds * METACELLS * TFS * GENES / (n * tfs * genes)
+
+
+def hours(seconds: float) -> str:
+    """Write a time."""
+    if seconds < HOUR:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / HOUR:.1f} h" if seconds < 3 * DAY else f"{seconds / DAY:,.0f} days"
+
+
+def stages(benchmarks: Benchmarks) -> str:
+    """Time and memory of each stage at the cohort's size."""
+    n_samples = CELLS // SAMPLE
+    fragments = next(
+        row["per_second"] for row in benchmarks["ingest"]["rows"][::-1] if "per_second" in row
+    )
+    body = []
+    seconds, memory = (line(benchmarks, "ingest", key, SAMPLE) for key in ("seconds", "memory_gib"))
+    body.append(["ingest_sample, each", hours(seconds), f"{memory:.0f} GiB"])
+    body.append([f"ingest_sample, all {n_samples}", hours(seconds * n_samples), "as each"])
+    body.append(["fragments, besides", hours(CELLS * FRAGMENTS_A_CELL / fragments), "about 1 GiB"])
+    for rule, what in (("join_corpus", "join"), ("write_tokens", "write_tokens")):
+        seconds, memory = (line(benchmarks, what, key, CELLS) for key in ("seconds", "memory_gib"))
+        body.append([rule, hours(seconds), f"{memory:.0f} GiB"])
+    matrix = TFS * GENES * 8 / GIB
+    for method, words in (("fast", "`fast`, a run"), ("grnboost2", "`grnboost2`, a run")):
+        seconds = grn_seconds(benchmarks, method)
+        needed = f"a few times {matrix:.2f} GiB" if method == "fast" else "not extrapolated"
+        body.append([f"infer_adjacencies, {words}", hours(seconds), needed])
+    training, inference = rate(benchmarks, "training step"), rate(benchmarks, "inference")
+    peak = rate(benchmarks, "peak memory of training")
+    body.append(["pretrain, an epoch", hours(CELLS / training), f"{peak:.1f} GiB, a cell a step"])
+    body.append([f"pretrain, {EPOCHS} epochs", hours(EPOCHS * CELLS / training), "the same"])
+    body.append(["embed", hours(CELLS / inference), "not extrapolated"])
+    return table(["rule", "time on two cores", "memory"], body)
+
+
+def needed(benchmarks: Benchmarks) -> str:
+    """Say what a GPU would have to give."""
+    operations = benchmarks["latest"]["profile"]["operations"]
+    paper = PAPER_CELLS * EPOCHS / (PAPER_GPUS * PAPER_HOURS * HOUR)
+    rates = {
+        words: CELLS * EPOCHS / (days * DAY * gpus)
+        for words, days, gpus in (
+            ("a week on eight GPUs", 7, 8),
+            ("a week on one GPU", 7, 1),
+            ("a day on eight GPUs", 1, 8),
+        )
+    }
+    rates["measured, two CPU cores"] = rate(benchmarks, "training step")
+    rates["the paper's, an H100"] = paper
+    body = [[words, f"{r:.2f}", f"{r * operations / 1e12:.2f}"] for words, r in rates.items()]
+    return table([f"{EPOCHS} epochs in", "cells/s a GPU", "TFLOP/s a GPU"], body)
+
+
+def disk(benchmarks: Benchmarks) -> str:
+    """Disk of the large files, by the demo's bytes a value."""
+    demo = benchmarks["demo"]
+    values = demo["n_values"]
+    a_cell = RNA_GENES_A_CELL + PROMOTERS_A_CELL
+    # Counts and normalised values of both modalities.
+    corpus = demo["bytes"]["corpus/embryo.h5ad"] / (2 * values) * 2 * a_cell
+    tokens = demo["bytes"]["tokens/embryo/tokens.zarr"] / values * a_cell
+    embedding = 4 * LATENTS * HEAD_WIDTH
+    body = [
+        [what, f"{size / 1000:.1f} kB", f"{size * CELLS / 1e9:,.0f} GB"]
+        for what, size in (
+            ("`ingest/`, all samples", corpus / 2),
+            ("`corpus/`", corpus),
+            ("`tokens/`", tokens),
+            ("`embed/`, twice", 2 * embedding),
+        )
+    ]
+    return table(["what", "a cell", f"{CELLS / 1e6:.1f} million cells"], body)
+
+
+def blocks(benchmarks: Benchmarks) -> dict[str, str]:
+    """Name of a mark to the Markdown that belongs there."""
+    machine = benchmarks["latest"]["machine"]
+    assumed = table(
+        ["assumed", "value"],
+        [
+            ["cells", f"{CELLS:,}"],
+            ["cells a sample", f"{SAMPLE:,}"],
+            ["fragments a cell", f"{FRAGMENTS_A_CELL:,}"],
+            ["genes, TFs", f"{GENES:,}, {TFS:,}"],
+            ["metacells for the GRN", f"{METACELLS:,}"],
+            ["genes with RNA a cell", f"{RNA_GENES_A_CELL:,}"],
+            ["open promoters a cell", f"{PROMOTERS_A_CELL:,}"],
+        ],
+    )
+    text = "Measured on {cores} cores of an {processor} with {memory_gib} GiB of memory."
+    return {
+        "machine": text.format(**machine),
+        "assumed": assumed,
+        "stages": stages(benchmarks),
+        "needed": needed(benchmarks),
+        "disk": disk(benchmarks),
+    }
+
+
+if __name__ == "__main__":
+    PAGE.write_text(fill(PAGE.read_text(), blocks(read_benchmarks())))
