@@ -44,6 +44,11 @@ def view():
     return views.page(ALL, layouts, table, {NASTY[0]: "#0072B2"}, ALL, 1)
 
 
+def pinned(environment):
+    pins = yaml.safe_load(Path(f"envs/{environment}.yaml").read_text())["dependencies"][-1]["pip"]
+    return dict(pin.split("==") for pin in pins)
+
+
 def of_provenance():
     schema = yaml.safe_load(Path("workflow/schemas/config.schema.yaml").read_text())["properties"]
     task = {"label": ALL, "split_by": ALL, "train": {ALL: [ALL]}, "rank": 8, "adapter": "lora"}
@@ -60,9 +65,8 @@ def of_provenance():
             "models": {},
             "tasks": {ALL: task},
         },
-        "environments": {
-            name: {**provenance.pinned(f"envs/{name}.yaml"), ALL: ALL} for name in names
-        },
+        "environments": {name: {**pinned(name), ALL: ALL} for name in names},
+        "devices": {ALL: ALL},
     }  # fmt: skip
     return provenance.page(record)
 
