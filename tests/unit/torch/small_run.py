@@ -29,7 +29,7 @@ def small_store(n_genes):
     return MemoryStore(*(sparse.csr_matrix(part.astype(np.uint8)) for part in values))
 
 
-def run(folder, settings):
+def train(folder, settings):
     training.CHECKPOINT_SECONDS = settings.pop("checkpoint_seconds", 0.0)  # 0: after every step
     pause = settings.pop("pause", 0.0)
     torch.set_num_threads(1)
@@ -46,10 +46,11 @@ def run(folder, settings):
     def loss_of(*cells):
         if pause:
             time.sleep(pause)
-            (folder / "started").touch()
+            if run.step:  # which all processes have come to only after the first
+                (folder / "started").touch()
         return task.loss_of(*cells)
 
-    history = training.Training(
+    run = training.Training(
         model,
         loss_of,
         task.load,
@@ -57,7 +58,8 @@ def run(folder, settings):
         training.TrainingConfig(**settings),
         task.evaluate,
         Checkpoint(folder / "checkpoints", {}),
-    ).run()
+    )
+    history = run.run()
     if distributed.rank() == 0:
         save_file(model.state_dict(), folder / "model.safetensors")
         (folder / "history.json").write_text(json.dumps(history))
@@ -67,4 +69,4 @@ if __name__ == "__main__":
     values = (argument.split("=", 1) for argument in sys.argv[2:])
     settings = {key: json.loads(value) for key, value in values}
     n_processes = settings.pop("n_processes", 1)
-    distributed.launch(1, n_processes, 1, run, Path(sys.argv[1]), settings)
+    distributed.launch(1, n_processes, 1, train, Path(sys.argv[1]), settings)
