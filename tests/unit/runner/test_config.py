@@ -126,6 +126,14 @@ def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
         read(tmp_path, HEADER + "a\t10x\tx\twt\n", {"c": {"samples": ["b"]}})
 
 
+def test_the_sheet_in_own_data_is_valid(tmp_path):
+    page = Path("docs/own-data.md").read_text()
+    path = tmp_path / "samples.tsv"
+    path.write_text(page.split("```tsv\n")[1].split("```")[0])
+    sheet = study.read_samples(path, ROW, ["donor", "condition"], {})
+    assert set(sheet["kind"]) == {"10x", "h5ad"}
+
+
 def every_key(schema):
     """Name every key of a schema with what it says of it, ``$ref`` followed for the latter."""
     for key, part in schema.get("properties", {}).items():
