@@ -100,7 +100,7 @@ collect-results: environments ## Bring what the studies came to into docs/result
 docs-config: runner ## Write every key of the schemas into config/README.md
 	python tools/docs/config_keys.py
 
-docs-costs: runner ## Extrapolate the benchmarks to a cohort, into docs/measured.md
+docs-costs: runner ## Bring measured costs, and a cohort's by extrapolation, into docs/
 	python tools/docs/measured.py
 
 docs-figures: environments ## Bring the demo's figures and numbers into docs/tutorial.md

@@ -1,7 +1,7 @@
-"""Extrapolate the benchmarks to a cohort, for docs/measured.md: ``make docs-costs``.
+"""Costs: measured, and extrapolated to a cohort: ``make docs-costs``.
 
-All is linear, from benchmarks/results/*.json and the sizes of the demo's files in
-docs/figures/numbers.json; the page says what is assumed.
+For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json and the sizes of the
+demo's files in docs/figures/numbers.json. What is extrapolated is linear; the page says how.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from marks import fill
 from tutorial import table
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("ingest", "grn", "latest")
-PAGE = ROOT / "docs/measured.md"
+NAMES = ("ingest", "grn", "latest", "evaluation")
+PAGES = [ROOT / "docs/measured.md", ROOT / "docs/own-data.md"]
+REAL = ROOT / "config/real"
 # The cohort that is asked about, and what is assumed of it.
 CELLS = 5_900_000
 SAMPLE = 100_000
@@ -139,6 +141,53 @@ def disk(benchmarks: Benchmarks) -> str:
     return table(["what", "a cell", f"{CELLS / 1e6:.1f} million cells"], body)
 
 
+def rates(benchmarks: Benchmarks) -> str:
+    """Training on the CPU by the size of the model."""
+    rows = {(row["what"], row["size"]): row["ours"] for row in benchmarks["latest"]["rows"]}
+    sizes = {
+        "S": "2,000 genes, 4 layers",
+        "M": "5,000 genes, 4 layers",
+        "F": "22,000 genes, 12 layers",
+    }
+    body = []
+    for size, words in sizes.items():
+        training, inference = rows["training step", size], rows["inference", size]
+        epoch = hours(10_000 / training)
+        body.append([words, f"{training:.1f}", epoch, f"{inference:.1f}"])
+    head = ["model", "training, cells/s", "an epoch of 10,000 cells", "inference, cells/s"]
+    return table(head, body)
+
+
+def studies(benchmarks: Benchmarks) -> str:
+    """One fine-tuning run of each real study."""
+    body = []
+    for name in ("cortex", "bone_marrow", "spatial", "chimera"):
+        config = yaml.safe_load((REAL / f"{name}.yaml").read_text())
+        for task, settings in config["tasks"].items():
+            model = config["models"][settings["model"]]
+            found = benchmarks["evaluation"][name]["tasks"][task]
+            cost = found["costs"]["scdynomics"]
+            body.append(
+                [
+                    f"`config/real/{name}.yaml`",
+                    f"{found['n_held_out']:,}",
+                    f"{model['n_layers']} x {model['width']}",
+                    str(settings["training"]["epochs"]),
+                    f"{cost['seconds']:.0f}",
+                    f"{cost['peak_memory_gib']:.1f}",
+                ]
+            )
+    return table(["study", "labelled cells", "layers x width", "epochs", "seconds", "GiB"], body)
+
+
+def quoted(path: Path, language: str) -> str:
+    """Quote a file, without the comments before it."""
+    text = path.read_text()
+    while text.startswith("#"):
+        text = text.split("\n", 1)[1]
+    return f"```{language}\n{text}```"
+
+
 def blocks(benchmarks: Benchmarks) -> dict[str, str]:
     """Name of a mark to the Markdown that belongs there."""
     machine = benchmarks["latest"]["machine"]
@@ -161,8 +210,14 @@ def blocks(benchmarks: Benchmarks) -> dict[str, str]:
         "stages": stages(benchmarks),
         "needed": needed(benchmarks),
         "disk": disk(benchmarks),
+        "rates": rates(benchmarks),
+        "studies": studies(benchmarks),
+        "cortex_sheet": quoted(REAL / "cortex.tsv", "tsv"),
+        "cortex_config": quoted(REAL / "cortex.yaml", "yaml"),
     }
 
 
 if __name__ == "__main__":
-    PAGE.write_text(fill(PAGE.read_text(), blocks(read_benchmarks())))
+    found = blocks(read_benchmarks())
+    for page in PAGES:
+        page.write_text(fill(page.read_text(), found))

@@ -1,13 +1,15 @@
-"""docs/files.md, read: which files it names, and which columns or keys each has."""
+"""docs/files.md, read: which files it names, and which columns, keys or parts each has."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import subprocess
 from pathlib import Path
 
-PAGE = Path(__file__).parents[3] / "docs/files.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/files.md"
 ROW = re.compile(r"^\| `(.+?)` \| (.+?) \|", re.M)
 
 
@@ -33,6 +35,24 @@ def contracts() -> dict[str, dict[str, bool]]:
     return found
 
 
+# Run where h5py is: which parts each h5ad has.
+READ_H5AD = """
+import h5py, json, sys
+def parts(path):
+    with h5py.File(path) as file:
+        groups = [g for g in ("layers", "obsm", "obsp", "uns") if g in file]
+        return ["X"] * ("X" in file) + [f"{g}/{name}" for g in groups for name in file[g]]
+print(json.dumps({path: parts(path) for path in sys.argv[1:]}))
+"""
+
+
+def parts_of(paths: list[Path]) -> dict[Path, list[str]]:
+    """Name the matrices and other parts that each h5ad has."""
+    command = [ROOT / "tests/in_env.sh", "analysis", "python", "-c", READ_H5AD, *paths]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {Path(path): parts for path, parts in json.loads(run.stdout).items()}
+
+
 def names_in(path: Path) -> list[str]:
     """Columns of a table, or keys of a JSON object."""
     if path.suffix == ".json":
@@ -56,20 +76,23 @@ def differences(results: Path) -> tuple[list[str], set[str]]:
     unseen
         Paths of the page with columns of which the study has no file.
     """
-    files = [path for path in results.rglob("*.*") if path.suffix in (".tsv", ".json")]
+    results = results.resolve()
+    files = {
+        **parts_of(sorted(results.rglob("*.h5ad"))),
+        **{p: names_in(p) for p in results.rglob("*.*") if p.suffix in (".tsv", ".json")},
+    }
     wrong, unseen = [], set()
     for name, columns in contracts().items():
         matching = [p for p in files if pattern(name).match(p.relative_to(results).as_posix())]
         if columns and not matching:
             unseen.add(name)
         for path in matching if columns else []:
-            here = names_in(path)
             known = {column: column_pattern(column) for column in columns}
-            unknown = [one for one in here if not any(p.match(one) for p in known.values())]
+            unknown = [c for c in files[path] if not any(p.match(c) for p in known.values())]
             missing = [
                 column
                 for column, needed in columns.items()
-                if needed and not any(map(known[column].match, here))
+                if needed and not any(map(known[column].match, files[path]))
             ]
             if unknown or missing:
                 wrong.append(f"{path.relative_to(results)}: unknown {unknown}, missing {missing}")

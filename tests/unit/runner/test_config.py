@@ -121,6 +121,14 @@ def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
     assert sheet.loc["001", "fragments"] == ""
 
 
+def test_the_sheet_in_own_data_is_valid(tmp_path):
+    page = Path("docs/own-data.md").read_text()
+    path = tmp_path / "samples.tsv"
+    path.write_text(page.split("```tsv\n")[1].split("```")[0])
+    sheet = study.read_samples(path, ROW, ["donor", "condition"], {})
+    assert set(sheet["kind"]) == {"10x", "h5ad"}
+
+
 def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
     with pytest.raises(InputError, match="corpus 'c' names sample 'b'"):
         read(tmp_path, HEADER + "a\t10x\tx\twt\n", {"c": {"samples": ["b"]}})
