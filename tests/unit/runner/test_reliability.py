@@ -1,4 +1,4 @@
-"""The table of faults in docs/reliability.md names tests that are there, and all of tests/faults."""
+"""The table in docs/reliability.md names tests that are there, and all of tests/faults."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def tests_in(folder):
+def names_in(folder):
     texts = (path.read_text() for path in (ROOT / folder).rglob("test_*.py"))
     return {name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
 
@@ -22,10 +22,10 @@ def test_each_fault_has_a_test_that_is_there():
     for fault, *_, named in rows():
         names = re.findall(r"`(\w+)`", named)
         assert names, fault
-        assert set(names) <= tests_in("tests"), fault
+        assert set(names) <= names_in("tests"), fault
 
 
 def test_each_test_of_faults_has_a_row():
     named = {name for row in rows() for name in re.findall(r"`(\w+)`", row[-1])}
-    assert tests_in("tests/faults") - named == set()
-    assert len(tests_in("tests/faults")) > 8
+    assert names_in("tests/faults") - named == set()
+    assert len(names_in("tests/faults")) > 8
