@@ -25,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test test-faults real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2
 
 workflow-test: environments ## The rules, run for real on a small simulated study
 	pytest tests/workflow
+
+test-faults: environments ## Kill, fill, cut and starve the small study; about 40 minutes (docs/reliability.md)
+	pytest tests/faults
 
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real

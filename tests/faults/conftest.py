@@ -13,7 +13,13 @@ REPOSITORY = Path(__file__).parents[2]
 # What no two runs share: how long something took, and what it then needed.
 COSTS = {"seconds", "cells_per_second", "peak_memory_gib"}
 # These hold nothing else, or the time of day.
-NOT_COMPARED = {"pilot.json", "provenance.json", "provenance.html", "regulons.loom"}
+NOT_COMPARED = {
+    "pilot.json",
+    "provenance.json",
+    "provenance.html",
+    "regulons.loom",
+    "expression.loom",
+}
 # An output of every rule; those of peers and downloads are asked for by no small study.
 GRN, TASK, EXPLAIN = "results/grn/embryo", "results/finetune/fate", "results/explain/fate"
 STAGES = {
@@ -107,6 +113,11 @@ def lay_out(folder):
     for name in ("config.yaml", "samples.tsv"):
         shutil.copy(REPOSITORY / "tests/workflow" / name, folder)
     return folder
+
+
+def remove(path):
+    """Remove a file or a folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def copy_study(study, folder):

@@ -1,10 +1,9 @@
 """Outputs that are cut short or emptied after they were written."""
 
 import os
-import shutil
 
 import pytest
-from conftest import EXPLAIN, GRN, STAGES, TASK, differences, snakemake, state
+from conftest import EXPLAIN, GRN, STAGES, TASK, differences, remove, snakemake, state
 
 MODEL = f"{TASK}/scdynomics/seed1_fold0/model"
 TOKENS = "results/tokens/embryo"
@@ -21,10 +20,6 @@ DAMAGED = {
     "json": (f"{EXPLAIN}/runs.json", "check_explanation", None),
 }
 QUICK = {"h5ad", "tokens", "table"}
-
-
-def remove(path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize(

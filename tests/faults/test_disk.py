@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import STAGES, differences, snakemake, state
+from conftest import STAGES, differences, remove, snakemake, state
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 # One of each kind of writer: tables, zarr, safetensors and JSON, h5ad, figures and pages, pySCENIC.
@@ -45,10 +45,6 @@ def fill(place):
     return filler
 
 
-def remove(path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 @pytest.mark.parametrize("rule", EACH)
 def test_a_full_disk_ends_a_stage_in_one_sentence_and_leaves_nothing(rule, on_small_disk, stages):
     folder, target = on_small_disk, STAGES[rule]
@@ -59,11 +55,33 @@ def test_a_full_disk_ends_a_stage_in_one_sentence_and_leaves_nothing(rule, on_sm
     assert run.returncode != 0
     said = [line for line in run.stdout.splitlines() if line.startswith("Error: ")]
     assert len(said) == 1, run.stdout[-3000:]
-    assert re.search(r"results/.*No space left on device.*make room", said[0]), said
+    # The check of the input looks at the disk itself.
+    sentence = "GB are free" if rule == "preflight" else "No space left on device"
+    assert re.search(rf"{sentence}.*make room", said[0]) and "results" in said[0], said
     filler.unlink()
-    left = state(folder)
-    assert {name: left[name] for name in left if before.get(name) != left[name]} == {}
+    after = state(folder)
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert not {name for name in changed if "/checkpoints/" not in name}
     assert not [path for path in (folder / "results").rglob(".*-*.*") if path.is_file()]
+    run = snakemake(folder, target, "--notemp")
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert differences(stages, folder) == []
+
+
+@pytest.mark.parametrize("rule", ["split_cells", "embed", "write_tokens"])
+def test_results_that_may_not_be_written_to_stop_a_run_and_stay_as_they_are(
+    rule, on_small_disk, stages
+):
+    folder, target = on_small_disk, STAGES[rule]
+    remove(folder / target)
+    before, results = state(folder), folder / "results"
+    subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+    run = snakemake(folder, target, "--notemp")
+    assert run.returncode != 0
+    said = [line for line in run.stdout.splitlines() if "Read-only file system" in line]
+    assert said and "results" in said[-1], run.stdout[-3000:]
+    assert state(folder) == before
+    subprocess.run(["mount", "-o", "remount,rw", results], check=True)
     run = snakemake(folder, target, "--notemp")
     assert run.returncode == 0, run.stdout[-3000:]
     assert differences(stages, folder) == []

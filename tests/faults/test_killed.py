@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import command, differences, lay_out, snakemake
+from conftest import STAGES, command, differences, lay_out, log_of, remove, snakemake
 
 N_KILLS = 30
 LONGEST_WAIT = 8.0
 
 
-def start(folder, log):
+def start(folder, log, *options):
     """Start a study in a process group of its own."""
     with log.open("w") as output:
         return subprocess.Popen(
-            command(folder), stdout=output, stderr=output, start_new_session=True,
+            command(folder, *options), stdout=output, stderr=output, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
@@ -44,15 +44,35 @@ def processes_in(folder):
     return found
 
 
+def jobs_in(folder, rule):
+    """Processes that work on a rule's script in a folder."""
+    found = []
+    for pid in processes_in(folder):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        # The shell that started the script has its name in its command, too.
+        if words[-2].endswith(f".{rule}.py") and words[0].endswith("python"):
+            found.append(pid)
+    return found
+
+
+def wait_for(what, seconds=120):
+    """Wait until a function returns something, and return it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
 def kill(process, folder):
     """Kill a run with all its jobs, as a power cut would, and see them gone."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for _ in range(100):
-        if not processes_in(folder):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"processes {processes_in(folder)} of the run are still there")
+    wait_for(lambda: not processes_in(folder))
 
 
 def leftovers(folder):
@@ -84,7 +104,7 @@ def test_a_study_killed_thirty_times_ends_as_one_that_was_not(finished, tmp_path
         kill(process, folder)
         seen = progress(log)
         killed.append(1 - (seen[1] - seen[0]) / n_jobs if seen else (killed or [0])[-1])
-        if any((folder / ".snakemake/locks").iterdir()):
+        if any(folder.glob(".snakemake/locks/*")):
             freed = snakemake(folder, "--unlock")
             assert freed.returncode == 0, freed.stdout
     assert len(killed) == N_KILLS and killed[0] < 0.2 and killed[-1] > 0.8
@@ -93,3 +113,33 @@ def test_a_study_killed_thirty_times_ends_as_one_that_was_not(finished, tmp_path
     assert differences(finished, folder) == []
     assert leftovers(folder) == []
     assert "Nothing to be done" in snakemake(folder, "--dry-run").stdout
+
+
+def test_a_job_that_the_system_kills_for_its_memory_is_run_again(study, stages, tmp_path):
+    model = STAGES["finetune"]
+    log, checkpoints = tmp_path / "log.txt", (study / model).with_name("checkpoints")
+    remove(study / model)
+    process = start(study, log, model, "--notemp", "--retries", "1")
+    wait_for(lambda: list(checkpoints.glob("step-*")))
+    (job,) = jobs_in(study, "finetune")
+    os.kill(job, signal.SIGKILL)
+    assert process.wait() == 0, log.read_text()[-4000:]
+    asked = re.findall(r"mem_mb=(\d+)", log.read_text())
+    assert asked == ["16000", "32000"]
+    assert "going on from step" in (study / log_of("finetune", model)).read_text()
+    assert differences(stages, study) == [] and leftovers(study) == []
+
+
+def test_jobs_that_outlive_snakemake_do_no_harm(study, stages, tmp_path):
+    model, log = STAGES["finetune"], tmp_path / "log.txt"
+    remove(study / model)
+    process = start(study, log, model, "--notemp")
+    wait_for(lambda: jobs_in(study, "finetune"))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert jobs_in(study, "finetune")
+    snakemake(study, "--unlock")
+    run = snakemake(study, model, "--notemp")
+    assert run.returncode == 0, run.stdout[-3000:]
+    wait_for(lambda: not processes_in(study))
+    assert differences(stages, study) == [] and leftovers(study) == []

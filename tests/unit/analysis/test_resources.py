@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 from email.message import Message
 from types import SimpleNamespace
 
@@ -64,6 +65,15 @@ def test_half_a_download_is_none(tmp_path, monkeypatch, sent, promised):
     with pytest.raises(InputError, match=f"it ended after {len(sent)} of"):
         fetch(Resource("https://example.org/tfs.txt"), tmp_path / "tfs.txt")
     assert not (tmp_path / "tfs.txt").exists()
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "TIMEOUT", 0.2)
+    with socket.create_server(("localhost", 0)) as silent:  # takes the call, and says nothing
+        url = f"https://localhost:{silent.getsockname()[1]}/tfs.txt"
+        with pytest.raises(InputError, match="cannot be fetched .*timed out"):
+            fetch(Resource(url), tmp_path / "tfs.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_catalogue_is_of_https_addresses_and_a_mirror_takes_their_place():

@@ -14,6 +14,7 @@ from scdyn import attribution, attribution_checks, explain, finetune, in_silico
 from scdyn import attribution_scores as scores
 from scdyn.classifier import run_classifier
 from scdyn.errors import InputError
+from scdyn.files import sha256
 from scdyn.loader import MemoryStore, expressed_genes, is_measured
 from scdyn.tokens import NOT_MEASURED
 from scdyn.training import TrainingConfig
@@ -195,7 +196,11 @@ def test_randomised_models_attributions_are_others(trained, cells, rows):
 def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
     store, labels = cells
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    content = {
+        "model": model.config.to_dict(),
+        "model_sha256": sha256(tmp_path / "model.safetensors"),
+        "tokens": {"vocabulary_sha256": "abc"},
+    }
     (tmp_path / "config.json").write_text(json.dumps(content))
     learned = pd.DataFrame({"label": labels})
     settings = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 60}}

@@ -1,6 +1,7 @@
 """Adapters that change nothing before training, and attributions that add up."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -146,7 +147,11 @@ def test_classes_are_learned(trained, cells):
 def write_model(model, folder):
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors")
-    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    content = {
+        "model": model.config.to_dict(),
+        "model_sha256": sha256(folder / "model.safetensors"),
+        "tokens": {"vocabulary_sha256": "abc"},
+    }
     (folder / "config.json").write_text(json.dumps(content))
 
 
@@ -206,11 +211,55 @@ def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells
         classifier.load_classifier(tmp_path / "task", tmp_path / "other")
     with pytest.raises(InputError, match="another vocabulary"):
         pretrained.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})
+    with pytest.raises(InputError, match="another vocabulary"):
+        tokens = {"vocabulary_sha256": "xyz"}
+        classifier.load_classifier(tmp_path / "task", tmp_path / "model", tokens)
+    save_file(other.state_dict(), tmp_path / "model" / "model.safetensors")
+    with pytest.raises(InputError, match="is not the one that config.json describes"):
+        pretrained.load_model(tmp_path / "model")
 
 
 def test_a_model_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         pretrained.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize(
+    "name", ["model/model.safetensors", "model/config.json", "task/task.json",
+             "task/head.safetensors", "task/adapter_model.safetensors",
+             "task/adapter_config.json", "task/familiar.safetensors"],
+)  # fmt: skip
+def test_a_model_that_was_cut_short_is_named_with_what_to_do(config, cells, tmp_path, name, share):
+    model = ScDynOmics(config).eval()
+    write_model(model, tmp_path / "model")
+    made = fit(model, cells)
+    made.familiar = np.arange(5, dtype=np.float32)
+    (tmp_path / "task").mkdir()
+    weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
+    made.save(tmp_path / "task", SETTINGS, weights)
+    os.truncate(tmp_path / name, int(share * (tmp_path / name).stat().st_size))
+    folder = (tmp_path / name).parent
+    with pytest.raises(InputError, match=f"{folder}: .*(remove the folder|fine-tune anew)"):
+        if name.startswith("model"):
+            pretrained.load_model(folder)
+        classifier.load_classifier(tmp_path / "task", tmp_path / "model")
+
+
+def test_two_fits_give_the_same_bytes_where_some_cells_lack_promoters(config, cells):
+    """On two threads, too: what threads sum, they sum in one order."""
+    store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(4):
+            torch.manual_seed(0)
+            made = fit(ScDynOmics(config).eval(), (store, cells[1]))
+            found.append(torch.cat([p.detach().flatten() for p in made.parameters()]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, found[0]) for each in found)
 
 
 def test_cells_without_promoters_are_called_beside_others(trained, cells):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scdyn.files import write_json
 from scdyn.model import ScDynOmics
 
 # Attention and feed-forward of every layer, as in the paper.
@@ -95,6 +97,9 @@ def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder:
     if how == "lora":
         encoder.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        # peft writes a set in any order; two runs are to be the same.
+        config = json.loads((folder / "adapter_config.json").read_text())
+        write_json(folder / "adapter_config.json", config | {"target_modules": sorted(ADAPTED)})
     base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
     weights = {name: p.detach().cpu().contiguous() for name, p in base.state_dict().items()}
     added = {name: p for name, p in weights.items() if ".down." in name or ".up." in name}

@@ -128,7 +128,8 @@ def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
     """
     if promoter_measured.all():
         return zero_cells[:1]
-    return zero_cells[(~promoter_measured).long()]
+    # Not by an index in brackets: its gradient is summed by threads in any order.
+    return zero_cells.index_select(0, (~promoter_measured).long())
 
 
 class Classifier(nn.Module):

@@ -10,7 +10,8 @@ from pathlib import Path
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 
 OUT_OF_MEMORY = re.compile(
-    r"(can't|cannot|unable to|failed to) allocate|bad_alloc|can't start new thread|MemoryError",
+    r"(can't|cannot|unable to|failed to) allocate|memory allocation failed|MemoryError"
+    r"|no space available for allocation|bad_alloc|can't start new thread",
     re.IGNORECASE,
 )
 

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from scdyn import counts, embedding
 from scdyn.errors import InputError, reading
+from scdyn.files import sha256
 from scdyn.loader import MemoryStore
 from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics
@@ -35,14 +36,20 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
     Raises
     ------
     InputError
-        If a file is missing, the weights are not those of the config, or the tokens stand on
-        another vocabulary.
+        If a file is missing or damaged, the weights are not those of the config, or the tokens
+        stand on another vocabulary.
     """
     folder = Path(folder)
     with reading(folder, "holds no model that can be read", "remove the folder and pretrain anew"):
         content = json.loads((folder / "config.json").read_text())
         config = ModelConfig.from_dict(content["model"])
         weights = load_file(folder / "model.safetensors")
+        made_together = sha256(folder / "model.safetensors") == content["model_sha256"]
+    if not made_together:
+        raise InputError(
+            f"{folder}: model.safetensors is not the one that config.json describes; remove both "
+            "and pretrain anew."
+        )
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(
             f"{folder}: was trained on another vocabulary than these tokens'; pretrain anew."

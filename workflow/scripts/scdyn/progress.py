@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scdyn.files import atomic
 from scdyn.log import PROGRESS_SECONDS, duration, logger
 
 
@@ -38,11 +39,10 @@ class Progress:
         self.first_step, self.begun = state["step"], time.monotonic()
         self.before, self.shown = state["seconds"], self.begun
         self.waited = 0.0
-        self.folder = folder
+        self.folder, self.records = folder, list(state["history"])
         self.board = None
         if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_records(folder / "metrics.jsonl", state["history"])
+            write_records(folder / "metrics.jsonl", self.records)
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
@@ -80,9 +80,9 @@ class Progress:
         """Log and write the record of an epoch."""
         text = "  ".join(f"{key} {value:.4g}" for key, value in record.items() if key != "epoch")
         logger.info("epoch %d: %s", record["epoch"], text)
+        self.records.append(record)
         if self.folder:
-            with (self.folder / "metrics.jsonl").open("a") as handle:
-                handle.write(json.dumps(record) + "\n")
+            write_records(self.folder / "metrics.jsonl", self.records)
         self.scalars({f"epoch/{key}": value for key, value in record.items()}, int(record["step"]))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -94,5 +94,6 @@ class Progress:
 
 
 def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write records as JSON, one a line."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    """Write records as JSON, one a line, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -1,0 +1,31 @@
+"""The table in docs/reliability.md names tests that are there, and all of tests/faults."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def names_in(folder):
+    texts = (path.read_text() for path in (ROOT / folder).rglob("test_*.py"))
+    return {name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+
+
+def rows():
+    lines = (ROOT / "docs/reliability.md").read_text().splitlines()
+    table = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    return table[1:]
+
+
+def test_each_fault_has_a_test_that_is_there():
+    assert len(rows()) > 10
+    for fault, *_, named in rows():
+        names = re.findall(r"`(\w+)`", named)
+        assert names, fault
+        assert set(names) <= names_in("tests"), fault
+
+
+def test_each_test_of_faults_has_a_row():
+    named = {name for row in rows() for name in re.findall(r"`(\w+)`", row[-1])}
+    assert names_in("tests/faults") - named == set()
+    assert len(names_in("tests/faults")) > 8
