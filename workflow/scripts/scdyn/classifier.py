@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.adapters import load_adapter, merged, save_adapter
-from scdyn.errors import InputError
+from scdyn.errors import InputError, reading
 from scdyn.files import sha256, write_json
 from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
 from scdyn.model import ScDynOmics
@@ -215,11 +215,10 @@ def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
         If a file cannot be read, or the model is not the one the adapter was trained on.
     """
     folder, model_folder = Path(folder), Path(model_folder)
-    try:
+    fault, remedy = "holds no fine-tuned model that can be read", "fine-tune anew"
+    with reading(folder, fault, remedy):
         task = json.loads((folder / "task.json").read_text())
         head_weights = load_file(folder / "head.safetensors")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: holds no fine-tuned model to read ({error}).") from error
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
             f"{folder}: was trained on another model than {model_folder}; fine-tune anew."
@@ -227,8 +226,9 @@ def load_classifier(folder: str | Path, model_folder: str | Path) -> Classifier:
     model = load_model(model_folder)
     sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
     head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
-    head.load_state_dict(head_weights)
-    encoder = load_adapter(model, task["adapter"], task["rank"], folder)
+    with reading(folder, fault, remedy):
+        head.load_state_dict(head_weights)
+        encoder = load_adapter(model, task["adapter"], task["rank"], folder)
     classifier = Classifier(encoder, head, task["classes"], task["modalities"])
     classifier.temperature = task["temperature"]
     if (folder / "familiar.safetensors").exists():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from scipy import sparse
 
 from scdyn import counts, embedding
-from scdyn.errors import InputError
+from scdyn.errors import InputError, reading
 from scdyn.loader import MemoryStore
 from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics
@@ -39,12 +39,10 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
         another vocabulary.
     """
     folder = Path(folder)
-    try:
+    with reading(folder, "holds no model that can be read", "pretrain anew"):
         content = json.loads((folder / "config.json").read_text())
         config = ModelConfig.from_dict(content["model"])
         weights = load_file(folder / "model.safetensors")
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{folder}: holds no model that can be read ({error}).") from error
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(
             f"{folder}: was trained on another vocabulary than these tokens'; pretrain anew."
