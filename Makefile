@@ -31,7 +31,7 @@ runner: $(RUNNER)/ready ## Build the environment that Snakemake runs in, .snakem
 $(RUNNER)/ready: envs/runner.yaml
 	@echo "Building the runner's environment in $(RUNNER); this takes a minute."
 	@rm -rf $(RUNNER)
-	@conda env create --quiet --file $< --prefix $(CURDIR)/$(RUNNER)
+	@conda env create --quiet --file $< --prefix $(RUNNER)
 	@touch $@
 
 environments: runner ## Build the environments of all rules but the peers', in .snakemake/conda
@@ -40,7 +40,7 @@ environments: runner ## Build the environments of all rules but the peers', in .
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
 	$(SNAKEMAKE) --configfile $(DEMO)
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
-	@echo "The report: $(CURDIR)/results/report.html"
+	@echo "The report: $$PWD/results/report.html"
 
 test: lint unit workflow-test ## Everything that CI runs
 
@@ -110,7 +110,7 @@ ablations: environments ## Ablate TF index and projection on the demo and, if it
 $(PEER)/ready: benchmarks/peer.yaml | runner
 	@echo "Building the environment of the authors' package in $(PEER)."
 	@rm -rf $(PEER)
-	@conda env create --quiet --file $< --prefix $(CURDIR)/$(PEER)
+	@conda env create --quiet --file $< --prefix $(PEER)
 	@touch $@
 
 unlock: runner ## Remove the lock of a run that was killed outright; then start it again
@@ -121,6 +121,6 @@ slurm-profile: ## Let --profile slurm find profiles/slurm, if you have no profil
 	if [ -e "$$profiles/slurm" ] || [ -L "$$profiles/slurm" ]; then \
 		echo "$$profiles/slurm is there already and is left as it is."; \
 	else \
-		mkdir -p "$$profiles" && ln -s "$(CURDIR)/profiles/slurm" "$$profiles/slurm" && \
-		echo "$$profiles/slurm now leads to $(CURDIR)/profiles/slurm."; \
+		mkdir -p "$$profiles" && ln -s "$$PWD/profiles/slurm" "$$profiles/slurm" && \
+		echo "$$profiles/slurm now leads to $$PWD/profiles/slurm."; \
 	fi
