@@ -7,6 +7,7 @@ DEVICE ?= cpu
 RUNNER := .snakemake/runner
 PEER := .snakemake/peer
 LIGHTGBM := .snakemake/lightgbm
+AUDIT := .snakemake/audit
 DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
@@ -21,7 +22,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -52,9 +53,27 @@ lint: runner ## Formats and lints of Snakefiles and Python, and types of the lib
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
 
 unit: environments ## The library's tests, each in the environment its rules run in
-	pytest tests/unit/runner
-	tests/in_env.sh analysis pytest tests/unit/analysis tests/faulty
-	tests/in_env.sh torch pytest tests/unit/torch
+	pytest tests/unit/runner tests/security/runner
+	tests/in_env.sh analysis pytest tests/unit/analysis tests/faulty tests/security/analysis
+	tests/in_env.sh torch pytest tests/unit/torch tests/security/torch
+
+test-security: environments ## The tests of docs/security.md alone; five minutes
+	pytest tests/security/runner tests/workflow/test_hostile_names.py
+	tests/in_env.sh analysis pytest tests/security/analysis
+	tests/in_env.sh torch pytest tests/security/torch
+
+audit: $(AUDIT)/ready ## Look every pinned package up among known vulnerabilities; asks PyPI
+	@for file in envs/*.yaml tools/audit.yaml; do \
+		echo "$$file"; \
+		sed -nE 's/^ +- ([A-Za-z0-9._-]+==.+)/\1/p' $$file > $(AUDIT)/requirements.txt; \
+		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(AUDIT)/requirements.txt \
+			$$(sed -nE 's/^([A-Z]+-[^ ]+) .*/--ignore-vuln \1/p' tools/audit.ignore) || exit 1; \
+	done
+
+$(AUDIT)/ready: tools/audit.yaml | runner
+	@rm -rf $(AUDIT)
+	@conda env create --quiet --file $< --prefix $(AUDIT)
+	@touch $@
 
 test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2 GB, so not in make test
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --conda-create-envs-only
