@@ -5,6 +5,7 @@ user's path, or free text, which never becomes a path. Runs in the runner's envi
 """
 
 import csv
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,14 @@ def test_the_catalogue_names_plain_files():
         assert not name.startswith((".", "-")) and set(name) <= set(
             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
         )
+
+
+def test_a_config_that_names_python_is_not_obeyed(tmp_path):
+    """Snakemake reads the config; it is asked for nothing but to plan."""
+    config = Path("config/demo/config.yaml").read_text()
+    call = f"!!python/object/apply:os.system ['touch {tmp_path}/ran']"
+    (tmp_path / "config.yaml").write_text(f"{config}\nresults: {call}\n")
+    command = ["snakemake", "--configfile", tmp_path / "config.yaml", "--dry-run", "--cores", "1"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert not (tmp_path / "ran").exists()
