@@ -8,6 +8,7 @@ RUNNER := .snakemake/runner
 PEER := .snakemake/peer
 LIGHTGBM := .snakemake/lightgbm
 COVERAGE := .snakemake/coverage
+AUDIT := .snakemake/audit
 DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
@@ -25,7 +26,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test test-faults real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +36,7 @@ runner: $(RUNNER)/ready ## Build the environment that Snakemake runs in, .snakem
 $(RUNNER)/ready: envs/runner.yaml
 	@echo "Building the runner's environment in $(RUNNER); this takes a minute."
 	@rm -rf $(RUNNER)
-	@conda env create --quiet --file $< --prefix $(CURDIR)/$(RUNNER)
+	@conda env create --quiet --file $< --prefix $(RUNNER)
 	@touch $@
 
 environments: runner ## Build the environments of all rules but the peers', in .snakemake/conda
@@ -44,7 +45,7 @@ environments: runner ## Build the environments of all rules but the peers', in .
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
 	$(SNAKEMAKE) --configfile $(DEMO)
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
-	@echo "The report: $(CURDIR)/results/report.html"
+	@echo "The report: $$PWD/results/report.html"
 
 test: lint unit workflow-test ## Everything that CI runs
 
@@ -57,15 +58,33 @@ lint: runner ## Formats and lints of Snakefiles and Python, and types of the lib
 
 unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in
 	rm -f .coverage*
-	$(COVERED) tests/unit/runner
-	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty
-	tests/in_env.sh torch $(COVERED) tests/unit/torch
+	$(COVERED) tests/unit/runner tests/security/runner
+	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty tests/security/analysis
+	tests/in_env.sh torch $(COVERED) tests/unit/torch tests/security/torch
 	python -m coverage combine --quiet
 	python -m coverage report
 
 $(COVERAGE)/ready: | runner
 	@rm -rf $(COVERAGE)
 	@pip install --quiet --no-deps --target $(COVERAGE) coverage==7.17.4
+	@touch $@
+
+test-security: environments ## The tests of docs/security.md alone; five minutes
+	pytest tests/security/runner tests/workflow/test_hostile_names.py
+	tests/in_env.sh analysis pytest tests/security/analysis
+	tests/in_env.sh torch pytest tests/security/torch
+
+audit: $(AUDIT)/ready ## Look every pinned package up among known vulnerabilities; asks PyPI
+	@for file in envs/*.yaml tools/audit.yaml; do \
+		echo "$$file"; \
+		sed -nE 's/^ +- ([A-Za-z0-9._-]+==.+)/\1/p' $$file > $(AUDIT)/requirements.txt; \
+		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(AUDIT)/requirements.txt \
+			$$(sed -nE 's/^([A-Z]+-[^ ]+) .*/--ignore-vuln \1/p' tools/audit.ignore) || exit 1; \
+	done
+
+$(AUDIT)/ready: tools/audit.yaml | runner
+	@rm -rf $(AUDIT)
+	@conda env create --quiet --file $< --prefix $(AUDIT)
 	@touch $@
 
 test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2 GB, so not in make test
@@ -138,7 +157,7 @@ ablations: environments ## Ablate TF index and projection on the demo and, if it
 $(PEER)/ready: benchmarks/peer.yaml | runner
 	@echo "Building the environment of the authors' package in $(PEER)."
 	@rm -rf $(PEER)
-	@conda env create --quiet --file $< --prefix $(CURDIR)/$(PEER)
+	@conda env create --quiet --file $< --prefix $(PEER)
 	@touch $@
 
 unlock: runner ## Remove the lock of a run that was killed outright; then start it again
@@ -149,6 +168,6 @@ slurm-profile: ## Let --profile slurm find profiles/slurm, if you have no profil
 	if [ -e "$$profiles/slurm" ] || [ -L "$$profiles/slurm" ]; then \
 		echo "$$profiles/slurm is there already and is left as it is."; \
 	else \
-		mkdir -p "$$profiles" && ln -s "$(CURDIR)/profiles/slurm" "$$profiles/slurm" && \
-		echo "$$profiles/slurm now leads to $(CURDIR)/profiles/slurm."; \
+		mkdir -p "$$profiles" && ln -s "$$PWD/profiles/slurm" "$$profiles/slurm" && \
+		echo "$$profiles/slurm now leads to $$PWD/profiles/slurm."; \
 	fi

@@ -20,6 +20,10 @@ from scdyn.libraries import FILES, find_libraries
 from scdyn.resources import read_catalogue
 
 try:
+    if workflow.deployment_settings.deployment_method:
+        study.check_environments_folder(
+            workflow.deployment_settings.conda_prefix or ".snakemake/conda"
+        )
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
     config = study.read_config(
         config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN

@@ -5,6 +5,7 @@ user's path, or free text, which never becomes a path. Runs in the runner's envi
 """
 
 import csv
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from scdyn.errors import InputError
 SCHEMA = study.read_schema("workflow/schemas/config.schema.yaml")
 ROW = study.read_schema("workflow/schemas/samples.schema.yaml")
 
+# What would end, or take over, a script element of the report that holds the text.
+TAGS = ["a</script>", "<!--", "<script>", "<SCRIPT x>", "</"]
 # No name may be any of these...
 NASTY = [
     "", ".", "..", "../x", "a/b", "a/../b", "/etc/passwd", "~", "~root", ".hidden", "-rf", "a b",
@@ -24,23 +27,14 @@ NASTY = [
     "é", "ａ", "a\u202eb", "<script>", "a" * 65,
 ]  # fmt: skip
 # ... and no path of a user's file any of these; it may well have a quote or a $ in it.
-NASTY_PATHS = ["", "a\nb", "a\n", "\n", "a\rb", "a\tb", "a\0b", "a\x7fb", "{a}", "a{b"]
+NASTY_PATHS = ["", "a\nb", "a\n", "\n", "a\rb", "a\tb", "a\0b", "a\x7fb", "{a}", "a{b", *TAGS]
 GOOD_PATHS = ["../x", "/a/b", "a b", "it's", 'a"b', "$(touch pwned)", "`touch pwned`", "a;b", "é"]
 
 # No text may be any of these: it would leave the literal that the report's captions set it in.
-NASTY_TEXTS = ["", " ", " a", "a ", "a\nb", "a\n", "\n", "a\n\n.. raw:: html", "a\0b", "`a`", "a``"]
-GOOD_TEXTS = [
-    "../x",
-    "a/b",
-    "it's",
-    "$(touch pwned)",
-    "{a}",
-    "a_",
-    "*a",
-    "Größe",
-    "<script>",
-    "a b",
-]
+NASTY_TEXTS = [
+    "", " ", " a", "a ", "a\nb", "a\n", "\n", "a\n\n.. raw:: html", "a\0b", "`a`", "a``", *TAGS
+]  # fmt: skip
+GOOD_TEXTS = ["../x", "it's", "$(touch pwned)", "{a}", "a_", "*a", "Größe", "<65", "a < b", "a>b"]
 # Keys, values and columns of the user's tables, which are looked up and printed. Nothing is named
 # by them.
 FREE = {
@@ -175,6 +169,13 @@ def test_a_sample_is_a_plain_word(tmp_path, name):
         study.read_samples(sheet(tmp_path, sample=name), ROW, [], {})
 
 
+@pytest.mark.parametrize("value", [*TAGS, "a\nb", "a\n", "a\tb"])
+def test_a_covariate_is_a_line_without_tags(tmp_path, value):
+    with pytest.raises(InputError, match=r"line 2: age is .*\(A line of text"):
+        study.read_samples(sheet(tmp_path, age=value), ROW, ["age"], {})
+    study.read_samples(sheet(tmp_path, age="<65 `a` {b} $(c)"), ROW, ["age"], {})
+
+
 COLUMNS = sorted(key for key, part in ROW["properties"].items() if "enum" not in part)
 
 
@@ -209,3 +210,14 @@ def test_the_catalogue_names_plain_files():
         assert not name.startswith((".", "-")) and set(name) <= set(
             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
         )
+
+
+def test_a_config_that_names_python_is_not_obeyed(tmp_path):
+    """Snakemake reads the config; it is asked for nothing but to plan."""
+    config = Path("config/demo/config.yaml").read_text()
+    call = f"!!python/object/apply:os.system ['touch {tmp_path}/ran']"
+    (tmp_path / "config.yaml").write_text(f"{config}\nresults: {call}\n")
+    command = ["snakemake", "--configfile", tmp_path / "config.yaml", "--dry-run", "--cores", "1"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert not (tmp_path / "ran").exists()

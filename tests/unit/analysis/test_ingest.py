@@ -266,6 +266,15 @@ def write_gex(folder, barcodes=BARCODES):
     write_10x(folder, table, "filtered_feature_bc_matrix", features)
 
 
+def test_labels_that_a_sample_has_none_of_can_be_written(tmp_path):
+    path = tmp_path / "cells.tsv"
+    path.write_text("barcode\tsample\tlabel\nAA-1\ts\t\nCC-1\tother\tx\n")
+    table = ingest.join_metadata(pd.Index(["AA-1"]), path, "s")
+    cells = ad.AnnData(obs=table)
+    cells.write_h5ad(tmp_path / "s.h5ad")
+    assert ad.read_h5ad(tmp_path / "s.h5ad").obs["label"].isna().all()
+
+
 def test_gex_and_atac_outputs_make_one_sample(tmp_path):
     write_gex(tmp_path / "gex")
     table = peaks(BARCODES[::-1])

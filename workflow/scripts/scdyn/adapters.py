@@ -6,7 +6,13 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +23,7 @@ from scdyn.model import ScDynOmics
 # Attention and feed-forward of every layer, as in the paper.
 ADAPTED = ("query", "key_value", "output", "ffn_in", "ffn_out")
 NONLINEAR_FILE, ENCODER_FILE = "adapter_nonlinear.safetensors", "encoder.safetensors"
+LORA_FILE = "adapter_model.safetensors"  # as peft calls it
 
 
 class NonLinear(nn.Module):
@@ -115,11 +122,23 @@ def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder:
 
 
 def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftModel | ScDynOmics:
-    """Bring a pretrained model to the state that :func:`save_adapter` wrote."""
+    """Bring a pretrained model to the state that :func:`save_adapter` wrote.
+
+    Raises
+    ------
+    OSError, RuntimeError, SafetensorError, ValueError
+        If a file is missing, damaged, or of another model.
+    """
     if (folder / ENCODER_FILE).exists():
         model.load_state_dict(load_file(folder / ENCODER_FILE))
     if how == "lora":
-        return PeftModel.from_pretrained(model, str(folder))
+        # Not by peft's loader: it does what adapter_config.json says, which can name modules to
+        # import, reads pickles where there is no safetensors file, and asks a hub.
+        model = adapt(model, how, rank)
+        weights = load_file(folder / LORA_FILE)
+        if weights.keys() != get_peft_model_state_dict(model).keys():
+            raise ValueError(f"{LORA_FILE} is of other layers")
+        set_peft_model_state_dict(model, weights)
     if how == "nonlinear":
         model = adapt(model, how, rank)
         model.load_state_dict(load_file(folder / NONLINEAR_FILE), strict=False)

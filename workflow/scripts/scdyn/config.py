@@ -86,6 +86,26 @@ def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) ->
     raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
 
 
+def check_environments_folder(folder: str | Path) -> None:
+    """Refuse a folder of environments whose name a shell would act on.
+
+    Each job begins with ``source .../activate 'FOLDER/...'``, and an environment's programs begin
+    with a line that quotes its path likewise: neither is this workflow's to mend.
+
+    Raises
+    ------
+    InputError
+        Naming the folder and the character.
+    """
+    path = str(Path(folder).absolute())
+    found = re.search(r"[\'\"`$\\\x00-\x1f\x7f]", path)
+    if found:
+        raise InputError(
+            f"{path}: the environments would be made here, but a shell acts on the {found[0]!r} in "
+            "its name; name another folder by --conda-prefix."
+        )
+
+
 def with_defaults(
     content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
 ) -> Any:
@@ -195,7 +215,8 @@ def read_samples(
         raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
     if sheet.empty:
         raise InputError(f"{path}: has no sample.")
-    columns = {**schema["properties"], **{name: {"type": "string"} for name in covariates}}
+    covariate = {"$ref": "#/$defs/covariate"}
+    columns = {**schema["properties"], **dict.fromkeys(covariates, covariate)}
     for column in sheet:
         if column not in columns:
             close = difflib.get_close_matches(column, columns, n=1)

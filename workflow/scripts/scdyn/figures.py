@@ -166,8 +166,9 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
         part = table.loc[table["kept"] == kept, ["rna_counts", column]].clip(lower=1)
         above[-2].scatter(*part.to_numpy().T, s=2, color=colour, linewidths=0)
     above[-2].set(xscale="log", yscale="log", xlabel="RNA counts", ylabel=name)
-    for axis in [above[-2].xaxis, *(panel.yaxis for panel in above[:-1])]:
-        legible_decades(axis)
+    for panel in above[:-1]:
+        legible_decades(panel.xaxis)
+        legible_decades(panel.yaxis)
     dropping_reasons(above[-1], table)
     for axis, name in zip(below, shown, strict=True):
         violins(axis, [table[name], table.loc[table["kept"], name]], SHOWN_QUALITY[name])

@@ -285,7 +285,10 @@ def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataF
         twice = table.index[table.index.duplicated()][0]
         raise InputError(f"{path}: barcode {twice} of sample {sample} stands there twice.")
     logger.info("%s: metadata of %d of %d cells", sample, len(table), len(barcodes))
-    return table.reindex(barcodes).drop(columns="barcode", errors="ignore")
+    table = table.reindex(barcodes).drop(columns="barcode", errors="ignore")
+    # A column of text that has none of this sample's cells can be written as a category alone.
+    empty = table.columns[table.isna().all() & (table.dtypes == "object")]
+    return table.astype(dict.fromkeys(empty, "category"))
 
 
 def ingest_library(

@@ -319,7 +319,8 @@ class TokenStore:
 
     def _of_cells(self, folder: Path) -> zarr.Array:
         """Open an array of one value a cell."""
-        array = zarr.open_array(str(folder), mode="r")
+        # Format 2, which is tried otherwise, has a codec that unpickles.
+        array = zarr.open_array(str(folder), mode="r", zarr_format=3)
         n_cells = self.meta["n_cells"]
         # Zarr would read values that are not there as empty ones.
         if not (chunk_file(folder).exists() or n_cells == 0) or array.shape != (n_cells,):

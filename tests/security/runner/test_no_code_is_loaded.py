@@ -1,0 +1,163 @@
+"""Nothing that is read can run: no pickle, no eval, no shell, in any Python of this repository.
+
+Runs in the runner's environment. What the readers of other libraries do with a malicious file is
+tried in tests/security/analysis and tests/security/torch.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PYTHON = sorted(
+    [*Path("workflow/scripts").rglob("*.py"), *Path("benchmarks").glob("*.py")]
+    + [Path("tools/venv-conda/bin/conda")]
+)
+SNAKEFILES = sorted([Path("Snakefile"), *Path("workflow/rules").glob("*.smk")])
+
+# Modules that exist to run what they read, and functions that do, or may when told to.
+MODULES = {
+    "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "imp",
+    "runpy", "code", "codeop", "pty", "commands", "jsonpickle", "importlib.util",
+}  # fmt: skip
+FUNCTIONS = {
+    "eval", "exec", "compile", "__import__", "breakpoint", "input",
+    "torch.load", "torch.save", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter",
+    "np.fromregex", "pd.read_pickle", "pandas.read_pickle", "pd.eval",
+    "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.dump",
+    "os.system", "os.popen", "os.spawnl", "os.execv", "os.execvp",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "importlib.import_module",
+    "tempfile.mktemp", "tarfile.open", "zipfile.ZipFile", "shutil.unpack_archive",
+}  # fmt: skip
+METHODS = {"to_pickle", "read_pickle", "query", "extractall"}
+# Of these, with a word that says why.
+ALLOWED = {
+    ("workflow/scripts/scdyn/kernels/__init__.py", "ctypes.CDLL"): "compiled here, just now",
+    ("benchmarks/bench_ingest.py", "runpy"): "runs the scripts of workflow/scripts",
+}
+SPECIAL = {"ctypes.CDLL", "PeftModel.from_pretrained", "PeftConfig.from_pretrained"}
+
+
+def name_of(node):
+    """Write a function's name as the source has it, such as torch.load."""
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def is_true(node):
+    return not (isinstance(node, ast.Constant) and not node.value)
+
+
+def findings(source, path=""):
+    """Yield what a Python source calls or imports that it must not."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                found = [node.module or "", *(f"{node.module}.{name}" for name in found)]
+            for module in found:
+                forbidden = {module, module.split(".")[0]} & MODULES
+                if forbidden and (str(path), module) not in ALLOWED:
+                    yield f"line {node.lineno}: imports {module}"
+                if module in FUNCTIONS:
+                    yield f"line {node.lineno}: imports {module}, which hides where it is called"
+        if not isinstance(node, ast.Call):
+            continue
+        name = name_of(node.func)
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if name in FUNCTIONS or method in METHODS:
+            yield f"line {node.lineno}: calls {name or method}"
+        # A module's .eval() takes nothing; a table's runs what it is given.
+        if method == "eval" and (node.args or node.keywords):
+            yield f"line {node.lineno}: calls {name} with an expression"
+        if name in SPECIAL and (str(path), name) not in ALLOWED:
+            yield f"line {node.lineno}: calls {name}"
+        for keyword in node.keywords:
+            if keyword.arg in ("allow_pickle", "shell", "trust_remote_code", "weights_only"):
+                wrong = is_true(keyword.value) != (keyword.arg == "weights_only")
+                if wrong:
+                    yield f"line {node.lineno}: {name} with {keyword.arg}"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=str)
+def test_nothing_that_is_read_can_run(path):
+    assert not list(findings(path.read_text(), path))
+
+
+def test_all_python_is_looked_at():
+    assert len(PYTHON) > 100 and Path("workflow/scripts/scdyn/model.py") in PYTHON
+    for path, name in ALLOWED:
+        assert name in Path(path).read_text(), "allowed, and not there any more"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "from torch import load",
+        "def f(p):\n    return torch.load(p, weights_only=True)",
+        "torch.save(model, path)",
+        "np.load(path, allow_pickle=True)",
+        "pd.read_pickle(path)",
+        "table.to_pickle(path)",
+        "table.query(settings['train'])",
+        "table.eval(settings['train'])",
+        "eval(config['x'])",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "subprocess.run(f'ls {path}', shell=True)",
+        "os.system('ls')",
+        "importlib.import_module(name)",
+        "ctypes.CDLL(path)",
+        "PeftModel.from_pretrained(model, folder)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    ],
+)
+def test_it_would_be_found(source):
+    assert list(findings(source))
+
+
+def test_what_is_harmless_is_not_found():
+    harmless = "model.eval()\nnp.load(path)\nyaml.safe_load(text)\nsubprocess.run(['ls', path])\n"
+    assert not list(findings(harmless + "ast.literal_eval(text)\nre.compile('x')\n"))
+
+
+# --- Snakefiles, which are Python with words of their own: looked at as text.
+
+
+@pytest.mark.parametrize("path", SNAKEFILES, ids=str)
+def test_snakefiles_load_no_code(path):
+    text = path.read_text()
+    words = r"\b(eval|exec|__import__|pickle|joblib|shell=True|os\.system|subprocess|yaml\.load)\b"
+    assert not re.search(words, text)
+    # Code in a rule would run in Snakemake's own process.
+    assert not re.search(r"^\s+(run|notebook|wrapper|cwl|template_engine):", text, re.MULTILINE)
+    assert not re.search(r"\bshell\(", text)
+
+
+def shell_commands(text):
+    """Yield the text of each `shell:` of a Snakefile."""
+    for found in re.finditer(r"^    shell:\n((?:        .*\n)+)", text, re.MULTILINE):
+        yield "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', found[1]))
+
+
+# Placeholders that the schema holds to numbers, or that are words of the rule itself.
+PLAIN = {
+    "threads", "params.rank_threshold", "params.auc_threshold", "params.nes_threshold",
+    "params.min_targets", "params.mask", "params.modules", "params.seed", "params.threshold",
+}  # fmt: skip
+
+
+def unquoted(command):
+    return set(re.findall(r"\{([^{}:]+)\}", command)) - PLAIN
+
+
+def test_every_path_in_a_shell_command_is_quoted():
+    commands = [command for path in SNAKEFILES for command in shell_commands(path.read_text())]
+    assert len(commands) == sum(path.read_text().count("    shell:\n") for path in SNAKEFILES) >= 2
+    for command in commands:
+        assert not unquoted(command)
+        assert re.search(r"\{(output|log)(\.\w+)?:q\}", command)
+    assert unquoted("cat {input.x} > {output:q} --n {threads}") == {"input.x"}

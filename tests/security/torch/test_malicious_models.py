@@ -1,0 +1,191 @@
+"""Models, adapters, checkpoints and tokens that want to run code when they are loaded.
+
+Each is loaded as the workflow and a notebook load it. Runs in the environment `torch`.
+"""
+
+import json
+import pickle
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numcodecs
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy import sparse
+
+from scdyn import adapters, classifier, pretrained, tokens
+from scdyn.checkpoint import Checkpoint
+from scdyn.classifier import Classifier, Head, HeadConfig
+from scdyn.errors import InputError
+from scdyn.files import sha256
+from scdyn.model import ModelConfig, ScDynOmics
+
+CONFIG = ModelConfig(
+    n_genes=17, n_tfs=5, n_bins=6, width=12, n_layers=2, n_heads=3, n_latents=4, ffn_width=20
+)
+TASK = {
+    "adapter": "lora", "pretrained": True, "rank": 2, "modalities": "both",
+    "n_pools": 3, "hidden": 4, "dropout": 0.0,
+}  # fmt: skip
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """The file that there is once code ran; the test ends with a look at it."""
+    yield tmp_path / "ran"
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A pretrained model, and one fine-tuned from it."""
+    torch.manual_seed(0)
+    model = ScDynOmics(CONFIG).eval()
+    base, task = tmp_path / "model", tmp_path / "task"
+    base.mkdir()
+    task.mkdir()
+    save_file(model.state_dict(), base / "model.safetensors")
+    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    (base / "config.json").write_text(json.dumps(content))
+    head = Head(CONFIG.n_genes, CONFIG.width, 2, HeadConfig(3, 4, 0.0))
+    tuned = Classifier(adapters.adapt(model, "lora", 2), head, ["x", "y"], "both")
+    tuned.save(task, TASK, {"model_sha256": sha256(base / "model.safetensors")})
+    return base, task
+
+
+def load(folders):
+    return classifier.load_classifier(folders[1], folders[0])
+
+
+def pickled(ran):
+    return pickle.dumps({"weights": Payload(ran)})
+
+
+def torch_saved(ran, path):
+    torch.save({"weights": Payload(ran)}, path)
+    return path.read_bytes()
+
+
+def huge_header(ran):
+    return struct.pack("<Q", 2**60) + b"{}"
+
+
+def test_the_good_ones_load_and_the_payload_works(folders, tmp_path):
+    called = load(folders)(*torch.zeros(2, 1, CONFIG.n_genes, dtype=torch.uint8))
+    assert called.shape == (1, 2)
+    pickle.loads(pickled(tmp_path / "worked"))
+    assert (tmp_path / "worked").exists()
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_a_pickle_in_the_place_of_an_adapter_is_not_read(folders, ran, name):
+    (folders[1] / "adapter_model.safetensors").unlink()
+    torch_saved(ran, folders[1] / name)
+    with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
+        load(folders)
+
+
+@pytest.mark.parametrize("content", [pickled, huge_header])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "head.safetensors"])
+def test_a_pickle_by_a_safe_name_is_not_read(folders, ran, name, content):
+    (folders[1] / name).write_bytes(content(ran))
+    with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
+        load(folders)
+
+
+@pytest.mark.parametrize("content", [pickled, huge_header])
+def test_a_pickled_model_is_not_read(folders, ran, content):
+    torch_saved(ran, folders[0] / "pytorch_model.bin")
+    (folders[0] / "model.safetensors").write_bytes(content(ran))
+    with pytest.raises(InputError, match="holds no model that can be read"):
+        pretrained.load_model(folders[0])
+    (folders[0] / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no model that can be read"):
+        pretrained.load_model(folders[0])
+
+
+def test_what_an_adapters_config_names_is_not_imported(folders, ran, tmp_path, monkeypatch):
+    """peft imports `megatron_core` and what `auto_mapping` says; here the file is not read."""
+    (tmp_path / "evil.py").write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = folders[1] / "adapter_config.json"
+    expected = load(folders)
+    mapping = {"base_model_class": "Model", "parent_library": "evil"}
+    evil = {"megatron_config": {"a": 1}, "megatron_core": "evil", "auto_mapping": mapping}
+    evil |= {
+        "base_model_name_or_path": "evil/evil",
+        "peft_type": "XLORA",
+        "target_modules": "(a+)+b",
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | evil))
+    loaded = load(folders)
+    assert "evil" not in sys.modules
+    for one, other in zip(expected.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_that_is_a_pickle_is_passed_over(ran, tmp_path):
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    checkpoint = Checkpoint(tmp_path / "checkpoints", {})
+    checkpoint.save(module, optimizer, {"step": 1})
+    (tmp_path / "checkpoints/step-000000001/state.safetensors").write_bytes(pickled(ran))
+    assert checkpoint.restore(module, optimizer) is None
+
+
+def write_tokens(folder):
+    """Two cells' tokens, as the rule writes them."""
+    genes = pd.DataFrame(
+        {
+            "gene_id": ["a", "b"], "symbol": ["a", "b"], "chrom": "1", "strand": "+",
+            "length": 100, "n_tss": 1, "tss": "5", "is_tf": [True, False], "is_mt": False,
+        }
+    )  # fmt: skip
+    regulons = pd.DataFrame({"tf": ["a"], "target": ["b"], "weight": [1.0], "regulon": ["a(+)"]})
+    values = sparse.csr_matrix(np.eye(2, dtype=np.float32))
+    obs = pd.DataFrame({"promoter_source": "fragments"}, index=["c1", "c2"])
+    cells = ad.AnnData(values, obs=obs, var=genes.set_index("gene_id"))
+    for layer in tokens.MODALITIES.values():
+        cells.layers[layer] = values
+    source = folder.parent / "corpus.h5ad"
+    cells.write_h5ad(source)
+    tokens.write_tokens(cells, genes, regulons, 14, source, folder)
+    return folder
+
+
+def write_pickled_array(folder, ran):
+    """An array of format 2 whose codec unpickles, with its chunk where both formats look."""
+    layout = {
+        "zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "|O", "order": "C",
+        "compressor": None, "fill_value": None, "filters": [numcodecs.Pickle().get_config()],
+    }  # fmt: skip
+    (folder / "c").mkdir(parents=True)
+    (folder / ".zarray").write_text(json.dumps(layout))
+    for chunk in ("0", "c/0"):
+        (folder / chunk).write_bytes(pickled(ran))
+
+
+def test_tokens_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
+    store = write_tokens(tmp_path / "tokens")
+    assert list(tokens.TokenStore(store).cells) == ["c1", "c2"]
+    for name in ("cells", "promoter_measured"):
+        shutil.rmtree(store / "tokens.zarr" / name)
+        write_pickled_array(store / "tokens.zarr" / name, ran)
+    with pytest.raises(InputError, match="these tokens cannot be read"):
+        tokens.TokenStore(store)
