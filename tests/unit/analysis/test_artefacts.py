@@ -1,6 +1,8 @@
 """What a stage wrote is read by the next, and refused by name if it was damaged since."""
 
 import os
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
@@ -10,7 +12,7 @@ from scipy import sparse
 
 from scdyn import artefacts, splits, tokens
 from scdyn.baselines import fit_baselines
-from scdyn.errors import InputError
+from scdyn.errors import InputError, is_out_of_memory
 from scdyn.expression import read_expression
 from scdyn.files import write_json, write_table
 from scdyn.regulons import read_ctx
@@ -110,3 +112,35 @@ def test_tokens_of_another_corpus_or_with_another_vocabulary_are_refused(tmp_pat
     write_table(tmp_path / "tokens/vocabulary.tsv", genes.iloc[::-1])
     with pytest.raises(InputError, match="vocabulary.tsv: is not the vocabulary"):
         _ = tokens.TokenStore(tmp_path / "tokens").vocabulary
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (ValueError("a number is missing"), False),
+    ],
+)
+def test_too_little_memory_is_told_by_what_libraries_say(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_reader_that_does_not_say_that_it_got_no_memory_is_not_believed():
+    """In a process of its own, which may take little more than it has."""
+    code = """
+import resource
+from scdyn.errors import reading
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**21, size + 2**21))
+with reading("f.h5", "is damaged"):
+    raise OSError("filter returned failure during read")
+"""
+    environment = {**os.environ, "PYTHONPATH": "workflow/scripts"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert run.stderr.strip().endswith("OSError: filter returned failure during read")

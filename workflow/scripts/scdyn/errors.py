@@ -9,9 +9,10 @@ from pathlib import Path
 # What a text file that is cut short, garbled or not there makes its readers raise.
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 
+# How torch, other programs and the system say that there is too little memory.
 OUT_OF_MEMORY = re.compile(
-    r"(can't|cannot|unable to|failed to) allocate|memory allocation failed|MemoryError"
-    r"|no space available for allocation|bad_alloc|can't start new thread",
+    r"(can't|cannot|unable to|failed to) allocate|MemoryError|bad_alloc"
+    r"|can't start new thread|failed to map segment",
     re.IGNORECASE,
 )
 
@@ -39,8 +40,12 @@ class Interrupted(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether the machine's memory, not a GPU's, is to blame for an error.
 
-    torch, HDF5, the system and other programs say so in words, each in its own.
+    Readers of files say anything when they get none, so a little is asked for.
     """
+    try:
+        bytearray(2**24)
+    except MemoryError:
+        return True
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
 
 
