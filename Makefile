@@ -7,9 +7,13 @@ DEVICE ?= cpu
 RUNNER := .snakemake/runner
 PEER := .snakemake/peer
 LIGHTGBM := .snakemake/lightgbm
+COVERAGE := .snakemake/coverage
 DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
+# Beside the environments, as it is no part of them.
+unit: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
+COVERED = python -m coverage run -m pytest
 # A killed run goes on: what it left unfinished is made again.
 SNAKEMAKE = snakemake --sdm conda --cores $(CORES) --rerun-incomplete
 
@@ -50,10 +54,18 @@ lint: runner ## Formats and lints, of Snakefiles and of Python
 	ruff format --check .
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
 
-unit: environments ## The library's tests, each in the environment its rules run in
-	pytest tests/unit/runner
-	tests/in_env.sh analysis pytest tests/unit/analysis tests/faulty
-	tests/in_env.sh torch pytest tests/unit/torch
+unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in
+	rm -f .coverage*
+	$(COVERED) tests/unit/runner
+	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty
+	tests/in_env.sh torch $(COVERED) tests/unit/torch
+	python -m coverage combine --quiet
+	python -m coverage report
+
+$(COVERAGE)/ready: | runner
+	@rm -rf $(COVERAGE)
+	@pip install --quiet --no-deps --target $(COVERAGE) coverage==7.17.4
+	@touch $@
 
 test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2 GB, so not in make test
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --conda-create-envs-only

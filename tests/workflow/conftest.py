@@ -9,6 +9,12 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden.json anew, from this run"
+    )
+
+
 def snakemake(folder, config, *options):
     """Run the workflow in ``folder``; returns the finished process with its output as text."""
     return subprocess.run(

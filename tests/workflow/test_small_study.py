@@ -118,6 +118,8 @@ def test_provenance_names_what_made_it(small_study):
     record = json.loads((small_study / "results/provenance.json").read_text())
     assert set(record["environments"]) == {"analysis", "grn", "torch"}
     assert record["environments"]["grn"]["pyscenic"] == "0.12.1"
+    assert all(versions["python"][:2] == "3." for versions in record["environments"].values())
+    assert set(record["devices"]) == {"small"} and record["devices"]["small"]
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["sha256"].values())
     page = (small_study / "results/provenance.html").read_text()
     assert "GRNBoost2" in page and "LoRA modules of rank 4" in page

@@ -42,6 +42,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # page by page: training was up to a third slower. These keep large tensors' memory in the process.
 os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
+# No param: it decides how fast a result is there, not which.
+os.environ["SCDYN_DEVICE"] = config["device"]
 
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
@@ -62,6 +64,7 @@ wildcard_constraints:
     seed="[0-9]+",
     fold="[0-9]+",
     study="|".join(STUDIES) or "none",
+    environment="|".join(ENVIRONMENTS),
     resource="|".join(map(re.escape, CATALOGUE)),
 
 
@@ -164,6 +167,24 @@ def drivers_of(wildcards):
     """The drivers' table of a study's task, where the task is explained."""
     task = names_from(wildcards)["task"]
     return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
+
+
+def on_one_node(text):
+    """A resource of a model's pretraining, by a setting of it; unset on several nodes."""
+    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=False)
+
+
+def on_several_nodes(text):
+    """The same, unset on one node."""
+    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=True)
+
+
+def resource_of(text, model, several):
+    """Fill a resource with a model's settings, for one node or for several."""
+    if (model["nodes"] > 1) != several:
+        return None
+    filled = text.format(**model)
+    return int(filled) if filled.isdecimal() else filled
 
 
 def by_pilot(key, least, factor, attempt, pilot):

@@ -21,7 +21,14 @@ rule pretrain:
         "../../envs/torch.yaml"
     threads: 8
     resources:
-        gpu=lambda wildcards: MODELS[wildcards.model]["gpus"],
+        gpu=on_one_node("{gpus}"),
+        # Slurm's executor starts a job over several nodes in one of them, and the script there
+        # starts the others: that is what the executor calls MPI. GPUs are then counted by node.
+        gres=on_several_nodes("gpu:{gpus}"),
+        nodes=on_several_nodes("{nodes}"),
+        tasks=on_several_nodes("{nodes}"),
+        tasks_per_gpu=on_several_nodes("0"),
+        mpi=on_several_nodes("srun"),
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:

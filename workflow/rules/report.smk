@@ -48,11 +48,28 @@ rule score:
         "../scripts/score.py"
 
 
+# What an environment really holds, which its definition in envs/ only asks for.
+rule list_packages:
+    input:
+        BASE / "envs/{environment}.yaml",
+    output:
+        f"{RESULTS}/provenance/{{environment}}.txt",
+    log:
+        f"{LOGS}/list_packages/{{environment}}.log",
+    localrule: True
+    conda:
+        "../../envs/{environment}.yaml"
+    shell:
+        "python --version > {output:q} 2> {log:q}"
+        " && python -m pip list --format=freeze --disable-pip-version-check >> {output:q} 2>> {log:q}"
+
+
 rule write_provenance:
     input:
         scores=rules.score.output.scores,
         sheet=config["samples"],
-        environments=[BASE / f"envs/{name}.yaml" for name in ENVIRONMENTS],
+        environments=expand(rules.list_packages.output[0], environment=ENVIRONMENTS),
+        models=expand(rules.pretrain.output.config, model=MODELS),
     output:
         provenance=f"{RESULTS}/provenance.json",
         page=report(

@@ -1,14 +1,14 @@
 import anndata as ad
 import numpy as np
 
-from scdyn import embedding, pretrained, tokens, training
+from scdyn import devices, embedding, pretrained, tokens
 from scdyn.files import atomic, sha256
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     store = tokens.TokenStore(snakemake.input.tokens)
     model = pretrained.load_model(snakemake.input.model.rsplit("/", 1)[0], store.meta)
-    model = model.to(training.choose_device())
+    model = model.to(devices.choose_device())
     obs = ad.read_h5ad(snakemake.input.corpus, backed="r").obs.loc[store.cells]
     embedded = embedding.embed(model, store, np.arange(len(obs)))
     cells = ad.AnnData(obs=obs, obsm={"X_scdyn": embedded})

@@ -17,7 +17,9 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(folder / "vocabulary.tsv")
     regulons = tokens.regulon_weights(genes, pd.read_csv(snakemake.input.regulons, sep="\t"))
     distributed.launch(
-        distributed.n_gpus(settings["gpus"]),
+        settings["nodes"],
+        distributed.processes_for(settings["gpus"]),
+        snakemake.threads,
         pretraining.pretrain,
         store,
         chosen.nonzero()[0],

@@ -7,6 +7,7 @@ with logged(snakemake.log[0]):
         snakemake.params.config,
         snakemake.input.sheet,
         snakemake.input.environments,
+        snakemake.input.models,
         snakemake.params.repository,
         snakemake.params.snakemake,
         snakemake.params.hashed,

@@ -1,11 +1,13 @@
 """Train a small model and save its weights: ``python small_run.py FOLDER KEY=VALUE...``.
 
 A program of its own, so that tests can kill it, or start it twice at once. KEY=VALUE are
-settings of the training, ``dropout`` and ``n_processes``, in JSON.
+settings of the training, ``dropout``, ``n_processes``, ``checkpoint_seconds`` and ``pause``
+(seconds that a batch takes longer), in JSON.
 """
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,8 @@ def small_store(n_genes):
 
 
 def run(folder, settings):
-    training.CHECKPOINT_SECONDS = 0.0  # after every step
+    training.CHECKPOINT_SECONDS = settings.pop("checkpoint_seconds", 0.0)  # 0: after every step
+    pause = settings.pop("pause", 0.0)
     torch.set_num_threads(1)
     config = ModelConfig(
         n_genes=40, n_tfs=9, n_bins=6, width=32, n_layers=2, n_heads=4, n_latents=7, ffn_width=32,
@@ -39,9 +42,16 @@ def run(folder, settings):
     rows = np.arange(N_CELLS)
     task = pretraining.MaskedPretraining(model, small_store(config.n_genes), rows, rows, 0.15, 0)
     settings = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-2} | settings
+
+    def loss_of(*cells):
+        if pause:
+            time.sleep(pause)
+            (folder / "started").touch()
+        return task.loss_of(*cells)
+
     history = training.Training(
         model,
-        task.loss_of,
+        loss_of,
         task.load,
         N_CELLS,
         training.TrainingConfig(**settings),
@@ -57,4 +67,4 @@ if __name__ == "__main__":
     values = (argument.split("=", 1) for argument in sys.argv[2:])
     settings = {key: json.loads(value) for key, value in values}
     n_processes = settings.pop("n_processes", 1)
-    distributed.launch(n_processes, run, Path(sys.argv[1]), settings)
+    distributed.launch(1, n_processes, 1, run, Path(sys.argv[1]), settings)

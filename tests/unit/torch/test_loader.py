@@ -205,3 +205,25 @@ def test_pinned_batches_are_pinned_and_the_same(store):
         for tensor, other in zip(tensors, others, strict=True):
             assert other.is_pinned()
             assert torch.equal(tensor, other)
+
+
+def test_batches_that_do_not_fit_are_halved_and_nothing_is_read_twice(store, dense, caplog):
+    def double(rna, promoter):
+        if len(rna) > 7:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return rna.numpy() * 2
+
+    rows = np.arange(N_CELLS)[::-1]
+    found = list(loader.run_batches(double, store, rows, torch.device("cpu"), 32))
+    assert [len(part) for part in found] == [4] * 12 + [2]
+    np.testing.assert_array_equal(np.concatenate(found), 2 * dense[0][rows])
+    assert "memory is out with 8 cells at once: going on with 4" in caplog.text
+    assert no_thread_is_left()
+
+
+def test_bins_that_were_dense_are_the_same_in_a_store(dense):
+    rna, promoter = (torch.from_numpy(part) for part in dense)
+    promoter[3] = tokens.NOT_MEASURED
+    held = loader.MemoryStore.of_bins(rna, promoter)
+    for one, other in zip((rna, promoter), loader.densify(held, np.arange(N_CELLS)), strict=True):
+        assert torch.equal(one, other)

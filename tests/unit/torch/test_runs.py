@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,21 +85,61 @@ def test_a_damaged_checkpoint_is_passed_over(straight, tmp_path):
     assert_same(straight[0], finish(tmp_path)[0])
 
 
-@pytest.mark.parametrize("launcher", [(), ("-m", "torch.distributed.run", "--nproc-per-node=2")])
-def test_two_processes_train_what_one_does(tmp_path, launcher):
-    alone, history = finish(tmp_path / "alone", "micro_batch=4")
-    settings = ["micro_batch=4"] if launcher else ["micro_batch=4", "n_processes=2"]
-    together, joint = finish(tmp_path / "together", *settings, launcher=launcher)
+def assert_trained_alike(one, other):
     # Gradients are summed in another order.
-    assert_same(alone, together, rtol=1e-3, atol=1e-4)
-    assert [record["step"] for record in joint] == [record["step"] for record in history]
-    assert joint[-1]["masked_loss"] == pytest.approx(history[-1]["masked_loss"], rel=1e-3)
+    assert_same(one[0], other[0], rtol=1e-3, atol=1e-4)
+    assert [record["step"] for record in one[1]] == [record["step"] for record in other[1]]
+    for record, counterpart in zip(one[1], other[1], strict=True):
+        for score in ("loss", "masked_loss"):
+            assert record[score] == pytest.approx(counterpart[score], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory):
+    """A run of one process that adds up each step over two parts."""
+    return finish(tmp_path_factory.mktemp("accumulated"), "micro_batch=4")
+
+
+def test_two_processes_train_what_one_does(accumulated, tmp_path):
+    together = finish(tmp_path, "micro_batch=4", "n_processes=2")
+    assert_trained_alike(accumulated, together)
+
+
+def test_two_nodes_train_what_one_process_does(accumulated, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    nodes = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+             "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]  # fmt: skip
+    other = start(tmp_path, "micro_batch=4", launcher=nodes)
+    together = finish(tmp_path, "micro_batch=4", launcher=nodes)
+    assert other.wait(timeout=60) == 0
+    assert_trained_alike(accumulated, together)
 
 
 def test_a_batch_too_small_for_the_gpus_is_refused(tmp_path):
     process = start(tmp_path, "batch_size=1", "n_processes=2")
     assert process.wait(timeout=300) != 0
-    assert "InputError: training: a batch of 1" in (tmp_path / "log.txt").read_text()
+    last = (tmp_path / "log.txt").read_text().splitlines()[-1]
+    assert last.endswith("InputError: training: a batch of 1 cells cannot be shared by 2 GPUs; "
+                         "raise batch_size.")  # fmt: skip
+    assert not list(PROGRAM.parent.glob("*.refusal"))
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_run_asked_to_end_saves_and_goes_on(accumulated, tmp_path, n_processes):
+    settings = ("micro_batch=4", f"n_processes={n_processes}")
+    process = start(tmp_path, *settings, "checkpoint_seconds=3600", "pause=0.3")
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        time.sleep(0.01)
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) != 0
+    assert "Interrupted: stopped by a signal after step" in (tmp_path / "log.txt").read_text()
+    (saved,) = (tmp_path / "checkpoints").glob("step-*")
+    assert 0 < int(saved.name[5:]) < 40
+    assert_trained_alike(accumulated, finish(tmp_path, *settings))
 
 
 def test_bfloat16_trains_and_keeps_float32_weights(straight, tmp_path):

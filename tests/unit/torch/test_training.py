@@ -133,6 +133,39 @@ def test_parts_of_a_batch_add_up_to_it(cells):
         torch.testing.assert_close(weights[0], other, rtol=1e-4, atol=1e-6)
 
 
+def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, cells, caplog):
+    """The error is raised as CUDA raises it, whenever more than three cells come at once."""
+    weights = []
+    for fits in (20, 3):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(17, 1)
+
+        def loss_of(_, rna, promoter, seed, module=module, fits=fits):
+            if len(rna) > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return module(rna.float()).square().mean()
+
+        load = lambda parts: Loader(cells, parts)  # noqa: E731
+        run = training.Training(module, loss_of, load, 60, training.TrainingConfig(2, 20, 1e-2))
+        history = run.run()
+        assert [record["step"] for record in history] == [3, 6]
+        weights.append(module.weight.detach())
+    assert run.micro_batch == 2
+    assert "memory is out with 5 cells at once: going on with 2" in caplog.text
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_too_large_for_one_cell_is_refused(cells):
+    def loss_of(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    module = torch.nn.Linear(17, 1)
+    load = lambda parts: Loader(cells, parts)  # noqa: E731
+    run = training.Training(module, loss_of, load, 60, training.TrainingConfig(2, 20, 1e-2))
+    with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
+        run.run()
+
+
 def test_rate_rises_again_after_a_restart():
     config = training.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
     rates = [training.learning_rate(step, 101, config) for step in range(101)]

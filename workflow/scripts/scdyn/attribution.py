@@ -8,7 +8,16 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from scdyn.classifier import Classifier, cells_without_counts, hide, of_their_kind
-from scdyn.loader import Loader, MemoryStore, batches, densify, expressed_genes, is_measured
+from scdyn.loader import (
+    Loader,
+    MemoryStore,
+    batches,
+    densify,
+    expressed_genes,
+    halved,
+    is_measured,
+    run_batches,
+)
 from scdyn.log import logger
 from scdyn.tokens import TokenStore
 
@@ -63,15 +72,20 @@ def mean_values(
     Promoters are averaged over the cells in which they were measured.
     """
     device = next(classifier.parameters()).device
-    sums, n_measured = [0.0, 0.0], 0
-    for rna, promoter in Loader(store, batches(rows, batch_size), device):
-        rna, promoter = hide(rna.to(device), promoter.to(device), classifier.modalities)
+
+    def sums_of(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rna, promoter = hide(rna, promoter, classifier.modalities)
         measured = is_measured(promoter)
         first, second = embedded_values(classifier, rna, promoter)
-        sums[0] = sums[0] + first.sum(0, keepdim=True)
-        sums[1] = sums[1] + second[measured].sum(0, keepdim=True)
-        n_measured += int(measured.sum())
-    return sums[0] / len(rows), sums[1] / max(n_measured, 1)
+        return (
+            first.sum(0, keepdim=True),
+            second[measured].sum(0, keepdim=True),
+            measured.sum(),
+        )
+
+    parts = list(run_batches(sums_of, store, rows, device, batch_size))
+    rna, promoter, n_measured = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
+    return rna / len(rows), promoter / n_measured.clamp(min=1)
 
 
 def integrated_gradients(
@@ -141,14 +155,19 @@ def integrated_gradients(
         held = expressed_genes(rna, promoter), is_measured(promoter)
         ends = embedded_values(classifier, rna, promoter)
         starts = _starts(classifier, store, baseline, part, ends, held[1])
-        found, delta = method.attribute(
-            ends,
-            starts,
-            additional_forward_args=held,
-            n_steps=n_steps,
-            internal_batch_size=batch_size,
-            return_convergence_delta=True,
-        )
+        found = None
+        while found is None:
+            try:
+                found, delta = method.attribute(
+                    ends,
+                    starts,
+                    additional_forward_args=held,
+                    n_steps=n_steps,
+                    internal_batch_size=batch_size,
+                    return_convergence_delta=True,
+                )
+            except torch.OutOfMemoryError:
+                batch_size = halved(batch_size)
         with torch.no_grad():
             difference = function(*ends, *held) - function(*starts, *held)
         attributions.append(torch.stack([x.sum(2) for x in found], 1).float().cpu().numpy())

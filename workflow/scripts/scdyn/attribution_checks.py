@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from scdyn.attribution_scores import rank_correlation
 from scdyn.classifier import Classifier, run_classifier
+from scdyn.devices import choose_device
 from scdyn.explain import Store, correct_cells, explain_run, read_run, rows_by_class, seed_of
 from scdyn.finetune import fit_classifier
-from scdyn.loader import densify
+from scdyn.loader import MemoryStore, densify
 from scdyn.log import logger
 from scdyn.matching import matched_genes
 from scdyn.pretrained import load_model
 from scdyn.splits import parts
 from scdyn.tokens import NOT_MEASURED, TokenStore
-from scdyn.training import TrainingConfig, choose_device
+from scdyn.training import TrainingConfig
 
 # How many of the best genes are deleted or kept.
 N_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -166,19 +167,6 @@ def mean_bins(store: Store, rows: np.ndarray) -> np.ndarray:
     return sum(np.asarray(bins.mean(0)).ravel() for bins in store.read(rows))
 
 
-@torch.no_grad()
-def probabilities(
-    classifier: Classifier, rna: Tensor, promoter: Tensor, batch_size: int = 64
-) -> np.ndarray:
-    """Class probabilities (cells, classes) from bins (cells, G) on the CPU."""
-    device = next(classifier.parameters()).device
-    found = [
-        classifier(a.to(device), b.to(device)).double().softmax(1).cpu().numpy()
-        for a, b in zip(rna.split(batch_size), promoter.split(batch_size), strict=True)
-    ]
-    return np.concatenate(found)
-
-
 def deletion_curves(
     classifier: Classifier,
     store: Store,
@@ -225,7 +213,11 @@ def deletion_curves(
                 rest = [np.setdiff1d(np.arange(n_genes), genes) for genes in top]
                 for what, silenced in (("deletion", top), ("insertion", rest)):
                     p = [
-                        probabilities(classifier, silence(rna, genes), silence(promoter, genes))
+                        run_classifier(
+                            classifier,
+                            MemoryStore.of_bins(silence(rna, genes), silence(promoter, genes)),
+                            np.arange(len(chosen)),
+                        )[0]
                         for genes in silenced
                     ]
                     mean = float(np.mean([part[:, target].mean() for part in p]))

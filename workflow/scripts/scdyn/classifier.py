@@ -19,7 +19,7 @@ from torch.nn import functional
 from scdyn.adapters import load_adapter, merged, save_adapter
 from scdyn.errors import InputError
 from scdyn.files import sha256, write_json
-from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
+from scdyn.loader import MemoryStore, expressed_genes, is_measured, run_batches
 from scdyn.model import ScDynOmics
 from scdyn.pretrained import load_model
 from scdyn.tokens import NOT_MEASURED, TokenStore
@@ -262,10 +262,10 @@ def run_classifier(
         See :func:`scdyn.familiarity.fit_familiarity`.
     """
     device = next(classifier.parameters()).device
-    p = [np.zeros((0, len(classifier.classes)))]
-    energies = [np.zeros(0)]
-    for rna, promoter in Loader(store, batches(rows, batch_size), device):
-        logits = classifier(rna.to(device), promoter.to(device)).double()
-        p.append(logits.softmax(1).cpu().numpy())
-        energies.append(-logits.logsumexp(1).cpu().numpy())
-    return np.concatenate(p), np.concatenate(energies)
+
+    def logits_of(rna: Tensor, promoter: Tensor) -> Tensor:
+        return classifier(rna, promoter).double().cpu()
+
+    none = torch.zeros((0, len(classifier.classes)), dtype=torch.float64)
+    logits = torch.cat([none, *run_batches(logits_of, store, rows, device, batch_size)])
+    return logits.softmax(1).numpy(), -logits.logsumexp(1).numpy()

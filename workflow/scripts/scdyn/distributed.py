@@ -1,24 +1,34 @@
-"""Several processes, one a GPU, that train one model together."""
+"""Several processes, one a GPU, on one node or several, that train one model together."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scdyn.devices import n_gpus
 from scdyn.errors import InputError
+from scdyn.files import atomic
 from scdyn.log import logger
 
 # Others wait while the first process validates or writes a checkpoint.
 PATIENCE = timedelta(hours=2)
+# Names the file that takes the sentence of a process' InputError to the one that started it.
+REFUSAL = "SCDYN_REFUSAL"
+# Slurm starts one torchrun a node.
+SRUN = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
 
 
 def rank() -> int:
@@ -31,66 +41,127 @@ def n_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def n_gpus(most: int) -> int:
+def processes_for(gpus: int) -> int:
     """Count the processes that are worth starting: one a GPU that is there, at least one."""
-    return max(1, min(most, torch.cuda.device_count()))
+    return max(1, min(gpus, n_gpus()))
 
 
-def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call a function in one process or several that train together.
+def launch(
+    n_nodes: int, per_node: int, n_threads: int, function: Callable[..., None], *arguments: Any
+) -> None:
+    """Call a function in one process or in several that train together.
 
-    Under ``torchrun`` the process is one of those that torchrun started. Otherwise processes
-    are forked, so the caller must not have used CUDA or threads of torch before.
+    Several are started by torchrun, each of which runs this program from its beginning; what
+    stands before the call is thus done in each of them. On several nodes a torchrun each is
+    started by Slurm's srun, within the job that this is.
 
     Parameters
     ----------
-    count
-        Processes to start, unless torchrun has.
+    n_nodes, per_node
+        Nodes, and processes on each of them.
+    n_threads
+        Processors of each node.
     function, arguments
-        What each of them calls.
+        What each process calls.
 
     Raises
     ------
     InputError
-        If one of them does.
+        If one of them does, or if several nodes are asked for outside Slurm.
+    RuntimeError
+        If they fail otherwise.
     """
-    if "RANK" in os.environ:
-        with process_group():
-            function(*arguments)
-    elif count == 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        try:
+            with process_group():
+                function(*arguments)
+        except InputError as error:
+            if REFUSAL in os.environ:
+                with atomic(os.environ[REFUSAL]) as temporary:
+                    temporary.write_text(str(error))
+            raise
+    elif n_nodes == per_node == 1:
         function(*arguments)
     else:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        try:
-            torch.multiprocessing.start_processes(
-                _join, (count, port, function, arguments), nprocs=count, start_method="fork"
-            )
-        except torch.multiprocessing.ProcessRaisedException as error:
-            _, found, sentence = str(error).rpartition(f"{InputError.__name__}: ")
-            if found:
-                raise InputError(sentence.strip()) from None
-            raise
+        logger.info("starting %d processes on each of %d nodes", per_node, n_nodes)
+        # Beside the program, where all nodes can write.
+        refusal = Path(f"{sys.argv[0]}.{os.getpid()}.refusal")
+        environment = os.environ | {REFUSAL: str(refusal.resolve())}
+        command = [
+            *torchrun(n_nodes, per_node, n_threads, os.environ.get("SLURM_JOB_ID")),
+            *sys.argv,
+        ]
+        code = _run_forwarding_signals(command, environment)
+        if refusal.exists():
+            sentence = refusal.read_text()
+            refusal.unlink()
+            raise InputError(sentence)
+        if code:
+            raise RuntimeError(f"training in several processes ended with status {code}")
 
 
-def _join(
-    index: int, count: int, port: int, function: Callable[..., None], arguments: tuple
-) -> None:
-    """Be process ``index`` of ``count`` and call the function."""
-    names = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    os.environ["MASTER_ADDR"] = "localhost"
-    with process_group():
-        function(*arguments)
+def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> list[str]:
+    """Command line that starts processes which find one another.
+
+    Parameters
+    ----------
+    n_nodes, per_node
+        Nodes, and processes on each of them.
+    n_threads
+        Processors of each node.
+    job
+        Number of the job of Slurm that this is.
+
+    Raises
+    ------
+    InputError
+        If several nodes are asked for outside Slurm.
+    """
+    program = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={per_node}"]
+    if n_nodes == 1:
+        return [*program, "--standalone"]
+    if job is None:
+        raise InputError(
+            f"models: {n_nodes} nodes are asked for, but this is no job of Slurm; run with "
+            "--profile slurm, or set nodes to 1."
+        )
+    # Above the ports that systems give away by themselves, and another one for each job.
+    port = 61000 + int(job) % 4000
+    return [
+        *SRUN,
+        f"--nodes={n_nodes}",
+        f"--ntasks={n_nodes}",
+        f"--cpus-per-task={n_threads}",
+        *program,
+        f"--nnodes={n_nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-id={job}",
+        # Here is the first of the nodes.
+        f"--rdzv-endpoint={socket.gethostname()}:{port}",
+    ]
+
+
+def _run_forwarding_signals(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command that gets the signals which would end this process; returns its status."""
+    process = subprocess.Popen(command, env=environment)
+
+    def forward(number: int, _: object) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the processes that the environment names, each with its own GPU."""
-    if torch.cuda.is_available():
+    if n_gpus():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if n_gpus() else "gloo", timeout=PATIENCE)
     if dist.get_rank() > 0:  # the first speaks for all
         logger.setLevel(logging.WARNING)
     try:
@@ -117,6 +188,13 @@ def sum_values(values: Tensor) -> Tensor:
     if n_processes() > 1:
         dist.all_reduce(values)
     return values
+
+
+def any_process(told: bool, device: torch.device) -> bool:
+    """Tell whether any of the processes was told something, so that all of them heed it."""
+    if n_processes() == 1:
+        return told
+    return bool(sum_values(torch.tensor(float(told), device=device)).item())
 
 
 def wait() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdyn.loader import Loader, MemoryStore, batches, expressed_genes, is_measured
+from scdyn.loader import MemoryStore, expressed_genes, is_measured, run_batches
 from scdyn.model import ScDynOmics
 from scdyn.tokens import NOT_MEASURED, TokenStore
 
@@ -52,14 +52,17 @@ def embed(
     empty = torch.zeros(2, model.config.n_genes, dtype=torch.uint8, device=device)
     no_promoter = torch.stack([torch.full_like(empty[0], NOT_MEASURED), empty[1]])
     _, baseline = model.latents(empty, no_promoter)
-    place = 0
-    for bins in Loader(store, batches(rows, batch_size), device):
-        rna, promoter = (part.to(device) for part in bins)
+
+    def embed_batch(rna: Tensor, promoter: Tensor) -> np.ndarray:
         _, tokens = model.latents(rna, promoter)
         added = tokens - baseline[is_measured(promoter).long()]
         latents = attention.latents(added * expressed_genes(rna, promoter).unsqueeze(-1))
-        embedded[place : place + len(rna)] = latents.flatten(1).float().cpu().numpy()
-        place += len(rna)
+        return latents.flatten(1).float().cpu().numpy()
+
+    place = 0
+    for part in run_batches(embed_batch, store, rows, device, batch_size):
+        embedded[place : place + len(part)] = part
+        place += len(part)
     return embedded
 
 
@@ -89,15 +92,17 @@ def attention_to_latents(
     """
     device = next(model.parameters()).device
     attention = model.layers[model.last_full_layer()].attention
-    parts = [np.zeros((0, attention.compress.out_features), dtype=np.float32)]
-    for bins in Loader(store, batches(rows, batch_size), device):
-        rna, promoter = (part.to(device) for part in bins)
+
+    def attend(rna: Tensor, promoter: Tensor) -> np.ndarray:
         latents, tokens = model.latents(rna, promoter)
-        for i, expressed in enumerate(expressed_genes(rna, promoter)):
-            queries = attention.queries(tokens[i, expressed]).flatten(0, 1)
-            shares = _mean_attention(queries, latents[i])
-            parts.append(shares.cpu().numpy()[None])
-    return np.concatenate(parts)
+        shares = [
+            _mean_attention(attention.queries(tokens[i, genes]).flatten(0, 1), latents[i])
+            for i, genes in enumerate(expressed_genes(rna, promoter))
+        ]
+        return torch.stack(shares).cpu().numpy()
+
+    none = np.zeros((0, attention.compress.out_features), dtype=np.float32)
+    return np.concatenate([none, *run_batches(attend, store, rows, device, batch_size)])
 
 
 def _mean_attention(queries: Tensor, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read."""
+"""The errors that a user is meant to read."""
 
 import zlib
 from collections.abc import Iterator
@@ -23,6 +23,10 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class Interrupted(Exception):
+    """Work that a signal ended, at a place from which it goes on when it is started again."""
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from scdyn import evaluation
 from scdyn.attribution import mean_values, points_at_once, refined_gradients
 from scdyn.attribution_scores import EVERY, Run, attribution_table, stability
 from scdyn.classifier import Classifier, load_classifier
+from scdyn.devices import choose_device
 from scdyn.errors import InputError
 from scdyn.loader import MemoryStore
 from scdyn.log import logger
 from scdyn.tokens import TokenStore
-from scdyn.training import choose_device
 
 Store = TokenStore | MemoryStore
 

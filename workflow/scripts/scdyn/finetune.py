@@ -20,6 +20,7 @@ from scdyn import evaluation, metrics
 from scdyn.adapters import adapt, fresh
 from scdyn.checkpoint import Checkpoint
 from scdyn.classifier import Classifier, Head, HeadConfig, run_classifier
+from scdyn.devices import choose_device
 from scdyn.familiarity import familiarity, fit_familiarity
 from scdyn.files import atomic, sha256, write_table
 from scdyn.loader import Loader, MemoryStore
@@ -30,7 +31,7 @@ from scdyn.progress import write_records
 from scdyn.splits import parts
 from scdyn.task_settings import MAIN, is_compared
 from scdyn.tokens import TokenStore
-from scdyn.training import Training, TrainingConfig, choose_device
+from scdyn.training import Training, TrainingConfig
 
 
 def fit_classifier(

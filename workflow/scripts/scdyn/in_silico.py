@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from scdyn.attribution_checks import mean_bins, probabilities, silence
-from scdyn.classifier import Classifier
+from scdyn.attribution_checks import mean_bins, silence
+from scdyn.classifier import Classifier, run_classifier
 from scdyn.embedding import embed
 from scdyn.errors import InputError
 from scdyn.explain import Store, correct_cells, read_run, rows_by_class, seed_of
@@ -116,14 +115,6 @@ def apply(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
     return bins
 
 
-def as_store(rna: Tensor, promoter: Tensor) -> MemoryStore:
-    """Hold dense bins like a store."""
-    measured = promoter[:, 0].numpy() != NOT_MEASURED
-    promoter = torch.where(promoter == NOT_MEASURED, torch.zeros_like(promoter), promoter)
-    parts = (sparse.csr_matrix(bins.numpy()) for bins in (rna, promoter))
-    return MemoryStore(*parts, measured)
-
-
 class Cells:
     """Cells of which edits are tried: their bins, probabilities and embedding as they are.
 
@@ -154,9 +145,8 @@ class Cells:
     def read(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (cells, classes) and embedding (cells, dimensions) of some bins."""
         model = self.classifier.encoder
-        rows = np.arange(len(rna))
-        embedded = embed(model, as_store(rna, promoter), rows)
-        return probabilities(self.classifier, rna, promoter), embedded
+        store, rows = MemoryStore.of_bins(rna, promoter), np.arange(len(rna))
+        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """What an edit changes: of probabilities (cells, classes), of the embedding."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from scdyn.errors import InputError
+from scdyn.log import logger
 from scdyn.tokens import NOT_MEASURED, TokenStore
+
+T = TypeVar("T")
 
 
 def block_shuffle(
@@ -119,6 +124,13 @@ class MemoryStore:
         everywhere = np.ones(rna.shape[0], dtype=bool)
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
+    @classmethod
+    def of_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
+        """Hold dense bins (cells, genes), as :func:`densify` returns them."""
+        measured = is_measured(promoter).numpy()
+        promoter = promoter.masked_fill(promoter == NOT_MEASURED, 0)
+        return cls(*(sparse.csr_matrix(bins.numpy()) for bins in (rna, promoter)), measured)
+
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell in which cells (rows,) promoters were measured."""
         return self._measured[rows]
@@ -200,3 +212,65 @@ class Loader:
                 yield batch
         finally:
             thread.shutdown(cancel_futures=True)
+
+
+def halved(n_cells: int) -> int:
+    """Half of the cells that were on a device at once, after its memory was out.
+
+    Raises
+    ------
+    InputError
+        If it was one.
+    """
+    torch.cuda.empty_cache()
+    if n_cells == 1:
+        raise InputError(
+            "the GPU's memory does not hold one cell; choose a smaller model (width, n_layers, "
+            "n_latents), a larger GPU, or device: cpu."
+        )
+    logger.warning(
+        "the GPU's memory is out with %d cells at once: going on with %d", n_cells, n_cells // 2
+    )
+    return n_cells // 2
+
+
+def run_batches(
+    function: Callable[[Tensor, Tensor], T],
+    store: TokenStore | MemoryStore,
+    rows: np.ndarray,
+    device: torch.device,
+    batch_size: int,
+) -> Iterator[T]:
+    """Call a function on cells, batch by batch, and halve the batches if memory is out.
+
+    Parameters
+    ----------
+    function
+        Called with the RNA and promoter bins (cells, genes) of a batch, on the device; what it
+        returns for a cell must not depend on the others.
+    store, rows
+        The cells.
+    device
+        Where the bins go.
+    batch_size
+        Cells at once.
+
+    Yields
+    ------
+    object
+        What the function returned, in the order of the rows.
+
+    Raises
+    ------
+    InputError
+        If not even one cell fits.
+    """
+    place = 0
+    while place < len(rows):
+        try:
+            for bins in Loader(store, batches(rows[place:], batch_size), device):
+                result = function(*(part.to(device) for part in bins))
+                place += len(bins[0])
+                yield result
+        except torch.OutOfMemoryError:
+            batch_size = halved(batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -29,7 +30,7 @@ def logged(path: str | Path) -> Iterator[None]:
     Parameters
     ----------
     path
-        The log file of the rule; it is begun anew.
+        The log file of the rule; it is begun anew, save by one of several processes.
 
     Raises
     ------
@@ -37,7 +38,8 @@ def logged(path: str | Path) -> Iterator[None]:
         With status 1, in place of any exception of the block.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, mode="w")
+    # A process that torchrun starts adds to the log of the one that started torchrun.
+    to_file = logging.FileHandler(path, mode="a" if "TORCHELASTIC_RUN_ID" in os.environ else "w")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))

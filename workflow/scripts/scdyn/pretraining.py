@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from scdyn import __version__, distributed
 from scdyn.checkpoint import Checkpoint
+from scdyn.devices import choose_device
 from scdyn.files import atomic, sha256, write_json, write_table
 from scdyn.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
 from scdyn.log import logger
@@ -22,7 +23,7 @@ from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.predictors import trivial_losses
 from scdyn.progress import write_records
 from scdyn.tokens import MODALITIES, NOT_MEASURED, TokenStore
-from scdyn.training import Training, TrainingConfig, choose_device, step_seed
+from scdyn.training import Training, TrainingConfig, step_seed
 
 # Cells that are scored at a time.
 SCORED_AT_ONCE = 32
@@ -265,7 +266,7 @@ def pretrain(
     shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
     task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
     # On other numbers of GPUs a run goes on.
-    decisive = {key: value for key, value in settings.items() if key != "gpus"}
+    decisive = {key: value for key, value in settings.items() if key not in ("nodes", "gpus")}
     identity = {"model": architecture.to_dict(), "tokens": store.meta, "settings": decisive}
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
@@ -316,6 +317,7 @@ def save_model(
     description
         What made the model, for ``config.json``.
     """
+    device = next(model.parameters()).device
     records = {"epoch", "step", "loss", "seconds", "cells_per_second"}
     scores = {key: value for key, value in history[-1].items() if key not in records} | trivial
     logger.info("held-out cells: %s", "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
@@ -329,6 +331,7 @@ def save_model(
         "model": model.config.to_dict(),
         "model_sha256": sha256(folder / "model.safetensors"),
         "versions": {"torch": torch.__version__, "scdyn": __version__},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU",
         **description,
     }
     write_json(folder / "config.json", content)

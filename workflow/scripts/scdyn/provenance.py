@@ -41,18 +41,23 @@ def commit_of(repository: str | Path) -> str:
     return commit.stdout.strip() + (" with changes" if status.stdout.strip() else "")
 
 
-def pinned(environment: str | Path) -> dict[str, str]:
-    """Read the pinned packages of an environment's YAML: name to version."""
-    pins = re.findall(
-        r"^\s*-\s*([A-Za-z0-9_.-]+)==([^\s#]+)", Path(environment).read_text(), re.MULTILINE
-    )
-    return dict(pins)
+def read_packages(path: str | Path) -> dict[str, str]:
+    """Read the version of Python and of each package from what ``pip list`` wrote.
+
+    Names as in envs/, where they are in lower case with hyphens.
+    """
+    python, *packages = Path(path).read_text().splitlines()
+    versions = (line.split("==", 1) for line in packages if "==" in line)
+    return {"python": python.split()[-1]} | {
+        re.sub("[-_.]+", "-", name).lower(): version for name, version in versions
+    }
 
 
 def provenance(
     config: Mapping[str, Any],
     sheet: str | Path,
     environments: Sequence[str | Path],
+    models: Sequence[str | Path],
     repository: str | Path,
     snakemake: str,
     hashed: Sequence[str | Path],
@@ -66,7 +71,9 @@ def provenance(
     sheet
         The sample sheet.
     environments
-        The rules' environment YAMLs.
+        Lists of the packages of the rules' environments, as :func:`read_packages` reads them.
+    models
+        ``config.json`` of each pretrained model, in a folder of its name.
     repository
         The workflow's checkout.
     snakemake
@@ -80,7 +87,10 @@ def provenance(
         "snakemake": snakemake,
         "config": dict(config),
         "samples": Path(sheet).read_text(),
-        "environments": {Path(path).stem: pinned(path) for path in environments},
+        "environments": {Path(path).stem: read_packages(path) for path in environments},
+        "devices": {
+            Path(path).parent.name: json.loads(Path(path).read_text())["device"] for path in models
+        },
         "sha256": {str(path): sha256(path) for path in hashed},
     }
 
@@ -129,8 +139,8 @@ def methods_text(record: Mapping[str, Any]) -> str:
             f"Model '{name}' ({model['n_layers']} layers, width {model['width']}, "
             f"{model['n_heads']} heads, {model['n_latents']} latents) was pretrained for "
             f"{model['training']['epochs']} epochs by predicting the bins of "
-            f"{model['mask_share']:.0%} hidden genes (PyTorch {torch['torch']}, seed "
-            f"{model['seed']})."
+            f"{model['mask_share']:.0%} hidden genes (PyTorch {torch['torch']} on "
+            f"{record['devices'][name]}, seed {model['seed']})."
         )
     for name, task in config["tasks"].items():
         unit = f"keeping each {task['split_by']} whole" if task["split_by"] else "over cells"
@@ -159,6 +169,7 @@ def page(record: Mapping[str, Any]) -> str:
         "Config, with defaults": yaml.safe_dump(record["config"], sort_keys=False),
         "Samples": record["samples"],
         "Environments": yaml.safe_dump(record["environments"]),
+        "Devices of the pretraining": yaml.safe_dump(record["devices"]),
         "SHA-256 of results": json.dumps(record["sha256"], indent=1),
     }
     parts = [

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from scdyn import distributed
 from scdyn.checkpoint import Checkpoint
-from scdyn.errors import InputError
-from scdyn.loader import Loader, block_shuffle
-from scdyn.log import logger
+from scdyn.errors import InputError, Interrupted
+from scdyn.interruption import Interruption
+from scdyn.loader import Loader, block_shuffle, halved
 from scdyn.model import ScDynOmics
 from scdyn.progress import Progress
 
@@ -61,15 +61,6 @@ class TrainingConfig:
     precision: str = "auto"
     compiled: bool | str = "auto"
     seed: int = 0
-
-
-def choose_device() -> torch.device:
-    """Return the GPU where there is one, else the CPU, and say which."""
-    if torch.cuda.is_available():
-        logger.info("running on GPU %s", torch.cuda.get_device_name())
-        return torch.device("cuda", torch.cuda.current_device())
-    logger.info("no GPU found: running on the CPU with %d threads", torch.get_num_threads())
-    return torch.device("cpu")
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
@@ -122,7 +113,9 @@ def prepare(module: nn.Module, config: TrainingConfig) -> None:
                     layer.compile(dynamic=False)
 
 
-def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[np.ndarray]]:
+def epoch_parts(
+    epoch: int, n_cells: int, config: TrainingConfig, most: int
+) -> list[list[np.ndarray]]:
     """Lay out an epoch for this process.
 
     Parameters
@@ -133,6 +126,8 @@ def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[n
         Cells to visit; a last incomplete step is left out.
     config
         See :class:`TrainingConfig`.
+    most
+        Cells on a device at once.
 
     Returns
     -------
@@ -141,7 +136,7 @@ def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig) -> list[list[n
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
-    n_parts = math.ceil(batch_size / (config.micro_batch or batch_size))
+    n_parts = math.ceil(batch_size / most)
     n_processes = distributed.n_processes()
     n_parts = math.ceil(n_parts / n_processes) * n_processes
     if n_parts > batch_size:
@@ -199,6 +194,9 @@ class Training:
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
         self.is_first = distributed.rank() == 0
+        # Cells on a device at once; less, where they turn out not to fit.
+        share = math.ceil(self.batch_size / distributed.n_processes())
+        self.micro_batch = min(config.micro_batch or share, share)
         # What a checkpoint keeps beside the tensors.
         self.step = 0
         self.losses: list[Tensor] = []
@@ -217,7 +215,10 @@ class Training:
         Raises
         ------
         InputError
-            If the loss is no longer a number, or a batch is too small for the GPUs.
+            If the loss is no longer a number, a batch is too small for the GPUs, or one cell too
+            large for their memory.
+        Interrupted
+            If SIGTERM or SIGINT came; the state was saved before.
         """
         state = self.checkpoint.restore(self.module, self.optimizer) if self.checkpoint else None
         state = state or {"step": 0, "losses": [], "seconds": 0.0, "history": []}
@@ -226,21 +227,25 @@ class Training:
         folder = self.checkpoint.folder if self.checkpoint and self.is_first else None
         self.progress = Progress(self.n_steps, self.batch_size, state, folder)
         self.saved = time.monotonic()
-        while self.step < self.n_steps:
-            self.run_epoch()
+        with Interruption() as interruption:
+            while self.step < self.n_steps:
+                self.run_epoch(interruption)
         self.module.eval()
         return self.history
 
-    def run_epoch(self) -> None:
-        """Take the steps that are left of an epoch, and close it."""
+    def run_epoch(self, interruption: Interruption) -> None:
+        """Take the steps that are left of an epoch, and close it; or those until memory is out."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = epoch_parts(epoch, self.n_cells, self.config)[place:]
+        steps = epoch_parts(epoch, self.n_cells, self.config, self.micro_batch)[place:]
         loading = self.load([part for parts in steps for part in parts])
         waited = self.progress.waited
         bins = iter(loading)
         self.module.train()
         for parts in steps:
-            self.losses.append(self.take_step(parts, bins))
+            loss = self.take_step(parts, bins)
+            if loss is None:
+                return
+            self.losses.append(loss)
             self.step += 1
             self.progress.waited = waited + loading.waited_seconds
             if self.is_first:
@@ -250,9 +255,37 @@ class Training:
                 self.save()
             elif time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self.save()
+            if distributed.any_process(interruption.asked, self.device):
+                self.save()
+                raise Interrupted(
+                    f"stopped by a signal after step {self.step} of {self.n_steps}; started "
+                    "again, it goes on from there"
+                )
 
-    def take_step(self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Take one step of the optimiser and return its loss."""
+    def take_step(
+        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
+    ) -> Tensor | None:
+        """Take one step of the optimiser and return its loss; None if memory was out before."""
+        try:
+            total = self.add_gradients(parts, bins)
+        except torch.OutOfMemoryError:
+            total = None
+        if distributed.any_process(total is None, self.device):
+            self.halve()
+            return None
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        distributed.sum_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return distributed.sum_values(total)
+
+    def add_gradients(
+        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Add up the gradients of a step's parts; returns this process's share of the loss."""
         total = torch.zeros((), device=self.device)
         for i, positions in enumerate(parts):
             place = distributed.rank() + i * distributed.n_processes()
@@ -263,14 +296,12 @@ class Training:
             loss = loss * (len(positions) / self.batch_size)
             loss.backward()
             total += loss.detach()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        distributed.sum_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
-        self.optimizer.step()
+        return total
+
+    def halve(self) -> None:
+        """Put half as many cells on a device at once, as more do not fit its memory."""
         self.optimizer.zero_grad(set_to_none=True)
-        return distributed.sum_values(total)
+        self.micro_batch = halved(self.micro_batch)
 
     def close_epoch(self, epoch: int) -> None:
         """Evaluate and add the epoch's record to the history; its steps' losses are used up."""

@@ -1,0 +1,60 @@
+"""What made the results, read back from what was written, and told in words."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scdyn import config as study
+from scdyn import provenance
+from scdyn.files import sha256
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Of the demo's config, with the packages that envs/ ask for."""
+    schema = study.read_schema(REPOSITORY / "workflow/schemas/config.schema.yaml")
+    content = yaml.safe_load((REPOSITORY / "config/demo/config.yaml").read_text())
+    config = study.read_config(content, schema, "config.yaml")
+    packages = []
+    for name in ("analysis", "grn", "torch"):
+        pins = yaml.safe_load((REPOSITORY / f"envs/{name}.yaml").read_text())["dependencies"]
+        lines = [line for part in pins if isinstance(part, dict) for line in part["pip"]]
+        packages.append(tmp_path / f"{name}.txt")
+        packages[-1].write_text("\n".join(["Python 3.11.2", *lines]) + "\n")
+    models = []
+    for name in config["models"]:
+        models.append(tmp_path / "pretrain" / name / "config.json")
+        models[-1].parent.mkdir(parents=True)
+        models[-1].write_text(json.dumps({"device": "NVIDIA <H100>"}))
+    sheet = tmp_path / "samples.tsv"
+    sheet.write_text("sample\tkind\tpath\n<script>\t10x\there\n")
+    return provenance.provenance(config, sheet, packages, models, REPOSITORY, "9.27.1", [sheet])
+
+
+def test_packages_are_read_by_the_names_that_envs_has(tmp_path):
+    (tmp_path / "list.txt").write_text("Python 3.11.2\nPyYAML==6.0.3\npydantic_core==2.5\n")
+    packages = provenance.read_packages(tmp_path / "list.txt")
+    assert packages == {"python": "3.11.2", "pyyaml": "6.0.3", "pydantic-core": "2.5"}
+
+
+def test_methods_name_versions_seeds_and_devices(record):
+    text = provenance.methods_text(record)
+    for part in ("Snakemake 9.27.1", "PyTorch 2.13.0 on NVIDIA <H100>, seed 1", "LoRA modules"):
+        assert part in text
+    assert record["environments"]["grn"]["python"] == "3.11.2"
+    assert set(record["sha256"]) == {path for path in record["sha256"] if path.endswith(".tsv")}
+    assert all(value == sha256(path) for path, value in record["sha256"].items())
+
+
+def test_the_page_escapes_what_it_is_given(record):
+    page = provenance.page(record)
+    assert "&lt;script&gt;" in page and "<script>" not in page
+    assert "NVIDIA &lt;H100&gt;" in page
+
+
+def test_a_folder_without_git_has_no_commit(tmp_path):
+    assert provenance.commit_of(tmp_path) == "unknown"

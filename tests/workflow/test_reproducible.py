@@ -1,0 +1,107 @@
+"""The small study again gives the same, and what it gave when golden.json was written."""
+
+import csv
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, snakemake
+
+GOLDEN = Path(__file__).with_name("golden.json")
+# Sums on another kind of CPU differ in their last digits, and training makes more of them.
+TOLERANCE = {"rel": 0.1, "abs": 0.05}
+# Intervals from two runs, and shares of a handful of genes, jump with those digits.
+COARSE = ("_low", "_high", "recall20")
+
+
+def read(path):
+    with path.open() as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+def summary(results):
+    """Counts of every stage and all scores, rounded."""
+    qc = {path.name: read(path) for path in sorted(results.glob("ingest/*.qc.tsv"))}
+    called = read(results / "finetune/fate/predictions.tsv")
+    ours = [row for row in called if row["method"] == "scdynomics"]
+    attributed = read(results / "explain/fate/drivers.tsv")
+    return {
+        "n_genes": len(read(results / "reference/genes.tsv")),
+        "n_kept": {name: sum(row["kept"] == "True" for row in rows) for name, rows in qc.items()},
+        "n_edges": len(read(results / "grn/embryo/adjacencies.tsv")),
+        "n_regulons": len({row["regulon"] for row in read(results / "grn/embryo/regulons.tsv")}),
+        "called": dict(Counter(row["called"] for row in ours)),
+        "n_drivers": len(attributed),
+        "scores": {
+            name: round(value, 2)
+            for name, value in json.loads((results / "scores.json").read_text()).items()
+            if not name.endswith(COARSE)
+        },
+    }
+
+
+def numbers(content, name=""):
+    """Every number of a summary by its name."""
+    if isinstance(content, dict):
+        return {k: v for key in content for k, v in numbers(content[key], f"{name}/{key}").items()}
+    return {name: content}
+
+
+def test_the_small_study_gives_what_it_gave(small_study, pytestconfig):
+    found = summary(small_study / "results")
+    if pytestconfig.getoption("--update-golden"):
+        GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    golden, found = numbers(json.loads(GOLDEN.read_text())), numbers(found)
+    assert found.keys() == golden.keys()
+    far = {
+        name: (value, golden[name])
+        for name, value in found.items()
+        if value != pytest.approx(golden[name], **TOLERANCE)
+    }
+    assert not far
+
+
+def test_nothing_is_all_zero_constant_or_not_a_number(small_study):
+    results = small_study / "results"
+    columns = {
+        "grn/embryo/adjacencies.tsv": ["importance", "correlation"],
+        "grn/embryo/regulons.tsv": ["weight"],
+        "finetune/fate/predictions.tsv": ["p_somite", "familiarity"],
+        "explain/fate/attributions.tsv": ["mean"],
+        "explain/fate/drivers.tsv": ["mean"],
+        "studies/development/development.tsv": ["pseudotime"],
+    }
+    for name, asked in columns.items():
+        rows = read(results / name)
+        for column in asked:
+            values = [float(row[column]) for row in rows if row[column]]
+            assert values and all(map(math.isfinite, values)), (name, column)
+            assert len(set(values)) > 2, (name, column)
+    golden = json.loads(GOLDEN.read_text())
+    assert sum(value != 0 for value in golden["scores"].values()) > 0.8 * len(golden["scores"])
+    assert len(golden["called"]) > 1 and all(golden["n_kept"].values())
+
+
+def test_a_second_run_gives_the_same_tokens_splits_and_scores(small_study, tmp_path):
+    for name in ("samples.tsv", "config.yaml"):
+        shutil.copy(REPOSITORY / "tests/workflow" / name, tmp_path)
+    parts = ["tokens/embryo", "finetune/knockout/splits.tsv", "pretrain/small/scores.json",
+             "finetune/knockout/scdynomics/seed1_fold0/model"]  # fmt: skip
+    targets = [f"results/{part}" for part in parts]
+    run = snakemake(tmp_path, tmp_path / "config.yaml", *targets)
+    assert run.returncode == 0, run.stdout[-3000:]
+
+    first, second = (folder / "results" for folder in (small_study, tmp_path))
+    files = [path.relative_to(first) for path in (first / "tokens").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for file in [*files, Path(parts[1])]:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+    scores = [json.loads((results / parts[2]).read_text()) for results in (first, second)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    called = [read(results / parts[3] / "predictions.tsv") for results in (first, second)]
+    for one, other in zip(*called, strict=True):
+        assert one["called"] == other["called"]
+        assert float(one["p_somite"]) == pytest.approx(float(other["p_somite"]), abs=1e-6)

@@ -1,0 +1,45 @@
+"""Being asked to end: what Slurm does before a time limit, and people by Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+ASKS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interruption:
+    """Notes SIGTERM and SIGINT while it is entered, so that work can end at a good place.
+
+    A second signal ends the process as it would without this.
+
+    Attributes
+    ----------
+    asked : bool
+        Whether a signal came.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interruption:
+        """Note signals from here on."""
+        self._before = {number: signal.signal(number, self._note) for number in ASKS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Handle signals as before."""
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
