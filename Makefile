@@ -25,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-peers workflow-test real test-real evaluation adapters collect-results bench bench-ingest bench-grn ablations unlock slurm-profile test-slurm docs-rules Dockerfile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2
 workflow-test: environments ## The rules, run for real on a small simulated study
 	pytest tests/workflow
 
+test-slurm: environments ## The small study on a Slurm of its own, killed and cancelled; root, slurm-wlm, munge
+	pytest tests/slurm
+
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real
 
@@ -95,6 +98,14 @@ collect-results: environments ## Bring what the studies came to into docs/result
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) \
 		--output benchmarks/results/evaluation.json --page docs/results.md
+
+docs-rules: runner ## Write what each rule asks of a cluster into docs/cluster.md and the profile's page
+	python tools/docs/asked.py
+
+# With the peers', so that one image serves all configs.
+Dockerfile: runner ## Write the definition of an image that holds all environments
+	snakemake --configfile $(DEMO) config/demo/five.yaml --containerize > .snakemake/Dockerfile
+	mv .snakemake/Dockerfile $@
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python

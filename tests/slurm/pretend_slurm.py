@@ -1,13 +1,14 @@
 """A real Slurm of two pretend nodes with a pretend GPU each, on this machine.
 
-All of it stands in one folder but for a link from /etc/slurm/slurm.conf, where Slurm's programs look
-inside a job: the executor hands on no variable named SLURM_..., thus no SLURM_CONF either.
+All of it stands in one folder but for a link from /etc/slurm/slurm.conf, where Slurm's programs
+look inside a job: the executor hands on no variable named SLURM_..., thus no SLURM_CONF either.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,7 +26,7 @@ MARK = "# Written by tests/slurm; gone when these tests end.\n"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
 NODES = ("node1", "node2")
 # More than there are: a job asks for what its data may need at most, and uses little here.
-CPUS, MEMORY_MB = 64, 1_000_000
+CPUS, MEMORY_MB = 16, 1_000_000
 
 # Memory is enforced without cgroups: what a step uses is read once a second.
 SETTINGS = """\
@@ -71,6 +72,7 @@ class Job:
 
     number: int
     rule: str
+    wildcards: str
     state: str
     partition: str
     submitted: float
@@ -135,8 +137,8 @@ class PretendSlurm:
         if os.path.lexists(CONF):
             if not CONF.is_symlink() or (CONF.exists() and MARK not in CONF.read_text()):
                 raise RuntimeError(
-                    f"make test-slurm starts a Slurm of its own and will not touch {CONF}, which is "
-                    "not of its making: run it on another machine."
+                    f"make test-slurm starts a Slurm of its own and will not touch {CONF}, which "
+                    "is not of its making: run it on another machine."
                 )
             # Of tests that were killed: their Slurm may still run.
             before, self.folder = self.folder, CONF.readlink().parent
@@ -223,10 +225,11 @@ def job_from(line):
     """Read a job from Slurm's own words for it."""
     values = dict(part.split("=", 1) for part in line.split() if "=" in part)
     # The executor's comment is rule_NAME_wildcards_VALUES.
-    rule = values.get("Comment", "").removeprefix("rule_").split("_wildcards_")[0]
+    rule, _, wildcards = values.get("Comment", "").removeprefix("rule_").partition("_wildcards_")
     return Job(
         number=int(values["JobId"]),
         rule=rule,
+        wildcards=wildcards,
         state=values["JobState"],
         partition=values["Partition"],
         submitted=seconds_of(values["SubmitTime"]),
@@ -235,7 +238,7 @@ def job_from(line):
         nodes=values["NodeList"],
         n_nodes=int(values["NumNodes"].split("-")[0]),
         n_cpus=int(values["NumCPUs"].split("-")[0]),
-        n_gpus=int(values.get("JOB_GRES", "gpu:0").rsplit(":", 1)[1]),
+        n_gpus=sum(map(int, re.findall(r"gpu:(?:\w+:)?(\d+)", values.get("JOB_GRES", "")))),
         memory_mb=megabytes_of(values["MinMemoryNode"]),
     )
 
