@@ -26,7 +26,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults real test-real evaluation adapters collect-results docs-config docs-costs docs-figures bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,9 @@ workflow-test: environments ## The rules, run for real on a small simulated stud
 test-faults: environments ## Kill, fill, cut and starve the small study; about 40 minutes (docs/reliability.md)
 	pytest tests/faults
 
+test-slurm: environments ## The small study on a Slurm of its own, killed and cancelled; root, slurm-wlm, munge
+	pytest tests/slurm
+
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real
 
@@ -131,6 +134,14 @@ docs-figures: environments ## Bring the demo's figures and numbers into docs/tut
 	python tools/docs/tutorial.py results docs/figures/numbers.json docs/tutorial.md
 	PYTHONPATH=workflow/scripts tests/in_env.sh torch python tools/docs/notebook.py \
 		results docs/figures/outputs.json docs/tutorial.md
+
+docs-rules: runner ## Write what each rule asks of a cluster into docs/cluster.md and the profile's page
+	python tools/docs/asked.py
+
+# With the peers', so that one image serves all configs.
+Dockerfile: runner ## Write the definition of an image that holds all environments
+	snakemake --configfile $(DEMO) config/demo/five.yaml --containerize > .snakemake/Dockerfile
+	mv .snakemake/Dockerfile $@
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python

@@ -15,6 +15,14 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+
+
+# Heeded where Apptainer is asked for; the rules' environments are then those in the image.
+if config["container"]:
+
+    containerized: config["container"]
+
+
 include: "workflow/rules/simulate.smk"
 include: "workflow/rules/reference.smk"
 include: "workflow/rules/ingest.smk"

@@ -13,6 +13,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="write golden.json anew, from this run"
     )
+    parser.addoption("--study", help="folder of a small study that was run to its end elsewhere")
 
 
 def snakemake(folder, config, *options):
@@ -35,8 +36,10 @@ def snakemake(folder, config, *options):
 
 
 @pytest.fixture(scope="session")
-def small_study(tmp_path_factory):
+def small_study(tmp_path_factory, pytestconfig):
     """The small study, run to its end once for all tests."""
+    if pytestconfig.getoption("--study"):
+        return Path(pytestconfig.getoption("--study"))
     folder = tmp_path_factory.mktemp("study")
     # One of its samples is of RNA only.
     shutil.copy(REPOSITORY / "tests/workflow/samples.tsv", folder)

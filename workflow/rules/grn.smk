@@ -92,7 +92,8 @@ rule infer_adjacencies:
         ensure(f"{GRN}/runs/{{run}}/{{scatteritem}}.tsv", non_empty=True),
     log:
         f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}_{{scatteritem}}.log",
-    retries: 2
+    # A job of Slurm's is itself a run of Snakemake, and what that tries again has no more memory.
+    retries: 2 if workflow.is_main_process else 0
     conda:
         "../../envs/grn.yaml"
     resources:

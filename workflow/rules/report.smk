@@ -60,8 +60,8 @@ rule list_packages:
     conda:
         "../../envs/{environment}.yaml"
     shell:
-        "python --version > {output:q} 2> {log:q}"
-        " && python -m pip list --format=freeze --disable-pip-version-check >> {output:q} 2>> {log:q}"
+        "(python --version && python -m pip list --format=freeze --disable-pip-version-check)"
+        " > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"
 
 
 rule write_provenance:

@@ -69,6 +69,7 @@ FREE |= {
     for what in (".{}", ".*.[]")
 }
 PATHS = {
+    "container",
     "grn.annotations",
     "grn.rankings.[]",
     "ingest.barcode_translation",

@@ -143,11 +143,8 @@ def shell_commands(text):
         yield "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', found[1]))
 
 
-# Placeholders that the schema holds to numbers, or that are words of the rule itself.
-PLAIN = {
-    "threads", "params.rank_threshold", "params.auc_threshold", "params.nes_threshold",
-    "params.min_targets", "params.mask", "params.modules", "params.seed", "params.threshold",
-}  # fmt: skip
+# Placeholders that are numbers.
+PLAIN = {"threads"}
 
 
 def unquoted(command):
@@ -156,7 +153,7 @@ def unquoted(command):
 
 def test_every_path_in_a_shell_command_is_quoted():
     commands = [command for path in SNAKEFILES for command in shell_commands(path.read_text())]
-    assert len(commands) == sum(path.read_text().count("    shell:\n") for path in SNAKEFILES) >= 2
+    assert len(commands) == sum(path.read_text().count("    shell:\n") for path in SNAKEFILES) >= 1
     for command in commands:
         assert not unquoted(command)
         assert re.search(r"\{(output|log)(\.\w+)?:q\}", command)

@@ -1,0 +1,82 @@
+"""The small study on Slurm, with all that befalls a run on a cluster; it ends whole."""
+
+import subprocess
+import sys
+
+from conftest import REPOSITORY
+
+
+def test_its_tables_are_those_of_a_run_on_one_machine_and_nothing_is_left_to_do(record):
+    tests = [
+        "test_small_study.py",
+        "test_reproducible.py::test_the_small_study_gives_what_it_gave",
+        "test_reproducible.py::test_nothing_is_all_zero_constant_or_not_a_number",
+    ]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", f"--study={record.folder}",
+            *[REPOSITORY / "tests/workflow" / name for name in tests],
+        ],
+        capture_output=True, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_gpu_rules_queue_for_the_two_gpus_and_cpu_rules_run_beside_them(record):
+    ran = [job for job in record.jobs if job.start > 0 and job.end > job.start]
+    on_gpu = [job for job in ran if job.n_gpus]
+    assert {job.rule for job in on_gpu} == {
+        "pretrain", "embed", "finetune", "explain", "check_explanation", "perturb_in_silico"
+    }  # fmt: skip
+    assert all(job.n_gpus == 1 for job in on_gpu)
+    # How many of them ran when each began; one that ends in that second has gone already.
+    together = [sum(o.start <= job.start < o.end for o in on_gpu) for job in on_gpu]
+    assert max(together) == 2
+    waited = [job for job in on_gpu if job.start - job.submitted > 5]
+    assert len(waited) > 5
+    beside = [
+        job for job in ran
+        if not job.n_gpus and any(o.start <= job.start < o.end for o in on_gpu)
+    ]  # fmt: skip
+    assert beside
+
+
+def test_jobs_asked_for_what_their_rules_say(record):
+    pretrain = record.of("pretrain")[0]
+    assert (pretrain.n_cpus, pretrain.memory_mb) == (8, 32000)
+    assert record.of("choose_cells")[0].memory_mb == 8000
+
+
+def test_a_cancelled_job_is_tried_again_with_more(record):
+    cancelled = record.seen["cancelled"]
+    first, second = [
+        job for job in record.of("finetune")
+        if job.wildcards == cancelled.wildcards and job.number >= cancelled.number
+    ]  # fmt: skip
+    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+    assert second.memory_mb == 2 * first.memory_mb == 32000
+
+
+def test_a_job_out_of_memory_is_tried_again_with_more(record):
+    first, *others = record.of("judge_embedding")
+    assert first.state in ("FAILED", "OUT_OF_MEMORY") and first.memory_mb == 400
+    assert others[-1].state == "COMPLETED" and others[-1].memory_mb >= 800
+    logs = record.folder.glob(f".snakemake/slurm_logs/rule_judge_embedding/*/{first.number}.log")
+    assert "exceeded memory limit" in next(logs).read_text()
+
+
+def test_a_killed_run_leaves_its_jobs_and_a_lock_and_goes_on_after_both_are_removed(record):
+    assert record.seen["left by SIGKILL"]
+    assert "--unlock" in record.said["locked"]
+
+
+def test_ctrl_c_ends_the_jobs_and_pretraining_goes_on_where_it_was(record):
+    assert not record.seen["left by SIGINT"]
+    assert "--unlock" not in record.said["interrupted"]
+    states = [job.state for job in record.of("pretrain")]
+    assert states == ["CANCELLED", "COMPLETED"]
+
+
+def test_a_controller_that_comes_back_has_lost_nothing(record):
+    again = [job for job in record.of("finetune") if job.state not in ("COMPLETED", "CANCELLED")]
+    assert not again

@@ -1,0 +1,100 @@
+"""Other profiles, partitions, GPUs by gres, several nodes; on copies of the finished study."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+EMBEDDING = "results/embed/small/embryo.h5ad"
+FIGURE = "results/ingest/wildtype_1.qc.svg"
+PARTITIONS = {
+    "cpu": {"max_runtime": 2880, "max_mem_mb": 500000, "max_threads": 16},
+    "gpu": {"max_runtime": 1440, "max_mem_mb": 250000, "max_threads": 16, "max_gpu": 1},
+}
+
+
+@pytest.fixture
+def study(record, tmp_path):
+    """A finished study that lacks one output of a GPU and one of a CPU rule."""
+    folder = shutil.copytree(record.folder, tmp_path / "study", symlinks=True)
+    for name in (EMBEDDING, FIGURE):
+        (folder / name).unlink()
+    return folder
+
+
+def write_profile(folder, **settings):
+    """Lay out a facility's own profile named slurm; returns where Snakemake looks for it."""
+    profile = folder / "snakemake/slurm"
+    profile.mkdir(parents=True)
+    (profile / "config.yaml").write_text(
+        yaml.safe_dump({"executor": "slurm", "jobs": 10} | settings)
+    )
+    return folder
+
+
+def jobs_of(slurm, before):
+    return {job.rule: job for job in slurm.jobs() if job.number > before}
+
+
+def test_a_facilitys_own_profile_works_and_its_partitions_are_chosen_by_what_jobs_ask(
+    slurm, study, run_in, tmp_path
+):
+    partitions = tmp_path / "partitions.yaml"
+    partitions.write_text(yaml.safe_dump({"partitions": PARTITIONS}))
+    profiles = write_profile(
+        tmp_path / "xdg",
+        **{"slurm-partition-config": str(partitions), "slurm-jobname-prefix": "facility"},
+    )
+    before = len(slurm.jobs())
+    run = run_in(study, EMBEDDING, FIGURE, "--rerun-triggers", "mtime", profiles=profiles)
+    run.finish(300)
+    assert "SLURM run ID: facility_" in run.said()
+    jobs = jobs_of(slurm, before)
+    found = {rule: (job.partition, job.n_gpus, job.state) for rule, job in jobs.items()}
+    assert found == {"embed": ("gpu", 1, "COMPLETED"), "plot_qc": ("cpu", 0, "COMPLETED")}
+
+
+def test_gpus_are_asked_for_by_gres_and_partitions_by_name_as_the_profiles_page_says(
+    slurm, study, run_in, tmp_path
+):
+    page = (REPOSITORY / "profiles/slurm/README.md").read_text()
+    by_gres, by_name = (
+        yaml.safe_load(page.split(f"<!-- {name} -->\n\n```yaml\n")[1].split("```")[0])
+        for name in ("gres", "partition")
+    )
+    asked = {
+        rule: by_gres["set-resources"][rule] | {"slurm_partition": "gpu"}
+        for rule in by_name["set-resources"]
+    }
+    profiles = write_profile(
+        tmp_path / "xdg",
+        **{"set-resources": asked, "default-resources": {"slurm_partition": "cpu"}},
+    )
+    before = len(slurm.jobs())
+    run_in(
+        study, EMBEDDING, FIGURE, "--rerun-triggers", "mtime", profiles=profiles
+    ).finish(300)  # fmt: skip
+    jobs = jobs_of(slurm, before)
+    found = {rule: (job.partition, job.n_gpus, job.state) for rule, job in jobs.items()}
+    assert found == {"embed": ("gpu", 1, "COMPLETED"), "plot_qc": ("cpu", 0, "COMPLETED")}
+
+
+def test_pretraining_over_two_nodes_gives_the_loss_of_one(slurm, record, run_in, tmp_path):
+    folder = shutil.copytree(record.folder, tmp_path / "study", symlinks=True)
+    pretrained = folder / "results/pretrain/small"
+    alone = json.loads((pretrained / "scores.json").read_text())
+    shutil.rmtree(pretrained)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["models"]["small"] |= {"nodes": 2, "gpus": 1}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    before = len(slurm.jobs())
+    target = "results/pretrain/small/model.safetensors"
+    run_in(folder, target, "--rerun-triggers", "mtime").finish(400)
+    job = jobs_of(slurm, before)["pretrain"]
+    assert (job.state, job.n_nodes, job.nodes, job.n_gpus) == ("COMPLETED", 2, "node[1-2]", 2)
+    log = (folder / "results/logs/pretrain/small.log").read_text()
+    assert "starting 1 processes on each of 2 nodes" in log
+    together = json.loads((pretrained / "scores.json").read_text())
+    assert together == pytest.approx(alone, rel=1e-3)

@@ -1,0 +1,105 @@
+"""What is said of clusters is what the rules ask for; the profile is linked, and never over one."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import asked
+import pytest
+from marks import fill
+
+ROOT = asked.ROOT
+INSTRUCTION = re.compile(r"(FROM|LABEL|RUN|COPY) \S+")
+
+
+def test_pages_have_what_the_rules_ask_for():
+    found = asked.blocks()
+    pages = [page.read_text() for page in asked.PAGES]
+    assert [fill(page, found) for page in pages] == pages, "run make docs-rules"
+    assert all(sum(f"<!-- {name} -->" in page for page in pages) == 1 for name in found)
+
+
+def test_memory_and_time_grow_with_each_attempt_except_where_they_are_constant():
+    first, third = (asked.asked(asked.plan(attempt)) for attempt in (1, 3))
+    constant = {rule for rule in first if first[rule] == third[rule]} - {"infer_adjacencies"}
+    assert constant == {"plot_qc", "plot_training", "plot_explanation"}
+    assert third["pretrain"].memory_mb == 3 * first["pretrain"].memory_mb
+    assert third["pretrain"].runtime == 3 * first["pretrain"].runtime
+
+
+def test_only_local_rules_ask_for_nothing():
+    # Each rule's text, to the next one; local ones say so, targets have no output.
+    text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    parts = re.split(r"^ *rule (\w+):\n", text, flags=re.M)[1:]
+    rules = dict(zip(parts[::2], parts[1::2], strict=True))
+    expected = {n for n, body in rules.items() if "output:" in body and "localrule" not in body}
+    assert set(asked.asked(asked.plan(1))) == expected
+
+
+def link(folder):
+    return subprocess.run(
+        ["make", "slurm-profile"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
+    ).stdout  # fmt: skip
+
+
+def test_the_profile_is_linked_where_there_is_none(tmp_path):
+    assert "now leads to" in link(tmp_path)
+    assert (tmp_path / "snakemake/slurm").resolve() == ROOT / "profiles/slurm"
+    assert "left as it is" in link(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link", "broken link"])
+def test_the_profile_is_never_linked_over_another(tmp_path, kind):
+    place = tmp_path / "snakemake/slurm"
+    place.parent.mkdir()
+    other = tmp_path / "other"
+    if kind == "folder":
+        place.mkdir()
+        (place / "config.yaml").write_text("executor: slurm\n")
+    elif kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(other)
+        if kind == "link":
+            other.mkdir()
+    before = os.lstat(place)
+    assert "is there already and is left as it is" in link(tmp_path)
+    assert os.lstat(place) == before
+    if kind == "folder":
+        assert [path.name for path in place.iterdir()] == ["config.yaml"]
+
+
+def test_a_project_needs_its_config_alone_and_leaves_the_checkout_as_it_is(tmp_path):
+    (tmp_path / "config").mkdir()
+    shutil.copy(ROOT / "tests/workflow/samples.tsv", tmp_path / "config")
+    text = (ROOT / "tests/workflow/config.yaml").read_text()
+    text = text.replace("samples: samples.tsv", "samples: config/samples.tsv")
+    (tmp_path / "config/config.yaml").write_text(text)
+    planned = subprocess.run(
+        ["snakemake", "--snakefile", ROOT / "Snakefile", "--dry-run"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "output: results/ingest/wildtype_1.h5ad" in planned.stdout
+    assert str(ROOT / "results") not in planned.stdout
+
+
+def test_the_image_has_the_environments_of_envs():
+    configs = [ROOT / name for name in asked.CONFIGS]
+    written = subprocess.run(
+        ["snakemake", "--configfile", *configs, "--containerize"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    text = (ROOT / "Dockerfile").read_text()
+    assert text == written, "run make Dockerfile"
+    # Docker joins lines that end in a backslash, and leaves comments out.
+    lines = re.sub(r"^#.*\n", "", text, flags=re.M).replace("\\\n", " ").splitlines()
+    assert all(INSTRUCTION.match(line) for line in lines if line)
+    copied = re.findall(r"^COPY (\S+) (\S+)$", text, re.M)
+    assert all((ROOT / source).exists() for source, _ in copied)
+    environments = {path.stem for path in (ROOT / "envs").glob("*.yaml")} - {"runner"}
+    assert {source for source, _ in copied} == {f"envs/{name}.yaml" for name in environments}
+    for _, target in copied:
+        assert f"--prefix {os.path.dirname(target)} --file {target}" in text
