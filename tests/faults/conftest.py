@@ -155,8 +155,8 @@ def content(path):
         return without_costs(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
         return [without_costs(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.name == "motifs.csv":  # pySCENIC's processes end in any order
-        return sorted(path.read_text().splitlines())
+    if path.name == "motifs.csv":  # pySCENIC's processes end, and its sets stand, in any order
+        return sorted(sorted(line) for line in path.read_text().splitlines())
     return path.read_bytes()
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def jobs_in(folder, rule):
         except OSError:
             continue
         # The shell that started the script has its name in its command, too.
-        if words[-2].endswith(f".{rule}.py") and words[0].endswith("python"):
+        if words[0].endswith("python") and words[-2].endswith(f".{rule}.py"):
             found.append(pid)
     return found
 
@@ -70,7 +71,8 @@ def wait_for(what, seconds=120):
 
 def kill(process, folder):
     """Kill a run with all its jobs, as a power cut would, and see them gone."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it may just have ended
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not processes_in(folder))
 

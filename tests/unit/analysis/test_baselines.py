@@ -81,3 +81,17 @@ def test_nothing_is_learned_from_cells_that_are_called(cells, split, fitted):
     _, weights, costs = baselines.fit_baselines(poisoned, table, "0", TASK)
     pd.testing.assert_frame_equal(weights, fitted[1])
     pd.testing.assert_series_equal(costs["temperature"], fitted[2]["temperature"])
+
+
+@pytest.mark.parametrize("method", sorted(baselines.METHODS))
+def test_two_fits_of_a_method_are_one(method):
+    rng = np.random.default_rng(0)
+    values = sparse.csr_matrix(rng.poisson(1.0, (60, 30)).astype(np.float32))
+    labels = np.where(rng.random(60) < 0.5, "x", "y")
+    np.random.seed(None)  # nothing is to hang on numpy's own state
+    found = []
+    for _ in range(2):
+        model = baselines.METHODS[method][1](3, values.shape)
+        model.fit(values, labels)
+        found.append(model.predict_proba(values))
+    np.testing.assert_array_equal(*found)

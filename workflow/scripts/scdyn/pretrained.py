@@ -40,15 +40,17 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
         stand on another vocabulary.
     """
     folder = Path(folder)
-    with reading(folder, "holds no model that can be read", "remove the folder and pretrain anew"):
-        content = json.loads((folder / "config.json").read_text())
+    described, weighed = folder / "config.json", folder / "model.safetensors"
+    remedy = "name a model's folder, or remove the file and run the workflow again"
+    with reading(described, "describes no model that can be read", remedy):
+        content = json.loads(described.read_text())
         config = ModelConfig.from_dict(content["model"])
-        weights = load_file(folder / "model.safetensors")
-        made_together = sha256(folder / "model.safetensors") == content["model_sha256"]
-    if not made_together:
+        digest = content["model_sha256"]
+    with reading(weighed, "holds no weights that can be read", remedy):
+        weights = load_file(weighed)
+    if sha256(weighed) != digest:
         raise InputError(
-            f"{folder}: model.safetensors is not the one that config.json describes; remove both "
-            "and pretrain anew."
+            f"{weighed}: is not the one that config.json describes; remove both and pretrain anew."
         )
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(

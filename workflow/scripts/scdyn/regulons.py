@@ -57,7 +57,10 @@ def _edges(path: str | Path) -> Iterator[tuple[str, str, str, float]]:
         header = [next(rows, []) for _ in range(3)]
         names = next((line for line in header if "TargetGenes" in line), [])
         if "Context" not in names:
-            raise InputError(f"{path}: has no column TargetGenes; did pyscenic ctx end early?")
+            raise InputError(
+                f"{path}: has no column TargetGenes, as pyscenic ctx writes it; remove it and run "
+                "the workflow again."
+            )
         for row in rows:
             tf, context = row[0], row[names.index("Context")]
             regulon = tf + SIGNS[-1 if "repressing" in context else 1]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +27,8 @@ NOT_MEASURED = 255
 INDEX_DTYPES = ("uint16", "int32")
 CELLS_AT_ONCE = 1024
 MAPPED_VALUES = 2**24
+UNREADABLE = "these tokens cannot be read"
+REMEDY = "remove the folder and run the workflow again"
 
 
 def bin_values(values: sparse.spmatrix, n_bins: int) -> sparse.csr_matrix:
@@ -302,13 +303,14 @@ class TokenStore:
     Raises
     ------
     InputError
-        If the folder's files are missing, cut short or of an older version.
+        If the folder's files are missing, cut short, of an older version or of another
+        vocabulary.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         store = self.folder / "tokens.zarr"
-        with self._reading():
+        with reading(self.folder, UNREADABLE, REMEDY):
             self.meta = json.loads((self.folder / "meta.json").read_text())
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
@@ -330,25 +332,16 @@ class TokenStore:
     @cached_property
     def cells(self) -> pd.Index:
         """Names of the cells."""
-        with self._reading():
+        with reading(self.folder, UNREADABLE, REMEDY):
             return pd.Index(self._cells[:].astype(object))
 
     @cached_property
     def vocabulary(self) -> pd.DataFrame:
-        """The genes that the tokens stand on, and the regulons of each.
-
-        Raises
-        ------
-        InputError
-            If they are not those that the tokens were made with.
-        """
+        """The genes that the tokens stand on, and the regulons of each."""
         path = self.folder / "vocabulary.tsv"
         genes = read_vocabulary(path)
         if vocabulary_hash(genes) != self.meta["vocabulary_sha256"]:
-            raise InputError(
-                f"{path}: is not the vocabulary that these tokens were made with; remove the "
-                "folder and run the workflow again."
-            )
+            raise InputError(f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
         return genes
 
     def require_corpus(self, path: str | Path) -> None:
@@ -361,14 +354,8 @@ class TokenStore:
         """
         if sha256(path) != self.meta["corpus_sha256"]:
             raise InputError(
-                f"{self.folder}: these tokens were made of another corpus than {path}; remove the "
-                "folder and run the workflow again."
+                f"{self.folder}: these tokens were made of another corpus than {path}; {REMEDY}."
             )
-
-    def _reading(self) -> AbstractContextManager[None]:
-        """Turn what is raised while the files are read into one sentence."""
-        remedy = "remove the folder and run the workflow again"
-        return reading(self.folder, "these tokens cannot be read", remedy)
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """Find cells by name.
