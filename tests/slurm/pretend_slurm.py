@@ -194,9 +194,11 @@ class PretendSlurm:
     def stop(self, name):
         """End a program by its file of that name, with force if it does not go by itself."""
         file = self.folder / f"{name}.pid"
-        number = int(file.read_text()) if file.exists() else None
+        if not file.exists() or str(self.folder) not in command_of(int(file.read_text())):
+            return
+        number = int(file.read_text())
         for sign, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 1)):
-            for step in range(seconds * 10 if number else 0):
+            for step in range(seconds * 10):
                 try:
                     os.kill(number, sign if step == 0 else 0)
                 except ProcessLookupError:
@@ -219,6 +221,12 @@ class PretendSlurm:
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         return [job_from(line) for line in shown.stdout.splitlines() if line.startswith("JobId=")]
+
+
+def command_of(number):
+    """The command of a process; after a restart its number may be another's, or nobody's."""
+    file = Path(f"/proc/{number}/cmdline")
+    return file.read_text() if file.exists() else ""
 
 
 def job_from(line):

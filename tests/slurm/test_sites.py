@@ -1,7 +1,9 @@
 """Other profiles, partitions, GPUs by gres, several nodes; on copies of the finished study."""
 
 import json
+import re
 import shutil
+import signal
 
 import pytest
 import yaml
@@ -98,3 +100,37 @@ def test_pretraining_over_two_nodes_gives_the_loss_of_one(slurm, record, run_in,
     assert "starting 1 processes on each of 2 nodes" in log
     together = json.loads((pretrained / "scores.json").read_text())
     assert together == pytest.approx(alone, rel=1e-3)
+
+
+def test_pretraining_that_meets_its_time_limit_is_saved_and_goes_on(
+    slurm, record, run_in, tmp_path
+):
+    folder = shutil.copytree(record.folder, tmp_path / "study", symlinks=True)
+    shutil.rmtree(folder / "results/pretrain/small")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["models"]["small"]["training"]["epochs"] = 100_000
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    before = len(slurm.jobs())
+    log = folder / "results/logs/pretrain/small.log"
+    log.unlink()
+    run = run_in(
+        folder, "results/pretrain/small/model.safetensors", "--rerun-triggers", "mtime",
+        "--set-resources", "pretrain:runtime=1+9*(attempt-1)",
+    )  # fmt: skip
+
+    def timed_out():
+        job = jobs_of(slurm, before).get("pretrain")
+        return job and job.state == "TIMEOUT"
+
+    run.until(timed_out, "time limit", 200)
+    said = log.read_text()
+    stopped = re.search(r"stopped by a signal after step (\d+) of", said)
+    assert stopped, said[-2000:]
+
+    def goes_on():
+        said = log.read_text()
+        return "stopped" not in said and re.search(r"epoch \d+: step (\d+)", said)
+
+    first = run.until(goes_on, "second job", 120)
+    run.end(signal.SIGINT)
+    assert int(first[1]) > int(stopped[1]) > 100
