@@ -47,7 +47,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
 # No param: it decides how fast a result is there, not which.
-os.environ["SCDYN_DEVICE"] = config["device"]
+os.environ.update(SCDYN_DEVICE=config["device"])
 
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"

@@ -33,9 +33,32 @@ def said_by(call: ast.Call) -> str:
     return text if text.replace(GAP, "").strip(" .,:;()") else ""
 
 
+class Filled(ast.NodeTransformer):
+    """Puts a module's constants of text where its code names them."""
+
+    def __init__(self, module: ast.Module) -> None:
+        assigned = (node for node in module.body if isinstance(node, ast.Assign))
+        self.texts = {
+            node.targets[0].id: node.value
+            for node in assigned
+            if isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
+        }
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
+        """Return what a name stands for, if it is one of them."""
+        return self.texts.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.expr:  # noqa: N802
+        """Do so within an f-string, too."""
+        value = self.visit(node.value)
+        text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+        return value if text else node
+
+
 def sentences(folder: Path = LIBRARY) -> Iterator[tuple[str, str]]:
     """Yield where a sentence stands in the source, and its text."""
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        module = ast.parse(path.read_text())
+        for node in ast.walk(Filled(module).visit(module)):
             if isinstance(node, ast.Call) and (text := said_by(node)):
                 yield f"{path.relative_to(folder)}:{node.lineno}", text
