@@ -11,7 +11,8 @@ ASKS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """Notes SIGTERM and SIGINT while it is entered, so that work can end at a good place.
 
-    A second signal ends the process as it would without this.
+    A second SIGINT ends the process as it would without this. A second SIGTERM does not: at a time
+    limit, a job's step and srun send one each.
 
     Attributes
     ----------
@@ -38,7 +39,8 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        if number == signal.SIGINT:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
