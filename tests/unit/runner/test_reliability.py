@@ -1,6 +1,7 @@
 """The table in docs/reliability.md names tests that are there, and all of tests/faults."""
 
 import re
+import runpy
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -29,3 +30,14 @@ def test_each_test_of_faults_has_a_row():
     named = {name for row in rows() for name in re.findall(r"`(\w+)`", row[-1])}
     assert names_in("tests/faults") - named == set()
     assert len(names_in("tests/faults")) > 8
+
+
+def test_the_disk_is_filled_in_every_stage_of_the_small_study():
+    rules = {
+        name
+        for path in (ROOT / "workflow/rules").glob("*.smk")
+        for name in re.findall(r"^\s*rule (\w+):", path.read_text(), re.MULTILINE)
+    }
+    stages = runpy.run_path(str(ROOT / "tests/faults/conftest.py"))["STAGES"]
+    elsewhere = {"resources", "fetch_resource", "embed_scvi", "score_spaces", "fit_scanvi"}
+    assert rules - elsewhere == set(stages)
