@@ -37,7 +37,7 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 MpiDefault=none
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SchedulerParameters=batch_sched_delay=1,sched_interval=5
 SelectType=select/cons_tres

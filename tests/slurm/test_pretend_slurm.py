@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pretend_slurm
 import pytest
-from pretend_slurm import PretendSlurm
+from pretend_slurm import PretendSlurm, wait_for
 
 HERE = Path(__file__).parent
 # Start it where the test says, and wait to be killed.
@@ -30,6 +30,10 @@ pretend_slurm.PretendSlurm("folder")
 """
 
 
+# A job's, by which it is told from other programs.
+SECONDS = "611.7"
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """Its link and its lock in other places, so that it can start beside the one of other tests."""
@@ -46,14 +50,20 @@ def programs(folder):
     return [int(number) for number in found.stdout.split() if int(number) != os.getpid()]
 
 
+def sleeping():
+    return subprocess.run(["pgrep", "-fx", f"sleep {SECONDS}"], capture_output=True).stdout
+
+
 def test_it_is_gone_when_a_test_fails(elsewhere):
     folder = elsewhere / "slurm"
     with pytest.raises(ZeroDivisionError), PretendSlurm(folder) as slurm:
         assert slurm.is_idle()
         assert len(programs(folder)) >= 4
-        subprocess.run(["sbatch", "--wrap", "sleep 600"], cwd=elsewhere, check=True)
+        subprocess.run(["sbatch", "--wrap", f"sleep {SECONDS}"], cwd=elsewhere, check=True)
+        wait_for(sleeping, "a job")
         _ = 1 / 0
     assert not programs(folder)
+    assert not sleeping()
     assert not list((elsewhere / "etc").iterdir())
 
 
