@@ -33,7 +33,7 @@ def test_an_empty_ctx_has_no_regulon_and_a_broken_one_is_named(tmp_path):
     with pytest.raises(InputError, match="no regulon has 2 targets in any of 2 runs"):
         regulons.consensus({"1": empty, "2": empty}, 1, 2)
     path.write_text("")
-    with pytest.raises(InputError, match="end early"):
+    with pytest.raises(InputError, match="no column TargetGenes.*remove it"):
         regulons.read_ctx(path)
 
 
