@@ -62,6 +62,7 @@ STAGES = {
     "make_spatial": "results/studies/spatial/spatial.svg",
     "make_perturbation": "results/studies/perturbation/perturbation.svg",
     "score": "results/scores.json",
+    "list_packages": "results/provenance/torch.txt",
     "write_provenance": "results/provenance.json",
 }
 

@@ -10,7 +10,7 @@ rule pretrain:
         corpus=follow(rules.join_corpus.output[0]),
         regulons=follow(rules.make_regulons.output.regulons),
     output:
-        weights=f"{RESULTS}/pretrain/{{model}}/model.safetensors",
+        weights=ensure(f"{RESULTS}/pretrain/{{model}}/model.safetensors", non_empty=True),
         config=f"{RESULTS}/pretrain/{{model}}/config.json",
         vocabulary=f"{RESULTS}/pretrain/{{model}}/vocabulary.tsv",
         metrics=f"{RESULTS}/pretrain/{{model}}/metrics.jsonl",
@@ -68,7 +68,7 @@ rule embed:
         model=rules.pretrain.output.weights,
         config=rules.pretrain.output.config,
     output:
-        f"{RESULTS}/embed/{{model}}/{{corpus}}.h5ad",
+        ensure(f"{RESULTS}/embed/{{model}}/{{corpus}}.h5ad", non_empty=True),
     log:
         f"{LOGS}/embed/{{model}}_{{corpus}}.log",
     conda:

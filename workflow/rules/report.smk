@@ -59,9 +59,8 @@ rule list_packages:
     localrule: True
     conda:
         "../../envs/{environment}.yaml"
-    shell:
-        "(python --version && python -m pip list --format=freeze --disable-pip-version-check)"
-        " > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"
+    script:
+        "../scripts/list_packages.py"
 
 
 rule write_provenance:

@@ -137,24 +137,6 @@ def test_snakefiles_load_no_code(path):
     assert not re.search(r"\bshell\(", text)
 
 
-def shell_commands(text):
-    """Yield the text of each `shell:` of a Snakefile."""
-    for found in re.finditer(r"^    shell:\n((?:        .*\n)+)", text, re.MULTILINE):
-        yield "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', found[1]))
-
-
-# Placeholders that are numbers.
-PLAIN = {"threads"}
-
-
-def unquoted(command):
-    return set(re.findall(r"\{([^{}:]+)\}", command)) - PLAIN
-
-
-def test_every_path_in_a_shell_command_is_quoted():
-    commands = [command for path in SNAKEFILES for command in shell_commands(path.read_text())]
-    assert len(commands) == sum(path.read_text().count("    shell:\n") for path in SNAKEFILES) >= 1
-    for command in commands:
-        assert not unquoted(command)
-        assert re.search(r"\{(output|log)(\.\w+)?:q\}", command)
-    assert unquoted("cat {input.x} > {output:q} --n {threads}") == {"input.x"}
+def test_no_rule_hands_a_command_to_a_shell():
+    for path in SNAKEFILES:
+        assert not re.search(r"^\s*shell:", path.read_text(), re.MULTILINE), path

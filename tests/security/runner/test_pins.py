@@ -55,7 +55,8 @@ def test_what_packages_pull_in_is_pinned_too(name, prefixes):
     if not (prefix / "bin/python").exists():
         pytest.skip(f"the environment {name} is not built here")
     listed = subprocess.run(
-        [prefix / "bin/python", "-m", "pip", "list", "--format=json"],
+        # What PYTHONPATH adds, such as coverage's own, is no part of it.
+        [prefix / "bin/python", "-E", "-m", "pip", "list", "--format=json"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     # Builds of a release differ in a local part, such as 2.13.0+cpu.

@@ -1,13 +1,16 @@
 """What made the results, read back from what was written, and told in words."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from sysconfig import get_path
 
 import pytest
 import yaml
 
 from scdyn import config as study
-from scdyn import provenance
+from scdyn import packages, provenance
 from scdyn.files import sha256
 
 REPOSITORY = Path(__file__).parents[3]
@@ -19,12 +22,12 @@ def record(tmp_path):
     schema = study.read_schema(REPOSITORY / "workflow/schemas/config.schema.yaml")
     content = yaml.safe_load((REPOSITORY / "config/demo/config.yaml").read_text())
     config = study.read_config(content, schema, "config.yaml")
-    packages = []
+    lists = []
     for name in ("analysis", "grn", "torch"):
         pins = yaml.safe_load((REPOSITORY / f"envs/{name}.yaml").read_text())["dependencies"]
         lines = [line for part in pins if isinstance(part, dict) for line in part["pip"]]
-        packages.append(tmp_path / f"{name}.txt")
-        packages[-1].write_text("\n".join(["Python 3.11.2", *lines]) + "\n")
+        lists.append(tmp_path / f"{name}.txt")
+        lists[-1].write_text("\n".join(["Python 3.11.2", *lines]) + "\n")
     models = []
     for name in config["models"]:
         models.append(tmp_path / "pretrain" / name / "config.json")
@@ -32,13 +35,29 @@ def record(tmp_path):
         models[-1].write_text(json.dumps({"device": "NVIDIA <H100>"}))
     sheet = tmp_path / "samples.tsv"
     sheet.write_text("sample\tkind\tpath\n<script>\t10x\there\n")
-    return provenance.provenance(config, sheet, packages, models, REPOSITORY, "9.27.1", [sheet])
+    return provenance.provenance(config, sheet, lists, models, REPOSITORY, "9.27.1", [sheet])
 
 
 def test_packages_are_read_by_the_names_that_envs_has(tmp_path):
     (tmp_path / "list.txt").write_text("Python 3.11.2\nPyYAML==6.0.3\npydantic_core==2.5\n")
-    packages = provenance.read_packages(tmp_path / "list.txt")
-    assert packages == {"python": "3.11.2", "pyyaml": "6.0.3", "pydantic-core": "2.5"}
+    found = packages.read_packages(tmp_path / "list.txt")
+    assert found == {"python": "3.11.2", "pyyaml": "6.0.3", "pydantic-core": "2.5"}
+
+
+def test_what_is_installed_is_what_pip_lists_whatever_a_path_adds(tmp_path, monkeypatch):
+    extra = tmp_path / "extra-1.0.dist-info"
+    extra.mkdir()
+    (extra / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "list.txt").write_text(packages.installed_packages())
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "list", "--format=freeze", "--path", get_path("purelib")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert set((tmp_path / "list.txt").read_text().splitlines()[1:]) == set(listed.splitlines())
+    assert packages.read_packages(tmp_path / "list.txt")["snakemake"]
 
 
 def test_methods_name_versions_seeds_and_devices(record):

@@ -321,8 +321,7 @@ def save_model(
     records = {"epoch", "step", "loss", "seconds", "cells_per_second"}
     scores = {key: value for key, value in history[-1].items() if key not in records} | trivial
     logger.info("held-out cells: %s", "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    with atomic(folder / "metrics.jsonl") as temporary:
-        write_records(temporary, history)
+    write_records(folder / "metrics.jsonl", history)
     write_json(folder / "scores.json", scores)
     write_table(folder / "vocabulary.tsv", vocabulary)
     with atomic(folder / "model.safetensors") as temporary:

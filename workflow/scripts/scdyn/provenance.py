@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from scdyn import __version__, grn_settings
 from scdyn.files import sha256
+from scdyn.packages import read_packages
 from scdyn.pages import document
 
 GRN_METHODS = {
@@ -41,18 +41,6 @@ def commit_of(repository: str | Path) -> str:
     return commit.stdout.strip() + (" with changes" if status.stdout.strip() else "")
 
 
-def read_packages(path: str | Path) -> dict[str, str]:
-    """Read the version of Python and of each package from what ``pip list`` wrote.
-
-    Names as in envs/, where they are in lower case with hyphens.
-    """
-    python, *packages = Path(path).read_text().splitlines()
-    versions = (line.split("==", 1) for line in packages if "==" in line)
-    return {"python": python.split()[-1]} | {
-        re.sub("[-_.]+", "-", name).lower(): version for name, version in versions
-    }
-
-
 def provenance(
     config: Mapping[str, Any],
     sheet: str | Path,
@@ -71,7 +59,7 @@ def provenance(
     sheet
         The sample sheet.
     environments
-        Lists of the packages of the rules' environments, as :func:`read_packages` reads them.
+        What the rules' environments hold, as :func:`scdyn.packages.read_packages` reads it.
     models
         ``config.json`` of each pretrained model, in a folder of its name.
     repository
