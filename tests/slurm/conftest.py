@@ -161,11 +161,12 @@ def record(slurm, run_in, tmp_path_factory):
 
     def settled():
         """Jobs run, and the controller has saved all that it knows."""
-        jobs = slurm.jobs()
-        newest = max(job.submitted for job in jobs)
-        return running(slurm, "finetune") and time.time() - newest > 7
+        moments = [m for job in slurm.jobs() for m in (job.submitted, job.start, job.end)]
+        # What is expected to end stands there, too.
+        last = max(moment for moment in moments if moment <= time.time())
+        return running(slurm, "finetune") and slurm.saved() > last + 1
 
-    run.until(settled, "moment without a new job")
+    run.until(settled, "moment when all is saved")
     slurm.kill_controller()
     time.sleep(15)
     slurm.start_controller()

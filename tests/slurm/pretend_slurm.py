@@ -191,6 +191,10 @@ class PretendSlurm:
         """End it as a crash would: nothing is saved, nobody is told."""
         os.kill(int((self.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
 
+    def saved(self):
+        """Time when the controller last wrote down its jobs; it does so every five seconds."""
+        return (self.folder / "state/job_state").stat().st_mtime
+
     def stop(self, name):
         """End a program by its file of that name, with force if it does not go by itself."""
         file = self.folder / f"{name}.pid"
