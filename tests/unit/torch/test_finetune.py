@@ -228,7 +228,7 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     "name", ["model/model.safetensors", "model/config.json", "task/task.json",
              "task/head.safetensors", "task/adapter_model.safetensors",
-             "task/adapter_config.json", "task/familiar.safetensors"],
+             "task/familiar.safetensors"],
 )  # fmt: skip
 def test_a_model_that_was_cut_short_is_named_with_what_to_do(config, cells, tmp_path, name, share):
     model = ScDynOmics(config).eval()
