@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from scdyn.figures import GREY, PALETTE, new, points
 from scdyn.figures_studies import background, legend_below, words
-from scdyn.figures_task import method_name
+from scdyn.task_settings import method_name
 
 GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
 CHANGE_COLOURS = {

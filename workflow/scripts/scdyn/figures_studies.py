@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from scdyn.figures import GREY, PALETTE, landscape, new, points
-from scdyn.figures_task import method_name
+from scdyn.task_settings import method_name
 
 # Which colour says which modality or method, in all figures.
 MODALITY_COLOURS = {"rna": PALETTE[0], "promoter": PALETTE[1]}

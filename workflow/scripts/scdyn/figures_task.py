@@ -12,29 +12,11 @@ from matplotlib.figure import Figure
 
 from scdyn.figures import GREY, PALETTE, blank, save
 from scdyn.metrics import reliability
-from scdyn.task_settings import MAIN, is_compared
+from scdyn.task_settings import MAIN, is_compared, method_name
 
-__all__ = ["method_name", "save", "task"]
+__all__ = ["save", "task"]
 
-NAMES = {
-    MAIN: "scDynOmics",
-    "majority": "commonest class",
-    "logistic_regression": "logistic regression",
-    "logistic_regression_rna": "logistic regression, RNA",
-    "logistic_regression_l1": "logistic regression, L1",
-    "knn": "nearest neighbours",
-    "xgboost": "XGBoost",
-    "mlp": "MLP",
-    "scanvi": "scANVI",
-}
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
-
-
-def method_name(method: str) -> str:
-    """Name a method as a figure does; variants of the model by what differs."""
-    if method.startswith(f"{MAIN}_"):
-        return f"scDynOmics, {method.removeprefix(f'{MAIN}_').replace('_', ' ')}"
-    return NAMES.get(method, method)
 
 
 def task(report: Mapping[str, Any]) -> Figure:

@@ -15,6 +15,7 @@ from scdyn import __version__, grn_settings
 from scdyn.files import sha256
 from scdyn.packages import read_packages
 from scdyn.pages import document
+from scdyn.task_settings import method_name
 
 GRN_METHODS = {
     "fast": "ridge regression on ranks",
@@ -142,7 +143,7 @@ def methods_text(record: Mapping[str, Any]) -> str:
             f"Task '{name}' ({task['label']}) was learned {how} in {task['folds']} folds {unit} "
             f"with {len(task['seeds'])} seeds; {task['validation_share']:.0%} of the training "
             "cells served to fit the probabilities' temperature alone. On the same splits it was "
-            f"held against {', '.join(name.replace('_', ' ') for name in task['baselines'])} "
+            f"held against {'; '.join(map(method_name, task['baselines']))} "
             f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
             "Intervals are Student's t over folds and seeds, with the variance of folds that "
             "share training cells (Nadeau and Bengio 2003)."

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdyn.figures_task import method_name
 from scdyn.grn_settings import LEFT_OUT
 from scdyn.metrics import interval, score
 from scdyn.pages import document
-from scdyn.task_settings import MAIN
+from scdyn.task_settings import MAIN, method_name
 
 # What scores of other methods begin with: a prefix a method, none for the model itself.
 METHODS = {

@@ -7,6 +7,18 @@ from typing import Any
 
 # The model as the task's block describes it; variants of it are named behind it.
 MAIN = "scdynomics"
+# What people call the methods.
+NAMES = {
+    MAIN: "scDynOmics",
+    "majority": "commonest class",
+    "logistic_regression": "logistic regression",
+    "logistic_regression_rna": "logistic regression, RNA",
+    "logistic_regression_l1": "logistic regression, L1",
+    "knn": "nearest neighbours",
+    "xgboost": "XGBoost",
+    "mlp": "MLP",
+    "scanvi": "scANVI",
+}
 # What decides a fine-tuned model besides the cells; the rest of a task's block does not.
 DECISIVE = (
     "adapter",
@@ -18,6 +30,13 @@ DECISIVE = (
     "dropout",
     "training",
 )
+
+
+def method_name(method: str) -> str:
+    """Name a method as people do; variants of the model by what differs."""
+    if method.startswith(f"{MAIN}_"):
+        return f"scDynOmics, {method.removeprefix(f'{MAIN}_').replace('_', ' ')}"
+    return NAMES.get(method, method)
 
 
 def variants_of(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
