@@ -61,7 +61,11 @@ def folders(tmp_path):
     base.mkdir()
     task.mkdir()
     save_file(model.state_dict(), base / "model.safetensors")
-    content = {"model": model.config.to_dict(), "tokens": {"vocabulary_sha256": "abc"}}
+    content = {
+        "model": model.config.to_dict(),
+        "model_sha256": sha256(base / "model.safetensors"),
+        "tokens": {"vocabulary_sha256": "abc"},
+    }
     (base / "config.json").write_text(json.dumps(content))
     head = Head(CONFIG.n_genes, CONFIG.width, 2, HeadConfig(3, 4, 0.0))
     tuned = Classifier(adapters.adapt(model, "lora", 2), head, ["x", "y"], "both")
@@ -113,10 +117,10 @@ def test_a_pickle_by_a_safe_name_is_not_read(folders, ran, name, content):
 def test_a_pickled_model_is_not_read(folders, ran, content):
     torch_saved(ran, folders[0] / "pytorch_model.bin")
     (folders[0] / "model.safetensors").write_bytes(content(ran))
-    with pytest.raises(InputError, match="holds no model that can be read"):
+    with pytest.raises(InputError, match="holds no weights that can be read"):
         pretrained.load_model(folders[0])
     (folders[0] / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="holds no model that can be read"):
+    with pytest.raises(InputError, match="holds no weights that can be read"):
         pretrained.load_model(folders[0])
 
 

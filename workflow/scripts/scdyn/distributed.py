@@ -52,8 +52,9 @@ def launch(
     """Call a function in one process or in several that train together.
 
     Several are started by torchrun, each of which runs this program from its beginning; what
-    stands before the call is thus done in each of them. On several nodes a torchrun each is
-    started by Slurm's srun, within the job that this is.
+    stands before the call is thus done in each of them, and what stands behind it only in the
+    process that started them. On several nodes a torchrun each is started by Slurm's srun, within
+    the job that this is.
 
     Parameters
     ----------
@@ -80,6 +81,12 @@ def launch(
                 with atomic(os.environ[REFUSAL]) as temporary:
                     temporary.write_text(str(error))
             raise
+        # Threads of gloo's that ask for the interpreter while it ends abort the process (seen here,
+        # and in pytorch's pull request 179291). All is written: end without its ending.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     elif n_nodes == per_node == 1:
         function(*arguments)
     else:
