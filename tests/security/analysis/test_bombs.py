@@ -219,7 +219,8 @@ def test_a_reference_that_is_a_bomb_is_refused(case, tmp_path, capsys, peak):
 
 
 def test_the_peak_would_be_seen(peak):
-    assert len(bytearray(b"x") * MOST_MEMORY) and peak() >= MOST_MEMORY
+    # Some of it may fit into what the process had already.
+    assert len(bytearray(b"x") * MOST_MEMORY) and peak() > 0.9 * MOST_MEMORY
 
 
 @pytest.mark.parametrize("how", ["external array", "virtual array", "external link"])
