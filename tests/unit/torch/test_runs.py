@@ -110,7 +110,8 @@ def test_two_nodes_train_what_one_process_does(accumulated, tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     nodes = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-             "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]  # fmt: skip
+             "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}",
+             "--local-addr=localhost"]  # fmt: skip
     other = start(tmp_path, "micro_batch=4", launcher=nodes)
     together = finish(tmp_path, "micro_batch=4", launcher=nodes)
     assert other.wait(timeout=60) == 0
