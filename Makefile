@@ -47,7 +47,7 @@ demo: runner ## Simulate the embedded study, run the whole workflow on it, write
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
 	@echo "The report: $$PWD/results/report.html"
 
-test: lint unit workflow-test ## Everything that CI runs
+test: lint unit workflow-test ## What CI runs, but for the tests on a Slurm (make test-slurm)
 
 lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
 	snakefmt --check Snakefile workflow
