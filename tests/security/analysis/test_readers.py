@@ -4,7 +4,6 @@ Runs in the environment `analysis`; models and tokens are tried in tests/securit
 """
 
 import pickle
-from pathlib import Path
 
 import anndata as ad
 import h5py
@@ -12,27 +11,11 @@ import mudata
 import numpy as np
 import pytest
 import small_input as small
+from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
 from scdyn import ingest
 from scdyn.errors import InputError
 from scdyn.libraries import LibraryFiles
-
-
-class Payload:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.fixture
-def ran(tmp_path):
-    """The file that there is once code ran; the test ends with a look at it."""
-    yield tmp_path / "ran"
-    assert not (tmp_path / "ran").exists()
 
 
 def pickled(ran):

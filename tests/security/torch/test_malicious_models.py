@@ -8,7 +8,6 @@ import pickle
 import shutil
 import struct
 import sys
-from pathlib import Path
 
 import anndata as ad
 import numcodecs
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from payload import Payload, file_that_tells  # noqa: F401, a fixture
 from safetensors.torch import save_file
 from scipy import sparse
 
@@ -33,23 +33,6 @@ TASK = {
     "adapter": "lora", "pretrained": True, "rank": 2, "modalities": "both",
     "n_pools": 3, "hidden": 4, "dropout": 0.0,
 }  # fmt: skip
-
-
-class Payload:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.fixture
-def ran(tmp_path):
-    """The file that there is once code ran; the test ends with a look at it."""
-    yield tmp_path / "ran"
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,10 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
         Of :func:`pandas.read_csv`.
     """
     with artefact(path):
-        if not Path(path).read_bytes().endswith(b"\n"):
-            raise ValueError("it ends within a line")
+        with Path(path).open("rb") as file:
+            file.seek(-1, os.SEEK_END)  # which an empty file refuses
+            if file.read() != b"\n":
+                raise ValueError("it ends within a line")
         return pd.read_csv(path, sep="\t", **options)
 
 
