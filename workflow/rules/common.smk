@@ -13,11 +13,13 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings, task_settings
+from scdyn import grn_settings, settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, find_libraries
+from scdyn.libraries import COLUMNS, input_files, matrix_files
 from scdyn.resources import read_catalogue
+from scdyn.selection import select_samples
+from scdyn.simulate_layout import files_of as files_of_simulated
 
 try:
     if workflow.deployment_settings.deployment_method:
@@ -34,8 +36,16 @@ try:
         config["covariates"],
         config["corpora"],
     )
+    COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
-    LIBRARIES = {sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()}
+    # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
+    PRETRAINED_ON = {
+        name: select_samples(
+            SAMPLES.loc[model_samples], model["cells"], COVARIATES, f"models.{name}.cells"
+        )
+        for name, model in config["models"].items()
+        for model_samples in [config["corpora"][model["corpus"]]["samples"] or list(SAMPLES.index)]
+    }
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,6 +60,8 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
 os.environ.update(SCDYN_DEVICE=config["device"])
 
 RESULTS = config["results"]
+# The table of a corpus' cells: labels and covariates join the cells here and nowhere before.
+CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
 DOWNLOADS = "resources/downloads"
@@ -76,13 +88,36 @@ def samples_of(corpus):
     return CORPORA[corpus]["samples"] or list(SAMPLES.index)
 
 
+def row_of(sample):
+    """What the sample sheet says of a sample's files; its covariates decide nothing about counts."""
+    return SAMPLES.loc[sample, list(COLUMNS)].to_dict()
+
+
 def files_of(sample):
-    """Files and folders that a row of the sample sheet names, by column."""
-    files = {
-        column: [getattr(library, column) for library in LIBRARIES[sample]] for column in FILES
-    }
-    files["metadata"] = [SAMPLES.loc[sample, "metadata"]]
-    return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
+    """Every file that ingestion of a sample reads."""
+    return input_files(row_of(sample), SIMULATED)
+
+
+def matrices_of(samples):
+    """The files that list the barcodes of some samples."""
+    return sorted({file for sample in samples for file in matrix_files(row_of(sample), SIMULATED)})
+
+
+def metadata_of(samples):
+    """The tables of cells that the sample sheet names for some samples."""
+    return sorted({path for path in SAMPLES.loc[samples, "metadata"] if path})
+
+
+def cells_of_model(wildcards):
+    """The table of cells, where a model's selection of cells reads columns of it."""
+    name = wildcards.model
+    return [] if PRETRAINED_ON[name] is not None else follow(CELLS)(wildcards)
+
+
+def selection_of_model(wildcards):
+    """The cells that a model is pretrained on: by sample, where the sheet alone tells."""
+    samples, model = PRETRAINED_ON[wildcards.model], MODELS[wildcards.model]
+    return model["cells"] if samples is None or not model["cells"] else {"sample": samples}
 
 
 def names_from(wildcards):
@@ -134,22 +169,26 @@ def main_runs(path):
 
 def variant_settings(wildcards):
     """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
-    return task_settings.variants_of(TASKS[wildcards.task])[wildcards.variant]
-
-
-def split_settings(wildcards):
-    """What decides the split of a task; a variant more leaves it, and every model on it, alone."""
-    return task_settings.of_split(TASKS[wildcards.task])
-
-
-def baseline_settings(wildcards):
-    """What decides the baselines of a task."""
-    return task_settings.of_baselines(TASKS[wildcards.task])
+    variants = task_settings.variants_of(TASKS[wildcards.task])
+    return settings.decisive(variants[wildcards.variant])
 
 
 def settings_of(kind, wildcard):
     """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+
+
+def model_settings(wildcards):
+    """What decides a pretrained model; its corpus and its cells are inputs and params of their own."""
+    model = MODELS[wildcards.model]
+    return settings.decisive(
+        {key: value for key, value in model.items() if key not in ("corpus", "cells")}
+    )
+
+
+def task_params(of):
+    """Those settings of the wildcard `task` that a rule reads, by a function of task_settings."""
+    return lambda wildcards: settings.decisive(of(TASKS[wildcards.task]))
 
 
 def studies_of(kind):
@@ -176,6 +215,12 @@ def drivers_of(wildcards):
     """The drivers' table of a study's task, where the task is explained."""
     task = names_from(wildcards)["task"]
     return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
+
+
+def measured_cells(wildcards):
+    """The table of cells, where a task compares with a knockout that was measured in some of them."""
+    measured = TASKS[wildcards.task]["in_silico"]["measured"]
+    return follow(CELLS)(wildcards) if measured else []
 
 
 def on_one_node(text):
@@ -212,6 +257,7 @@ def resources_asked_for():
 def final_outputs():
     """What `rule all` asks for; everything else is on the way there."""
     return [
+        f"{RESULTS}/preflight.tsv",
         *expand(f"{RESULTS}/ingest/{{sample}}.qc.svg", sample=SAMPLES.index),
         *expand(f"{RESULTS}/grn/{{corpus}}/regulons.svg", corpus=CORPORA),
         *expand(

@@ -7,7 +7,7 @@ RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 # The split is a file, made before anything is fitted.
 rule split_cells:
     input:
-        follow(rules.join_corpus.output[0]),
+        follow(rules.join_cells.output[0]),
     output:
         ensure(f"{TASK}/splits.tsv", non_empty=True),
     log:
@@ -18,7 +18,7 @@ rule split_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        settings=split_settings,
+        settings=task_params(task_settings.of_split),
     script:
         "../scripts/split_cells.py"
 
@@ -63,7 +63,7 @@ rule fit_baselines:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=baseline_settings,
+        task=task_params(task_settings.of_baselines),
     script:
         "../scripts/fit_baselines.py"
 
@@ -129,6 +129,6 @@ rule evaluate_task:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        task=task_params(task_settings.of_evaluation),
     script:
         "../scripts/evaluate_task.py"

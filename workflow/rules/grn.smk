@@ -253,7 +253,26 @@ rule score_regulons:
         expression=rules.choose_cells.output.expression,
         regulons=rules.make_regulons.output.regulons,
     output:
-        cells=ensure(f"{GRN}/auc.h5ad", non_empty=True),
+        ensure(f"{GRN}/auc.h5ad", non_empty=True),
+    log:
+        f"{LOGS}/score_regulons/{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        threshold=config["grn"]["aucell_threshold"],
+        seed=config["grn"]["seeds"][0],
+    script:
+        "../scripts/score_regulons.py"
+
+
+rule compare_regulons:
+    input:
+        activity=rules.score_regulons.output[0],
+        cells=rules.join_cells.output[0],
+    output:
         specificity=report(
             f"{GRN}/specificity.tsv",
             category="2. Regulons",
@@ -267,18 +286,16 @@ rule score_regulons:
             caption="../report/regulons.rst",
         ),
     log:
-        f"{LOGS}/score_regulons/{{corpus}}.log",
+        f"{LOGS}/compare_regulons/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        threshold=config["grn"]["aucell_threshold"],
-        seed=config["grn"]["seeds"][0],
         labels=sorted({task["label"] for task in TASKS.values()}),
     script:
-        "../scripts/score_regulons.py"
+        "../scripts/compare_regulons.py"
 
 
 # pySCENIC's own exporter, for SCope: the cells that the inference saw, and their activities.

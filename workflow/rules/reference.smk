@@ -29,11 +29,7 @@ rule build_vocabulary:
         annotation=config["reference"]["annotation"],
         tfs=config["reference"]["tfs"],
         # A panel's vocabulary is made of the genes that the matrices name.
-        samples=(
-            [library.path for libraries in LIBRARIES.values() for library in libraries]
-            if config["reference"]["genes"] == "measured"
-            else []
-        ),
+        samples=(matrices_of(SAMPLES.index) if config["reference"]["genes"] == "measured" else []),
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
     log:

@@ -1,14 +1,14 @@
 import numpy as np
+from scdyn.cell_tables import read_cells_table
 
 from scdyn import splits
-from scdyn.artefacts import read_obs
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
     settings, where = snakemake.params.settings, f"tasks.{snakemake.wildcards.task}"
-    obs = read_obs(snakemake.input[0])
+    obs = read_cells_table(snakemake.input[0])
     labelled = select(obs, settings["train"], f"{where}.train")
     predicted = np.zeros(len(obs), dtype=bool)
     if settings["predict"] is not None:

@@ -16,7 +16,8 @@ import scanpy
 from scdyn import simulate_dynamics, simulate_network
 from scdyn.errors import InputError
 from scdyn.files import sha256
-from scdyn.simulate import SAMPLES, Simulation, simulate_study
+from scdyn.simulate import Simulation, simulate_study
+from scdyn.simulate_layout import SAMPLES
 
 TINY = Simulation(
     seed=7, n_cells=270, n_genes=220, n_tfs=20, n_lncrnas=6, n_decoy_motifs=30, fragments=1200

@@ -11,6 +11,8 @@ from scdyn.errors import InputError
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
+# What a row of the sample sheet says of files and their content.
+COLUMNS = ("sample", "kind", *FILES, *LAYERS)
 # In the column atac_path: promoters were not measured, or are not to be used.
 RNA_ONLY = "none"
 
@@ -77,4 +79,29 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
     return [
         LibraryFiles(kind, path, atac_path, fragments, layers[0], layers[1], rna_only)
         for path, atac_path, fragments in zip(*found.values(), strict=True)
+    ]
+
+
+def input_files(row, planned=()):
+    """STUB."""
+    found = []
+    for library in find_libraries(row):
+        for path in filter(None, (library.path, library.atac_path, library.fragments)):
+            inside = sorted(p for p in planned if p.startswith(path + "/"))
+            if not inside and Path(path).is_dir():
+                inside = [
+                    str(p)
+                    for p in Path(path).rglob("*")
+                    if p.is_file() and not p.name.endswith("tbi")
+                ]
+            found += inside or [path]
+    return sorted(set(found))
+
+
+def matrix_files(row, planned=()):
+    """STUB."""
+    return [
+        f
+        for f in input_files(row, planned)
+        if "matrix" in f or not f.endswith(("fragments.tsv.gz", "csv"))
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import pandas as pd
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
+from scdyn.cell_tables import sample_barcodes
 from scdyn.errors import InputError
 from scdyn.features import GENES, PEAKS, barcode_names, read_features, read_genomes
 from scdyn.libraries import LibraryFiles, find_libraries
+from scdyn.log import logger
 from scdyn.pages import document
 from scdyn.reference import strip_version
 
@@ -90,6 +92,22 @@ def examine_sample(
     except InputError as error:
         findings.append(Finding(name, "files", str(error), passed=False))
     return findings
+
+
+def barcodes_of(row: Mapping[str, str]) -> pd.Index:
+    """List a sample's barcodes as ingestion names them, none if its files cannot be read.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+    """
+    try:
+        return sample_barcodes(
+            [barcode_names(find_files(files)[0]) for files in find_libraries(row)]
+        )
+    except InputError:  # which examine_sample says
+        return pd.Index([], dtype=str)
 
 
 def examine_library(
@@ -289,21 +307,43 @@ def size_of(path: Path) -> int:
 
 def report(findings: Sequence[Finding]) -> pd.DataFrame:
     """Bring findings into one table, those that do not pass first."""
-    table = pd.DataFrame([asdict(finding) for finding in findings])
+    columns = [field.name for field in fields(Finding)]
+    return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
+
+
+def sort(table: pd.DataFrame) -> pd.DataFrame:
+    """Order a table of findings: those that do not pass first."""
+    table = table.astype({"passed": bool})
     return table.sort_values("passed", kind="stable", ignore_index=True)
 
 
-def require(table: pd.DataFrame, log: str | Path) -> None:
+def tell(table: pd.DataFrame) -> None:
+    """Log all findings; those that do not pass as errors."""
+    for finding in table.itertuples():
+        if finding.passed:
+            logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)
+        else:
+            logger.error("Error: %s", finding.found)
+
+
+def require(table: pd.DataFrame, path: str | Path) -> None:
     """Stop if a finding does not pass.
+
+    Parameters
+    ----------
+    table
+        As :func:`report` returns it.
+    path
+        Where it stands, for the message.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more the log has.
+        With the first sentence, and how many more the table has.
     """
-    refused = table.loc[~table["passed"], "found"]
+    refused = table.loc[~table["passed"].astype(bool), "found"]
     if len(refused):
-        more = f" ({len(refused) - 1} more in {log})" if len(refused) > 1 else ""
+        more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
         raise InputError(f"{refused.iloc[0]}{more}")
 
 

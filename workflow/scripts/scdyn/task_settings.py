@@ -100,6 +100,30 @@ def of_baselines(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: task[key] for key in keys}
 
 
+def of_evaluation(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide how a task's runs are scored side by side."""
+    keys = ("split_by", "variants", "seeds", "folds", "label_shares", "left_out")
+    return {key: task[key] for key in (*keys, *DECISIVE)}
+
+
+def of_explanation(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide the attributions of a task's main runs."""
+    keys = ("attribution_baseline", "steps", "explained_cells")
+    return {key: task[key] for key in keys} | {"seeds": task["seeds"][:1]}
+
+
+def of_checks(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide the checks of an explanation; one fits the main model once more."""
+    keys = ("checked_cells", *DECISIVE)
+    return of_explanation(task) | {key: task[key] for key in keys}
+
+
+def of_in_silico(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide which perturbations are tried in a task's main runs."""
+    keys = ("in_silico", "checked_cells")
+    return {key: task[key] for key in keys} | {"seeds": task["seeds"][:1]}
+
+
 def less_seen(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Name the variants that see fewer labels, or not all classes: share and class of each."""
     shares = {f"labels_{share:g}": (share, None) for share in task["label_shares"]}

@@ -1,0 +1,12 @@
+from scdyn import barcodes, preflight, reference
+from scdyn.files import write_table
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    params = snakemake.params
+    genes = reference.read_vocabulary(snakemake.input.genes)
+    windows = reference.promoter_windows(genes, params.upstream, params.downstream)
+    tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
+    thresholds = preflight.Thresholds(**params.thresholds)
+    findings = preflight.examine_sample(params.row, genes, windows, thresholds, *tables)
+    write_table(snakemake.output[0], preflight.report(findings))
