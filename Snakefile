@@ -5,8 +5,9 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A --configfile is a study of its own, not a change to the study in config/.
-if "samples" not in config:
+# A --configfile is a study of its own, not a change to the study in config/; --config KEY=VALUE
+# changes whichever of them is read. Snakemake gives both options on to the jobs that it starts.
+if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 

@@ -27,6 +27,8 @@ try:
             workflow.deployment_settings.conda_prefix or ".snakemake/conda"
         )
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
+    if workflow.config_settings.config:
+        ORIGIN += " with --config"
     config = study.read_config(
         config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN
     )

@@ -9,7 +9,14 @@ rule split_cells:
     input:
         follow(rules.join_cells.output[0]),
     output:
-        ensure(f"{TASK}/splits.tsv", non_empty=True),
+        splits=ensure(f"{TASK}/splits.tsv", non_empty=True),
+        left_out=report(
+            f"{TASK}/classes_left_out.tsv",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "rare classes that are left out, table"},
+            caption="../report/classes_left_out.rst",
+        ),
     log:
         f"{LOGS}/split_cells/{{task}}.log",
     conda:
@@ -94,6 +101,7 @@ rule fit_scanvi:
 rule evaluate_task:
     input:
         splits=rules.split_cells.output[0],
+        left_out=rules.split_cells.output.left_out,
         models=all_runs(rules.finetune.output[0]),
         baselines=all_folds(rules.fit_baselines.output.predictions),
         scanvi=all_folds(rules.fit_scanvi.output[0]) if config["peers"] else [],

@@ -63,7 +63,8 @@ def change(content, path, value):
         ("models.hybrid.mask_share", 1.5, "models.hybrid.mask_share"),
         ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
         ("results", "../elsewhere", "results is '../elsewhere'"),
-        ("results", "/abs", "results is '/abs'"),
+        ("results", "/scratch/../lab", "results is '/scratch/../lab'"),
+        ("results", "my results", "results is 'my results'.*without spaces"),
         ("grn.annotations", None, "grn.rankings need grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
@@ -104,7 +105,15 @@ def read(tmp_path, text, corpora=None):
             HEADER.replace("path", "pth") + "a\t10x\tx\twt\n",
             "unknown column 'pth'; did you mean 'path'",
         ),
-        (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "unknown column 'day'; declare it"),
+        (
+            HEADER.replace("\n", "\tmetdata\n") + "a\t10x\tx\twt\ty\n",
+            "'metdata'; did you mean 'meta",
+        ),
+        (HEADER.replace("\n", "\tMetadata\n") + "a\t10x\tx\twt\ty\n", "did you mean 'metadata'"),
+        (HEADER.replace("\n", "\tage (d)\n") + "a\t10x\tx\twt\ty\n", "'age .d.' cannot be a cov"),
+        (HEADER.replace("\n", "\tbarcode\n") + "a\t10x\tx\twt\ty\n", "'barcode' cannot be"),
+        (HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\n", "'Unnamed: 4' cannot be"),
+        (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
         (HEADER, "has no sample"),
         ("", "not a readable"),
     ],
@@ -113,6 +122,19 @@ def test_a_faulty_sheet_is_named(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as caught:
         read(tmp_path, text)
     assert "samples.tsv" in str(caught.value)
+
+
+def test_every_further_column_is_a_covariate(tmp_path):
+    path = tmp_path / "samples.tsv"
+    further = ["sample_id", "batch", "day", "donor", "replicate", "patient"]
+    path.write_text("\t".join(["sample", "kind", "path", *further]) + "\na\t10x\tx" + "\t1" * 6)
+    sheet = study.read_samples(path, ROW, [], {})
+    assert [column for column in sheet if column not in ROW["properties"]] == further
+    # Listed, a column may be much like one that the sheet could have.
+    path.write_text("sample\tkind\tpath\tfragment\na\t10x\tx\tlong\n")
+    with pytest.raises(InputError, match="did you mean 'fragments'"):
+        study.read_samples(path, ROW, [], {})
+    assert study.read_samples(path, ROW, ["fragment"], {}).loc["a", "fragment"] == "long"
 
 
 def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
@@ -125,7 +147,8 @@ def test_the_sheet_in_own_data_is_valid(tmp_path):
     page = Path("docs/own-data.md").read_text()
     path = tmp_path / "samples.tsv"
     path.write_text(page.split("```tsv\n")[1].split("```")[0])
-    sheet = study.read_samples(path, ROW, ["donor", "condition"], {})
+    sheet = study.read_samples(path, ROW, [], {})
+    assert {"donor", "condition"} < set(sheet)
     assert set(sheet["kind"]) == {"10x", "h5ad"}
 
 

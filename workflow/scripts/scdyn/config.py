@@ -180,6 +180,42 @@ def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]
         yield "study", name, study["task"], "tasks"
 
 
+def check_covariate(
+    column: str, schema: Mapping[str, Any], absent: Sequence[str], path: str | Path
+) -> None:
+    """Refuse a further column of the sheet that is misspelt, or no name.
+
+    Parameters
+    ----------
+    column
+        Its name.
+    schema
+        Of a row.
+    absent
+        Columns of the schema that the sheet lacks; a column much like one of these is taken to be
+        misspelt. Beside ``sample``, ``sample_id`` is a covariate.
+    path
+        Of the sheet.
+
+    Raises
+    ------
+    InputError
+        Naming the column that may be meant.
+    """
+    close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+    if close:
+        raise InputError(
+            f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
+            "covariate, list it under covariates in the config."
+        )
+    name = {"$ref": "#/$defs/column", "$defs": schema["$defs"]}
+    if not VALIDATOR(name).is_valid(column):
+        raise InputError(
+            f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
+            "and _, a letter first, and not barcode, or remove it."
+        )
+
+
 def read_samples(
     path: str | Path,
     schema: Mapping[str, Any],
@@ -195,7 +231,7 @@ def read_samples(
     schema
         Of a row.
     covariates
-        Further columns declared in the config.
+        Further columns that must be there; others may be. Each is a covariate.
     corpora
         Corpora of the config; their samples must stand in the sheet.
 
@@ -215,19 +251,13 @@ def read_samples(
         raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
     if sheet.empty:
         raise InputError(f"{path}: has no sample.")
+    known = schema["properties"]
+    free = [column for column in sheet if column not in known]
+    for column in free:
+        if column not in covariates:
+            check_covariate(column, schema, [name for name in known if name not in sheet], path)
     covariate = {"$ref": "#/$defs/covariate"}
-    columns = {**schema["properties"], **dict.fromkeys(covariates, covariate)}
-    for column in sheet:
-        if column not in columns:
-            close = difflib.get_close_matches(column, columns, n=1)
-            raise InputError(
-                f"{path}: unknown column '{column}'; "
-                + (
-                    f"did you mean '{close[0]}'?"
-                    if close
-                    else "declare it under covariates in the config."
-                )
-            )
+    columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
     row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
     for number, row in enumerate(sheet.to_dict("records"), start=2):
         check(row, row_schema, f"{path}, line {number}")

@@ -90,7 +90,8 @@ def alone(task: Mapping[str, Any]) -> dict[str, str]:
 
 def of_split(task: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that decide which cells are learned from and tested: plain values."""
-    keys = ("label", "train", "predict", "split_by", "folds", "validation_share")
+    keys = ["label", "train", "predict", "split_by", "folds", "validation_share"]
+    keys += ["min_cells_per_class", "min_units"]
     return {key: task[key] for key in keys} | {"seed": task["seeds"][0]}
 
 
