@@ -16,7 +16,6 @@ from conftest import snakemake
 TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
 CONFIG = {
     "samples": "samples.tsv",
-    "covariates": ["condition"],
     "reference": {"annotation": "genes.gtf", "tfs": "tfs.txt"},
     "corpora": {"all": {}},
     "grn": {"seeds": [1, 2], "left_out_share": 0},

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
-from scdyn.cell_tables import sample_barcodes
+from scdyn.barcodes import sample_barcodes
 from scdyn.errors import InputError
 from scdyn.features import GENES, PEAKS, barcode_names, read_features, read_genomes
 from scdyn.libraries import LibraryFiles, find_libraries
