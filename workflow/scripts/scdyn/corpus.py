@@ -10,6 +10,7 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
+from scdyn.cell_columns import join as join_tables
 from scdyn.counts import normalise
 from scdyn.errors import InputError
 
@@ -32,7 +33,10 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
         if not sample.var_names.equals(samples[0].var_names):
             raise InputError("the samples stand on different vocabularies; ingest them anew.")
     var = samples[0].var.copy()
-    cells = samples[0] if len(samples) == 1 else ad.concat(samples, join="outer", merge="first")
+    cells = samples[0]
+    if len(samples) > 1:
+        cells = ad.concat(samples, join="outer", merge="first")
+        cells.obs = join_tables([sample.obs for sample in samples])
     del samples
     cells.var = var
     cells.X = sparse.csr_matrix(cells.X)

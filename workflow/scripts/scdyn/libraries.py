@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scdyn.errors import InputError
+from scdyn.order import natural
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
@@ -59,7 +60,7 @@ def find_libraries(row: Mapping[str, str]) -> list[LibraryFiles]:
         if not path or Path(path).exists() or not glob.has_magic(path):
             found[column] = [path]
         else:
-            found[column] = sorted(glob.glob(path))
+            found[column] = sorted(glob.glob(path), key=natural)
             if not found[column]:
                 raise InputError(
                     f"sample {row['sample']}: nothing is called {path} (column {column}); check "
