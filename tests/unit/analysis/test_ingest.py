@@ -120,15 +120,6 @@ def test_values_that_are_no_counts_are_refused(value):
         check_counts(np.array([[1.0, value]]), "file.h5ad")
 
 
-def test_metadata_is_found_by_its_barcodes(tmp_path):
-    path = tmp_path / "cells.tsv"
-    path.write_text("sample\tcell\tlabel\nother\tAA-1\tno\ns\tCC-1\tyes\ns\tAA-1\tmaybe\n")
-    table = ingest.join_metadata(pd.Index(["AA-1", "CC-1", "GG-1"]), path, "s")
-    assert table["label"].fillna("none").tolist() == ["maybe", "yes", "none"]
-    with pytest.raises(InputError, match="no column holds barcodes"):
-        ingest.join_metadata(pd.Index(["XX-1"]), path, "s")
-
-
 def test_every_dropped_cell_has_its_reasons():
     metrics = pd.DataFrame(
         {
@@ -264,15 +255,6 @@ def write_gex(folder, barcodes=BARCODES):
     table = rna(barcodes)
     features = [(name, name, "Gene Expression") for name in table.var_names]
     write_10x(folder, table, "filtered_feature_bc_matrix", features)
-
-
-def test_labels_that_a_sample_has_none_of_can_be_written(tmp_path):
-    path = tmp_path / "cells.tsv"
-    path.write_text("barcode\tsample\tlabel\nAA-1\ts\t\nCC-1\tother\tx\n")
-    table = ingest.join_metadata(pd.Index(["AA-1"]), path, "s")
-    cells = ad.AnnData(obs=table)
-    cells.write_h5ad(tmp_path / "s.h5ad")
-    assert ad.read_h5ad(tmp_path / "s.h5ad").obs["label"].isna().all()
 
 
 def test_gex_and_atac_outputs_make_one_sample(tmp_path):

@@ -16,13 +16,17 @@ from scipy import sparse
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
-from scdyn.bounds import open_bytes
+from scdyn.cell_columns import join, normalise
+from scdyn.cell_tables import join_metadata
 from scdyn.counts import NO_SOURCE, align_genes, raw_counts
 from scdyn.errors import InputError, reading
 from scdyn.hdf5 import open_bounded
-from scdyn.libraries import FILES, LAYERS, RNA_ONLY, LibraryFiles, find_libraries
+from scdyn.libraries import RNA_ONLY, LibraryFiles, find_libraries
 from scdyn.log import logger
 from scdyn.reference import tss_rings
+
+# For notebooks, which join their tables by it.
+__all__ = ["ingest", "join_metadata", "read_library"]
 
 # Blocks of a fragments file from which is seen how its barcodes are written.
 BLOCKS_SEEN = 32
@@ -240,57 +244,6 @@ def promoter_counts_of_peaks(
     return pairing_matrix @ counts, totals
 
 
-def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataFrame:
-    """Read what is known of the cells, such as labels or positions.
-
-    The barcodes are looked for in every text column; where there is a column ``sample``,
-    only this sample's rows count.
-
-    Parameters
-    ----------
-    barcodes
-        The sample's barcodes.
-    path
-        A table, comma- or tab-separated, plain or gzipped, with a header.
-    sample
-        The sample's name.
-
-    Returns
-    -------
-    DataFrame
-        Its columns, a row a barcode in the given order; missing values where the table
-        has no row.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, no column holds any of the barcodes, or one stands there
-        twice.
-    """
-    separator = "\t" if ".tsv" in Path(path).suffixes else ","
-    remedy = "expected are .csv or .tsv with a header"
-    with reading(path, "not a readable table of cells", remedy):
-        table = pd.read_csv(open_bytes(path), sep=separator, dtype={"sample": str})
-    if "sample" in table:
-        table = table[table["sample"] == sample].drop(columns="sample")
-    shares = {column: table[column].astype(str).isin(barcodes).sum() for column in table}
-    key = max(shares, key=shares.__getitem__, default=None)
-    if key is None or not shares[key]:
-        raise InputError(
-            f"{path}: no column holds barcodes of sample {sample} (such as "
-            f"{', '.join(barcodes[:3])})."
-        )
-    table = table[table[key].isin(barcodes)].set_index(key)
-    if table.index.has_duplicates:
-        twice = table.index[table.index.duplicated()][0]
-        raise InputError(f"{path}: barcode {twice} of sample {sample} stands there twice.")
-    logger.info("%s: metadata of %d of %d cells", sample, len(table), len(barcodes))
-    table = table.reindex(barcodes).drop(columns="barcode", errors="ignore")
-    # A column of text that has none of this sample's cells can be written as a category alone.
-    empty = table.columns[table.isna().all() & (table.dtypes == "object")]
-    return table.astype(dict.fromkeys(empty, "category"))
-
-
 def ingest_library(
     files: LibraryFiles,
     genes: pd.DataFrame,
@@ -309,9 +262,11 @@ def ingest_library(
     counts, totals = promoter_counts(
         library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
+    # What Cell Ranger measured has our own names; what a file says of its cells has any.
+    obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=rna.obs.drop(columns=totals.columns, errors="ignore").join(totals),
+        obs=obs.assign(**totals.set_axis(obs.index)),
         var=genes.set_index("gene_id"),
         layers={"promoter": counts},
         obsm=dict(rna.obsm),
@@ -319,16 +274,14 @@ def ingest_library(
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
-    """Join the libraries of a sample; the number behind a barcode then says which it is of.
-
-    As ``cellranger aggr`` does: ``-1`` for the first, ``-2`` for the second.
-    """
+    """Join the libraries of a sample, numbered as :func:`scdyn.barcodes.sample_barcodes` does."""
     if len(libraries) == 1:
         return libraries[0]
-    for number, cells in enumerate(libraries, start=1):
-        plain = cells.obs_names.str.replace(r"-\d+$", "", regex=True)
-        cells.obs_names = plain + f"-{number}"
-    return ad.concat(libraries, join="outer", merge="same")
+    names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
+    obs = join([cells.obs for cells in libraries]).set_axis(names)
+    joined = ad.concat(libraries, join="outer", merge="same")
+    joined.obs = obs
+    return joined
 
 
 def ingest(
@@ -344,7 +297,7 @@ def ingest(
     Parameters
     ----------
     sheet_row
-        Of the sample sheet, with the covariates.
+        Of the sample sheet.
     genes, windows
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
@@ -356,9 +309,10 @@ def ingest(
     -------
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
-        ``layers["promoter"]`` promoter counts; in ``obs`` covariates, metadata and what an
+        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and what an
         ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
-        ``obsm["spatial"]`` its positions, or columns ``x`` and ``y`` of the metadata.
+        ``obsm["spatial"]`` its positions. What the sample sheet and its metadata say of the
+        cells is joined later; see :func:`scdyn.cell_tables.annotate`.
 
     Raises
     ------
@@ -367,21 +321,19 @@ def ingest(
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap
+    libraries = find_libraries(sheet_row)
+    if len(libraries) > 1:
+        order = (f"-{number} {files.path}" for number, files in enumerate(libraries, start=1))
+        logger.info("%s: %d libraries; %s", name, len(libraries), ", ".join(order))
     cells = join_libraries(
-        [
-            ingest_library(files, genes, windows, *overlaps, translation, name)
-            for files in find_libraries(sheet_row)
-        ]
+        [ingest_library(files, genes, windows, *overlaps, translation, name) for files in libraries]
     )
-    known = {"sample", "kind", "metadata", *FILES, *LAYERS}
-    covariates = {key: value for key, value in sheet_row.items() if key not in known}
-    own = {"sample": "sample_in_file", "barcode": "barcode_in_file"}
-    obs = cells.obs.rename(columns=own)
-    obs = obs.assign(sample=name, barcode=cells.obs_names, **covariates)
-    if sheet_row["metadata"]:
-        metadata = join_metadata(cells.obs_names, sheet_row["metadata"], name)
-        obs = obs.join(metadata, rsuffix="_metadata")
-    cells.obs = obs.set_axis(name + "_" + cells.obs_names)
-    if {"x", "y"} <= set(obs):
-        cells.obsm["spatial"] = cells.obs[["x", "y"]].to_numpy(dtype=float)
+    twice = cells.obs_names[cells.obs_names.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{sheet_row['path']}: barcode {twice[0]} stands there twice; give each library a row "
+            "or file of its own."
+        )
+    cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())
+    cells.obs_names = name + "_" + cells.obs_names
     return cells

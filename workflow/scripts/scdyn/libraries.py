@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from scdyn.errors import InputError
+from scdyn.order import natural
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
@@ -199,7 +200,7 @@ class Tree:
         return sorted(name for name in names if not name.startswith("."))
 
     def glob(self, pattern: str) -> list[str]:
-        """List what a pattern finds, sorted."""
+        """List what a pattern finds, in natural order: ``lane2`` before ``lane10``."""
         parts = os.path.normpath(pattern).split(os.sep)
         planned = {os.path.join(f, name) for f, names in self._planned.items() for name in names}
         meant = [
@@ -208,7 +209,7 @@ class Tree:
             if len(path.split(os.sep)) == len(parts)
             and all(map(fnmatchcase, path.split(os.sep), parts))
         ]
-        return sorted({*glob.glob(pattern), *meant})
+        return sorted({*glob.glob(pattern), *meant}, key=natural)
 
     def first(self, folder: str, *names: str) -> str:
         """Find the first of some files that is there, packed or not; empty if none is."""
