@@ -166,7 +166,6 @@ def fate_score(calls, truth):
 def learnable(results, corpus, settings):
     """Names of the cells that the model learns from."""
     from scdyn.cell_tables import read_cells_table
-
     from scdyn.selection import select
 
     obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")

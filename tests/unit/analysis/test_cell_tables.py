@@ -1,7 +1,5 @@
 """Tables about cells, as people have them: read, found for a sample, joined, kept."""
 
-import codecs
-import gzip
 import logging
 from decimal import Decimal
 
@@ -9,15 +7,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from scdyn import cell_columns, cell_tables
-from scdyn.barcodes import sample_barcodes
-from scdyn.cell_files import read_cell_table
-from scdyn.errors import InputError
-from scdyn.order import natural
-from scdyn.splits import make_splits
+from scdyn import cell_tables
 
 
 def cells(n=12, seed=0, number=1):
@@ -79,8 +70,10 @@ def table_of(names, values="T cell", column="barcode"):
 def test_every_column_becomes_text_or_numbers(values, expected, tmp_path):
     table = cell_tables.normalise(pd.DataFrame({"a": values}), "here")
     found = [None if pd.isna(value) else value for value in table["a"]]
-    assert found == expected and [type(v) for v in found] == [type(v) for v in expected] or (
-        found == expected and table["a"].dtype in (np.int64, np.float64)
+    assert (
+        found == expected
+        and [type(v) for v in found] == [type(v) for v in expected]
+        or (found == expected and table["a"].dtype in (np.int64, np.float64))
     )
     # Once more changes nothing, and a file holds it.
     pd.testing.assert_frame_equal(cell_tables.normalise(table, "here"), table)
