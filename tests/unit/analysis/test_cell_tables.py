@@ -6,6 +6,7 @@ import math
 import re
 import zipfile
 from decimal import Decimal
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -105,6 +106,12 @@ def test_what_is_read_as_missing_is_in_the_log(said):
     cell_tables.normalise(table, "cells.csv")
     assert "cells.csv: column cell_type: read as missing: 'NA' (2), '' (1)" in said.text
     assert "column n" not in said.text
+
+
+def test_the_words_for_missing_are_those_of_the_page():
+    page = (Path(__file__).parents[3] / "docs/own-data.md").read_text()
+    said = page.split("- **Missing** are")[1].split(":")[0]
+    assert set(re.findall("`(.+?)`", said)) == MISSING - {""}
 
 
 def test_names_that_cannot_be_written_are_changed(said, tmp_path):
@@ -280,6 +287,9 @@ def test_other_alphabets_and_what_is_no_text(tmp_path, said):
         archive.writestr("xl/workbook.xml", "")
     with pytest.raises(InputError, match="cells.csv: is a workbook of Excel .*; save the sheet"):
         read_cell_table(path)
+    path.write_bytes(b"\xd0\xcf\x11\xe0" + b"\0" * 600)
+    with pytest.raises(InputError, match="cells.csv: is a workbook"):
+        read_cell_table(path)
     for content in (b"\x89HDF\r\n", b"PAR1abc", "barcode,a\n".encode("utf-16-le"), b"\xff\xfea"):
         path.write_bytes(content)
         with pytest.raises(InputError, match="cells.csv: is no text file; save it as"):
@@ -400,7 +410,9 @@ def test_a_cluster_with_the_samples_name_tells_nothing(tmp_path):
     assert join_metadata(own, path, "1")["cell_type"].notna().all()
 
 
-@pytest.mark.parametrize("form", ["{b}-{n}", "{b}-1_{n}", "{b}-1-{m}", "lane{n}#{b}-1", "S_{b}-{n}"])
+@pytest.mark.parametrize(
+    "form", ["{b}-{n}", "{b}-1_{n}", "{b}-1-{m}", "lane{n}#{b}-1", "S_{b}-{n}"]
+)
 def test_libraries_that_another_tool_numbered(form, tmp_path):
     """The same barcodes in twelve libraries: the number alone tells the cells apart."""
     libraries = [cells(10)] * 12
@@ -452,7 +464,9 @@ def test_too_few_matched_are_refused_with_both_sides(tmp_path):
 def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
     a, b, c = (cells(80, seed=i) for i in range(3))
     b = b[:78].append(a[78:])
-    of_a, of_b, of_c = (write_table(tmp_path / f"{n}.csv", x) for n, x in zip("abc", [a, b, c]))
+    of_a, of_b, of_c = (
+        write_table(tmp_path / f"{i}.csv", names) for i, names in enumerate([a, b, c])
+    )
     samples = [("A", a, of_b), ("B", b, of_a), ("C", c, of_c), ("D", a, ""), ("E", a, "none.csv")]
     findings = cell_tables.examine_metadata(samples, 0.5)
     assert [(f.subject, f.passed) for f in findings] == [

@@ -305,11 +305,12 @@ def find_rows(
         )
     if not one.n_matched or one.share < min_overlap:
         has = table[one.column].dropna().astype(str) if one.column in table else pd.Series([])
+        named = ", ".join([*table][:10]) + (", ..." if table.shape[1] > 10 else "")
         raise InputError(
             f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
             f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
             f"matrix has {', '.join(barcodes[:3])}; the table's nearest column, {one.column}, has "
-            f"{', '.join(has[:3]) or 'nothing'} (its columns: {', '.join(table)}): is it the table "
+            f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}): is it the table "
             "of another sample?"
         )
     return one
