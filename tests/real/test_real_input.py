@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from scdyn import fragments, ingest, preflight, reference, tenx
+from scdyn.cell_tables import annotate
 from scdyn.counts import normalise, promoters_measured
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS
@@ -103,9 +104,10 @@ def test_the_cortex_by_its_peaks_with_its_labels():
     folder = DATA / "multiome" / "snare_mouse_cortex"
     genes, windows = vocabulary("mouse")
     labels = str(folder / "cell_labels.csv.gz")
-    cells = check(row("10x", folder, metadata=labels), genes, windows)
+    cells = check(row("10x", folder), genes, windows)
     assert cells.n_obs == 10_309
-    assert cells.obs["cluster_remapped"].nunique() == 15
+    table = annotate(cells.obs, "s", {}, labels, 0.5)
+    assert table["cluster_remapped"].nunique() == 15
     assert set(cells.obs["promoter_source"]) == {"peaks"}
 
 

@@ -334,3 +334,42 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
     with pytest.raises(InputError, match="has no layer 'row' but open, raw"):
         ingest.ingest(row(path=path, rna_layer="row"), GENES, WINDOWS, 0.5, 0.5)
+
+
+def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):
+    table = rna()
+    table.obs["cell_type"] = pd.array(["x", "y", "nan", None], dtype="string")
+    table.obs["age"] = pd.array([1, None, 2, 3], dtype="Int64")
+    table.obs["ok"] = pd.array([True, None, False, True], dtype="boolean")
+    table.obs["sample"], table.obs["fragments"], table.obs["score"] = "theirs", 5, 0.5
+    with ad.settings.override(allow_write_nullable_strings=True):
+        table.write_h5ad(tmp_path / "s.h5ad", convert_strings_to_categoricals=False)
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", donor="d1")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells.write_h5ad(tmp_path / "out.h5ad")
+    obs = ad.read_h5ad(tmp_path / "out.h5ad").obs.astype(object)
+    assert list(obs["cell_type"].dropna()) == ["x", "y"]
+    assert list(obs["age"].fillna("none")) == ["1", "none", "2", "3"]
+    assert list(obs["ok"].fillna("none")) == ["True", "none", "False", "True"]
+    assert set(obs["sample"]) == {"s"} and set(obs["sample_in_file"]) == {"theirs"}
+    assert set(obs["fragments_in_file"]) == {5} and set(obs["score"]) == {0.5}
+    assert "donor" not in obs and list(obs["barcode"]) == BARCODES
+
+
+def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
+    caplog.set_level("INFO", logger="scdyn")
+    for number, week in [(2, 22), (10, "postnatal")]:
+        table = rna()
+        table.obs["week"] = week
+        table.write_h5ad(tmp_path / f"lane{number}.h5ad")
+    path = str(tmp_path / "lane*.h5ad")
+    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["week"]) == ["22"] * 4 + ["postnatal"] * 4
+    assert list(cells.obs_names)[::4] == ["s_AA-1", "s_AA-2"]
+    cells.write_h5ad(tmp_path / "out.h5ad")
+    order = f"s: 2 libraries; -1 {tmp_path}/lane2.h5ad, -2 {tmp_path}/lane10.h5ad"
+    assert order in caplog.text
+    rna(["AA-1", "AA-1", "CC-1", "GG-1"]).write_h5ad(tmp_path / "twice.h5ad")
+    sheet = row(path=str(tmp_path / "twice.h5ad"), atac_path="none")
+    with pytest.raises(InputError, match="twice.h5ad: barcode AA-1 stands there twice"):
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)

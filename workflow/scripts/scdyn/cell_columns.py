@@ -117,8 +117,10 @@ def plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
     elif types.is_float_dtype(column.dtype):
         kind = {2: np.float16, 4: np.float32}.get(column.dtype.itemsize, np.float64)
         values = column.to_numpy(dtype=kind, na_value=np.nan)
-        # By their text, for 0.1 is to stay 0.1.
-        return numbers((values if kind is np.float64 else values.astype(str)).astype(np.float64))
+        exact = values.astype(np.float64)
+        if kind is not np.float64:  # 0.1 is to stay 0.1
+            exact = np.where(exact == np.rint(exact), exact, values.astype(str).astype(np.float64))
+        return numbers(exact)
     elif types.is_datetime64_any_dtype(column.dtype):
         column = column.astype(str).where(column.notna(), None)
     values = column.astype(object).to_numpy()
@@ -245,7 +247,10 @@ def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     for name in dict.fromkeys(name for table in tables for name in table):
         parts = [t[name] if name in t else pd.Series(np.nan, t.index) for t in tables]
         kinds = {part.dtype.kind for part in parts if part.notna().any()}
-        large = any(part.dtype.kind == "i" and (part.abs() >= MOST_WHOLE).any() for part in parts)
+        large = any(
+            part.dtype.kind == "i" and not part.between(-MOST_WHOLE, MOST_WHOLE).all()
+            for part in parts
+        )
         if "O" in kinds or (large and len({part.dtype for part in parts}) > 1):
             columns[name] = np.concatenate([as_text(part).astype(object) for part in parts])
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import zipfile
 from itertools import dropwhile, islice
 from pathlib import Path
 
@@ -19,8 +18,11 @@ from scdyn.log import logger
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "spaces"}
 # Lines by which is told what separates the columns.
 LINES_SEEN = 200
-# What a binary file begins with: old Excel, Parquet, a Python pickle, HDF5.
-BINARY = (b"\xd0\xcf\x11\xe0", b"PAR1", b"\x80\x04", b"\x89HDF")
+# What office programs' files begin with, and names of files in theirs that are zip archives.
+OLD_OFFICE, ZIP = b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
+OFFICE = (b"[Content_Types].xml", b"xl/", b"docProps/", b"mimetype")
+# What other binary files begin with: Parquet, HDF5, zip.
+BINARY = (b"PAR1", b"\x89HDF", ZIP)
 # Names of row names that have no name of their own.
 ROW_NAMES = "row_names"
 DECIMAL_COMMA = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"
@@ -101,16 +103,13 @@ def read_text(path: str | Path) -> str:
         If it is not there, cannot be unpacked, or is no text.
     """
     with reading(path, "not a readable table of cells", REMEDY):
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                is_workbook = any(
-                    name.startswith(("xl/", "content.xml")) for name in archive.namelist()
-                )
-            if is_workbook:
-                raise InputError(
-                    f"{path}: is a workbook of Excel or another office program; save the sheet as "
-                    "CSV or tab-separated text, and name that file."
-                )
+        with open(path, "rb") as file:
+            head = file.read(4096)
+        if head.startswith(OLD_OFFICE) or (head.startswith(ZIP) and any(n in head for n in OFFICE)):
+            raise InputError(
+                f"{path}: is a workbook of Excel or another office program; save the sheet as "
+                "CSV or tab-separated text, and name that file."
+            )
         with open_bytes(path) as file:
             content = file.read()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

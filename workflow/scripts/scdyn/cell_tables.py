@@ -305,11 +305,12 @@ def find_rows(
         )
     if not one.n_matched or one.share < min_overlap:
         has = table[one.column].dropna().astype(str) if one.column in table else pd.Series([])
+        named = ", ".join([*table][:10]) + (", ..." if table.shape[1] > 10 else "")
         raise InputError(
             f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
             f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
             f"matrix has {', '.join(barcodes[:3])}; the table's nearest column, {one.column}, has "
-            f"{', '.join(has[:3]) or 'nothing'} (its columns: {', '.join(table)}): is it the table "
+            f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}): is it the table "
             "of another sample?"
         )
     return one
@@ -382,27 +383,31 @@ def annotate(
     -------
     DataFrame
         A row a cell: the columns of ``obs``, the metadata's, the covariates, and ``x`` and ``y``
-        where there are positions. Of two columns of one name the covariate comes first, then the
-        metadata, then the sample's own file; the other is called ``{name}_in_file``.
+        where there are positions. What the sample sheet names comes before the sample's own file,
+        whose column of the same name is then called ``{name}_in_file``; a covariate comes before
+        the metadata, whose column is then ``{name}_in_table``.
 
     Raises
     ------
     InputError
         If the metadata is refused, or its ``x`` and ``y`` are no numbers.
     """
-    table = plain(obs, f"sample {sample}")
+    own = f"sample {sample}"
+    table = plain(obs, own)
+    sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
+    sheet = normalise(sheet, f"{own} in the sample sheet")
     if positions is not None:
         places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
-        table = put(table, plain(places, ""), f"sample {sample}", "obsm['spatial']")
+        table = put(table, plain(places, own), own, "obsm['spatial']")
     if metadata:
         joined = join_metadata(pd.Index(table["barcode"]), metadata, sample, min_overlap)
         if {"x", "y"} <= set(joined):
             joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
-        table = put(table, joined.set_axis(table.index), f"sample {sample}", metadata)
-    sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
-    sheet = normalise(sheet, f"sample {sample} in the sample sheet")
+        in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
+        joined.columns = pd.Index(new_names(list(joined), in_both, metadata))
+        table = put(table, joined.set_axis(table.index), own, metadata)
     given = {name: np.repeat(sheet[name].to_numpy(), len(table)) for name in sheet}
-    return put(table, pd.DataFrame(given, table.index), f"sample {sample}", "the sample sheet")
+    return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
 
 
 def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.DataFrame:
