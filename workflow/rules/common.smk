@@ -16,7 +16,7 @@ from scdyn import config as study
 from scdyn import grn_settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, find_libraries
+from scdyn.libraries import FILES, LAYERS, find_libraries, input_files
 from scdyn.resources import read_catalogue
 
 try:

@@ -24,16 +24,22 @@ rule fetch_resource:
         "../scripts/fetch_resource.py"
 
 
+MEASURED = (
+    [
+        {column: row[column] for column in ("sample", "kind", *FILES, *LAYERS)}
+        for row in SAMPLES.to_dict("records")
+    ]
+    if config["reference"]["genes"] == "measured"
+    else []
+)
+
+
 rule build_vocabulary:
     input:
         annotation=config["reference"]["annotation"],
         tfs=config["reference"]["tfs"],
         # A panel's vocabulary is made of the genes that the matrices name.
-        samples=(
-            [library.path for libraries in LIBRARIES.values() for library in libraries]
-            if config["reference"]["genes"] == "measured"
-            else []
-        ),
+        samples=[path for row in MEASURED for path in input_files(row, rna_alone=True)],
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
     log:
@@ -45,5 +51,6 @@ rule build_vocabulary:
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         biotypes=config["reference"]["biotypes"],
+        rows=MEASURED,
     script:
         "../scripts/build_vocabulary.py"

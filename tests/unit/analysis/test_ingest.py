@@ -350,5 +350,5 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
     assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
-    with pytest.raises(InputError, match="has no layer 'row' but open, raw"):
-        ingest.ingest(row(path=path, rna_layer="row"), GENES, WINDOWS, 0.5, 0.5)
+    with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
+        ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)

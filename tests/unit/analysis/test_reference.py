@@ -9,20 +9,20 @@ from scdyn.errors import InputError
 # ruff: noqa: E501
 GTF = """\
 #!genome-build toy
-chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10001\t10100\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t11901\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10051\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10051\t10150\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10051\t11000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10051\t10060\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr2\tx\ttranscript\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
-chr2\tx\texon\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
-chrM\tx\ttranscript\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
-chrM\tx\texon\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
-chr2\tx\ttranscript\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
-chr2\tx\texon\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
+chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10001\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10001\t10100\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t11901\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10150\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t11000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10060\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr2\tx\ttranscript\t4001\t5000\t.\t-\t.\tgene_id "ENSG1.1"; gene_type "protein_coding"; gene_name "Minus";
+chr2\tx\texon\t4001\t5000\t.\t-\t.\tgene_id "ENSG1.1"; gene_type "protein_coding"; gene_name "Minus";
+chrM\tx\ttranscript\t1\t300\t.\t+\t.\tgene_id "ENSG3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chrM\tx\texon\t1\t300\t.\t+\t.\tgene_id "ENSG3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chr2\tx\ttranscript\t9001\t9100\t.\t-\t.\tgene_id "ENSG4.1"; gene_type "lncRNA"; gene_name "Noise";
+chr2\tx\texon\t9001\t9100\t.\t-\t.\tgene_id "ENSG4.1"; gene_type "lncRNA"; gene_name "Noise";
 """
 
 
@@ -40,10 +40,10 @@ def vocabulary(gtf):
 
 def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
     table = vocabulary.set_index("gene_id")
-    assert list(vocabulary["gene_id"]) == ["G2", "G1", "G3"]  # the TF first, then by id
-    assert table.loc["G2", "tss"] == "10000,10050"  # a TSS shared by transcripts counts once
-    assert table.loc["G1", "tss"] == "4999"  # on the minus strand, the last base
-    assert table.loc["G2", "length"] == 250  # 10,001-10,150 and 11,901-12,000
+    assert list(vocabulary["gene_id"]) == ["ENSG2", "ENSG1", "ENSG3"]  # the TF first, then by id
+    assert table.loc["ENSG2", "tss"] == "10000,10050"  # a TSS shared by transcripts counts once
+    assert table.loc["ENSG1", "tss"] == "4999"  # on the minus strand, the last base
+    assert table.loc["ENSG2", "length"] == 250  # 10,001-10,150 and 11,901-12,000
     assert list(table["n_tss"]) == [2, 1, 1]
     assert list(table["is_tf"]) == [True, False, False]
     assert list(table["is_mt"]) == [False, False, True]
@@ -72,8 +72,8 @@ def test_bed_gives_one_gene_a_symbol(tmp_path):
 
 def test_measured_restricts_the_vocabulary(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
-    table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "G1"})
-    assert list(table["gene_id"]) == ["G2", "G1"]
+    table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
+    assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
 
 
 @pytest.mark.parametrize(

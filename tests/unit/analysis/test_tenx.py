@@ -13,6 +13,7 @@ from scipy import sparse
 from scdyn import tenx
 from scdyn.errors import InputError
 from scdyn.features import barcode_names, read_features
+from scdyn.libraries import LibraryFiles, find_matrix, locate
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]
@@ -60,7 +61,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     folder = outs / "filtered_feature_bc_matrix"
     write_mtx(folder, GENE_ROWS + PEAK_ROWS, "features.tsv", ALL, packed)
     for path in (tmp_path / "run", outs, folder):
-        assert tenx.locate(path).matrix == folder
+        assert find_matrix(path).path == str(folder)
     rna, peaks = tenx.read_matrix(folder)
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
@@ -73,7 +74,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     folder = tmp_path / "filtered_gene_bc_matrices" / "mm10"
     write_mtx(folder, list(zip(IDS, SYMBOLS, strict=True)), "genes.tsv", GENES, packed=False)
-    assert tenx.locate(tmp_path).matrix == folder
+    assert find_matrix(tmp_path).path == str(folder)
     rna, peaks = tenx.read_matrix(folder)
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
@@ -82,15 +83,16 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
     with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
-        tenx.locate(tmp_path)
+        find_matrix(tmp_path)
 
 
 def test_atac_output_has_peaks_and_fragments(tmp_path):
     folder = tmp_path / "filtered_peak_bc_matrix"
     write_mtx(folder, PEAKS, "peaks.bed", [3, 4], packed=False)
     (tmp_path / "fragments.tsv.gz").touch()
-    place = tenx.locate(tmp_path)
-    assert place.matrix == folder and place.fragments == tmp_path / "fragments.tsv.gz"
+    place = locate(LibraryFiles("10x", str(tmp_path)))
+    assert place.rna.path == str(folder)
+    assert place.fragments == str(tmp_path / "fragments.tsv.gz")
     rna, peaks = tenx.read_matrix(folder)
     assert rna is None and list(peaks.var_names) == NAMES
     np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
@@ -176,9 +178,9 @@ def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, words):
 
 def test_a_folder_without_matrix_is_named(tmp_path):
     with pytest.raises(InputError, match=r"filtered_feature_bc_matrix\.h5"):
-        tenx.locate(tmp_path)
+        find_matrix(tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        tenx.locate(tmp_path / "nowhere")
+        find_matrix(tmp_path / "nowhere")
 
 
 def test_symbols_that_stand_for_two_genes_stay_two(tmp_path):

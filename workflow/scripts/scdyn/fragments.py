@@ -58,8 +58,10 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
             text = begun + text
             end = text.rfind(b"\n") + 1
             begun = text[end:]
-            yield parse_fragments(text[:end])
-        yield parse_fragments(begun)
+            if len(block := parse_fragments(text[:end])):
+                yield block
+        if len(block := parse_fragments(begun)):
+            yield block
 
 
 def parse_fragments(text: bytes) -> pl.DataFrame:

@@ -268,7 +268,9 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
     ]
 
 
-def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[str]:
+def input_files(
+    row: Mapping[str, str], planned: Collection[str] = (), rna_alone: bool = False
+) -> list[str]:
     """List every file that ingestion of a sample reads, never a folder or an index.
 
     Parameters
@@ -278,6 +280,8 @@ def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[s
     planned
         Files that another rule will make; they count as being there, so that the answer is the
         same before and after.
+    rna_alone
+        List the files of the RNA counts alone.
 
     Returns
     -------
@@ -289,12 +293,14 @@ def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[s
     try:
         libraries = find_libraries(row, planned)
     except InputError:
-        return sorted({row[column] for column in FILES} - {"", RNA_ONLY})
+        columns = FILES[:1] if rna_alone else FILES
+        return sorted({row[column] for column in columns} - {"", RNA_ONLY})
     for library in libraries:
         try:
-            files.update(locate(library, planned).files)
+            located = locate(library, planned)
+            files.update(located.rna.files if rna_alone else located.files)
         except InputError:
-            files.update(library.named)
+            files.update([library.path] if rna_alone else library.named)
     return sorted(files)
 
 
