@@ -17,7 +17,7 @@ from scdyn import grn_settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS, find_libraries, input_files
-from scdyn.resources import read_catalogue
+from scdyn.resources import DOWNLOADS, read_catalogue
 
 try:
     if workflow.deployment_settings.deployment_method:
@@ -52,7 +52,6 @@ os.environ.update(SCDYN_DEVICE=config["device"])
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
-DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]

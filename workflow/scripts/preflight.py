@@ -1,4 +1,7 @@
+from pathlib import Path
+
 from scdyn import barcodes, preflight, reference
+from scdyn.artefacts import read_table
 from scdyn.files import atomic, write_table
 from scdyn.log import logged, logger
 
@@ -7,10 +10,14 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(snakemake.input.genes)
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
+    # No param: another catalogue does not make an examined sample another.
+    catalogue = read_table(Path(snakemake.scriptdir).parents[1] / "resources/catalogue.tsv")
     thresholds = preflight.Thresholds(**params.thresholds)
     findings = preflight.examine_machine(snakemake.input.files, snakemake.output.table)
     for row in params.rows:
-        findings += preflight.examine_sample(row, genes, windows, thresholds, *tables)
+        findings += preflight.examine_sample(
+            row, genes, windows, thresholds, *tables or [None], catalogue
+        )
     table = preflight.report(findings)
     for finding in table.itertuples():
         logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn import barcodes
+from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
 from scdyn.counts import first_values, require_counts, require_layer, rna_source
 from scdyn.errors import InputError, reading
@@ -36,6 +36,7 @@ from scdyn.libraries import (
 )
 from scdyn.pages import document
 from scdyn.reference import find_genes, strip_version
+from scdyn.resources import annotation_of
 
 # Blocks of a fragments file that are looked at, of some hundred thousand lines each.
 BLOCKS_SEEN = 8
@@ -80,6 +81,7 @@ def examine_sample(
     windows: pd.DataFrame,
     thresholds: Thresholds,
     translation: Mapping[str, str] | None = None,
+    catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
     """Examine a sample's files without reading its counts.
 
@@ -93,6 +95,8 @@ def examine_sample(
         Of the config.
     translation
         ATAC to RNA barcodes; see :func:`scdyn.barcodes.read_translation`.
+    catalogue
+        Of public files, from which the annotation of another genome build is named.
 
     Returns
     -------
@@ -103,7 +107,8 @@ def examine_sample(
     name = row["sample"]
     try:
         for files in find_libraries(row):
-            for check, found in examine_library(files, genes, windows, thresholds, translation):
+            seen = examine_library(files, genes, windows, thresholds, translation, catalogue)
+            for check, found in seen:
                 findings.append(Finding(name, check, found))
     except InputError as error:
         findings.append(Finding(name, "files", str(error), passed=False))
@@ -116,6 +121,7 @@ def examine_library(
     windows: pd.DataFrame,
     thresholds: Thresholds,
     translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield what was looked at and what was seen.
 
@@ -155,7 +161,9 @@ def examine_library(
     elif promoters == "fragments":
         path = Path(library.fragments)
         yield "promoters", f"counted from {path}"
-        yield from examine_fragments(path, cells, windows, thresholds, stated, translation)
+        yield from examine_fragments(
+            path, cells, windows, thresholds, stated, translation, catalogue
+        )
     else:
         place = library.peaks or matrix
         if library.peaks:
@@ -170,7 +178,7 @@ def examine_library(
         )
         places = fragment_files.parse_peaks(pd.Index(names))
         places["start"] = (places["start"] + places["end"]) // 2
-        yield from examine_build(place.path, places, windows, thresholds, stated)
+        yield from examine_build(place.path, places, windows, thresholds, stated, catalogue)
 
 
 def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
@@ -230,7 +238,12 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
     """
     path = library.rna.path
     if library.kind == "10x":
-        return "X", [], bool((read_features(library.rna)["kind"] == PEAKS).any())
+        features = read_features(library.rna)
+        for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+            n_cells, n_features = len(barcode_names(matrix)), len(read_features(matrix))
+            for file in matrix.counts:
+                tenx.require_sizes(matrix, Path(file), n_cells, n_features)
+        return "X", [], bool((features["kind"] == PEAKS).any())
     with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
         require_annotated(file)
         rna = part_of_rna(file)
@@ -263,6 +276,7 @@ def examine_fragments(
     thresholds: Thresholds,
     stated: str,
     translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Look at the beginning of a fragments file: its barcodes, chromosomes and promoters.
 
@@ -291,7 +305,7 @@ def examine_fragments(
             f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
         )
     yield "barcodes", text
-    yield from examine_build(path, seen, windows, thresholds, stated)
+    yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
 
 
 def examine_barcodes(
@@ -324,6 +338,7 @@ def examine_build(
     windows: pd.DataFrame,
     thresholds: Thresholds,
     stated: str,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Tell whether open chromatin lies at the annotation's promoters.
 
@@ -343,7 +358,9 @@ def examine_build(
             if pd.notna(ratio)
             else f"has chromosomes {chromosomes} and the annotation {annotated}"
         )
-        made = f"; it was made with {stated}, so name the annotation of that" if stated else ""
+        name = annotation_of(stated, catalogue) if catalogue is not None else ""
+        named = f"{name} as reference.annotation" if name else "the annotation of that"
+        made = f"; it was made with {stated}, so name {named}" if stated else ""
         raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
     made = f", made with {stated}" if stated else ""
     yield "genome build", f"in promoters {ratio:.1f} times as often as by chance{made}"

@@ -231,28 +231,50 @@ def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
         If a matrix has other sizes than the lists say.
     """
     names, features = barcode_names(matrix), read_features(matrix)
-    shape = len(names), len(features)
-    values = sparse.csr_matrix(shape, dtype=np.float64)
+    parts = []
     for path in map(Path, matrix.counts):
-        n_lines, n_rows, n_columns, n_entries = read_sizes(path)
-        n_cells, n_features = (n_rows, n_columns) if matrix.cells_in_rows else (n_columns, n_rows)
-        usa = bool(matrix.parts) and n_features == 3 * len(features)
-        # Before anything of these sizes is made: a header can say what it likes.
-        if (n_cells, n_features // (3 if usa else 1)) != shape:
-            raise other_sizes(matrix, path, (n_cells, n_features), shape)
-        entries = read_coordinates(path, n_lines, (n_rows, n_columns), n_entries)
-        entries = entries if matrix.cells_in_rows else entries.T
-        if usa:
-            blocks = [USA_ORDER.index(part) * len(features) for part in matrix.parts]
-            values += sum(entries[:, start : start + len(features)] for start in blocks)
-        elif matrix.parts and matrix.parts != USA_PARTS["spliced"]:
-            raise InputError(
-                f"{matrix}: does not tell {matrix.parts[0]} counts apart; run alevin-fry with a "
-                "splici or spliceu reference for these."
-            )
+        n_lines, sizes, n_entries = require_sizes(matrix, path, len(names), len(features))
+        entries = read_coordinates(path, n_lines, sizes, n_entries)
+        cells = sparse.csr_matrix(entries if matrix.cells_in_rows else entries.T)
+        if matrix.parts and cells.shape[1] > len(features):
+            starts = [USA_ORDER.index(part) * len(features) for part in matrix.parts]
+            parts += [cells[:, start : start + len(features)] for start in starts]
         else:
-            values += entries
-    return part_by_kind([values], names, features, matrix.path)
+            parts.append(cells)
+    return part_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
+
+
+def require_sizes(
+    matrix: Matrix, path: Path, n_cells: int, n_features: int
+) -> tuple[int, tuple[int, int], int]:
+    """Read the header of one of a matrix's files, refusing one of other sizes than its lists.
+
+    Before anything of these sizes is made: a header can say what it likes.
+
+    Returns
+    -------
+    n_lines : int
+        Of the header.
+    sizes : tuple of int
+        Rows and columns.
+    n_entries : int
+
+    Raises
+    ------
+    InputError
+        If it has others, or does not keep spliced and unspliced counts apart as is asked for.
+    """
+    n_lines, n_rows, n_columns, n_entries = read_sizes(path)
+    found = (n_rows, n_columns) if matrix.cells_in_rows else (n_columns, n_rows)
+    if found == (n_cells, n_features):
+        if matrix.parts not in ((), USA_PARTS["spliced"]):
+            raise InputError(
+                f"{path}: does not tell {matrix.parts[0]} counts apart; run alevin-fry with a "
+                "reference of introns, too, in its USA mode."
+            )
+    elif not (matrix.parts and found == (n_cells, 3 * n_features)):
+        raise other_sizes(matrix, path, found, (n_cells, n_features))
+    return n_lines, (n_rows, n_columns), n_entries
 
 
 def other_sizes(
