@@ -122,6 +122,12 @@ class Files(SimpleNamespace):
         return list(vars(self).values())[i]
 
 
+def sheet_row(**columns):
+    """A row of the sample sheet, empty save for some columns."""
+    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
+    return {"sample": "s", "kind": "10x", **empty, **{k: str(v) for k, v in columns.items()}}
+
+
 def build_vocabulary(folder, annotation=None, tfs="Tbx6\nSox2\n", samples=()):
     """Run the rule build_vocabulary; the annotation is written if it is text."""
     (folder / "genes.gtf").write_text(gtf())
@@ -134,10 +140,9 @@ def build_vocabulary(folder, annotation=None, tfs="Tbx6\nSox2\n", samples=()):
         input={
             "annotation": str(annotation or folder / "genes.gtf"),
             "tfs": str(tfs),
-            "samples": [str(path) for path in samples],
         },
         output={"genes": "genes.tsv"},
-        params={"biotypes": ["protein_coding"]},
+        params={"biotypes": ["protein_coding"], "rows": [sheet_row(path=path) for path in samples]},
     )
 
 
@@ -145,8 +150,6 @@ def ingest_sample(folder, qc=None, translation=None, **row):
     """Run the rule ingest_sample on one row of a sheet, after build_vocabulary."""
     if not (folder / "out" / "genes.tsv").exists():
         build_vocabulary(folder)
-    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
-    row = {key: str(value) for key, value in row.items()}
     overlaps = {"min_gene_overlap": 0.5, "min_barcode_overlap": 0.5}
     run_rule(
         "ingest_sample",
@@ -157,7 +160,7 @@ def ingest_sample(folder, qc=None, translation=None, **row):
         },
         output={"cells": "s.h5ad", "qc": "s.qc.tsv"},
         params={
-            "row": {"sample": "s", "kind": "10x", **empty, **row},
+            "row": sheet_row(**row),
             "upstream": 1500,
             "downstream": 500,
             "ingest": {**overlaps, "qc": {**QC, **(qc or {})}},

@@ -266,7 +266,7 @@ SAMPLES = {
     ),
     "h5ad without the layer that the sheet names": (
         lambda f: {**h5ad(f), "rna_layer": "raw"},
-        "rna.h5ad: has no layer 'raw' but none",
+        "rna.h5ad: has no layer 'raw' but X",
     ),
     "fragments of a sample of RNA only": (
         lambda f: {

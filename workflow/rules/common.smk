@@ -16,8 +16,8 @@ from scdyn import config as study
 from scdyn import grn_settings, settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import COLUMNS, input_files, matrix_files
-from scdyn.resources import read_catalogue
+from scdyn.libraries import COLUMNS, input_files
+from scdyn.resources import DOWNLOADS, read_catalogue
 from scdyn.selection import select_samples
 from scdyn.simulate_layout import files_of as files_of_simulated
 
@@ -66,7 +66,6 @@ RESULTS = config["results"]
 CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
-DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
@@ -102,7 +101,8 @@ def files_of(sample):
 
 def matrices_of(samples):
     """The files that list the barcodes of some samples."""
-    return sorted({file for sample in samples for file in matrix_files(row_of(sample), SIMULATED)})
+    rows = map(row_of, samples)
+    return sorted({f for row in rows for f in input_files(row, SIMULATED, rna_alone=True)})
 
 
 def metadata_of(samples):

@@ -11,10 +11,11 @@ import scanpy as sc
 import scipy.io
 from scipy import sparse
 
-from scdyn import ingest, qc
+from scdyn import ingest, preflight, qc
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS, find_libraries
+from scdyn.reference import find_genes, strip_version
 
 GENES = pd.DataFrame(
     {
@@ -31,6 +32,7 @@ GENES = pd.DataFrame(
 WINDOWS = pd.DataFrame(
     {"chrom": "chr1", "start": [0, 1000, 2000], "end": [500, 1500, 2500], "gene": [0, 1, 2]}
 )
+THRESHOLDS = preflight.Thresholds(0.5, 0.5, 0.0)
 BARCODES = ["AA-1", "CC-1", "GG-1", "TT-1"]
 
 
@@ -104,6 +106,26 @@ def test_genes_are_found_by_id_with_or_without_version_or_by_symbol(names):
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 
 
+@pytest.mark.parametrize("column", ["gene_ids", "feature_name", "ensembl_id"])
+def test_genes_are_found_in_whichever_column_names_most(column):
+    table = rna(names=["0", "1", "2"])
+    table.var[column] = pd.Categorical(["Gamma", "TF", None])
+    table.var["other"] = ["nothing", "TF", "nothing"]
+    mapping = align_genes(table, GENES, 0.5, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+
+
+def test_only_versions_of_ensembl_ids_are_left_out():
+    ids = pd.Series(["ENSMUSG00000000001.12", "MSTRG.7", "AC1234.1", "ENST00000000001.2", "a.1.0"])
+    expected = ["ENSMUSG00000000001", "MSTRG.7", "AC1234.1", "ENST00000000001", "a.1.0"]
+    assert list(strip_version(ids)) == expected
+    genes = pd.DataFrame(
+        {"gene_id": ["ENSG1.1", "ENSG1", "MSTRG.1", "MSTRG"], "symbol": list("abcd")}
+    )
+    found = find_genes([pd.Series(["ENSG1.1", "ENSG1.2", "MSTRG.1", "MSTRG.2"])], genes)
+    assert list(found) == [0, 1, 2, -1]  # as it is, if that is there
+
+
 def test_duplicated_genes_are_summed():
     mapping = align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s", "here")
     np.testing.assert_array_equal((np.array([[1, 2, 4]]) @ mapping.toarray())[0], [3, 4, 0])
@@ -118,6 +140,72 @@ def test_foreign_genes_are_refused():
 def test_values_that_are_no_counts_are_refused(value):
     with pytest.raises(InputError, match="no counts"):
         check_counts(np.array([[1.0, value]]), "file.h5ad")
+
+
+def test_counts_too_large_to_keep_are_refused():
+    with pytest.raises(InputError, match=r"holds a count of 3e\+09, more than 2,147,483,647"):
+        check_counts(np.array([[1.0, 3e9]]), "file.h5ad")
+
+
+def logged(table):
+    """What scanpy and CELLxGENE keep: logarithms in X, counts of more genes in .raw."""
+    table.raw = table.copy()
+    table = table[:, :3].copy()
+    table.X = table.X.log1p()
+    return table
+
+
+@pytest.mark.parametrize("rna_layer", ["", "raw"])
+def test_counts_in_raw_are_read_where_x_holds_none(tmp_path, rna_layer):
+    logged(rna()).write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", rna_layer=rna_layer)
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in raw/X of ")
+    assert found["genes"].found.startswith("3 of 4 genes")
+
+
+def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
+    table = rna()
+    table.raw = table.copy()
+    table.X = table.X * 2
+    table.write_h5ad(tmp_path / "s.h5ad")
+    files = {"path": str(tmp_path / "s.h5ad"), "atac_path": "none"}
+    for layer, factor in (("", 2), ("X", 2), ("raw", 1)):
+        cells = ingest.ingest(row(**files, rna_layer=layer), GENES, WINDOWS, 0.5, 0.5)
+        np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
+
+
+def test_a_named_file_beats_a_layer_that_only_stands_in(tmp_path):
+    table = rna()
+    table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3
+    table.write_h5ad(tmp_path / "v.h5ad")
+    peaks(BARCODES).write_h5ad(tmp_path / "atac.h5ad")
+    files = {"path": str(tmp_path / "v.h5ad"), "atac_path": str(tmp_path / "atac.h5ad")}
+    for layer, source, said in (
+        ("", "peaks", "summed from the peaks of"),
+        ("unspliced", "promoter layer", "counts of the layer unspliced"),
+    ):
+        sheet = row(**files, promoter_layer=layer)
+        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        assert set(cells.obs["promoter_source"]) == {source}
+        found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+        assert found["promoters"].found.startswith(said)
+    content = mudata.MuData({"rna": table, "atac": peaks(BARCODES)})
+    content.write(tmp_path / "s.h5mu")
+    sheet = row(kind="h5mu", path=str(tmp_path / "s.h5mu"))
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    assert set(cells.obs["promoter_source"]) == {"peaks"}
+
+
+def test_preflight_refuses_normalised_values_without_reading_them_all(tmp_path):
+    table = rna()
+    table.X = table.X.log1p()
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and "raw counts are needed" in finding.found
 
 
 def test_every_dropped_cell_has_its_reasons():
@@ -332,8 +420,8 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
     assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
-    with pytest.raises(InputError, match="has no layer 'row' but open, raw"):
-        ingest.ingest(row(path=path, rna_layer="row"), GENES, WINDOWS, 0.5, 0.5)
+    with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
+        ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
 
 
 def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):

@@ -5,7 +5,9 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import small_input as small
+from scipy import sparse
 
 from scdyn import fragments, preflight
 from scdyn.errors import InputError
@@ -85,6 +87,22 @@ def test_peaks_of_the_matrix_tell_the_build_too_and_it_is_named(tmp_path):
     path = small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved)
     (sentence,) = refused(examine(path=path))
     assert "another genome build" in sentence and "it was made with mm10" in sentence
+
+
+def test_the_annotation_of_the_other_build_is_named(tmp_path):
+    moved = [f"chr1:{start + 4000}-{start + 4200}" for start in small.STARTS]
+    sheet_row = small.sheet_row(path=small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved))
+    catalogue = pd.DataFrame({"name": ["gencode.vM25.annotation.gtf.gz"], "what": ["genes, mm10"]})
+    findings = preflight.examine_sample(sheet_row, GENES, WINDOWS, THRESHOLDS, catalogue=catalogue)
+    named = "name resources/downloads/gencode.vM25.annotation.gtf.gz as reference.annotation"
+    assert named in refused(findings)[0]
+
+
+def test_sizes_are_looked_at_before_counts_are_read(tmp_path):
+    folder = small.write_mtx(tmp_path / "m")
+    scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(small.counts()[0]))
+    (sentence,) = refused(examine(path=folder, atac_path="none"))
+    assert "turned on its side" in sentence
 
 
 def test_the_header_of_fragments_names_the_genome_and_chromosomes_go_by_any_name(tmp_path):

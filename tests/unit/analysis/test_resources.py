@@ -4,14 +4,17 @@ import hashlib
 import io
 import socket
 from email.message import Message
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from scdyn import resources
 from scdyn.errors import InputError
-from scdyn.resources import Resource, fetch, read_catalogue
+from scdyn.resources import Resource, annotation_of, fetch, read_catalogue
 
+CATALOGUE = Path(__file__).parents[3] / "resources" / "catalogue.tsv"
 CONTENT = b"Tbx6\nSox2\n"
 HASH = hashlib.sha256(CONTENT).hexdigest()
 
@@ -85,3 +88,29 @@ def test_the_catalogue_is_of_https_addresses_and_a_mirror_takes_their_place():
     assert at_hand["allTFs_mm.txt"] == Resource("/data/mirror/allTFs_mm.txt", HASH)
     with pytest.raises(InputError, match="names 'TFs.txt', which is not in"):
         read_catalogue(path, None, {"TFs.txt": HASH})
+
+
+@pytest.mark.parametrize(
+    ("genome", "expected"),
+    [
+        ("mm10-2020-A", "vM23"), ("refdata-cellranger-arc-mm10-2020-A-2.0.0", "vM23"),
+        ("GRCh38-2024-A", "v44"), ("GRCh38", "v32"), ("mm10", "vM23"), ("GRCm39-2024-A", "vM33"),
+        ("hg19-3.0.0", ""), ("sim", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_annotation_of_a_build_is_named(genome, expected):
+    rows = [
+        ("v32", "hg38", "GRCh38-2020-A"), ("v44", "hg38", "GRCh38-2024-A"), ("v47", "hg38", ""),
+        ("vM23", "mm10", "mm10-2020-A"), ("vM25", "mm10", ""), ("vM33", "mm39", "GRCm39-2024-A"),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["name", "genome", "reference"])
+    table["name"] = "gencode." + table["name"] + ".annotation.gtf.gz"
+    table.loc[len(table)] = ["mm10_motifs.feather", "mm10", "mm10-2020-A"]
+    name = f"resources/downloads/gencode.{expected}.annotation.gtf.gz"
+    assert annotation_of(genome, table) == (name if expected else "")
+
+
+def test_our_catalogue_has_annotations_of_the_builds_it_is_asked_for():
+    table = pd.read_csv(CATALOGUE, sep="\t", dtype=str, keep_default_na=False)
+    for genome in ("mm10-2020-A", "GRCh38-2020-A", "GRCm39-2024-A"):
+        assert annotation_of(genome, table).endswith(".annotation.gtf.gz")

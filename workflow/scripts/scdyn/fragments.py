@@ -58,8 +58,10 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
             text = begun + text
             end = text.rfind(b"\n") + 1
             begun = text[end:]
-            yield parse_fragments(text[:end])
-        yield parse_fragments(begun)
+            if len(block := parse_fragments(text[:end])):
+                yield block
+        if len(block := parse_fragments(begun)):
+            yield block
 
 
 def parse_fragments(text: bytes) -> pl.DataFrame:
@@ -136,7 +138,8 @@ def count_insertions(
         else:
             found = block["barcode"].unique()
             formed = form(pd.Series(found.to_list(), dtype=str))
-            names = pl.DataFrame({"barcode": found, "formed": formed.to_numpy()})
+            formed = pl.Series(formed.to_list(), dtype=pl.String)
+            names = pl.DataFrame({"barcode": found, "formed": formed})
             meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
             called = block.join(meant, on="barcode", how="inner")
         length = (called["end"] - called["start"]).to_numpy()

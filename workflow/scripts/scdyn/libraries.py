@@ -34,7 +34,7 @@ MATRICES = (
     "filtered_peak_bc_matrix.h5",
     "filtered_peak_bc_matrix",
 )
-OF_GENOMES = "filtered_gene_bc_matrices"
+OF_GENOMES = "gene_bc_matrices"
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
 # Where the matrix lies within the folder that a tool was told to write to: Cell Ranger (multi and
@@ -271,7 +271,9 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
     ]
 
 
-def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[str]:
+def input_files(
+    row: Mapping[str, str], planned: Collection[str] = (), rna_alone: bool = False
+) -> list[str]:
     """List every file that ingestion of a sample reads, never a folder or an index.
 
     Parameters
@@ -281,6 +283,8 @@ def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[s
     planned
         Files that another rule will make; they count as being there, so that the answer is the
         same before and after.
+    rna_alone
+        List the files of the RNA counts alone.
 
     Returns
     -------
@@ -292,25 +296,15 @@ def input_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[s
     try:
         libraries = find_libraries(row, planned)
     except InputError:
-        return sorted({row[column] for column in FILES} - {"", RNA_ONLY})
+        columns = FILES[:1] if rna_alone else FILES
+        return sorted({row[column] for column in columns} - {"", RNA_ONLY})
     for library in libraries:
         try:
-            files.update(locate(library, planned).files)
+            located = locate(library, planned)
+            files.update(located.rna.files if rna_alone else located.files)
         except InputError:
-            files.update(library.named)
+            files.update([library.path] if rna_alone else library.named)
     return sorted(files)
-
-
-def matrix_files(row: Mapping[str, str], planned: Collection[str] = ()) -> list[str]:
-    """List the files of a sample that list its barcodes: those of the RNA counts.
-
-    Parameters and what is given where nothing is found are those of :func:`input_files`.
-    """
-    try:
-        found = [locate(library, planned).rna.files for library in find_libraries(row, planned)]
-    except InputError:
-        return sorted({row["path"]})
-    return sorted({path for files in found for path in files})
 
 
 def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
@@ -338,9 +332,9 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
     if files.kind != "10x":
         rna = find_annotated(files.path, files.kind, tree)
     elif of_layers:
-        rna = find_layer(files.path, files.rna_layer or "spliced", tree)
         if files.promoter_layer:
             unspliced = find_layer(files.path, files.promoter_layer, tree)
+        rna = find_layer(files.path, files.rna_layer or "spliced", tree)
     else:
         rna = find_matrix(files.path, tree)
         metrics = "" if files.rna_only else beside(rna, METRICS, tree)
@@ -511,7 +505,7 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
             if found:
                 refuse_several(folder, found)
                 return find_matrix(found[0], tree) if tree.is_dir(found[0]) else Matrix(found[0])
-    if os.path.basename(os.path.normpath(folder)) == OF_GENOMES:
+    if os.path.normpath(folder).endswith(OF_GENOMES):
         genomes = [name for name in names if holds_mtx(os.path.join(folder, name), tree)]
         if len(genomes) == 1:
             return matrix_in(os.path.join(folder, genomes[0]), tree)
@@ -554,7 +548,7 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
         If there are none.
     """
     for part in LAYER_FOLDERS:
-        folder = os.path.join(path, part) if part else path
+        folder = os.path.normpath(os.path.join(path, part)) if part else path
         if tree.is_dir(folder) and (layer := layer_in(folder, name, tree)):
             return layer
     raise InputError(
@@ -607,13 +601,12 @@ def mtx_matrix(
     if lists is None:
         stem = MTX.sub("", os.path.basename(path))
         prefix = stem.removesuffix("matrix") if stem.endswith("matrix") else ""
-        there = tree.first(os.path.dirname(path), f"{prefix}barcodes.tsv")
-        lacks = (
-            f"{prefix}features.tsv or {prefix}genes.tsv or {prefix}peaks.bed"
-            if there
-            else f"{prefix}barcodes.tsv"
-        )
-        raise InputError(f"{folder or path}: lacks {lacks}, plain or gzipped.")
+        lacks = [f"{prefix}barcodes.tsv"]
+        if not stem.endswith("matrix"):
+            lacks.append(f"{stem}.barcodes.txt")
+        if tree.first(os.path.dirname(path), *lacks):
+            lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
+        raise InputError(f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
     usa = os.path.basename(path).startswith(f"{USA}.")
     return Matrix(folder or path, (path,), *lists, parts if usa else ())
 

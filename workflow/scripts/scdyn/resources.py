@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -22,6 +23,18 @@ from scdyn.log import PROGRESS_SECONDS, logger
 # Seconds without a byte, after which a server is given up.
 TIMEOUT = 60
 BLOCK_BYTES = 2**20
+# Where the files lie, from the folder in which Snakemake is started.
+DOWNLOADS = "resources/downloads"
+# Patterns of the names of a genome build, by Ensembl, UCSC and Cell Ranger; a line each build.
+BUILDS = (
+    r"GRCh38|hg38",
+    r"GRCh37|hg19|b37",
+    r"GRCm39|mm39",
+    r"GRCm38|mm10",
+    r"mRatBN7|rn7",
+    r"Rnor_?6|rn6",
+    r"GRCz11|danRer11",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,36 @@ def read_catalogue(
         )
         for row in table.itertuples()
     }
+
+
+def annotation_of(genome: str, catalogue: pd.DataFrame, folder: str = DOWNLOADS) -> str:
+    """Name the catalogue's annotation of the genome build that Cell Ranger says it used.
+
+    Parameters
+    ----------
+    genome
+        Name of its reference, such as ``refdata-gex-mm10-2020-A`` or ``GRCh38``.
+    catalogue
+        ``name`` of each file; every other column but ``url`` may tell its build.
+    folder
+        Where the catalogue's files are fetched to.
+
+    Returns
+    -------
+    str
+        Path of the file; empty if the build is not known, or the catalogue has none of it. Of
+        several the one that names the reference's release, else the first.
+    """
+    annotations = catalogue[catalogue["name"].str.contains(r"\.(?:gtf|bed)(?:\.gz)?$")].fillna("")
+    texts = annotations.drop(columns="url", errors="ignore").astype(str).agg(" ".join, axis=1)
+    for build in BUILDS:
+        if not re.search(build, genome, re.IGNORECASE):
+            continue
+        names = annotations["name"][texts.str.contains(build, case=False)]
+        release = re.search(r"\d{4}-[A-Z]\b", genome)
+        exact = names[texts[names.index].str.contains(release[0])] if release else names[:0]
+        return next((f"{folder}/{name}" for name in [*exact, *names]), "")
+    return ""
 
 
 def fetch(resource: Resource, path: str | Path) -> str:
