@@ -131,8 +131,8 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
     ]
     return (
         f"{annotation} is of {named[annotation].genome} and {rankings} of {genome}: genes that "
-        "were renamed between the two builds are not ranked. Keep it if Cell Ranger was run with this "
-        f"build; of {genome} there are {', '.join(fitting)}."
+        "were renamed between the two builds are not ranked. Keep it if Cell Ranger was run with "
+        f"this build; of {genome} there are {', '.join(fitting)}."
     )
 
 
