@@ -124,6 +124,11 @@ def change(content, path, value):
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
         ("models.hybrid.size", "large", "models.hybrid.size is 'large'; it must be one of small,"),
+        (
+            "models.hybrid",
+            {"corpus": "embryo", "width": 32},
+            "width is 32, .* its 12 n_heads; give",
+        ),
         ("ingest.qc", "nucleus", "ingest.qc.preset is 'nucleus'; it must be one of nuclei, cells"),
     ],
 )

@@ -162,7 +162,8 @@ def read_config(
     ------
     InputError
         If a model names no corpus, a task no model, a study no task, or motif
-        databases come without their annotation, or fewer GRN runs are made than must agree.
+        databases come without their annotation, or fewer GRN runs are made than must agree, or a
+        model's width cannot be parted into its heads.
     """
     content = with_preset_spelt_out(content)
     check(content, schema, origin)
@@ -182,7 +183,14 @@ def read_config(
         raise InputError(
             f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
         )
-    return with_presets(config, schema["presets"])
+    config = with_presets(config, schema["presets"])
+    for name, model in config["models"].items():
+        if model["width"] % model["n_heads"]:
+            raise InputError(
+                f"{origin}: models.{name}.width is {model['width']}, which is no multiple of its "
+                f"{model['n_heads']} n_heads; give both, or a size."
+            )
+    return config
 
 
 def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
