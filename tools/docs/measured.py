@@ -171,13 +171,13 @@ def studies(benchmarks: Benchmarks) -> str:
                 [
                     f"`config/real/{name}.yaml`",
                     f"{found['n_held_out']:,}",
-                    f"{model['n_layers']} x {model['width']}",
+                    model["size"],
                     str(settings["training"]["epochs"]),
                     f"{cost['seconds']:.0f}",
                     f"{cost['peak_memory_gib']:.1f}",
                 ]
             )
-    return table(["study", "labelled cells", "layers x width", "epochs", "seconds", "GiB"], body)
+    return table(["study", "labelled cells", "size", "epochs", "seconds", "GiB"], body)
 
 
 def quoted(path: Path, language: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
@@ -17,7 +18,7 @@ from scdyn import grn_settings, settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import COLUMNS, input_files
-from scdyn.resources import DOWNLOADS, read_catalogue
+from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.selection import select_samples
 from scdyn.simulate_layout import files_of as files_of_simulated
 
@@ -40,6 +41,12 @@ try:
     )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
+    PUBLIC = [
+        *(config["reference"][key] for key in ("annotation", "tfs")),
+        *config["grn"]["rankings"],
+        *filter(None, [config["grn"]["annotations"]]),
+    ]
+    BUILDS = compare_builds(CATALOGUE, PUBLIC)
     # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
     PRETRAINED_ON = {
         name: select_samples(
@@ -50,6 +57,8 @@ try:
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
+if BUILDS and workflow.is_main_process:
+    logger.warning(BUILDS)
 
 # Threads that wait by spinning take the cores of whatever runs beside them: on a shared node
 # training was six times slower. The jobs inherit this.
@@ -251,9 +260,7 @@ def by_pilot(key, least, factor, attempt, pilot):
 
 def resources_asked_for():
     """The public files that the config names by where they are fetched to."""
-    reference, grn = config["reference"], config["grn"]
-    paths = [reference["annotation"], reference["tfs"], *grn["rankings"], grn["annotations"]]
-    return [path for path in paths if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
+    return [path for path in PUBLIC if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
 
 
 def final_outputs():

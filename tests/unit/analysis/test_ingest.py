@@ -309,6 +309,27 @@ def test_too_few_good_cells_stop_with_the_commonest_reason():
         qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
 
 
+@pytest.mark.parametrize(("n_mito", "said"), [(20, True), (8, False)])
+def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, said):
+    counts = np.ones((60, 3), dtype=np.int32)
+    is_mt = np.array([False, False, True])
+    counts[n_mito:, 2] = 0
+    cells = ad.AnnData(
+        sparse.csr_matrix(counts),
+        obs=pd.DataFrame({"promoter_source": "none", "barcode": "A-1"}, map(str, range(60))),
+        layers={"promoter": sparse.csr_matrix(np.zeros((60, 3), dtype=np.int32))},
+    )
+    bounds = qc.QualityBounds(
+        min_rna_counts=1, min_genes=1, n_mads=None, max_doublet_score=None, max_mito_share=0.05,
+        min_cells=30,
+    )  # fmt: skip
+    with caplog.at_level("WARNING"):
+        kept, _ = qc.filter_cells(cells, is_mt, bounds, 0, "s")
+    assert kept.n_obs == 60 - n_mito
+    warned = f"s: {n_mito} of 60 cells have more than 0.05 mitochondrial UMIs" in caplog.text
+    assert warned == said
+
+
 def write_fragments(path, rows):
     with gzip.open(path, "wt") as handle:
         handle.writelines("\t".join(map(str, row)) + "\n" for row in rows)

@@ -40,6 +40,61 @@ def test_defaults_are_filled_in_and_given_values_kept(demo):
     assert content["tasks"]["knockout"]["explain"] is False
 
 
+def with_values(demo, **changes):
+    for path, value in changes.items():
+        demo = change(demo, path.replace("__", "."), value)
+    return study.read_config(demo, SCHEMA, "demo")
+
+
+def test_a_preset_of_quality_control_fills_in_what_is_not_given(demo):
+    bounds = {
+        str(qc): with_values(demo, ingest={"qc": qc})["ingest"]["qc"]
+        for qc in ("nuclei", "cells", {}, {"preset": "cells", "max_mito_share": 0.1})
+    }
+    assert [b["max_mito_share"] for b in bounds.values()] == [0.05, 0.2, 0.05, 0.1]
+    assert all(b["min_genes"] == 200 and "preset" not in b for b in bounds.values())
+    assert with_values(demo, ingest={})["ingest"]["qc"]["max_mito_share"] == 0.05
+
+
+def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
+    sizes = SCHEMA["presets"]["size"]
+    training = {"epochs": 3, "weight_decay": 0.1}
+    for size in ("small", "medium", "full"):
+        content = with_values(
+            demo,
+            models={"hybrid": {"corpus": "embryo", "size": size, "width": 24}},
+            tasks__fate__training={},
+            tasks__knockout__training=training,
+        )
+        model = content["models"]["hybrid"]
+        assert model["width"] == 24 and "size" not in model
+        assert model.items() >= {**sizes[size]["model"], "width": 24}.items()
+        assert model["training"].items() > sizes[size]["pretraining"].items()
+        assert model["training"]["weight_decay"] == 0.01
+        fate, knockout = (content["tasks"][name]["training"] for name in ("fate", "knockout"))
+        assert fate.items() > sizes[size]["fine_tuning"].items()
+        assert knockout.items() >= {**sizes[size]["fine_tuning"], **training}.items()
+    none = with_values(demo, models={"hybrid": {"corpus": "embryo"}})["models"]["hybrid"]
+    assert none.items() > sizes["full"]["model"].items()
+
+
+@pytest.mark.parametrize("name", ["qc", "size"])
+def test_presets_are_complete_and_of_keys_that_the_schema_has(name):
+    """Each has the same keys; what is marked as by it is filled in, and has no other default."""
+    presets = SCHEMA["presets"][name]
+    assert len({tuple(config_keys.flat(preset)) for preset in presets.values()}) == 1
+    model = SCHEMA["properties"]["models"]["additionalProperties"]["properties"]
+    places = {
+        "preset": SCHEMA["properties"]["ingest"]["properties"]["qc"]["properties"],
+        "size": model | SCHEMA["$defs"]["training"]["properties"],
+    }
+    by = {"qc": "preset", "size": "size"}[name]
+    marked = {key for key, part in places[by].items() if part.get("by") == by}
+    filled = {key.split(".")[-1] for key in config_keys.flat(presets).keys()} - {"model"}
+    assert filled == marked
+    assert not [key for key in marked if "default" in places[by][key]]
+
+
 def change(content, path, value):
     content = copy.deepcopy(content)
     *parents, last = path.split(".")
@@ -68,7 +123,13 @@ def change(content, path, value):
         ("grn.annotations", None, "grn.rankings need grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
-        ("tasks.fate.training", {"epochs": 1}, "'tasks.fate.training.batch_size' is missing"),
+        ("models.hybrid.size", "large", "models.hybrid.size is 'large'; it must be one of small,"),
+        (
+            "models.hybrid",
+            {"corpus": "embryo", "width": 32},
+            "width is 32, .* its 12 n_heads; give",
+        ),
+        ("ingest.qc", "nucleus", "ingest.qc.preset is 'nucleus'; it must be one of nuclei, cells"),
     ],
 )
 def test_a_fault_is_one_sentence_that_names_it(demo, path, value, words):

@@ -144,12 +144,28 @@ def read_config(
 ) -> dict[str, Any]:
     """Check a config, fill in defaults, and see that what it names is declared.
 
+    Parameters
+    ----------
+    content
+        As it is written.
+    schema
+        Of the whole, with its ``presets``.
+    origin
+        The file, to begin a refusal with.
+
+    Returns
+    -------
+    dict
+        With every key but the presets' names, in place of which there is what they fill in.
+
     Raises
     ------
     InputError
         If a model names no corpus, a task no model, a study no task, or motif
-        databases come without their annotation, or fewer GRN runs are made than must agree.
+        databases come without their annotation, or fewer GRN runs are made than must agree, or a
+        model's width cannot be parted into its heads.
     """
+    content = with_preset_spelt_out(content)
     check(content, schema, origin)
     config = with_defaults(content, schema)
     for kind, name, key, known in references(config):
@@ -167,7 +183,54 @@ def read_config(
         raise InputError(
             f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
         )
+    config = with_presets(config, schema["presets"])
+    for name, model in config["models"].items():
+        if model["width"] % model["n_heads"]:
+            raise InputError(
+                f"{origin}: models.{name}.width is {model['width']}, which is no multiple of its "
+                f"{model['n_heads']} n_heads; give both, or a size."
+            )
     return config
+
+
+def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write ``qc: NAME`` as ``qc: {preset: NAME}``."""
+    ingest = content.get("ingest")
+    if not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), str):
+        return content
+    return {**content, "ingest": {**ingest, "qc": {"preset": ingest["qc"]}}}
+
+
+def with_presets(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what the presets' names stand for, below the keys that are given.
+
+    Parameters
+    ----------
+    config
+        With its defaults.
+    presets
+        ``qc``, the bounds by preset, and ``size``, by size the ``model`` and the training of
+        ``pretraining`` and ``fine_tuning``.
+
+    Returns
+    -------
+    dict
+        Without the presets' names: what is made anew follows from the values alone.
+    """
+    bounds = dict(config["ingest"]["qc"])
+    bounds = presets["qc"][bounds.pop("preset")] | bounds
+    models, sizes = {}, {}
+    for name, given in config["models"].items():
+        model = dict(given)
+        sizes[name] = presets["size"][model.pop("size")]
+        training = sizes[name]["pretraining"] | model["training"]
+        models[name] = sizes[name]["model"] | model | {"training": training}
+    tasks = {
+        name: task | {"training": sizes[task["model"]]["fine_tuning"] | task["training"]}
+        for name, task in config["tasks"].items()
+    }
+    ingest = config["ingest"] | {"qc": bounds}
+    return {**config, "ingest": ingest, "models": models, "tasks": tasks}
 
 
 def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

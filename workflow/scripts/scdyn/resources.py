@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,10 +39,30 @@ BUILDS = (
 
 @dataclass(frozen=True)
 class Resource:
-    """Where a file is from (https, ``file://`` or a path) and, where it is known, its SHA-256."""
+    """A public file.
+
+    Attributes
+    ----------
+    url
+        Where it is from: https, ``file://`` or a path.
+    sha256
+        Of the file; empty if it is not known.
+    kind
+        "annotation", "tfs", "rankings" or "motifs".
+    species
+        "human" or "mouse".
+    genome
+        UCSC's name of the build (hg38, mm10, mm39); empty of what holds for any build.
+    reference
+        Cell Ranger's reference that is made from it, such as mm10-2020-A; may be empty.
+    """
 
     url: str
     sha256: str = ""
+    kind: str = ""
+    species: str = ""
+    genome: str = ""
+    reference: str = ""
 
 
 def read_catalogue(
@@ -53,7 +73,7 @@ def read_catalogue(
     Parameters
     ----------
     path
-        Table of ``name``, ``url``, ``sha256`` (may be empty) and ``what``.
+        Table of ``name``, ``what`` and the columns of :class:`Resource`.
     mirror
         Folder or URL that has the files under their names, and is used instead of the table's.
     sha256
@@ -76,6 +96,7 @@ def read_catalogue(
         row.Index: Resource(
             f"{mirror.rstrip('/')}/{row.Index}" if mirror else row.url,
             sha256.get(row.Index, row.sha256),
+            *(row.kind, row.species, row.genome, row.reference),
         )
         for row in table.itertuples()
     }
@@ -109,6 +130,53 @@ def annotation_of(genome: str, catalogue: pd.DataFrame, folder: str = DOWNLOADS)
         exact = names[texts[names.index].str.contains(release[0])] if release else names[:0]
         return next((f"{folder}/{name}" for name in [*exact, *names]), "")
     return ""
+
+
+def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> str:
+    """Compare species and builds of the public files that a study names.
+
+    Parameters
+    ----------
+    catalogue
+        As :func:`read_catalogue` returns it.
+    paths
+        Files of the study; those that are not of the catalogue are not judged.
+
+    Returns
+    -------
+    str
+        A warning, if annotation and motif rankings are of two builds: rankings go by gene symbols,
+        so that most genes are found all the same. Empty if all is well.
+
+    Raises
+    ------
+    InputError
+        If two of them are of different species.
+    """
+    found = {Path(path).name: catalogue.get(Path(path).name) for path in paths}
+    named = {name: resource for name, resource in found.items() if resource}
+    first, *others = named or [""]
+    for other in others:
+        if named[first].species != named[other].species:
+            raise InputError(
+                f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
+                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv)."
+            )
+    of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
+    annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")
+    if not annotation or not rankings or named[annotation].genome == named[rankings].genome:
+        return ""
+    genome = named[rankings].genome
+    fitting = [
+        name + (f" ({resource.reference})" if resource.reference else "")
+        for name, resource in catalogue.items()
+        if resource.kind == "annotation" and resource.genome == genome
+    ]
+    return (
+        f"{annotation} is of {named[annotation].genome} and {rankings} of {genome}: genes that "
+        "were renamed between the two builds are not ranked. Keep it if Cell Ranger was run with "
+        f"this build; of {genome} there are {', '.join(fitting)}."
+    )
 
 
 def fetch(resource: Resource, path: str | Path) -> str:
