@@ -1,6 +1,7 @@
 import anndata as ad
 import numpy as np
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import devices, embedding, pretrained, tokens
 from scdyn.artefacts import read_obs
 from scdyn.files import atomic, sha256

@@ -1,3 +1,4 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import in_silico, tokens
 from scdyn.artefacts import read_obs, read_table
 from scdyn.files import write_table

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import distributed, pretraining, tokens
 from scdyn.artefacts import read_obs, read_table
 from scdyn.log import logged
