@@ -17,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import flop_counter
 
-from scdyn import kernels
 from scdyn.model import ModelConfig, attend
 
 N_TIMES = 5
@@ -65,7 +64,7 @@ def ceilings(device):
 
 
 def floors(step, model):
-    """Operations of a step's products, and the fewest bytes that it moves, run in torch alone."""
+    """Operations of a step's products, and the fewest bytes that it moves."""
     saved = []
 
     def keep(tensor):
@@ -105,7 +104,6 @@ def attention_times(config, n_cells, device):
         attend(queries, latents).backward(queries)
 
     found = {"as trained": seconds(both, device)}
-    kernels.library = lambda *_: None
     for name, backend in BACKENDS.items():
         try:
             with sdpa_kernel(backend):
@@ -116,7 +114,7 @@ def attention_times(config, n_cells, device):
 
 
 def split(step, device):
-    """Share of a step's time by operation or kernel, the largest twelve."""
+    """Share of a step's time by operation, the largest twelve."""
     activities = [ProfilerActivity.CPU]
     activities += [ProfilerActivity.CUDA] if device == "cuda" else []
     with profile(activities=activities) as profiler:
@@ -134,7 +132,6 @@ def main():
     found = {"size": size, "cells": n_cells, "seconds": seconds(step, device)}
     found |= {"split": split(step, device), "ceilings": ceilings(device)}
     found["attention_seconds"] = attention_times(model.config, n_cells, device)
-    # From here on without the compiled kernels, which the counters do not see into.
     found |= floors(ours.training_step(size, device, compiled=False)[0], model)
     rates = found["ceilings"]
     found["floor_seconds"] = {

@@ -18,6 +18,7 @@ from scdyn import grn_settings, settings, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import COLUMNS, input_files
+from scdyn.machine import visible_gpus
 from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.selection import select_samples
 from scdyn.simulate_layout import files_of as files_of_simulated
@@ -60,13 +61,11 @@ except InputError as error:
 if BUILDS and workflow.is_main_process:
     logger.warning(BUILDS)
 
-# Threads that wait by spinning take the cores of whatever runs beside them: on a shared node
-# training was six times slower. The jobs inherit this.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Memory that is given back between steps has to be cleared by the system when it is taken again,
-# page by page: training was up to a third slower. These keep large tensors' memory in the process.
-os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
+# On one machine as many GPUs are used at a time as are there; where there is none, the cores bound
+# the jobs that would use one. A cluster counts its own.
+if workflow.is_main_process and workflow.local_exec and config["device"] != "cpu":
+    if "gpu" not in workflow.global_resources and visible_gpus():
+        workflow.register_resource("gpu", len(visible_gpus()))
 # No param: it decides how fast a result is there, not which.
 os.environ.update(SCDYN_DEVICE=config["device"])
 

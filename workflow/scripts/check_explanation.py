@@ -1,3 +1,4 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import attribution_checks, splits, tokens
 from scdyn.artefacts import read_json, read_table
 from scdyn.files import write_json, write_table

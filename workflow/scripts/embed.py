@@ -2,6 +2,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import devices, embedding, pretrained, tokens
 from scdyn.artefacts import write_h5ad
 from scdyn.files import sha256

@@ -1,10 +1,12 @@
 import anndata as ad
 
-from scdyn import peers
+import scdyn.openmp  # noqa: F401 - before torch
+from scdyn import devices, peers
 from scdyn.artefacts import read_annotated, read_cells, write_h5ad
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
+    devices.take_gpus(1)
     files = snakemake.input
     cells = read_annotated(files.corpus, files.cells) if files.cells else read_cells(files.corpus)
     settings = snakemake.params.peers

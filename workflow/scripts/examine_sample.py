@@ -11,7 +11,9 @@ with logged(snakemake.log[0]):
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     # No param: another catalogue does not make an examined sample another.
-    catalogue = read_table(Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv")
+    catalogue = read_table(
+        Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv"
+    )
     thresholds = preflight.Thresholds(**params.thresholds)
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue

@@ -1,3 +1,4 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import explain, tokens
 from scdyn.files import write_json, write_table
 from scdyn.log import logged

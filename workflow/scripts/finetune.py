@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import finetune, splits, tokens
 from scdyn.log import logged
 from scdyn.settings import with_hardware

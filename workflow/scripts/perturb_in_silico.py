@@ -1,7 +1,7 @@
-from scdyn.cell_tables import read_cells_table
-
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import in_silico, tokens
 from scdyn.artefacts import read_obs, read_table
+from scdyn.cell_tables import read_cells_table
 from scdyn.files import write_table
 from scdyn.log import logged
 from scdyn.regulon_attribution import regulon_members

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from scdyn.cell_tables import read_cells_table
-
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import distributed, pretraining, tokens
 from scdyn.artefacts import read_obs, read_table
+from scdyn.cell_tables import read_cells_table
 from scdyn.log import logged
 from scdyn.selection import select
 from scdyn.settings import with_hardware

@@ -1,5 +1,6 @@
 import pandas as pd
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import scib, spaces
 from scdyn.artefacts import read_annotated
 from scdyn.files import write_table

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn import kernels
 from scdyn.errors import InputError
 
 
@@ -104,8 +103,8 @@ class ModelConfig:
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
     """Attention of every head's queries to one shared head of keys, which are also the values.
 
-    The one seam for attention. No matrix of scores is kept: the heads stand beside each other
-    on the query axis, so that a fused kernel serves them all with the same keys.
+    The one seam for attention. No matrix of scores is kept: torch's fused attention serves all
+    heads with the same keys.
 
     Parameters
     ----------
@@ -120,10 +119,7 @@ def attend(queries: Tensor, latents: Tensor) -> Tensor:
         (B, Q, H, D/H).
     """
     n_cells, n_queries, n_heads, head_width = queries.shape
-    if kernels.on_float32_cpu(queries) and kernels.attention_library(head_width):
-        return kernels.Attention.apply(queries.flatten(1, 2), latents).view_as(queries)
-    # Queries of all heads in H equal parts, whichever heads they are of: fused kernels run
-    # the parts in parallel.
+    # Queries of all heads in H equal parts, whichever heads they are of: the parts run in parallel.
     parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
     shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
     return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
@@ -156,18 +152,6 @@ def multiply(tokens: Tensor, linear: nn.Module) -> Tensor:
         return linear(tokens.to(linear.weight.dtype)).to(tokens.dtype)
     bias = None if bias is None else bias.to(tokens.dtype)
     return functional.linear(tokens, weight.to(tokens.dtype), bias)
-
-
-def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
-    """Feed-forward network of a layer: (B, Q, D) to (B, Q, D)."""
-    if kernels.on_float32_cpu(tokens):
-        up, down = dense_weight(inner), dense_weight(outer)
-        if up is not None and down is not None:
-            method = kernels.feed_forward_method(*up.shape)
-            if method:
-                rows = tokens.flatten(0, 1)
-                return method(rows, up, inner.bias, down, outer.bias).view_as(tokens)
-    return multiply(functional.gelu(multiply(tokens, inner)), outer)
 
 
 def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
@@ -246,7 +230,8 @@ class Layer(nn.Module):
         """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
         update = self.attention(self.attention_norm(tokens), genes)
         tokens = take(tokens, genes) + self.dropout(update)
-        update = feed_forward(self.ffn_norm(tokens), self.ffn_in, self.ffn_out)
+        hidden = functional.gelu(multiply(self.ffn_norm(tokens), self.ffn_in))
+        update = multiply(hidden, self.ffn_out)
         return tokens + self.dropout(update)
 
 
