@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import resource
 import subprocess
@@ -33,6 +32,7 @@ from sklearn.metrics import average_precision_score
 from scdyn import grn, grn_inference, regulons
 from scdyn.expression import Expression, read_expression
 from scdyn.files import write_json
+from scdyn.motifs import find_motifs
 
 SIZES = {"steady_state": (1000, 2000, 150), "bursts": (1000, 2000, 150)}
 TURNS = 3
@@ -142,21 +142,15 @@ def compare_methods(demo: Path, real: Path, folder: Path) -> list[dict[str, obje
     return rows
 
 
-def find_regulons(folder: Path, demo: Path, edges: pd.DataFrame, name: str) -> pd.DataFrame:
+def find_regulons(expression: Expression, demo: Path, edges: pd.DataFrame) -> pd.DataFrame:
     """Prune a run's modules by the demo's motifs, as the workflow does."""
-    table, found = folder / f"{name}.tsv", folder / f"{name}.csv"
-    edges.to_csv(table, sep="\t", index=False)
     study = demo / "simulation"
-    subprocess.run(
-        [
-            "pyscenic", "ctx", table, study / "motifs.genes_vs_motifs.rankings.feather",
-            "--annotations_fname", study / "motifs.annotation.tbl", "--expression_mtx_fname",
-            folder / "embedded.loom", "--mode", "custom_multiprocessing", "--rank_threshold",
-            "500", "--min_genes", "10", "--num_workers", "2", "--output", found,
-        ],
-        check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    found = find_motifs(
+        edges, expression, [study / "motifs.genes_vs_motifs.rankings.feather"],
+        study / "motifs.annotation.tbl", rank_threshold=500, auc_threshold=0.05, nes_threshold=3.0,
+        min_genes=10, mask_dropouts=False, repressing=False,
     )  # fmt: skip
-    return regulons.read_ctx(found)
+    return regulons.of_motifs(found, edges.rename(columns={"TF": "tf"}))
 
 
 def precision(
@@ -206,11 +200,10 @@ def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
     )
 
 
-def judge_regulons(demo: Path, folder: Path) -> dict[str, object]:
+def judge_regulons(demo: Path) -> dict[str, object]:
     """Make the embedded study's regulons from ten seeds and hold them against the truth."""
     matrix = demo / "grn/embryo/expression.h5ad"
     expression = read_expression(matrix)
-    write_matrix(folder / "embedded.h5", expression)
     true = pd.read_csv(demo / "simulation" / "truth" / "edges.tsv", sep="\t")
     genes = range(len(expression.genes))
     runs, by_motif, by_rank = {}, {}, {}
@@ -219,7 +212,7 @@ def judge_regulons(demo: Path, folder: Path) -> dict[str, object]:
     described = describe(grn.merge_runs(runs, expression), matrix)
     evidence = described.drop(columns=["importance", "n_runs"])
     for seed, run in runs.items():
-        by_motif[seed] = find_regulons(folder, demo, run, seed)
+        by_motif[seed] = find_regulons(expression, demo, run)
         table = run.rename(columns={"TF": "tf"}).merge(evidence, on=["tf", "target"])
         by_rank[seed] = regulons.modules(table, 50, False)
         print("regulons of seed", seed, file=sys.stderr, flush=True)
@@ -355,7 +348,7 @@ def main() -> None:
         result = {
             "commit": commit(),
             "machine": machine(),
-            "regulons": judge_regulons(asked.demo, folder),
+            "regulons": judge_regulons(asked.demo),
             "rows": compare_methods(asked.demo, asked.real, folder),
         }
         result["support"] = support_of_promoters(asked.real, folder)

@@ -41,7 +41,7 @@ STAGES = {
     "gather_run": f"{GRN}/runs/1/adjacencies.tsv",
     "merge_adjacencies": f"{GRN}/adjacencies.tsv",
     "write_matrix": f"{GRN}/expression.loom",
-    "find_motifs": f"{GRN}/runs/1/motifs.csv",
+    "find_motifs": f"{GRN}/runs/1/motifs.tsv",
     "make_regulons": f"{GRN}/regulons.tsv",
     "score_regulons": f"{GRN}/auc.h5ad",
     "compare_regulons": f"{GRN}/regulons.svg",
@@ -160,8 +160,6 @@ def content(path):
         return without_costs(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
         return [without_costs(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.name == "motifs.csv":  # pySCENIC's processes end, and its sets stand, in any order
-        return sorted(sorted(line) for line in path.read_text().splitlines())
     return path.read_bytes()
 
 

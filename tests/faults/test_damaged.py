@@ -10,7 +10,6 @@ TOKENS = "results/tokens/embryo"
 # What is damaged, the rule that reads it next, and what is removed to have it made anew.
 DAMAGED = {
     "h5ad": ("results/corpus/embryo.h5ad", "split_cells", None),
-    "of_pyscenic": (f"{GRN}/runs/1/motifs.csv", "make_regulons", None),
     "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
     "tokens": (f"{TOKENS}/tokens.zarr/rna/data/c/0", "embed", TOKENS),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),

@@ -1,5 +1,6 @@
 """Gene regulatory networks: in parts, yet those of pySCENIC; killed, yet whole."""
 
+import ast
 import csv
 import json
 import os
@@ -41,6 +42,23 @@ print(json.dumps([len(cells), len(names), float(max(off)), float(mine.max())]))
 """
 
 
+# Ours, with what the workflow's config says; every motif is annotated for every TF.
+MOTIFS = """
+import sys
+sys.path.insert(0, "workflow/scripts")
+import pandas as pd
+from scdyn.expression import read_expression
+from scdyn.motifs import find_motifs
+expression, edges, database, annotations, output = sys.argv[1:]
+found = find_motifs(
+    pd.read_csv(edges, sep="\\t"), read_expression(expression), [database], annotations,
+    rank_threshold=150, auc_threshold=0.05, nes_threshold=2.0, min_genes=10,
+    mask_dropouts=True, repressing=True,
+)
+found.to_csv(output, sep="\\t", index=False)
+"""
+
+
 def edges(*paths):
     """(TF, target) to importance."""
     found = {}
@@ -76,6 +94,68 @@ def test_parts_together_are_the_adjacencies_of_pyscenic(small_study, tmp_path):
     assert edges(*parts) == pytest.approx(expected, rel=1e-5)
     assert edges(grn / "runs" / "1" / "adjacencies.tsv") == pytest.approx(expected, rel=1e-5)
     assert len(expected) > 1000
+
+
+def annotate_all(table, output):
+    """Annotate every motif for every TF: pySCENIC then keeps each motif's targets with it.
+
+    Where only some of a module's motifs are annotated it does not (aertslab/pySCENIC#635).
+    """
+    with open(table) as file:
+        header, *rows = csv.reader(file, delimiter="\t")
+    motif, tf = header.index("#motif_id"), header.index("gene_name")
+    named = {row[motif]: row for row in rows}
+    tfs = sorted({row[tf] for row in rows})
+    with open(output, "w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(header)
+        for row in named.values():
+            writer.writerows([*row[:tf], name, *row[tf + 1 :]] for name in tfs)
+
+
+def enriched(path, delimiter="\t"):
+    """(TF, sign, module, motif) to AUC, NES, rank and targets, of our table or pySCENIC's."""
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file, delimiter=delimiter))
+    found = {}
+    for row in rows[3:] if delimiter == "," else []:  # TF, motif, AUC, NES, ..., rank
+        context = ast.literal_eval(row[7].removeprefix("frozenset(").removesuffix(")"))
+        module = next(name for name in context if name.startswith(("weight", "top")))
+        sign = "(-)" if "repressing" in context else "(+)"
+        targets = frozenset(name for name, _ in ast.literal_eval(row[8]))
+        key = row[0] + sign, module.replace(".0%", "%"), row[1]
+        found[key] = float(row[2]), float(row[3]), int(row[9]), targets
+    if delimiter == "\t":
+        for row in (dict(zip(rows[0], values, strict=True)) for values in rows[1:]):
+            key = row["regulon"], row["module"], row["motif"]
+            targets = frozenset(row["targets"].split(","))
+            found[key] = float(row["auc"]), float(row["nes"]), int(row["rank_at_max"]), targets
+    return found
+
+
+def test_motifs_and_their_targets_are_those_of_pyscenic(small_study, tmp_path):
+    study, grn = (small_study / "results" / name for name in ("simulation", "grn/embryo"))
+    matrix, tfs, annotations, ours, theirs = (
+        tmp_path / name for name in ("m.loom", "tfs.txt", "all.tbl", "ours.tsv", "theirs.csv")
+    )
+    rankings = study / "motifs.genes_vs_motifs.rankings.feather"
+    edges_of_run = grn / "runs" / "1" / "adjacencies.tsv"
+    annotate_all(study / "motifs.annotation.tbl", annotations)
+    in_grn("python", "-c", WRITE, grn / "expression.h5ad", matrix, tfs)
+    in_grn(
+        "pyscenic", "ctx", edges_of_run, rankings, "--annotations_fname", annotations,
+        "--expression_mtx_fname", matrix, "--mode", "custom_multiprocessing", "--num_workers", "1",
+        "--rank_threshold", "150", "--auc_threshold", "0.05", "--nes_threshold", "2.0",
+        "--min_genes", "10", "--mask_dropouts", "--all_modules", "--output", theirs,
+    )  # fmt: skip
+    subprocess.run(
+        [IN_ENV, "analysis", "python", "-c", MOTIFS, grn / "expression.h5ad", edges_of_run,
+         rankings, annotations, ours],
+        check=True,
+    )  # fmt: skip
+    expected = enriched(theirs, ",")
+    assert {regulon[-3:] for regulon, *_ in expected} == {"(+)", "(-)"} and len(expected) > 50
+    assert enriched(ours) == expected
 
 
 def test_activities_are_those_of_pyscenic(small_study):

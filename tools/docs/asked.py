@@ -42,7 +42,7 @@ def plan(attempt: int) -> str:
         command += ["--snakefile", ROOT / "Snakefile", "--directory", folder]
         # Beside them, what the demo has no need of.
         loom = Path(folder, "loom.yaml")
-        loom.write_text("grn: {loom: true}\n")
+        loom.write_text("grn: {loom: true, method: grnboost2}\n")
         command += ["--configfile", *CONFIGS, loom]
         return subprocess.run(
             command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True

@@ -6,6 +6,11 @@ SEEDED = [run for run in SEED_OF_RUN if run != grn_settings.LEFT_OUT]
 N_PARTS = grn_settings.number_of_parts(config["grn"])
 
 
+# Edges of one run; with several parts they are gathered into it.
+RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.tsv"
+PART = "" if N_PARTS == 1 else "{scatteritem}"
+
+
 scattergather:
     grn=N_PARTS,
 
@@ -89,9 +94,9 @@ rule infer_adjacencies:
         expression=rules.choose_cells.output.expression,
         pilot=rules.time_inference.output[0],
     output:
-        ensure(f"{GRN}/runs/{{run}}/{{scatteritem}}.tsv", non_empty=True),
+        ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
     log:
-        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}_{{scatteritem}}.log",
+        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and '_' + PART}.log",
     # A job of Slurm's is itself a run of Snakemake, and what that tries again has no more memory.
     retries: 2 if workflow.is_main_process else 0
     conda:
@@ -113,26 +118,28 @@ rule infer_adjacencies:
         "../scripts/infer_adjacencies.py"
 
 
-rule gather_run:
-    input:
-        gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
-    output:
-        ensure(f"{GRN}/runs/{{run}}/adjacencies.tsv", non_empty=True),
-    log:
-        f"{LOGS}/gather_run/{{corpus}}_{{run}}.log",
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 15 * attempt,
-    script:
-        "../scripts/gather_run.py"
+if PART:
+
+    rule gather_run:
+        input:
+            gather.grn(rules.infer_adjacencies.output[0], allow_missing=True),
+        output:
+            ensure(RUN_EDGES, non_empty=True),
+        log:
+            f"{LOGS}/gather_run/{{corpus}}_{{run}}.log",
+        conda:
+            "../../envs/analysis.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 15 * attempt,
+        script:
+            "../scripts/gather_run.py"
 
 
 rule merge_adjacencies:
     input:
         expression=rules.choose_cells.output.expression,
-        runs=expand(rules.gather_run.output[0], run=SEEDED, allow_missing=True),
+        runs=expand(RUN_EDGES, run=SEEDED, allow_missing=True),
     output:
         ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
     log:
@@ -170,25 +177,24 @@ rule write_matrix:
 
 rule find_motifs:
     input:
-        adjacencies=rules.gather_run.output[0],
-        matrix=rules.write_matrix.output[0],
+        adjacencies=RUN_EDGES,
+        expression=rules.choose_cells.output.expression,
         rankings=config["grn"]["rankings"],
         annotations=config["grn"]["annotations"] or [],
     output:
-        ensure(f"{GRN}/runs/{{run}}/motifs.csv", non_empty=True),
+        ensure(f"{GRN}/runs/{{run}}/motifs.tsv", non_empty=True),
     log:
         f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
     conda:
-        "../../envs/grn.yaml"
-    threads: 8
+        "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         rank_threshold=config["grn"]["rank_threshold"],
         auc_threshold=config["grn"]["auc_threshold"],
         nes_threshold=config["grn"]["nes_threshold"],
-        min_targets=config["grn"]["min_targets"],
+        min_genes=config["grn"]["min_targets"],
         mask_dropouts=config["grn"]["mask_dropouts"],
         repressing=config["grn"]["repressing"],
     script:
@@ -198,7 +204,7 @@ rule find_motifs:
 rule make_regulons:
     input:
         adjacencies=rules.merge_adjacencies.output[0],
-        runs=expand(rules.gather_run.output[0], run=SEED_OF_RUN, allow_missing=True),
+        runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
         motifs=(
             expand(rules.find_motifs.output[0], run=SEED_OF_RUN, allow_missing=True)

@@ -1,23 +1,16 @@
-from scdyn import pyscenic
+from scdyn import motifs
+from scdyn.artefacts import read_table
+from scdyn.expression import read_expression
+from scdyn.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    files, params = snakemake.input, snakemake.params
-    # fmt: off
-    arguments = [
-        files.adjacencies, *files.rankings,
-        "--annotations_fname", files.annotations,
-        "--expression_mtx_fname", files.matrix,
-        "--mode", "custom_multiprocessing",
-        "--rank_threshold", params.rank_threshold,
-        "--auc_threshold", params.auc_threshold,
-        "--nes_threshold", params.nes_threshold,
-        "--min_genes", params.min_targets,
-        "--num_workers", snakemake.threads,
-    ]
-    # fmt: on
-    if params.mask_dropouts:
-        arguments.append("--mask_dropouts")
-    if params.repressing:
-        arguments.append("--all_modules")
-    pyscenic.run("ctx", arguments, snakemake.output[0])
+    files = snakemake.input
+    found = motifs.find_motifs(
+        read_table(files.adjacencies),
+        read_expression(files.expression),
+        files.rankings,
+        files.annotations,
+        **snakemake.params,
+    )
+    write_table(snakemake.output[0], found)

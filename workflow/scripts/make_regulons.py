@@ -15,7 +15,10 @@ with logged(snakemake.log[0]):
         for name, path in zip(params.runs, files.runs, strict=True)
     }
     if files.motifs:
-        runs = dict(zip(params.runs, map(regulons.read_ctx, files.motifs), strict=True))
+        runs = {
+            name: regulons.of_motifs(read_table(path), edges[name])
+            for name, path in zip(params.runs, files.motifs, strict=True)
+        }
     else:
         logger.info("no motif database: regulons are each TF's strongest targets")
         runs = {

@@ -15,14 +15,7 @@ from scdyn.baselines import fit_baselines
 from scdyn.errors import InputError, is_out_of_memory
 from scdyn.expression import read_expression
 from scdyn.files import write_json, write_table
-from scdyn.regulons import read_ctx
 from scdyn.spaces import gather
-
-MOTIFS = """,,Enrichment,Enrichment
-,,Context,TargetGenes
-TF,MotifID,,
-Tbx6,m1,"frozenset({'activating'})","[('Mesp2', 1.0), ('Hes7', 0.5)]"
-"""
 
 
 @pytest.fixture
@@ -32,7 +25,6 @@ def written(tmp_path):
     write_table(tmp_path / "table.tsv", table)
     write_json(tmp_path / "object.json", {"n": [1, 2, 3]})
     (tmp_path / "records.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    (tmp_path / "motifs.csv").write_text(MOTIFS)
     cells = ad.AnnData(sparse.random(30, 20, 0.3, format="csc", random_state=0))
     cells.var["symbol"] = [f"g{i}" for i in range(20)]
     cells.var["is_tf"] = [i < 3 for i in range(20)]
@@ -41,7 +33,6 @@ def written(tmp_path):
         tmp_path / "table.tsv": [artefacts.read_table, splits.read_splits],
         tmp_path / "object.json": [artefacts.read_json],
         tmp_path / "records.jsonl": [artefacts.read_records],
-        tmp_path / "motifs.csv": [read_ctx],
         tmp_path / "cells.h5ad": [artefacts.read_cells, artefacts.read_obs, read_expression],
     }
 

@@ -23,8 +23,11 @@ def files(tmp_path):
         feather.write_feather(pa.table({**table, column: ["m1", "m2"]}), database)
         annotations = tmp_path / "motifs.tbl"
         pd.DataFrame(
-            {"#motif_id": ["m1", "m2"], "gene_name": tfs, "motif_similarity_qvalue": [0.0, 0.0]}
-        ).to_csv(annotations, sep="\t", index=False)
+            {
+                "#motif_id": ["m1", "m2"], "gene_name": tfs, "motif_similarity_qvalue": 0.0,
+                "orthologous_identity": 1.0, "description": "gene is directly annotated",
+            }
+        ).to_csv(annotations, sep="\t", index=False)  # fmt: skip
         return [database], annotations
 
     return write

@@ -8,33 +8,25 @@ from scipy import sparse
 from scdyn import aucell, regulons
 from scdyn.errors import InputError
 
-CTX = (
-    ",,Enrichment,Enrichment,Enrichment\n,,AUC,Context,TargetGenes\nTF,MotifID,,,\n"
-    "A,m1,0.1,\"frozenset({'activating', 'top50'})\",\"[('B', 2.5), ('C', 1.0)]\"\n"
-    "A,m2,0.1,\"frozenset({'activating', 'top50'})\",\"[('B', 3.5)]\"\n"
-    "A,m2,0.1,\"frozenset({'repressing', 'top50'})\",\"[('D', 0.5)]\"\n"
-)
 
-
-def test_ctx_targets_are_joined_over_motifs_and_kept_apart_by_sign(tmp_path):
-    path = tmp_path / "motifs.csv"
-    path.write_text(CTX)
-    assert regulons.read_ctx(path).to_dict("list") == {
-        "regulon": ["A(+)", "A(+)", "A(-)"], "tf": ["A", "A", "A"], "target": ["B", "C", "D"],
-        "weight": [3.5, 1.0, 0.5], "n_motifs": [2, 1, 1],
+def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
+    motifs = pd.DataFrame(
+        {"regulon": ["A(+)", "A(+)", "A(-)"], "tf": "A", "targets": ["B,C", "B,A", "D"]}
+    )
+    edges = pd.DataFrame({"tf": "A", "target": list("BCD"), "importance": [3.5, 1.0, 0.5]})
+    assert regulons.of_motifs(motifs, edges).to_dict("list") == {
+        "regulon": ["A(+)", "A(+)", "A(+)", "A(-)"], "tf": ["A"] * 4,
+        "target": ["A", "B", "C", "D"], "weight": [1.0, 3.5, 1.0, 0.5],
     }  # fmt: skip
 
 
-def test_an_empty_ctx_has_no_regulon_and_a_broken_one_is_named(tmp_path):
-    path = tmp_path / "motifs.csv"
-    path.write_text("".join(CTX.splitlines(True)[:3]))
-    empty = regulons.read_ctx(path)
+def test_runs_without_an_enriched_motif_have_no_regulon():
+    motifs = pd.DataFrame(columns=["regulon", "tf", "targets"], dtype=object)
+    edges = pd.DataFrame({"tf": ["A"], "target": ["B"], "importance": [1.0]})
+    empty = regulons.of_motifs(motifs, edges)
     assert empty.empty
     with pytest.raises(InputError, match="no regulon has 2 targets in any of 2 runs"):
         regulons.consensus({"1": empty, "2": empty}, 1, 2)
-    path.write_text("")
-    with pytest.raises(InputError, match="no column TargetGenes.*remove it"):
-        regulons.read_ctx(path)
 
 
 EDGES = pd.DataFrame(

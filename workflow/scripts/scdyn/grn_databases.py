@@ -13,13 +13,14 @@ from scdyn.bounds import open_bytes
 from scdyn.errors import InputError, reading
 from scdyn.log import logger
 
-# Below this share of a module's genes in the database pySCENIC drops the module.
-PYSCENIC_SHARE = 0.8
+# Of a module's genes a database must rank more than this share; else the module is left out, as by
+# pySCENIC.
+MIN_SHARE = 0.8
 # Fewest of the TFs that must have a motif; a table of another species has of hardly any.
 MIN_TFS_WITH_MOTIF = 0.2
 # Names of the column of motifs in current databases; older ones say "features".
 MOTIF_COLUMNS = ("motifs", "tracks")
-# pyscenic ctx takes annotations up to this q-value.
+# Annotations up to this q-value are taken, as by pyscenic ctx.
 MAX_SIMILARITY_Q = 0.001
 
 
@@ -29,21 +30,26 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``motif``, ``tf``, as ``pyscenic ctx`` takes them by default.
+        ``motif``, ``tf``, ``motif_similarity_qvalue`` (0 if it is the TF's own) and
+        ``orthologous_identity`` (1 if it is of this species), a row a pair: the surest.
 
     Raises
     ------
     InputError
         If it is no motif annotation table.
     """
-    columns = ["#motif_id", "gene_name", "motif_similarity_qvalue"]
+    sure = ["motif_similarity_qvalue", "orthologous_identity"]
+    columns = ["#motif_id", "gene_name", *sure, "description"]
     with reading(path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
         table = pd.read_csv(open_bytes(path), sep="\t", usecols=columns)
-    table = table[table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q]
-    return table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})[["motif", "tf"]]
+    table = table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})
+    taken = (table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q) & table["description"].notna()
+    taken &= table["orthologous_identity"] >= 0
+    surest = table[taken].sort_values(sure, ascending=[True, False], kind="stable")
+    return surest.drop_duplicates(["motif", "tf"])[["motif", "tf", *sure]].reset_index(drop=True)
 
 
-def read_database(path: str | Path) -> tuple[list[str], set[str]]:
+def read_database(path: str | Path) -> tuple[list[str], list[str]]:
     """Read the genes and motifs of a ranking database, not its rankings.
 
     Raises
@@ -56,7 +62,7 @@ def read_database(path: str | Path) -> tuple[list[str], set[str]]:
             names = pa.ipc.open_file(source).schema.names
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{path}: no cisTarget ranking database that pySCENIC 0.12 reads ({error}); those made "
+            f"{path}: no cisTarget ranking database that can be read ({error}); those made "
             "before 2022 (Feather V1) have to be fetched anew."
         ) from None
     column = next((name for name in MOTIF_COLUMNS if name in names), None)
@@ -66,7 +72,7 @@ def read_database(path: str | Path) -> tuple[list[str], set[str]]:
             "genes_vs_motifs.rankings.feather of a cisTarget database."
         )
     motifs = feather.read_table(path, columns=[column], memory_map=True)[column].to_pylist()
-    return [name for name in names if name != column], set(motifs)
+    return [name for name in names if name != column], motifs
 
 
 def check_databases(
@@ -120,11 +126,10 @@ def check_databases(
                 f"{annotations}: has a motif in {name} for {len(with_motif)} of {len(tfs)} TFs; "
                 "does the table belong to the database, and to this species?"
             )
-        if share < PYSCENIC_SHARE:
+        if share < MIN_SHARE:
             logger.warning(
-                "pySCENIC drops a module of which a database ranks less than %.0f%%; many will be "
-                "dropped",
-                100 * PYSCENIC_SHARE,
+                "modules of whose genes a database ranks less than %.0f%% are left out: many",
+                100 * MIN_SHARE,
             )
     columns = ["database", "n_genes", "n_found", "share", "n_tfs", "n_tfs_with_motif"]
     return pd.DataFrame(rows, columns=columns)

@@ -182,6 +182,21 @@ def infer_edges(
     return pd.concat([pd.DataFrame(columns=COLUMNS), *edges], ignore_index=True)
 
 
+def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
+    """Refuse a run that found nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no edge.
+    """
+    if edges.empty:
+        raise InputError(
+            f"GRN run {run} of corpus {corpus} found no edge: no TF explains any gene. Are there "
+            "enough cells (grn.max_cells), and counts?"
+        )
+
+
 def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -> dict[str, float]:
     """Time a few genes, to say how long all of them will take, and in how much memory.
 

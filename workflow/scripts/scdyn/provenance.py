@@ -123,8 +123,7 @@ def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
     method = GRN_METHODS[grn["method"]].format(**packages)
     of_whom = "" if grn["repressing"] else "positively correlated "
     targets = (
-        f"pruned by motif enrichment (pySCENIC {packages['pyscenic']}, NES at least "
-        f"{grn['nes_threshold']:g})"
+        f"pruned by motif enrichment (cisTarget, NES at least {grn['nes_threshold']:g})"
         if grn["rankings"]
         else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
     )

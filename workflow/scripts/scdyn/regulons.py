@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from scdyn.artefacts import artefact
 from scdyn.errors import InputError
 from scdyn.files import atomic
 from scdyn.grn import agreement
@@ -21,51 +18,32 @@ MIN_CORRELATION = 0.03
 SIGNS = {1: "(+)", -1: "(-)"}
 
 
-def read_ctx(path: str | Path) -> pd.DataFrame:
-    """Read the regulons that ``pyscenic ctx`` wrote as motif enrichments.
+def signs(correlations: np.ndarray) -> np.ndarray:
+    """Tell activation (1) from repression (-1); 0 where a correlation is too weak for either."""
+    return np.where(np.abs(correlations) > MIN_CORRELATION, np.sign(correlations), 0).astype(int)
+
+
+def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
+    """Join the targets of a regulon's motifs.
 
     Parameters
     ----------
-    path
-        Its csv: three header lines, then a row an enriched motif with the TF first, the column
-        ``Context`` (activating or repressing) and ``TargetGenes`` as a Python list of
-        (gene, weight).
+    motifs
+        Of one run: ``regulon``, ``tf``, ``targets`` of :func:`scdyn.motifs.find_motifs`.
+    edges
+        Of that run: ``tf``, ``target``, ``importance``.
 
     Returns
     -------
     DataFrame
-        ``regulon`` (the TF with (+) or (-)), ``tf``, ``target``, ``weight`` (the largest over
-        motifs), ``n_motifs``; empty if no motif is enriched.
-
-    Raises
-    ------
-    InputError
-        If it is not such a file, or was cut short.
+        ``regulon``, ``tf``, ``target``, ``weight``: the edge's importance, 1 of a TF on itself;
+        empty if no motif is enriched.
     """
-    with artefact(path):
-        edges = list(_edges(path))
-    table = pd.DataFrame(edges, columns=["regulon", "tf", "target", "weight"])
-    grouped = table.groupby(["regulon", "tf", "target"])["weight"]
-    return grouped.agg(weight="max", n_motifs="size").reset_index()
-
-
-def _edges(path: str | Path) -> Iterator[tuple[str, str, str, float]]:
-    """Read each enriched motif's regulon, TF, target and weight."""
-    csv.field_size_limit(2**30)
-    with open(path, newline="") as handle:
-        rows = csv.reader(handle)
-        header = [next(rows, []) for _ in range(3)]
-        names = next((line for line in header if "TargetGenes" in line), [])
-        if "Context" not in names:
-            raise InputError(
-                f"{path}: has no column TargetGenes, as pyscenic ctx writes it; remove it and run "
-                "the workflow again."
-            )
-        for row in rows:
-            tf, context = row[0], row[names.index("Context")]
-            regulon = tf + SIGNS[-1 if "repressing" in context else 1]
-            for target, weight in ast.literal_eval(row[names.index("TargetGenes")]):
-                yield regulon, tf, target, weight
+    targets = motifs.assign(target=motifs["targets"].str.split(","))[["regulon", "tf", "target"]]
+    pairs = targets.explode("target").drop_duplicates().sort_values(["regulon", "target"])
+    weight = edges.rename(columns={"importance": "weight"})[["tf", "target", "weight"]]
+    joined = pairs.merge(weight, on=["tf", "target"], how="left")
+    return joined.fillna({"weight": 1.0}).reset_index(drop=True)
 
 
 def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
@@ -85,8 +63,7 @@ def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFra
     DataFrame
         ``regulon``, ``tf``, ``target``, ``weight`` (importance).
     """
-    correlation = edges["correlation"].to_numpy()
-    sign = np.where(np.abs(correlation) > MIN_CORRELATION, np.sign(correlation), 0)
+    sign = signs(edges["correlation"].to_numpy())
     signed = edges.assign(sign=sign)[(sign > 0) | (repressing & (sign < 0))]
     ordered = signed.sort_values("importance", ascending=False, kind="stable")
     top = ordered.groupby(["tf", "sign"]).head(n_targets)

@@ -1,0 +1,89 @@
+"""Enriched motifs of a TF's modules, and the targets that each of them supports."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import feather
+from scipy import sparse
+
+from scdyn import motifs
+from scdyn.errors import InputError
+from scdyn.expression import Expression
+
+N_GENES, N_MOTIFS = 400, 60
+GENES = [f"g{i}" for i in range(N_GENES)]
+TARGETS = GENES[1:21]
+SETTINGS = {
+    "rank_threshold": 100, "auc_threshold": 0.05, "nes_threshold": 3.0, "min_genes": 10,
+    "mask_dropouts": False, "repressing": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A TF g0 whose 20 targets its motif m7 ranks first, another TF's motif m3 half of them."""
+    rng = np.random.default_rng(0)
+    ranks = np.stack([rng.permutation(N_GENES) for _ in range(N_MOTIFS)])
+    for motif, first in ((7, 20), (3, 12)):
+        order = np.r_[np.arange(1, first + 1), 0, np.arange(first + 1, N_GENES)]
+        ranks[motif, order] = np.arange(N_GENES)
+    names = [f"m{i}" for i in range(N_MOTIFS)]
+    database = tmp_path / "db.genes_vs_motifs.rankings.feather"
+    columns = {gene: pa.array(ranks[:, i], pa.int16()) for i, gene in enumerate(GENES)}
+    feather.write_feather(pa.table({**columns, "motifs": names}), database)
+    annotations = tmp_path / "motifs.tbl"
+    table = pd.DataFrame({"#motif_id": ["m3", "m7", "m7"], "gene_name": ["g399", "g0", "g0"]})
+    table["motif_similarity_qvalue"], table["orthologous_identity"] = [0, 1e-4, 0], [1, 0.9, 1]
+    table["description"] = "gene is annotated"
+    table.to_csv(annotations, sep="\t", index=False)
+    values = rng.random((50, N_GENES))
+    values[:, 1:21] += 5 * values[:, :1]
+    expression = Expression(GENES, np.arange(N_GENES) == 0, sparse.csc_matrix(values))
+    edges = pd.DataFrame({"TF": "g0", "target": TARGETS, "importance": np.arange(20.0, 0, -1)})
+    return edges, expression, [database], annotations
+
+
+def test_a_motif_supports_its_own_targets_and_not_those_of_another_enriched_one(study):
+    found = motifs.find_motifs(*study, **SETTINGS)
+    # m3 is enriched, too, and stands first; it is another TF's.
+    assert set(found["motif"]) == {"m7"} and set(found["regulon"]) == {"g0(+)"}
+    assert set(found["database"]) == {"db.genes_vs_motifs.rankings"}
+    whole = found.set_index("module").loc["top50"]
+    assert whole["targets"].split(",") == [*TARGETS, "g0"]
+    assert whole["rank_at_max"] == 20
+    # 21 members rank 0 to 20; those before the cutoff of 20 ranks gain 19, 18, ... 0.
+    assert whole["auc"] == sum(range(20)) / (20 * 21)
+    assert (whole["motif_similarity_qvalue"], whole["orthologous_identity"]) == (0, 1)
+
+
+def test_modules_hold_the_strongest_targets_of_one_sign_and_the_tf(study):
+    edges, expression, *_ = study
+    found = motifs.make_modules(edges, expression, 5, False, True)
+    sizes = found.groupby(["regulon", "module"]).size().to_dict()
+    assert sizes == {
+        ("g0(+)", "weight>75%"): 6, ("g0(+)", "top50"): 21, ("g0(+)", "top5perTarget"): 21,
+        ("g0(+)", "top10perTarget"): 21, ("g0(+)", "top50perTarget"): 21,
+    }  # fmt: skip
+    strongest = found.loc[found["module"] == "weight>75%", "gene"]
+    assert set(strongest) == {"g0", *TARGETS[:5]}
+
+
+@pytest.mark.parametrize("n_missing, n_found", [(4, 4), (5, 0)])
+def test_a_module_of_which_a_fifth_is_not_ranked_is_left_out(study, n_missing, n_found):
+    database = study[2][0]
+    known = feather.read_table(database)
+    feather.write_feather(known.drop_columns(TARGETS[:n_missing]), database)
+    found = motifs.find_motifs(*study, **SETTINGS)  # in modules of 21
+    assert len(found) == n_found
+
+
+def test_thresholds_that_do_not_fit_the_database_are_refused(study):
+    for key, value in (("rank_threshold", N_GENES), ("auc_threshold", 0.5), ("auc_threshold", 0)):
+        with pytest.raises(InputError, match="grn.rank_threshold .* 400 genes"):
+            motifs.find_motifs(*study, **SETTINGS | {key: value})
+
+
+def test_no_enriched_motif_is_an_empty_table(study):
+    found = motifs.find_motifs(*study, **SETTINGS | {"nes_threshold": 50.0})
+    assert found.empty and list(found) == list(motifs.COLUMNS)
