@@ -200,6 +200,9 @@ def listed_features(matrix: Matrix) -> pd.DataFrame:
     n_genes = len(table) // 3
     if matrix.parts and table[0][n_genes:].str.endswith(("-U", "-A")).all() and n_genes:
         table = table[:n_genes]  # once each for spliced, unspliced and ambiguous counts
+    short = table[[column for column in (0, 1, 2) if column in table]].isna().any(axis=1)
+    if short.any():
+        raise ValueError(f"line {short.idxmax() + 1} has fewer columns than others")
     # Version 2 knew genes alone and did not say so; a list of one column is of ids or symbols.
     kind = table[2] if 2 in table else GENES
     return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
@@ -231,4 +234,6 @@ def read_lines(path: Path) -> pd.DataFrame:
     """Read a list of barcodes or features, all of it as text."""
     with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
         rows = [line.rstrip("\r\n").split("\t") for line in handle]
+    while rows and rows[-1] == [""]:
+        rows.pop()
     return pd.DataFrame(rows, dtype=str) if rows else pd.DataFrame({0: []}, dtype=str)

@@ -282,21 +282,21 @@ def other_sizes(
 ) -> InputError:
     """Say what a matrix of other sizes than its lists is: (cells, features) each."""
     lists = f"{Path(matrix.features).name} and {Path(matrix.barcodes).name}"
-    counted = (
-        f"{path}: has {found[1]} features and {found[0]} cells, but {lists} list {listed[1]} and "
-        f"{listed[0]}"
-    )
+    why = "is it of another run, or turned on its side?"
     if found == listed[::-1]:
-        return InputError(
-            f"{counted}: it is turned on its side (cells x genes, where genes x cells are "
-            "expected); transpose it, or write it as .h5ad."
+        why = (
+            "it is turned on its side (cells x genes, where genes x cells are expected); transpose "
+            "it, or write it as .h5ad."
         )
-    if found == (listed[0], 3 * listed[1]):
-        return InputError(
-            f"{counted}: has three columns of each gene, as alevin-fry writes spliced, unspliced "
-            f"and ambiguous counts; name its folder with {USA}.mtx as path."
+    elif found == (listed[0], 3 * listed[1]):
+        why = (
+            "it has three columns of each gene, as alevin-fry writes spliced, unspliced and "
+            f"ambiguous counts; name its folder with {USA}.mtx as path."
         )
-    return InputError(f"{counted}; is it of another run, or turned on its side?")
+    return InputError(
+        f"{path}: has {found[1]} features and {found[0]} cells, but {lists} list {listed[1]} and "
+        f"{listed[0]}: {why}"
+    )
 
 
 def read_sizes(path: Path) -> tuple[int, int, int, int]:
