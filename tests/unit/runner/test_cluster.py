@@ -37,6 +37,14 @@ def test_only_local_rules_ask_for_nothing():
     assert set(asked.asked(asked.plan(1))) == expected
 
 
+def test_the_page_names_the_oldest_snakemake_that_the_snakefile_takes():
+    (oldest,) = re.findall(r'^min_version\("(.+)"\)$', (ROOT / "Snakefile").read_text(), re.M)
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert f"takes Snakemake {oldest} or later" in page
+    pinned = re.search(r"snakemake==(\d+)", (ROOT / "envs/runner.yaml").read_text())
+    assert int(pinned[1]) >= int(oldest.split(".")[0])
+
+
 def link(folder):
     return subprocess.run(
         ["make", "slurm-profile"], cwd=ROOT, capture_output=True, text=True, check=True,

@@ -175,6 +175,7 @@ def read(tmp_path, text, corpora=None):
         (HEADER.replace("\n", "\tbarcode\n") + "a\t10x\tx\twt\ty\n", "'barcode' cannot be"),
         (HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\n", "'Unnamed: 4' cannot be"),
         (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
+        (HEADER + "a\t10x\tx\twt\t\n", "more cells than the first line has columns"),
         (HEADER, "has no sample"),
         ("", "not a readable"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -309,7 +310,22 @@ def read_samples(
         Naming the sheet, the row and the column.
     """
     try:
-        sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            # A line with more cells than the first would have its first one taken for an index.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            sheet = pd.read_csv(
+                path,
+                sep="\t",
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
+    except pd.errors.ParserWarning as error:
+        raise InputError(
+            f"{path}: a line has more cells than the first line has columns; name the column, or "
+            "remove the tab at the line's end."
+        ) from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
     if sheet.empty:
