@@ -146,15 +146,15 @@ SAMPLES = {
     "h5ad of barcodes never written": (lambda f: h5ad(f, declared_barcodes), DECLARES),
     "one fragment without end": (
         lambda f: fragments(f, lambda path: bomb(path, "chr1")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
     "fragments of zeros": (
         lambda f: fragments(f, lambda path: bomb(path, "\0")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
     "comment of fragments without end": (
         lambda f: fragments(f, lambda path: bomb(path, "#")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
     "cells' table without end": (lambda f: metadata(f, "ACGTACGTACGTACGT-1\tx\n"), UNPACKS),
     "cells' table in a line": (lambda f: metadata(f, "x\t"), LINE),

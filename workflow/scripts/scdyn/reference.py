@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -255,10 +254,14 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     names = ["chrom", "start", "end", "symbol", "strand"]
     with reading(path, "not a readable BED", "check or fetch it again"):
         with open_text(path) as handle:
-            lines = [line for line in handle if not line.startswith(NO_ROW)]
+            first = next((line for line in handle if not line.startswith(NO_ROW)), "")
+        columns = list(range(len(first.split("\t"))))
         rows = pd.read_csv(
-            io.StringIO("".join(lines)), sep="\t", header=None, dtype={0: str, 3: str}, quoting=3
-        )
+            open_bytes(path), sep="\t", names=columns, usecols=columns, dtype={0: str, 3: str},
+            quoting=3,
+        )  # fmt: skip
+    if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
+        rows = rows[~is_none]
     if rows.shape[1] == 6:  # BED6 has a score before the strand
         rows = rows.drop(columns=4)
     if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
