@@ -56,7 +56,7 @@ def gpus_asked_for(tmp_path, *options):
     more.write_text(yaml.safe_dump({"models": {"hybrid": {"gpus": 4}}}))
     plan = subprocess.run(
         ["snakemake", "--dryrun", "--cores", "2", "--configfile", "config/demo/config.yaml", more,
-         "--directory", ROOT, "--config", f"results={tmp_path.name}", *options],
+         "--directory", ROOT, "--forceall", *options],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "Using workflow specific profile profiles/default" in plan.stderr
