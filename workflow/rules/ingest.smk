@@ -59,7 +59,7 @@ rule examine_metadata:
 rule gather_preflight:
     input:
         samples=expand(rules.examine_sample.output[0], sample=SAMPLES.index),
-        metadata=rules.examine_metadata.output[0] if metadata_of(SAMPLES.index) else [],
+        metadata=[rules.examine_metadata.output[0]] if metadata_of(SAMPLES.index) else [],
         files=sorted({file for sample in SAMPLES.index for file in files_of(sample)}),
     output:
         table=f"{RESULTS}/preflight.tsv",

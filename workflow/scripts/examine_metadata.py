@@ -9,4 +9,6 @@ with logged(snakemake.log[0]):
         for row in params.rows
     ]
     findings = cell_tables.examine_metadata(samples, params.min_overlap)
-    write_table(snakemake.output[0], preflight.report(findings))
+    table = preflight.report(findings)
+    preflight.tell(table)
+    write_table(snakemake.output[0], table)

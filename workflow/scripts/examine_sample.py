@@ -18,4 +18,6 @@ with logged(snakemake.log[0]):
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )
-    write_table(snakemake.output[0], preflight.report(findings))
+    table = preflight.report(findings)
+    preflight.tell(table)
+    write_table(snakemake.output[0], table)

@@ -3,14 +3,16 @@ import pandas as pd
 from scdyn import preflight
 from scdyn.artefacts import read_table
 from scdyn.files import atomic, write_table
-from scdyn.log import logged
+from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     files = snakemake.input
-    machine = preflight.examine_machine(files.files, snakemake.output.table)
-    parts = [preflight.report(machine), *map(read_table, [*files.samples, *files.metadata])]
+    machine = preflight.report(preflight.examine_machine(files.files, snakemake.output.table))
+    preflight.tell(machine)
+    parts = [machine, *map(read_table, [*files.samples, *files.metadata])]
     table = preflight.sort(pd.concat(parts))
-    preflight.tell(table)
+    n_refused = int((~table["passed"]).sum())
+    logger.info("%d checks, of which %d do not pass", len(table), n_refused)
     write_table(snakemake.output.table, table)
     with atomic(snakemake.output.page) as temporary:
         temporary.write_text(preflight.page(table))
