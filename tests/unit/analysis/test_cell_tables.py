@@ -222,7 +222,7 @@ def test_no_class_is_made_of_a_word_for_missing():
     label = ["x"] * 30 + ["y"] * 30 + ["nan"] * 10 + [""] * 10
     obs = cell_tables.normalise(pd.DataFrame({"cell_type": label}, map(str, range(80))), "s.h5ad")
     everyone, nobody = np.ones(80, bool), np.zeros(80, bool)
-    splits = make_splits(obs, everyone, nobody, "cell_type", None, 2, 0)
+    splits, _ = make_splits(obs, everyone, nobody, "cell_type", None, 2, 0)
     assert splits["label"].value_counts().to_dict() == {"x": 30, "y": 30}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,56 @@ class Match:
         return self.n_matched / max(1, min(len(self.rows), self.n_rows))
 
 
-def match(barcodes: pd.Index, table: pd.DataFrame, sample: str, min_overlap: float) -> Match:
+@dataclass(frozen=True)
+class CellTable:
+    """A table about cells, with what its barcodes are in each form, found once for all samples.
+
+    Attributes
+    ----------
+    path
+        The file.
+    values
+        As :func:`scdyn.cell_columns.plain` makes it of what
+        :func:`scdyn.cell_files.read_cell_table` reads.
+    """
+
+    path: str
+    values: pd.DataFrame
+    _found: dict[tuple[str, str], pd.Series] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def ids(self) -> dict[str, pd.Series]:
+        """Every column that may hold barcodes: its values by the numbers of their rows."""
+        values = self.values.reset_index(drop=True)
+        return {name: values[name].dropna() for name in values if values[name].dtype == object}
+
+    @cached_property
+    def likely(self) -> list[str]:
+        """Columns that have as many values as barcodes would, and nucleotides if any has."""
+        seen = {name: ids.iloc[:ROWS_SEEN] for name, ids in self.ids.items()}
+        likely = [n for n, ids in seen.items() if ids.nunique() * ROWS_PER_GROUP >= len(ids) > 0]
+        core = CORE["by nucleotides"]
+        return [n for n in likely if seen[n].str.contains(core).mean() > 0.5] or likely
+
+    def formed(self, column: str, how: str, form: Form) -> pd.Series:
+        """Bring a column's barcodes to a form that is the same for all samples."""
+        if (column, how) not in self._found:
+            self._found[column, how] = form(self.ids[column])
+        return self._found[column, how]
+
+
+def load(path: str | Path) -> CellTable:
+    """Read a table about cells, once for all the samples that it is of."""
+    state = Path(path).stat() if Path(path).exists() else None
+    return _load(str(path), state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=1)
+def _load(path: str, state: tuple[int, int] | None) -> CellTable:
+    return CellTable(path, plain(read_cell_table(path), path))
+
+
+def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
     """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
 
     Every column may hold them. Where a column of one of the names :data:`TELLING` has the
@@ -96,8 +145,7 @@ def match(barcodes: pd.Index, table: pd.DataFrame, sample: str, min_overlap: flo
     barcodes
         Of the sample's matrix, each once.
     table
-        As :func:`scdyn.cell_columns.plain` makes it of what
-        :func:`scdyn.cell_files.read_cell_table` reads.
+        Of this and perhaps other samples.
     sample
         Its name.
     min_overlap
@@ -108,15 +156,19 @@ def match(barcodes: pd.Index, table: pd.DataFrame, sample: str, min_overlap: flo
     Match
         The best, or what comes nearest to one.
     """
-    found = list(matches(barcodes, table, sample, min_overlap))
-    if not found:
-        none = np.full(len(barcodes), -1)
-        return Match(next(iter(table), ""), "", none, len(table))
 
     def rank(one: Match) -> tuple[bool, bool, int]:
         is_sure = one.is_told and not one.twice and one.share >= min_overlap
         return is_sure, not one.twice, one.n_matched
 
+    found = []
+    for one in matches(barcodes, table, sample, min_overlap):
+        found.append(one)
+        if one.is_told and not one.twice and one.share == 1:
+            return one
+    if not found:
+        column = next(iter(table.values), "")
+        return Match(column, "", np.full(len(barcodes), -1), len(table.values))
     best = max(found, key=rank)
     if best.share < min_overlap:
         # That a cell has two rows says more than that few have one otherwise.
@@ -125,44 +177,29 @@ def match(barcodes: pd.Index, table: pd.DataFrame, sample: str, min_overlap: flo
 
 
 def matches(
-    barcodes: pd.Index, table: pd.DataFrame, sample: str, min_overlap: float
+    barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
 ) -> Iterator[Match]:
     """Yield what each column's barcodes give, form by form, from the least change to the most."""
     cells = pd.Series(barcodes.astype(str), dtype=object)
-    texts = [name for name in table if table[name].dtype == object]
-    rows, told = np.arange(len(table)), ""
-    for name in texts:
-        if name.casefold() in TELLING and (table[name] == sample).any():
-            rows, told = np.flatnonzero(table[name] == sample), f", {name} is {sample}"
+    is_own, told = np.ones(len(table.values), dtype=bool), ""
+    for name, values in table.ids.items():
+        if name.casefold() in TELLING and (values == sample).any():
+            is_own, told = (table.values[name] == sample).to_numpy(), f", {name} is {sample}"
             break
-    ids = {name: pd.Series(table[name].to_numpy()[rows], rows).dropna() for name in texts}
-    likely = [name for name, values in ids.items() if may_be_barcodes(values)]
-    of_nucleotides = [name for name in likely if have_nucleotides(ids[name])]
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
             continue
-        plainly = likely if how == WITHOUT_NAME or not of_nucleotides else of_nucleotides
-        for column in ids if how == next(iter(FORMS)) else plainly:
-            keys = of_rows(ids[column])
-            for kept, group, is_named in groups(how, ids[column], keys, names, sample, min_overlap):
+        for column in table.ids if how == next(iter(FORMS)) else table.likely:
+            ids = table.ids[column]
+            keys = of_rows(ids) if how == WITHOUT_NAME else table.formed(column, how, of_rows)
+            for kept, group, is_named in groups(how, column, table, keys, names, sample, is_own,
+                                                min_overlap):  # fmt: skip
                 said = f"column {column}, {how}{group}{told}"
-                is_told = bool(told) or is_named
-                one = pick(column, said, names, kept, is_told)
+                one = pick(column, said, names, kept, bool(told) or is_named)
                 yield one
                 if one.twice and not told:
-                    yield from told_apart(table, one, names, kept, sample)
-
-
-def may_be_barcodes(ids: pd.Series) -> bool:
-    """Tell whether a column has as many values as barcodes would; types of cells have few."""
-    seen = ids.iloc[:ROWS_SEEN]
-    return bool(seen.nunique() * ROWS_PER_GROUP >= len(seen) > 0)
-
-
-def have_nucleotides(ids: pd.Series) -> bool:
-    """Tell whether a column has nucleotides, as barcodes do and measures do not."""
-    return bool(ids.iloc[:ROWS_SEEN].str.contains(CORE["by nucleotides"]).mean() > 0.5)
+                    yield from told_apart(table.values, one, names, kept, sample)
 
 
 def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
@@ -203,12 +240,34 @@ def with_number(ids: pd.Series, pattern: str, first: int) -> pd.Series:
 
 
 def groups(
-    how: str, ids: pd.Series, keys: pd.Series, names: pd.Index, sample: str, min_overlap: float
+    how: str,
+    column: str,
+    table: CellTable,
+    keys: pd.Series,
+    names: pd.Index,
+    sample: str,
+    is_own: np.ndarray,
+    min_overlap: float,
 ) -> Iterator[tuple[pd.Series, str, bool]]:
     """Part a table's rows by what stands before and behind the nucleotides.
 
     Tables of several samples have one prefix or suffix for each. This sample's is the one that has
     its name; otherwise those with which enough of the barcodes are its own.
+
+    Parameters
+    ----------
+    how, column, table
+        The form, and the column of the table's barcodes.
+    keys
+        These, in the form.
+    names
+        Of the sample's barcodes, in the form.
+    sample
+        Its name.
+    is_own
+        (rows of the table,) whether a row may be the sample's.
+    min_overlap
+        See :func:`match`.
 
     Yields
     ------
@@ -219,6 +278,8 @@ def groups(
     is_named : bool
         Whether the prefix or suffix is the sample's name. A number is none.
     """
+    own = is_own[keys.index]
+    keys, ids = keys[own], table.ids[column][own]
     is_name = not sample.isdigit()
     if how == WITHOUT_NAME:
         named = (keys.str.len() < ids.str.len()).to_numpy()
@@ -228,12 +289,17 @@ def groups(
     if how not in CORE:
         yield keys, "", False
         return
-    rest = ids.str.replace(CORE[how], "|", n=1, regex=True)
-    of_sample = [group for group in rest.unique() if tidy(sample) in map(tidy, group.split("|"))]
+
+    def without_core(ids: pd.Series) -> pd.Series:
+        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
+
+    rest = table.formed(column, f"{how}, the rest", without_core)[own]
+    rest = rest.cat.remove_unused_categories()
+    of_sample = [g for g in rest.cat.categories if tidy(sample) in map(tidy, g.split("|"))]
     if of_sample:
         yield keys[rest.isin(of_sample)], f" with {of_sample[0]}", is_name
-    counts = pd.DataFrame({"rest": rest, "found": keys.isin(names)}).groupby("rest")["found"]
-    counts = counts.agg(["size", "sum"])
+    found = pd.Series(keys.isin(names), rest.index).groupby(rest, observed=True)
+    counts = found.agg(["size", "sum"])
     good = counts.index[counts["sum"] >= min_overlap * counts["size"].clip(upper=len(names))]
     if 0 < len(good) < len(counts) <= len(ids) / ROWS_PER_GROUP:
         yield keys[rest.isin(good)], f" with {good[0]}", False
@@ -274,9 +340,7 @@ def told_apart(
             yield pick(one.column, f"{one.how}, {column} is {sample}", names, keys[is_own], True)
 
 
-def find_rows(
-    barcodes: pd.Index, table: pd.DataFrame, path: str | Path, sample: str, min_overlap: float
-) -> Match:
+def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
     """Find the rows of a sample's cells, as :func:`match` does, or say what is wrong.
 
     Raises
@@ -284,12 +348,31 @@ def find_rows(
     InputError
         If fewer than ``min_overlap`` of the barcodes are there, or a barcode is there twice.
     """
+    require_distinct(barcodes, sample)
+    own = match(barcodes, table, sample, min_overlap)
+    return require_found(own, barcodes, table, sample, min_overlap)
+
+
+def require_distinct(barcodes: pd.Index, sample: str) -> None:
+    """Refuse a sample two cells of which have one barcode.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
     if barcodes.has_duplicates:
         raise InputError(
             f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} stands there twice; "
             "barcodes must differ, for cells are joined to their table by them."
         )
-    one = match(barcodes, table, sample, min_overlap)
+
+
+def require_found(
+    one: Match, barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
+) -> Match:
+    """Refuse a match of too few cells, or of two rows for one; see :func:`find_rows`."""
+    path, values = table.path, table.values
     if one.twice and one.share >= min_overlap:
         raise InputError(
             f"{path}: barcode {one.twice} of sample {sample} stands there twice ({one.how}), and "
@@ -297,15 +380,15 @@ def find_rows(
             "sample sheet's names, or each sample a table of its own."
         )
     by_library = FORMS[BY_LIBRARY]
-    header = by_library(pd.Series(list(table), dtype=object)).isin(by_library(pd.Series(barcodes)))
+    header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
     if header.any():
         raise InputError(
-            f"{path}: its first line is of the cell {table.columns[header][0]}; give the table a "
+            f"{path}: its first line is of the cell {values.columns[header][0]}; give the table a "
             "header with the names of its columns."
         )
     if not one.n_matched or one.share < min_overlap:
-        has = table[one.column].dropna().astype(str) if one.column in table else pd.Series([])
-        named = ", ".join([*table][:10]) + (", ..." if table.shape[1] > 10 else "")
+        has = values[one.column].dropna().astype(str) if one.column in values else pd.Series([])
+        named = ", ".join([*values][:10]) + (", ..." if values.shape[1] > 10 else "")
         raise InputError(
             f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
             f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
@@ -344,8 +427,8 @@ def join_metadata(
     InputError
         If the table cannot be read, has too few of the barcodes, or one of them twice.
     """
-    table = plain(read_cell_table(path), str(path))
-    one = find_rows(barcodes, table, path, sample, min_overlap)
+    loaded = load(path)
+    one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
     logger.info("%s: %s: %d of %d cells (%s)", sample, path, one.n_matched, len(barcodes), one.how)
     done = {one.column}
     if "sample" in table and (table["sample"] == sample).any():
@@ -466,27 +549,26 @@ def examine_metadata(
     Returns
     -------
     list of Finding
-        One for each sample that has metadata, as far as it is read.
+        One for each sample that has metadata and barcodes.
     """
     from scdyn.preflight import Finding  # not needed, and not there, where tables are only read
 
-    tables: dict[str, pd.DataFrame | InputError] = {}
+    tables: dict[str, CellTable | InputError] = {}
     for _, _, path in samples:
         if path and path not in tables:
             try:
-                tables[path] = plain(read_cell_table(path), path)
+                tables[path] = load(path)
             except InputError as error:
                 tables[path] = error
     findings = []
     for sample, barcodes, path in samples:
         table = tables.get(path)
-        if table is None:
+        if table is None or not len(barcodes):  # whose files cannot be read is said elsewhere
             continue
         try:
             if isinstance(table, InputError):
                 raise table
-            require_own(sample, barcodes, path, table, samples, min_overlap)
-            one = find_rows(barcodes, table, path, sample, min_overlap)
+            one = find_own(sample, barcodes, table, samples, min_overlap)
             text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
             findings.append(Finding(sample, "metadata", text))
         except InputError as error:
@@ -494,32 +576,31 @@ def examine_metadata(
     return findings
 
 
-def require_own(
+def find_own(
     sample: str,
     barcodes: pd.Index,
-    path: str,
-    table: pd.DataFrame,
+    table: CellTable,
     samples: Sequence[tuple[str, pd.Index, str]],
     min_overlap: float,
-) -> None:
-    """Refuse a table that has more of another sample's cells than of its own.
+) -> Match:
+    """Find the rows of a sample's cells; refuse a table that fits another sample better.
 
     Raises
     ------
     InputError
-        Naming both.
+        Naming both samples, or as :func:`find_rows` does.
     """
+    require_distinct(barcodes, sample)
     own = match(barcodes, table, sample, min_overlap)
-    if own.share >= SURE:
-        return
-    for other, others, its_path in samples:
-        if other == sample or its_path == path:
+    for other, others, its_path in samples if own.share < SURE else []:
+        if other == sample or its_path == table.path or others.has_duplicates:
             continue
         theirs = match(others, table, other, min_overlap)
         if theirs.share > own.share and theirs.share >= min_overlap:
             raise InputError(
-                f"the tables of {sample} and {other} may be exchanged: {path} has "
+                f"the tables of {sample} and {other} may be exchanged: {table.path} has "
                 f"{own.n_matched} of the {len(barcodes)} barcodes of {sample} and "
                 f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
                 "metadata."
             )
+    return require_found(own, barcodes, table, sample, min_overlap)
