@@ -11,7 +11,8 @@ with logged(snakemake.log[0]):
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     # No param: another catalogue does not make an examined sample another.
-    catalogue = read_table(Path(snakemake.scriptdir).parents[1] / "resources/catalogue.tsv")
+    home = Path(snakemake.scriptdir).resolve().parents[1]
+    catalogue = read_table(home / "resources/catalogue.tsv")
     thresholds = preflight.Thresholds(**params.thresholds)
     findings = preflight.examine_machine(snakemake.input.files, snakemake.output.table)
     for row in params.rows:
