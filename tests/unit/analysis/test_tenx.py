@@ -160,7 +160,7 @@ def other_features(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (turn, "list 3 and 3; is it of another run, or turned on its side"),
+        (turn, "list 3 and 3: is it of another run, or turned on its side"),
         (lose_barcodes, "lacks barcodes.tsv"),
         (lose_features, "lacks features.tsv or genes.tsv or peaks.bed"),
         (repeat_a_barcode, "AAACCCAAGG-1 stands there twice"),
