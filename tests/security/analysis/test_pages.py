@@ -66,7 +66,7 @@ def of_provenance():
             "tasks": {ALL: task},
         },
         "environments": {name: {**pinned(name), ALL: ALL} for name in names},
-        "devices": {ALL: ALL},
+        "devices": {ALL: ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
     }  # fmt: skip
     return provenance.page(record)
 

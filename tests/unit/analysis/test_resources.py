@@ -14,7 +14,7 @@ from scdyn import resources
 from scdyn.errors import InputError
 from scdyn.resources import Resource, annotation_of, compare_builds, fetch, read_catalogue
 
-CATALOGUE = Path(__file__).parents[3] / "resources" / "catalogue.tsv"
+FILE = Path(__file__).parents[3] / "resources" / "catalogue.tsv"
 CONTENT = b"Tbx6\nSox2\n"
 HASH = hashlib.sha256(CONTENT).hexdigest()
 
@@ -79,7 +79,7 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-CATALOGUE = read_catalogue("resources/catalogue.tsv")
+CATALOGUE = read_catalogue(FILE)
 RANKINGS = "{}_10kbp_up_10kbp_down_full_tx_v10_clust.genes_vs_motifs.rankings.feather"
 
 
@@ -160,6 +160,6 @@ def test_the_annotation_of_a_build_is_named(genome, expected):
 
 
 def test_our_catalogue_has_annotations_of_the_builds_it_is_asked_for():
-    table = pd.read_csv(CATALOGUE, sep="\t", dtype=str, keep_default_na=False)
+    table = pd.read_csv(FILE, sep="\t", dtype=str, keep_default_na=False)
     for genome in ("mm10-2020-A", "GRCh38-2020-A", "GRCm39-2024-A"):
         assert annotation_of(genome, table).endswith(".annotation.gtf.gz")
