@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from math import ceil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings, task_settings
+from scdyn import grn_settings, stage_times, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, find_libraries
@@ -49,12 +50,15 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
 # No param: it decides how fast a result is there, not which.
 os.environ.update(SCDYN_DEVICE=config["device"])
 
+BEGUN = time.time()
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
 DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
+# Width times layers of a model that one thread trains well.
+SMALL_MODEL = 256
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 
 
@@ -194,6 +198,16 @@ def resource_of(text, model, several):
         return None
     filled = text.format(**model)
     return int(filled) if filled.isdecimal() else filled
+
+
+def threads_of_model(wildcards):
+    """Threads of a job that is one of many on a model: several pay only if it is wide or deep.
+
+    A small model's jobs are done sooner side by side, one thread each: an eighth of such a job is
+    its start, on one thread whatever it is given.
+    """
+    model = MODELS[names_from(wildcards)["model"]]
+    return 1 if model["width"] * model["n_layers"] <= SMALL_MODEL else 8
 
 
 def by_pilot(key, least, factor, attempt, pilot):
