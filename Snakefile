@@ -37,6 +37,16 @@ include: "workflow/rules/studies.smk"
 include: "workflow/rules/report.smk"
 
 
+# Where the time went: this run's jobs, stage by stage.
+onsuccess:
+    print(
+        stage_times.summary(
+            stage_times.read_jobs(".snakemake/metadata", BEGUN),
+            {rule.name: Path(rule.snakefile).stem for rule in workflow.rules},
+        )
+    )
+
+
 rule all:
     default_target: True
     input:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from math import ceil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings, settings, task_settings
+from scdyn import grn_settings, settings, stage_times, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import COLUMNS, input_files
@@ -69,6 +70,7 @@ if workflow.is_main_process and workflow.local_exec and config["device"] != "cpu
 # No param: it decides how fast a result is there, not which.
 os.environ.update(SCDYN_DEVICE=config["device"])
 
+BEGUN = time.time()
 RESULTS = config["results"]
 # The table of a corpus' cells: labels and covariates join the cells here and nowhere before.
 CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
@@ -76,6 +78,8 @@ LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
+# Width times layers of a model that one thread trains well.
+SMALL_MODEL = 256
 EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
 
 
@@ -249,6 +253,16 @@ def resource_of(text, model, several):
         return None
     filled = text.format(**model)
     return int(filled) if filled.isdecimal() else filled
+
+
+def threads_of_model(wildcards):
+    """Threads of a job that is one of many on a model: several pay only if it is wide or deep.
+
+    A small model's jobs are done sooner side by side, one thread each: an eighth of such a job is
+    its start, on one thread whatever it is given.
+    """
+    model = MODELS[names_from(wildcards)["model"]]
+    return 1 if model["width"] * model["n_layers"] <= SMALL_MODEL else 8
 
 
 def by_pilot(key, least, factor, attempt, pilot):

@@ -41,7 +41,7 @@ rule finetune:
         f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_model
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

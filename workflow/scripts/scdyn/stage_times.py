@@ -1,0 +1,86 @@
+"""How long the stages of a run took, from what Snakemake keeps of each job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from scdyn.log import duration
+
+
+class JobTime(NamedTuple):
+    """A job's rule, and when it began and ended, in seconds since the epoch."""
+
+    rule: str
+    begun: float
+    ended: float
+
+
+def read_jobs(folder: str | Path, since: float) -> list[JobTime]:
+    """Read the jobs that ended since a time.
+
+    Parameters
+    ----------
+    folder
+        Snakemake's records, one per output: ``.snakemake/metadata``.
+    since
+        Seconds since the epoch; jobs that began earlier are of another run.
+
+    Returns
+    -------
+    list of JobTime
+        One per job, in the order of their beginnings. Records that cannot be read are left out.
+    """
+    jobs: dict[tuple[str, ...], JobTime] = {}
+    # Names of outputs that are long for a file system stand in folders.
+    for path in Path(folder).rglob("*"):
+        try:
+            record = json.loads(path.read_text())
+            job = JobTime(record["rule"], float(record["starttime"]), float(record["endtime"]))
+            key = (job.rule, *record["log"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        if job.begun >= since:
+            known = jobs.get(key, job)
+            jobs[key] = JobTime(job.rule, min(job.begun, known.begun), max(job.ended, known.ended))
+    return sorted(jobs.values(), key=lambda job: job.begun)
+
+
+def summary(jobs: Iterable[JobTime], stages: Mapping[str, str]) -> str:
+    """Lay out how long each stage took.
+
+    Parameters
+    ----------
+    jobs
+        Of one run.
+    stages
+        Rule to its stage, in the order of the stages.
+
+    Returns
+    -------
+    str
+        A line per stage: its jobs, their times together, and the rule that took most of them; the
+        jobs' times overlap where they ran side by side. Empty without jobs.
+    """
+    jobs = list(jobs)
+    if not jobs:
+        return ""
+    rows = [("stage", "jobs", "their time", "most of it")]
+    for stage in dict.fromkeys(stages.values()):
+        by_rule: dict[str, list[float]] = {}
+        for job in jobs:
+            if stages.get(job.rule) == stage:
+                by_rule.setdefault(job.rule, []).append(job.ended - job.begun)
+        if by_rule:
+            longest = max(by_rule, key=lambda rule: sum(by_rule[rule]))
+            seconds = [time for times in by_rule.values() for time in times]
+            rows.append((stage, str(len(seconds)), duration(sum(seconds)), longest))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"  {stage:{widths[0]}}  {number:>{widths[1]}}  {time:>{widths[2]}}  {longest}"
+        for stage, number, time, longest in rows
+    ]
+    took = duration(max(job.ended for job in jobs) - jobs[0].begun)
+    return "\n".join([f"{len(jobs)} jobs in {took}:", *lines])
