@@ -55,8 +55,8 @@ def gpus_asked_for(tmp_path, *options):
     more = tmp_path / "more.yaml"
     more.write_text(yaml.safe_dump({"models": {"hybrid": {"gpus": 4}}}))
     plan = subprocess.run(
-        ["snakemake", "--dryrun", "--cores", "2", "--configfile", "config/demo/config.yaml", more,
-         "--directory", ROOT, "--forceall", *options],
+        ["snakemake", "--dryrun", "--forceall", "--cores", "2",
+         "--configfile", "config/demo/config.yaml", more, *options],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "Using workflow specific profile profiles/default" in plan.stderr

@@ -13,91 +13,11 @@ L latents, D width, H heads.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn.errors import InputError
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that decides the architecture.
-
-    Attributes
-    ----------
-    n_genes, n_tfs
-        Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
-    n_bins
-        Highest value bin. Ids 1 to ``n_bins`` are bins of expressed genes, 0 is
-        zero; ``mask_id`` and ``absent_id`` follow.
-    width, n_layers, n_heads, ffn_width
-        Token width, layers (TF and Full in turn, TF first), query heads, width
-        of the feed-forward layer.
-    n_latents
-        Latents that keys and values are projected to. A TF layer has at most
-        one latent a TF.
-    dropout
-        After attention and after the feed-forward layer.
-    """
-
-    n_genes: int
-    n_tfs: int
-    n_bins: int = 14
-    width: int = 96
-    n_layers: int = 12
-    n_heads: int = 12
-    n_latents: int = 500
-    ffn_width: int = 768
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.width % self.n_heads:
-            raise InputError(
-                f"model: width {self.width} is not a multiple of its {self.n_heads} heads; "
-                "choose width = heads x head width."
-            )
-        if not 0 < self.n_tfs <= self.n_genes:
-            raise InputError(
-                f"model: {self.n_tfs} TFs among {self.n_genes} genes; a TF layer needs at least "
-                "one TF, so check the TF list against the gene annotation."
-            )
-
-    @property
-    def mask_id(self) -> int:
-        """Token id of a value hidden from the model."""
-        return self.n_bins + 1
-
-    @property
-    def absent_id(self) -> int:
-        """Token id of a value that was not measured (:data:`scdyn.tokens.NOT_MEASURED`)."""
-        return self.n_bins + 2
-
-    @classmethod
-    def full_size(cls) -> ModelConfig:
-        """Return the paper's architecture: 22,000 genes, 1,500 TFs, about 75 M parameters."""
-        return cls(n_genes=22_000, n_tfs=1_500)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> ModelConfig:
-        """Build from a mapping, refusing keys that are not attributes.
-
-        Raises
-        ------
-        InputError
-            Naming the unknown key.
-        """
-        unknown = sorted(set(content) - {field.name for field in fields(cls)})
-        if unknown:
-            raise InputError(f"model config: unknown key '{unknown[0]}'.")
-        return cls(**content)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as plain values."""
-        return asdict(self)
+from scdyn.architecture import ModelConfig
 
 
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
