@@ -1,7 +1,8 @@
 """After every kind of change one call plans what follows from it, and a second call nothing.
 
-The study's files hold their names alone and its results are touched, not computed: a plan goes by
-names, times, params and sets of inputs, and Snakemake records these when it touches a result, too.
+But for the last test, the study's files hold their names alone and its results are touched, not
+computed: a plan goes by names, times, params and sets of inputs, and Snakemake records these when
+it touches a result, too.
 """
 
 import os
@@ -240,3 +241,31 @@ def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
     planned = plan(study)
     assert planned["pretrain"] == 1
     assert not set(planned) & {"ingest_sample", "join_corpus", "make_regulons", "write_tokens"}
+
+
+def test_a_corrected_label_reaches_the_splits_by_one_call_and_no_count_is_remade(
+    small_study, tmp_path
+):
+    folder = tmp_path / "study"
+    shutil.copytree(small_study, folder, symlinks=True)
+    target, table = "results/finetune/fate/splits.tsv", "results/simulation/cell_metadata.tsv"
+    header, *rows = (folder / table).read_text().splitlines(keepends=True)
+    wrong = next(row for row in rows if row.startswith("wildtype_1") and "\tsomite\t" in row)
+    write(
+        folder,
+        table,
+        header
+        + "".join(r for r in rows if r != wrong)
+        + wrong.replace("\tsomite\t", "\tneural_tube\t"),
+    )
+    cell = "_".join(wrong.split("\t")[:2])
+    run = snakemake(folder, folder / "config.yaml", target)
+    assert run.returncode == 0, run.stdout[-3000:]
+    ran = set(re.findall(r"^(?:local)?rule (\w+):", run.stdout, re.M))
+    assert ran == {"examine_metadata", "join_cells", "split_cells"}
+    labels = dict(line.split("\t")[:2] for line in (folder / target).read_text().splitlines())
+    before = dict(line.split("\t")[:2] for line in (small_study / target).read_text().splitlines())
+    assert {name for name in labels if labels[name] != before.get(name)} <= {cell}
+    if cell in labels:
+        assert labels[cell] == "neural_tube"
+    assert "Nothing to be done" in snakemake(folder, folder / "config.yaml", target).stdout
