@@ -276,7 +276,7 @@ METHODS = {
     "lightgbm": "LightGBM, a model a gene",
 }
 MADE_BY = {
-    "motifs": "motifs (`pyscenic ctx`)",
+    "motifs": "motifs (cisTarget)",
     "motifs_and_promoters": "motifs and promoters (`promoter_evidence: prune`)",
     "modules": "50 strongest targets",
     "modules_and_promoters": "50 strongest targets and promoters (no motif database)",
