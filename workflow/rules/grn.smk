@@ -96,7 +96,7 @@ rule infer_adjacencies:
     output:
         ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
     log:
-        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and '_' + PART}.log",
+        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and f'_{PART}'}.log",
     # A job of Slurm's is itself a run of Snakemake, and what that tries again has no more memory.
     retries: 2 if workflow.is_main_process else 0
     conda:

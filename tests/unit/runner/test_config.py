@@ -35,7 +35,7 @@ def test_defaults_are_filled_in_and_given_values_kept(demo):
     assert content["reference"]["upstream"] == 1500
     assert content["ingest"]["qc"]["keep"] == "both"
     assert content["models"]["hybrid"]["mask_share"] == 0.15
-    assert content["models"]["hybrid"]["width"] == 64
+    assert content["models"]["hybrid"]["width"] == 32
     assert content["tasks"]["fate"]["training"]["weight_decay"] == 0.01
     assert content["tasks"]["knockout"]["explain"] is False
 
