@@ -28,6 +28,19 @@ def test_memory_and_time_grow_with_each_attempt_except_where_they_are_constant()
     assert third["pretrain"].runtime == 3 * first["pretrain"].runtime
 
 
+@pytest.mark.parametrize("width, threads", [(64, 1), (96, 8)])
+def test_a_large_model_is_fine_tuned_by_several_threads(tmp_path, width, threads):
+    larger = tmp_path / "larger.yaml"
+    larger.write_text(f"models: {{hybrid: {{width: {width}}}}}\n")
+    done = subprocess.run(
+        ["snakemake", "--dry-run", "--cores=64", "--directory", ROOT, "--nolock",
+         "results/finetune/fate/scdynomics/seed1_fold0/model", "--forcerun", "finetune",
+         "--configfile", ROOT / "config/demo/config.yaml", larger],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert asked.asked(done.stdout)["finetune"].threads == threads
+
+
 def test_only_local_rules_ask_for_nothing():
     # Each rule's text, to the next one; local ones say so, targets have no output.
     text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))

