@@ -28,13 +28,8 @@ from scdyn.task_settings import MAIN, less_seen, runs_of
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
 
 
-<<<<<<< HEAD
-# Cut points per feature of the trees. A cell's values are a few counts, scaled: XGBoost's default
-# of 256 takes four times as long on a thousand cells, and predicts no better.
-=======
 # Cut points per feature of the trees. XGBoost's default of 256 takes four times as long on a
 # thousand cells, and predicts no better.
->>>>>>> demo
 MAX_BIN = 64
 
 
