@@ -97,7 +97,9 @@ def test_what_config_changes_reaches_the_jobs_and_results_may_lie_anywhere(proje
     target = f"{place}/ingest/wildtype_1.qc.svg"
     run = call(project, target, *options)
     assert run.returncode == 0, run.stdout[-3000:]
-    assert "wildtype_2" not in (place / "preflight.tsv").read_text()
+    assert [path.name for path in (place / "ingest").glob("*.preflight.tsv")] == [
+        "wildtype_1.preflight.tsv"
+    ]
     assert not (project / "results").exists()
     run = call(project, target, *options)
     assert "Nothing to be done" in run.stdout, run.stdout[-3000:]
