@@ -24,7 +24,10 @@ GRN_METHODS = {
     "grnboost2": "GRNBoost2 (arboreto {arboreto})",
     "genie3": "GENIE3 (arboreto {arboreto})",
 }
-MOTIF_PROGRAMS = {"fast": "cisTarget's method", "pyscenic": "pySCENIC {pyscenic}"}
+MOTIF_PROGRAMS = {
+    "fast": "cisTarget's method in the workflow's own code",
+    "pyscenic": "cisTarget by pySCENIC {pyscenic}",
+}
 
 
 def commit_of(repository: str | Path) -> str:
