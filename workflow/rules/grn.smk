@@ -158,7 +158,7 @@ rule merge_adjacencies:
         "../scripts/merge_adjacencies.py"
 
 
-# What pySCENIC reads; nothing else here does.
+# What export_loom hands to pySCENIC; nothing else reads it.
 rule write_matrix:
     input:
         rules.choose_cells.output.expression,
@@ -175,30 +175,69 @@ rule write_matrix:
         "../scripts/write_matrix.py"
 
 
-rule find_motifs:
-    input:
-        adjacencies=RUN_EDGES,
-        expression=rules.choose_cells.output.expression,
-        rankings=config["grn"]["rankings"],
-        annotations=config["grn"]["annotations"] or [],
-    output:
-        ensure(f"{GRN}/runs/{{run}}/motifs.tsv", non_empty=True),
-    log:
-        f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        rank_threshold=config["grn"]["rank_threshold"],
-        auc_threshold=config["grn"]["auc_threshold"],
-        nes_threshold=config["grn"]["nes_threshold"],
-        min_genes=config["grn"]["min_targets"],
-        mask_dropouts=config["grn"]["mask_dropouts"],
-        repressing=config["grn"]["repressing"],
-    script:
-        "../scripts/find_motifs.py"
+MOTIFS = f"{GRN}/runs/{{run}}/motifs.tsv"
+
+if config["grn"]["motifs"] == "fast":
+
+    rule find_motifs:
+        input:
+            adjacencies=RUN_EDGES,
+            expression=rules.choose_cells.output.expression,
+            rankings=config["grn"]["rankings"],
+            annotations=config["grn"]["annotations"] or [],
+        output:
+            ensure(MOTIFS, non_empty=True),
+        log:
+            f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
+        conda:
+            "../../envs/analysis.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: 16000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+        params:
+            rank_threshold=config["grn"]["rank_threshold"],
+            auc_threshold=config["grn"]["auc_threshold"],
+            nes_threshold=config["grn"]["nes_threshold"],
+            min_genes=config["grn"]["min_targets"],
+            mask_dropouts=config["grn"]["mask_dropouts"],
+            repressing=config["grn"]["repressing"],
+        script:
+            "../scripts/find_motifs.py"
+
+else:
+
+    # One call over all runs: to start pySCENIC, and to read the databases, takes longer than a
+    # small run. Each of its processes holds a database.
+    rule find_motifs_by_pyscenic:
+        input:
+            adjacencies=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
+            expression=rules.choose_cells.output.expression,
+            rankings=config["grn"]["rankings"],
+            annotations=config["grn"]["annotations"] or [],
+        output:
+            ensure(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True), non_empty=True),
+        log:
+            f"{LOGS}/find_motifs_by_pyscenic/{{corpus}}.log",
+        conda:
+            "../../envs/grn.yaml"
+        threads: 8
+        resources:
+            mem_mb=lambda wildcards, attempt: 32000 * attempt,
+            runtime=lambda wildcards, attempt: 720 * attempt,
+        params:
+            runs=list(SEED_OF_RUN),
+            modules={
+                "min_genes": config["grn"]["min_targets"],
+                "mask_dropouts": config["grn"]["mask_dropouts"],
+                "repressing": config["grn"]["repressing"],
+            },
+            thresholds={
+                "rank_threshold": config["grn"]["rank_threshold"],
+                "auc_threshold": config["grn"]["auc_threshold"],
+                "nes_threshold": config["grn"]["nes_threshold"],
+            },
+        script:
+            "../scripts/find_motifs_by_pyscenic.py"
 
 
 rule make_regulons:
@@ -207,7 +246,7 @@ rule make_regulons:
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
         motifs=(
-            expand(rules.find_motifs.output[0], run=SEED_OF_RUN, allow_missing=True)
+            expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True)
             if config["grn"]["rankings"]
             else []
         ),

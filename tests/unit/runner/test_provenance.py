@@ -73,6 +73,15 @@ def test_methods_name_versions_seeds_and_devices(record):
     assert all(value == sha256(path) for path, value in record["sha256"].items())
 
 
+def test_methods_name_the_program_that_found_the_motifs(record):
+    grn, packages_of_grn = record["config"]["grn"], {"pyscenic": "0.12.1"}
+    grn |= {"rankings": ["db.feather"]}
+    said = provenance.grn_sentence(grn, packages_of_grn)
+    assert "cisTarget's method in the workflow's own code, NES" in said and "pySCENIC" not in said
+    said = provenance.grn_sentence(grn | {"motifs": "pyscenic"}, packages_of_grn)
+    assert "motif enrichment (cisTarget by pySCENIC 0.12.1, NES at least 3)" in said
+
+
 def test_the_page_escapes_what_it_is_given(record):
     page = provenance.page(record)
     assert "&lt;script&gt;" in page and "<script>" not in page

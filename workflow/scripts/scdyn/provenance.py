@@ -24,6 +24,10 @@ GRN_METHODS = {
     "grnboost2": "GRNBoost2 (arboreto {arboreto})",
     "genie3": "GENIE3 (arboreto {arboreto})",
 }
+MOTIF_PROGRAMS = {
+    "fast": "cisTarget's method in the workflow's own code",
+    "pyscenic": "cisTarget by pySCENIC {pyscenic}",
+}
 
 
 def commit_of(repository: str | Path) -> str:
@@ -122,8 +126,9 @@ def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
     """Say how regulons were made."""
     method = GRN_METHODS[grn["method"]].format(**packages)
     of_whom = "" if grn["repressing"] else "positively correlated "
+    program = MOTIF_PROGRAMS[grn["motifs"]].format(**packages)
     targets = (
-        f"pruned by motif enrichment (cisTarget, NES at least {grn['nes_threshold']:g})"
+        f"pruned by motif enrichment ({program}, NES at least {grn['nes_threshold']:g})"
         if grn["rankings"]
         else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
     )
