@@ -23,6 +23,9 @@ rule preflight:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         rows=SAMPLES.to_dict("records"),
+        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
+        models=MODELS,
+        tasks=TASKS,
         upstream=config["reference"]["upstream"],
         downstream=config["reference"]["downstream"],
         thresholds={

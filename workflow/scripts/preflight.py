@@ -11,6 +11,13 @@ with logged(snakemake.log[0]):
     findings = preflight.examine_machine(snakemake.input.files, snakemake.output.table)
     for row in params.rows:
         findings += preflight.examine_sample(row, genes, windows, thresholds, *tables)
+    if all(finding.passed for finding in findings):
+        cells = {row["sample"]: preflight.count_cells(row) for row in params.rows}
+        n_cells = {
+            corpus: sum(cells[sample] for sample in samples)
+            for corpus, samples in params.corpora.items()
+        }
+        findings += preflight.examine_models(params.models, params.tasks, n_cells, genes)
     table = preflight.report(findings)
     for finding in table.itertuples():
         logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)

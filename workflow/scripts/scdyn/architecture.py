@@ -30,9 +30,9 @@ class Operations:
     attention: float
     elements: float
 
-    def __mul__(self, times: float) -> Operations:
-        """Return those of several cells."""
-        return Operations(times * self.products, times * self.attention, times * self.elements)
+    def times(self, n: float) -> Operations:
+        """Return those of ``n`` times as much."""
+        return Operations(n * self.products, n * self.attention, n * self.elements)
 
 
 @dataclass(frozen=True)
