@@ -40,7 +40,9 @@ def main():
         exact = results(model.cpu().double(), bins, "float32")
         for precision, pair in found.items():
             errors = [float((a - b).norm() / b.norm()) for a, b in zip(pair, exact, strict=True)]
-            rows.append({"precision": precision, "size": size, "output": errors[0], "gradient": errors[1]})
+            rows.append(
+                {"precision": precision, "size": size, "output": errors[0], "gradient": errors[1]}
+            )
     print(json.dumps(rows))
 
 

@@ -180,7 +180,9 @@ def table(rows):
     ]
     for row in rows:
         figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['ratio']:.2f}"
-        lines.append(f"| {row['what']} | {row['size']} | {row['instructions']} | {figures} | {row['unit']} |")
+        lines.append(
+            f"| {row['what']} | {row['size']} | {row['instructions']} | {figures} | {row['unit']} |"
+        )
     return "\n".join(lines)
 
 
@@ -191,7 +193,9 @@ def error_table(errors):
         "|---|---|--:|--:|",
     ]
     for e in errors:
-        lines.append(f"| {e['precision']} | {e['size']} | {e['output']:.2g} | {e['gradient']:.2g} |")
+        lines.append(
+            f"| {e['precision']} | {e['size']} | {e['output']:.2g} | {e['gradient']:.2g} |"
+        )
     return "\n".join(lines)
 
 
@@ -201,7 +205,8 @@ def profile_text(found):
     lines = [
         "| a training step | | seconds |",
         "|---|--:|--:|",
-        f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} | {found['seconds']:.3g} |",
+        f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} "
+        f"| {found['seconds']:.3g} |",
         f"| least for its products, GFLOP | {found['operations'] / 1e9:.4g} "
         f"| {floor['operations']:.3g} |",
         f"| least for what it moves, GB | {found['bytes'] / 1e9:.3g} | {floor['bytes']:.3g} |",

@@ -1,4 +1,4 @@
-"""What decides the model's architecture, and what it costs: without torch, for every environment."""
+"""What decides the model's architecture, and what it computes; for environments without torch."""
 
 from __future__ import annotations
 

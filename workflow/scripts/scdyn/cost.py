@@ -2,10 +2,10 @@
 
 Of every model the operations are counted (:mod:`scdyn.architecture`), and the machine's rate of
 matrix products is measured; what each kind of operation costs against these was fitted to training
-and inference (``python benchmarks/floors.py --costs``) at sizes S, M and F of
-``benchmarks/sizes.py`` and a model 32 wide, on one core of an AMD EPYC, with AVX-512 and with
-AVX2: the fit is within a tenth of all sixteen times. Two threads were 1.75 times as fast as one.
-Take an estimate to a factor of two.
+and inference at sizes S, M and F of ``benchmarks/sizes.py`` and of a model 32 wide, on one core of
+an AMD EPYC, with AVX-512 and with AVX2. ``benchmarks/costs.py`` prints the fit and what these
+constants come to: all sixteen times are met within 15%. Two threads were 1.75 times as fast as one,
+more were not tried. Take an estimate to a factor of two.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def take_gpus(n: int) -> None:
     if not n:
         return
     uuids = list_gpus()
-    free = []
+    free: list[str] = []
     for gpu in gpus:
         # By one name, whether a GPU is told by its number or not.
         name = uuids[int(gpu)] if gpu.isdecimal() and int(gpu) < len(uuids) else gpu

@@ -314,7 +314,13 @@ def examine_models(
     """
     n_threads, n_gpus = cost.cores_of_a_job(), len(cost.gpus_used())
     found = cost.estimate(
-        models, tasks, n_cells, len(genes), int(genes["is_tf"].sum()), cost.product_rate(), n_threads
+        models,
+        tasks,
+        n_cells,
+        len(genes),
+        int(genes["is_tf"].sum()),
+        cost.product_rate(),
+        n_threads,
     )
     return [
         Finding(subject, "time", cost.sentence(work, seconds, n_threads, n_gpus))
