@@ -205,8 +205,8 @@ def profile_text(found):
     lines = [
         "| a training step | | seconds |",
         "|---|--:|--:|",
-        f"| measured at {found['size']}, {found['instructions']}, cells "
-        f"| {found['cells']} | {found['seconds']:.3g} |",
+        f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} "
+        f"| {found['seconds']:.3g} |",
         f"| least for its products, GFLOP | {found['operations'] / 1e9:.4g} "
         f"| {floor['operations']:.3g} |",
         f"| least for what it moves, GB | {found['bytes'] / 1e9:.3g} | {floor['bytes']:.3g} |",

@@ -12,25 +12,14 @@ import time
 
 import ours
 import torch
-from sizes import SIZES
+from sizes import EXPRESSED_SHARE, MASK_SHARE
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
-from torch.utils import flop_counter
 
+from scdyn import devices
 from scdyn.model import ModelConfig, attend
 
 N_TIMES = 5
-# Torch's counter knows fused attention on GPUs alone.
-FUSED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *_, **__: flop_counter.sdpa_flop_count(query, key, value)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, query, key, value, *_, **__: flop_counter.sdpa_backward_flop_count(
-            grad, query, key, value
-        )
-    ),
-}
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -63,7 +52,7 @@ def ceilings(device):
     }
 
 
-def floors(step, model):
+def floors(step, n_cells, model):
     """Operations of a step's products, and the fewest bytes that it moves."""
     saved = []
 
@@ -73,14 +62,16 @@ def floors(step, model):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with flop_counter.FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
-            step()
+        step()
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     weights = sum(p.nbytes for p in model.parameters())
+    # Hidden genes are a share of those that either modality has.
+    n_asked = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
+    operations = model.config.training_operations(n_asked)
     return {
-        "operations": counter.get_total_flops(),
+        "operations": n_cells * (operations.products + operations.attention),
         "bytes": 2 * sum(storages.values()) + 2 * 4 * weights,
-        "exponentials": exponentials(model.config, SIZES[sys.argv[1]]["batch"]),
+        "exponentials": exponentials(model.config, n_cells),
     }
 
 
@@ -128,11 +119,13 @@ def split(step, device):
 
 def main():
     size, device = sys.argv[1:]
+    if device == "cpu":
+        devices.keep_memory()
     step, n_cells, model = ours.training_step(size, device)
     found = {"size": size, "cells": n_cells, "seconds": seconds(step, device)}
     found |= {"split": split(step, device), "ceilings": ceilings(device)}
     found["attention_seconds"] = attention_times(model.config, n_cells, device)
-    found |= floors(ours.training_step(size, device, compiled=False)[0], model)
+    found |= floors(ours.training_step(size, device, compiled=False)[0], n_cells, model)
     rates = found["ceilings"]
     found["floor_seconds"] = {
         "operations": found["operations"] / rates["operations_per_second"],

@@ -180,11 +180,15 @@ CHANGES = {
         lambda f: configure(
             f, lambda c: c["tasks"]["t"].update(variants={"rna": {"modalities": "rna"}})
         ),
-        {"finetune": 2, **EVALUATION},
+        {"gather_preflight": 1, "finetune": 2, **EVALUATION},
     ),
     "a seed": (
         lambda f: configure(f, lambda c: c["tasks"]["t"].update(seeds=[1, 2])),
-        {"fit_baselines": 2, "finetune": 2, **EXPLANATION, **EVALUATION},
+        {
+            **{"gather_preflight": 1, "fit_baselines": 2, "finetune": 2},
+            **EXPLANATION,
+            **EVALUATION,
+        },
     ),
     "a baseline": (
         lambda f: configure(f, lambda c: c["tasks"]["t"]["baselines"].append("knn")),

@@ -61,6 +61,7 @@ rule gather_preflight:
         samples=expand(rules.examine_sample.output[0], sample=SAMPLES.index),
         metadata=[rules.examine_metadata.output[0]] if metadata_of(SAMPLES.index) else [],
         files=sorted({file for sample in SAMPLES.index for file in files_of(sample)}),
+        genes=rules.build_vocabulary.output[0],
     output:
         table=f"{RESULTS}/preflight.tsv",
         page=report(
@@ -77,6 +78,14 @@ rule gather_preflight:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        rows=[row_of(sample) for sample in SAMPLES.index],
+        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
+        models={name: settings.decisive({**model, "cells": None}) for name, model in MODELS.items()},
+        tasks={
+            name: settings.decisive(task_settings.of_evaluation(task) | {"model": task["model"]})
+            for name, task in TASKS.items()
+        },
     script:
         "../scripts/gather_preflight.py"
 

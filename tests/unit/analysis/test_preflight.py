@@ -9,7 +9,7 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn import fragments, preflight
+from scdyn import fragments, machine, preflight
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS
 from scdyn.reference import promoter_windows
@@ -162,3 +162,36 @@ def test_enrichment_is_one_for_places_drawn_at_random():
     rng = np.random.default_rng(0)
     places = pd.DataFrame({"chrom": "chr1", "start": rng.integers(0, 70_000, 20_000)})
     assert fragments.promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
+
+
+def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
+    model = {"corpus": "all", "width": 96, "n_layers": 12, "n_heads": 12, "n_latents": 500,
+             "ffn_width": 768, "mask_share": 0.15, "validation_share": 0.1,
+             "training": {"epochs": 10}}  # fmt: skip
+    genes = pd.DataFrame({"gene_id": [f"g{i}" for i in range(22_000)]})
+    genes["is_tf"] = np.arange(22_000) < 1_500
+    path = genes_h5(tmp_path)
+    row = {"sample": "s", "kind": "10x", **dict.fromkeys([*FILES, *LAYERS, "metadata"], "")}
+    assert len(preflight.barcodes_of({**row, "path": str(path)})) == 40
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (finding,) = preflight.examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
+    assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
+    assert finding.found.startswith("pretraining on 100,000,000 cells, 10 epochs: about ")
+    assert "a model of this size wants a GPU" in finding.found
+
+
+def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "list_gpus", list)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(machine, "FIRST_GPU", tmp_path / "nvidia0")
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    monkeypatch.setenv(machine.VARIABLE, "auto")
+    assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
+    assert (
+        preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
+    )
+    monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
+    assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
+    monkeypatch.setenv(machine.VARIABLE, "cpu")
+    assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"

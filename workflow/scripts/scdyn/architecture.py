@@ -1,4 +1,4 @@
-"""What decides the model's architecture, and what it costs; without torch, for all rules."""
+"""What decides the model's architecture, and what it computes; for environments without torch."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Operations:
     attention: float
     elements: float
 
-    def __mul__(self, times: float) -> Operations:
-        """Return those of several cells."""
-        return Operations(times * self.products, times * self.attention, times * self.elements)
+    def times(self, n: float) -> Operations:
+        """Return those of ``n`` times as much."""
+        return Operations(n * self.products, n * self.attention, n * self.elements)
 
 
 @dataclass(frozen=True)

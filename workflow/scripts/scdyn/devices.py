@@ -135,7 +135,7 @@ def take_gpus(n: int) -> None:
 
 def lock(name: str) -> bool:
     """Lock a GPU's file; returns whether no other process had."""
-    path = Path(tempfile.gettempdir()) / f"scdyn-{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock"
+    path = Path(tempfile.gettempdir()) / f"scdyn-gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock"
     # Read alone, so that a file of another user serves as well.
     flags = os.O_RDONLY | os.O_NOFOLLOW
     try:

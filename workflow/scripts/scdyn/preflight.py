@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scdyn import barcodes, tenx
+from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
 from scdyn.barcodes import sample_barcodes
 from scdyn.counts import first_values, require_counts, require_layer, rna_source
@@ -36,6 +38,7 @@ from scdyn.libraries import (
     promoter_source,
 )
 from scdyn.log import logger
+from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
 from scdyn.pages import document
 from scdyn.reference import find_genes, strip_version
 from scdyn.resources import annotation_of
@@ -398,10 +401,54 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
         place = place.parent
     free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
     room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
-    gpu = "one is here" if shutil.which("nvidia-smi") else "none is here; the CPU is used instead"
     return [
         Finding("study", "disk", room if free > needed else f"{room}: make room.", free > needed),
-        Finding("study", "GPU", f"{gpu} (a cluster's other nodes may differ)"),
+        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
+    ]
+
+
+def seen_of_gpus() -> str:
+    """Say which GPUs are here; whether torch can use them is for the rules that train to say."""
+    if os.environ.get(VARIABLE) == "cpu":
+        return "not looked for: the config's device is cpu"
+    driver, n_gpus = nvidia_driver(), len(visible_gpus())
+    if n_gpus:
+        return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
+    if driver:
+        return f"NVIDIA's {driver} is here, but no GPU that may be used"
+    return "none is here; the CPU is used instead"
+
+
+def examine_models(
+    models: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Mapping[str, Any]],
+    n_cells: Mapping[str, int],
+    genes: pd.DataFrame,
+) -> list[Finding]:
+    """Say what the configured models will cost on this machine; nothing here is refused.
+
+    Parameters
+    ----------
+    models, tasks
+        Of the config.
+    n_cells
+        Cells of each corpus, such as the :func:`barcodes_of` its samples together.
+    genes
+        The vocabulary.
+    """
+    n_threads, n_gpus = cost.cores_of_a_job(), len(cost.gpus_used())
+    found = cost.estimate(
+        models,
+        tasks,
+        n_cells,
+        len(genes),
+        int(genes["is_tf"].sum()),
+        cost.product_rate(),
+        n_threads,
+    )
+    return [
+        Finding(subject, "time", cost.sentence(work, seconds, n_threads, n_gpus))
+        for subject, work, seconds in found
     ]
 
 
