@@ -198,7 +198,7 @@ def test_edges_are_signed_and_name_genes_of_the_annotation(study, annotation):
 
 def test_the_annotation_is_consistent(annotation, study):
     genes = annotation[annotation["type"] == "gene"].set_index("gene_id")
-    assert genes.index.str.fullmatch(r"SIMG\d{11}\.\d+").all()
+    assert genes.index.str.fullmatch(r"ENSSIMG\d{11}\.\d+").all()
     assert genes.index.is_unique
     assert set(genes["strand"]) == {"+", "-"}
     assert set(genes["gene_type"]) == {"protein_coding", "lncRNA"}
