@@ -136,7 +136,7 @@ SAMPLES = {
     "h5 with infinity": (lambda f: h5_values(f, np.inf), "s.h5: holds values that are no counts"),
     "h5 with a barcode twice": (
         lambda f: h5(f, cells=twice(small.barcodes())),
-        "stands there twice",
+        "is a duplicate",
     ),
     "h5 without cells": (lambda f: h5(f, **NO_CELLS), "s.h5: has 0 cells"),
     "h5 without features": (
@@ -195,7 +195,7 @@ SAMPLES = {
     ),
     "mtx with a barcode twice": (
         lambda f: mtx(f, cells=twice(small.barcodes())),
-        "stands there twice",
+        "is a duplicate",
     ),
     "mtx with fractions": (
         lambda f: mtx(f, values=changed(small.counts()[0], 0.5)),
@@ -257,7 +257,7 @@ SAMPLES = {
     ),
     "h5ad with a barcode twice": (
         lambda f: h5ad(f, cells=twice(small.barcodes())),
-        "stands there twice",
+        "is a duplicate",
     ),
     "h5ad without cells": (lambda f: h5ad(f, values=np.zeros((0, 6)), cells=[]), "0 cells"),
     "h5ad without a second modality": (
@@ -369,7 +369,7 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
 TABLES = {
     "not there": (None, "cells.tsv: not a readable table of cells"),
     "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
-    "with a cell twice": (cells_table(twice(small.barcodes())), "stands there twice"),
+    "with a cell twice": (cells_table(twice(small.barcodes())), "is a duplicate"),
     "empty": ("", "cells.tsv: is empty"),
     "garbage": (GARBAGE, "cells.tsv: is no text file"),
     "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is no text file|not a readable table"),

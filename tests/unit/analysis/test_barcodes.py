@@ -60,7 +60,7 @@ def test_barcodes_that_are_no_nucleotides_are_left_as_they_are():
 
 
 def test_a_barcode_twice_is_named():
-    with pytest.raises(InputError, match="barcode AAA stands there twice"):
+    with pytest.raises(InputError, match="barcode AAA is a duplicate"):
         barcodes.pair(pd.Index(["AAA", "AAA"]), pd.Index(["AAA"]))
 
 
@@ -88,7 +88,7 @@ def test_the_two_chemistries_barcodes_are_translated(tmp_path, separator, turned
     [
         ("ACGTACGTAC\n", "two columns of nucleotides"),
         ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAG\tcell_2\n", r"\(line 2\)"),
-        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "ACGTACGTAC stands there twice"),
+        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "ACGTACGTAC is a duplicate"),
         ("", "not a readable table"),
     ],
 )

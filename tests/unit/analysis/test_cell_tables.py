@@ -393,7 +393,7 @@ def test_numbers_of_samples_are_told_by_their_cells_or_not_at_all(tmp_path):
         assert values_of(join_metadata(a, path, "A")["cell_type"])[:38] == ["of A"] * 38
         path = of_two_samples(a, a, columns, tmp_path)
         if form == "{}_{n}":
-            with pytest.raises(InputError, match="stands there twice .*nothing tells which row"):
+            with pytest.raises(InputError, match="is a duplicate .*nothing tells which row"):
                 join_metadata(a, path, "A")
 
 
@@ -404,7 +404,7 @@ def test_a_cluster_with_the_samples_name_tells_nothing(tmp_path):
         return {"barcode": names, "cluster": ["1"] * 20 + ["2"] * 20}
 
     path = of_two_samples(own, own, columns, tmp_path)
-    with pytest.raises(InputError, match="stands there twice"):
+    with pytest.raises(InputError, match="is a duplicate"):
         join_metadata(own, path, "1")
     path = write_table(tmp_path / "one.csv", own, "T", cluster=["1"] * 20 + ["2"] * 20)
     assert join_metadata(own, path, "1")["cell_type"].notna().all()
@@ -427,7 +427,7 @@ def test_lanes_are_numbered_as_people_count():
     names = [f"lane{i}/outs" for i in range(1, 13)]
     assert sorted(sorted(names), key=natural) == names
     assert sample_barcodes([cells(2), cells(2)]).str[-2:].tolist() == ["-1", "-1", "-2", "-2"]
-    with pytest.raises(InputError, match="stands there twice in library 1"):
+    with pytest.raises(InputError, match="is a duplicate in library 1"):
         sample_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
 
 
@@ -436,7 +436,7 @@ def test_a_wrong_order_of_lanes_is_refused(tmp_path):
     own = sample_barcodes(libraries)
     order = sorted(range(12), key=str)
     names = np.concatenate([libraries[i].str[:-1] + str(n) for n, i in enumerate(order, 1)])
-    with pytest.raises(InputError, match="barcodes of sample S|stands there twice"):
+    with pytest.raises(InputError, match="barcodes of sample S|is a duplicate"):
         join_metadata(own, write_table(tmp_path / "cells.csv", names), "S")
 
 
@@ -457,7 +457,7 @@ def test_too_few_matched_are_refused_with_both_sides(tmp_path):
     with pytest.raises(InputError, match=f"its first line is of the cell {own[0]}"):
         join_metadata(own, tmp_path / "bare.csv", "S")
     twice = pd.Index([*own, own[0]])
-    with pytest.raises(InputError, match=f"sample S: barcode {own[0]} stands there twice"):
+    with pytest.raises(InputError, match=f"sample S: barcode {own[0]} is a duplicate"):
         join_metadata(twice, path, "S")
 
 

@@ -480,5 +480,5 @@ def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
     assert order in caplog.text
     rna(["AA-1", "AA-1", "CC-1", "GG-1"]).write_h5ad(tmp_path / "twice.h5ad")
     sheet = row(path=str(tmp_path / "twice.h5ad"), atac_path="none")
-    with pytest.raises(InputError, match="twice.h5ad: barcode AA-1 stands there twice"):
+    with pytest.raises(InputError, match="twice.h5ad: barcode AA-1 is a duplicate"):
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)

@@ -163,7 +163,7 @@ def other_features(folder):
         (turn, "list 3 and 3: is it of another run, or turned on its side"),
         (lose_barcodes, "lacks barcodes.tsv"),
         (lose_features, "lacks features.tsv or genes.tsv or peaks.bed"),
-        (repeat_a_barcode, "AAACCCAAGG-1 stands there twice"),
+        (repeat_a_barcode, "AAACCCAAGG-1 is a duplicate"),
         (make_fractions, "no counts"),
         (other_features, "3 cells of Antibody Capture"),
     ],

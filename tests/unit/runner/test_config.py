@@ -158,7 +158,7 @@ def read(tmp_path, text, corpora=None):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "sample 'a' stands there twice"),
+        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "sample 'a' is a duplicate"),
         (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of 10x, h5ad, h5mu"),
         (HEADER + "a/../b\t10x\tx\twt\n", "line 2: sample is 'a/../b'"),
         (HEADER + "a\t10x\t\twt\n", "line 2: path"),

@@ -101,7 +101,7 @@ def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
     text = cost.sentence("pretraining on 16,000 cells, 10 epochs", 84 * 3600, 2, 0)
     assert text == (
         "pretraining on 16,000 cells, 10 epochs: about 84 h on 2 cores of this machine's CPU; "
-        "a model of this size wants a GPU, or is made smaller (models: width, n_layers, n_latents)"
+        "a model of this size wants a GPU; without one choose size: small"
     )
     assert cost.sentence("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
     assert cost.sentence("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"

@@ -101,7 +101,7 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
             best = found
     if best is None:
         twice = rna[rna.duplicated()].append(other[other.duplicated()])
-        raise InputError(f"barcode {twice[0]} stands there twice; barcodes must differ.")
+        raise InputError(f"barcode {twice[0]} is a duplicate; barcodes must differ.")
     return best
 
 
@@ -123,7 +123,7 @@ def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
         plain = names.str.replace(r"-\d+$", "", regex=True)
         if plain.has_duplicates and not names.has_duplicates:
             raise InputError(
-                f"barcode {plain[plain.duplicated()][0]} stands there twice in library {number} of "
+                f"barcode {plain[plain.duplicated()][0]} is a duplicate in library {number} of "
                 "a sample once its number is that of the library; give a matrix of joined "
                 "libraries a row of its own in the sample sheet."
             )
@@ -158,7 +158,7 @@ def read_translation(path: str | Path) -> dict[str, str]:
     Raises
     ------
     InputError
-        If there are not two columns of nucleotides, or a barcode stands there twice.
+        If there are not two columns of nucleotides, or a barcode is a duplicate.
     """
     with reading(path, "not a readable table of barcodes"):
         table = pd.read_csv(open_bytes(path), header=None, sep=_separator(path), dtype=str)
@@ -172,7 +172,7 @@ def read_translation(path: str | Path) -> dict[str, str]:
     for column in table:
         twice = table[column][table[column].duplicated()]
         if len(twice):
-            raise InputError(f"{path}: barcode {twice.iloc[0]} stands there twice.")
+            raise InputError(f"{path}: barcode {twice.iloc[0]} is a duplicate.")
     plain = dict(zip(table[1], table[0], strict=True))
     turned = {atac.translate(COMPLEMENT)[::-1]: rna for atac, rna in plain.items()}
     return {**turned, **plain}

@@ -363,7 +363,7 @@ def require_distinct(barcodes: pd.Index, sample: str) -> None:
     """
     if barcodes.has_duplicates:
         raise InputError(
-            f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} stands there twice; "
+            f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} is a duplicate; "
             "barcodes must differ, for cells are joined to their table by them."
         )
 
@@ -375,7 +375,7 @@ def require_found(
     path, values = table.path, table.values
     if one.twice and one.share >= min_overlap:
         raise InputError(
-            f"{path}: barcode {one.twice} of sample {sample} stands there twice ({one.how}), and "
+            f"{path}: barcode {one.twice} of sample {sample} is a duplicate ({one.how}), and "
             "nothing tells which row is this sample's; give the table a column 'sample' with the "
             "sample sheet's names, or each sample a table of its own."
         )

@@ -342,7 +342,7 @@ def read_samples(
         check(row, row_schema, f"{path}, line {number}")
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
-        raise InputError(f"{path}: sample '{twice.iloc[0]}' stands there twice; names must differ.")
+        raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")
     sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)
     for name, corpus in corpora.items():
         for sample in corpus["samples"] or []:

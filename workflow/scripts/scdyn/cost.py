@@ -34,7 +34,7 @@ MOST_THREADS = 8
 EXPRESSED_SHARE = 0.2
 # Past this a model is said to be too large for a CPU.
 LONG_SECONDS = 12 * 3600
-REMEDY = "a model of this size wants a GPU, or is made smaller (models: width, n_layers, n_latents)"
+REMEDY = "a model of this size wants a GPU; without one choose size: small"
 
 
 def product_rate(n: int = 1024, seconds: float = 0.5) -> float:

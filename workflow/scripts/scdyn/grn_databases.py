@@ -63,7 +63,7 @@ def read_database(path: str | Path) -> tuple[list[str], list[str]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path}: no cisTarget ranking database that can be read ({error}); those made "
-            "before 2022 (Feather V1) have to be fetched anew."
+            "before 2022 (Feather V1) have to be downloaded again in the new format."
         ) from None
     column = next((name for name in MOTIF_COLUMNS if name in names), None)
     if column is None:

@@ -341,7 +341,7 @@ def ingest(
     twice = cells.obs_names[cells.obs_names.duplicated()]
     if len(twice):
         raise InputError(
-            f"{sheet_row['path']}: barcode {twice[0]} stands there twice; give each library a row "
+            f"{sheet_row['path']}: barcode {twice[0]} is a duplicate; give each library a row "
             "or file of its own."
         )
     cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())

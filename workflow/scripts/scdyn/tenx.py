@@ -60,7 +60,7 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
         duplicated = table.obs_names[table.obs_names.duplicated()]
         if len(duplicated):
             raise InputError(
-                f"{path}: barcode {duplicated[0]} stands there twice; give each library a row or "
+                f"{path}: barcode {duplicated[0]} is a duplicate; give each library a row or "
                 "file of its own."
             )
     if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
