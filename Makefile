@@ -55,7 +55,7 @@ test: lint unit workflow-test ## What CI runs, but for the tests on a Slurm (mak
 
 lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
 	snakefmt --check Snakefile workflow
-	ruff check .
+	ruff check --no-cache .
 	ruff format --check .
 	mypy
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done

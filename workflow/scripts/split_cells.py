@@ -1,7 +1,7 @@
 import numpy as np
-from scdyn.cell_tables import read_cells_table
 
 from scdyn import splits
+from scdyn.cell_tables import read_cells_table
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 from scdyn.selection import select
