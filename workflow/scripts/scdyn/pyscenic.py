@@ -81,9 +81,9 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
 def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
     """Kill a program, and set ``dead``, once one of its processes has failed.
 
-    ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the next
-    look counts: those of short programs, which imports start, are cleared away at once. Needs Linux'
-    /proc; without it, this does nothing.
+    ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the
+    next look counts: those of short programs, which imports start, are cleared away at once. Needs
+    Linux' /proc; without it, this does nothing.
     """
     failed: set[int] = set()
     while process.poll() is None:
@@ -186,9 +186,9 @@ def find_motifs(
 def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFrame:
     """Write modules as ``pyscenic ctx`` 0.12.1 reads them, numbered in their context.
 
-    Its GMT has no TFs, its YAML of regulons is not read back by itself, and its third format is a
-    pickle. YAML that names the class is read. The genes are one text that is split on reading,
-    since a node of YAML for each would take gigabytes.
+    Of its formats, GMT has no TFs and DAT is a pickle, so it is YAML. The genes of a module are one
+    text that is split on reading: a node of YAML for each gene, as pySCENIC itself writes them,
+    takes gigabytes where there are thousands of modules.
 
     Returns
     -------
