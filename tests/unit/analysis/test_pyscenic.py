@@ -101,11 +101,20 @@ def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
     assert list(found["1"]) == list(pyscenic.COLUMNS)
 
 
-def test_a_file_that_is_no_database_is_refused_before_pyscenic_starts(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("db.genes_vs_motifs.rankings.feather", "no cisTarget ranking database"),
+        ("db.feather", "pySCENIC takes no ranking database .* .genes_vs_motifs.rankings.feather"),
+    ],
+)
+def test_what_pyscenic_cannot_read_is_refused_before_it_starts(
+    tmp_path, monkeypatch, name, sentence
+):
     monkeypatch.setenv("PATH", "")
-    path = tmp_path / "db.feather"
+    path = tmp_path / name
     path.write_text("no database")
-    with pytest.raises(InputError, match="db.feather: no cisTarget ranking database"):
+    with pytest.raises(InputError, match=f"{name}: {sentence}"):
         pyscenic.find_motifs(
             {}, [path], "motifs.tbl",
             rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from scdyn.errors import InputError
 from scdyn.files import atomic
-from scdyn.grn_databases import MAX_SIMILARITY_Q, read_database
+from scdyn.grn_databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
 from scdyn.log import logger
 from scdyn.motifs import COLUMNS, last_rank
 
@@ -27,6 +28,8 @@ CTX_COLUMNS = (
     *("annotation", "context", "targets", "rank_at_max"),
 )
 CTX_HEADER_LINES = 3
+# How the name of a database must end.
+DATABASE_NAMES = tuple(f".genes_vs_{what}.rankings.feather" for what in MOTIF_COLUMNS)
 SECONDS_BETWEEN_LOOKS = 1.0
 # It logs this, leaves the module out and goes on.
 OUT_OF_MEMORY = "ran out of memory"
@@ -78,11 +81,18 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
 def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
     """Kill a program, and set ``dead``, once one of its processes has failed.
 
-    ``pyscenic ctx`` would wait for it for ever. Needs Linux' /proc; without, it does nothing.
+    ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the
+    next look counts: those of short programs, which imports start, are cleared away at once. Needs
+    Linux' /proc; without it, this does nothing.
     """
+    failed: set[int] = set()
     while process.poll() is None:
         states = child_states(process.pid)
-        if any(state == "Z" and code for state, code in states.values()):
+        before, failed = (
+            failed,
+            {pid for pid, (state, code) in states.items() if state == "Z" and code},
+        )
+        if failed & before:
             dead.set()
             for pid in (*states, process.pid):
                 with suppress(ProcessLookupError):
@@ -134,11 +144,17 @@ def find_motifs(
     Raises
     ------
     InputError
-        If a database cannot be read, or ranks too few genes for the thresholds.
+        If a database cannot be read, is of a name that pySCENIC does not take, or ranks too few
+        genes for the thresholds.
     RuntimeError
         If pySCENIC fails.
     """
-    for path in rankings:  # pySCENIC's processes would die of it
+    for path in rankings:  # what pySCENIC's processes would die of
+        if not str(path).endswith(DATABASE_NAMES):
+            raise InputError(
+                f"{path}: pySCENIC takes no ranking database whose name does not end in "
+                f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast."
+            )
         last_rank(len(read_database(path)[0]), rank_threshold, auc_threshold)
     with tempfile.TemporaryDirectory() as folder:
         written, found = Path(folder, "modules.yaml"), Path(folder, "motifs.tsv")
@@ -170,9 +186,9 @@ def find_motifs(
 def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFrame:
     """Write modules as ``pyscenic ctx`` 0.12.1 reads them, numbered in their context.
 
-    Its GMT has no TFs, its YAML of regulons is not read back by itself, and its third format is a
-    pickle. YAML that names the class is read. The genes are one text that is split on reading,
-    since a node of YAML for each would take gigabytes.
+    Of its formats, GMT has no TFs and DAT is a pickle, so it is YAML. The genes of a module are one
+    text that is split on reading: a node of YAML for each gene, as pySCENIC itself writes them,
+    takes gigabytes where there are thousands of modules.
 
     Returns
     -------
