@@ -15,8 +15,7 @@ CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
 # Beside the environments, as it is no part of them.
 unit: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
 COVERED = python -m coverage run -m pytest
-# A killed run goes on: what it left unfinished is made again.
-SNAKEMAKE = snakemake --sdm conda --cores $(CORES) --rerun-incomplete
+SNAKEMAKE = snakemake --sdm conda --cores $(CORES)
 
 # The runner first, so that every recipe finds its snakemake, pytest and ruff.
 ifeq ($(shell command -v conda 2>/dev/null),)
