@@ -15,8 +15,7 @@ CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
 # Beside the environments, as it is no part of them.
 unit: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
 COVERED = python -m coverage run -m pytest
-# A killed run goes on: what it left unfinished is made again.
-SNAKEMAKE = snakemake --sdm conda --cores $(CORES) --rerun-incomplete
+SNAKEMAKE = snakemake --sdm conda --cores $(CORES)
 
 # The runner first, so that every recipe finds its snakemake, pytest and ruff.
 ifeq ($(shell command -v conda 2>/dev/null),)
@@ -26,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -149,6 +148,9 @@ Dockerfile: runner ## Write the definition of an image that holds all environmen
 
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
+
+bench-costs: environments ## Measure what kinds of operations cost on this CPU, with AVX-512 and without; ten minutes
+	PYTHONPATH=workflow/scripts tests/in_env.sh torch python benchmarks/costs.py
 
 bench-ingest: environments ## Measure raw data in: 50 million fragments, 100,000 cells; half an hour
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_ingest.py \

@@ -186,6 +186,22 @@ def table(rows):
     return "\n".join(lines)
 
 
+def costs_table(found):
+    """Lay out what costs.py found on one core, by instructions, as Markdown."""
+    lines = [
+        "| what | size | instructions | seconds a cell, on one core | estimated by scdyn.cost |",
+        "|---|---|---|--:|--:|",
+    ]
+    words = {"train": "training step", "infer": "inference"}
+    for part in found:
+        for row in part["rows"]:
+            lines.append(
+                f"| {words[row['what']]} | {row['size']} | {part['instructions']} "
+                f"| {row['seconds']:.3g} | {row['estimated']:.3g} |"
+            )
+    return "\n".join(lines)
+
+
 def error_table(errors):
     """Lay relative errors out as Markdown."""
     lines = [
@@ -203,7 +219,7 @@ def profile_text(found):
     """Tell what bounds a training step, as Markdown."""
     floor, rates = found["floor_seconds"], found["ceilings"]
     lines = [
-        "| a training step | | seconds |",
+        "| a training step | | seconds of a core, or of a GPU |",
         "|---|--:|--:|",
         f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} "
         f"| {found['seconds']:.3g} |",

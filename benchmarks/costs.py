@@ -1,17 +1,20 @@
-"""What kinds of operations cost, for scdyn.cost: ``python costs.py``, with PYTHONPATH as bench.py.
+"""What kinds of operations cost, for scdyn.cost: ``make bench-costs``.
 
 Trains and runs models of four sizes on one core, and fits the time of an operation of each kind,
 in operations of a large product, to the processor's time, which other work on the machine hardly
-changes. Prints JSON.
+changes; with the instructions that this machine has and, if these are AVX-512, without it. Writes
+``results/costs.json``.
 """
 
 import json
+import sys
 import time
 from statistics import median
 
 import numpy as np
 import ours
 import torch
+from bench import AVX2, HERE, ask, commit, costs_table, instructions, machine
 from scipy.optimize import nnls
 from sizes import EXPRESSED_SHARE, MASK_SHARE, SIZES
 
@@ -39,7 +42,7 @@ def measure(size, n_times):
     yield "infer", model.config.operations(), seconds(forward, n_times) / n_cells
 
 
-def main():
+def measure_all():
     torch.set_num_threads(1)
     devices.keep_memory()
     rate, rows = cost.product_rate(), []
@@ -56,13 +59,26 @@ def main():
     for row, counted in zip(rows, terms, strict=True):
         row["fitted"] = float(counted @ fitted / rate)
         row["estimated"] = cost.cpu_seconds(type(operations)(*counted), rate, 1)
-    found = {
+    return {
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "rate": rate,
         "costs": dict(zip(vars(operations), fitted, strict=True)),
         "rows": rows,
     }
-    print(json.dumps(found, indent=1))
+
+
+def main():
+    if sys.argv[1:] == ["one"]:
+        print(json.dumps(measure_all()))
+        return
+    found = []
+    for limit in ({}, AVX2) if instructions("cpu", {}) != instructions("cpu", AVX2) else ({},):
+        found.append(
+            ask("costs.py", "one", limit=limit) | {"commit": commit(), "machine": machine()}
+        )
+    output = HERE / "results" / "costs.json"
+    output.write_text(json.dumps(found, indent=2) + "\n")
+    print(costs_table(found), f"written to {output}", sep="\n\n")
 
 
 if __name__ == "__main__":

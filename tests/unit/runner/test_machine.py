@@ -1,6 +1,8 @@
 """What a machine's GPUs mean for a run on it: found, limited by them, or none."""
 
+import ast
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -75,3 +77,22 @@ def test_one_machine_gives_away_as_many_gpus_as_it_has(tmp_path, two_gpus, monke
 def test_the_profile_that_is_always_loaded_takes_nothing_from_a_sites_own():
     own = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert own == {"rerun-incomplete": True}
+
+
+def test_scripts_of_torch_say_how_threads_wait_before_torch_is_imported():
+    text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = [part for part in re.split(r"^rule ", text, flags=re.M) if "gpu=" in part]
+    assert len(rules) > 5
+    for rule in rules:
+        script = ROOT / "workflow/scripts" / re.search(r"scripts/(\w+\.py)", rule)[1]
+        imports = [n for n in ast.parse(script.read_text()).body if "Import" in type(n).__name__]
+        ours = [ast.unparse(node) for node in imports if "scdyn" in ast.unparse(node)]
+        assert ours[0] == "import scdyn.openmp", script.name
+
+
+def test_estimates_are_of_the_threads_that_training_asks_for():
+    source = (ROOT / "workflow/scripts/scdyn/cost.py").read_text()
+    (most,) = re.findall(r"^MOST_THREADS = (\d+)$", source, re.M)
+    for name in ("pretrain", "finetune"):
+        text = (ROOT / f"workflow/rules/{name}.smk").read_text().split(f"rule {name}:")[1]
+        assert re.search(r"threads: (\d+)", text)[1] == most
