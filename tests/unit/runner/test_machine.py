@@ -93,6 +93,8 @@ def test_scripts_of_torch_say_how_threads_wait_before_torch_is_imported():
 def test_estimates_are_of_the_threads_that_training_asks_for():
     source = (ROOT / "workflow/scripts/scdyn/cost.py").read_text()
     (most,) = re.findall(r"^MOST_THREADS = (\d+)$", source, re.M)
-    for name in ("pretrain", "finetune"):
-        text = (ROOT / f"workflow/rules/{name}.smk").read_text().split(f"rule {name}:")[1]
-        assert re.search(r"threads: (\d+)", text)[1] == most
+    rules = ROOT / "workflow/rules"
+    pretraining = (rules / "pretrain.smk").read_text().split("rule pretrain:")[1]
+    assert re.search(r"threads: (\d+)", pretraining)[1] == most
+    finetuning = (rules / "common.smk").read_text().split("def threads_of_model")[1]
+    assert re.search(r"return 1 if .* else (\d+)", finetuning)[1] == most
