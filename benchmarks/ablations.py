@@ -165,11 +165,10 @@ def fate_score(calls, truth):
 
 def learnable(results, corpus, settings):
     """Names of the cells that the model learns from."""
-    import anndata as ad
-
+    from scdyn.cell_tables import read_cells_table
     from scdyn.selection import select
 
-    obs = ad.read_h5ad(results / "corpus" / f"{corpus}.h5ad", backed="r").obs
+    obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")
     return obs.index[select(obs, settings["cells"], "cells")]
 
 

@@ -17,14 +17,20 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "workflow" / "scripts"
-# As the workflow's rules start (workflow/rules/common.smk); the peer starts as its users do.
-ALLOCATOR = {
+# As the rules run (scdyn.openmp; scdyn.devices.keep_memory is called by ours.py).
+OURS = {"PYTHONPATH": str(LIBRARY), "OMP_WAIT_POLICY": "passive"}
+# The same for the peer, which otherwise starts as its users do.
+TUNED = {
     "OMP_WAIT_POLICY": "passive",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
 }
-OURS = {"PYTHONPATH": str(LIBRARY)} | ALLOCATOR
-PLAIN = OURS | {"SCDYN_KERNELS": "0"}
+# What keeps torch and the libraries below it from AVX-512, as on a processor without it.
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
 ROWS = [
     ("train", "S", "training step"),
     ("train", "M", "training step"),
@@ -67,20 +73,18 @@ class Worker:
         self.process.wait()
 
 
-def measure(what, size, folder, device, peer_python, n_times):
-    """Answers of this project and of the peer, and of variants of them, turn by turn."""
+def measure(what, size, folder, device, peer_python, n_times, limit):
+    """Answers of this project and of the peer, turn by turn; limit: of the instructions."""
     arguments = [what, size, str(folder), device]
     sides = {
-        "ours": Worker([sys.executable, "ours.py", *arguments], OURS),
-        "peer": Worker([peer_python, "peer.py", *arguments], {}),
+        "ours": Worker([sys.executable, "ours.py", *arguments], OURS | limit),
+        "peer": Worker([peer_python, "peer.py", *arguments], limit),
     }
-    if what != "load" and device == "cpu":
-        sides["plain"] = Worker([sys.executable, "ours.py", *arguments], PLAIN)
     # At F two peers would not fit into 24 GB.
     if what == "train" and size in ("S", "M"):
-        sides["tuned peer"] = Worker([peer_python, "peer.py", *arguments], ALLOCATOR)
+        sides["tuned peer"] = Worker([peer_python, "peer.py", *arguments], TUNED | limit)
     for worker in sides.values():
-        worker.repeat()  # the first is slower: memory is taken, kernels are compiled
+        worker.repeat()  # the first is slower: memory is taken
     answers = {name: [] for name in sides}
     for _ in range(n_times):
         for name, worker in sides.items():
@@ -90,10 +94,10 @@ def measure(what, size, folder, device, peer_python, n_times):
     return answers
 
 
-def speed_row(what, size, answers, ours="ours", peer="peer"):
+def speed_row(what, size, answers, peer="peer"):
     """Cells a second of two sides."""
     ours, peer = (
-        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in (ours, peer)
+        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in ("ours", peer)
     )
     return {
         "what": what,
@@ -118,13 +122,22 @@ def memory_row(size, answers):
     }
 
 
-def ask(program, *arguments):
+def ask(program, *arguments, limit=None):
     """What a program beside this one prints in JSON."""
     command = [sys.executable, program, *arguments]
     answer = subprocess.run(
-        command, cwd=HERE, env=os.environ | OURS, stdout=subprocess.PIPE, text=True, check=True
-    )
+        command, cwd=HERE, env=os.environ | OURS | (limit or {}), stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
     return json.loads(answer.stdout)
+
+
+def instructions(device, limit):
+    """Name the vector instructions that torch uses with these variables, such as AVX512."""
+    if device != "cpu":
+        return "GPU"
+    code = "import json, torch; print(json.dumps(torch.backends.cpu.get_cpu_capability()))"
+    return ask("-c", code, limit=limit)
 
 
 def machine():
@@ -161,18 +174,28 @@ def commit():
 
 def table(rows):
     """Lay rows out as Markdown."""
-    lines = ["| what | size | ours | peer | ratio | unit |", "|---|---|--:|--:|--:|---|"]
+    lines = [
+        "| what | size | instructions | ours | peer | ratio | unit |",
+        "|---|---|---|--:|--:|--:|---|",
+    ]
     for row in rows:
         figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['ratio']:.2f}"
-        lines.append(f"| {row['what']} | {row['size']} | {figures} | {row['unit']} |")
+        lines.append(
+            f"| {row['what']} | {row['size']} | {row['instructions']} | {figures} | {row['unit']} |"
+        )
     return "\n".join(lines)
 
 
 def error_table(errors):
     """Lay relative errors out as Markdown."""
-    lines = ["| path | size | error of the output | of the gradient |", "|---|---|--:|--:|"]
+    lines = [
+        "| precision | size | error of the output | of the gradient |",
+        "|---|---|--:|--:|",
+    ]
     for e in errors:
-        lines.append(f"| {e['path']} | {e['size']} | {e['output']:.2g} | {e['gradient']:.2g} |")
+        lines.append(
+            f"| {e['precision']} | {e['size']} | {e['output']:.2g} | {e['gradient']:.2g} |"
+        )
     return "\n".join(lines)
 
 
@@ -182,7 +205,8 @@ def profile_text(found):
     lines = [
         "| a training step | | seconds |",
         "|---|--:|--:|",
-        f"| measured at {found['size']}, cells | {found['cells']} | {found['seconds']:.3g} |",
+        f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} "
+        f"| {found['seconds']:.3g} |",
         f"| least for its products, GFLOP | {found['operations'] / 1e9:.4g} "
         f"| {floor['operations']:.3g} |",
         f"| least for what it moves, GB | {found['bytes'] / 1e9:.3g} | {floor['bytes']:.3g} |",
@@ -214,6 +238,10 @@ def main():
     on_cpu = options.device == "cpu"
     name = "latest.json" if on_cpu else "latest_gpu.json"
     output = options.output or HERE / "results" / name
+    # By instructions: as this machine has them, and a processor without AVX-512.
+    limits = {instructions(options.device, {}): {}}
+    if on_cpu:
+        limits.setdefault(instructions("cpu", AVX2), AVX2)
     rows = []
     with tempfile.TemporaryDirectory(prefix="scdyn-bench-") as folder:
         for what, size, name in ROWS if on_cpu else GPU_ROWS:
@@ -222,19 +250,20 @@ def main():
             if what == "load":
                 command = [sys.executable, "make_cells.py", folder]
                 subprocess.run(command, cwd=HERE, env=os.environ | OURS, check=True)
-            print(f"{name}, {size} ...", file=sys.stderr, flush=True)
-            answers = measure(
-                what, size, folder, options.device, options.peer_python, options.repeats
-            )
-            rows.append(speed_row(name, size, answers))
-            if "plain" in answers:
-                rows.append(speed_row(f"{name}, without kernels", size, answers, "plain"))
-            if "tuned peer" in answers:
-                named = f"{name}, peer with our allocator settings"
-                rows.append(speed_row(named, size, answers, peer="tuned peer"))
-            if what == "train" and size.startswith("F"):
-                rows.append(memory_row(size, answers))
-            print(table(rows[-4:]), file=sys.stderr, flush=True)
+            # What reads files alone does not differ.
+            for named, limit in limits.items() if what != "load" else [*limits.items()][:1]:
+                print(f"{name}, {size}, {named} ...", file=sys.stderr, flush=True)
+                answers = measure(
+                    what, size, folder, options.device, options.peer_python, options.repeats, limit
+                )
+                found = [speed_row(name, size, answers)]
+                if "tuned peer" in answers:
+                    beside = f"{name}, peer with our settings of the process"
+                    found.append(speed_row(beside, size, answers, "tuned peer"))
+                if what == "train" and size.startswith("F"):
+                    found.append(memory_row(size, answers))
+                rows += [row | {"instructions": named} for row in found]
+                print(table(rows[-len(found) :]), file=sys.stderr, flush=True)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -243,7 +272,8 @@ def main():
         "repeats": options.repeats,
         "rows": rows,
         "errors": ask("accuracy.py", options.device),
-        "profile": ask("floors.py", "F" if on_cpu else "F x 16", options.device),
+        "profile": ask("floors.py", "F" if on_cpu else "F x 16", options.device)
+        | {"instructions": next(iter(limits))},
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n")

@@ -19,7 +19,7 @@ from sizes import (
 )
 from worker import serve
 
-from scdyn import adapters, attribution, classifier, loader, tokens, training
+from scdyn import adapters, attribution, classifier, devices, loader, tokens, training
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.pretraining import masked_losses
 
@@ -102,5 +102,7 @@ def load(_, folder, device):
 
 if __name__ == "__main__":
     what, size, folder, device = sys.argv[1:]
+    if device == "cpu":
+        devices.keep_memory()
     measured = {"train": train, "infer": infer, "explain": explain, "load": load}[what]
     serve(*measured(size, folder, device), device)

@@ -122,6 +122,12 @@ class Files(SimpleNamespace):
         return list(vars(self).values())[i]
 
 
+def sheet_row(**columns):
+    """A row of the sample sheet, empty save for some columns."""
+    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
+    return {"sample": "s", "kind": "10x", **empty, **{k: str(v) for k, v in columns.items()}}
+
+
 def build_vocabulary(folder, annotation=None, tfs="Tbx6\nSox2\n", samples=()):
     """Run the rule build_vocabulary; the annotation is written if it is text."""
     (folder / "genes.gtf").write_text(gtf())
@@ -134,33 +140,35 @@ def build_vocabulary(folder, annotation=None, tfs="Tbx6\nSox2\n", samples=()):
         input={
             "annotation": str(annotation or folder / "genes.gtf"),
             "tfs": str(tfs),
-            "samples": [str(path) for path in samples],
         },
         output={"genes": "genes.tsv"},
-        params={"biotypes": ["protein_coding"]},
+        params={"biotypes": ["protein_coding"], "rows": [sheet_row(path=path) for path in samples]},
     )
 
 
 def ingest_sample(folder, qc=None, translation=None, **row):
-    """Run the rule ingest_sample on one row of a sheet, after build_vocabulary."""
+    """Run the rule ingest_sample on one row of a sheet, after build_vocabulary.
+
+    Its preflight found nothing: what ingestion refuses by itself is looked at.
+    """
     if not (folder / "out" / "genes.tsv").exists():
         build_vocabulary(folder)
-    empty = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
-    row = {key: str(value) for key, value in row.items()}
-    overlaps = {"min_gene_overlap": 0.5, "min_barcode_overlap": 0.5}
+    (folder / "preflight.tsv").write_text("subject\tcheck\tfound\tpassed\ns\tcells\t40\tTrue\n")
     run_rule(
         "ingest_sample",
         folder,
         input={
+            "preflight": str(folder / "preflight.tsv"),
             "genes": str(folder / "out" / "genes.tsv"),
             "translation": [str(translation)] if translation else [],
         },
         output={"cells": "s.h5ad", "qc": "s.qc.tsv"},
         params={
-            "row": {"sample": "s", "kind": "10x", **empty, **row},
+            "row": sheet_row(**row),
             "upstream": 1500,
             "downstream": 500,
-            "ingest": {**overlaps, "qc": {**QC, **(qc or {})}},
+            "overlaps": [0.5, 0.5],
+            "qc": {**QC, **(qc or {})},
             "seed": 1,
         },
         wildcards={"sample": "s"},

@@ -16,6 +16,8 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
+from scdyn import cell_tables
+
 GARBAGE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
 
 
@@ -95,10 +97,6 @@ def h5mu(folder, damage=None, name="rna"):
     if damage:
         damage(folder / "s.h5mu")
     return {"kind": "h5mu", "path": folder / "s.h5mu"}
-
-
-def metadata(folder, text):
-    return {**h5(folder), "metadata": write(folder / "cells.tsv", text)}
 
 
 def twice(cells):
@@ -268,7 +266,7 @@ SAMPLES = {
     ),
     "h5ad without the layer that the sheet names": (
         lambda f: {**h5ad(f), "rna_layer": "raw"},
-        "rna.h5ad: has no layer 'raw' but none",
+        "rna.h5ad: has no layer 'raw' but X",
     ),
     "fragments of a sample of RNA only": (
         lambda f: {
@@ -288,21 +286,6 @@ SAMPLES = {
     ),
     "h5mu is garbage": (lambda f: h5mu(f, lambda p: write(p, GARBAGE)), "s.h5mu: not a readable"),
     "h5mu without RNA": (lambda f: h5mu(f, name="protein"), "s.h5mu: has no modality 'rna'"),
-    # what is known of the cells
-    "metadata are not there": (
-        lambda f: {**h5(f), "metadata": f / "cells.tsv"},
-        "cells.tsv: ",
-    ),
-    "metadata of other cells": (
-        lambda f: metadata(f, cells_table(OTHERS)),
-        "no column holds barcodes",
-    ),
-    "metadata with a cell twice": (
-        lambda f: metadata(f, cells_table(twice(small.barcodes()))),
-        "stands there twice",
-    ),
-    "metadata are empty": (lambda f: metadata(f, ""), "cells.tsv: "),
-    "metadata are garbage": (lambda f: metadata(f, GARBAGE), "cells.tsv: "),
     # quality
     "no good cell": (
         lambda f: {**h5(f), "qc": {"min_rna_counts": 1000}},
@@ -381,6 +364,30 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
     small.build_vocabulary(tmp_path)
     expect_one_sentence(capsys, tmp_path, lambda: small.ingest_sample(tmp_path, **row), words)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["genes.tsv"]
+
+
+TABLES = {
+    "not there": (None, "cells.tsv: not a readable table of cells"),
+    "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
+    "with a cell twice": (cells_table(twice(small.barcodes())), "stands there twice"),
+    "empty": ("", "cells.tsv: is empty"),
+    "garbage": (GARBAGE, "cells.tsv: is no text file"),
+    "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is no text file|not a readable table"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_faulty_table_of_cells_is_refused(case, tmp_path):
+    content, words = TABLES[case]
+    path = tmp_path / "cells.tsv"
+    if content is not None:
+        write(path, content)
+    own = pd.Index(small.barcodes())
+    good = write(tmp_path / "good.tsv", cells_table(OTHERS))
+    samples = [("s", own, str(path)), ("t", pd.Index(OTHERS), str(good))]
+    of_s, of_t = cell_tables.examine_metadata(samples, 0.5)
+    assert not of_s.passed and re.search(words, of_s.found) and len(of_s.found) < 700
+    assert of_t.passed
 
 
 @pytest.mark.parametrize("case", REFERENCES)

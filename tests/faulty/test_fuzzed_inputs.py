@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scdyn import barcodes, fragments, ingest, reference, tenx
 from scdyn.errors import InputError
 from scdyn.features import barcode_names, read_features
-from scdyn.libraries import LibraryFiles
+from scdyn.libraries import LibraryFiles, locate
 
 
 def pack(path):
@@ -41,7 +41,7 @@ def read_mtx(path):
 
 
 def read_h5ad(path):
-    return ingest.read_library(LibraryFiles("h5ad", path, "", ""))
+    return ingest.read_library(locate(LibraryFiles("h5ad", str(path), rna_only=True)))
 
 
 READERS = {

@@ -1,6 +1,7 @@
 """Every kind of real data in ../shared/data through ingestion, unchanged (``make test-real``)."""
 
 import gzip
+import re
 from pathlib import Path
 
 import anndata as ad
@@ -10,9 +11,11 @@ import pytest
 from scipy import sparse
 
 from scdyn import fragments, ingest, preflight, reference, tenx
+from scdyn.cell_tables import annotate
 from scdyn.counts import normalise, promoters_measured
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, LAYERS
+from scdyn.features import barcode_names, read_features
+from scdyn.libraries import FILES, LAYERS, find_libraries, input_files, locate
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -103,9 +106,10 @@ def test_the_cortex_by_its_peaks_with_its_labels():
     folder = DATA / "multiome" / "snare_mouse_cortex"
     genes, windows = vocabulary("mouse")
     labels = str(folder / "cell_labels.csv.gz")
-    cells = check(row("10x", folder, metadata=labels), genes, windows)
+    cells = check(row("10x", folder), genes, windows)
     assert cells.n_obs == 10_309
-    assert cells.obs["cluster_remapped"].nunique() == 15
+    table = annotate(cells.obs, "s", {}, labels, 0.5)
+    assert table["cluster_remapped"].nunique() == 15
     assert set(cells.obs["promoter_source"]) == {"peaks"}
 
 
@@ -185,6 +189,94 @@ def test_a_real_h5_and_its_folder_are_the_same_sample():
     )
     assert list(first.obs_names) == list(second.obs_names)
     assert first.X.sum() > 0 and (first.X != second.X).nnz == 0
+
+
+FORMATS = DATA / "formats"
+# Of each file or folder: kind, cells, genes, and the sum of the counts.
+READ = {
+    "alevin_fry_usa": ("10x", 4, 4, 45),
+    "cellranger_v2_raw_and_filtered": ("10x", 62, 226, 18_209),
+    "cellranger_v2_raw_and_filtered/raw_gene_bc_matrices": ("10x", 1_289, 226, 112_078),
+    "citeseq_mtx": ("10x", 1_024, 100, 10_694),
+    "derived_citeseq_h5": ("10x", 600, 1_000, 2_247_202),
+    "kallisto_bustools/cellranger_layout": ("10x", 29, 17, 2),
+    "kallisto_bustools/counts_unfiltered": ("10x", 29, 17, 2),
+    "kallisto_bustools/counts_unfiltered/genes.h5ad": ("h5ad", 29, 17, 2),
+    "kallisto_bustools/lamanno": ("10x", 278, 17, 90),
+    "mtx_nogz_integer_ids": ("10x", 5, 6, 8),
+    "starsolo": ("10x", 20, 20, 83),
+    "starsolo/Solo.out/Gene/filtered": ("10x", 20, 20, 83),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_files_of_other_tools_are_read(name):
+    kind, n_cells, n_genes, total = READ[name]
+    (files,) = find_libraries(row(kind, FORMATS / name, atac_path="none"))
+    library = locate(files)
+    found = ingest.read_library(library).rna
+    assert (*found.shape, found.X.sum()) == (n_cells, n_genes, total)
+    source, _, _ = preflight.look_into(library)
+    assert list(barcode_names(library.rna)) == list(found.obs_names)
+    features = read_features(library.rna, source)
+    assert list(features["name"][features["kind"] == "Gene Expression"]) == list(found.var_names)
+    assert all(Path(path).is_file() for path in input_files(row(kind, FORMATS / name)))
+
+
+def test_alevin_frys_counts_are_those_of_its_table():
+    table = pd.read_csv(FORMATS / "alevin_fry_usa" / "example-dat.csv", header=None, skiprows=2)
+    spliced, unspliced, ambiguous = np.split(table.iloc[:, 1:].to_numpy(dtype=int), 3, axis=1)
+    (files,) = find_libraries(row("10x", FORMATS / "alevin_fry_usa", promoter_layer="unspliced"))
+    rna = ingest.read_library(locate(files)).rna
+    np.testing.assert_array_equal(rna.X.toarray(), spliced + ambiguous)
+    np.testing.assert_array_equal(rna.layers["promoter"].toarray(), unspliced)
+
+
+def test_unspliced_counts_of_kallisto_are_the_second_modality():
+    place = FORMATS / "kallisto_bustools" / "lamanno"
+    (files,) = find_libraries(row("10x", place, promoter_layer="unspliced"))
+    content = ingest.read_library(locate(files))
+    assert content.source == "promoter layer"
+    assert content.rna.layers["promoter"].sum() == 90
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        (
+            "cellranger_v1v2_multi_genome_h5/multiple_genomes.h5", "10x",
+            r"genes of 2 genomes \(another_genome, hg19_chr21\)",
+        ),
+        (
+            "cellranger_v2_mm10_h5/brain_large.h5", "10x",
+            r"Cell Ranger 2 \(mm10\) without its barcodes",
+        ),
+        ("citeseq_mtx/filtered_feature_bc_matrix.tar.gz", "10x", "is an archive; unpack it"),
+        ("kallisto_bustools/counts_unfiltered/genes.loom", "h5ad", "is a loom file"),
+        ("derived_citeseq_h5/filtered_feature_bc_matrix.h5", "h5ad", "write 10x into"),
+    ],
+)  # fmt: skip
+def test_files_of_other_tools_are_called_what_they_are(name, kind, words):
+    genes, windows = vocabulary("human")
+    sheet_row = row(kind, FORMATS / name, atac_path="none")
+    with pytest.raises(InputError, match=words):
+        ingest.ingest(sheet_row, genes, windows, 0.0, 0.5)
+    (finding,) = preflight.examine_sample(sheet_row, genes, windows, THRESHOLDS)
+    assert not finding.passed and re.search(words, finding.found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fragments_bpcells/mini_fragments.tsv.gz", "fragments_with_header/fragments.tsv.gz",
+        "fragments_with_header/fragments_header.tsv.gz",
+    ],
+)  # fmt: skip
+def test_fragments_of_four_columns_and_with_long_headers(name):
+    with gzip.open(FORMATS / name, "rt") as file:
+        expected = [line.split()[:4] for line in file if not line.startswith("#")]
+    rows = [r for block in fragments.read_fragments(FORMATS / name) for r in block.rows()]
+    assert [list(map(str, r)) for r in rows] == expected and len(rows) >= 10
 
 
 @pytest.mark.parametrize("name", ["gencode_human.gtf.gz", "ensembl_human.gtf.gz"])

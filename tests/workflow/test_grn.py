@@ -1,6 +1,5 @@
 """Gene regulatory networks: in parts, yet those of pySCENIC; killed, yet whole."""
 
-import ast
 import csv
 import json
 import os
@@ -12,6 +11,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from conftest import REPOSITORY, snakemake
 
 IN_ENV = REPOSITORY / "tests" / "in_env.sh"
@@ -39,23 +39,6 @@ with h5py.File(sys.argv[1]) as loom, h5py.File(sys.argv[2]) as ours:
     scope = {n.replace("_(", "(").replace(" ", ""): n for n in theirs.dtype.names}
     off = [np.abs(theirs[scope[n]] - mine[:, i]).max() for i, n in enumerate(names)]
 print(json.dumps([len(cells), len(names), float(max(off)), float(mine.max())]))
-"""
-
-
-# Ours, with what the workflow's config says; every motif is annotated for every TF.
-MOTIFS = """
-import sys
-sys.path.insert(0, "workflow/scripts")
-import pandas as pd
-from scdyn.expression import read_expression
-from scdyn.motifs import find_motifs
-expression, edges, database, annotations, output = sys.argv[1:]
-found = find_motifs(
-    pd.read_csv(edges, sep="\\t"), read_expression(expression), [database], annotations,
-    rank_threshold=150, auc_threshold=0.05, nes_threshold=2.0, min_genes=10,
-    mask_dropouts=True, repressing=True,
-)
-found.to_csv(output, sep="\\t", index=False)
 """
 
 
@@ -113,49 +96,45 @@ def annotate_all(table, output):
             writer.writerows([*row[:tf], name, *row[tf + 1 :]] for name in tfs)
 
 
-def enriched(path, delimiter="\t"):
-    """(TF, sign, module, motif) to AUC, NES, rank and targets, of our table or pySCENIC's."""
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file, delimiter=delimiter))
+def motifs_of(path):
+    """(Regulon, module, database, motif) to the rest of its row."""
+    with open(path) as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
     found = {}
-    for row in rows[3:] if delimiter == "," else []:  # TF, motif, AUC, NES, ..., rank
-        context = ast.literal_eval(row[7].removeprefix("frozenset(").removesuffix(")"))
-        module = next(name for name in context if name.startswith(("weight", "top")))
-        sign = "(-)" if "repressing" in context else "(+)"
-        targets = frozenset(name for name, _ in ast.literal_eval(row[8]))
-        key = row[0] + sign, module.replace(".0%", "%"), row[1]
-        found[key] = float(row[2]), float(row[3]), int(row[9]), targets
-    if delimiter == "\t":
-        for row in (dict(zip(rows[0], values, strict=True)) for values in rows[1:]):
-            key = row["regulon"], row["module"], row["motif"]
-            targets = frozenset(row["targets"].split(","))
-            found[key] = float(row["auc"]), float(row["nes"]), int(row["rank_at_max"]), targets
+    for row in rows:
+        key = tuple(row.pop(name) for name in ("regulon", "module", "database", "motif"))
+        assert key not in found
+        found[key] = row | {"targets": row["targets"].split(",")}
     return found
 
 
 def test_motifs_and_their_targets_are_those_of_pyscenic(small_study, tmp_path):
-    study, grn = (small_study / "results" / name for name in ("simulation", "grn/embryo"))
-    matrix, tfs, annotations, ours, theirs = (
-        tmp_path / name for name in ("m.loom", "tfs.txt", "all.tbl", "ours.tsv", "theirs.csv")
-    )
-    rankings = study / "motifs.genes_vs_motifs.rankings.feather"
-    edges_of_run = grn / "runs" / "1" / "adjacencies.tsv"
-    annotate_all(study / "motifs.annotation.tbl", annotations)
-    in_grn("python", "-c", WRITE, grn / "expression.h5ad", matrix, tfs)
-    in_grn(
-        "pyscenic", "ctx", edges_of_run, rankings, "--annotations_fname", annotations,
-        "--expression_mtx_fname", matrix, "--mode", "custom_multiprocessing", "--num_workers", "1",
-        "--rank_threshold", "150", "--auc_threshold", "0.05", "--nes_threshold", "2.0",
-        "--min_genes", "10", "--mask_dropouts", "--all_modules", "--output", theirs,
-    )  # fmt: skip
-    subprocess.run(
-        [IN_ENV, "analysis", "python", "-c", MOTIFS, grn / "expression.h5ad", edges_of_run,
-         rankings, annotations, ours],
-        check=True,
-    )  # fmt: skip
-    expected = enriched(theirs, ",")
-    assert {regulon[-3:] for regulon, *_ in expected} == {"(+)", "(-)"} and len(expected) > 50
-    assert enriched(ours) == expected
+    """Both choices of ``grn.motifs``, through their rules, for all runs; a minute."""
+    folder = tmp_path / "motifs"
+    shutil.copytree(small_study, folder, symlinks=True)
+    annotate_all(folder / "results/simulation/motifs.annotation.tbl", folder / "all.tbl")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["grn"] |= {
+        "annotations": "all.tbl", "rank_threshold": 150, "min_targets": 10,
+        "mask_dropouts": True, "repressing": True,
+    }  # fmt: skip
+    runs = ("1", "2", "left_out")
+    targets = [f"results/grn/embryo/runs/{run}/motifs.tsv" for run in runs]
+    found = {}
+    for choice, rule in (("fast", "find_motifs"), ("pyscenic", "find_motifs_by_pyscenic")):
+        config["grn"]["motifs"] = choice
+        (folder / "chosen.yaml").write_text(yaml.safe_dump(config))
+        for target in targets:
+            (folder / target).unlink()
+        done = snakemake(folder, folder / "chosen.yaml", *targets, "--rerun-triggers", "mtime")
+        assert done.returncode == 0, done.stdout[-4000:]
+        # pySCENIC starts, and reads the databases, once for all runs.
+        assert done.stdout.count(f"rule {rule}:") == (3 if choice == "fast" else 1)
+        found[choice] = [motifs_of(folder / target) for target in targets]
+    for ours, theirs in zip(found["fast"], found["pyscenic"], strict=True):
+        assert {key[0][-3:] for key in theirs} == {"(+)", "(-)"} and len(theirs) > 50
+        assert ours == theirs
+    assert found["pyscenic"][0] != found["pyscenic"][1]
 
 
 def test_activities_are_those_of_pyscenic(small_study):

@@ -103,6 +103,8 @@ def default(key: str, part: Schema, block: Schema) -> str:
     """Say what stands in for a key that is not given."""
     if key in block.get("required", []):
         return "required"
+    if "by" in part:
+        return f"by `{part['by']}`"
     if part.get("default", {}) == {}:
         return "-"
     return f"`{shown(part['default'])}`" if part["default"] != "" else "empty"
@@ -133,6 +135,27 @@ def blocks(part: Schema, root: Schema, path: str = "") -> Iterator[tuple[str, Sc
         yield from blocks(resolved(entry, root), root, f"{path}.NAME")
 
 
+def flat(block: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Write nested keys as one level, joined by dots."""
+    found = {}
+    for key, value in block.items():
+        inner = f"{path}.{key}".removeprefix(".")
+        found |= flat(value, inner) if isinstance(value, Mapping) else {inner: value}
+    return found
+
+
+def preset_table(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lay out what each of some presets fills in, a column each."""
+    columns = {name: flat(block) for name, block in presets.items()}
+    head = f"| key | {' | '.join(columns)} |\n|---{'|--:' * len(columns)}|"
+    keys = next(iter(columns.values()))
+    rows = [
+        f"| `{key}` | {' | '.join(shown(column[key]) for column in columns.values())} |"
+        for key in keys
+    ]
+    return "\n".join([head, *rows])
+
+
 def key_tables(config: Schema, sheet: Schema) -> dict[str, str]:
     """Lay out all keys: the mark that each part of the page has, and its Markdown."""
     parts = []
@@ -140,8 +163,9 @@ def key_tables(config: Schema, sheet: Schema) -> dict[str, str]:
         parts.append(f"### {path}\n\n{table(block, config)}" if path else table(block, config))
     training = config["$defs"]["training"]
     parts.append(f"### training (of a model or a task)\n\n{table(training, config)}")
+    presets = {name: preset_table(config["presets"][name]) for name in ("qc", "size")}
     columns = table(sheet, sheet).replace("| key |", "| column |", 1)
-    return {"columns": columns, "keys": "\n\n".join(parts)}
+    return {"columns": columns, "keys": "\n\n".join(parts)} | presets
 
 
 def page_of_keys() -> str:

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings, stage_times, task_settings
+from scdyn import grn_settings, settings, stage_times, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, find_libraries
-from scdyn.resources import read_catalogue
+from scdyn.libraries import COLUMNS, input_files
+from scdyn.machine import visible_gpus
+from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
+from scdyn.selection import select_samples
+from scdyn.simulate_layout import files_of as files_of_simulated
 
 try:
     if workflow.deployment_settings.deployment_method:
@@ -26,6 +30,8 @@ try:
             workflow.deployment_settings.conda_prefix or ".snakemake/conda"
         )
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
+    if workflow.config_settings.config:
+        ORIGIN += " with --config"
     config = study.read_config(
         config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN
     )
@@ -35,26 +41,41 @@ try:
         config["covariates"],
         config["corpora"],
     )
+    COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
-    LIBRARIES = {sample: find_libraries(row) for sample, row in SAMPLES.to_dict("index").items()}
+    PUBLIC = [
+        *(config["reference"][key] for key in ("annotation", "tfs")),
+        *config["grn"]["rankings"],
+        *filter(None, [config["grn"]["annotations"]]),
+    ]
+    BUILDS = compare_builds(CATALOGUE, PUBLIC)
+    # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
+    PRETRAINED_ON = {
+        name: select_samples(
+            SAMPLES.loc[model_samples], model["cells"], COVARIATES, f"models.{name}.cells"
+        )
+        for name, model in config["models"].items()
+        for model_samples in [config["corpora"][model["corpus"]]["samples"] or list(SAMPLES.index)]
+    }
 except InputError as error:
     raise WorkflowError(str(error)) from None
+if BUILDS and workflow.is_main_process:
+    logger.warning(BUILDS)
 
-# Threads that wait by spinning take the cores of whatever runs beside them: on a shared node
-# training was six times slower. The jobs inherit this.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Memory that is given back between steps has to be cleared by the system when it is taken again,
-# page by page: training was up to a third slower. These keep large tensors' memory in the process.
-os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**36))
+# On one machine as many GPUs are used at a time as are there; where there is none, the cores bound
+# the jobs that would use one. A cluster counts its own.
+if workflow.is_main_process and workflow.local_exec and config["device"] != "cpu":
+    if "gpu" not in workflow.global_resources and visible_gpus():
+        workflow.register_resource("gpu", len(visible_gpus()))
 # No param: it decides how fast a result is there, not which.
 os.environ.update(SCDYN_DEVICE=config["device"])
 
 BEGUN = time.time()
 RESULTS = config["results"]
+# The table of a corpus' cells: labels and covariates join the cells here and nowhere before.
+CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
-DOWNLOADS = "resources/downloads"
 TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
 # Width times layers of a model that one thread trains well.
@@ -80,13 +101,37 @@ def samples_of(corpus):
     return CORPORA[corpus]["samples"] or list(SAMPLES.index)
 
 
+def row_of(sample):
+    """What the sample sheet says of a sample's files; its covariates decide nothing about counts."""
+    return SAMPLES.loc[sample, list(COLUMNS)].to_dict()
+
+
 def files_of(sample):
-    """Files and folders that a row of the sample sheet names, by column."""
-    files = {
-        column: [getattr(library, column) for library in LIBRARIES[sample]] for column in FILES
-    }
-    files["metadata"] = [SAMPLES.loc[sample, "metadata"]]
-    return {column: sorted({path for path in paths if path}) for column, paths in files.items()}
+    """Every file that ingestion of a sample reads."""
+    return input_files(row_of(sample), SIMULATED)
+
+
+def matrices_of(samples):
+    """The files that list the barcodes of some samples."""
+    rows = map(row_of, samples)
+    return sorted({f for row in rows for f in input_files(row, SIMULATED, rna_alone=True)})
+
+
+def metadata_of(samples):
+    """The tables of cells that the sample sheet names for some samples."""
+    return sorted({path for path in SAMPLES.loc[samples, "metadata"] if path})
+
+
+def cells_of_model(wildcards):
+    """The table of cells, where a model's selection of cells reads columns of it."""
+    name = wildcards.model
+    return [] if PRETRAINED_ON[name] is not None else follow(CELLS)(wildcards)
+
+
+def selection_of_model(wildcards):
+    """The cells that a model is pretrained on: by sample, where the sheet alone tells."""
+    samples, model = PRETRAINED_ON[wildcards.model], MODELS[wildcards.model]
+    return model["cells"] if samples is None or not model["cells"] else {"sample": samples}
 
 
 def names_from(wildcards):
@@ -138,22 +183,26 @@ def main_runs(path):
 
 def variant_settings(wildcards):
     """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
-    return task_settings.variants_of(TASKS[wildcards.task])[wildcards.variant]
-
-
-def split_settings(wildcards):
-    """What decides the split of a task; a variant more leaves it, and every model on it, alone."""
-    return task_settings.of_split(TASKS[wildcards.task])
-
-
-def baseline_settings(wildcards):
-    """What decides the baselines of a task."""
-    return task_settings.of_baselines(TASKS[wildcards.task])
+    variants = task_settings.variants_of(TASKS[wildcards.task])
+    return settings.decisive(variants[wildcards.variant])
 
 
 def settings_of(kind, wildcard):
     """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
     return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+
+
+def model_settings(wildcards):
+    """What decides a pretrained model; its corpus and its cells are inputs and params of their own."""
+    model = MODELS[wildcards.model]
+    return settings.decisive(
+        {key: value for key, value in model.items() if key not in ("corpus", "cells")}
+    )
+
+
+def task_params(of):
+    """Those settings of the wildcard `task` that a rule reads, by a function of task_settings."""
+    return lambda wildcards: settings.decisive(of(TASKS[wildcards.task]))
 
 
 def studies_of(kind):
@@ -180,6 +229,12 @@ def drivers_of(wildcards):
     """The drivers' table of a study's task, where the task is explained."""
     task = names_from(wildcards)["task"]
     return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
+
+
+def measured_cells(wildcards):
+    """The table of cells, where a task compares with a knockout that was measured in some of them."""
+    measured = TASKS[wildcards.task]["in_silico"]["measured"]
+    return follow(CELLS)(wildcards) if measured else []
 
 
 def on_one_node(text):
@@ -218,14 +273,13 @@ def by_pilot(key, least, factor, attempt, pilot):
 
 def resources_asked_for():
     """The public files that the config names by where they are fetched to."""
-    reference, grn = config["reference"], config["grn"]
-    paths = [reference["annotation"], reference["tfs"], *grn["rankings"], grn["annotations"]]
-    return [path for path in paths if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
+    return [path for path in PUBLIC if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
 
 
 def final_outputs():
     """What `rule all` asks for; everything else is on the way there."""
     return [
+        f"{RESULTS}/preflight.tsv",
         *expand(f"{RESULTS}/ingest/{{sample}}.qc.svg", sample=SAMPLES.index),
         *expand(f"{RESULTS}/grn/{{corpus}}/regulons.svg", corpus=CORPORA),
         *expand(

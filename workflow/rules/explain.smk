@@ -22,7 +22,7 @@ rule explain:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        task=task_params(task_settings.of_explanation),
     script:
         "../scripts/explain.py"
 
@@ -86,7 +86,7 @@ rule check_explanation:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        task=task_params(task_settings.of_checks),
     script:
         "../scripts/check_explanation.py"
 
@@ -96,6 +96,7 @@ rule perturb_in_silico:
         rankings=rules.rank_drivers.output.rankings,
         regulons=follow(rules.make_regulons.output.regulons),
         corpus=follow(rules.join_corpus.output[0]),
+        cells=measured_cells,
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
         folds=main_runs(rules.finetune.output[0]),
@@ -119,7 +120,7 @@ rule perturb_in_silico:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        task=task_params(task_settings.of_in_silico),
     script:
         "../scripts/perturb_in_silico.py"
 

@@ -7,9 +7,16 @@ RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 # The split is a file, made before anything is fitted.
 rule split_cells:
     input:
-        follow(rules.join_corpus.output[0]),
+        follow(rules.join_cells.output[0]),
     output:
-        ensure(f"{TASK}/splits.tsv", non_empty=True),
+        splits=ensure(f"{TASK}/splits.tsv", non_empty=True),
+        left_out=report(
+            f"{TASK}/classes_left_out.tsv",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "rare classes that are left out, table"},
+            caption="../report/classes_left_out.rst",
+        ),
     log:
         f"{LOGS}/split_cells/{{task}}.log",
     conda:
@@ -18,7 +25,7 @@ rule split_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        settings=split_settings,
+        settings=task_params(task_settings.of_split),
     script:
         "../scripts/split_cells.py"
 
@@ -63,7 +70,7 @@ rule fit_baselines:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=baseline_settings,
+        task=task_params(task_settings.of_baselines),
     script:
         "../scripts/fit_baselines.py"
 
@@ -94,6 +101,7 @@ rule fit_scanvi:
 rule evaluate_task:
     input:
         splits=rules.split_cells.output[0],
+        left_out=rules.split_cells.output.left_out,
         models=all_runs(rules.finetune.output[0]),
         baselines=all_folds(rules.fit_baselines.output.predictions),
         scanvi=all_folds(rules.fit_scanvi.output[0]) if config["peers"] else [],
@@ -129,6 +137,6 @@ rule evaluate_task:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        task=settings_of("tasks", "task"),
+        task=task_params(task_settings.of_evaluation),
     script:
         "../scripts/evaluate_task.py"

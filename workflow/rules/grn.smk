@@ -96,7 +96,7 @@ rule infer_adjacencies:
     output:
         ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
     log:
-        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and '_' + PART}.log",
+        f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and f'_{PART}'}.log",
     # A job of Slurm's is itself a run of Snakemake, and what that tries again has no more memory.
     retries: 2 if workflow.is_main_process else 0
     conda:
@@ -158,7 +158,7 @@ rule merge_adjacencies:
         "../scripts/merge_adjacencies.py"
 
 
-# What pySCENIC reads; nothing else here does.
+# What export_loom hands to pySCENIC; nothing else reads it.
 rule write_matrix:
     input:
         rules.choose_cells.output.expression,
@@ -175,30 +175,69 @@ rule write_matrix:
         "../scripts/write_matrix.py"
 
 
-rule find_motifs:
-    input:
-        adjacencies=RUN_EDGES,
-        expression=rules.choose_cells.output.expression,
-        rankings=config["grn"]["rankings"],
-        annotations=config["grn"]["annotations"] or [],
-    output:
-        ensure(f"{GRN}/runs/{{run}}/motifs.tsv", non_empty=True),
-    log:
-        f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
-    conda:
-        "../../envs/analysis.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        rank_threshold=config["grn"]["rank_threshold"],
-        auc_threshold=config["grn"]["auc_threshold"],
-        nes_threshold=config["grn"]["nes_threshold"],
-        min_genes=config["grn"]["min_targets"],
-        mask_dropouts=config["grn"]["mask_dropouts"],
-        repressing=config["grn"]["repressing"],
-    script:
-        "../scripts/find_motifs.py"
+MOTIFS = f"{GRN}/runs/{{run}}/motifs.tsv"
+
+if config["grn"]["motifs"] == "fast":
+
+    rule find_motifs:
+        input:
+            adjacencies=RUN_EDGES,
+            expression=rules.choose_cells.output.expression,
+            rankings=config["grn"]["rankings"],
+            annotations=config["grn"]["annotations"] or [],
+        output:
+            ensure(MOTIFS, non_empty=True),
+        log:
+            f"{LOGS}/find_motifs/{{corpus}}_{{run}}.log",
+        conda:
+            "../../envs/analysis.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: 16000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+        params:
+            rank_threshold=config["grn"]["rank_threshold"],
+            auc_threshold=config["grn"]["auc_threshold"],
+            nes_threshold=config["grn"]["nes_threshold"],
+            min_genes=config["grn"]["min_targets"],
+            mask_dropouts=config["grn"]["mask_dropouts"],
+            repressing=config["grn"]["repressing"],
+        script:
+            "../scripts/find_motifs.py"
+
+else:
+
+    # One call over all runs: to start pySCENIC, and to read the databases, takes longer than a
+    # small run. Each of its processes holds a database.
+    rule find_motifs_by_pyscenic:
+        input:
+            adjacencies=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
+            expression=rules.choose_cells.output.expression,
+            rankings=config["grn"]["rankings"],
+            annotations=config["grn"]["annotations"] or [],
+        output:
+            ensure(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True), non_empty=True),
+        log:
+            f"{LOGS}/find_motifs_by_pyscenic/{{corpus}}.log",
+        conda:
+            "../../envs/grn.yaml"
+        threads: 8
+        resources:
+            mem_mb=lambda wildcards, attempt: 32000 * attempt,
+            runtime=lambda wildcards, attempt: 720 * attempt,
+        params:
+            runs=list(SEED_OF_RUN),
+            modules={
+                "min_genes": config["grn"]["min_targets"],
+                "mask_dropouts": config["grn"]["mask_dropouts"],
+                "repressing": config["grn"]["repressing"],
+            },
+            thresholds={
+                "rank_threshold": config["grn"]["rank_threshold"],
+                "auc_threshold": config["grn"]["auc_threshold"],
+                "nes_threshold": config["grn"]["nes_threshold"],
+            },
+        script:
+            "../scripts/find_motifs_by_pyscenic.py"
 
 
 rule make_regulons:
@@ -207,7 +246,7 @@ rule make_regulons:
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
         motifs=(
-            expand(rules.find_motifs.output[0], run=SEED_OF_RUN, allow_missing=True)
+            expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True)
             if config["grn"]["rankings"]
             else []
         ),
@@ -259,7 +298,26 @@ rule score_regulons:
         expression=rules.choose_cells.output.expression,
         regulons=rules.make_regulons.output.regulons,
     output:
-        cells=ensure(f"{GRN}/auc.h5ad", non_empty=True),
+        ensure(f"{GRN}/auc.h5ad", non_empty=True),
+    log:
+        f"{LOGS}/score_regulons/{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        threshold=config["grn"]["aucell_threshold"],
+        seed=config["grn"]["seeds"][0],
+    script:
+        "../scripts/score_regulons.py"
+
+
+rule compare_regulons:
+    input:
+        activity=rules.score_regulons.output[0],
+        cells=rules.join_cells.output[0],
+    output:
         specificity=report(
             f"{GRN}/specificity.tsv",
             category="2. Regulons",
@@ -273,18 +331,16 @@ rule score_regulons:
             caption="../report/regulons.rst",
         ),
     log:
-        f"{LOGS}/score_regulons/{{corpus}}.log",
+        f"{LOGS}/compare_regulons/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        threshold=config["grn"]["aucell_threshold"],
-        seed=config["grn"]["seeds"][0],
         labels=sorted({task["label"] for task in TASKS.values()}),
     script:
-        "../scripts/score_regulons.py"
+        "../scripts/compare_regulons.py"
 
 
 # pySCENIC's own exporter, for SCope: the cells that the inference saw, and their activities.

@@ -1,11 +1,67 @@
 # Raw files to counts over the vocabulary, quality control, and the samples joined.
 
+# Looked at before anything is computed, and before the other jobs that are ready.
+FIRST = 10
 
-rule preflight:
+
+# One sample's files. What is wrong is written down, so that the others' are looked at too; the
+# sample's ingestion then refuses.
+rule examine_sample:
     input:
-        files=[path for files in map(files_of, SAMPLES.index) for path in sum(files.values(), [])],
+        files=lambda wildcards: files_of(wildcards.sample),
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
+    output:
+        ensure(f"{RESULTS}/ingest/{{sample}}.preflight.tsv", non_empty=True),
+    log:
+        f"{LOGS}/examine_sample/{{sample}}.log",
+    priority: FIRST
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        row=lambda wildcards: row_of(wildcards.sample),
+        upstream=config["reference"]["upstream"],
+        downstream=config["reference"]["downstream"],
+        thresholds={
+            key: config["ingest"][key]
+            for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
+        },
+    script:
+        "../scripts/examine_sample.py"
+
+
+# All tables of cells beside all samples' barcodes, so that exchanged tables are named.
+rule examine_metadata:
+    input:
+        matrices=matrices_of(SAMPLES.index),
+        metadata=metadata_of(SAMPLES.index),
+    output:
+        ensure(f"{RESULTS}/corpus/metadata.tsv", non_empty=True),
+    log:
+        f"{LOGS}/examine_metadata.log",
+    priority: FIRST
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        rows=[row_of(sample) for sample in SAMPLES.index],
+        metadata=SAMPLES["metadata"].to_dict(),
+        min_overlap=config["ingest"]["min_metadata_overlap"],
+    script:
+        "../scripts/examine_metadata.py"
+
+
+rule gather_preflight:
+    input:
+        samples=expand(rules.examine_sample.output[0], sample=SAMPLES.index),
+        metadata=[rules.examine_metadata.output[0]] if metadata_of(SAMPLES.index) else [],
+        files=sorted({file for sample in SAMPLES.index for file in files_of(sample)}),
+        genes=rules.build_vocabulary.output[0],
     output:
         table=f"{RESULTS}/preflight.tsv",
         page=report(
@@ -15,29 +71,42 @@ rule preflight:
             caption="../report/preflight.rst",
         ),
     log:
-        f"{LOGS}/preflight.log",
+        f"{LOGS}/gather_preflight.log",
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        rows=SAMPLES.to_dict("records"),
-        upstream=config["reference"]["upstream"],
-        downstream=config["reference"]["downstream"],
-        thresholds={
-            key: config["ingest"][key]
-            for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
+        rows=[row_of(sample) for sample in SAMPLES.index],
+        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
+        models={name: settings.decisive({**model, "cells": None}) for name, model in MODELS.items()},
+        tasks={
+            name: settings.decisive(task_settings.of_evaluation(task) | {"model": task["model"]})
+            for name, task in TASKS.items()
         },
+    script:
+        "../scripts/gather_preflight.py"
+
+
+# A target: look at the input, and stop where it is wrong.
+rule preflight:
+    input:
+        rules.gather_preflight.output.table,
+    log:
+        f"{LOGS}/preflight.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
     script:
         "../scripts/preflight.py"
 
 
 rule ingest_sample:
     input:
-        unpack(lambda wildcards: files_of(wildcards.sample)),
-        # Another sample's check does not make this one anew.
-        preflight=ancient(rules.preflight.output.table),
+        files=lambda wildcards: files_of(wildcards.sample),
+        preflight=rules.examine_sample.output[0],
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
@@ -58,10 +127,11 @@ rule ingest_sample:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        row=lambda wildcards: SAMPLES.loc[wildcards.sample].to_dict(),
+        row=lambda wildcards: row_of(wildcards.sample),
         upstream=config["reference"]["upstream"],
         downstream=config["reference"]["downstream"],
-        ingest=config["ingest"],
+        overlaps=[config["ingest"][key] for key in ("min_gene_overlap", "min_barcode_overlap")],
+        qc=config["ingest"]["qc"],
         seed=config["seed"],
     script:
         "../scripts/ingest_sample.py"
@@ -107,3 +177,35 @@ rule join_corpus:
         runtime=lambda wildcards, attempt: 60 * attempt,
     script:
         "../scripts/join_corpus.py"
+
+
+# Labels, covariates and positions join the cells here: correcting one remakes what reads this table,
+# and neither counts, regulons nor the pretrained model.
+rule join_cells:
+    input:
+        samples=lambda wildcards: expand(
+            rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
+        ),
+        metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
+        examined=lambda wildcards: (
+            rules.examine_metadata.output[0] if metadata_of(samples_of(wildcards.corpus)) else []
+        ),
+    output:
+        ensure(CELLS, non_empty=True),
+    log:
+        f"{LOGS}/join_cells/{{corpus}}.log",
+    # A table that is refused is refused before regulons are inferred.
+    priority: FIRST
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        covariates=lambda wildcards: (
+            SAMPLES.loc[samples_of(wildcards.corpus), COVARIATES].to_dict("index")
+        ),
+        metadata=lambda wildcards: (SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict()),
+        min_overlap=config["ingest"]["min_metadata_overlap"],
+    script:
+        "../scripts/join_cells.py"

@@ -8,6 +8,8 @@ rule pretrain:
     input:
         tokens=follow(rules.write_tokens.output[0]),
         corpus=follow(rules.join_corpus.output[0]),
+        # Only where the sample sheet alone does not tell which cells are meant.
+        cells=cells_of_model,
         regulons=follow(rules.make_regulons.output.regulons),
     output:
         weights=ensure(f"{RESULTS}/pretrain/{{model}}/model.safetensors", non_empty=True),
@@ -32,7 +34,8 @@ rule pretrain:
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
-        model=settings_of("models", "model"),
+        settings=model_settings,
+        cells=selection_of_model,
         # Not an output: Snakemake would remove it before going on with a killed run.
         checkpoints=f"{RESULTS}/pretrain/{{model}}/checkpoints",
     script:
@@ -85,7 +88,8 @@ rule embed:
 # This and score_spaces are asked for only where the config has peers.
 rule embed_scvi:
     input:
-        rules.join_corpus.output[0],
+        corpus=rules.join_corpus.output[0],
+        cells=rules.join_cells.output[0] if BATCH != "sample" else [],
     output:
         f"{RESULTS}/embed/{{corpus}}.scvi.h5ad",
     log:
@@ -126,7 +130,8 @@ rule gather_spaces:
 
 rule score_spaces:
     input:
-        rules.gather_spaces.output[0],
+        spaces=rules.gather_spaces.output[0],
+        cells=rules.join_cells.output[0],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.scib.tsv",
     log:
@@ -148,6 +153,7 @@ rule score_spaces:
 rule judge_embedding:
     input:
         spaces=rules.gather_spaces.output[0],
+        cells=rules.join_cells.output[0],
         scib=rules.score_spaces.output[0] if config["peers"] else [],
     output:
         scores=f"{RESULTS}/embed/{{model}}/{{corpus}}.scores.json",

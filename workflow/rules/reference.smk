@@ -24,16 +24,19 @@ rule fetch_resource:
         "../scripts/fetch_resource.py"
 
 
+PANEL = (
+    [row_of(sample) for sample in SAMPLES.index]
+    if config["reference"]["genes"] == "measured"
+    else []
+)
+
+
 rule build_vocabulary:
     input:
         annotation=config["reference"]["annotation"],
         tfs=config["reference"]["tfs"],
         # A panel's vocabulary is made of the genes that the matrices name.
-        samples=(
-            [library.path for libraries in LIBRARIES.values() for library in libraries]
-            if config["reference"]["genes"] == "measured"
-            else []
-        ),
+        samples=[path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)],
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
     log:
@@ -45,5 +48,6 @@ rule build_vocabulary:
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         biotypes=config["reference"]["biotypes"],
+        rows=PANEL,
     script:
         "../scripts/build_vocabulary.py"

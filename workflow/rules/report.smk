@@ -63,6 +63,28 @@ rule list_packages:
         "../scripts/list_packages.py"
 
 
+# What says which code wrote it, by the rule that makes it.
+STAMPED = {
+    "ingest_sample": expand(rules.ingest_sample.output.cells, sample=SAMPLES.index),
+    "join_corpus": expand(rules.join_corpus.output[0], corpus=CORPORA),
+    "choose_cells": expand(rules.choose_cells.output.expression, corpus=CORPORA),
+    "score_regulons": expand(rules.score_regulons.output[0], corpus=CORPORA),
+    "write_tokens": expand(rules.write_tokens.output[0], corpus=CORPORA),
+    "pretrain": expand(rules.pretrain.output.config, model=MODELS),
+    "embed": [
+        rules.embed.output[0].format(model=model, corpus=content["corpus"])
+        for model, content in MODELS.items()
+    ],
+    "finetune": [
+        f"{folder}/task.json"
+        for task in TASKS
+        for folder in runs_of(
+            rules.finetune.output[0], task, task_settings.variants_of(TASKS[task])
+        )
+    ],
+}
+
+
 rule write_provenance:
     input:
         scores=rules.score.output.scores,
@@ -86,6 +108,7 @@ rule write_provenance:
         config=config,
         repository=lambda wildcards: str(BASE),
         snakemake=snakemake_version,
+        stamped=STAMPED,
         hashed=[
             f"{RESULTS}/reference/genes.tsv",
             *expand(rules.join_corpus.output[0], corpus=CORPORA),

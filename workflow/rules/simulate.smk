@@ -2,12 +2,18 @@
 
 SIMULATION = f"{RESULTS}/simulation"
 TRUTH = [f"{SIMULATION}/truth/{name}.tsv" for name in ("edges", "drivers", "cells")]
+# They count as there before they are made, so that what follows from them is planned the same.
+SIMULATED = [
+    f"{SIMULATION}/{name}"
+    for sample in (SAMPLES.index if "simulation" in config else [])
+    for name in files_of_simulated(sample)
+]
 
 if "simulation" in config:
 
     rule simulate_study:
         output:
-            samples=[directory(f"{SIMULATION}/{sample}") for sample in SAMPLES.index],
+            samples=SIMULATED,
             files=[
                 f"{SIMULATION}/{name}"
                 for name in (

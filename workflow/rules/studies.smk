@@ -6,6 +6,7 @@ STUDY = f"{RESULTS}/studies/{{study}}"
 rule make_development:
     input:
         corpus=follow(rules.join_corpus.output[0]),
+        cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
         maps=report(
@@ -94,6 +95,7 @@ rule plot_driver_trends:
 rule make_spatial:
     input:
         corpus=follow(rules.join_corpus.output[0]),
+        cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
         maps=report(
@@ -146,6 +148,7 @@ rule make_spatial:
 rule make_perturbation:
     input:
         corpus=follow(rules.join_corpus.output[0]),
+        cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
         drivers=drivers_of,
     output:

@@ -1,9 +1,13 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import attribution_checks, splits, tokens
 from scdyn.artefacts import read_json, read_table
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
+from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):
+    block = snakemake.config["tasks"][snakemake.wildcards.task]
+    task = with_hardware(snakemake.params.task, block)
     files = snakemake.input
     store = tokens.TokenStore(files.tokens)
     checks, curves = attribution_checks.check_task(
@@ -13,7 +17,7 @@ with logged(snakemake.log[0]):
         read_table(files.rankings),
         files.folds,
         files.model.rsplit("/", 1)[0],
-        snakemake.params.task,
+        task,
     )
     write_json(snakemake.output.checks, read_json(files.runs) | checks)
     write_table(snakemake.output.curves, curves)

@@ -1,15 +1,17 @@
 import anndata as ad
 
-from scdyn import peers
-from scdyn.artefacts import read_cells
-from scdyn.files import atomic
+import scdyn.openmp  # noqa: F401 - before torch
+from scdyn import devices, peers
+from scdyn.artefacts import read_annotated, read_cells, write_h5ad
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    cells = read_cells(snakemake.input[0])
+    devices.take_gpus(1)
+    files = snakemake.input
+    cells = read_annotated(files.corpus, files.cells) if files.cells else read_cells(files.corpus)
     settings = snakemake.params.peers
     latents = peers.scvi_embedding(
         cells, settings["batch"], settings["max_epochs"], snakemake.params.seed
     )
-    with atomic(snakemake.output[0]) as temporary:
-        ad.AnnData(obs=cells.obs[[]], obsm={"X_scvi": latents}).write_h5ad(temporary)
+    embedded = ad.AnnData(obs=cells.obs[[]], obsm={"X_scvi": latents})
+    write_h5ad(snakemake.output[0], embedded)

@@ -22,6 +22,8 @@ with logged(snakemake.log[0]):
     )
     variants = task_settings.variants_of(task)
     report = evaluation.evaluate(runs, costs, split, variants, task["split_by"])
+    rare = read_table(files.left_out, dtype=str, keep_default_na=False)
+    report["metrics"]["classes_left_out"] = dict(zip(rare["class"], rare["reason"], strict=True))
     for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):
         write_table(snakemake.output[name], report[name])
     write_json(snakemake.output.metrics, report["metrics"])

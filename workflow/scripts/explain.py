@@ -1,15 +1,19 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import explain, tokens
 from scdyn.files import write_json, write_table
 from scdyn.log import logged
+from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):
+    block = snakemake.config["tasks"][snakemake.wildcards.task]
+    task = with_hardware(snakemake.params.task, block)
     store = tokens.TokenStore(snakemake.input.tokens)
     table, checks = explain.explain_task(
         store,
         store.vocabulary,
         snakemake.input.folds,
         snakemake.input.model.rsplit("/", 1)[0],
-        snakemake.params.task,
+        task,
     )
     write_table(snakemake.output.attributions, table)
     write_json(snakemake.output.runs, checks)

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import finetune, splits, tokens
 from scdyn.log import logged
+from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):
     wildcards = snakemake.wildcards
@@ -11,7 +13,7 @@ with logged(snakemake.log[0]):
         wildcards.variant,
         int(wildcards.seed),
         wildcards.fold,
-        snakemake.params.settings,
+        with_hardware(snakemake.params.settings, snakemake.config["tasks"][wildcards.task]),
         Path(snakemake.input.model).parent,
         Path(snakemake.output[0]),
         Path(snakemake.params.checkpoints),

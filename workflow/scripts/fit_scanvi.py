@@ -1,9 +1,11 @@
-from scdyn import peers, splits
+import scdyn.openmp  # noqa: F401 - before torch
+from scdyn import devices, peers, splits
 from scdyn.artefacts import read_cells
 from scdyn.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
+    devices.take_gpus(1)
     calls = peers.scanvi_fold(
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),

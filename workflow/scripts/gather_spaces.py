@@ -1,6 +1,5 @@
 from scdyn import spaces
-from scdyn.artefacts import read_cells
-from scdyn.files import atomic
+from scdyn.artefacts import read_cells, write_h5ad
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
@@ -13,5 +12,4 @@ with logged(snakemake.log[0]):
         read_cells(peer).obsm["X_scvi"] if peer else None,
         snakemake.params.seed,
     )
-    with atomic(snakemake.output[0]) as temporary:
-        table.write_h5ad(temporary)
+    write_h5ad(snakemake.output[0], table)

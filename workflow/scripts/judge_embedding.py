@@ -1,13 +1,13 @@
 import pandas as pd
 
 from scdyn import corpus, figures, figures_spaces, spaces
-from scdyn.artefacts import read_cells, read_table
+from scdyn.artefacts import read_annotated, read_table
 from scdyn.files import write_json, write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    table = read_cells(snakemake.input.spaces)
+    table = read_annotated(snakemake.input.spaces, snakemake.input.cells)
     labels = [name for name in params.labels if name in table.obs]
     scores = spaces.judge(table, labels)
     if snakemake.input.scib:

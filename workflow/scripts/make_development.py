@@ -1,6 +1,6 @@
 from scdyn import evaluation, figures, figures_studies, studies, views
 from scdyn import studies_development as development
-from scdyn.artefacts import read_cells
+from scdyn.artefacts import read_annotated
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
 
@@ -9,7 +9,7 @@ MOST_FATES = 8
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
     alone = snakemake.params.alone
-    cells = read_cells(snakemake.input.corpus)
+    cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)
 
     table = development.development_table(cells, calls, label, alone, study, seed)

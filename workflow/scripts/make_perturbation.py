@@ -1,12 +1,12 @@
 from scdyn import evaluation, figures, figures_perturbation, studies, studies_genes, views
 from scdyn import studies_perturbation as perturbation
-from scdyn.artefacts import read_cells, read_table
+from scdyn.artefacts import read_annotated, read_table
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
-    cells = read_cells(snakemake.input.corpus)
+    cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)
     drivers = snakemake.input.get("drivers")
     drivers = read_table(drivers, dtype={"class": str}) if drivers else None

@@ -1,13 +1,13 @@
 import pandas as pd
 
 from scdyn import evaluation, figures, figures_studies, studies, studies_spatial, views
-from scdyn.artefacts import read_cells
+from scdyn.artefacts import read_annotated
 from scdyn.files import atomic, write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
-    cells = read_cells(snakemake.input.corpus)
+    cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)
     section = studies.sections(cells, study["section"])
     positions = pd.DataFrame(studies.section_positions(cells), index=cells.obs_names)

@@ -1,11 +1,15 @@
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import in_silico, tokens
 from scdyn.artefacts import read_obs, read_table
+from scdyn.cell_tables import read_cells_table
 from scdyn.files import write_table
 from scdyn.log import logged
 from scdyn.regulon_attribution import regulon_members
+from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):
-    files, task = snakemake.input, snakemake.params.task
+    files, block = snakemake.input, snakemake.config["tasks"][snakemake.wildcards.task]
+    task = with_hardware(snakemake.params.task, block)
     store = tokens.TokenStore(files.tokens)
     store.require_corpus(files.corpus)
     edits = in_silico.edits_of(
@@ -16,7 +20,7 @@ with logged(snakemake.log[0]):
     )
     effects, cells, measured = in_silico.perturb_task(
         store,
-        read_obs(files.corpus),
+        read_cells_table(files.cells) if files.cells else read_obs(files.corpus),
         edits,
         files.folds,
         files.model.rsplit("/", 1)[0],

@@ -1,18 +1,21 @@
 from pathlib import Path
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import distributed, pretraining, tokens
 from scdyn.artefacts import read_obs, read_table
+from scdyn.cell_tables import read_cells_table
 from scdyn.log import logged
 from scdyn.selection import select
+from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):
-    settings = snakemake.params.model
-    store = tokens.TokenStore(snakemake.input.tokens)
-    store.require_corpus(snakemake.input.corpus)
-    obs = read_obs(snakemake.input.corpus)
-    where = f"models.{snakemake.wildcards.model}.cells"
-    chosen = select(obs, settings["cells"], where)
-    regulons = tokens.regulon_weights(store.vocabulary, read_table(snakemake.input.regulons))
+    name, files = snakemake.wildcards.model, snakemake.input
+    settings = with_hardware(snakemake.params.settings, snakemake.config["models"][name])
+    store = tokens.TokenStore(files.tokens)
+    store.require_corpus(files.corpus)
+    obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
+    chosen = select(obs, snakemake.params.cells, f"models.{name}.cells")
+    regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
     distributed.launch(
         settings["nodes"],
         distributed.processes_for(settings["gpus"]),

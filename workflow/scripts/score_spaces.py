@@ -1,12 +1,13 @@
 import pandas as pd
 
+import scdyn.openmp  # noqa: F401 - before torch
 from scdyn import scib, spaces
-from scdyn.artefacts import read_cells
+from scdyn.artefacts import read_annotated
 from scdyn.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    table = read_cells(snakemake.input[0])
+    table = read_annotated(snakemake.input.spaces, snakemake.input.cells)
     names = [space for space in spaces.SPACES if space in table.obsm]
     scores = [
         scib.scib_scores(table, names, label, snakemake.params.batch, snakemake.params.seed)

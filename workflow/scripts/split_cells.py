@@ -1,20 +1,20 @@
 import numpy as np
+from scdyn.cell_tables import read_cells_table
 
 from scdyn import splits
-from scdyn.artefacts import read_obs
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 from scdyn.selection import select
 
 with logged(snakemake.log[0]):
     settings, where = snakemake.params.settings, f"tasks.{snakemake.wildcards.task}"
-    obs = read_obs(snakemake.input[0])
+    obs = read_cells_table(snakemake.input[0])
     labelled = select(obs, settings["train"], f"{where}.train")
     predicted = np.zeros(len(obs), dtype=bool)
     if settings["predict"] is not None:
         predicted = select(obs, settings["predict"], f"{where}.predict")
     unit = settings["split_by"]
-    table = splits.make_splits(
+    table, left_out = splits.make_splits(
         obs,
         labelled,
         predicted,
@@ -23,6 +23,11 @@ with logged(snakemake.log[0]):
         settings["folds"],
         settings["seed"],
         settings["validation_share"],
+        settings["min_cells_per_class"],
+        settings["min_units"],
     )
     logger.info("%s", splits.describe_split(table, unit))
-    write_table(snakemake.output[0], table)
+    for name, n_cells, reason in left_out[["class", "n_cells", "reason"]].to_numpy():
+        logger.warning("class '%s' (%d cells) is left out: %s", name, n_cells, reason)
+    write_table(snakemake.output.splits, table)
+    write_table(snakemake.output.left_out, left_out)

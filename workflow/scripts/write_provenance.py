@@ -10,6 +10,7 @@ with logged(snakemake.log[0]):
         snakemake.input.models,
         snakemake.params.repository,
         snakemake.params.snakemake,
+        snakemake.params.stamped,
         snakemake.params.hashed,
     )
     write_json(snakemake.output.provenance, record)

@@ -15,6 +15,7 @@ import pytest
 import small_input as small
 
 from scdyn.bounds import LONGEST_LINE_BYTES, MOST_TIMES, SMALL_BYTES, open_bytes
+from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
 from scdyn.hdf5 import open_bounded
 
@@ -97,11 +98,6 @@ def fragments(folder, damage):
     return {"path": folder / "s.h5", "fragments": path}
 
 
-def metadata(folder, line):
-    bomb(folder / "cells.tsv.gz", line, "barcode\tlabel\n")
-    return {"path": small.write_h5(folder / "s.h5"), "metadata": folder / "cells.tsv.gz"}
-
-
 def translation(folder):
     bomb(folder / "pairs.tsv.gz", "ACGTACGTACGTACGT\tACGTACGTACGTACGT\n")
     return {"path": small.write_h5(folder / "s.h5"), "translation": folder / "pairs.tsv.gz"}
@@ -146,18 +142,16 @@ SAMPLES = {
     "h5ad of barcodes never written": (lambda f: h5ad(f, declared_barcodes), DECLARES),
     "one fragment without end": (
         lambda f: fragments(f, lambda path: bomb(path, "chr1")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
     "fragments of zeros": (
         lambda f: fragments(f, lambda path: bomb(path, "\0")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
     "comment of fragments without end": (
         lambda f: fragments(f, lambda path: bomb(path, "#")),
-        "not a readable fragments file",
+        "f.tsv.gz: has a line of more than 16 MB",
     ),
-    "cells' table without end": (lambda f: metadata(f, "ACGTACGTACGTACGT-1\tx\n"), UNPACKS),
-    "cells' table in a line": (lambda f: metadata(f, "x\t"), LINE),
     "translation without end": (translation, UNPACKS),
 }
 REFERENCES = {
@@ -204,6 +198,15 @@ def test_a_sample_that_is_a_bomb_is_refused(case, tmp_path, capsys, peak):
     row = prepare(tmp_path)
     reset_peak()
     expect_one_sentence(capsys, lambda: small.ingest_sample(tmp_path, **row), words)
+    assert peak() < MOST_MEMORY
+
+
+@pytest.mark.parametrize(("line", "words"), [("ACGTACGTACGTACGT-1\tx\n", UNPACKS), ("x\t", LINE)])
+def test_a_table_of_cells_that_is_a_bomb_is_refused(line, words, tmp_path, peak):
+    path = bomb(tmp_path / "cells.tsv.gz", line, "barcode\tlabel\n")
+    reset_peak()
+    with pytest.raises(InputError, match=words):
+        read_cell_table(path)
     assert peak() < MOST_MEMORY
 
 

@@ -60,13 +60,13 @@ def of_provenance():
         "scdyn": ALL, "commit": ALL, "snakemake": ALL, "samples": ALL, "sha256": {ALL: ALL},
         "config": {
             "reference": {"upstream": ALL, "downstream": 500},
-            "ingest": {"qc": {name: part.get("default") for name, part in qc.items()}},
+            "ingest": {"qc": {n: part.get("default", 0.2) for n, part in qc.items()}},
             "grn": defaults,
             "models": {},
             "tasks": {ALL: task},
         },
         "environments": {name: {**pinned(name), ALL: ALL} for name in names},
-        "devices": {ALL: ALL},
+        "devices": {ALL: ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
     }  # fmt: skip
     return provenance.page(record)
 

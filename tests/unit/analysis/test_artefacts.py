@@ -43,6 +43,16 @@ def test_whole_files_are_read(written):
             assert read(path) is not None
 
 
+def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
+    cells = artefacts.read_cells(tmp_path / "cells.h5ad")
+    assert artefacts.read_stamp(tmp_path / "cells.h5ad") == {"version": "unknown", "format": 1}
+    artefacts.write_h5ad(tmp_path / "stamped.h5ad", cells)
+    assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.stamp()
+    (tmp_path / "folder").mkdir()
+    write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
+    assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.95])
 def test_what_was_cut_short_is_named_with_what_to_do(written, share):
     for path, readers in written.items():

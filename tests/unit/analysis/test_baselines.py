@@ -31,7 +31,7 @@ def cells():
 @pytest.fixture(scope="module")
 def split(cells):
     everyone, nobody = np.ones(160, dtype=bool), np.zeros(160, dtype=bool)
-    return splits.make_splits(cells.obs, everyone, nobody, "type", None, 2, 1).astype(str)
+    return splits.make_splits(cells.obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_few_labels_and_new_classes_have_tables_of_their_own():
     assert found.loc["confidence", "n_cells"] == 20
 
 
-def test_the_page_of_a_task_has_all_its_tables_and_is_drawn():
+def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     task = {
         **dict.fromkeys(task_settings.DECISIVE), "modalities": "both", "variants": {},
         "training": {"learning_rate": 1}, "label_shares": [0.1], "left_out": ["c"],
@@ -122,6 +122,9 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn():
     figure = figures_task.task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "class never seen, told apart", "reliability"} <= titles
+    report["metrics"]["classes_left_out"] = {"HSC $x$": "fewer than 5 cells"}
+    figures_task.save(figures_task.task(report), tmp_path / "task.svg")
+    assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()
 
 
 def test_neighbours_vote():

@@ -1,9 +1,12 @@
 """Insertions and peaks in promoter windows, against counts worked out by hand."""
 
+import bz2
 import gzip
+import lzma
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -139,3 +142,59 @@ def test_peaks_are_summed_over_the_windows_they_meet():
 def test_a_peak_without_place_is_named():
     with pytest.raises(InputError, match="promoter_7"):
         fragments.peaks_to_promoters(sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3)
+
+
+FRAGMENTS = [("chr1", 160, 451, "A-1"), ("chr2", 199, 301, "B-1")]
+
+
+def rows_of(path):
+    return [row for block in fragments.read_fragments(path) for row in block.rows()]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("more", [(), (1,), (1, "+"), (1, "+", "x")])
+def test_what_stands_behind_the_barcode_is_not_used(tmp_path, more, end):
+    lines = ["\t".join(map(str, [*row, *more])) for row in FRAGMENTS]
+    comments = ["# id=x", "# a\tb\tc\td\te"]
+    path = tmp_path / "f.tsv.gz"
+    path.write_bytes(
+        gzip.compress(end.join([comments[0], lines[0], comments[1], "", lines[1]]).encode())
+    )
+    assert rows_of(path) == FRAGMENTS
+
+
+def test_lines_of_different_length_are_read(tmp_path):
+    path = tmp_path / "f.tsv"
+    path.write_text("chr1\t160\t451\tA-1\nchr2\t199\t301\tB-1\t3\t-\n")
+    assert rows_of(path) == FRAGMENTS
+
+
+def zstd(text):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(text)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstd])
+@pytest.mark.parametrize("name", ["f.tsv", "f.tsv.gz"])
+def test_the_first_bytes_tell_how_it_is_packed(tmp_path, pack, name):
+    text = "".join("\t".join(map(str, row)) + "\t1\n" for row in FRAGMENTS).encode()
+    (tmp_path / name).write_bytes(pack(text))
+    assert rows_of(tmp_path / name) == FRAGMENTS
+
+
+def test_blocks_end_between_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(fragments, "BLOCK_BYTES", 50)
+    expected = [("chr1", i, i + 100, f"CELL{i % 7}-1") for i in range(1, 200)]
+    path = write(tmp_path / "f.tsv.gz", expected)
+    assert rows_of(path) == expected
+
+
+@pytest.mark.parametrize(
+    "row", [("chr1", 1, 2), ("chr1", "start", "end", "A"), ("chr1", 1, "", "A")]
+)
+def test_a_line_that_is_no_fragment_is_refused(tmp_path, row):
+    path = write(tmp_path / "f.tsv.gz", [FRAGMENTS[0], row])
+    with pytest.raises(InputError, match="f.tsv.gz: not a readable fragments file"):
+        rows_of(path)

@@ -11,10 +11,11 @@ import scanpy as sc
 import scipy.io
 from scipy import sparse
 
-from scdyn import ingest, qc
+from scdyn import ingest, preflight, qc
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS, find_libraries
+from scdyn.reference import find_genes, strip_version
 
 GENES = pd.DataFrame(
     {
@@ -31,6 +32,7 @@ GENES = pd.DataFrame(
 WINDOWS = pd.DataFrame(
     {"chrom": "chr1", "start": [0, 1000, 2000], "end": [500, 1500, 2500], "gene": [0, 1, 2]}
 )
+THRESHOLDS = preflight.Thresholds(0.5, 0.5, 0.0)
 BARCODES = ["AA-1", "CC-1", "GG-1", "TT-1"]
 
 
@@ -104,6 +106,26 @@ def test_genes_are_found_by_id_with_or_without_version_or_by_symbol(names):
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 
 
+@pytest.mark.parametrize("column", ["gene_ids", "feature_name", "ensembl_id"])
+def test_genes_are_found_in_whichever_column_names_most(column):
+    table = rna(names=["0", "1", "2"])
+    table.var[column] = pd.Categorical(["Gamma", "TF", None])
+    table.var["other"] = ["nothing", "TF", "nothing"]
+    mapping = align_genes(table, GENES, 0.5, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+
+
+def test_only_versions_of_ensembl_ids_are_left_out():
+    ids = pd.Series(["ENSMUSG00000000001.12", "MSTRG.7", "AC1234.1", "ENST00000000001.2", "a.1.0"])
+    expected = ["ENSMUSG00000000001", "MSTRG.7", "AC1234.1", "ENST00000000001", "a.1.0"]
+    assert list(strip_version(ids)) == expected
+    genes = pd.DataFrame(
+        {"gene_id": ["ENSG1.1", "ENSG1", "MSTRG.1", "MSTRG"], "symbol": list("abcd")}
+    )
+    found = find_genes([pd.Series(["ENSG1.1", "ENSG1.2", "MSTRG.1", "MSTRG.2"])], genes)
+    assert list(found) == [0, 1, 2, -1]  # as it is, if that is there
+
+
 def test_duplicated_genes_are_summed():
     mapping = align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s", "here")
     np.testing.assert_array_equal((np.array([[1, 2, 4]]) @ mapping.toarray())[0], [3, 4, 0])
@@ -120,13 +142,70 @@ def test_values_that_are_no_counts_are_refused(value):
         check_counts(np.array([[1.0, value]]), "file.h5ad")
 
 
-def test_metadata_is_found_by_its_barcodes(tmp_path):
-    path = tmp_path / "cells.tsv"
-    path.write_text("sample\tcell\tlabel\nother\tAA-1\tno\ns\tCC-1\tyes\ns\tAA-1\tmaybe\n")
-    table = ingest.join_metadata(pd.Index(["AA-1", "CC-1", "GG-1"]), path, "s")
-    assert table["label"].fillna("none").tolist() == ["maybe", "yes", "none"]
-    with pytest.raises(InputError, match="no column holds barcodes"):
-        ingest.join_metadata(pd.Index(["XX-1"]), path, "s")
+def test_counts_too_large_to_keep_are_refused():
+    with pytest.raises(InputError, match=r"holds a count of 3e\+09, more than 2,147,483,647"):
+        check_counts(np.array([[1.0, 3e9]]), "file.h5ad")
+
+
+def logged(table):
+    """What scanpy and CELLxGENE keep: logarithms in X, counts of more genes in .raw."""
+    table.raw = table.copy()
+    table = table[:, :3].copy()
+    table.X = table.X.log1p()
+    return table
+
+
+@pytest.mark.parametrize("rna_layer", ["", "raw"])
+def test_counts_in_raw_are_read_where_x_holds_none(tmp_path, rna_layer):
+    logged(rna()).write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", rna_layer=rna_layer)
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in raw/X of ")
+    assert found["genes"].found.startswith("3 of 4 genes")
+
+
+def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
+    table = rna()
+    table.raw = table.copy()
+    table.X = table.X * 2
+    table.write_h5ad(tmp_path / "s.h5ad")
+    files = {"path": str(tmp_path / "s.h5ad"), "atac_path": "none"}
+    for layer, factor in (("", 2), ("X", 2), ("raw", 1)):
+        cells = ingest.ingest(row(**files, rna_layer=layer), GENES, WINDOWS, 0.5, 0.5)
+        np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
+
+
+def test_a_named_file_beats_a_layer_that_only_stands_in(tmp_path):
+    table = rna()
+    table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3
+    table.write_h5ad(tmp_path / "v.h5ad")
+    peaks(BARCODES).write_h5ad(tmp_path / "atac.h5ad")
+    files = {"path": str(tmp_path / "v.h5ad"), "atac_path": str(tmp_path / "atac.h5ad")}
+    for layer, source, said in (
+        ("", "peaks", "summed from the peaks of"),
+        ("unspliced", "promoter layer", "counts of the layer unspliced"),
+    ):
+        sheet = row(**files, promoter_layer=layer)
+        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        assert set(cells.obs["promoter_source"]) == {source}
+        found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+        assert found["promoters"].found.startswith(said)
+    content = mudata.MuData({"rna": table, "atac": peaks(BARCODES)})
+    content.write(tmp_path / "s.h5mu")
+    sheet = row(kind="h5mu", path=str(tmp_path / "s.h5mu"))
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    assert set(cells.obs["promoter_source"]) == {"peaks"}
+
+
+def test_preflight_refuses_normalised_values_without_reading_them_all(tmp_path):
+    table = rna()
+    table.X = table.X.log1p()
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and "raw counts are needed" in finding.found
 
 
 def test_every_dropped_cell_has_its_reasons():
@@ -230,6 +309,27 @@ def test_too_few_good_cells_stop_with_the_commonest_reason():
         qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
 
 
+@pytest.mark.parametrize(("n_mito", "said"), [(20, True), (8, False)])
+def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, said):
+    counts = np.ones((60, 3), dtype=np.int32)
+    is_mt = np.array([False, False, True])
+    counts[n_mito:, 2] = 0
+    cells = ad.AnnData(
+        sparse.csr_matrix(counts),
+        obs=pd.DataFrame({"promoter_source": "none", "barcode": "A-1"}, map(str, range(60))),
+        layers={"promoter": sparse.csr_matrix(np.zeros((60, 3), dtype=np.int32))},
+    )
+    bounds = qc.QualityBounds(
+        min_rna_counts=1, min_genes=1, n_mads=None, max_doublet_score=None, max_mito_share=0.05,
+        min_cells=30,
+    )  # fmt: skip
+    with caplog.at_level("WARNING"):
+        kept, _ = qc.filter_cells(cells, is_mt, bounds, 0, "s")
+    assert kept.n_obs == 60 - n_mito
+    warned = f"s: {n_mito} of 60 cells have more than 0.05 mitochondrial UMIs" in caplog.text
+    assert warned == said
+
+
 def write_fragments(path, rows):
     with gzip.open(path, "wt") as handle:
         handle.writelines("\t".join(map(str, row)) + "\n" for row in rows)
@@ -264,15 +364,6 @@ def write_gex(folder, barcodes=BARCODES):
     table = rna(barcodes)
     features = [(name, name, "Gene Expression") for name in table.var_names]
     write_10x(folder, table, "filtered_feature_bc_matrix", features)
-
-
-def test_labels_that_a_sample_has_none_of_can_be_written(tmp_path):
-    path = tmp_path / "cells.tsv"
-    path.write_text("barcode\tsample\tlabel\nAA-1\ts\t\nCC-1\tother\tx\n")
-    table = ingest.join_metadata(pd.Index(["AA-1"]), path, "s")
-    cells = ad.AnnData(obs=table)
-    cells.write_h5ad(tmp_path / "s.h5ad")
-    assert ad.read_h5ad(tmp_path / "s.h5ad").obs["label"].isna().all()
 
 
 def test_gex_and_atac_outputs_make_one_sample(tmp_path):
@@ -350,5 +441,44 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
     assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
-    with pytest.raises(InputError, match="has no layer 'row' but open, raw"):
-        ingest.ingest(row(path=path, rna_layer="row"), GENES, WINDOWS, 0.5, 0.5)
+    with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
+        ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+
+
+def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):
+    table = rna()
+    table.obs["cell_type"] = pd.array(["x", "y", "nan", None], dtype="string")
+    table.obs["age"] = pd.array([1, None, 2, 3], dtype="Int64")
+    table.obs["ok"] = pd.array([True, None, False, True], dtype="boolean")
+    table.obs["sample"], table.obs["fragments"], table.obs["score"] = "theirs", 5, 0.5
+    with ad.settings.override(allow_write_nullable_strings=True):
+        table.write_h5ad(tmp_path / "s.h5ad", convert_strings_to_categoricals=False)
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", donor="d1")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells.write_h5ad(tmp_path / "out.h5ad")
+    obs = ad.read_h5ad(tmp_path / "out.h5ad").obs.astype(object)
+    assert list(obs["cell_type"].dropna()) == ["x", "y"]
+    assert list(obs["age"].fillna("none")) == ["1", "none", "2", "3"]
+    assert list(obs["ok"].fillna("none")) == ["True", "none", "False", "True"]
+    assert set(obs["sample"]) == {"s"} and set(obs["sample_in_file"]) == {"theirs"}
+    assert set(obs["fragments_in_file"]) == {5} and set(obs["score"]) == {0.5}
+    assert "donor" not in obs and list(obs["barcode"]) == BARCODES
+
+
+def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
+    caplog.set_level("INFO", logger="scdyn")
+    for number, week in [(2, 22), (10, "postnatal")]:
+        table = rna()
+        table.obs["week"] = week
+        table.write_h5ad(tmp_path / f"lane{number}.h5ad")
+    path = str(tmp_path / "lane*.h5ad")
+    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["week"]) == ["22"] * 4 + ["postnatal"] * 4
+    assert list(cells.obs_names)[::4] == ["s_AA-1", "s_AA-2"]
+    cells.write_h5ad(tmp_path / "out.h5ad")
+    order = f"s: 2 libraries; -1 {tmp_path}/lane2.h5ad, -2 {tmp_path}/lane10.h5ad"
+    assert order in caplog.text
+    rna(["AA-1", "AA-1", "CC-1", "GG-1"]).write_h5ad(tmp_path / "twice.h5ad")
+    sheet = row(path=str(tmp_path / "twice.h5ad"), atac_path="none")
+    with pytest.raises(InputError, match="twice.h5ad: barcode AA-1 stands there twice"):
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)

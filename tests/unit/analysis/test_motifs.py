@@ -87,3 +87,23 @@ def test_thresholds_that_do_not_fit_the_database_are_refused(study):
 def test_no_enriched_motif_is_an_empty_table(study):
     found = motifs.find_motifs(*study, **SETTINGS | {"nes_threshold": 50.0})
     assert found.empty and list(found) == list(motifs.COLUMNS)
+
+
+def test_no_module_that_is_large_enough_is_an_empty_table(study):
+    found = motifs.find_motifs(*study, **SETTINGS | {"min_genes": 100})
+    assert found.empty and list(found) == list(motifs.COLUMNS)
+
+
+def test_a_database_that_ranks_none_of_the_genes_leaves_all_modules_out(study):
+    database = study[2][0]
+    known = feather.read_table(database)
+    feather.write_feather(known.drop_columns(["g0", *TARGETS]), database)
+    assert motifs.find_motifs(*study, **SETTINGS).empty
+
+
+def test_gains_are_the_same_whatever_is_in_memory_at_once(monkeypatch):
+    ranks = np.stack([np.random.default_rng(0).permutation(50) for _ in range(7)])
+    whole = motifs.recovery_gains(ranks, 20).toarray()
+    assert (whole == np.maximum(19 - ranks.T, 0)).all()
+    monkeypatch.setattr(motifs, "GENES_AT_ONCE", 3)
+    assert (motifs.recovery_gains(ranks, 20).toarray() == whole).all()

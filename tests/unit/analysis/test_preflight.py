@@ -5,9 +5,11 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import small_input as small
+from scipy import sparse
 
-from scdyn import fragments, preflight
+from scdyn import fragments, machine, preflight
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS
 from scdyn.reference import promoter_windows
@@ -87,6 +89,22 @@ def test_peaks_of_the_matrix_tell_the_build_too_and_it_is_named(tmp_path):
     assert "another genome build" in sentence and "it was made with mm10" in sentence
 
 
+def test_the_annotation_of_the_other_build_is_named(tmp_path):
+    moved = [f"chr1:{start + 4000}-{start + 4200}" for start in small.STARTS]
+    sheet_row = small.sheet_row(path=small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved))
+    catalogue = pd.DataFrame({"name": ["gencode.vM25.annotation.gtf.gz"], "what": ["genes, mm10"]})
+    findings = preflight.examine_sample(sheet_row, GENES, WINDOWS, THRESHOLDS, catalogue=catalogue)
+    named = "name resources/downloads/gencode.vM25.annotation.gtf.gz as reference.annotation"
+    assert named in refused(findings)[0]
+
+
+def test_sizes_are_looked_at_before_counts_are_read(tmp_path):
+    folder = small.write_mtx(tmp_path / "m")
+    scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(small.counts()[0]))
+    (sentence,) = refused(examine(path=folder, atac_path="none"))
+    assert "turned on its side" in sentence
+
+
 def test_the_header_of_fragments_names_the_genome_and_chromosomes_go_by_any_name(tmp_path):
     rows = [("1", *row[1:]) for row in scattered(small.barcodes())]
     path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
@@ -144,3 +162,36 @@ def test_enrichment_is_one_for_places_drawn_at_random():
     rng = np.random.default_rng(0)
     places = pd.DataFrame({"chrom": "chr1", "start": rng.integers(0, 70_000, 20_000)})
     assert fragments.promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
+
+
+def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
+    model = {"corpus": "all", "width": 96, "n_layers": 12, "n_heads": 12, "n_latents": 500,
+             "ffn_width": 768, "mask_share": 0.15, "validation_share": 0.1,
+             "training": {"epochs": 10}}  # fmt: skip
+    genes = pd.DataFrame({"gene_id": [f"g{i}" for i in range(22_000)]})
+    genes["is_tf"] = np.arange(22_000) < 1_500
+    path = genes_h5(tmp_path)
+    row = {"sample": "s", "kind": "10x", **dict.fromkeys([*FILES, *LAYERS, "metadata"], "")}
+    assert len(preflight.barcodes_of({**row, "path": str(path)})) == 40
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (finding,) = preflight.examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
+    assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
+    assert finding.found.startswith("pretraining on 100,000,000 cells, 10 epochs: about ")
+    assert "a model of this size wants a GPU" in finding.found
+
+
+def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "list_gpus", list)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(machine, "FIRST_GPU", tmp_path / "nvidia0")
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    monkeypatch.setenv(machine.VARIABLE, "auto")
+    assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
+    assert (
+        preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
+    )
+    monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
+    assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
+    monkeypatch.setenv(machine.VARIABLE, "cpu")
+    assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"

@@ -9,20 +9,20 @@ from scdyn.errors import InputError
 # ruff: noqa: E501
 GTF = """\
 #!genome-build toy
-chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10001\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10001\t10100\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t11901\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10051\t12000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10051\t10150\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\ttranscript\t10051\t11000\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr1\tx\texon\t10051\t10060\t.\t+\t.\tgene_id "G2.3"; gene_type "protein_coding"; gene_name "Plus";
-chr2\tx\ttranscript\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
-chr2\tx\texon\t4001\t5000\t.\t-\t.\tgene_id "G1.1"; gene_type "protein_coding"; gene_name "Minus";
-chrM\tx\ttranscript\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
-chrM\tx\texon\t1\t300\t.\t+\t.\tgene_id "G3.1"; gene_type "protein_coding"; gene_name "mt-A";
-chr2\tx\ttranscript\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
-chr2\tx\texon\t9001\t9100\t.\t-\t.\tgene_id "G4.1"; gene_type "lncRNA"; gene_name "Noise";
+chr1\tx\tgene\t10001\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10001\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10001\t10100\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t11901\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t12000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10150\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\ttranscript\t10051\t11000\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr1\tx\texon\t10051\t10060\t.\t+\t.\tgene_id "ENSG2.3"; gene_type "protein_coding"; gene_name "Plus";
+chr2\tx\ttranscript\t4001\t5000\t.\t-\t.\tgene_id "ENSG1.1"; gene_type "protein_coding"; gene_name "Minus";
+chr2\tx\texon\t4001\t5000\t.\t-\t.\tgene_id "ENSG1.1"; gene_type "protein_coding"; gene_name "Minus";
+chrM\tx\ttranscript\t1\t300\t.\t+\t.\tgene_id "ENSG3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chrM\tx\texon\t1\t300\t.\t+\t.\tgene_id "ENSG3.1"; gene_type "protein_coding"; gene_name "mt-A";
+chr2\tx\ttranscript\t9001\t9100\t.\t-\t.\tgene_id "ENSG4.1"; gene_type "lncRNA"; gene_name "Noise";
+chr2\tx\texon\t9001\t9100\t.\t-\t.\tgene_id "ENSG4.1"; gene_type "lncRNA"; gene_name "Noise";
 """
 
 
@@ -40,10 +40,10 @@ def vocabulary(gtf):
 
 def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
     table = vocabulary.set_index("gene_id")
-    assert list(vocabulary["gene_id"]) == ["G2", "G1", "G3"]  # the TF first, then by id
-    assert table.loc["G2", "tss"] == "10000,10050"  # a TSS shared by transcripts counts once
-    assert table.loc["G1", "tss"] == "4999"  # on the minus strand, the last base
-    assert table.loc["G2", "length"] == 250  # 10,001-10,150 and 11,901-12,000
+    assert list(vocabulary["gene_id"]) == ["ENSG2", "ENSG1", "ENSG3"]  # the TF first, then by id
+    assert table.loc["ENSG2", "tss"] == "10000,10050"  # a TSS shared by transcripts counts once
+    assert table.loc["ENSG1", "tss"] == "4999"  # on the minus strand, the last base
+    assert table.loc["ENSG2", "length"] == 250  # 10,001-10,150 and 11,901-12,000
     assert list(table["n_tss"]) == [2, 1, 1]
     assert list(table["is_tf"]) == [True, False, False]
     assert list(table["is_mt"]) == [False, False, True]
@@ -72,8 +72,8 @@ def test_bed_gives_one_gene_a_symbol(tmp_path):
 
 def test_measured_restricts_the_vocabulary(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
-    table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "G1"})
-    assert list(table["gene_id"]) == ["G2", "G1"]
+    table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
+    assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,54 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
 )  # fmt: skip
 def test_chromosomes_go_by_ucscs_names(name, expected):
     assert reference.chromosome_name(name) == expected
+
+
+def exons_alone(attributes):
+    """Two transcripts of one gene and one of another, as exon and CDS lines."""
+    rows = [
+        ("exon", 101, 200, "+", "A", "t1"), ("exon", 301, 400, "+", "A", "t1"),
+        ("CDS", 151, 200, "+", "A", "t1"), ("exon", 151, 400, "+", "A", "t2"),
+        ("exon", 901, 950, "-", "B", "t3"), ("exon", 981, 990, "-", "B", "t3"),
+    ]  # fmt: skip
+    return "".join(
+        f"chr1\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t.\t{attributes.format(g=g, t=t)}\n"
+        for feature, start, end, strand, g, t in rows
+    )
+
+
+def test_exons_alone_give_transcripts_and_their_tss(tmp_path, caplog):
+    path = tmp_path / "igenomes.gtf"
+    path.write_text(exons_alone('gene_id "{g}"; transcript_id "{t}";'))
+    with caplog.at_level("INFO", logger="scdyn"):
+        genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
+    assert genes["tss"].to_dict() == {"A": [100, 150], "B": [989]}
+    assert genes["length"].to_dict() == {"A": 300, "B": 60}
+    assert "tells no gene's type, so genes of all types are kept" in caplog.text
+    path.write_text(exons_alone('gene_id "{g}";'))
+    genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
+    assert genes["tss"].to_dict() == {"A": [100], "B": [989]}
+
+
+def test_a_number_sign_within_a_line_is_no_comment(tmp_path):
+    path = tmp_path / "a.gtf"
+    text = exons_alone(
+        'gene_id "{g}"; description "clone #12"; transcript_id "{t}"; gene_name "#{g}";'
+    )
+    lines = text.splitlines(keepends=True)
+    path.write_text("#!x\n" + lines[0] + "# between\ttwo\tlines\n" + "".join(lines[1:]))
+    genes = reference.read_gtf(path, ["protein_coding"])
+    assert genes["symbol"].tolist() == ["#A", "#B"]
+    assert genes["tss"].tolist() == [[100, 150], [989]]
+    bed = tmp_path / "a.bed"
+    bed.write_text('#chrom\tstart\ntrack name="x"\nchr1\t5\t99\tA#1\t+\n# last\n')
+    assert reference.read_bed(bed)["symbol"].tolist() == ["A#1"]
+
+
+def test_numbers_of_stringtie_are_no_versions(tmp_path):
+    path = tmp_path / "s.gtf"
+    path.write_text("".join(
+        f'chr1\tx\t{f}\t{100 * i}\t{100 * i + 9}\t.\t+\t.\tgene_id "MSTRG.{i}"; transcript_id "t{i}";\n'
+        for i in range(1, 4) for f in ("transcript", "exon")
+    ))  # fmt: skip
+    genes = reference.read_gtf(path, ["protein_coding"])
+    assert genes["gene_id"].tolist() == ["MSTRG.1", "MSTRG.2", "MSTRG.3"]

@@ -16,7 +16,8 @@ import scanpy
 from scdyn import simulate_dynamics, simulate_network
 from scdyn.errors import InputError
 from scdyn.files import sha256
-from scdyn.simulate import SAMPLES, Simulation, simulate_study
+from scdyn.simulate import Simulation, simulate_study
+from scdyn.simulate_layout import SAMPLES
 
 TINY = Simulation(
     seed=7, n_cells=270, n_genes=220, n_tfs=20, n_lncrnas=6, n_decoy_motifs=30, fragments=1200
@@ -197,7 +198,7 @@ def test_edges_are_signed_and_name_genes_of_the_annotation(study, annotation):
 
 def test_the_annotation_is_consistent(annotation, study):
     genes = annotation[annotation["type"] == "gene"].set_index("gene_id")
-    assert genes.index.str.fullmatch(r"SIMG\d{11}\.\d+").all()
+    assert genes.index.str.fullmatch(r"ENSSIMG\d{11}\.\d+").all()
     assert genes.index.is_unique
     assert set(genes["strand"]) == {"+", "-"}
     assert set(genes["gene_type"]) == {"protein_coding", "lncRNA"}

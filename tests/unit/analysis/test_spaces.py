@@ -37,7 +37,9 @@ def cells():
 @pytest.fixture
 def gathered(cells):
     embedded = ad.AnnData(obs=cells.obs, obsm={"X_scdyn": cells.X.toarray().astype(np.float32)})
-    return spaces.gather(embedded, cells, None, 1)
+    table = spaces.gather(embedded, cells, None, 1)
+    table.obs["cell_type"] = cells.obs["cell_type"]
+    return table
 
 
 def test_embeddings_stand_beside_the_depth_of_each_cell(cells, gathered):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from scdyn import splits
 from scdyn.errors import InputError
@@ -20,7 +21,11 @@ def obs():
 
 
 def split(**changes):
-    cells = obs()
+    return split_and_left_out(**changes)[0]
+
+
+def split_and_left_out(cells=None, **changes):
+    cells = obs() if cells is None else cells
     asked = np.arange(120) >= 100
     options = {"label": "type", "split_by": "donor", "n_folds": 3, "seed": 1} | changes
     return splits.make_splits(cells, ~asked, asked, **options)
@@ -38,6 +43,19 @@ def test_a_donor_is_in_one_fold_and_every_cell_is_tested_once():
 def test_splits_follow_the_seed():
     pd.testing.assert_frame_equal(split(), split())
     assert not split(split_by=None).equals(split(split_by=None, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("split_by", "kind"), [("donor", StratifiedGroupKFold), (None, StratifiedKFold)]
+)
+def test_where_no_class_is_rare_the_folds_are_those_of_one_draw(split_by, kind):
+    chosen = obs().iloc[:100]
+    splitter = kind(3, shuffle=True, random_state=1)
+    drawn = splitter.split(chosen, chosen["type"], chosen["donor"])
+    fold_of = {cell: i for i, (_, test) in enumerate(drawn) for cell in chosen.index[test]}
+    table = split(split_by=split_by)
+    tested = table[table["fold"] != splits.PREDICTED]
+    assert tested.set_index("cell")["fold"].to_dict() == fold_of
 
 
 def test_parts_share_no_cell():
@@ -86,13 +104,100 @@ def test_a_split_of_cells_is_called_within_sample():
     ("changes", "words"),
     [
         ({"label": "kind"}, "no column 'kind'"),
-        ({"n_folds": 6}, "fewer than 6 folds"),
-        ({"label": "donor", "split_by": None, "n_folds": 25}, "20 cells"),
+        (
+            {"n_folds": 6},
+            "6 folds need as many values of donor, .* there are 5; set .* folds to 5 at most",
+        ),
+        ({"label": "donor", "split_by": None, "n_folds": 25}, "cells of a class, but there are 20"),
+        ({"min_cells": 51}, "1 of 2 classes can.* .left out: '[xy]' fewer than 51 cells"),
+        ({"label": "donor"}, "0 of 5 classes can.*'d0' in fewer than 2 of donor .min_units."),
     ],
 )
 def test_impossible_splits_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
         split(**changes)
+
+
+def test_a_single_unit_is_refused_with_the_remedy():
+    cells = obs().assign(donor="d0")
+    with pytest.raises(InputError, match=r"there are 1; .*split_by: null"):
+        split_and_left_out(cells)
+
+
+def donors(counts):
+    """A table of cells by a mapping of (donor, type) to how many."""
+    rows = [key for key, n in counts.items() for _ in range(n)]
+    table = pd.DataFrame(rows, columns=["donor", "type"])
+    return table.set_index(pd.Index([f"c{i}" for i in range(len(rows))]))
+
+
+THREE_DONORS = {
+    **{(donor, kind): 20 for donor in "ABC" for kind in ("B cell", "T cell")},
+    ("A", "HSC"): 2, ("B", "HSC"): 0,  # of one donor
+    ("A", "pDC"): 6, ("B", "pDC"): 5,  # of two
+    ("A", "NA"): 1, ("B", "NA"): 1,  # two cells
+}  # fmt: skip
+
+
+def test_rare_classes_are_left_out_and_the_others_are_split():
+    """Three donors, three folds, two stem cells of one donor: the task goes on without them."""
+    cells = donors(THREE_DONORS)
+    everyone = np.ones(len(cells), dtype=bool)
+    table, left_out = splits.make_splits(cells, everyone, ~everyone, "type", "donor", 3, 1)
+    assert left_out["class"].tolist() == ["HSC", "NA"]
+    assert left_out["n_cells"].tolist() == [2, 2] and left_out["n_units"].tolist() == [1, 2]
+    assert set(table["label"]) == {"B cell", "T cell", "pDC"}
+    assert len(table) == len(cells) - 4
+    table, left_out = splits.make_splits(
+        cells, everyone, ~everyone, "type", "donor", 3, 1, min_cells=2, min_units=3
+    )
+    assert left_out["class"].tolist() == ["HSC", "NA", "pDC"]
+    assert set(left_out["reason"]) == {"in fewer than 3 of donor (min_units)"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("by", "n_folds"), [("donor", 2), ("donor", 3), (None, 2), (None, 5)])
+def test_what_is_tested_in_a_fold_is_trained_on_in_another(seed, by, n_folds):
+    rng = np.random.default_rng(seed)
+    counts = {(d, k): rng.integers(0, 4) for d in "ABCDE" for k in ("u", "v", "w")}
+    counts |= {(d, k): 9 for d in "ABCDE" for k in ("x", "y")}
+    cells = donors(counts)
+    everyone = np.ones(len(cells), dtype=bool)
+    table, left_out = splits.make_splits(
+        cells, everyone, ~everyone, "type", by, n_folds, seed, min_cells=2
+    )
+    assert (table.groupby("label")["fold"].nunique() >= 2).all()
+    assert set(table["label"]) | set(left_out["class"]) == set(cells["type"])
+    assert table["fold"].nunique() == n_folds
+    for fold in range(n_folds):
+        learned, _, called = splits.parts(table.astype(str), str(fold))
+        assert set(called["label"]) <= set(learned["label"])
+
+
+def test_a_class_whose_units_no_draw_can_part_is_left_out():
+    # Of two donors each, in two folds: a draw of folds that parts both pairs must be found.
+    pairs = {(d, k): 5 for k, ds in {"u": "AB", "v": "CD"}.items() for d in ds}
+    cells = donors(pairs | {(d, "x"): 9 for d in "ABCD"})
+    everyone = np.ones(len(cells), dtype=bool)
+    for seed in range(10):
+        table, left_out = splits.make_splits(cells, everyone, ~everyone, "type", "donor", 2, seed)
+        assert left_out.empty and set(table["label"]) == {"u", "v", "x"}
+    # Of three donors, two pairs that share none of them but all three: one must stay together.
+    pairs = {(d, k): 5 for k, ds in {"u": "AB", "v": "BC", "w": "AC"}.items() for d in ds}
+    cells = donors(pairs | {(d, k): 9 for d in "ABC" for k in "xy"})
+    everyone = np.ones(len(cells), dtype=bool)
+    table, left_out = splits.make_splits(cells, everyone, ~everyone, "type", "donor", 2, 1)
+    assert left_out["reason"].tolist() == ["all in one fold of 2"]
+    assert len(set(table["label"])) == 4
+
+
+def test_predicted_cells_of_a_left_out_class_keep_their_label():
+    cells = donors(THREE_DONORS)
+    asked = (cells["donor"] == "A").to_numpy()
+    table, left_out = splits.make_splits(cells, ~asked, asked, "type", "donor", 2, 1)
+    assert left_out["class"].tolist() == ["NA", "pDC"]
+    predicted = table[table["fold"] == splits.PREDICTED]
+    assert set(predicted["label"]) == {"B cell", "T cell", "HSC", "pDC", "NA"}
 
 
 def test_cells_both_learned_and_predicted_are_refused():

@@ -13,6 +13,7 @@ from scipy import sparse
 from scdyn import tenx
 from scdyn.errors import InputError
 from scdyn.features import barcode_names, read_features
+from scdyn.libraries import LibraryFiles, find_matrix, locate
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]
@@ -60,7 +61,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     folder = outs / "filtered_feature_bc_matrix"
     write_mtx(folder, GENE_ROWS + PEAK_ROWS, "features.tsv", ALL, packed)
     for path in (tmp_path / "run", outs, folder):
-        assert tenx.locate(path).matrix == folder
+        assert find_matrix(path).path == str(folder)
     rna, peaks = tenx.read_matrix(folder)
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
@@ -73,7 +74,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     folder = tmp_path / "filtered_gene_bc_matrices" / "mm10"
     write_mtx(folder, list(zip(IDS, SYMBOLS, strict=True)), "genes.tsv", GENES, packed=False)
-    assert tenx.locate(tmp_path).matrix == folder
+    assert find_matrix(tmp_path).path == str(folder)
     rna, peaks = tenx.read_matrix(folder)
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
@@ -82,15 +83,16 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
     with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
-        tenx.locate(tmp_path)
+        find_matrix(tmp_path)
 
 
 def test_atac_output_has_peaks_and_fragments(tmp_path):
     folder = tmp_path / "filtered_peak_bc_matrix"
     write_mtx(folder, PEAKS, "peaks.bed", [3, 4], packed=False)
     (tmp_path / "fragments.tsv.gz").touch()
-    place = tenx.locate(tmp_path)
-    assert place.matrix == folder and place.fragments == tmp_path / "fragments.tsv.gz"
+    place = locate(LibraryFiles("10x", str(tmp_path)))
+    assert place.rna.path == str(folder)
+    assert place.fragments == str(tmp_path / "fragments.tsv.gz")
     rna, peaks = tenx.read_matrix(folder)
     assert rna is None and list(peaks.var_names) == NAMES
     np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
@@ -158,7 +160,7 @@ def other_features(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (turn, "list 3 and 3; is it of another run, or turned on its side"),
+        (turn, "list 3 and 3: is it of another run, or turned on its side"),
         (lose_barcodes, "lacks barcodes.tsv"),
         (lose_features, "lacks features.tsv or genes.tsv or peaks.bed"),
         (repeat_a_barcode, "AAACCCAAGG-1 stands there twice"),
@@ -176,9 +178,9 @@ def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path, damage, words):
 
 def test_a_folder_without_matrix_is_named(tmp_path):
     with pytest.raises(InputError, match=r"filtered_feature_bc_matrix\.h5"):
-        tenx.locate(tmp_path)
+        find_matrix(tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        tenx.locate(tmp_path / "nowhere")
+        find_matrix(tmp_path / "nowhere")
 
 
 def test_symbols_that_stand_for_two_genes_stay_two(tmp_path):
@@ -188,3 +190,132 @@ def test_symbols_that_stand_for_two_genes_stay_two(tmp_path):
     rna, _ = tenx.read_matrix(folder)
     assert isinstance(rna, ad.AnnData) and list(rna.var_names) == ["Same"] * 3
     pd.testing.assert_index_equal(pd.Index(rna.var["gene_ids"]), pd.Index(IDS), check_names=False)
+
+
+def write_bustools(folder, names=("genes",), cells=BARCODES):
+    """Matrices of cells x genes, each with its lists of one column."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names, start=1):
+        values = sparse.coo_matrix(i * COUNTS[: len(cells), :3])
+        scipy.io.mmwrite(folder / f"{name}.mtx", values)
+        (folder / f"{name}.barcodes.txt").write_text("".join(f"{b}\n" for b in cells))
+        (folder / f"{name}.genes.txt").write_text("".join(f"{i}\n" for i in IDS))
+
+
+def test_kallisto_bustools_has_cells_in_rows(tmp_path):
+    write_bustools(tmp_path)
+    rna, peaks = tenx.read_matrix(tmp_path)
+    assert peaks is None
+    np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
+    assert list(rna.var_names) == list(rna.var["gene_ids"]) == IDS
+    assert list(rna.obs_names) == BARCODES
+
+
+def test_mature_and_ambiguous_counts_are_summed(tmp_path):
+    write_bustools(tmp_path, ["x.mature", "x.ambiguous", "x.nascent"])
+    for kind in ("barcodes", "genes"):
+        (tmp_path / f"x.mature.{kind}.txt").rename(tmp_path / f"x.{kind}.txt")
+        for name in ("ambiguous", "nascent"):
+            (tmp_path / f"x.{name}.{kind}.txt").unlink()
+    library = locate(LibraryFiles("10x", str(tmp_path), promoter_layer="unspliced"))
+    rna, _ = tenx.read_matrix(library.rna)
+    np.testing.assert_array_equal(rna.X.toarray(), 3 * COUNTS[:, :3])
+    np.testing.assert_array_equal(
+        tenx.read_layer(library.unspliced, rna).toarray(), 3 * COUNTS[:, :3]
+    )
+
+
+def test_unspliced_counts_are_paired_by_barcode(tmp_path):
+    write_bustools(tmp_path, ["spliced"])
+    write_bustools(tmp_path, ["unspliced"], BARCODES[:2])
+    lines = (tmp_path / "unspliced.barcodes.txt").read_text().split()
+    (tmp_path / "unspliced.barcodes.txt").write_text("\n".join(lines[::-1]) + "\n")
+    library = locate(LibraryFiles("10x", str(tmp_path), promoter_layer="unspliced"))
+    rna, _ = tenx.read_matrix(library.rna)
+    expected = COUNTS[[1, 0, 0], :3] * np.array([[1], [1], [0]])
+    np.testing.assert_array_equal(tenx.read_layer(library.unspliced, rna).toarray(), expected)
+    (tmp_path / "unspliced.genes.txt").write_text("A\nB\nC\n")
+    with pytest.raises(InputError, match="lists other genes than the RNA counts"):
+        tenx.read_layer(library.unspliced, rna)
+
+
+@pytest.mark.parametrize("all_listed", [True, False])
+def test_alevin_fry_keeps_three_counts_of_a_gene(tmp_path, all_listed):
+    folder = tmp_path / "alevin"
+    folder.mkdir()
+    spliced, unspliced, ambiguous = (COUNTS[:, :3] * factor for factor in (1, 5, 7))
+    values = np.concatenate([spliced, unspliced, ambiguous], axis=1)
+    scipy.io.mmwrite(folder / "quants_mat.mtx", sparse.coo_matrix(values))
+    (folder / "quants_mat_rows.txt").write_text("".join(f"{b}\n" for b in BARCODES))
+    ends = ["", "-U", "-A"] if all_listed else [""]
+    (folder / "quants_mat_cols.txt").write_text("".join(f"{i}{e}\n" for e in ends for i in IDS))
+    library = locate(LibraryFiles("10x", str(tmp_path), promoter_layer="unspliced"))
+    rna, _ = tenx.read_matrix(library.rna)
+    np.testing.assert_array_equal(rna.X.toarray(), spliced + ambiguous)
+    np.testing.assert_array_equal(tenx.read_layer(library.unspliced, rna).toarray(), unspliced)
+    assert list(rna.var["gene_ids"]) == list(read_features(library.rna)["id"]) == IDS
+    scipy.io.mmwrite(folder / "quants_mat.mtx", sparse.coo_matrix(spliced))
+    if not all_listed:
+        np.testing.assert_array_equal(tenx.read_matrix(folder)[0].X.toarray(), spliced)
+        with pytest.raises(InputError, match="does not tell unspliced counts apart"):
+            tenx.read_matrix(library.unspliced)
+
+
+def test_genes_times_three_and_cells_times_genes_are_called_what_they_are(tmp_path):
+    folder = tmp_path / "m"
+    write_mtx(folder, GENE_ROWS[:2], "features.tsv", [0, 1], packed=False)
+    scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(COUNTS[:, :2]))
+    with pytest.raises(InputError, match=r"turned on its side \(cells x genes"):
+        tenx.read_matrix(folder)
+    scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(np.tile(COUNTS[:, :2], 3).T))
+    with pytest.raises(InputError, match="three columns of each gene, as alevin-fry"):
+        tenx.read_matrix(folder)
+
+
+def test_a_list_of_one_column_names_and_identifies_genes(tmp_path):
+    folder = tmp_path / "m"
+    write_mtx(folder, [(name,) for name in SYMBOLS], "genes.tsv", GENES, packed=False)
+    rna, _ = tenx.read_matrix(folder)
+    assert list(rna.var_names) == list(rna.var["gene_ids"]) == SYMBOLS
+
+
+def write_h5_of(path, groups, lists=("barcodes", "genes", "gene_names")):
+    """Version 2: a group a genome."""
+    matrix = sparse.csr_matrix(COUNTS[:, :3])
+    content = {"barcodes": BARCODES, "genes": IDS, "gene_names": SYMBOLS}
+    with h5py.File(path, "w") as file:
+        for name in groups:
+            group = file.create_group(name)
+            for key in ("data", "indices", "indptr"):
+                group[key] = getattr(matrix, key)
+            group["shape"] = np.array([3, 3])
+            for key in lists:
+                group[key] = np.array(content[key], dtype="S")
+    return path
+
+
+def test_h5_of_version_2_that_cannot_be_used_is_called_what_it_is(tmp_path):
+    path = write_h5_of(tmp_path / "two.h5", ["hg19", "mm10"])
+    with pytest.raises(InputError, match=r"genes of 2 genomes \(hg19, mm10\)"):
+        tenx.read_matrix(path)
+    path = write_h5_of(tmp_path / "bare.h5", ["mm10"], ())
+    with pytest.raises(InputError, match=r"Cell Ranger 2 \(mm10\) without its barcodes"):
+        read_features(path)
+
+
+def test_a_mixture_of_species_is_refused_by_its_ids(tmp_path):
+    folder = tmp_path / "m"
+    ids = ["GRCh38_ENSG00000000001", "GRCh38_ENSG00000000002", "mm10___ENSMUSG00000000001"]
+    write_mtx(folder, list(zip(ids, ids, strict=True)), "genes.tsv", GENES, packed=False)
+    with pytest.raises(InputError, match=r"genes of 2 genomes \(GRCh38, mm10\)"):
+        tenx.read_matrix(folder)
+
+
+def test_other_kinds_of_features_are_left_out_and_it_is_said(tmp_path, caplog):
+    folder = tmp_path / "m"
+    rows = [*GENE_ROWS[:2], ("CD3", "CD3", "Antibody Capture")]
+    write_mtx(folder, rows, "features.tsv", GENES, packed=False)
+    with caplog.at_level("INFO", logger="scdyn"):
+        rna, _ = tenx.read_matrix(folder)
+    assert rna.n_vars == 2
+    assert "1 features of Antibody Capture are not read" in caplog.text

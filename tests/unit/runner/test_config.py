@@ -35,9 +35,64 @@ def test_defaults_are_filled_in_and_given_values_kept(demo):
     assert content["reference"]["upstream"] == 1500
     assert content["ingest"]["qc"]["keep"] == "both"
     assert content["models"]["hybrid"]["mask_share"] == 0.15
-    assert content["models"]["hybrid"]["width"] == 64
+    assert content["models"]["hybrid"]["width"] == 32
     assert content["tasks"]["fate"]["training"]["weight_decay"] == 0.01
     assert content["tasks"]["knockout"]["explain"] is False
+
+
+def with_values(demo, **changes):
+    for path, value in changes.items():
+        demo = change(demo, path.replace("__", "."), value)
+    return study.read_config(demo, SCHEMA, "demo")
+
+
+def test_a_preset_of_quality_control_fills_in_what_is_not_given(demo):
+    bounds = {
+        str(qc): with_values(demo, ingest={"qc": qc})["ingest"]["qc"]
+        for qc in ("nuclei", "cells", {}, {"preset": "cells", "max_mito_share": 0.1})
+    }
+    assert [b["max_mito_share"] for b in bounds.values()] == [0.05, 0.2, 0.05, 0.1]
+    assert all(b["min_genes"] == 200 and "preset" not in b for b in bounds.values())
+    assert with_values(demo, ingest={})["ingest"]["qc"]["max_mito_share"] == 0.05
+
+
+def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
+    sizes = SCHEMA["presets"]["size"]
+    training = {"epochs": 3, "weight_decay": 0.1}
+    for size in ("small", "medium", "full"):
+        content = with_values(
+            demo,
+            models={"hybrid": {"corpus": "embryo", "size": size, "width": 24}},
+            tasks__fate__training={},
+            tasks__knockout__training=training,
+        )
+        model = content["models"]["hybrid"]
+        assert model["width"] == 24 and "size" not in model
+        assert model.items() >= {**sizes[size]["model"], "width": 24}.items()
+        assert model["training"].items() > sizes[size]["pretraining"].items()
+        assert model["training"]["weight_decay"] == 0.01
+        fate, knockout = (content["tasks"][name]["training"] for name in ("fate", "knockout"))
+        assert fate.items() > sizes[size]["fine_tuning"].items()
+        assert knockout.items() >= {**sizes[size]["fine_tuning"], **training}.items()
+    none = with_values(demo, models={"hybrid": {"corpus": "embryo"}})["models"]["hybrid"]
+    assert none.items() > sizes["full"]["model"].items()
+
+
+@pytest.mark.parametrize("name", ["qc", "size"])
+def test_presets_are_complete_and_of_keys_that_the_schema_has(name):
+    """Each has the same keys; what is marked as by it is filled in, and has no other default."""
+    presets = SCHEMA["presets"][name]
+    assert len({tuple(config_keys.flat(preset)) for preset in presets.values()}) == 1
+    model = SCHEMA["properties"]["models"]["additionalProperties"]["properties"]
+    places = {
+        "preset": SCHEMA["properties"]["ingest"]["properties"]["qc"]["properties"],
+        "size": model | SCHEMA["$defs"]["training"]["properties"],
+    }
+    by = {"qc": "preset", "size": "size"}[name]
+    marked = {key for key, part in places[by].items() if part.get("by") == by}
+    filled = {key.split(".")[-1] for key in config_keys.flat(presets).keys()} - {"model"}
+    assert filled == marked
+    assert not [key for key in marked if "default" in places[by][key]]
 
 
 def change(content, path, value):
@@ -63,11 +118,18 @@ def change(content, path, value):
         ("models.hybrid.mask_share", 1.5, "models.hybrid.mask_share"),
         ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
         ("results", "../elsewhere", "results is '../elsewhere'"),
-        ("results", "/abs", "results is '/abs'"),
+        ("results", "/scratch/../lab", "results is '/scratch/../lab'"),
+        ("results", "my results", "results is 'my results'.*without spaces"),
         ("grn.annotations", None, "grn.rankings need grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
-        ("tasks.fate.training", {"epochs": 1}, "'tasks.fate.training.batch_size' is missing"),
+        ("models.hybrid.size", "large", "models.hybrid.size is 'large'; it must be one of small,"),
+        (
+            "models.hybrid",
+            {"corpus": "embryo", "width": 32},
+            "width is 32, .* its 12 n_heads; give",
+        ),
+        ("ingest.qc", "nucleus", "ingest.qc.preset is 'nucleus'; it must be one of nuclei, cells"),
     ],
 )
 def test_a_fault_is_one_sentence_that_names_it(demo, path, value, words):
@@ -104,7 +166,16 @@ def read(tmp_path, text, corpora=None):
             HEADER.replace("path", "pth") + "a\t10x\tx\twt\n",
             "unknown column 'pth'; did you mean 'path'",
         ),
-        (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "unknown column 'day'; declare it"),
+        (
+            HEADER.replace("\n", "\tmetdata\n") + "a\t10x\tx\twt\ty\n",
+            "'metdata'; did you mean 'meta",
+        ),
+        (HEADER.replace("\n", "\tMetadata\n") + "a\t10x\tx\twt\ty\n", "did you mean 'metadata'"),
+        (HEADER.replace("\n", "\tage (d)\n") + "a\t10x\tx\twt\ty\n", "'age .d.' cannot be a cov"),
+        (HEADER.replace("\n", "\tbarcode\n") + "a\t10x\tx\twt\ty\n", "'barcode' cannot be"),
+        (HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\n", "'Unnamed: 4' cannot be"),
+        (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
+        (HEADER + "a\t10x\tx\twt\t\n", "more cells than the first line has columns"),
         (HEADER, "has no sample"),
         ("", "not a readable"),
     ],
@@ -113,6 +184,19 @@ def test_a_faulty_sheet_is_named(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as caught:
         read(tmp_path, text)
     assert "samples.tsv" in str(caught.value)
+
+
+def test_every_further_column_is_a_covariate(tmp_path):
+    path = tmp_path / "samples.tsv"
+    further = ["sample_id", "batch", "day", "donor", "replicate", "patient"]
+    path.write_text("\t".join(["sample", "kind", "path", *further]) + "\na\t10x\tx" + "\t1" * 6)
+    sheet = study.read_samples(path, ROW, [], {})
+    assert [column for column in sheet if column not in ROW["properties"]] == further
+    # Listed, a column may be much like one that the sheet could have.
+    path.write_text("sample\tkind\tpath\tfragment\na\t10x\tx\tlong\n")
+    with pytest.raises(InputError, match="did you mean 'fragments'"):
+        study.read_samples(path, ROW, [], {})
+    assert study.read_samples(path, ROW, ["fragment"], {}).loc["a", "fragment"] == "long"
 
 
 def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
@@ -125,7 +209,8 @@ def test_the_sheet_in_own_data_is_valid(tmp_path):
     page = Path("docs/own-data.md").read_text()
     path = tmp_path / "samples.tsv"
     path.write_text(page.split("```tsv\n")[1].split("```")[0])
-    sheet = study.read_samples(path, ROW, ["donor", "condition"], {})
+    sheet = study.read_samples(path, ROW, [], {})
+    assert {"donor", "condition"} < set(sheet)
     assert set(sheet["kind"]) == {"10x", "h5ad"}
 
 

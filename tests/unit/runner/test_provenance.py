@@ -11,6 +11,7 @@ import yaml
 
 from scdyn import config as study
 from scdyn import packages, provenance
+from scdyn.artefacts import STAMP, stamp
 from scdyn.files import sha256
 
 REPOSITORY = Path(__file__).parents[3]
@@ -32,10 +33,13 @@ def record(tmp_path):
     for name in config["models"]:
         models.append(tmp_path / "pretrain" / name / "config.json")
         models[-1].parent.mkdir(parents=True)
-        models[-1].write_text(json.dumps({"device": "NVIDIA <H100>"}))
+        models[-1].write_text(json.dumps({"device": "NVIDIA <H100>", STAMP: stamp()}))
     sheet = tmp_path / "samples.tsv"
     sheet.write_text("sample\tkind\tpath\n<script>\t10x\there\n")
-    return provenance.provenance(config, sheet, lists, models, REPOSITORY, "9.27.1", [sheet])
+    stamped = {"pretrain": models}
+    return provenance.provenance(
+        config, sheet, lists, models, REPOSITORY, "9.27.1", stamped, [sheet]
+    )
 
 
 def test_packages_are_read_by_the_names_that_envs_has(tmp_path):
@@ -69,10 +73,28 @@ def test_methods_name_versions_seeds_and_devices(record):
     assert all(value == sha256(path) for path, value in record["sha256"].items())
 
 
+def test_methods_name_the_program_that_found_the_motifs(record):
+    grn, packages_of_grn = record["config"]["grn"], {"pyscenic": "0.12.1"}
+    grn |= {"rankings": ["db.feather"]}
+    said = provenance.grn_sentence(grn, packages_of_grn)
+    assert "cisTarget's method in the workflow's own code, NES" in said and "pySCENIC" not in said
+    said = provenance.grn_sentence(grn | {"motifs": "pyscenic"}, packages_of_grn)
+    assert "motif enrichment (cisTarget by pySCENIC 0.12.1, NES at least 3)" in said
+
+
 def test_the_page_escapes_what_it_is_given(record):
     page = provenance.page(record)
     assert "&lt;script&gt;" in page and "<script>" not in page
     assert "NVIDIA &lt;H100&gt;" in page
+
+
+def test_a_study_of_one_version_says_nothing_and_a_mixed_one_what_to_remake(record):
+    assert provenance.mixed_versions(record) == ""
+    assert "Mixed versions" not in provenance.page(record)
+    record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
+    said = provenance.mixed_versions(record)
+    assert "0.0.9+01234567" in said and "--forcerun ingest_sample," in said
+    assert "Mixed versions" in provenance.page(record)
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path):

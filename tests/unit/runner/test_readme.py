@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[3]
     [
         ("README.md", "table", "rows"),
         ("docs/speed.md", "error_table", "errors"),
-        ("docs/speed.md", "profile_text", "profile"),
     ],
 )
 def test_figures_are_those_of_the_last_benchmark(document, lay_out, key):

@@ -37,7 +37,7 @@ def test_runs_are_seeds_by_folds_unless_the_variant_has_its_own():
 
 def test_a_variant_or_a_seed_more_leaves_the_split_as_it_is():
     task = {**TASK, "label": "x", "train": {}, "predict": None, "split_by": None}
-    task["validation_share"] = 0.1
+    task |= {"validation_share": 0.1, "min_cells_per_class": None, "min_units": 2}
     more = {**task, "seeds": [*task["seeds"], 9], "variants": {}, "explain": False}
     assert task_settings.of_split(more) == task_settings.of_split(task)
     assert task_settings.of_split({**task, "seeds": [2, 1]}) != task_settings.of_split(task)

@@ -30,7 +30,7 @@ def cells():
 @pytest.fixture(scope="module")
 def splits(cells):
     asked = (cells.obs["sample"] == "2").to_numpy()
-    made = splitting.make_splits(cells.obs, ~asked, asked, "cell_type", "sample", 2, 1)
+    made = splitting.make_splits(cells.obs, ~asked, asked, "cell_type", "sample", 2, 1)[0]
     return made.astype({"fold": str, "validation": str})  # as read from the file
 
 

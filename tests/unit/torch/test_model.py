@@ -1,7 +1,10 @@
 """The model against an explicit reference in float64, and what it must not do."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from scdyn.errors import InputError
 from scdyn.loader import expressed_genes
@@ -50,6 +53,22 @@ def reference_forward(model, rna, promoter):
         hidden = gelu(norm(x, layer.ffn_norm) @ layer.ffn_in.weight.T + layer.ffn_in.bias)
         x = x + hidden @ layer.ffn_out.weight.T + layer.ffn_out.bias
     return norm(x, model.final_norm)
+
+
+def n_parameters(config):
+    return sum(p.numel() for p in ScDynOmics(config).parameters())
+
+
+def test_every_size_of_the_config_has_the_parameters_that_the_readme_says():
+    schema = yaml.safe_load(Path("workflow/schemas/config.schema.yaml").read_text())
+    with torch.device("meta"):
+        counts = [
+            n_parameters(ModelConfig(22_000, 1_500, **size["model"]))
+            for size in schema["presets"]["size"].values()
+        ]
+    assert counts == sorted(counts)
+    small, medium, full = (f"{count / 1e6:.1f}" for count in counts)
+    assert f"{small}, {medium} and {full} million" in Path("config/README.md").read_text()
 
 
 def relative_error(found, expected):

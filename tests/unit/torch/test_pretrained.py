@@ -267,3 +267,55 @@ def test_all_runs_of_a_task_call_together(task, cells):
 def test_a_folder_without_a_task_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no fine-tuned model"):
         scdyn.load_task(tmp_path)
+
+
+def ids_in_a_column(cells):
+    cells.var["feature_name"], cells.var["ensembl_id"] = GENES["symbol"].to_numpy(), cells.var_names
+    cells.var_names = [str(i) for i in range(cells.n_vars)]
+
+
+def counts_in_raw(cells):
+    cells.raw = cells.copy()
+    cells.X = cells.X.log1p()
+
+
+def ids_with_nan(cells):
+    cells.var["gene_ids"] = [np.nan, np.nan, *cells.var_names[2:]]
+    cells.var_names = GENES["symbol"].to_numpy()
+
+
+@pytest.mark.parametrize("change", [ids_in_a_column, counts_in_raw, ids_with_nan])
+def test_cells_as_notebooks_have_them_give_the_same_embedding(folder, cells, change):
+    model = scdyn.load(folder / "model")
+    expected = model.embed(cells)
+    changed = cells.copy()
+    change(changed)
+    np.testing.assert_allclose(model.embed(changed), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense", "csr_array", "raw"])
+@pytest.mark.parametrize("view", [False, True])
+def test_backed_cells_give_the_same_embedding(folder, cells, form, view, tmp_path):
+    model = scdyn.load(folder / "model")
+    changed = cells.copy()
+    if form == "raw":
+        counts_in_raw(changed)
+    else:
+        forms = {
+            "csc": sparse.csc_matrix, "csr_array": sparse.csr_array, "dense": lambda x: x.toarray(),
+            "csr": sparse.csr_matrix,
+        }  # fmt: skip
+        changed.X = forms[form](changed.X)
+    changed.write_h5ad(tmp_path / "s.h5ad")
+    backed = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
+    n_cells = 12 if view else N_CELLS
+    found = model.embed(backed[:12] if view else backed)
+    np.testing.assert_allclose(found, model.embed(cells)[:n_cells], rtol=1e-5, atol=1e-6)
+
+
+def test_a_count_too_large_to_keep_is_refused(folder, cells):
+    changed = cells.copy()
+    changed.X = changed.X.astype(float)
+    changed.X[0, 0] = 3e9
+    with pytest.raises(InputError, match=r"adata: holds a count of 3e\+09"):
+        scdyn.load(folder / "model").embed(changed)

@@ -1,6 +1,7 @@
 """Training that learns, goes on where it was killed, and says so honestly."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -198,6 +199,21 @@ def test_a_loader_that_falls_behind_is_named_in_the_log(
     last = [message for message in caplog.messages if message.startswith("step")][-1]
     assert "cells/s" in last
     assert ("of the time waiting for data" in last) == late
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
+    config, cells, monkeypatch, caplog, long
+):
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.0 if long else 1e6)
+    with caplog.at_level("INFO", logger="scdyn"):
+        run(config, cells, epochs=4)
+    (said,) = [message for message in caplog.messages if message.startswith("after a pilot")]
+    n_threads = torch.get_num_threads()
+    words = r"after a pilot of 3 steps: the (\d+) steps to go will take about \d+ s on the CPU with"
+    found = re.match(rf"{words} {n_threads} threads", said)
+    assert int(found[1]) > 0
+    assert ("a model of this size wants a GPU" in said) == long
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):

@@ -1,19 +1,71 @@
-"""What earlier stages wrote, read: if it was cut short or garbled since, it is refused by name."""
+"""What the stages write and read: stamped with its version, refused if it was cut short."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from scdyn import __version__
 from scdyn.errors import reading
+from scdyn.files import atomic
 
 if TYPE_CHECKING:  # Snakemake's own environment reads tables, too, and lacks it
     from anndata import AnnData
+
+
+# Raised when what a stage writes changes, so that files of before cannot be read, or mean another
+# thing.
+FORMAT = 2
+STAMP = "scdyn"
+
+
+@cache
+def code_version() -> str:
+    """Version of the library, and eight digits that change with any line of its code."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
+
+
+def stamp() -> dict[str, Any]:
+    """Say which code writes: what stands under the key ``scdyn`` of an artefact."""
+    return {"version": code_version(), "format": FORMAT}
+
+
+def read_stamp(path: str | Path) -> dict[str, Any]:
+    """Read which code wrote an artefact: an ``.h5ad``, a ``.json``, or a folder with ``meta.json``.
+
+    Returns
+    -------
+    dict
+        ``version`` and ``format``; "unknown" and 1 of what was written before there were stamps.
+    """
+    path = Path(path)
+    unknown = {"version": "unknown", "format": 1}
+    if path.suffix == ".h5ad":
+        import h5py
+
+        with artefact(path), h5py.File(path) as file:
+            group = file.get(f"uns/{STAMP}")
+            if group is None:
+                return unknown
+            return {"version": group["version"].asstr()[()], "format": int(group["format"][()])}
+    return read_json(path / "meta.json" if path.is_dir() else path).get(STAMP, unknown)
+
+
+def write_h5ad(path: str | Path, cells: AnnData) -> None:
+    """Write cells as h5ad, compressed and stamped, atomically."""
+    cells.uns[STAMP] = stamp()
+    with atomic(path) as temporary:
+        cells.write_h5ad(temporary, compression="lzf")
 
 
 def artefact(path: str | Path) -> AbstractContextManager[None]:
@@ -78,3 +130,31 @@ def read_obs(path: str | Path) -> pd.DataFrame:
         cells = read_h5ad(path, backed="r")
         cells.file.close()
         return cells.obs
+
+
+def read_annotated(corpus: str | Path, cells: str | Path) -> AnnData:
+    """Read a corpus with what is known of its cells: labels, covariates and positions.
+
+    Parameters
+    ----------
+    corpus
+        Counts of the cells.
+    cells
+        Their table, of :func:`scdyn.cell_tables.write_cells`; its columns ``x`` and ``y`` become
+        ``obsm["spatial"]``.
+
+    Raises
+    ------
+    InputError
+        If the two are of other cells.
+    """
+    from scdyn.cell_tables import read_cells_table
+
+    result, table = read_cells(corpus), read_cells_table(cells)
+    with artefact(cells):
+        if not table.index.equals(result.obs_names):
+            raise ValueError(f"it is of other cells than {corpus}")
+    result.obs = table.join(result.obs[[name for name in result.obs if name not in table]])
+    if {"x", "y"} <= set(table):
+        result.obsm["spatial"] = table[["x", "y"]].to_numpy(dtype=float)
+    return result

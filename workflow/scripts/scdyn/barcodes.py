@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from scdyn.files import open_text
 
 # What tools hang on a barcode, before or behind it, to say which modality it is of.
 MODALITY = r"(?:rna|gex|atac|peaks?)"
-NUCLEOTIDES = r"([ACGTN]{8,})(?:-(\d+))?"
+# R's check.names makes a point of the dash before the library's number.
+NUCLEOTIDES = r"([ACGTN]{8,})(?:[-.](\d+))?"
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 Form = Callable[[pd.Series], pd.Series]
@@ -102,6 +103,32 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
         twice = rna[rna.duplicated()].append(other[other.duplicated()])
         raise InputError(f"barcode {twice[0]} stands there twice; barcodes must differ.")
     return best
+
+
+def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
+    """Join the barcodes of a sample's libraries; the number behind one says which it is of.
+
+    As ``cellranger aggr`` does: ``-1`` for the first, ``-2`` for the second. Those of a single
+    library stay as they are.
+
+    Raises
+    ------
+    InputError
+        If a library has its own numbers, so that two of its barcodes would become one.
+    """
+    if len(libraries) == 1:
+        return libraries[0]
+    joined = []
+    for number, names in enumerate(libraries, start=1):
+        plain = names.str.replace(r"-\d+$", "", regex=True)
+        if plain.has_duplicates and not names.has_duplicates:
+            raise InputError(
+                f"barcode {plain[plain.duplicated()][0]} stands there twice in library {number} of "
+                "a sample once its number is that of the library; give a matrix of joined "
+                "libraries a row of its own in the sample sheet."
+            )
+        joined.append(plain + f"-{number}")
+    return pd.Index(np.concatenate(joined), dtype=object)
 
 
 def translated(barcodes: pd.Series, translation: Mapping[str, str]) -> pd.Series:

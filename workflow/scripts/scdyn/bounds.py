@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 from pathlib import Path
 from typing import Any
 
 from scdyn.errors import InputError
 
-# Gunzipped over gzipped bytes. GENCODE's annotation shrinks thirtyfold, tables of cells up to
+# The first bytes of what is packed; bgzip's files are gzip's.
+GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+# Unpacked over packed bytes. GENCODE's annotation shrinks thirtyfold, tables of cells up to
 # sixtyfold, barcodes, features and counts fivefold; one line again and again a thousandfold.
 MOST_TIMES = 100
 MOST_TIMES_LIST = 20
@@ -19,12 +23,12 @@ LONGEST_LINE_BYTES = 16 * 2**20
 
 
 class BoundedText(io.RawIOBase):
-    """Bytes of a text file, plain or gzipped, refused where they grow beyond measure.
+    """Bytes of a text file, plain or packed, refused where they grow beyond measure.
 
     Parameters
     ----------
     path
-        A name that ends in ``.gz`` is gunzipped.
+        Its first bytes tell whether it is packed, not its name.
     most_times
         How many times as long as the file its content may be.
 
@@ -37,7 +41,7 @@ class BoundedText(io.RawIOBase):
 
     def __init__(self, path: str | Path, most_times: int = MOST_TIMES) -> None:
         self.path = path
-        self.source = gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
+        self.source = unpacked(path)
         self.size = Path(path).stat().st_size
         self.most_times = most_times
         self.left = max(SMALL_BYTES, most_times * self.size)
@@ -49,7 +53,7 @@ class BoundedText(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Read the next bytes, as many as fit."""
-        n_read = self.source.readinto(buffer)
+        n_read = self.source.readinto(buffer) or 0
         end = bytes(buffer[:n_read]).rfind(b"\n")
         self.line = self.line + n_read if end < 0 else n_read - end - 1
         self.left -= n_read
@@ -71,6 +75,24 @@ class BoundedText(io.RawIOBase):
         super().close()
 
 
+def unpacked(path: str | Path) -> Any:
+    """Open a file to read the bytes that gzip, bgzip, bzip2, xz or zstd packed, or plain ones."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(GZIP):
+        return gzip.open(path, "rb")
+    if start.startswith(BZIP2):
+        return bz2.open(path, "rb")
+    if start.startswith(XZ):
+        return lzma.open(path, "rb")
+    if start.startswith(ZSTANDARD):
+        # The standard library reads it from Python 3.14 on; not every environment has pyarrow.
+        import pyarrow as pa
+
+        return pa.input_stream(str(path), compression="zstd")
+    return open(path, "rb")
+
+
 def open_bytes(path: str | Path, most_times: int = MOST_TIMES) -> io.BufferedReader:
-    """Open a text file to read its bytes, plain or gunzipped; see :class:`BoundedText`."""
+    """Open a text file to read its bytes, plain or unpacked; see :class:`BoundedText`."""
     return io.BufferedReader(BoundedText(path, most_times), buffer_size=2**20)

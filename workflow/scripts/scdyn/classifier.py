@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.adapters import load_adapter, merged, save_adapter
+from scdyn.artefacts import STAMP, stamp
 from scdyn.errors import InputError, reading
 from scdyn.files import sha256, write_json
 from scdyn.loader import MemoryStore, expressed_genes, is_measured, run_batches
@@ -204,7 +205,7 @@ class Classifier(nn.Module):
         if self.familiar is not None:
             save_arrays({"energies": self.familiar}, folder / "familiar.safetensors")
         content = {"classes": self.classes, "temperature": self.temperature, **settings}
-        write_json(folder / "task.json", content | description)
+        write_json(folder / "task.json", content | description | {STAMP: stamp()})
 
 
 def load_classifier(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,12 +145,28 @@ def read_config(
 ) -> dict[str, Any]:
     """Check a config, fill in defaults, and see that what it names is declared.
 
+    Parameters
+    ----------
+    content
+        As it is written.
+    schema
+        Of the whole, with its ``presets``.
+    origin
+        The file, to begin a refusal with.
+
+    Returns
+    -------
+    dict
+        With every key but the presets' names, in place of which there is what they fill in.
+
     Raises
     ------
     InputError
         If a model names no corpus, a task no model, a study no task, or motif
-        databases come without their annotation, or fewer GRN runs are made than must agree.
+        databases come without their annotation, or fewer GRN runs are made than must agree, or a
+        model's width cannot be parted into its heads.
     """
+    content = with_preset_spelt_out(content)
     check(content, schema, origin)
     config = with_defaults(content, schema)
     for kind, name, key, known in references(config):
@@ -167,7 +184,54 @@ def read_config(
         raise InputError(
             f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
         )
+    config = with_presets(config, schema["presets"])
+    for name, model in config["models"].items():
+        if model["width"] % model["n_heads"]:
+            raise InputError(
+                f"{origin}: models.{name}.width is {model['width']}, which is no multiple of its "
+                f"{model['n_heads']} n_heads; give both, or a size."
+            )
     return config
+
+
+def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write ``qc: NAME`` as ``qc: {preset: NAME}``."""
+    ingest = content.get("ingest")
+    if not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), str):
+        return content
+    return {**content, "ingest": {**ingest, "qc": {"preset": ingest["qc"]}}}
+
+
+def with_presets(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what the presets' names stand for, below the keys that are given.
+
+    Parameters
+    ----------
+    config
+        With its defaults.
+    presets
+        ``qc``, the bounds by preset, and ``size``, by size the ``model`` and the training of
+        ``pretraining`` and ``fine_tuning``.
+
+    Returns
+    -------
+    dict
+        Without the presets' names: what is made anew follows from the values alone.
+    """
+    bounds = dict(config["ingest"]["qc"])
+    bounds = presets["qc"][bounds.pop("preset")] | bounds
+    models, sizes = {}, {}
+    for name, given in config["models"].items():
+        model = dict(given)
+        sizes[name] = presets["size"][model.pop("size")]
+        training = sizes[name]["pretraining"] | model["training"]
+        models[name] = sizes[name]["model"] | model | {"training": training}
+    tasks = {
+        name: task | {"training": sizes[task["model"]]["fine_tuning"] | task["training"]}
+        for name, task in config["tasks"].items()
+    }
+    ingest = config["ingest"] | {"qc": bounds}
+    return {**config, "ingest": ingest, "models": models, "tasks": tasks}
 
 
 def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -178,6 +242,42 @@ def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]
         yield "task", name, task["model"], "models"
     for name, study in config["studies"].items():
         yield "study", name, study["task"], "tasks"
+
+
+def check_covariate(
+    column: str, schema: Mapping[str, Any], absent: Sequence[str], path: str | Path
+) -> None:
+    """Refuse a further column of the sheet that is misspelt, or no name.
+
+    Parameters
+    ----------
+    column
+        Its name.
+    schema
+        Of a row.
+    absent
+        Columns of the schema that the sheet lacks; a column much like one of these is taken to be
+        misspelt. Beside ``sample``, ``sample_id`` is a covariate.
+    path
+        Of the sheet.
+
+    Raises
+    ------
+    InputError
+        Naming the column that may be meant.
+    """
+    close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+    if close:
+        raise InputError(
+            f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
+            "covariate, list it under covariates in the config."
+        )
+    name = {"$ref": "#/$defs/column", "$defs": schema["$defs"]}
+    if not VALIDATOR(name).is_valid(column):
+        raise InputError(
+            f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
+            "and _, a letter first, and not barcode, or remove it."
+        )
 
 
 def read_samples(
@@ -195,7 +295,7 @@ def read_samples(
     schema
         Of a row.
     covariates
-        Further columns declared in the config.
+        Further columns that must be there; others may be. Each is a covariate.
     corpora
         Corpora of the config; their samples must stand in the sheet.
 
@@ -210,24 +310,33 @@ def read_samples(
         Naming the sheet, the row and the column.
     """
     try:
-        sheet = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            # A line with more cells than the first would have its first one taken for an index.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            sheet = pd.read_csv(
+                path,
+                sep="\t",
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
+    except pd.errors.ParserWarning as error:
+        raise InputError(
+            f"{path}: a line has more cells than the first line has columns; name the column, or "
+            "remove the tab at the line's end."
+        ) from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
     if sheet.empty:
         raise InputError(f"{path}: has no sample.")
+    known = schema["properties"]
+    free = [column for column in sheet if column not in known]
+    for column in free:
+        if column not in covariates:
+            check_covariate(column, schema, [name for name in known if name not in sheet], path)
     covariate = {"$ref": "#/$defs/covariate"}
-    columns = {**schema["properties"], **dict.fromkeys(covariates, covariate)}
-    for column in sheet:
-        if column not in columns:
-            close = difflib.get_close_matches(column, columns, n=1)
-            raise InputError(
-                f"{path}: unknown column '{column}'; "
-                + (
-                    f"did you mean '{close[0]}'?"
-                    if close
-                    else "declare it under covariates in the config."
-                )
-            )
+    columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
     row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
     for number, row in enumerate(sheet.to_dict("records"), start=2):
         check(row, row_schema, f"{path}, line {number}")

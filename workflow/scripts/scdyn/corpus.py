@@ -12,15 +12,22 @@ from scipy import sparse
 
 from scdyn.counts import normalise
 from scdyn.errors import InputError
+from scdyn.qc import METRICS
+
+# What a corpus knows of its cells: nothing that a person decides.
+MEASURED = ("sample", "barcode", "promoter_source", *METRICS)
 
 
 def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     """Join samples over the same vocabulary and normalise them.
 
+    Of their cells' tables what ingestion measured is kept. What else is known of the cells stands
+    in the corpus' table of cells (:mod:`scdyn.cell_tables`), which can change without the counts.
+
     Parameters
     ----------
     samples
-        Let go of once they are joined, if nobody else holds them.
+        As ingestion wrote them; let go of once they are joined, if nobody else holds them.
 
     Raises
     ------
@@ -32,6 +39,10 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
         if not sample.var_names.equals(samples[0].var_names):
             raise InputError("the samples stand on different vocabularies; ingest them anew.")
     var = samples[0].var.copy()
+    for sample in samples:
+        sample.obs = sample.obs[[name for name in MEASURED if name in sample.obs]]
+        sample.obsm = {}
+        sample.uns = {}
     cells = samples[0] if len(samples) == 1 else ad.concat(samples, join="outer", merge="first")
     del samples
     cells.var = var

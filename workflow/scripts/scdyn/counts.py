@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.reference import strip_version
+from scdyn.reference import find_genes
 
 # Where a cell's promoter counts are from, if they were not measured.
 NO_SOURCE = "none"
 CELLS_AT_ONCE = 4096
+# Values that are looked at to tell counts from normalised ones.
+VALUES_SEEN = 100_000
+MOST_COUNTS = np.iinfo(np.int32).max
 
 
 def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
@@ -21,28 +29,126 @@ def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
     return (obs["promoter_source"].astype(str) != NO_SOURCE).to_numpy()
 
 
-def check_counts(counts: sparse.spmatrix | np.ndarray, origin: str) -> sparse.csr_matrix:
+def first_values(matrix: Any) -> np.ndarray:
+    """Look at the first stored values of a matrix, in memory or on the disk, dense or sparse."""
+    if isinstance(matrix, (CSRDataset, CSCDataset)):
+        matrix = matrix.group
+    if isinstance(matrix, h5py.Group):
+        return matrix["data"][:VALUES_SEEN]
+    if sparse.issparse(matrix):
+        return matrix.data[:VALUES_SEEN]
+    n_rows = max(1, VALUES_SEEN // max(1, matrix.shape[1]))
+    return np.asarray(matrix[:n_rows]).ravel()
+
+
+def are_counts(values: np.ndarray) -> bool:
+    """Tell whether values can be counts: finite, not negative, whole."""
+    finite, positive = np.isfinite(values).all(), (values >= 0).all()
+    return bool(finite and positive and (values == np.rint(values)).all())
+
+
+def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
     """Return raw counts as CSR of int32, refusing what cannot be counts.
+
+    Parameters
+    ----------
+    counts
+        (cells, genes), dense or sparse, in memory or backed by a file.
+    origin
+        The file, for messages.
 
     Raises
     ------
     InputError
-        Naming ``origin``, if a value is negative, fractional or not a number.
+        Naming ``origin``, if a value is negative, fractional, not a number or beyond int32.
     """
-    counts = sparse.csr_matrix(counts)
-    values = counts.data
-    if not np.isfinite(values).all() or (values < 0).any() or (values != np.rint(values)).any():
-        raise InputError(
-            f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
-            "are needed, not normalised values."
-        )
+    if isinstance(counts, (CSRDataset, CSCDataset)):
+        counts = counts.to_memory()
+    counts = sparse.csr_matrix(counts[:] if isinstance(counts, h5py.Dataset) else counts)
+    require_counts(counts.data, origin)
     counts = counts.astype(np.int32)
     counts.eliminate_zeros()
     return counts
 
 
+def require_counts(values: np.ndarray, origin: str) -> None:
+    """Refuse values that cannot be counts, or not be kept; see :func:`check_counts`."""
+    if not are_counts(values):
+        raise InputError(
+            f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
+            "are needed, not normalised values."
+        )
+    if len(values) and values.max() > MOST_COUNTS:
+        raise InputError(
+            f"{origin}: holds a count of {values.max():.3g}, more than {MOST_COUNTS:,} of one gene "
+            "in one cell; are these counts?"
+        )
+
+
+def rna_source(layers: Collection[str], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
+    """Say where RNA counts lie in an AnnData, as preflight says it and ingestion reads it.
+
+    Parameters
+    ----------
+    layers
+        Names of its layers.
+    x, raw
+        ``X`` and ``.raw``'s, in memory or on the disk, or None. Only their first values are looked
+        at, to tell counts from normalised values.
+    rna_layer
+        A layer, "raw" or "X"; "spliced", "counts", ``X`` or ``.raw``, if empty: the first that is
+        there, save that ``X`` gives way where it holds no counts and ``.raw`` does.
+    origin
+        The file, for messages.
+
+    Returns
+    -------
+    str
+        "layers/NAME", "X" or "raw/X", as it is called in the file.
+
+    Raises
+    ------
+    InputError
+        If the layer is not there, or nothing is.
+    """
+    known = {
+        **({"X": "X"} if x is not None else {}),
+        **({"raw": "raw/X"} if raw is not None else {}),
+        **{name: f"layers/{name}" for name in layers},
+    }
+    if rna_layer:
+        require_layer(rna_layer, known, origin)
+        return known[rna_layer]
+    for name in ("spliced", "counts"):
+        if name in layers:
+            return known[name]
+    if raw is not None and are_counts(first_values(raw)):
+        return "X" if x is not None and are_counts(first_values(x)) else "raw/X"
+    if x is None:
+        raise InputError(
+            f"{origin}: has no X and no layer 'spliced' or 'counts' but "
+            f"{', '.join(known) or 'none'}; name one in the sample sheet's rna_layer."
+        )
+    return "X"
+
+
+def require_layer(name: str, layers: Collection[str], origin: str) -> None:
+    """Refuse a layer that is not there.
+
+    Raises
+    ------
+    InputError
+        Naming those that are.
+    """
+    if name not in layers:
+        raise InputError(
+            f"{origin}: has no layer '{name}' but {', '.join(layers) or 'none'}; check the sample "
+            "sheet's rna_layer and promoter_layer."
+        )
+
+
 def raw_counts(
-    table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str = ""
+    table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str | None = None
 ) -> ad.AnnData:
     """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
 
@@ -51,51 +157,56 @@ def raw_counts(
     Parameters
     ----------
     table
-        Counts in layers, or in ``X``.
+        In memory or backed by a file.
     origin
         The file, for messages.
     rna_layer
-        Name of the RNA's layer; "spliced", "counts" or ``X``, the first that is there, if empty.
+        See :func:`rna_source`.
     promoter_layer
-        Name of the promoters' layer; "promoter" or "unspliced", or none, if empty.
+        Name of the promoters' layer, None if promoters are not in a layer.
 
     Raises
     ------
     InputError
         If a layer is not there, or its values are no counts.
     """
-    for name in filter(None, (rna_layer, promoter_layer)):
-        if name not in table.layers:
-            raise InputError(
-                f"{origin}: has no layer '{name}' but {', '.join(table.layers) or 'none'}; check "
-                "the sample sheet's rna_layer and promoter_layer."
-            )
-    rna_layers = [rna_layer] if rna_layer else ["spliced", "counts"]
-    source = next((name for name in rna_layers if name in table.layers), None)
-    values = table.layers[source] if source else table.X
-    if values is None:
-        raise InputError(
-            f"{origin}: has no X and no layer 'spliced' or 'counts' but "
-            f"{', '.join(table.layers) or 'none'}; name one in the sample sheet's rna_layer."
-        )
+    raw = table.raw
+    source = rna_source(table.layers, table.X, None if raw is None else raw.X, rna_layer, origin)
+    var, values = table.var, table.X
+    if source == "raw/X":
+        var, values = raw.var, raw.X
+        logger.info("%s: its counts lie in .raw, not in X", origin)
+    elif source != "X":
+        values = table.layers[source.removeprefix("layers/")]
     places = {name: table.obsm[name] for name in ("spatial",) if name in table.obsm}
-    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=table.var, obsm=places)
-    promoter_layers = [promoter_layer] if promoter_layer else ["promoter", "unspliced"]
-    source = next((name for name in promoter_layers if name in table.layers), None)
-    if source:
-        counts.layers["promoter"] = check_counts(table.layers[source], origin)
+    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=places)
+    if promoter_layer is not None:
+        require_layer(promoter_layer, table.layers, origin)
+        if counts.n_vars != table.n_vars:
+            raise InputError(
+                f"{origin}: has its RNA counts in .raw, of {counts.n_vars} genes, and promoter "
+                f"counts in a layer, of {table.n_vars}; write both as layers of the same genes."
+            )
+        counts.layers["promoter"] = check_counts(table.layers[promoter_layer], origin)
     return counts
+
+
+def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
+    """List what may name genes in a table of them: its index and every column of text."""
+    texts = var.select_dtypes(["object", "string", "category"])
+    index = pd.Series(var.index, dtype=str)
+    return [index, *(texts[name].astype(str).reset_index(drop=True) for name in texts)]
 
 
 def align_genes(
     table: ad.AnnData, genes: pd.DataFrame, min_overlap: float, name: str, setting: str
 ) -> sparse.csr_matrix:
-    """Find each gene of a table in the vocabulary, by id or by symbol, whichever finds more.
+    """Find each gene of a table in the vocabulary; see :func:`scdyn.reference.find_genes`.
 
     Parameters
     ----------
     table
-        Names in ``var_names``, ids in ``var["gene_ids"]`` if there.
+        Ids or symbols in ``var_names``, or in any column of text of ``var``.
     genes
         The vocabulary.
     min_overlap
@@ -115,18 +226,9 @@ def align_genes(
     InputError
         If fewer than ``min_overlap`` are found.
     """
-    names = [pd.Series(table.var_names)]
-    if "gene_ids" in table.var:
-        names.append(table.var["gene_ids"].reset_index(drop=True))
-    best = np.full(table.n_vars, -1)
-    for known in (genes["gene_id"], genes["symbol"]):
-        index = pd.Series(np.arange(len(genes)), index=known)
-        index = index[~index.index.duplicated()]
-        for candidates in names:
-            found = index.reindex(strip_version(candidates)).fillna(-1).to_numpy(dtype=int)
-            best = found if (found >= 0).sum() > (best >= 0).sum() else best
+    best = find_genes(columns_of_names(table.var), genes)
     n_found = len(np.unique(best[best >= 0]))
-    share = n_found / min(len(genes), table.n_vars)
+    share = n_found / max(1, min(len(genes), table.n_vars))
     logger.info(
         "%s: %d of %d genes are in the vocabulary of %d", name, n_found, table.n_vars, len(genes)
     )

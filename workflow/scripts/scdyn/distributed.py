@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from scdyn.devices import n_gpus
+from scdyn.devices import n_gpus, take_gpus
 from scdyn.errors import InputError
 from scdyn.files import atomic
 from scdyn.log import logger
@@ -42,7 +42,14 @@ def n_processes() -> int:
 
 
 def processes_for(gpus: int) -> int:
-    """Count the processes that are worth starting: one a GPU that is there, at least one."""
+    """Take GPUs for processes, and count those that are worth starting: one a GPU, at least one.
+
+    Raises
+    ------
+    InputError
+        See :func:`scdyn.devices.n_gpus`.
+    """
+    take_gpus(gpus)
     return max(1, min(gpus, n_gpus()))
 
 

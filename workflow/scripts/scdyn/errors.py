@@ -1,5 +1,6 @@
 """The errors that a user is meant to read."""
 
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # What a text file that is cut short, garbled or not there makes its readers raise.
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 # How torch, other programs and the system say that there is too little memory.
 OUT_OF_MEMORY = re.compile(

@@ -10,19 +10,23 @@ import pandas as pd
 from anndata.io import read_elem
 
 from scdyn.bounds import MOST_TIMES_LIST, open_bytes
+from scdyn.counts import columns_of_names
 from scdyn.errors import InputError, reading
 from scdyn.hdf5 import open_bounded
+from scdyn.libraries import PACKED, Matrix, find_matrix
 
 # Kinds of features, as Cell Ranger calls them.
 GENES, PEAKS = "Gene Expression", "Peaks"
+# Before the ids of a reference of several genomes, as in GRCh38_ENSG00000141510.
+GENOME_BEFORE = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
 
 
-def barcode_names(path: str | Path) -> pd.Index:
+def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
     """Read the barcodes of a matrix without its counts.
 
     Parameters
     ----------
-    path
+    matrix
         As for :func:`read_features`.
 
     Raises
@@ -30,62 +34,155 @@ def barcode_names(path: str | Path) -> pd.Index:
     InputError
         If they cannot be read.
     """
-    path = Path(path)
-    with reading(path, "its barcodes cannot be read"):
-        if path.is_dir():
-            return pd.Index(read_lines(first(path, "barcodes.tsv"))[0])
-        with open_bounded(path) as file:
-            if {"obs", "mod"} & set(file):
-                obs = file["mod/rna/obs"] if "mod" in file else file["obs"]
-                return read_elem(obs).index.astype(str)
-            groups = [file["matrix"]] if "matrix" in file else list(file.values())
-            return pd.Index([name for group in groups for name in group["barcodes"].asstr()[:]])
+    matrix = as_matrix(matrix)
+    with reading(matrix.path, "its barcodes cannot be read"):
+        if matrix.counts:
+            return pd.Index(read_lines(Path(matrix.barcodes))[0].to_numpy())
+        with open_bounded(matrix.path) as file:
+            if is_annotated(file):
+                return frame(part_of_rna(file)["obs"]).index.astype(str)
+            group, _ = group_of_counts(file, matrix.path)
+            return pd.Index(group["barcodes"].asstr()[:])
 
 
-def read_features(path: str | Path) -> pd.DataFrame:
+def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFrame:
     """Read the features of a matrix without its counts.
 
     Parameters
     ----------
-    path
-        A 10x ``.h5``, an mtx folder, an ``.h5ad`` or an ``.h5mu``.
+    matrix
+        As :func:`scdyn.libraries.locate` finds it, or the path of a 10x ``.h5``, an mtx folder, an
+        ``.h5ad`` or an ``.h5mu``.
+    source
+        Where the RNA counts of an AnnData lie (:func:`scdyn.counts.rna_source`).
 
     Returns
     -------
     DataFrame of str
-        ``id``, ``name`` and ``kind`` ("Gene Expression", "Peaks"...); an ``.h5ad`` is taken to be
-        of genes.
+        ``kind`` ("Gene Expression", "Peaks"...); all other columns may name the feature: ``id`` and
+        ``name`` of 10x's and their like, every column of text of an AnnData's ``var``, of which
+        the first is ``name``, its index. An ``.h5ad`` is taken to be of genes.
 
     Raises
     ------
     InputError
-        If they cannot be read.
+        If they cannot be read, or are of several genomes.
     """
-    path = Path(path)
-    with reading(path, "its features cannot be read"):
-        if path.is_dir():
-            return listed_features(first(path, "features.tsv", "genes.tsv", "peaks.bed"))
-        with open_bounded(path) as file:
-            if "matrix" in file:
-                group = file["matrix/features"]
-                keys = {"id": "id", "name": "name", "kind": "feature_type"}
-                return pd.DataFrame({name: group[key].asstr()[:] for name, key in keys.items()})
-            if "mod" in file:
-                kinds = {"rna": GENES, "atac": PEAKS}
-                found = {
-                    kinds[name]: part["var"] for name, part in file["mod"].items() if name in kinds
-                }
-                return pd.concat([annotated(var, kind) for kind, var in found.items()])
-            if "var" in file:
-                return annotated(file["var"], GENES)
-            tables = [  # version 2: a group a genome
-                pd.DataFrame({"id": g["genes"].asstr()[:], "name": g["gene_names"].asstr()[:]})
-                for g in file.values()
-            ]
-            return pd.concat(tables).assign(kind=GENES)
+    matrix = as_matrix(matrix)
+    with reading(matrix.path, "its features cannot be read"):
+        if matrix.counts:
+            features = listed_features(matrix)
+            of_genes = features["id"][features["kind"] == GENES].astype(str)
+            require_one_genome(set(of_genes.str.extract(GENOME_BEFORE)[0].dropna()), matrix.path)
+            return features
+        with open_bounded(matrix.path) as file:
+            if is_annotated(file):
+                var = part_of_rna(file)["raw/var" if source == "raw/X" else "var"]
+                tables = [annotated(var, GENES)]
+                if "mod/atac/var" in file:
+                    tables.append(annotated(file["mod/atac/var"], PEAKS))
+                return pd.concat(tables, ignore_index=True)
+            group, version = group_of_counts(file, matrix.path)
+            if version == 2:
+                names = {"id": group["genes"], "name": group["gene_names"]}
+                return pd.DataFrame({k: v.asstr()[:] for k, v in names.items()}).assign(kind=GENES)
+            keys = {"id": "id", "name": "name", "kind": "feature_type"}
+            features = pd.DataFrame(
+                {name: group[f"features/{key}"].asstr()[:] for name, key in keys.items()}
+            )
+            if "features/genome" in group:
+                genomes = group["features/genome"].asstr()[:][features["kind"] == GENES]
+                require_one_genome(set(genomes) - {""}, matrix.path)
+            return features
 
 
-def read_genomes(path: Path) -> set[str]:
+def as_matrix(matrix: Matrix | str | Path) -> Matrix:
+    """Return a matrix, found if a path is given; see :func:`read_features`."""
+    if isinstance(matrix, Matrix):
+        return matrix
+    return find_matrix(matrix) if Path(matrix).is_dir() else Matrix(str(matrix))
+
+
+def is_annotated(file: h5py.File) -> bool:
+    """Tell whether a file is an AnnData or MuData."""
+    return bool({"obs", "mod"} & set(file))
+
+
+def require_annotated(file: h5py.File) -> None:
+    """Refuse a 10x matrix in the place of an AnnData.
+
+    Raises
+    ------
+    InputError
+        Naming the kind that it is.
+    """
+    if "matrix/features" in file:
+        raise InputError(
+            f"{file.filename}: is a 10x matrix; write 10x into the sample sheet's kind."
+        )
+
+
+def part_of_rna(file: h5py.File) -> h5py.Group:
+    """Return the AnnData of RNA: all of an ``.h5ad``, one modality of an ``.h5mu``.
+
+    Raises
+    ------
+    InputError
+        If an ``.h5mu`` has none.
+    """
+    if "mod" not in file:
+        return file
+    if "rna" not in file["mod"]:
+        raise InputError(
+            f"{file.filename}: has no modality 'rna' but {', '.join(file['mod'])}; call it so."
+        )
+    return file["mod/rna"]
+
+
+def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
+    """Find the matrix in a 10x ``.h5``, and the version of Cell Ranger that wrote it (2 or 3).
+
+    Raises
+    ------
+    InputError
+        If it is none, of version 2 with several genomes, or lacks its lists.
+    """
+    if "matrix" in file and isinstance(file["matrix"], h5py.Group):
+        return file["matrix"], 3
+    groups = {name: part for name, part in file.items() if isinstance(part, h5py.Group)}
+    genomes = [name for name, part in groups.items() if "indptr" in part]
+    if not genomes:
+        raise InputError(
+            f"{path}: is HDF5, but no matrix of Cell Ranger ({', '.join(file) or 'empty'}); name "
+            "its filtered_feature_bc_matrix.h5."
+        )
+    require_one_genome(set(genomes), path)
+    group = file[genomes[0]]
+    lacking = [name for name in ("barcodes", "genes", "gene_names") if name not in group]
+    if lacking:
+        raise InputError(
+            f"{path}: is a matrix of Cell Ranger 2 ({genomes[0]}) without its {lacking[0]}; fetch "
+            "the whole file again."
+        )
+    return group, 2
+
+
+def require_one_genome(genomes: set[str], path: str) -> None:
+    """Refuse a mixture of species.
+
+    Raises
+    ------
+    InputError
+        If genes are of several genomes.
+    """
+    if len(genomes) > 1:
+        raise InputError(
+            f"{path}: holds genes of {len(genomes)} genomes ({', '.join(sorted(genomes))}); write "
+            "the cells and genes of one of them as a matrix of its own and name that."
+        )
+
+
+def read_genomes(path: str | Path) -> set[str]:
     """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
     with reading(path, "its features cannot be read"), open_bounded(path) as file:
         if "matrix" not in file:
@@ -94,35 +191,49 @@ def read_genomes(path: Path) -> set[str]:
         return set() if genomes is None else set(genomes.asstr()[:]) - {""}
 
 
-def listed_features(path: Path) -> pd.DataFrame:
-    """Read the list of features of an mtx folder; see :func:`read_features`."""
-    table = read_lines(path)
-    if path.name.startswith("peaks.bed"):
+def listed_features(matrix: Matrix) -> pd.DataFrame:
+    """Read the list of features that belongs to files of MatrixMarket."""
+    table = read_lines(Path(matrix.features))
+    if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
         names = table[0] + ":" + table[1] + "-" + table[2]
         return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
-    # Version 2 knew genes alone and did not say so.
+    n_genes = len(table) // 3
+    if matrix.parts and table[0][n_genes:].str.endswith(("-U", "-A")).all() and n_genes:
+        table = table[:n_genes]  # once each for spliced, unspliced and ambiguous counts
+    short = table[[column for column in (0, 1, 2) if column in table]].isna().any(axis=1)
+    if short.any():
+        raise ValueError(f"line {short.idxmax() + 1} has fewer columns than others")
+    # Version 2 knew genes alone and did not say so; a list of one column is of ids or symbols.
     kind = table[2] if 2 in table else GENES
-    return pd.DataFrame({"id": table[0], "name": table[1], "kind": kind})
+    return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
 
 
 def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
-    """Read names and, if there, ids of the variables of an AnnData on the disk."""
-    table = read_elem(var)
-    names = table.index.astype(str)
-    ids = table["gene_ids"].astype(str).to_numpy() if "gene_ids" in table else names
-    return pd.DataFrame({"id": ids, "name": names, "kind": kind})
+    """Read what may name the variables of an AnnData on the disk."""
+    index, *columns = columns_of_names(frame(var))
+    others = {f"column {i}": column.to_numpy() for i, column in enumerate(columns)}
+    return pd.DataFrame({"name": index.to_numpy(), **others, "kind": kind})
 
 
-def first(folder: Path, *names: str) -> Path:
-    """Return the first of some files that is there, plain or gzipped."""
-    for name in names:
-        for path in (folder / f"{name}.gz", folder / name):
-            if path.exists():
-                return path
-    raise InputError(f"{folder}: lacks {' or '.join(names)}, plain or gzipped.")
+def frame(group: h5py.Group) -> pd.DataFrame:
+    """Read a table of an AnnData on the disk, also as versions before 0.7 wrote it."""
+    table = read_elem(group)
+    if not isinstance(table, pd.DataFrame):
+        table = pd.DataFrame.from_records(table)
+        table = table.set_index(table.columns[0])
+        table.index = table.index.str.decode("utf-8") if is_bytes(table.index) else table.index
+    return table
+
+
+def is_bytes(names: pd.Index) -> bool:
+    """Tell whether names are bytes, as HDF5 keeps text of old."""
+    return bool(len(names)) and isinstance(names[0], bytes)
 
 
 def read_lines(path: Path) -> pd.DataFrame:
     """Read a list of barcodes or features, all of it as text."""
     with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
-        return pd.DataFrame([line.rstrip("\r\n").split("\t") for line in handle], dtype=str)
+        rows = [line.rstrip("\r\n").split("\t") for line in handle]
+    while rows and rows[-1] == [""]:
+        rows.pop()
+    return pd.DataFrame(rows, dtype=str) if rows else pd.DataFrame({0: []}, dtype=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,12 @@ def task(report: Mapping[str, Any]) -> Figure:
     reliability_curves(panels[1], calls, [MAIN, *([best] if best else [])])
     for panel, name in zip(panels[2:], extra, strict=True):
         {"efficiency": label_curve, "novelty": novelty_bars}[name](panel, report[name])
+    rare = [
+        f"{name} ({why})" for name, why in report["metrics"].get("classes_left_out", {}).items()
+    ]
+    if rare:
+        text = textwrap.fill(f"Left out, too rare: {', '.join(rare)}", 150)
+        below.supxlabel(text, x=0.01, ha="left", fontsize=6, parse_math=False)
     return figure
 
 

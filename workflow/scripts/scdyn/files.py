@@ -139,7 +139,7 @@ def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Open a text file to read, plain or gzipped, with or without a byte-order mark."""
+    """Open a text file to read, plain or packed, with or without a byte-order mark."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
 
 

@@ -28,6 +28,7 @@ from scdyn.log import logger
 from scdyn.model import ScDynOmics
 from scdyn.pretrained import load_model
 from scdyn.progress import write_records
+from scdyn.settings import decisive
 from scdyn.splits import parts
 from scdyn.task_settings import MAIN, is_compared
 from scdyn.tokens import TokenStore
@@ -180,8 +181,8 @@ def finetune_run(
         "model_folder": os.path.relpath(model_folder, folder),
         "training": asdict(config),
     }
-    decisive = {**settings, **description, "cells": list(learned["cell"])}
-    checkpoint = Checkpoint(checkpoints, decisive)
+    identity = decisive({**settings, **description, "cells": list(learned["cell"])})
+    checkpoint = Checkpoint(checkpoints, identity)
     rows, labels = store.rows_of(learned["cell"]), learned["label"].to_numpy()
     classifier, history = fit_classifier(
         model.to(device), store, rows, labels, settings, config, checkpoint

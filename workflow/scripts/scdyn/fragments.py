@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv
 from scipy import sparse
 
 from scdyn.bounds import open_bytes
-from scdyn.errors import UNREADABLE, InputError
+from scdyn.errors import UNREADABLE, InputError, reading
 from scdyn.reference import chromosome_name, chromosome_names
 
 # Bytes of text parsed at once: large enough to parse quickly, small enough that memory
 # stays flat in the number of fragments.
 BLOCK_BYTES = 8 * 2**20
+COLUMNS = {"chrom": pl.String, "start": pl.Int64, "end": pl.Int64, "barcode": pl.String}
 
 
 def read_header(path: str | Path) -> list[str]:
@@ -38,48 +37,53 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
     Parameters
     ----------
     path
-        Cell Ranger's ``atac_fragments.tsv.gz``: chrom, start, end, barcode, duplicates;
-        lines beginning with ``#`` are skipped.
+        Chromosome, start, end and barcode, tab-separated, as Cell Ranger's
+        ``atac_fragments.tsv.gz`` begins its lines; what stands behind them (number of reads,
+        strand) is not used. Lines that begin with ``#`` are skipped. Packed or plain.
 
     Yields
     ------
     polars.DataFrame
-        ``chrom``, ``start``, ``end``, ``barcode`` (``chrom`` and ``barcode`` categorical).
+        ``chrom``, ``start``, ``end``, ``barcode``.
 
     Raises
     ------
     InputError
-        If the file cannot be decompressed or parsed.
+        If the file cannot be unpacked or parsed.
     """
-    names = ["chrom", "start", "end", "barcode", "duplicates"]
-    try:
-        with pa.input_stream(str(path), compression="gzip") as stream:
-            reader = pa.csv.open_csv(
-                stream,
-                read_options=pa.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter="\t",
-                    quote_char=False,
-                    # Header lines ("# id=...") have one column.
-                    invalid_row_handler=lambda row: "skip" if row.text.startswith("#") else "error",
-                ),
-                convert_options=pa.csv.ConvertOptions(
-                    include_columns=names[:4],
-                    column_types={
-                        "chrom": pa.string(),
-                        "start": pa.int64(),
-                        "end": pa.int64(),
-                        "barcode": pa.string(),
-                    },
-                ),
-            )
-            for batch in reader:
-                yield pl.from_arrow(batch)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: not a readable fragments file ({str(error).splitlines()[0]}); "
-            "copy it again from the sequencing core."
-        ) from error
+    remedy = "copy it again from the sequencing core"
+    with reading(path, "not a readable fragments file", remedy), open_bytes(path) as file:
+        begun = b""
+        while text := file.read(BLOCK_BYTES):
+            text = begun + text
+            end = text.rfind(b"\n") + 1
+            begun = text[end:]
+            if len(block := parse_fragments(text[:end])):
+                yield block
+        if len(block := parse_fragments(begun)):
+            yield block
+
+
+def parse_fragments(text: bytes) -> pl.DataFrame:
+    """Parse whole lines of a fragments file; see :func:`read_fragments`.
+
+    Raises
+    ------
+    ValueError, polars.exceptions.PolarsError
+        If a line is no fragment.
+    """
+    if not text.strip():
+        return pl.DataFrame(schema=COLUMNS)
+    lines = pl.read_csv(
+        text, has_header=False, separator="\t", quote_char=None, comment_prefix="#", schema=COLUMNS,
+        truncate_ragged_lines=True, extra_columns="ignore",
+    )  # fmt: skip
+    lines = lines.filter(~pl.all_horizontal(pl.all().is_null()))  # empty ones
+    if lines.null_count().sum_horizontal()[0]:
+        row = lines.filter(pl.any_horizontal(pl.all().is_null())).row(0)
+        shown = " ".join(str(value) for value in row if value is not None)
+        raise ValueError(f"'{shown}' lacks one of chromosome, start, end, barcode")
+    return lines
 
 
 def count_insertions(
@@ -134,7 +138,8 @@ def count_insertions(
         else:
             found = block["barcode"].unique()
             formed = form(pd.Series(found.to_list(), dtype=str))
-            names = pl.DataFrame({"barcode": found, "formed": formed.to_numpy()})
+            formed = pl.Series(formed.to_list(), dtype=pl.String)
+            names = pl.DataFrame({"barcode": found, "formed": formed})
             meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
             called = block.join(meant, on="barcode", how="inner")
         length = (called["end"] - called["start"]).to_numpy()

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
 
+from scdyn.artefacts import STAMP, stamp
 from scdyn.corpus import principal_components
 from scdyn.counts import normalise, promoters_measured
 from scdyn.errors import InputError
@@ -212,4 +213,5 @@ def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
         layers={"promoter_log": sparse.csc_matrix(chosen.layers["promoter_log"])},
     )
     with atomic(path) as temporary:
+        table.uns[STAMP] = stamp()
         table.write_h5ad(temporary, convert_strings_to_categoricals=False)

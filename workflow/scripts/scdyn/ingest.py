@@ -16,105 +16,129 @@ from scipy import sparse
 
 from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
-from scdyn.bounds import open_bytes
+from scdyn.cell_columns import join, normalise
+from scdyn.cell_tables import join_metadata
 from scdyn.counts import NO_SOURCE, align_genes, raw_counts
 from scdyn.errors import InputError, reading
+from scdyn.features import require_annotated
 from scdyn.hdf5 import open_bounded
-from scdyn.libraries import FILES, LAYERS, RNA_ONLY, LibraryFiles, find_libraries
+from scdyn.libraries import (
+    Library,
+    LibraryFiles,
+    Matrix,
+    find_libraries,
+    locate,
+    promoter_source,
+)
 from scdyn.log import logger
 from scdyn.reference import tss_rings
+
+# For notebooks, which join their tables by it.
+__all__ = ["ingest", "join_metadata", "read_library"]
 
 # Blocks of a fragments file from which is seen how its barcodes are written.
 BLOCKS_SEEN = 32
 
 
 @dataclass(frozen=True)
-class Library:
+class Content:
     """What a library's files hold.
 
     Attributes
     ----------
     rna
-        ``X`` counts (cells, genes), and ``layers["promoter"]`` if the file has promoter (or
-        unspliced) counts.
+        ``X`` counts (cells, genes), and ``layers["promoter"]`` if promoter counts come from a
+        layer.
     peaks
-        Counts (cells, peaks), None if there are none.
+        Counts (cells, peaks), None if they are not used.
     fragments
-        Path of the fragments file, None if there is none.
-    rna_only
-        Whether the sheet says that promoters are to be read as not measured.
+        Path of the fragments file, empty if they are not used.
+    source
+        Where promoter counts come from: see :func:`scdyn.libraries.promoter_source`.
     """
 
     rna: ad.AnnData
     peaks: ad.AnnData | None
-    fragments: Path | None
-    rna_only: bool = False
+    fragments: str
+    source: str
 
 
-def read_library(files: LibraryFiles) -> Library:
-    """Read a library's RNA counts and find its accessibility.
+def read_library(library: Library) -> Content:
+    """Read a library's RNA counts, and peaks or a layer if promoter counts come from these.
 
     Raises
     ------
     InputError
-        If a file is missing, cannot be read or holds no counts.
+        If a file cannot be read or holds no counts.
     """
-    read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[files.kind]
-    library = read(files)
-    if files.rna_only:
-        return Library(library.rna, None, None, rna_only=True)
-    if files.fragments:
-        library = replace(library, fragments=Path(files.fragments))
-    if library.fragments and not library.fragments.exists():
-        raise InputError(f"{library.fragments}: no such file; check the sample sheet's fragments.")
-    return library
+    read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[library.kind]
+    rna, peaks, source = read(library)
+    if library.peaks:
+        peaks = read_peaks(library.peaks)
+    return Content(rna, peaks if source == "peaks" else None, library.fragments, source)
 
 
-def read_tenx(files: LibraryFiles) -> Library:
-    """Read Cell Ranger's output: ARC, or GEX with ATAC beside it in ``atac_path``."""
-    place = tenx.locate(files.path)
-    rna, peaks = tenx.read_matrix(place.matrix)
+def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
+    """Read what Cell Ranger and its like wrote: RNA, its peaks, where promoters come from."""
+    rna, peaks = tenx.read_matrix(library.rna)
     if rna is None:
         raise InputError(
-            f"{place.matrix}: has peaks and no genes; the ATAC output goes into the column "
+            f"{library.rna}: has peaks and no genes; the ATAC output goes into the column "
             "atac_path, the GEX output into path."
         )
-    fragments = place.fragments
-    if place.metrics and not files.rna_only:
-        rna.obs = rna.obs.join(tenx.read_metrics(place.metrics, rna.obs_names))
-    if files.atac_path:
-        place = tenx.locate(files.atac_path)
-        _, peaks = tenx.read_matrix(place.matrix)
-        fragments = place.fragments
-    return Library(rna, peaks, fragments)
+    source, _ = promoter_source(library, (), peaks is not None)
+    if library.unspliced:
+        rna.layers["promoter"] = tenx.read_layer(library.unspliced, rna)
+    if library.metrics:
+        rna.obs = rna.obs.join(tenx.read_metrics(Path(library.metrics), rna.obs_names))
+    return rna, peaks, source
 
 
-def read_h5ad(files: LibraryFiles) -> Library:
-    """Read counts of an ``.h5ad``, and peaks of another in ``atac_path``."""
-    layers = files.rna_layer, files.promoter_layer
-    rna = raw_counts(_open(ad.read_h5ad, files.path, "h5ad"), files.path, *layers)
-    peaks = None
-    if files.atac_path:
-        peaks = raw_counts(_open(ad.read_h5ad, files.atac_path, "h5ad"), files.atac_path)
-    return Library(rna, peaks, None)
+def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
+    """Read counts of an ``.h5ad``."""
+    path = library.rna.path
+    table = _open(ad.read_h5ad, path, "h5ad")
+    source, layer = promoter_source(library, table.layers, has_peaks=False)
+    return raw_counts(table, path, library.rna_layer, layer), None, source
 
 
-def read_h5mu(files: LibraryFiles) -> Library:
+def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``."""
-    content = _open(mudata.read_h5mu, files.path, "h5mu")
+    path = library.rna.path
+    content = _open(mudata.read_h5mu, path, "h5mu")
     if "rna" not in content.mod:
-        raise InputError(f"{files.path}: has no modality 'rna' but {', '.join(content.mod)}.")
-    peaks = content.mod.get("atac")
-    peaks = None if peaks is None else raw_counts(peaks, files.path)
-    layers = files.rna_layer, files.promoter_layer
-    return Library(raw_counts(content.mod["rna"], files.path, *layers), peaks, None)
+        raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}; call it so.")
+    rna, atac = content.mod["rna"], content.mod.get("atac")
+    source, layer = promoter_source(library, rna.layers, atac is not None)
+    used = source == "peaks" and library.peaks is None
+    peaks = raw_counts(atac, path) if used else None
+    return raw_counts(rna, path, library.rna_layer, layer), peaks, source
+
+
+def read_peaks(matrix: Matrix) -> ad.AnnData:
+    """Read peaks that lie in a file of their own.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    if matrix.path.endswith(".h5ad"):
+        return raw_counts(_open(ad.read_h5ad, matrix.path, "h5ad"), matrix.path)
+    _, peaks = tenx.read_matrix(matrix)
+    if peaks is None:
+        raise InputError(
+            f"{matrix}: has genes and no peaks; the GEX output goes into the column path, the ATAC "
+            "output into atac_path."
+        )
+    return peaks
 
 
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file; check the sample sheet's path.")
-    with reading(path, f"not a readable {kind}"), open_bounded(path):
+    with reading(path, f"not a readable {kind}"):
+        with open_bounded(path) as file:
+            require_annotated(file)
         return read(path)
 
 
@@ -146,7 +170,7 @@ def require_barcodes(
 
 
 def promoter_counts(
-    library: Library,
+    library: Content,
     genes: pd.DataFrame,
     windows: pd.DataFrame,
     to_vocabulary: sparse.csr_matrix,
@@ -155,8 +179,6 @@ def promoter_counts(
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count promoter accessibility of the RNA's cells, paired by barcode.
-
-    Fragments come first, then a promoter layer, then peaks.
 
     Returns
     -------
@@ -170,24 +192,16 @@ def promoter_counts(
     """
     rna, n_genes = library.rna, to_vocabulary.shape[1]
     rest = (min_overlap, translation, name)
-    if library.rna_only:
-        logger.info("%s: RNA only, as the sheet says; promoters are read as not measured", name)
-        counts = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
-        source = NO_SOURCE
-    elif library.fragments is not None:
-        return promoter_counts_of_fragments(rna, library.fragments, genes, windows, *rest)
-    elif "promoter" in rna.layers:
-        counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
-        source = "promoter layer"
-    elif library.peaks is not None:
+    logger.info("%s: promoters: %s", name, library.source)
+    if library.source == "fragments":
+        return promoter_counts_of_fragments(rna, Path(library.fragments), genes, windows, *rest)
+    if library.peaks is not None:
         return promoter_counts_of_peaks(rna, library.peaks, windows, n_genes, *rest)
+    if "promoter" in rna.layers:
+        counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
     else:
-        raise InputError(
-            f"sample {name}: has neither fragments nor peaks nor a promoter layer; name one in the "
-            "sample sheet (columns fragments, atac_path, promoter_layer), or write "
-            f"'{RNA_ONLY}' into atac_path if promoters were not measured."
-        )
-    return counts, pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
+        counts = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
+    return counts, pd.DataFrame({"promoter_source": library.source}, index=rna.obs_names)
 
 
 def promoter_counts_of_fragments(
@@ -240,57 +254,6 @@ def promoter_counts_of_peaks(
     return pairing_matrix @ counts, totals
 
 
-def join_metadata(barcodes: pd.Index, path: str | Path, sample: str) -> pd.DataFrame:
-    """Read what is known of the cells, such as labels or positions.
-
-    The barcodes are looked for in every text column; where there is a column ``sample``,
-    only this sample's rows count.
-
-    Parameters
-    ----------
-    barcodes
-        The sample's barcodes.
-    path
-        A table, comma- or tab-separated, plain or gzipped, with a header.
-    sample
-        The sample's name.
-
-    Returns
-    -------
-    DataFrame
-        Its columns, a row a barcode in the given order; missing values where the table
-        has no row.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, no column holds any of the barcodes, or one stands there
-        twice.
-    """
-    separator = "\t" if ".tsv" in Path(path).suffixes else ","
-    remedy = "expected are .csv or .tsv with a header"
-    with reading(path, "not a readable table of cells", remedy):
-        table = pd.read_csv(open_bytes(path), sep=separator, dtype={"sample": str})
-    if "sample" in table:
-        table = table[table["sample"] == sample].drop(columns="sample")
-    shares = {column: table[column].astype(str).isin(barcodes).sum() for column in table}
-    key = max(shares, key=shares.__getitem__, default=None)
-    if key is None or not shares[key]:
-        raise InputError(
-            f"{path}: no column holds barcodes of sample {sample} (such as "
-            f"{', '.join(barcodes[:3])})."
-        )
-    table = table[table[key].isin(barcodes)].set_index(key)
-    if table.index.has_duplicates:
-        twice = table.index[table.index.duplicated()][0]
-        raise InputError(f"{path}: barcode {twice} of sample {sample} stands there twice.")
-    logger.info("%s: metadata of %d of %d cells", sample, len(table), len(barcodes))
-    table = table.reindex(barcodes).drop(columns="barcode", errors="ignore")
-    # A column of text that has none of this sample's cells can be written as a category alone.
-    empty = table.columns[table.isna().all() & (table.dtypes == "object")]
-    return table.astype(dict.fromkeys(empty, "category"))
-
-
 def ingest_library(
     files: LibraryFiles,
     genes: pd.DataFrame,
@@ -301,7 +264,7 @@ def ingest_library(
     name: str,
 ) -> ad.AnnData:
     """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
-    library = read_library(files)
+    library = read_library(locate(files))
     rna = library.rna
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
@@ -309,9 +272,11 @@ def ingest_library(
     counts, totals = promoter_counts(
         library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
+    # What Cell Ranger measured has our own names; what a file says of its cells has any.
+    obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=rna.obs.drop(columns=totals.columns, errors="ignore").join(totals),
+        obs=obs.assign(**totals.set_axis(obs.index)),
         var=genes.set_index("gene_id"),
         layers={"promoter": counts},
         obsm=dict(rna.obsm),
@@ -319,16 +284,14 @@ def ingest_library(
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
-    """Join the libraries of a sample; the number behind a barcode then says which it is of.
-
-    As ``cellranger aggr`` does: ``-1`` for the first, ``-2`` for the second.
-    """
+    """Join the libraries of a sample, numbered as :func:`scdyn.barcodes.sample_barcodes` does."""
     if len(libraries) == 1:
         return libraries[0]
-    for number, cells in enumerate(libraries, start=1):
-        plain = cells.obs_names.str.replace(r"-\d+$", "", regex=True)
-        cells.obs_names = plain + f"-{number}"
-    return ad.concat(libraries, join="outer", merge="same")
+    names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
+    obs = join([cells.obs for cells in libraries]).set_axis(names)
+    joined = ad.concat(libraries, join="outer", merge="same")
+    joined.obs = obs
+    return joined
 
 
 def ingest(
@@ -344,7 +307,7 @@ def ingest(
     Parameters
     ----------
     sheet_row
-        Of the sample sheet, with the covariates.
+        Of the sample sheet.
     genes, windows
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
@@ -356,9 +319,10 @@ def ingest(
     -------
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
-        ``layers["promoter"]`` promoter counts; in ``obs`` covariates, metadata and what an
+        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and what an
         ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
-        ``obsm["spatial"]`` its positions, or columns ``x`` and ``y`` of the metadata.
+        ``obsm["spatial"]`` its positions. What the sample sheet and its metadata say of the
+        cells is joined later; see :func:`scdyn.cell_tables.annotate`.
 
     Raises
     ------
@@ -367,21 +331,19 @@ def ingest(
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap
+    libraries = find_libraries(sheet_row)
+    if len(libraries) > 1:
+        order = (f"-{number} {files.path}" for number, files in enumerate(libraries, start=1))
+        logger.info("%s: %d libraries; %s", name, len(libraries), ", ".join(order))
     cells = join_libraries(
-        [
-            ingest_library(files, genes, windows, *overlaps, translation, name)
-            for files in find_libraries(sheet_row)
-        ]
+        [ingest_library(files, genes, windows, *overlaps, translation, name) for files in libraries]
     )
-    known = {"sample", "kind", "metadata", *FILES, *LAYERS}
-    covariates = {key: value for key, value in sheet_row.items() if key not in known}
-    own = {"sample": "sample_in_file", "barcode": "barcode_in_file"}
-    obs = cells.obs.rename(columns=own)
-    obs = obs.assign(sample=name, barcode=cells.obs_names, **covariates)
-    if sheet_row["metadata"]:
-        metadata = join_metadata(cells.obs_names, sheet_row["metadata"], name)
-        obs = obs.join(metadata, rsuffix="_metadata")
-    cells.obs = obs.set_axis(name + "_" + cells.obs_names)
-    if {"x", "y"} <= set(obs):
-        cells.obsm["spatial"] = cells.obs[["x", "y"]].to_numpy(dtype=float)
+    twice = cells.obs_names[cells.obs_names.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{sheet_row['path']}: barcode {twice[0]} stands there twice; give each library a row "
+            "or file of its own."
+        )
+    cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())
+    cells.obs_names = name + "_" + cells.obs_names
     return cells

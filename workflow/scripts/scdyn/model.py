@@ -13,99 +13,18 @@ L latents, D width, H heads.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn import kernels
-from scdyn.errors import InputError
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that decides the architecture.
-
-    Attributes
-    ----------
-    n_genes, n_tfs
-        Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
-    n_bins
-        Highest value bin. Ids 1 to ``n_bins`` are bins of expressed genes, 0 is
-        zero; ``mask_id`` and ``absent_id`` follow.
-    width, n_layers, n_heads, ffn_width
-        Token width, layers (TF and Full in turn, TF first), query heads, width
-        of the feed-forward layer.
-    n_latents
-        Latents that keys and values are projected to. A TF layer has at most
-        one latent a TF.
-    dropout
-        After attention and after the feed-forward layer.
-    """
-
-    n_genes: int
-    n_tfs: int
-    n_bins: int = 14
-    width: int = 96
-    n_layers: int = 12
-    n_heads: int = 12
-    n_latents: int = 500
-    ffn_width: int = 768
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.width % self.n_heads:
-            raise InputError(
-                f"model: width {self.width} is not a multiple of its {self.n_heads} heads; "
-                "choose width = heads x head width."
-            )
-        if not 0 < self.n_tfs <= self.n_genes:
-            raise InputError(
-                f"model: {self.n_tfs} TFs among {self.n_genes} genes; a TF layer needs at least "
-                "one TF, so check the TF list against the gene annotation."
-            )
-
-    @property
-    def mask_id(self) -> int:
-        """Token id of a value hidden from the model."""
-        return self.n_bins + 1
-
-    @property
-    def absent_id(self) -> int:
-        """Token id of a value that was not measured (:data:`scdyn.tokens.NOT_MEASURED`)."""
-        return self.n_bins + 2
-
-    @classmethod
-    def full_size(cls) -> ModelConfig:
-        """Return the paper's architecture: 22,000 genes, 1,500 TFs, about 75 M parameters."""
-        return cls(n_genes=22_000, n_tfs=1_500)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> ModelConfig:
-        """Build from a mapping, refusing keys that are not attributes.
-
-        Raises
-        ------
-        InputError
-            Naming the unknown key.
-        """
-        unknown = sorted(set(content) - {field.name for field in fields(cls)})
-        if unknown:
-            raise InputError(f"model config: unknown key '{unknown[0]}'.")
-        return cls(**content)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as plain values."""
-        return asdict(self)
+from scdyn.architecture import ModelConfig
 
 
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
     """Attention of every head's queries to one shared head of keys, which are also the values.
 
-    The one seam for attention. No matrix of scores is kept: the heads stand beside each other
-    on the query axis, so that a fused kernel serves them all with the same keys.
+    The one seam for attention. No matrix of scores is kept: torch's fused attention serves all
+    heads with the same keys.
 
     Parameters
     ----------
@@ -120,10 +39,7 @@ def attend(queries: Tensor, latents: Tensor) -> Tensor:
         (B, Q, H, D/H).
     """
     n_cells, n_queries, n_heads, head_width = queries.shape
-    if kernels.on_float32_cpu(queries) and kernels.attention_library(head_width):
-        return kernels.Attention.apply(queries.flatten(1, 2), latents).view_as(queries)
-    # Queries of all heads in H equal parts, whichever heads they are of: fused kernels run
-    # the parts in parallel.
+    # Queries of all heads in H equal parts, whichever heads they are of: the parts run in parallel.
     parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
     shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
     return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
@@ -156,18 +72,6 @@ def multiply(tokens: Tensor, linear: nn.Module) -> Tensor:
         return linear(tokens.to(linear.weight.dtype)).to(tokens.dtype)
     bias = None if bias is None else bias.to(tokens.dtype)
     return functional.linear(tokens, weight.to(tokens.dtype), bias)
-
-
-def feed_forward(tokens: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
-    """Feed-forward network of a layer: (B, Q, D) to (B, Q, D)."""
-    if kernels.on_float32_cpu(tokens):
-        up, down = dense_weight(inner), dense_weight(outer)
-        if up is not None and down is not None:
-            method = kernels.feed_forward_method(*up.shape)
-            if method:
-                rows = tokens.flatten(0, 1)
-                return method(rows, up, inner.bias, down, outer.bias).view_as(tokens)
-    return multiply(functional.gelu(multiply(tokens, inner)), outer)
 
 
 def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
@@ -246,7 +150,8 @@ class Layer(nn.Module):
         """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
         update = self.attention(self.attention_norm(tokens), genes)
         tokens = take(tokens, genes) + self.dropout(update)
-        update = feed_forward(self.ffn_norm(tokens), self.ffn_in, self.ffn_out)
+        hidden = functional.gelu(multiply(self.ffn_norm(tokens), self.ffn_in))
+        update = multiply(hidden, self.ffn_out)
         return tokens + self.dropout(update)
 
 

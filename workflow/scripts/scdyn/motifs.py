@@ -3,9 +3,9 @@
 The method is i-cisTarget's (Imrichova et al. 2015, doi:10.1093/nar/gkv395) with the modules of
 SCENIC (Aibar et al. 2017, doi:10.1038/nmeth.4463; Van de Sande et al. 2020,
 doi:10.1038/s41596-020-0336-2).
-``pyscenic ctx`` 0.12.1 finds the same motifs with the same scores; where only some of a module's
-enriched motifs are annotated for its TF, it gives an annotated motif the targets of another one
-(aertslab/pySCENIC#635), which this does not.
+``pyscenic ctx`` 0.12.1 finds the same motifs with the same scores. Where the enriched motifs of a
+module are not all annotated for its TF, or not equally surely, it gives a motif the targets of
+another one (aertslab/pySCENIC#635), which this does not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from scdyn.regulons import SIGNS, signs
 QUANTILES = (0.75, 0.90)
 TOP_TARGETS = (50,)
 TOP_REGULATORS = (5, 10, 50)
+# Bounds on what is in memory at once.
 MODULES_AT_ONCE = 512
+GENES_AT_ONCE = 512
 COLUMNS = (
     *("regulon", "tf", "module", "database", "motif", "auc", "nes"),
     *("motif_similarity_qvalue", "orthologous_identity", "rank_at_max", "targets"),
@@ -88,6 +90,9 @@ def find_motifs(
         If a database cannot be read, or ranks too few genes for the thresholds.
     """
     members = make_modules(edges, expression, min_genes, mask_dropouts, repressing)
+    if members.empty:
+        logger.warning("no module has %d genes, so there are no motifs of any", min_genes)
+        return pd.DataFrame(columns=list(COLUMNS))
     known = read_annotations(annotations)
     tables = []
     for path in rankings:
@@ -163,8 +168,53 @@ def read_rankings(
     found = pd.Index(genes)[pd.Index(genes).isin(ranked)]
     with reading(path, "holds no rankings that can be read", "fetch it again"):
         table = feather.read_table(path, columns=list(found), memory_map=True)
-        ranks = np.stack([table[name].to_numpy() for name in found], axis=1)
+        kind = table.schema.types[0].to_pandas_dtype() if len(found) else np.int16
+        ranks = np.empty((len(motifs), len(found)), kind)
+        for i, name in enumerate(found):
+            ranks[:, i] = table[name].to_numpy()
     return ranks, found, motifs, len(ranked)
+
+
+def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
+    """Count the ranks over which a motif's recovery is summed.
+
+    Raises
+    ------
+    InputError
+        If the thresholds do not fit the number of genes that the database ranks.
+    """
+    cutoff = round(auc_threshold * n_ranked)
+    if not 0 < cutoff <= rank_threshold < n_ranked:
+        raise InputError(
+            f"grn.rank_threshold ({rank_threshold}) must lie between grn.auc_threshold's share of "
+            f"the {n_ranked} genes of the motif database ({cutoff}) and all of them."
+        )
+    return cutoff
+
+
+def recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
+    """Say how much each gene adds to the area under each motif's recovery curve.
+
+    Parameters
+    ----------
+    ranks
+        (motifs, genes), from zero.
+    cutoff
+        Ranks that count.
+
+    Returns
+    -------
+    csr_matrix of int64, (genes, motifs)
+        ``cutoff - 1 - rank``, or 0. It is made of some genes at a time, because the databases of
+        human and mouse would take gigabytes as a dense matrix of 64 bits.
+    """
+    blocks = [
+        sparse.csr_matrix(
+            np.maximum(cutoff - 1 - ranks[:, start : start + GENES_AT_ONCE].T.astype(np.int64), 0)
+        )
+        for start in range(0, max(ranks.shape[1], 1), GENES_AT_ONCE)
+    ]
+    return sparse.vstack(blocks, format="csr")
 
 
 def search(
@@ -201,12 +251,7 @@ def search(
     InputError
         If the thresholds do not fit the number of genes.
     """
-    cutoff = round(auc_threshold * n_ranked)
-    if not 0 < cutoff <= rank_threshold < n_ranked:
-        raise InputError(
-            f"grn.rank_threshold ({rank_threshold}) must lie between grn.auc_threshold's share of "
-            f"the {n_ranked} genes of the motif database ({cutoff}) and all of them."
-        )
+    cutoff = last_rank(n_ranked, rank_threshold, auc_threshold)
     names = ["regulon", "tf", "module"]
     modules = members[names].drop_duplicates(ignore_index=True)
     number = pd.MultiIndex.from_frame(modules).get_indexer(pd.MultiIndex.from_frame(members[names]))
@@ -222,14 +267,14 @@ def search(
             "%d of %d modules are left out: the database ranks less than %.0f%% of their genes",
             *(len(modules) - len(usable), len(modules), 100 * MIN_SHARE),
         )
-    # A gene adds to a motif's area the ranks from its own to the cutoff; the maximum is R's.
-    gains = sparse.csr_matrix(np.maximum(cutoff - 1 - ranks.T.astype(np.int64), 0))
+    gains = recovery_gains(ranks, cutoff)
     annotated = annotations.merge(pd.DataFrame({"motif": motifs}).reset_index(names="column"))
     parts = []
     for start in range(0, len(usable), MODULES_AT_ONCE):
         batch = usable[start : start + MODULES_AT_ONCE]
+        # As in RcisTarget, the last rank counts in the largest possible area, not in the area.
         auc = (belongs[batch] @ gains).toarray() / (float(cutoff) * n_found[batch][:, None])
-        with np.errstate(invalid="ignore"):  # a module that no motif ranks has no spread
+        with np.errstate(invalid="ignore"):  # 0 / 0 where no motif recovers any of the genes
             nes = (auc - auc.mean(1, keepdims=True)) / auc.std(1, keepdims=True)
         row, of_motif = np.nonzero(nes >= nes_threshold)
         scores = {"auc": auc[row, of_motif], "nes": nes[row, of_motif]}

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import html
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from scdyn import barcodes, tenx
+from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
-from scdyn.errors import InputError
-from scdyn.features import GENES, PEAKS, barcode_names, read_features, read_genomes
-from scdyn.libraries import LibraryFiles, find_libraries
+from scdyn.barcodes import sample_barcodes
+from scdyn.counts import first_values, require_counts, require_layer, rna_source
+from scdyn.errors import InputError, reading
+from scdyn.features import (
+    GENES,
+    PEAKS,
+    barcode_names,
+    part_of_rna,
+    read_features,
+    read_genomes,
+    require_annotated,
+)
+from scdyn.hdf5 import open_bounded
+from scdyn.libraries import (
+    Library,
+    LibraryFiles,
+    Matrix,
+    find_libraries,
+    locate,
+    promoter_source,
+)
+from scdyn.log import logger
+from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
 from scdyn.pages import document
-from scdyn.reference import strip_version
+from scdyn.reference import find_genes, strip_version
+from scdyn.resources import annotation_of
 
 # Blocks of a fragments file that are looked at, of some hundred thousand lines each.
 BLOCKS_SEEN = 8
@@ -62,6 +86,7 @@ def examine_sample(
     windows: pd.DataFrame,
     thresholds: Thresholds,
     translation: Mapping[str, str] | None = None,
+    catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
     """Examine a sample's files without reading its counts.
 
@@ -75,6 +100,8 @@ def examine_sample(
         Of the config.
     translation
         ATAC to RNA barcodes; see :func:`scdyn.barcodes.read_translation`.
+    catalogue
+        Of public files, from which the annotation of another genome build is named.
 
     Returns
     -------
@@ -85,11 +112,26 @@ def examine_sample(
     name = row["sample"]
     try:
         for files in find_libraries(row):
-            for check, found in examine_library(files, genes, windows, thresholds, translation):
+            seen = examine_library(files, genes, windows, thresholds, translation, catalogue)
+            for check, found in seen:
                 findings.append(Finding(name, check, found))
     except InputError as error:
         findings.append(Finding(name, "files", str(error), passed=False))
     return findings
+
+
+def barcodes_of(row: Mapping[str, str]) -> pd.Index:
+    """List a sample's barcodes as ingestion names them, none if its files cannot be read.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+    """
+    try:
+        return sample_barcodes([barcode_names(locate(files).rna) for files in find_libraries(row)])
+    except InputError:  # which examine_sample says
+        return pd.Index([], dtype=str)
 
 
 def examine_library(
@@ -98,6 +140,7 @@ def examine_library(
     windows: pd.DataFrame,
     thresholds: Thresholds,
     translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield what was looked at and what was seen.
 
@@ -106,67 +149,143 @@ def examine_library(
     InputError
         At the first thing that is wrong.
     """
-    matrix, peaks, fragments = find_files(files)
-    features = read_features(matrix)
-    named = features[features["kind"] == GENES]
-    by_id = strip_version(named["id"]).isin(genes["gene_id"])
-    n_found = max(by_id.sum(), named["name"].isin(genes["symbol"]).sum())
-    share = n_found / max(1, min(len(genes), len(named)))
-    text = f"{n_found} of {len(named)} genes are in the vocabulary of {len(genes)}"
+    library = locate(files)
+    matrix = library.rna
+    source, layers, has_peaks = look_into(library)
+    features = read_features(matrix, source)
+    names = names_of_genes(features, matrix)
+    found = find_genes(names, genes)
+    n_found, n_genes = len(np.unique(found[found >= 0])), len(found)
+    share = n_found / max(1, min(len(genes), n_genes))
+    text = f"{n_found} of {n_genes} genes are in the vocabulary of {len(genes)}"
     if share < thresholds.min_gene_overlap:
         raise InputError(
             f"{matrix}: only {text}, {share:.0%} where ingest.min_gene_overlap asks for "
             f"{thresholds.min_gene_overlap:.0%}: another species or annotation?"
         )
     yield "genes", text
+    if library.kind != "10x":
+        yield "RNA counts", f"in {source} of {matrix}"
     cells = barcode_names(matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
-    stated = genome_stated(peaks, fragments)
-    if files.rna_only:
+    others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
+    for kind, n_features in others.items():
+        yield "features", f"{n_features} of {kind} are not read"
+    promoters, layer = promoter_source(library, layers, has_peaks)
+    stated = genome_stated(library)
+    if promoters == "none":
         yield "promoters", "not measured, as the sheet says: RNA only"
-    elif fragments:
-        yield "promoters", f"counted from {fragments}"
-        yield from examine_fragments(fragments, cells, windows, thresholds, stated, translation)
+    elif promoters == "promoter layer":
+        yield "promoters", f"counts of the layer {layer} in {library.unspliced or matrix}"
+    elif promoters == "fragments":
+        path = Path(library.fragments)
+        yield "promoters", f"counted from {path}"
+        yield from examine_fragments(
+            path, cells, windows, thresholds, stated, translation, catalogue
+        )
     else:
+        place = library.peaks or matrix
+        if library.peaks:
+            features = read_features(library.peaks)
+            yield examine_barcodes(place, cells, thresholds, translation)
         names = features["name"][features["kind"] == PEAKS]
-        if peaks != matrix:  # all are peaks, though an h5ad of them does not say so
-            names = read_features(peaks)["name"]
-            yield examine_barcodes(peaks, cells, thresholds, translation)
-        if len(names):
-            yield "promoters", "summed from peaks, there being no fragments: these are coarser"
-            places = fragment_files.parse_peaks(pd.Index(names))
-            places["start"] = (places["start"] + places["end"]) // 2
-            yield from examine_build(peaks, places, windows, thresholds, stated)
+        if place.path.endswith(".h5ad"):  # all are peaks, though it does not say so
+            names = features["name"]
+        yield (
+            "promoters",
+            f"summed from the peaks of {place}, there being no fragments: these are coarser",
+        )
+        places = fragment_files.parse_peaks(pd.Index(names))
+        places["start"] = (places["start"] + places["end"]) // 2
+        yield from examine_build(place.path, places, windows, thresholds, stated, catalogue)
 
 
-def find_files(files: LibraryFiles) -> tuple[Path, Path, Path | None]:
-    """Find a library's matrix of genes, its matrix of peaks and its fragments."""
-    if files.kind != "10x":
-        for path in (files.path, files.atac_path, files.fragments):
-            if path and not Path(path).exists():
-                raise InputError(f"{path}: no such file; check the sample sheet.")
-        peaks = Path(files.atac_path or files.path)
-        fragments = Path(files.fragments) if files.fragments else None
-        return Path(files.path), peaks, fragments
-    of_genes = tenx.locate(files.path)
-    of_peaks = tenx.locate(files.atac_path) if files.atac_path else of_genes
-    fragments = Path(files.fragments) if files.fragments else of_peaks.fragments
-    if fragments and not fragments.exists():
-        raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")
-    return of_genes.matrix, of_peaks.matrix, fragments
+def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
+    """List the columns that may name the genes among features.
+
+    Raises
+    ------
+    InputError
+        If there are no genes.
+    """
+    named = features[features["kind"] == GENES].drop(columns="kind").reset_index(drop=True)
+    if named.empty:
+        raise InputError(
+            f"{matrix}: has no {GENES} but {', '.join(features['kind'].unique()) or 'no features'};"
+            " the GEX output goes into the column path, the ATAC output into atac_path."
+        )
+    return [named[column] for column in named]
 
 
-def genome_stated(matrix: Path, fragments: Path | None) -> str:
+def measured_genes(row: Mapping[str, str]) -> set[str]:
+    """List every id and symbol by which a sample's matrices call their genes.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    names: set[str] = set()
+    for library in map(locate, find_libraries(row)):
+        source, _, _ = look_into(library)
+        for column in names_of_genes(read_features(library.rna, source), library.rna):
+            names.update(column, strip_version(column))
+    return names
+
+
+def look_into(library: Library) -> tuple[str, list[str], bool]:
+    """See what decides where counts are read from.
+
+    Returns
+    -------
+    source : str
+        Where an AnnData's RNA counts lie; see :func:`scdyn.counts.rna_source`.
+    layers : list of str
+        Of an AnnData.
+    has_peaks : bool
+        Whether the RNA's file has peaks, too.
+
+    Raises
+    ------
+    InputError
+        If the first of an AnnData's values are no counts.
+    """
+    path = library.rna.path
+    if library.kind == "10x":
+        features = read_features(library.rna)
+        for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+            n_cells, n_features = len(barcode_names(matrix)), len(read_features(matrix))
+            for file in matrix.counts:
+                tenx.require_sizes(matrix, Path(file), n_cells, n_features)
+        return "X", [], bool((features["kind"] == PEAKS).any())
+    with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+        require_annotated(file)
+        rna = part_of_rna(file)
+        layers = list(rna.get("layers", {}))
+        x, raw = (rna.get(name) for name in ("X", "raw/X"))
+        source = rna_source(layers, x, raw, library.rna_layer, path)
+        if library.promoter_layer:
+            require_layer(library.promoter_layer, layers, path)
+        require_counts(first_values(rna[source]), path)
+        return source, layers, "mod/atac" in file
+
+
+def genome_stated(library: Library) -> str:
     """Name the genome that Cell Ranger says it used, empty if it does not say.
 
-    It stands with the features of an ``.h5`` and in the header of a fragments file.
+    It stands in the header of a fragments file and with the features of an ``.h5``.
     """
-    if fragments:
-        for line in fragment_files.read_header(fragments):
+    if library.fragments:
+        for line in fragment_files.read_header(library.fragments):
             if line.startswith("# reference_path="):
                 return Path(line.split("=", 1)[1]).name
-    names = sorted(read_genomes(matrix)) if matrix.suffix == ".h5" else []
-    return ", ".join(names)
+    path = (library.peaks or library.rna).path
+    return ", ".join(sorted(read_genomes(path))) if path.endswith(".h5") else ""
 
 
 def examine_fragments(
@@ -176,6 +295,7 @@ def examine_fragments(
     thresholds: Thresholds,
     stated: str,
     translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Look at the beginning of a fragments file: its barcodes, chromosomes and promoters.
 
@@ -204,11 +324,11 @@ def examine_fragments(
             f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
         )
     yield "barcodes", text
-    yield from examine_build(path, seen, windows, thresholds, stated)
+    yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
 
 
 def examine_barcodes(
-    path: Path,
+    path: Matrix,
     cells: pd.Index,
     thresholds: Thresholds,
     translation: Mapping[str, str] | None,
@@ -232,7 +352,12 @@ def examine_barcodes(
 
 
 def examine_build(
-    path: Path, places: pd.DataFrame, windows: pd.DataFrame, thresholds: Thresholds, stated: str
+    path: str | Path,
+    places: pd.DataFrame,
+    windows: pd.DataFrame,
+    thresholds: Thresholds,
+    stated: str,
+    catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Tell whether open chromatin lies at the annotation's promoters.
 
@@ -252,7 +377,9 @@ def examine_build(
             if pd.notna(ratio)
             else f"has chromosomes {chromosomes} and the annotation {annotated}"
         )
-        made = f"; it was made with {stated}, so name the annotation of that" if stated else ""
+        name = annotation_of(stated, catalogue) if catalogue is not None else ""
+        named = f"{name} as reference.annotation" if name else "the annotation of that"
+        made = f"; it was made with {stated}, so name {named}" if stated else ""
         raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
     made = f", made with {stated}" if stated else ""
     yield "genome build", f"in promoters {ratio:.1f} times as often as by chance{made}"
@@ -274,10 +401,54 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
         place = place.parent
     free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
     room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
-    gpu = "one is here" if shutil.which("nvidia-smi") else "none is here; the CPU is used instead"
     return [
         Finding("study", "disk", room if free > needed else f"{room}: make room.", free > needed),
-        Finding("study", "GPU", f"{gpu} (a cluster's other nodes may differ)"),
+        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
+    ]
+
+
+def seen_of_gpus() -> str:
+    """Say which GPUs are here; whether torch can use them is for the rules that train to say."""
+    if os.environ.get(VARIABLE) == "cpu":
+        return "not looked for: the config's device is cpu"
+    driver, n_gpus = nvidia_driver(), len(visible_gpus())
+    if n_gpus:
+        return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
+    if driver:
+        return f"NVIDIA's {driver} is here, but no GPU that may be used"
+    return "none is here; the CPU is used instead"
+
+
+def examine_models(
+    models: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Mapping[str, Any]],
+    n_cells: Mapping[str, int],
+    genes: pd.DataFrame,
+) -> list[Finding]:
+    """Say what the configured models will cost on this machine; nothing here is refused.
+
+    Parameters
+    ----------
+    models, tasks
+        Of the config.
+    n_cells
+        Cells of each corpus, such as the :func:`barcodes_of` its samples together.
+    genes
+        The vocabulary.
+    """
+    n_threads, n_gpus = cost.cores_of_a_job(), len(cost.gpus_used())
+    found = cost.estimate(
+        models,
+        tasks,
+        n_cells,
+        len(genes),
+        int(genes["is_tf"].sum()),
+        cost.product_rate(),
+        n_threads,
+    )
+    return [
+        Finding(subject, "time", cost.sentence(work, seconds, n_threads, n_gpus))
+        for subject, work, seconds in found
     ]
 
 
@@ -289,21 +460,43 @@ def size_of(path: Path) -> int:
 
 def report(findings: Sequence[Finding]) -> pd.DataFrame:
     """Bring findings into one table, those that do not pass first."""
-    table = pd.DataFrame([asdict(finding) for finding in findings])
+    columns = [field.name for field in fields(Finding)]
+    return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
+
+
+def sort(table: pd.DataFrame) -> pd.DataFrame:
+    """Order a table of findings: those that do not pass first."""
+    table = table.astype({"passed": bool})
     return table.sort_values("passed", kind="stable", ignore_index=True)
 
 
-def require(table: pd.DataFrame, log: str | Path) -> None:
+def tell(table: pd.DataFrame) -> None:
+    """Log all findings; those that do not pass as errors."""
+    for finding in table.itertuples():
+        if finding.passed:
+            logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)
+        else:
+            logger.error("Error: %s", finding.found)
+
+
+def require(table: pd.DataFrame, path: str | Path) -> None:
     """Stop if a finding does not pass.
+
+    Parameters
+    ----------
+    table
+        As :func:`report` returns it.
+    path
+        Where it stands, for the message.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more the log has.
+        With the first sentence, and how many more the table has.
     """
-    refused = table.loc[~table["passed"], "found"]
+    refused = table.loc[~table["passed"].astype(bool), "found"]
     if len(refused):
-        more = f" ({len(refused) - 1} more in {log})" if len(refused) > 1 else ""
+        more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
         raise InputError(f"{refused.iloc[0]}{more}")
 
 

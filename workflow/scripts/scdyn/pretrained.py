@@ -22,6 +22,9 @@ from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.reference import read_vocabulary
 from scdyn.tokens import MODALITIES, bin_values, vocabulary_hash
 
+# In which of these promoter counts stand in an AnnData: the first that is there.
+PROMOTER_LAYERS = ("promoter", "unspliced")
+
 
 def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDynOmics:
     """Load a pretrained model from ``model.safetensors`` and ``config.json``, on the CPU.
@@ -134,17 +137,17 @@ class Pretrained:
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
         """Bring cells to the model's genes and bin their values.
 
-        Genes are found by Ensembl id, with or without version, or by symbol, whichever finds
-        more (in ``var_names`` or ``var["gene_ids"]``); those that the cells lack are read as
-        zero, and how many were found is logged.
+        Genes are found by Ensembl id, with or without version, or by symbol, in ``var_names`` or
+        a column of ``var``, whichever finds most; those that the cells lack are read as zero, and
+        how many were found is logged.
 
         Parameters
         ----------
         adata
-            Raw counts: ``layers["spliced"]``, ``layers["counts"]`` or ``X``, the first that is
-            there; promoter counts in ``layers["promoter"]`` (or ``["unspliced"]`` beside spliced
-            counts). Without these, or where ``obs["promoter_source"]`` is "none", promoters are
-            read as not measured.
+            In memory or backed. Raw counts: ``layers["spliced"]``, ``layers["counts"]`` or ``X``,
+            the first that is there, or ``.raw`` if ``X`` holds no counts; promoter counts in
+            ``layers["promoter"]`` (or ``["unspliced"]`` beside spliced counts). Without these, or
+            where ``obs["promoter_source"]`` is "none", promoters are read as not measured.
         min_overlap
             Smallest share of the genes (of the cells or the model, whichever has fewer) that
             must be found.
@@ -159,7 +162,8 @@ class Pretrained:
         InputError
             If the values are no counts, or too few genes are found.
         """
-        table = counts.raw_counts(adata, "adata")
+        layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
+        table = counts.raw_counts(adata, "adata", promoter_layer=layer)
         genes = self.vocabulary
         aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))

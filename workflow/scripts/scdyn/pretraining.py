@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from scdyn import __version__, distributed
+from scdyn import distributed
+from scdyn.artefacts import STAMP, stamp
 from scdyn.checkpoint import Checkpoint
 from scdyn.devices import choose_device
 from scdyn.files import atomic, sha256, write_json, write_table
@@ -22,6 +24,7 @@ from scdyn.log import logger
 from scdyn.model import ModelConfig, ScDynOmics
 from scdyn.predictors import trivial_losses
 from scdyn.progress import write_records
+from scdyn.settings import decisive
 from scdyn.tokens import MODALITIES, NOT_MEASURED, TokenStore
 from scdyn.training import Training, TrainingConfig, step_seed
 
@@ -265,9 +268,13 @@ def pretrain(
     )
     shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
     task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
-    # On other numbers of GPUs a run goes on.
-    decisive = {key: value for key, value in settings.items() if key not in ("nodes", "gpus")}
-    identity = {"model": architecture.to_dict(), "tokens": store.meta, "settings": decisive}
+    # On other hardware a run goes on.
+    identity = {
+        "model": architecture.to_dict(),
+        "tokens": store.meta,
+        "settings": decisive(settings),
+        "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
+    }
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
     history = run.run()
@@ -329,7 +336,8 @@ def save_model(
     content = {
         "model": model.config.to_dict(),
         "model_sha256": sha256(folder / "model.safetensors"),
-        "versions": {"torch": torch.__version__, "scdyn": __version__},
+        "torch": torch.__version__,
+        STAMP: stamp(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU",
         **description,
     }

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from scdyn.cost import LONG_SECONDS, REMEDY, rounded
 from scdyn.files import atomic
 from scdyn.log import PROGRESS_SECONDS, duration, logger
+
+# Steps that tell how long a run will take, after a first one that is slower.
+PILOT_STEPS = 3
 
 
 class Progress:
@@ -25,6 +30,8 @@ class Progress:
         Of the run, to go on counting from.
     folder
         Receives ``metrics.jsonl``, and its parent ``tensorboard``; None writes neither.
+    device
+        Where the run is.
 
     Attributes
     ----------
@@ -33,9 +40,14 @@ class Progress:
     """
 
     def __init__(
-        self, n_steps: int, batch_size: int, state: dict[str, Any], folder: Path | None
+        self,
+        n_steps: int,
+        batch_size: int,
+        state: dict[str, Any],
+        folder: Path | None,
+        device: torch.device,
     ) -> None:
-        self.n_steps, self.batch_size = n_steps, batch_size
+        self.n_steps, self.batch_size, self.device = n_steps, batch_size, device
         self.first_step, self.begun = state["step"], time.monotonic()
         self.before, self.shown = state["seconds"], self.begun
         self.waited = 0.0
@@ -57,7 +69,11 @@ class Progress:
         return self.before + time.monotonic() - self.begun
 
     def step(self, step: int, loss: Tensor) -> None:
-        """Log a step now and then: loss, cells/s, what is left, and whether data was late."""
+        """Log a step now and then: loss, cells/s, what is left, and whether data was late.
+
+        After the first few, how long all of them will take.
+        """
+        self.pilot(step, loss)
         now = time.monotonic()
         if now - self.shown < PROGRESS_SECONDS:
             return
@@ -75,6 +91,29 @@ class Progress:
             late,
         )
         self.scalars({"loss": loss.item(), "cells_per_second": rate * self.batch_size}, step)
+
+    def pilot(self, step: int, loss: Tensor) -> None:
+        """Log, after a few steps, how long the run will take, and the remedy if that is long."""
+        n_taken, n_left = step - self.first_step, self.n_steps - step
+        if n_taken not in (1, 1 + PILOT_STEPS) or n_left < PILOT_STEPS:
+            return
+        loss.item()  # steps on a GPU are done when their result is there
+        now = time.monotonic()
+        if n_taken == 1:
+            self.warm = now
+            return
+        seconds = n_left * (now - self.warm) / PILOT_STEPS
+        on_cpu = self.device.type == "cpu"
+        where = (
+            f"the CPU with {torch.get_num_threads()} threads"
+            if on_cpu
+            else torch.cuda.get_device_name(self.device)
+        )
+        remedy = f"; {REMEDY}" if on_cpu and seconds > LONG_SECONDS else ""
+        logger.info(
+            "after a pilot of %d steps: the %d steps to go will take about %s on %s%s",
+            *(PILOT_STEPS, n_left, rounded(seconds), where, remedy),
+        )
 
     def epoch(self, record: dict[str, float]) -> None:
         """Log and write the record of an epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from scdyn import __version__, grn_settings
+from scdyn.artefacts import read_stamp, stamp
 from scdyn.files import sha256
 from scdyn.packages import read_packages
 from scdyn.pages import document
@@ -21,6 +23,10 @@ GRN_METHODS = {
     "fast": "ridge regression on ranks",
     "grnboost2": "GRNBoost2 (arboreto {arboreto})",
     "genie3": "GENIE3 (arboreto {arboreto})",
+}
+MOTIF_PROGRAMS = {
+    "fast": "cisTarget's method in the workflow's own code",
+    "pyscenic": "cisTarget by pySCENIC {pyscenic}",
 }
 
 
@@ -49,6 +55,7 @@ def provenance(
     models: Sequence[str | Path],
     repository: str | Path,
     snakemake: str,
+    stamped: Mapping[str, Sequence[str]],
     hashed: Sequence[str | Path],
 ) -> dict[str, Any]:
     """Bring together what made the results.
@@ -67,11 +74,14 @@ def provenance(
         The workflow's checkout.
     snakemake
         Version that ran it.
+    stamped
+        Results that say which code wrote them, by rule.
     hashed
         Results to identify by their SHA-256.
     """
     return {
         "scdyn": __version__,
+        "code": "{version}, format {format}".format(**stamp()),
         "commit": commit_of(repository),
         "snakemake": snakemake,
         "config": dict(config),
@@ -80,16 +90,45 @@ def provenance(
         "devices": {
             Path(path).parent.name: json.loads(Path(path).read_text())["device"] for path in models
         },
+        "written_by": {
+            rule: dict(Counter(map(version_of, paths))) for rule, paths in stamped.items()
+        },
         "sha256": {str(path): sha256(path) for path in hashed},
     }
+
+
+def version_of(path: str | Path) -> str:
+    """Name the code that wrote a result, and the format that it wrote."""
+    return "{version}, format {format}".format(**read_stamp(path))
+
+
+def mixed_versions(record: Mapping[str, Any]) -> str:
+    """Say if several versions of the code wrote these results, and what to remake; "" if one did.
+
+    Parameters
+    ----------
+    record
+        As :func:`provenance` returns it.
+    """
+    written_by = record["written_by"]
+    versions = {version for counts in written_by.values() for version in counts}
+    old = [rule for rule, counts in written_by.items() if set(counts) - {record["code"]}]
+    if len(versions) < 2:
+        return ""
+    return (
+        f"Several versions of the code wrote these results: {'; '.join(sorted(versions))}. To have "
+        f"all of them by the present one ({record['code']}): snakemake --forcerun {' '.join(old)}, "
+        "with the options of your run."
+    )
 
 
 def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
     """Say how regulons were made."""
     method = GRN_METHODS[grn["method"]].format(**packages)
     of_whom = "" if grn["repressing"] else "positively correlated "
+    program = MOTIF_PROGRAMS[grn["motifs"]].format(**packages)
     targets = (
-        f"pruned by motif enrichment (cisTarget, NES at least {grn['nes_threshold']:g})"
+        f"pruned by motif enrichment ({program}, NES at least {grn['nes_threshold']:g})"
         if grn["rankings"]
         else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
     )
@@ -152,19 +191,22 @@ def methods_text(record: Mapping[str, Any]) -> str:
 
 def page(record: Mapping[str, Any]) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
+    mixed = mixed_versions(record)
     blocks = {
+        **({"Mixed versions": mixed} if mixed else {}),
         "Methods": methods_text(record),
         "Config, with defaults": yaml.safe_dump(record["config"], sort_keys=False),
         "Samples": record["samples"],
         "Environments": yaml.safe_dump(record["environments"]),
         "Devices of the pretraining": yaml.safe_dump(record["devices"]),
+        "Code that wrote the results, by rule": yaml.safe_dump(record["written_by"]),
         "SHA-256 of results": json.dumps(record["sha256"], indent=1),
     }
     parts = [
         f"<h2>{html.escape(title)}</h2>"
         + (
             f"<p>{html.escape(text)}</p>"
-            if title == "Methods"
+            if title in ("Methods", "Mixed versions")
             else f"<pre>{html.escape(text)}</pre>"
         )
         for title, text in blocks.items()

@@ -17,10 +17,19 @@ from scdyn.log import logger
 
 # Most genes that Scrublet looks at, the most variable ones.
 VARIABLE_GENES = 3000
+# Share of cells over the bound on mitochondrial UMIs from which on the bound may be the wrong one.
+MANY_MITO = 0.2
 # What only fragments tell; see scdyn.fragments.count_insertions.
 OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 # What Cell Ranger's own table tells; see scdyn.tenx.read_metrics.
 OF_CELLRANGER = ("peak_share", "atac_mito_share")
+# All that quality control measures of a cell.
+METRICS = (
+    *("rna_counts", "rna_genes", "mito_share", "promoter_counts", "promoter_genes"),
+    *OF_FRAGMENTS,
+    *OF_CELLRANGER,
+    *("doublet_score", "promoter_doublet_score"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class QualityBounds:
     min_rna_counts, min_genes
         Fewest UMIs and detected genes.
     max_mito_share
-        Largest share of UMIs from mitochondrial genes, 0 to 1.
+        Largest share of UMIs from mitochondrial genes, 0 to 1; here that of whole cells, while
+        the workflow's default is that of nuclei (config.schema.yaml, ``presets``).
     min_promoter_counts
         Fewest insertions (or peak counts) in promoters.
     n_mads
@@ -313,6 +323,13 @@ def filter_cells(
     logger.info("%s: %d of %d cells kept", name, n_kept, len(table))
     for reason, n_cells in reasons.items():
         logger.info("%s: %d dropped: %s", name, n_cells, reason)
+    n_mito = int((metrics["mito_share"] > bounds.max_mito_share).sum())
+    if n_mito > MANY_MITO * len(table):
+        logger.warning(
+            "%s: %d of %d cells have more than %g mitochondrial UMIs, as whole cells do and sound "
+            "nuclei do not; if these are whole cells, set ingest.qc to cells",
+            *(name, n_mito, len(table), bounds.max_mito_share),
+        )
     if n_kept < bounds.min_cells:
         why = f" (most often: {reasons.index[0]})" if len(reasons) else ""
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from scdyn.artefacts import read_table
 from scdyn.bounds import open_bytes
 from scdyn.errors import InputError, reading
 from scdyn.files import open_text
+from scdyn.log import logger
 
 # RefSeq's accessions of the chromosomes of human and mouse, without version, by UCSC's names.
 REFSEQ = {
@@ -26,12 +27,48 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
+# How lines of a BED begin that are none of its rows.
+NO_ROW = ("#", "track ", "browser ")
+# Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
+ENSEMBL = r"(?:ENS[A-Z]*[GTE]|MGP_\w+_[GTE])\d+"
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
 
 
 def strip_version(ids: pd.Series) -> pd.Series:
-    """Remove the version of Ensembl-like ids: ``ENSG00000223972.5`` to ``ENSG00000223972``."""
-    return ids.astype(str).str.replace(r"\.\d+$", "", regex=True)
+    """Remove the version of Ensembl ids: ``ENSG00000223972.5`` to ``ENSG00000223972``.
+
+    Other ids are left: the number at the end of StringTie's ``MSTRG.1`` is no version.
+    """
+    return ids.astype(str).str.replace(rf"^({ENSEMBL})\.\d+$", r"\1", regex=True)
+
+
+def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
+    """Find genes in the vocabulary by the column of names that finds the most.
+
+    Parameters
+    ----------
+    names
+        Columns that may hold ids or symbols, (n,) each. An id whose version the vocabulary lacks
+        is found without it.
+    genes
+        ``gene_id`` and ``symbol``.
+
+    Returns
+    -------
+    ndarray of int, (n,)
+        Rows of ``genes``, -1 where there is none.
+    """
+    columns = [column.astype(str) for column in names]
+    best = np.full(len(columns[0]), -1)
+    for known in (genes["gene_id"], genes["symbol"]):
+        rows = pd.Series(np.arange(len(genes)), index=known.astype(str))
+        rows = rows[~rows.index.duplicated()]
+        for column in columns:
+            found = rows.reindex(column).to_numpy()
+            found = np.where(np.isnan(found), rows.reindex(strip_version(column)), found)
+            found = np.nan_to_num(found, nan=-1).astype(int)
+            best = found if (found >= 0).sum() > (best >= 0).sum() else best
+    return best
 
 
 def chromosome_name(name: str) -> str:
@@ -59,7 +96,8 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     Parameters
     ----------
     path
-        GENCODE, Ensembl or RefSeq GTF, plain or gzipped.
+        GENCODE, Ensembl, RefSeq, UCSC or StringTie GTF, plain or packed. A gene without transcript
+        lines has the TSSs of its transcripts' exons.
     biotypes
         ``gene_type`` / ``gene_biotype`` values to keep; a GTF that has neither
         attribute is kept whole.
@@ -67,8 +105,8 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``gene_id`` (without version), ``symbol``, ``chrom``, ``strand``, ``length`` (bp of
-        the union of exons), ``tss`` (sorted unique 0-based positions).
+        ``gene_id`` (Ensembl's without version), ``symbol``, ``chrom``, ``strand``, ``length`` (bp
+        of the union of exons), ``tss`` (sorted unique 0-based positions).
 
     Raises
     ------
@@ -78,8 +116,10 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     names = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attribute"]
     with reading(path, "not a readable GTF", "check or fetch it again"):
         lines = pd.read_csv(
-            open_bytes(path), sep="\t", comment="#", names=names, dtype={"chrom": str}, quoting=3
+            open_bytes(path), sep="\t", names=names, usecols=names, dtype={"chrom": str}, quoting=3
         )
+    # Not by pandas, to which a comment begins anywhere: descriptions hold the sign, too.
+    lines = lines[~lines["chrom"].str.startswith("#", na=True)]
     used = ["gene", "transcript", "exon"]
     lines = lines[lines["feature"].isin(used)].reset_index(drop=True)
     if not lines["feature"].isin(["transcript", "exon"]).any():
@@ -107,11 +147,15 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
                 f"{path}: no gene of type {', '.join(biotypes)}; it has {', '.join(found[:5])}: "
                 "set reference.biotypes."
             )
+    else:
+        logger.info("%s: tells no gene's type, so genes of all types are kept", path)
     # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
     lines["gene_id"] = strip_version(lines["gene_id"])
     lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
 
     transcripts = lines[lines["feature"] == "transcript"]
+    without = lines[~lines["gene_id"].isin(transcripts["gene_id"])]
+    transcripts = pd.concat([transcripts, transcripts_of_exons(without)]).sort_index()
     tss = np.where(transcripts["strand"] == "-", transcripts["end"] - 1, transcripts["start"] - 1)
     genes = (
         transcripts.assign(tss=tss)
@@ -127,6 +171,30 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     if genes["length"].isna().any():
         raise InputError(f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line.")
     return genes.astype({"length": int}).reset_index()
+
+
+def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
+    """Put transcripts together from their exons: where a GTF has no lines of them.
+
+    Parameters
+    ----------
+    lines
+        ``gene_id``, ``symbol``, ``chrom``, ``strand``, ``start``, ``end``, ``feature``,
+        ``attribute``.
+
+    Returns
+    -------
+    DataFrame
+        A row a transcript, in the order of the lines; exons without ``transcript_id`` are of one
+        transcript of their gene.
+    """
+    exons = lines[lines["feature"] == "exon"]
+    name = exons["attribute"].str.extract(r'\btranscript_id "([^"]*)"', expand=False).fillna("")
+    ends = {"symbol": "first", "start": "min", "end": "max", "line": "first"}
+    of_transcript = exons.assign(transcript=name, line=exons.index).groupby(
+        ["gene_id", "transcript", "chrom", "strand"], sort=False
+    )
+    return of_transcript.agg(ends).reset_index().set_index("line")
 
 
 def to_places(rows: pd.DataFrame, path: str | Path) -> None:
@@ -185,9 +253,15 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
     with reading(path, "not a readable BED", "check or fetch it again"):
+        with open_text(path) as handle:
+            first = next((line for line in handle if not line.startswith(NO_ROW)), "")
+        columns = list(range(len(first.split("\t"))))
         rows = pd.read_csv(
-            open_bytes(path), sep="\t", comment="#", header=None, dtype={0: str, 3: str}
-        )
+            open_bytes(path), sep="\t", names=columns, usecols=columns, dtype={0: str, 3: str},
+            quoting=3,
+        )  # fmt: skip
+    if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
+        rows = rows[~is_none]
     if rows.shape[1] == 6:  # BED6 has a score before the strand
         rows = rows.drop(columns=4)
     if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():

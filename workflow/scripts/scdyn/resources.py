@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,14 +23,46 @@ from scdyn.log import PROGRESS_SECONDS, logger
 # Seconds without a byte, after which a server is given up.
 TIMEOUT = 60
 BLOCK_BYTES = 2**20
+# Where the files lie, from the folder in which Snakemake is started.
+DOWNLOADS = "resources/downloads"
+# Patterns of the names of a genome build, by Ensembl, UCSC and Cell Ranger; a line each build.
+BUILDS = (
+    r"GRCh38|hg38",
+    r"GRCh37|hg19|b37",
+    r"GRCm39|mm39",
+    r"GRCm38|mm10",
+    r"mRatBN7|rn7",
+    r"Rnor_?6|rn6",
+    r"GRCz11|danRer11",
+)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """Where a file is from (https, ``file://`` or a path) and, where it is known, its SHA-256."""
+    """A public file.
+
+    Attributes
+    ----------
+    url
+        Where it is from: https, ``file://`` or a path.
+    sha256
+        Of the file; empty if it is not known.
+    kind
+        "annotation", "tfs", "rankings" or "motifs".
+    species
+        "human" or "mouse".
+    genome
+        UCSC's name of the build (hg38, mm10, mm39); empty of what holds for any build.
+    reference
+        Cell Ranger's reference that is made from it, such as mm10-2020-A; may be empty.
+    """
 
     url: str
     sha256: str = ""
+    kind: str = ""
+    species: str = ""
+    genome: str = ""
+    reference: str = ""
 
 
 def read_catalogue(
@@ -40,7 +73,7 @@ def read_catalogue(
     Parameters
     ----------
     path
-        Table of ``name``, ``url``, ``sha256`` (may be empty) and ``what``.
+        Table of ``name``, ``what`` and the columns of :class:`Resource`.
     mirror
         Folder or URL that has the files under their names, and is used instead of the table's.
     sha256
@@ -63,9 +96,87 @@ def read_catalogue(
         row.Index: Resource(
             f"{mirror.rstrip('/')}/{row.Index}" if mirror else row.url,
             sha256.get(row.Index, row.sha256),
+            *(row.kind, row.species, row.genome, row.reference),
         )
         for row in table.itertuples()
     }
+
+
+def annotation_of(genome: str, catalogue: pd.DataFrame, folder: str = DOWNLOADS) -> str:
+    """Name the catalogue's annotation of the genome build that Cell Ranger says it used.
+
+    Parameters
+    ----------
+    genome
+        Name of its reference, such as ``refdata-gex-mm10-2020-A`` or ``GRCh38``.
+    catalogue
+        ``name`` of each file; every other column but ``url`` may tell its build.
+    folder
+        Where the catalogue's files are fetched to.
+
+    Returns
+    -------
+    str
+        Path of the file; empty if the build is not known, or the catalogue has none of it. Of
+        several the one that names the reference's release, else the first.
+    """
+    annotations = catalogue[catalogue["name"].str.contains(r"\.(?:gtf|bed)(?:\.gz)?$")].fillna("")
+    texts = annotations.drop(columns="url", errors="ignore").astype(str).agg(" ".join, axis=1)
+    for build in BUILDS:
+        if not re.search(build, genome, re.IGNORECASE):
+            continue
+        names = annotations["name"][texts.str.contains(build, case=False)]
+        release = re.search(r"\d{4}-[A-Z]\b", genome)
+        exact = names[texts[names.index].str.contains(release[0])] if release else names[:0]
+        return next((f"{folder}/{name}" for name in [*exact, *names]), "")
+    return ""
+
+
+def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> str:
+    """Compare species and builds of the public files that a study names.
+
+    Parameters
+    ----------
+    catalogue
+        As :func:`read_catalogue` returns it.
+    paths
+        Files of the study; those that are not of the catalogue are not judged.
+
+    Returns
+    -------
+    str
+        A warning, if annotation and motif rankings are of two builds: rankings go by gene symbols,
+        so that most genes are found all the same. Empty if all is well.
+
+    Raises
+    ------
+    InputError
+        If two of them are of different species.
+    """
+    found = {Path(path).name: catalogue.get(Path(path).name) for path in paths}
+    named = {name: resource for name, resource in found.items() if resource}
+    first, *others = named or [""]
+    for other in others:
+        if named[first].species != named[other].species:
+            raise InputError(
+                f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
+                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv)."
+            )
+    of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
+    annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")
+    if not annotation or not rankings or named[annotation].genome == named[rankings].genome:
+        return ""
+    genome = named[rankings].genome
+    fitting = [
+        name + (f" ({resource.reference})" if resource.reference else "")
+        for name, resource in catalogue.items()
+        if resource.kind == "annotation" and resource.genome == genome
+    ]
+    return (
+        f"{annotation} is of {named[annotation].genome} and {rankings} of {genome}: genes that "
+        "were renamed between the two builds are not ranked. Keep it if Cell Ranger was run with "
+        f"this build; of {genome} there are {', '.join(fitting)}."
+    )
 
 
 def fetch(resource: Resource, path: str | Path) -> str:

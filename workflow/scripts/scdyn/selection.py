@@ -48,3 +48,35 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
     if not chosen.any():
         raise InputError(f"{where}: no cell matches {dict(selection)}.")
     return chosen
+
+
+def select_samples(
+    sheet: pd.DataFrame,
+    selection: Mapping[str, Sequence[str]],
+    covariates: Sequence[str],
+    where: str,
+) -> list[str] | None:
+    """Name the samples that a selection means, where the sample sheet alone tells.
+
+    Parameters
+    ----------
+    sheet
+        Rows of the sample sheet, indexed by sample.
+    selection, where
+        As for :func:`select`.
+    covariates
+        Columns of the sheet that are covariates.
+
+    Returns
+    -------
+    list of str, or None
+        None if the selection names a column that only the cells have.
+
+    Raises
+    ------
+    InputError
+        If a value does not exist, or no sample matches.
+    """
+    if not set(selection) <= {"sample", *covariates}:
+        return None
+    return list(sheet.index[select(sheet, selection, where)])

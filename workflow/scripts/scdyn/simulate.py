@@ -64,8 +64,7 @@ import numpy as np
 from scdyn import simulate_counts, simulate_dynamics, simulate_files, simulate_network
 from scdyn.errors import InputError
 from scdyn.files import atomic
-
-SAMPLES = ("wildtype_1", "wildtype_2", "knockout_1")
+from scdyn.simulate_layout import SAMPLES, layout_of
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,6 @@ def simulate_study(parameters: Simulation, folder: Path) -> None:
         tables = []
         for index, sample in enumerate(SAMPLES):
             counts = core.sample(index)
-            layout = "mtx" if sample.startswith("knockout") else "h5"
-            simulate_files.write_sample(temporary / sample, genome, counts, layout)
+            simulate_files.write_sample(temporary / sample, genome, counts, layout_of(sample))
             tables.append(counts.cells)
         simulate_files.write_cells(temporary, tables, np.random.default_rng(seeds[5]))

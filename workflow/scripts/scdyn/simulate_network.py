@@ -277,7 +277,7 @@ def build_genome(parameters: Simulation, network: Network, rng: np.random.Genera
         transcripts.append([[(start + 1, start + 900)]])
     genes = pd.DataFrame(rows, columns=["network", "chrom", "strand", "start", "end"])
     genes["symbol"] = [symbols[i] for i in genes["network"]]
-    genes["id"] = [f"SIMG{numbers[i]:011d}" for i in genes["network"]]
+    genes["id"] = [f"ENSSIMG{numbers[i]:011d}" for i in genes["network"]]
     genes["version"] = rng.integers(1, 12, len(genes))
     genes["biotype"] = np.where(genes["network"] < n_genes, "protein_coding", "lncRNA")
     genes.loc[genes["network"] >= n_genes, "network"] = -1
@@ -339,7 +339,7 @@ def list_transcripts(genes: pd.DataFrame, transcripts: list) -> pd.DataFrame:
     for gene, (strand, listed) in enumerate(zip(genes["strand"], transcripts, strict=True)):
         for exons in listed:
             tss = exons[0][0] - 1 if strand == "+" else exons[-1][1] - 1
-            rows.append((gene, f"SIMT{len(rows) + 1:011d}", exons, tss))
+            rows.append((gene, f"ENSSIMT{len(rows) + 1:011d}", exons, tss))
     return pd.DataFrame(rows, columns=["gene", "id", "exons", "tss"])
 
 

@@ -61,7 +61,7 @@ def gather(
         )
     both = ("rna_log", "promoter_log")
     table = ad.AnnData(
-        obs=embedded.obs.copy(),
+        obs=cells.obs[["sample"]].copy(),
         obsm={
             "X_scdyn": embedded.obsm["X_scdyn"],
             "X_pca": principal_components(cells, seed),
@@ -106,7 +106,7 @@ def judge(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     table
-        As :func:`gather` returns it.
+        As :func:`gather` returns it, with the labels in ``obs``.
     labels
         Columns of the cells; those without a label are left out.
 

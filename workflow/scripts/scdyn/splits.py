@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from scdyn.artefacts import read_table
 from scdyn.errors import InputError
 
 PREDICTED = "predict"  # what the column ``fold`` says of cells no fold trains on
+# How often folds are drawn until no class is in one of them alone.
+MAX_DRAWS = 20
 
 
 def make_splits(
@@ -23,8 +26,10 @@ def make_splits(
     n_folds: int,
     seed: int,
     validation_share: float = 0.1,
-) -> pd.DataFrame:
-    """Part labelled cells into folds, units whole and classes balanced.
+    min_cells: int | None = None,
+    min_units: int = 2,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part labelled cells into folds, units whole and classes balanced, without rare classes.
 
     Parameters
     ----------
@@ -41,19 +46,26 @@ def make_splits(
     validation_share
         Share of each class that is kept for validation where it is not tested: nothing is
         fitted to it but the temperature of the probabilities and what counts as familiar.
+    min_cells, min_units
+        Fewest labelled cells of a class (None: as many as folds), and fewest units that have
+        such cells where ``split_by`` is given. Rarer classes are left out of training and scores.
 
     Returns
     -------
-    DataFrame
+    splits : DataFrame
         ``cell``, ``label`` (of predicted cells their own, which is for scores alone, "" if
         none), ``unit``, ``fold`` (0 to n_folds - 1 where the cell is tested, or "predict") and
-        ``validation`` (0 or 1).
+        ``validation`` (0 or 1). Each class is in two folds or more, so that it is trained on
+        wherever it is tested.
+    left_out : DataFrame
+        ``class``, ``n_cells``, ``n_units`` and ``reason`` of each rare class. Its cells are in
+        no fold; predicted cells of it are predicted, and not scored.
 
     Raises
     ------
     InputError
-        If a column is missing, a class has fewer cells or units than folds, or the two
-        sets share a cell.
+        If a column is missing, the two sets share a cell, there are fewer units than folds, or
+        fewer than two classes are left.
     """
     for column in filter(None, [label, split_by]):
         if column not in obs:
@@ -64,34 +76,132 @@ def make_splits(
             "task's train and predict exclude each other."
         )
     chosen = obs[labelled & obs[label].notna().to_numpy()]
-    labels = chosen[label].astype(str)
-    units = chosen[split_by].astype(str) if split_by else pd.Series("", index=chosen.index)
-    n_units = units.groupby(labels).nunique() if split_by else labels.value_counts()
-    if n_units.min() < n_folds or len(n_units) < 2:
-        what = split_by or "cells"
-        raise InputError(
-            f"label {label} has {len(n_units)} classes, of which '{n_units.idxmin()}' is in "
-            f"{n_units.min()} {what}, fewer than {n_folds} folds (or two classes) need."
-        )
-    folds = np.empty(len(chosen), dtype=int)
-    if split_by:
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    for i, (_, test) in enumerate(splitter.split(chosen, labels, units)):
-        folds[test] = i
     learned = pd.DataFrame(
-        {"cell": chosen.index, "label": labels.array, "unit": units.array, "fold": folds}
+        {
+            "cell": chosen.index,
+            "label": chosen[label].astype(str).array,
+            "unit": chosen[split_by].astype(str).array if split_by else "",
+        }
     )
+    require_folds(learned, label, split_by, n_folds)
+    left_out = rare_classes(
+        learned, split_by, n_folds if min_cells is None else min_cells, min_units
+    )
+    learned = learned[~learned["label"].isin(left_out["class"])]
+    require_two_classes(learned, label, left_out)
+    require_folds(learned, label, split_by, n_folds)
+    learned = learned.assign(fold=draw_folds(learned, bool(split_by), n_folds, seed))
+    confined = learned.groupby("label").filter(lambda cells: cells["fold"].nunique() < 2)
+    if len(confined):
+        left_out = pd.concat([left_out, counted(confined, f"all in one fold of {n_folds}")])
+        learned = learned[~learned["label"].isin(left_out["class"])]
+        require_two_classes(learned, label, left_out)
     # Of each fold's cells a share, so that every training part has as much.
     strata = learned["label"] + "\t" + learned["fold"].astype(str)
-    learned["validation"] = drawn(strata, validation_share, seed).astype(int)
+    learned = learned.assign(validation=drawn(strata, validation_share, seed).astype(int))
     rest = obs[predicted]
-    if rest.empty:
-        return learned
-    known = rest[label].astype(object).where(rest[label].notna(), "").astype(str)
-    asked = pd.DataFrame({"cell": rest.index, "label": known.array, "unit": ""})
-    return pd.concat([learned, asked.assign(fold=PREDICTED, validation=0)], ignore_index=True)
+    if len(rest):
+        known = rest[label].astype(object).where(rest[label].notna(), "").astype(str)
+        asked = pd.DataFrame({"cell": rest.index, "label": known.array, "unit": ""})
+        learned = pd.concat([learned, asked.assign(fold=PREDICTED, validation=0)])
+    return learned.reset_index(drop=True), left_out.reset_index(drop=True)
+
+
+def rare_classes(
+    learned: pd.DataFrame, split_by: str | None, min_cells: int, min_units: int
+) -> pd.DataFrame:
+    """Name the classes with too few cells or units, as :func:`counted` lays them out.
+
+    Parameters
+    ----------
+    learned
+        ``label`` and ``unit`` of every labelled cell.
+    split_by
+        What a unit is; None: units are not looked at.
+    min_cells, min_units
+        Fewest of each.
+    """
+    table = counted(learned, "")
+    few = [
+        (table["n_cells"] < min_cells, f"fewer than {min_cells} cells (min_cells_per_class)"),
+        (table["n_units"] < min_units, f"in fewer than {min_units} of {split_by} (min_units)"),
+    ]
+    for is_rare, reason in few if split_by else few[:1]:
+        table.loc[is_rare & (table["reason"] == ""), "reason"] = reason
+    return table[table["reason"] != ""]
+
+
+def counted(learned: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """Count each class's cells and units: ``class``, ``n_cells``, ``n_units``, ``reason``."""
+    counts = learned.groupby("label")["unit"].agg(n_cells="size", n_units="nunique")
+    return counts.rename_axis("class").reset_index().assign(reason=reason)
+
+
+def require_folds(learned: pd.DataFrame, label: str, split_by: str | None, n_folds: int) -> None:
+    """Refuse more folds than there are units, or cells of the largest class."""
+    most = int(learned["label"].value_counts().max()) if len(learned) else 0
+    if split_by:
+        most = min(most, learned["unit"].nunique())
+    if most < n_folds:
+        what = f"values of {split_by}, and cells of a class" if split_by else "cells of a class"
+        remedy = f"set the task's folds to {most} at most" if most > 1 else "label more cells"
+        raise InputError(
+            f"label {label}: {n_folds} folds need as many {what}, but there are {most}; {remedy}"
+            + (", or split cells (split_by: null)." if split_by else ".")
+        )
+
+
+def require_two_classes(learned: pd.DataFrame, label: str, left_out: pd.DataFrame) -> None:
+    """Refuse a task with fewer than two classes."""
+    n_classes = learned["label"].nunique()
+    if n_classes < 2:
+        rare = [f"'{name}' {why}" for name, why in left_out[["class", "reason"]].to_numpy()]
+        more = f", and {len(rare) - 5} more" if len(rare) > 5 else ""
+        raise InputError(
+            f"label {label}: {n_classes} of {n_classes + len(left_out)} classes can be trained on, "
+            "and a task needs two"
+            + (f" (left out: {', '.join(rare[:5])}{more})" if rare else "")
+            + "; lower the task's min_cells_per_class, min_units or folds, or look at its train."
+        )
+
+
+def draw_folds(learned: pd.DataFrame, by_unit: bool, n_folds: int, seed: int) -> np.ndarray:
+    """Draw the fold of each cell, anew where a class would be in one fold alone.
+
+    Parameters
+    ----------
+    learned
+        ``label`` and ``unit`` of every cell.
+    by_unit
+        Whether units stay whole.
+    n_folds, seed
+        As :func:`make_splits` has them.
+
+    Returns
+    -------
+    ndarray, (cells,)
+        Of the first of :data:`MAX_DRAWS` draws in which every class is in two folds or more, or
+        else of the one with the fewest cells in classes that are not.
+    """
+    rng = np.random.RandomState(seed)
+    kind = StratifiedGroupKFold if by_unit else StratifiedKFold
+    splitter = kind(n_folds, shuffle=True, random_state=rng)
+    best, fewest = np.empty(0), len(learned) + 1
+    for _ in range(MAX_DRAWS):
+        folds = np.empty(len(learned), dtype=int)
+        with warnings.catch_warnings():  # of classes with fewer cells than folds
+            warnings.filterwarnings("ignore", message="The least populated class")
+            for i, (_, test) in enumerate(
+                splitter.split(learned, learned["label"], learned["unit"])
+            ):
+                folds[test] = i
+        n_folds_of = pd.Series(folds).groupby(learned["label"].to_numpy()).transform("nunique")
+        n_confined = int((n_folds_of < 2).sum())
+        if n_confined < fewest:
+            best, fewest = folds, n_confined
+        if not fewest:
+            break
+    return best
 
 
 def drawn(strata: pd.Series, share: float, seed: int, least: int = 0) -> np.ndarray:

@@ -90,7 +90,8 @@ def alone(task: Mapping[str, Any]) -> dict[str, str]:
 
 def of_split(task: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that decide which cells are learned from and tested: plain values."""
-    keys = ("label", "train", "predict", "split_by", "folds", "validation_share")
+    keys = ["label", "train", "predict", "split_by", "folds", "validation_share"]
+    keys += ["min_cells_per_class", "min_units"]
     return {key: task[key] for key in keys} | {"seed": task["seeds"][0]}
 
 
@@ -98,6 +99,30 @@ def of_baselines(task: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that decide which baselines are fitted to which cells: plain values."""
     keys = ("baselines", "seeds", "folds", "label_shares", "left_out")
     return {key: task[key] for key in keys}
+
+
+def of_evaluation(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide how a task's runs are scored side by side."""
+    keys = ("split_by", "variants", "seeds", "folds", "label_shares", "left_out")
+    return {key: task[key] for key in (*keys, *DECISIVE)}
+
+
+def of_explanation(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide the attributions of a task's main runs."""
+    keys = ("attribution_baseline", "steps", "explained_cells")
+    return {key: task[key] for key in keys} | {"seeds": task["seeds"][:1]}
+
+
+def of_checks(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide the checks of an explanation; one fits the main model once more."""
+    keys = ("checked_cells", *DECISIVE)
+    return of_explanation(task) | {key: task[key] for key in keys}
+
+
+def of_in_silico(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide which perturbations are tried in a task's main runs."""
+    keys = ("in_silico", "checked_cells")
+    return {key: task[key] for key in keys} | {"seeds": task["seeds"][:1]}
 
 
 def less_seen(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,16 +1,14 @@
-"""Readers of what 10x and its friends write: matrices with features, and where they lie."""
+"""Readers of what 10x and its friends write: matrices with features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import polars as pl
-import scanpy as sc
 from scipy import sparse
 
 from scdyn.bounds import MOST_TIMES_LIST, open_bytes
@@ -19,92 +17,28 @@ from scdyn.errors import InputError, reading
 from scdyn.features import (
     GENES,
     PEAKS,
+    as_matrix,
     barcode_names,
-    first,
-    listed_features,
+    group_of_counts,
     read_features,
-    read_lines,
 )
 from scdyn.files import open_text
 from scdyn.hdf5 import open_bounded
+from scdyn.libraries import USA, USA_PARTS, Matrix
+from scdyn.log import logger
 
-# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2, and ATAC.
-MATRICES = (
-    "filtered_feature_bc_matrix.h5",
-    "filtered_feature_bc_matrix",
-    "filtered_gene_bc_matrices_h5.h5",
-    "filtered_gene_bc_matrices",
-    "filtered_peak_bc_matrix.h5",
-    "filtered_peak_bc_matrix",
-)
-FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz")
-METRICS = "per_barcode_metrics.csv"
-MTX = ("matrix.mtx.gz", "matrix.mtx")
+# The order in which alevin-fry writes its USA counts.
+USA_ORDER = ("spliced", "unspliced", "ambiguous")
 CELLS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class Library:
-    """Where one library's files lie; ``fragments`` and ``metrics`` are None if not there."""
-
-    matrix: Path
-    fragments: Path | None
-    metrics: Path | None
-
-
-def locate(path: str | Path) -> Library:
-    """Find the matrix and the fragments of a Cell Ranger output.
+def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]:
+    """Read a matrix of 10x or its like, and part it by feature type.
 
     Parameters
     ----------
-    path
-        The output folder, the folder above its ``outs``, or the matrix itself: an ``.h5`` or
-        a folder with ``matrix.mtx``.
-
-    Raises
-    ------
-    InputError
-        If there is no matrix, or version 2 wrote one for each of several genomes.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
-    if path.is_file() or holds_mtx(path):
-        matrix, folder = path, path.parent
-    else:
-        folder = path / "outs" if (path / "outs").is_dir() else path
-        found = [folder / name for name in MATRICES if (folder / name).exists()]
-        if not found:
-            raise InputError(
-                f"{folder}: holds none of {', '.join(MATRICES)}; is this Cell Ranger's output?"
-            )
-        matrix = found[0]
-        if matrix.name == "filtered_gene_bc_matrices":
-            genomes = [part for part in sorted(matrix.iterdir()) if holds_mtx(part)]
-            if len(genomes) != 1:
-                names = ", ".join(part.name for part in genomes) or "no genome"
-                raise InputError(f"{matrix}: holds {names}; give the folder of one genome as path.")
-            matrix = genomes[0]
-    fragments = [folder / name for name in FRAGMENTS if (folder / name).exists()]
-    metrics = folder / METRICS
-    return Library(
-        matrix, fragments[0] if fragments else None, metrics if metrics.exists() else None
-    )
-
-
-def holds_mtx(folder: Path) -> bool:
-    """Tell whether a folder holds a matrix in the mtx layout."""
-    return any((folder / name).exists() for name in MTX)
-
-
-def read_matrix(path: str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]:
-    """Read a 10x matrix, ``.h5`` or mtx folder, and part it by feature type.
-
-    Parameters
-    ----------
-    path
-        ``filtered_feature_bc_matrix.h5``, the folder of that name, or what Cell Ranger 2 and
-        Cell Ranger ATAC write in their place.
+    matrix
+        As :func:`scdyn.libraries.locate` finds it, or the path of an ``.h5`` or a folder.
 
     Returns
     -------
@@ -118,11 +52,12 @@ def read_matrix(path: str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]
     InputError
         If the file cannot be read, or has neither genes nor peaks, or no cell.
     """
-    path = Path(path)
+    matrix = as_matrix(matrix)
+    path = matrix.path
     with reading(path, "not a readable 10x matrix"):
-        matrices = read_mtx(path) if path.is_dir() else read_h5(path)
-    for matrix in matrices.values():
-        duplicated = matrix.obs_names[matrix.obs_names.duplicated()]
+        matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
+    for table in matrices.values():
+        duplicated = table.obs_names[table.obs_names.duplicated()]
         if len(duplicated):
             raise InputError(
                 f"{path}: barcode {duplicated[0]} stands there twice; give each library a row or "
@@ -134,7 +69,40 @@ def read_matrix(path: str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]
             f"{path}: has {', '.join(found) or 'no features'}; {GENES} or {PEAKS} of some cells "
             "are needed."
         )
+    for kind in sorted(set(matrices) - {GENES, PEAKS}):
+        logger.info("%s: %d features of %s are not read", path, matrices[kind].n_vars, kind)
     return matrices.get(GENES), matrices.get(PEAKS)
+
+
+def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
+    """Read a layer that lies in files of its own, in the order of the RNA's cells and genes.
+
+    Parameters
+    ----------
+    matrix
+        Of the layer, such as unspliced counts.
+    rna
+        Counts of the same genes; a cell that the layer lacks has none in it.
+
+    Raises
+    ------
+    InputError
+        If it is of other genes, or of none of the cells.
+    """
+    table, _ = read_matrix(matrix)
+    if table is None or list(table.var["gene_ids"]) != list(rna.var["gene_ids"]):
+        raise InputError(
+            f"{matrix}: lists other genes than the RNA counts; are the two of the same run?"
+        )
+    rows = table.obs_names.get_indexer(rna.obs_names)
+    found = np.flatnonzero(rows >= 0)
+    if not len(found):
+        raise InputError(
+            f"{matrix}: has none of the RNA's barcodes (such as {', '.join(rna.obs_names[:3])}); "
+            "are the two of the same run?"
+        )
+    ones = (np.ones(len(found), np.int32), (found, rows[found]))
+    return sparse.csr_matrix(sparse.csr_matrix(ones, (rna.n_obs, table.n_obs)) @ table.X)
 
 
 def part_by_kind(
@@ -182,8 +150,8 @@ def part_by_kind(
 def read_h5(path: Path) -> dict[str, ad.AnnData]:
     """Read an ``.h5`` of any version of Cell Ranger, a few thousand cells at a time.
 
-    By hand from version 3 on: read whole, as scanpy does, 100,000 cells with genes and peaks need
-    more memory than a node's usual share.
+    By hand: read whole, as scanpy does, 100,000 cells with genes and peaks need more memory than
+    a node's usual share.
 
     Raises
     ------
@@ -192,13 +160,10 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
     """
     names, features = barcode_names(path), read_features(path)
     with open_bounded(path) as file:
-        if "matrix" not in file:
-            matrix = sc.read_10x_h5(path, gex_only=False).X
-            matrix.check_format(full_check=True)
-            return part_by_kind([matrix], names, features, str(path))
-        data, indices = file["matrix/data"], file["matrix/indices"]
-        indptr = file["matrix/indptr"][:].astype(np.int64)
-        shape = tuple(file["matrix/shape"][:])
+        group, _ = group_of_counts(file, str(path))
+        data, indices = group["data"], group["indices"]
+        indptr = group["indptr"][:].astype(np.int64)
+        shape = tuple(group["shape"][:])
         if shape != (len(features), len(names)) or len(indptr) != len(names) + 1:
             raise ValueError(
                 f"its matrix is of {shape}, its lists of {(len(features), len(names))}"
@@ -257,30 +222,81 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
     )
 
 
-def read_mtx(folder: Path) -> dict[str, ad.AnnData]:
-    """Read a folder of matrix, barcodes and features, as :func:`part_by_kind` returns them.
-
-    Features come as ``features.tsv`` (version 3), ``genes.tsv`` (version 2) or ``peaks.bed``
-    (ATAC), each of the files plain or gzipped.
+def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
+    """Read files of MatrixMarket and their lists, as :func:`part_by_kind` returns them.
 
     Raises
     ------
     InputError
-        If a file is missing, or the matrix has other sizes than the lists say.
+        If a matrix has other sizes than the lists say.
     """
-    matrix, barcodes = first(folder, "matrix.mtx"), first(folder, "barcodes.tsv")
-    listed = first(folder, "features.tsv", "genes.tsv", "peaks.bed")
-    names, features = read_lines(barcodes)[0], listed_features(listed)
-    n_lines, n_features, n_cells, n_entries = read_sizes(matrix)
-    # Before anything of these sizes is made: a header can say what it likes.
-    if (n_cells, n_features) != (len(names), len(features)):
-        raise InputError(
-            f"{matrix}: has {n_features} features and {n_cells} cells, but "
-            f"{listed.name} and {barcodes.name} list {len(features)} and {len(names)}; is it of "
-            "another run, or turned on its side?"
+    names, features = barcode_names(matrix), read_features(matrix)
+    parts = []
+    for path in map(Path, matrix.counts):
+        n_lines, sizes, n_entries = require_sizes(matrix, path, len(names), len(features))
+        entries = read_coordinates(path, n_lines, sizes, n_entries)
+        cells = sparse.csr_matrix(entries if matrix.cells_in_rows else entries.T)
+        if matrix.parts and cells.shape[1] > len(features):
+            starts = [USA_ORDER.index(part) * len(features) for part in matrix.parts]
+            parts += [cells[:, start : start + len(features)] for start in starts]
+        else:
+            parts.append(cells)
+    return part_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
+
+
+def require_sizes(
+    matrix: Matrix, path: Path, n_cells: int, n_features: int
+) -> tuple[int, tuple[int, int], int]:
+    """Read the header of one of a matrix's files, refusing one of other sizes than its lists.
+
+    Before anything of these sizes is made: a header can say what it likes.
+
+    Returns
+    -------
+    n_lines : int
+        Of the header.
+    sizes : tuple of int
+        Rows and columns.
+    n_entries : int
+
+    Raises
+    ------
+    InputError
+        If it has others, or does not keep spliced and unspliced counts apart as is asked for.
+    """
+    n_lines, n_rows, n_columns, n_entries = read_sizes(path)
+    found = (n_rows, n_columns) if matrix.cells_in_rows else (n_columns, n_rows)
+    if found == (n_cells, n_features):
+        if matrix.parts not in ((), USA_PARTS["spliced"]):
+            raise InputError(
+                f"{path}: does not tell {matrix.parts[0]} counts apart; run alevin-fry with a "
+                "reference of introns, too, in its USA mode."
+            )
+    elif not (matrix.parts and found == (n_cells, 3 * n_features)):
+        raise other_sizes(matrix, path, found, (n_cells, n_features))
+    return n_lines, (n_rows, n_columns), n_entries
+
+
+def other_sizes(
+    matrix: Matrix, path: Path, found: tuple[int, int], listed: tuple[int, int]
+) -> InputError:
+    """Say what a matrix of other sizes than its lists is: (cells, features) each."""
+    lists = f"{Path(matrix.features).name} and {Path(matrix.barcodes).name}"
+    why = "is it of another run, or turned on its side?"
+    if found == listed[::-1]:
+        why = (
+            "it is turned on its side (cells x genes, where genes x cells are expected); transpose "
+            "it, or write it as .h5ad."
         )
-    values = read_coordinates(matrix, n_lines, (n_features, n_cells), n_entries)
-    return part_by_kind([values], pd.Index(names.to_numpy()), features, str(folder))
+    elif found == (listed[0], 3 * listed[1]):
+        why = (
+            "it has three columns of each gene, as alevin-fry writes spliced, unspliced and "
+            f"ambiguous counts; name its folder with {USA}.mtx as path."
+        )
+    return InputError(
+        f"{path}: has {found[1]} features and {found[0]} cells, but {lists} list {listed[1]} and "
+        f"{listed[0]}: {why}"
+    )
 
 
 def read_sizes(path: Path) -> tuple[int, int, int, int]:
@@ -310,8 +326,8 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
 
 def read_coordinates(
     path: Path, n_lines: int, shape: tuple[int, int], n_entries: int
-) -> sparse.csr_matrix:
-    """Read a matrix of the coordinate format that 10x writes, transposed.
+) -> sparse.coo_matrix:
+    """Read a matrix of the coordinate format.
 
     By polars: SciPy's reader ends the whole process on some damaged files.
 
@@ -340,5 +356,5 @@ def read_coordinates(
             f"{path}: its {len(entries)} entries are not the {n_entries} of a matrix of {n_rows} "
             f"by {n_columns} that its header promises; copy it again."
         )
-    places = (column - 1, row - 1)
-    return sparse.csr_matrix((value, places), shape=(n_columns, n_rows), dtype=np.float64)
+    places = (row - 1, column - 1)
+    return sparse.coo_matrix((value, places), shape=shape, dtype=np.float64)

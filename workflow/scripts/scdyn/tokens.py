@@ -15,6 +15,7 @@ import pandas as pd
 import zarr
 from scipy import sparse
 
+from scdyn.artefacts import STAMP, stamp
 from scdyn.counts import promoters_measured
 from scdyn.errors import InputError, reading
 from scdyn.files import atomic, sha256, write_json, write_table
@@ -197,6 +198,7 @@ def write_tokens(
             "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
             "vocabulary_sha256": vocabulary_hash(genes),
             "corpus_sha256": sha256(source),
+            STAMP: stamp(),
         }
         write_json(temporary / "meta.json", meta)
 

@@ -225,7 +225,7 @@ class Training:
         self.step, self.history = state["step"], state["history"]
         self.losses = list(torch.tensor(state["losses"], device=self.device))
         folder = self.checkpoint.folder if self.checkpoint and self.is_first else None
-        self.progress = Progress(self.n_steps, self.batch_size, state, folder)
+        self.progress = Progress(self.n_steps, self.batch_size, state, folder, self.device)
         self.saved = time.monotonic()
         with Interruption() as interruption:
             while self.step < self.n_steps:

@@ -1,0 +1,69 @@
+"""What kinds of operations cost, for scdyn.cost: ``python costs.py``, with PYTHONPATH as bench.py.
+
+Trains and runs models of four sizes on one core, and fits the time of an operation of each kind,
+in operations of a large product, to the processor's time, which other work on the machine hardly
+changes. Prints JSON.
+"""
+
+import json
+import time
+from statistics import median
+
+import numpy as np
+import ours
+import torch
+from scipy.optimize import nnls
+from sizes import EXPRESSED_SHARE, MASK_SHARE, SIZES
+
+from scdyn import cost, devices
+
+NARROW = {"n_genes": 1500, "n_tfs": 120, "n_latents": 64, "n_layers": 4, "ffn_width": 128}
+
+
+def seconds(function, n_times):
+    """Median of the processor's time of a call, after one that is not counted."""
+    times = []
+    for _ in range(n_times + 1):
+        begun = time.process_time()
+        function()
+        times.append(time.process_time() - begun)
+    return median(times[1:])
+
+
+def measure(size, n_times):
+    """Operations and seconds of a cell, trained and run."""
+    step, n_cells, model = ours.training_step(size, "cpu")
+    n_asked = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
+    yield "train", model.config.training_operations(n_asked), seconds(step, n_times) / n_cells
+    forward, _ = ours.infer(size, None, "cpu")
+    yield "infer", model.config.operations(), seconds(forward, n_times) / n_cells
+
+
+def main():
+    torch.set_num_threads(1)
+    devices.keep_memory()
+    rate, rows = cost.product_rate(), []
+    for size, n_times in (("32 wide", 9), ("S", 5), ("M", 3), ("F", 1)):
+        if size not in SIZES:
+            SIZES[size] = NARROW | {"batch": 16}
+        ours.WIDTH, ours.N_HEADS = (32, 4) if size == "32 wide" else (96, 12)
+        for what, operations, measured in measure(size, n_times):
+            rows.append({"what": what, "size": size, "seconds": measured, **vars(operations)})
+    terms = np.array([[row[kind] for kind in vars(operations)] for row in rows])
+    measured = np.array([row["seconds"] for row in rows])
+    # Relative errors count alike, whatever the size.
+    fitted, _ = nnls(terms / rate / measured[:, None], np.ones(len(rows)))
+    for row, counted in zip(rows, terms, strict=True):
+        row["fitted"] = float(counted @ fitted / rate)
+        row["estimated"] = cost.cpu_seconds(type(operations)(*counted), rate, 1)
+    found = {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "rate": rate,
+        "costs": dict(zip(vars(operations), fitted, strict=True)),
+        "rows": rows,
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

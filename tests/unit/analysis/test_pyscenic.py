@@ -1,0 +1,112 @@
+"""pySCENIC's programs: what is asked of them, and what becomes of one that cannot go on.
+
+That ``pyscenic ctx`` itself finds the same as ``scdyn.motifs`` is tested by the workflow's tests.
+"""
+
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from scdyn import pyscenic
+from scdyn.errors import InputError
+
+# Stands in for pySCENIC: it is no part of this environment, and fails only by chance.
+PROGRAM = """#!{python}
+import os, signal, sys, time
+output = sys.argv[sys.argv.index("--output") + 1]
+print("at work", flush=True)
+{body}
+open(output, "w").write("whole")
+"""
+WAITS_FOR_A_DEAD_WORKER = """
+if not os.fork():
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    def make(body):
+        path = tmp_path / "bin" / "pyscenic"
+        path.parent.mkdir()
+        path.write_text(PROGRAM.format(python=sys.executable, body=body))
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent))
+
+    return make
+
+
+def test_what_it_writes_appears_whole(program, tmp_path):
+    program("")
+    pyscenic.run("ctx", ["modules.yaml"], tmp_path / "out.tsv")
+    assert (tmp_path / "out.tsv").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    "body, sentence",
+    [
+        (WAITS_FOR_A_DEAD_WORKER, "ctx: one of its processes died .* it last said: at work"),
+        ("sys.exit(3)", r"ctx failed \(3\): at work"),
+        ("print('Unable to process: ran out of memory')", "ctx ran out of memory; see the log"),
+    ],
+)
+def test_it_fails_where_pyscenic_would_wait_for_ever_or_leave_modules_out(
+    program, tmp_path, body, sentence
+):
+    program(body)
+    with pytest.raises(RuntimeError, match=sentence):
+        pyscenic.run("ctx", [], tmp_path / "out.tsv")
+    assert not (tmp_path / "out.tsv").exists()
+
+
+def test_modules_of_all_runs_are_numbered_and_any_symbol_is_kept(tmp_path):
+    genes = ["NA", "1e3", "it's", 'a "b"', "back\\slash", "#x: {y}", "\u00e9"]
+    of_run = pd.DataFrame({"regulon": "no(+)", "tf": "no", "module": "top50", "gene": genes})
+    path = tmp_path / "modules.yaml"
+    named = pyscenic.write_modules({"1": of_run, "left_out": of_run[:2]}, path)
+    assert named.to_numpy().tolist() == [["1", "no(+)", "top50"], ["left_out", "no(+)", "top50"]]
+
+    class Reader(yaml.SafeLoader):
+        """Takes the calls that the file asks pySCENIC's reader for as they stand."""
+
+    Reader.add_constructor(
+        "tag:yaml.org,2002:python/object/apply:ctxcore.genesig.Regulon",
+        lambda reader, node: reader.construct_mapping(node, deep=True)["kwds"],
+    )
+    Reader.add_constructor(
+        "tag:yaml.org,2002:python/tuple", lambda reader, node: reader.construct_sequence(node)
+    )
+    Reader.add_constructor(
+        "tag:yaml.org,2002:python/object/apply:re.split",
+        lambda reader, node: reader.construct_sequence(node)[1].split("\t"),
+    )
+    with path.open(encoding="utf-8") as file:
+        read = yaml.load(file, Loader=Reader)
+    assert [module["gene2weight"] for module in read] == [genes, genes[:2]]
+    assert [module["context"] for module in read] == [["module 0"], ["module 1"]]
+    assert {module["transcription_factor"] for module in read} == {"no"}
+
+
+def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    none = pd.DataFrame(columns=["regulon", "tf", "module", "gene"])
+    found = pyscenic.find_motifs(
+        {"1": none, "2": none}, [], "motifs.tbl",
+        rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,
+    )  # fmt: skip
+    assert list(found) == ["1", "2"] and all(table.empty for table in found.values())
+    assert list(found["1"]) == list(pyscenic.COLUMNS)
+
+
+def test_a_file_that_is_no_database_is_refused_before_pyscenic_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    path = tmp_path / "db.feather"
+    path.write_text("no database")
+    with pytest.raises(InputError, match="db.feather: no cisTarget ranking database"):
+        pyscenic.find_motifs(
+            {}, [path], "motifs.tbl",
+            rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,
+        )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Which files a row of the sheet means, before anything is read, in Snakemake's own environment."""
+
+import pytest
+
+from scdyn.errors import InputError
+from scdyn.libraries import (
+    FILES,
+    LAYERS,
+    LibraryFiles,
+    find_libraries,
+    find_matrix,
+    input_files,
+    locate,
+    promoter_source,
+)
+
+MTX = ["matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz"]
+H5 = "filtered_feature_bc_matrix.h5"
+
+
+def plant(folder, *names):
+    """Empty files; what is resolved is never opened."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def row(**columns):
+    empty = dict.fromkeys([*FILES, *LAYERS], "")
+    return {"sample": "s", "kind": "10x", **empty, **{k: str(v) for k, v in columns.items()}}
+
+
+def files(folder, **columns):
+    """Files that are read, from the folder on."""
+    path = folder / columns.pop("path", "")
+    found = input_files(row(path=path, **columns))
+    return [name.removeprefix(f"{folder}/") for name in found]
+
+
+LAYOUTS = {
+    "arc": ([H5, "atac_fragments.tsv.gz", "per_barcode_metrics.csv"], "", None),
+    "arc, the folder above outs": (
+        [f"outs/{H5}", "outs/atac_fragments.tsv.gz", "outs/per_barcode_metrics.csv"], "", None,
+    ),
+    "mtx folder": ([f"filtered_feature_bc_matrix/{name}" for name in MTX], "", None),
+    "mtx folder itself": ([f"m/{name}" for name in MTX], "m", None),
+    "multi": (["sample_filtered_feature_bc_matrix.h5"], "", None),
+    "multi, above count": (["count/sample_filtered_feature_bc_matrix.h5"], "", None),
+    "multi, mtx": ([f"count/sample_filtered_feature_bc_matrix/{name}" for name in MTX], "", None),
+    "aggr": ([f"outs/count/{H5}"], "outs", None),
+    "a download's prefix": (
+        ["pbmc_filtered_feature_bc_matrix.h5", "pbmc_atac_fragments.tsv.gz"],
+        "pbmc_filtered_feature_bc_matrix.h5", None,
+    ),
+    "prefix of GEO": ([f"GSM1_{name}" for name in MTX], "", None),
+    "prefix of GEO, named": ([f"GSM1_{name}" for name in MTX], "GSM1_matrix.mtx.gz", None),
+    "version 2": (
+        [f"filtered_gene_bc_matrices/mm10/{name.removesuffix('.gz')}" for name in MTX],
+        "", None,
+    ),
+    "STARsolo": (
+        [f"Solo.out/Gene/filtered/{n}" for n in ("matrix.mtx", "barcodes.tsv", "features.tsv")],
+        "", None,
+    ),
+    "kallisto bustools": (
+        ["cells_x_genes.mtx", "cells_x_genes.barcodes.txt", "cells_x_genes.genes.txt"], "", None,
+    ),
+    "kallisto bustools, nac": (
+        [
+            "cells_x_genes.mature.mtx", "cells_x_genes.ambiguous.mtx",
+            "cells_x_genes.barcodes.txt", "cells_x_genes.genes.txt",
+        ],
+        "", ["cells_x_genes.nascent.mtx"],
+    ),
+    "kallisto bustools, lamanno": (
+        ["spliced.mtx", "spliced.barcodes.txt", "spliced.genes.txt"],
+        "", ["unspliced.mtx", "unspliced.barcodes.txt", "unspliced.genes.txt"],
+    ),
+    "alevin-fry": (
+        [f"alevin/quants_mat{end}" for end in (".mtx", "_rows.txt", "_cols.txt")], "", None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_tools_files_are_found_and_no_others(layout, tmp_path):
+    names, path, unspliced = LAYOUTS[layout]
+    plant(tmp_path, *names, *(unspliced or []), "cloupe.cloupe", "._barcodes.tsv.gz", ".DS_Store")
+    plant(tmp_path, "atac_fragments.tsv.gz.tbi", "raw_feature_bc_matrix.h5")
+    assert files(tmp_path, path=path) == sorted(names)
+    # Before another rule makes them, the answer is the same.
+    planned = [str(tmp_path / "elsewhere" / name) for name in names]
+    sheet_row = row(path=tmp_path / "elsewhere" / path)
+    assert input_files(sheet_row, planned) == sorted(planned)
+
+
+def test_spliced_and_unspliced_counts_are_read_if_the_sheet_names_them(tmp_path):
+    names, _, unspliced = LAYOUTS["kallisto bustools, lamanno"]
+    plant(tmp_path, *names, *unspliced)
+    assert files(tmp_path, promoter_layer="unspliced") == sorted([*names, *unspliced])
+    gene = [f"Solo.out/Gene/filtered/{n}" for n in ("matrix.mtx", "barcodes.tsv", "features.tsv")]
+    velocyto = [
+        f"Solo.out/Velocyto/filtered/{name}"
+        for name in ("spliced.mtx", "unspliced.mtx", "barcodes.tsv", "features.tsv")
+    ]
+    plant(tmp_path / "star", *gene, *velocyto)
+    for path in ("", "Solo.out", "Solo.out/Gene/filtered"):
+        found = locate(
+            LibraryFiles("10x", str(tmp_path / "star" / path), promoter_layer="unspliced")
+        )
+        assert found.unspliced.counts[0].endswith("Velocyto/filtered/unspliced.mtx")
+        assert found.rna.counts[0].endswith("Velocyto/filtered/spliced.mtx")
+    plant(tmp_path / "plain", H5)
+    with pytest.raises(InputError, match="no matrix of the layer 'unspliced'"):
+        locate(LibraryFiles("10x", str(tmp_path / "plain"), promoter_layer="unspliced"))
+
+
+def test_what_the_sheet_names_beats_what_is_guessed(tmp_path):
+    plant(tmp_path, H5, "atac_fragments.tsv.gz", "mine.tsv", "peaks.h5ad", "rna.h5ad")
+    plant(tmp_path / "atac", "filtered_peak_bc_matrix.h5")
+    mine, peaks = str(tmp_path / "mine.tsv"), str(tmp_path / "peaks.h5ad")
+    assert files(tmp_path, fragments=mine) == [H5, "mine.tsv"]
+    assert files(tmp_path, atac_path=peaks) == [H5, "peaks.h5ad"]
+    assert files(tmp_path, atac_path=tmp_path / "atac")[0] == "atac/filtered_peak_bc_matrix.h5"
+    assert files(tmp_path, atac_path="none") == [H5]
+    plant(tmp_path / "atac", "fragments.tsv.gz")
+    assert files(tmp_path, atac_path=tmp_path / "atac") == ["atac/fragments.tsv.gz", H5]
+    rna = LibraryFiles("h5ad", str(tmp_path / "rna.h5ad"), sample="s")
+    both = ["spliced", "unspliced"]
+    assert promoter_source(locate(rna), both, False) == ("promoter layer", "unspliced")
+    assert promoter_source(locate(rna), both, True) == ("peaks", None)
+    assert promoter_source(locate(rna), [*both, "promoter"], True) == ("promoter layer", "promoter")
+    named = LibraryFiles("h5ad", rna.path, atac_path=peaks)
+    assert promoter_source(locate(named), both, False) == ("peaks", None)
+    layer = LibraryFiles("h5ad", rna.path, atac_path=peaks, promoter_layer="unspliced")
+    assert promoter_source(locate(layer), both, True) == ("promoter layer", "unspliced")
+    assert locate(layer).files == [rna.path]
+    with pytest.raises(InputError, match="neither fragments nor peaks nor a promoter layer"):
+        promoter_source(locate(rna), ["counts"], False)
+
+
+def test_what_cannot_be_found_is_given_as_the_sheet_names_it(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    lacking = str(tmp_path / "no.tsv.gz")
+    assert input_files(row(path="nowhere", fragments=lacking)) == [lacking, "nowhere"]
+    assert input_files(row(path=empty)) == [str(empty)]
+    assert input_files(row(path=tmp_path / "x_*")) == [str(tmp_path / "x_*")]
+    assert input_files(row(path="a", atac_path="none", fragments="f")) == ["a", "f"]
+
+
+def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
+    plant(tmp_path, f"a/{H5}", f"b/{H5}")
+    assert files(tmp_path, path="[ab]") == [f"a/{H5}", f"b/{H5}"]
+    planned = ["results/lane_1/" + H5, "results/lane_2/" + H5, "results/other/" + H5]
+    assert input_files(row(path="results/lane_*"), planned) == planned[:2]
+    assert len(find_libraries(row(path="results/lane_?"), planned)) == 2
+
+
+def test_the_vocabulary_of_a_panel_follows_from_the_rna_alone(tmp_path):
+    plant(tmp_path, H5, "atac_fragments.tsv.gz")
+    assert input_files(row(path=tmp_path), rna_alone=True) == [str(tmp_path / H5)]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "words"),
+    [
+        (["x.loom"], "x.loom", r"is a loom file; write it as \.h5ad"),
+        (["x.rds"], "x.rds", "is a file of R"),
+        (["x.tar.gz"], "x.tar.gz", "is an archive; unpack it"),
+        (["x.h5ad"], "x.h5ad", "write h5ad into the sample sheet's kind"),
+        (["matrix.mtx", "barcodes.tsv"], "", "lacks features.tsv or genes.tsv or peaks.bed"),
+        (["matrix.mtx", "genes.tsv"], "", "lacks barcodes.tsv"),
+        (["a_" + H5, "b_" + H5], "", "holds 2 matrices .*name one of them as path"),
+        (["raw_feature_bc_matrix.h5"], "", "it holds raw_feature_bc_matrix.h5: name that if all"),
+        ([], "nowhere", "no such file or folder"),
+    ],
+)
+def test_what_is_no_matrix_is_called_what_it_is(names, path, words, tmp_path):
+    plant(tmp_path, *names)
+    with pytest.raises(InputError, match=words):
+        find_matrix(tmp_path / path if path else tmp_path)

@@ -1,0 +1,120 @@
+"""Operations are counted as torch counts them, and estimates follow from them."""
+
+import pytest
+import torch
+from torch.utils import flop_counter
+
+from scdyn import adapters, cost
+from scdyn.architecture import ModelConfig, Operations
+from scdyn.model import ScDynOmics
+from scdyn.pretraining import masked_losses
+
+# Torch's counter knows fused attention on GPUs alone.
+FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: flop_counter.sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *_, **__: flop_counter.sdpa_backward_flop_count(
+            grad, query, key, value
+        )
+    ),
+}
+CONFIGS = [
+    ModelConfig(300, 40, width=32, n_layers=2, n_heads=4, n_latents=16, ffn_width=64, dropout=0.0),
+    # More latents than TFs; a TF layer at the end.
+    ModelConfig(200, 20, width=48, n_layers=3, n_heads=3, n_latents=64, ffn_width=96, dropout=0.0),
+]
+MODEL = {
+    "corpus": "all", "width": 96, "n_layers": 12, "n_heads": 12, "n_latents": 500,
+    "ffn_width": 768, "mask_share": 0.15, "validation_share": 0.1, "training": {"epochs": 10},
+}  # fmt: skip
+TASK = {
+    "model": "m", "folds": 5, "seeds": [1, 2], "variants": {}, "label_shares": [], "left_out": [],
+    "adapter": "lora", "rank": 8, "pretrained": True, "modalities": "both", "n_pools": 4,
+    "hidden": 16, "dropout": 0.0,
+    "training": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-4},
+}  # fmt: skip
+
+
+def counted(function):
+    with flop_counter.FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_operations_are_those_that_torch_counts(config):
+    model = ScDynOmics(config).eval()
+    bins = torch.randint(0, 5, (2, 3, config.n_genes), dtype=torch.uint8)
+    with torch.no_grad():
+        found = counted(lambda: model.decode(model(*bins)))
+    expected = config.operations().times(3)
+    assert found == expected.products + expected.attention
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_operations_of_a_training_step_are_those_that_torch_counts(config):
+    model = ScDynOmics(config)
+    bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)  # each cell hides as many genes
+
+    def step():
+        sum(loss.mean() for loss in masked_losses(model, *bins, 0.2, 0)[:2]).backward()
+
+    expected = config.training_operations(config.n_genes // 5).times(3)
+    assert counted(step) == pytest.approx(expected.products + expected.attention, rel=1e-6)
+
+
+def test_operations_of_lora_are_those_of_training_or_a_little_fewer():
+    config = CONFIGS[0]
+    encoder = adapters.adapt(ScDynOmics(config), "lora", 4)
+    bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)
+    expected = config.training_operations().times(3)
+    found = counted(lambda: encoder(*bins).square().mean().backward())
+    assert 0.7 < found / (expected.products + expected.attention) <= 1.05
+
+
+def test_an_estimate_grows_with_cells_epochs_and_runs_and_shrinks_with_rate_and_threads():
+    def estimates(model=MODEL, task=TASK, cells=16_000, rate=1e11, n_threads=2):
+        found = cost.estimate(
+            {"m": model}, {"t": task}, {"all": cells}, 22_000, 1_500, rate, n_threads
+        )
+        return {subject: (work, seconds) for subject, work, seconds in found}
+
+    plain = estimates()
+    words, pretraining = plain["models.m"]
+    assert words == "pretraining on 16,000 cells, 10 epochs"
+    words, finetuning = plain["tasks.t"]
+    assert words == "10 fine-tunings on up to 16,000 cells"
+    assert estimates(cells=32_000)["models.m"][1] == pytest.approx(2 * pretraining)
+    assert estimates(rate=2e11)["models.m"][1] == pytest.approx(pretraining / 2)
+    assert pretraining / 2 < estimates(n_threads=4)["models.m"][1] < pretraining
+    fewer = estimates(task=TASK | {"seeds": [1]})["tasks.t"]
+    assert fewer[0].startswith("5 fine-tunings") and fewer[1] == pytest.approx(finetuning / 2)
+    assert estimates(task=TASK | {"adapter": "none"})["tasks.t"][1] < finetuning / 2
+    # A quarter of the labels is seen twice as often.
+    shared = estimates(task=TASK | {"label_shares": [0.25]})["tasks.t"]
+    assert shared[0].startswith("20 ") and shared[1] == pytest.approx(1.5 * finetuning)
+
+
+def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
+    text = cost.sentence("pretraining on 16,000 cells, 10 epochs", 84 * 3600, 2, 0)
+    assert text == (
+        "pretraining on 16,000 cells, 10 epochs: about 84 h on 2 cores of this machine's CPU; "
+        "a model of this size wants a GPU, or is made smaller (models: width, n_layers, n_latents)"
+    )
+    assert cost.sentence("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
+    assert cost.sentence("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
+    assert [cost.rounded(hours * 3600) for hours in (1.5, 30, 240)] == [
+        "1 h 30 min",
+        "30 h",
+        "10 days",
+    ]
+
+
+def test_products_are_measured_and_no_kind_is_free():
+    rate = cost.product_rate(256, 0.05)
+    assert 1e8 < rate < 1e13
+    for kind in ({"products": 1e9}, {"attention": 1e9}, {"elements": 1e9}):
+        operations = Operations(**{"products": 0, "attention": 0, "elements": 0} | kind)
+        assert cost.cpu_seconds(operations, rate, 1) > 0

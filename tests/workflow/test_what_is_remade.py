@@ -1,0 +1,275 @@
+"""After every kind of change one call plans what follows from it, and a second call nothing.
+
+But for the last test, the study's files hold their names alone and its results are touched, not
+computed: a plan goes by names, times, params and sets of inputs, and Snakemake records these when
+it touches a result, too.
+"""
+
+import os
+import re
+import shutil
+import time
+
+import pytest
+import yaml
+from conftest import snakemake
+
+TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
+CONFIG = {
+    "samples": "samples.tsv",
+    "reference": {"annotation": "genes.gtf", "tfs": "tfs.txt"},
+    "corpora": {"all": {}},
+    "grn": {"seeds": [1, 2], "left_out_share": 0},
+    "models": {"m": {"corpus": "all", "cells": {"condition": ["control"]}, "training": TRAINING}},
+    "tasks": {
+        "t": {
+            "model": "m",
+            "label": "cell_type",
+            "train": {"condition": ["control"]},
+            "predict": {"condition": ["treated"]},
+            "folds": 2,
+            "seeds": [1],
+            "baselines": ["majority", "logistic_regression"],
+            "training": TRAINING,
+        }
+    },
+    "studies": {
+        "s": {
+            "kind": "perturbation",
+            "task": "t",
+            "control": {"condition": ["control"]},
+            "perturbed": {"condition": ["treated"]},
+        }
+    },
+}
+SHEET = """sample\tkind\tpath\tmetadata\tcondition
+A\t10x\tA/outs\tA.csv\tcontrol
+B\t10x\tB/outs\tB.csv\ttreated
+"""
+# What follows from what, stage by stage.
+FIGURES = {"make_perturbation": 1}
+SCORES = {"score": 1, "write_provenance": 1}
+EXPLANATION = {
+    **dict.fromkeys(("explain", "rank_drivers", "check_explanation", "perturb_in_silico"), 1),
+    "plot_explanation": 1,
+}
+EVALUATION = {"evaluate_task": 1, **FIGURES, **SCORES}
+TASK = {"split_cells": 1, "fit_baselines": 2, "finetune": 2, **EXPLANATION, **EVALUATION}
+LABELS = {"join_cells": 1, "compare_regulons": 1, "judge_embedding": 1, **TASK}
+COUNTS = {
+    **LABELS,
+    **dict.fromkeys(("join_corpus", "choose_cells", "time_inference", "merge_adjacencies"), 1),
+    **dict.fromkeys(("make_regulons", "score_regulons", "write_tokens", "pretrain"), 1),
+    **dict.fromkeys(("plot_training", "embed", "gather_spaces"), 1),
+    "infer_adjacencies": 2,
+}
+EXAMINED = {"examine_metadata": 1, "gather_preflight": 1}
+ONE_SAMPLE = {"examine_sample": 1, "ingest_sample": 1, "plot_qc": 1}
+
+
+def plan(folder, *options):
+    """Rules that would be run, with how many jobs each."""
+    run = snakemake(folder, folder / "config.yaml", "--dry-run", *options)
+    assert run.returncode == 0, run.stdout[-3000:]
+    if "Nothing to be done" in run.stdout:
+        return {}
+    stats = run.stdout.partition("Job stats:")[2].partition("total")[0]
+    found = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+    found.pop("all")
+    return found
+
+
+def finish(folder):
+    """Leave the study as one call would: all that is planned is there, newer than its inputs."""
+    listed = snakemake(folder, folder / "config.yaml", "--dry-run").stdout
+    for outputs in re.findall(r"^    output: (.+)$", listed, re.M):
+        for name in outputs.split(", "):
+            path = folder / name
+            if path.suffix or "checkpoints" in name:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{name}\n")
+            else:  # of a folder, such as tokens
+                path.mkdir(parents=True, exist_ok=True)
+                (path / "file").write_text(f"{name}\n")
+    # Numbers that the resources of the inference are read from.
+    (folder / "results/grn/all/pilot.json").write_text('{"job_memory_mb": 1, "job_minutes": 1}')
+    # All of it: what is newer than its inputs would be left without a record.
+    run = snakemake(folder, folder / "config.yaml", "--touch", "--forceall")
+    assert run.returncode == 0, run.stdout[-3000:]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "samples.tsv").write_text(SHEET)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    for name in ("genes.gtf", "tfs.txt", "A.csv", "B.csv"):
+        (folder / name).write_text(f"{name}\n")
+    for sample in "ABC":
+        (folder / sample / "outs").mkdir(parents=True)
+        for name in ("filtered_feature_bc_matrix.h5", "atac_fragments.tsv.gz"):
+            (folder / sample / "outs" / name).write_text(f"{sample} {name}\n")
+    finish(folder)
+    assert plan(folder) == {}
+    return folder
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    """A finished study of one's own, with the times of its files."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder, symlinks=True)
+    return folder
+
+
+def configure(folder, change):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    change(config)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def write(folder, name, text):
+    time.sleep(0.01)
+    (folder / name).write_text(text)
+    now = time.time()
+    os.utime(folder / name, (now, now))
+
+
+def sheet(folder, *change):
+    write(folder, "samples.tsv", SHEET.replace(*change))
+
+
+CHANGES = {
+    "a label": (lambda f: write(f, "A.csv", "another\n"), {**EXAMINED, **LABELS}),
+    "a column of the metadata": (lambda f: write(f, "B.csv", "more\n"), {**EXAMINED, **LABELS}),
+    "a covariate": (lambda f: sheet(f, "\ttreated", "\tknockout"), LABELS),
+    "a covariate that chooses the cells to pretrain on": (
+        lambda f: sheet(f, "\ttreated", "\tcontrol"),
+        {**LABELS, "pretrain": 1, "plot_training": 1, "embed": 1, "gather_spaces": 1},
+    ),
+    "a covariate more": (
+        lambda f: write(
+            f,
+            "samples.tsv",
+            SHEET.replace("n\n", "n\tage\n").replace("l\n", "l\t1\n").replace("d\n", "d\t2\n"),
+        ),
+        LABELS,
+    ),
+    "a sample added": (
+        lambda f: sheet(f, "A\t10x", "C\t10x\tC/outs\tA.csv\tcontrol\nA\t10x"),
+        {**EXAMINED, **ONE_SAMPLE, **COUNTS},
+    ),
+    "a sample removed": (
+        lambda f: sheet(f, SHEET.splitlines(keepends=True)[2], ""),
+        {**EXAMINED, **COUNTS},
+    ),
+    "a matrix replaced in place": (
+        lambda f: write(f, "A/outs/filtered_feature_bc_matrix.h5", "another\n"),
+        {**EXAMINED, **ONE_SAMPLE, **COUNTS},
+    ),
+    "fragments replaced in place": (
+        lambda f: write(f, "A/outs/atac_fragments.tsv.gz", "others\n"),
+        {"gather_preflight": 1, **ONE_SAMPLE, **COUNTS},
+    ),
+    "an index added": (lambda f: write(f, "A/outs/atac_fragments.tsv.gz.tbi", ""), {}),
+    "a bound of QC": (
+        lambda f: configure(f, lambda c: c.update(ingest={"qc": {"min_genes": 7}})),
+        {"ingest_sample": 2, "plot_qc": 2, **COUNTS},
+    ),
+    "a variant": (
+        lambda f: configure(
+            f, lambda c: c["tasks"]["t"].update(variants={"rna": {"modalities": "rna"}})
+        ),
+        {"gather_preflight": 1, "finetune": 2, **EVALUATION},
+    ),
+    "a seed": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(seeds=[1, 2])),
+        {
+            **{"gather_preflight": 1, "fit_baselines": 2, "finetune": 2},
+            **EXPLANATION,
+            **EVALUATION,
+        },
+    ),
+    "a baseline": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"]["baselines"].append("knn")),
+        {
+            "fit_baselines": 2,
+            **{name: n for name, n in EXPLANATION.items() if name != "explain"},
+            **EVALUATION,
+        },
+    ),
+    "gpus and nodes": (
+        lambda f: configure(f, lambda c: c["models"]["m"].update(gpus=4, nodes=2)),
+        {"write_provenance": 1},
+    ),
+    "micro_batch and compiled": (
+        lambda f: configure(
+            f,
+            lambda c: [
+                c[kind][name]["training"].update(micro_batch=2, compiled=False)
+                for kind, name in (("models", "m"), ("tasks", "t"))
+            ],
+        ),
+        {"write_provenance": 1},
+    ),
+    "device": (
+        lambda f: configure(f, lambda c: c.update(device="cpu")),
+        {"write_provenance": 1},
+    ),
+    "a setting of how cells are explained": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(steps=4)),
+        {**EXPLANATION, **FIGURES, **SCORES},
+    ),
+    "a setting of a figure": (
+        lambda f: configure(f, lambda c: c["studies"]["s"].update(replicate="condition")),
+        {**FIGURES, "write_provenance": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_one_call_plans_what_follows_and_a_second_nothing(study, name):
+    change, expected = CHANGES[name]
+    change(study)
+    assert plan(study) == expected
+    finish(study)
+    assert plan(study) == {}
+
+
+def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
+    configure(study, lambda c: c["models"]["m"].update(cells={"cell_type": ["neuron"]}))
+    assert "pretrain" in plan(study)
+    finish(study)
+    assert plan(study) == {}
+    write(study, "A.csv", "another\n")
+    planned = plan(study)
+    assert planned["pretrain"] == 1
+    assert not set(planned) & {"ingest_sample", "join_corpus", "make_regulons", "write_tokens"}
+
+
+def test_a_corrected_label_reaches_the_splits_by_one_call_and_no_count_is_remade(
+    small_study, tmp_path
+):
+    folder = tmp_path / "study"
+    shutil.copytree(small_study, folder, symlinks=True)
+    target, table = "results/finetune/fate/splits.tsv", "results/simulation/cell_metadata.tsv"
+    header, *rows = (folder / table).read_text().splitlines(keepends=True)
+    wrong = next(row for row in rows if row.startswith("wildtype_1") and "\tsomite\t" in row)
+    write(
+        folder,
+        table,
+        header
+        + "".join(r for r in rows if r != wrong)
+        + wrong.replace("\tsomite\t", "\tneural_tube\t"),
+    )
+    cell = "_".join(wrong.split("\t")[:2])
+    run = snakemake(folder, folder / "config.yaml", target)
+    assert run.returncode == 0, run.stdout[-3000:]
+    ran = set(re.findall(r"^(?:local)?rule (\w+):", run.stdout, re.M))
+    assert ran == {"examine_metadata", "join_cells", "split_cells"}
+    labels = dict(line.split("\t")[:2] for line in (folder / target).read_text().splitlines())
+    before = dict(line.split("\t")[:2] for line in (small_study / target).read_text().splitlines())
+    assert {name for name in labels if labels[name] != before.get(name)} <= {cell}
+    if cell in labels:
+        assert labels[cell] == "neural_tube"
+    assert "Nothing to be done" in snakemake(folder, folder / "config.yaml", target).stdout

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from scdyn import barcodes, preflight, reference
+from scdyn.artefacts import read_table
+from scdyn.files import write_table
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    params = snakemake.params
+    genes = reference.read_vocabulary(snakemake.input.genes)
+    windows = reference.promoter_windows(genes, params.upstream, params.downstream)
+    tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
+    # No param: another catalogue does not make an examined sample another.
+    catalogue = read_table(
+        Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv"
+    )
+    thresholds = preflight.Thresholds(**params.thresholds)
+    findings = preflight.examine_sample(
+        params.row, genes, windows, thresholds, *tables or [None], catalogue
+    )
+    table = preflight.report(findings)
+    preflight.tell(table)
+    write_table(snakemake.output[0], table)

@@ -1,0 +1,24 @@
+import pandas as pd
+
+from scdyn import preflight, reference
+from scdyn.artefacts import read_table
+from scdyn.files import atomic, write_table
+from scdyn.log import logged, logger
+
+with logged(snakemake.log[0]):
+    files, params = snakemake.input, snakemake.params
+    n_cells = {row["sample"]: len(preflight.barcodes_of(row)) for row in params.rows}
+    of_corpus = {name: sum(n_cells[s] for s in samples) for name, samples in params.corpora.items()}
+    genes = reference.read_vocabulary(files.genes)
+    machine = preflight.report(
+        preflight.examine_machine(files.files, snakemake.output.table)
+        + preflight.examine_models(params.models, params.tasks, of_corpus, genes)
+    )
+    preflight.tell(machine)
+    parts = [machine, *map(read_table, [*files.samples, *files.metadata])]
+    table = preflight.sort(pd.concat(parts))
+    n_refused = int((~table["passed"]).sum())
+    logger.info("%d checks, of which %d do not pass", len(table), n_refused)
+    write_table(snakemake.output.table, table)
+    with atomic(snakemake.output.page) as temporary:
+        temporary.write_text(preflight.page(table))

@@ -1,0 +1,260 @@
+"""Columns of tables about cells, brought to plain types that every file holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from scdyn.log import logger
+
+# Words that programs write where a value is missing: pandas, R, Excel, Python, SQL.
+MISSING = frozenset(
+    ["", "nan", "NaN", "NAN", "-nan", "-NaN", "na", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>"]
+    + ["None", "null", "Null", "NULL", "NaT"]
+)
+# Columns that the workflow itself gives the cells: names, sources and the measures of QC.
+METRICS = (
+    "rna_counts", "rna_genes", "mito_share", "promoter_counts", "promoter_genes", "fragments",
+    "promoter_share", "nucleosome_signal", "tss_enrichment", "peak_share", "atac_mito_share",
+    "doublet_score", "promoter_doublet_score",
+)  # fmt: skip
+OWN = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
+# Line breaks of any system, tabs and NUL, which a cell of a TSV or a text in HDF5 cannot have.
+BREAKS = re.compile(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# Beyond this, not every whole number is a float.
+MOST_WHOLE = 2**53
+
+
+def normalise(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Bring a table about cells to what every file holds and every later step understands.
+
+    The values become as :func:`plain` says. A column with a name that the workflow itself uses
+    (:data:`OWN`) gets ``_in_file`` behind it.
+
+    Parameters
+    ----------
+    table
+        A row a cell, of anything that pandas holds.
+    origin
+        The file, for the log.
+
+    Returns
+    -------
+    DataFrame
+        With the same rows, in the same order.
+    """
+    return rename_own(plain(table, origin), origin)
+
+
+def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Bring every column to one of three types: text (object), int64, float64.
+
+    Text is stripped of surrounding blanks, and line breaks and tabs in it become a space. Words for
+    missing (:data:`MISSING`) become missing (NaN). True and False, dates and whatever else is
+    neither text nor a number become text. Whole numbers are int64, or text if some are missing:
+    cluster 3 is then "3", not "3.0". A column without any value is float64. Names that cannot be
+    written are changed. What is changed is in the log.
+    """
+    names = column_names(list(table.columns), origin)
+    columns = {
+        name: plain_column(table.iloc[:, place], name, origin) for place, name in enumerate(names)
+    }
+    index = pd.Index([str(name) for name in table.index], dtype=object)
+    if index.has_duplicates:
+        twice = index[index.duplicated()]
+        logger.info(
+            "%s: %d names of cells stand there twice, such as %s", origin, len(twice), twice[0]
+        )
+    return pd.DataFrame(columns, index=index)
+
+
+def rename_own(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Put ``_in_file`` behind names of columns that the workflow itself uses."""
+    names = {name: f"{name}_in_file" for name in table if name in OWN}
+    return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
+
+
+def column_names(names: Sequence[Any], origin: str) -> list[str]:
+    """Change names that are no text, stand twice, or that h5ad and TSV cannot hold."""
+    clean = [clean_text(str(name)).replace("/", "_") for name in names]
+    cannot = {"": "unnamed", ".": "unnamed", "_index": "index_in_file"}
+    wanted = {name: cannot.get(text, text) for name, text in zip(names, clean, strict=True)}
+    return new_names(names, wanted, origin)
+
+
+def new_names(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list[str]:
+    """Give columns the names that are wanted, with a number behind those that are taken."""
+    kept = {name for name in names if wanted.get(name, name) == name}
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        text = new = wanted.get(name, name)
+        number = 2
+        while new in taken or (new in kept and new != name):
+            new, number = f"{text}_{number}", number + 1
+        if new != name:
+            logger.info("%s: column %r is called %s from here on", origin, name, new)
+        taken.add(new)
+        found.append(new)
+    return found
+
+
+def plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
+    """Bring a column to text, int64 or float64; see :func:`plain`."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        column = column.sparse.to_dense()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return plain_text(column.cat.codes.to_numpy(), list(column.cat.categories), name, origin)
+    if types.is_bool_dtype(column.dtype):
+        pass
+    elif types.is_integer_dtype(column.dtype):
+        return whole_numbers(column[column.notna()].to_numpy(), column.notna().to_numpy())
+    elif types.is_float_dtype(column.dtype):
+        kind = {2: np.float16, 4: np.float32}.get(column.dtype.itemsize, np.float64)
+        values = column.to_numpy(dtype=kind, na_value=np.nan)
+        exact = values.astype(np.float64)
+        if kind is not np.float64:  # 0.1 is to stay 0.1
+            exact = np.where(exact == np.rint(exact), exact, values.astype(str).astype(np.float64))
+        return numbers(exact)
+    elif types.is_datetime64_any_dtype(column.dtype):
+        column = column.astype(str).where(column.notna(), None)
+    values = column.astype(object).to_numpy()
+    kind = types.infer_dtype(values, skipna=True)
+    if kind == "integer":
+        known = np.array([word(value) is not None for value in values], dtype=bool)
+        return whole_numbers(values[known], known)
+    if kind in ("floating", "mixed-integer-float"):
+        texts = [word(value) for value in values]
+        whole = [abs(int(value)) for value in values if isinstance(value, int | np.integer)]
+        if max(whole, default=0) < MOST_WHOLE:
+            return numbers(np.array([np.nan if t is None else float(t) for t in texts]))
+        values = np.array(texts, dtype=object)
+    elif kind != "string":
+        # Before equal ones are brought together: True is 1 to Python.
+        values = np.array([word(value) for value in values], dtype=object)
+    codes, words = pd.factorize(values)
+    return plain_text(codes, list(words), name, origin)
+
+
+def whole_numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whole numbers where they are ``known``: int64 if all are, and fit; else text."""
+    if not known.any():
+        return np.full(len(known), np.nan)
+    bounds = np.iinfo(np.int64)
+    if known.all() and bounds.min <= values.min() and values.max() <= bounds.max:
+        return values.astype(np.int64)
+    result = np.full(len(known), np.nan, dtype=object)
+    result[known] = [str(int(value)) for value in values]
+    return result
+
+
+def numbers(values: np.ndarray) -> np.ndarray:
+    """Floats as they are, or as whole numbers if all of them are that."""
+    known = ~np.isnan(values)
+    found = values[known]
+    whole = np.isfinite(found).all() and (found == np.rint(found)).all()
+    if len(found) and whole and (np.abs(found) < MOST_WHOLE).all():
+        return whole_numbers(found, known)
+    return values
+
+
+def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> np.ndarray:
+    """Clean a column of text, and say in the log what was changed.
+
+    Parameters
+    ----------
+    codes
+        Place of each cell's value in ``words``, -1 where it is missing.
+    words
+        The distinct values.
+    name, origin
+        The column and its file.
+    """
+    texts = [word(value) for value in words]
+    clean = [None if text is None else clean_text(text) for text in texts]
+    found = np.bincount(codes[codes >= 0], minlength=len(words))
+    missing: dict[str, int] = {}
+    for text, n in zip(clean, found, strict=True):
+        if text in MISSING and n:
+            missing[text] = missing.get(text, 0) + n
+    if missing:
+        said = ", ".join(f"{text!r} ({n})" for text, n in missing.items())
+        logger.info("%s: column %s: read as missing: %s", origin, name, said)
+    changed = {t: n for t, c, n in zip(texts, clean, found, strict=True) if t != c and n}
+    if kept := [text for text in changed if clean_text(text or "") not in MISSING]:
+        logger.info(
+            "%s: column %s: blanks, tabs or line breaks taken out of %d values, such as %r",
+            origin, name, sum(changed[text] for text in kept), kept[0],
+        )  # fmt: skip
+    values = [np.nan if text is None or text in MISSING else text for text in clean]
+    result = np.array([*values, np.nan], dtype=object)[codes]
+    return result if any(isinstance(value, str) for value in result) else result.astype(np.float64)
+
+
+def clean_text(text: str) -> str:
+    """Strip blanks, replace line breaks and tabs by a space, and what is no Unicode by ``?``."""
+    return BREAKS.sub(" ", text).strip().encode("utf-8", "replace").decode("utf-8")
+
+
+def word(value: Any) -> str | None:
+    """Write a value as text, None if it is missing; whole numbers have no ``.0``."""
+    if isinstance(value, str):
+        return value
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float | complex | np.inexact) and np.isnan(value):
+        return None
+    if isinstance(value, np.datetime64 | np.timedelta64) and np.isnat(value):
+        return None
+    is_float = isinstance(value, float | np.floating)
+    if is_float and abs(float(value)) < MOST_WHOLE and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def as_text(column: pd.Series) -> pd.Series:
+    """Write a plain column as text, NaN where a value is missing; floats to their last digit."""
+    if column.dtype == object:
+        return column
+    words = [word(value) for value in column]
+    return pd.Series(words, index=column.index, dtype=object).where(column.notna(), np.nan)
+
+
+def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables about cells one below the other.
+
+    Parameters
+    ----------
+    tables
+        Of the samples of a corpus, or the libraries of a sample.
+
+    Returns
+    -------
+    DataFrame
+        With the columns of all. A column that is text in one table is text in all; what a table
+        lacks is missing. The measures of QC stay numbers.
+    """
+    tables = [plain(table, "") for table in tables]
+    index = pd.Index([name for table in tables for name in table.index], dtype=object)
+    columns = {}
+    for name in dict.fromkeys(name for table in tables for name in table):
+        parts = [t[name] if name in t else pd.Series(np.nan, t.index) for t in tables]
+        kinds = {part.dtype.kind for part in parts if part.notna().any()}
+        large = any(
+            part.dtype.kind == "i" and not part.between(-MOST_WHOLE, MOST_WHOLE).all()
+            for part in parts
+        )
+        if "O" in kinds or (large and len({part.dtype for part in parts}) > 1):
+            columns[name] = np.concatenate([as_text(part).astype(object) for part in parts])
+        else:
+            values = np.concatenate([part.to_numpy() for part in parts])
+            as_is = values.dtype.kind != "f" or name in METRICS
+            columns[name] = values if as_is else numbers(values)
+    return pd.DataFrame(columns, index=index)

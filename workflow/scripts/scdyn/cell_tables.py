@@ -1,0 +1,606 @@
+"""Tables about cells: found for a sample by its barcodes, joined to its cells, kept as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scdyn.artefacts import read_table
+from scdyn.barcodes import FORMS, NUCLEOTIDES, Form, sample_barcodes
+from scdyn.cell_columns import as_text, join, new_names, normalise, plain, rename_own
+from scdyn.cell_files import read_cell_table
+from scdyn.errors import InputError
+from scdyn.files import write_table
+from scdyn.log import logger
+
+if TYPE_CHECKING:
+    from scdyn.preflight import Finding
+
+__all__ = [
+    "annotate", "examine_metadata", "join", "join_metadata", "match", "normalise", "plain",
+    "read_cell_table", "read_cells_table", "sample_barcodes", "write_cells",
+]  # fmt: skip
+
+# Names of columns that say which sample a row is of, as Seurat, scanpy and people call them.
+TELLING = (
+    "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
+    "library", "library_id", "dataset",
+)  # fmt: skip
+WITHOUT_NAME = "without the sample's name"
+# What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
+BY_LIBRARY = "by nucleotides and library"
+CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": r"[ACGTN]{8,}"}
+# Rows by which is seen whether a column may hold barcodes.
+ROWS_SEEN = 200
+# A prefix or suffix that tells samples apart stands at this many rows at least, on average.
+ROWS_PER_GROUP = 4
+# A sample that has this share of its table's cells needs no comparison with the others' tables.
+SURE = 0.9
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which rows of a table are those of a sample's cells.
+
+    Attributes
+    ----------
+    column
+        The column that has the barcodes.
+    how
+        The form in which they are the sample's, in words.
+    rows
+        (cells,) number of each cell's row, -1 where the table has none.
+    n_rows
+        Rows of the table that are this sample's, whether its matrix has the cell or not.
+    is_told
+        Whether a column, or a prefix or suffix of the barcodes, names the sample.
+    twice
+        A barcode that two rows are of, "" if there is none. The match is then of no use.
+    """
+
+    column: str
+    how: str
+    rows: np.ndarray
+    n_rows: int
+    is_told: bool = False
+    twice: str = ""
+
+    @property
+    def n_matched(self) -> int:
+        """Cells that have a row."""
+        return int((self.rows >= 0).sum())
+
+    @property
+    def share(self) -> float:
+        """Cells that have a row, of the cells or of the sample's rows, whichever are fewer."""
+        return self.n_matched / max(1, min(len(self.rows), self.n_rows))
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """A table about cells, with what its barcodes are in each form, found once for all samples.
+
+    Attributes
+    ----------
+    path
+        The file.
+    values
+        As :func:`scdyn.cell_columns.plain` makes it of what
+        :func:`scdyn.cell_files.read_cell_table` reads.
+    """
+
+    path: str
+    values: pd.DataFrame
+    _found: dict[tuple[str, str], pd.Series] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def ids(self) -> dict[str, pd.Series]:
+        """Every column that may hold barcodes: its values by the numbers of their rows."""
+        values = self.values.reset_index(drop=True)
+        return {name: values[name].dropna() for name in values if values[name].dtype == object}
+
+    @cached_property
+    def likely(self) -> list[str]:
+        """Columns that have as many values as barcodes would, and nucleotides if any has."""
+        seen = {name: ids.iloc[:ROWS_SEEN] for name, ids in self.ids.items()}
+        likely = [n for n, ids in seen.items() if ids.nunique() * ROWS_PER_GROUP >= len(ids) > 0]
+        core = CORE["by nucleotides"]
+        return [n for n in likely if seen[n].str.contains(core).mean() > 0.5] or likely
+
+    def formed(self, column: str, how: str, form: Form) -> pd.Series:
+        """Bring a column's barcodes to a form that is the same for all samples."""
+        if (column, how) not in self._found:
+            self._found[column, how] = form(self.ids[column])
+        return self._found[column, how]
+
+
+def load(path: str | Path) -> CellTable:
+    """Read a table about cells, once for all the samples that it is of."""
+    state = Path(path).stat() if Path(path).exists() else None
+    return _load(str(path), state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=1)
+def _load(path: str, state: tuple[int, int] | None) -> CellTable:
+    return CellTable(path, plain(read_cell_table(path), path))
+
+
+def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
+    """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
+
+    Every column may hold them. Where a column of one of the names :data:`TELLING` has the
+    sample's name, only those rows count; where barcodes have the sample's name before or behind
+    them, only those. A form in which two cells become one is not used, unless a prefix, a suffix
+    or another column tells whose rows are the sample's.
+
+    Parameters
+    ----------
+    barcodes
+        Of the sample's matrix, each once.
+    table
+        Of this and perhaps other samples.
+    sample
+        Its name.
+    min_overlap
+        Smallest share that makes a match credible.
+
+    Returns
+    -------
+    Match
+        The best, or what comes nearest to one.
+    """
+
+    def rank(one: Match) -> tuple[bool, bool, int]:
+        is_sure = one.is_told and not one.twice and one.share >= min_overlap
+        return is_sure, not one.twice, one.n_matched
+
+    found = []
+    for one in matches(barcodes, table, sample, min_overlap):
+        found.append(one)
+        if one.is_told and not one.twice and one.share == 1:
+            return one
+    if not found:
+        column = next(iter(table.values), "")
+        return Match(column, "", np.full(len(barcodes), -1), len(table.values))
+    best = max(found, key=rank)
+    if best.share < min_overlap:
+        # That a cell has two rows says more than that few have one otherwise.
+        best = max([best, *(one for one in found if one.twice)], key=lambda one: one.share)
+    return best
+
+
+def matches(
+    barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
+) -> Iterator[Match]:
+    """Yield what each column's barcodes give, form by form, from the least change to the most."""
+    cells = pd.Series(barcodes.astype(str), dtype=object)
+    is_own, told = np.ones(len(table.values), dtype=bool), ""
+    for name, values in table.ids.items():
+        if name.casefold() in TELLING and (values == sample).any():
+            is_own, told = (table.values[name] == sample).to_numpy(), f", {name} is {sample}"
+            break
+    for how, (of_cells, of_rows) in forms(cells, sample).items():
+        names = pd.Index(of_cells(cells))
+        if names.has_duplicates:
+            continue
+        for column in table.ids if how == next(iter(FORMS)) else table.likely:
+            ids = table.ids[column]
+            keys = of_rows(ids) if how == WITHOUT_NAME else table.formed(column, how, of_rows)
+            for kept, group, is_named in groups(how, column, table, keys, names, sample, is_own,
+                                                min_overlap):  # fmt: skip
+                said = f"column {column}, {how}{group}{told}"
+                one = pick(column, said, names, kept, bool(told) or is_named)
+                yield one
+                if one.twice and not told:
+                    yield from told_apart(table.values, one, names, kept, sample)
+
+
+def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
+    """Ways to bring the barcodes of the matrix, and those of a table, to one form.
+
+    Those of :data:`scdyn.barcodes.FORMS`, the sample's name removed; and where several libraries
+    were joined, the number that another tool gave them: behind the barcode (Seurat's ``_1``,
+    scanpy's ``-0``), or in a name before it. A wrong number finds other cells, and so too few.
+    """
+    found: dict[str, tuple[Form, Form]] = {how: (form, form) for how, form in FORMS.items()}
+    name, marks = re.escape(sample), r"[-_.#:| ]+"
+    at_ends = rf"^{name}{marks}|{marks}{name}$"
+
+    def without_name(ids: pd.Series) -> pd.Series:
+        return ids.str.replace(at_ends, "", n=1, regex=True)
+
+    found[WITHOUT_NAME] = without_name, without_name
+    by_library = FORMS[BY_LIBRARY]
+    if by_library(cells).str.extract(r"-(\d+)$")[0].nunique() > 1:
+        behind, before = (
+            r"(?P<core>[ACGTN]{8,})(?:.*\D)?(?P<n>\d+)$",
+            (r"^(?:.*\D)?(?P<n>\d+)\D*?(?P<core>[ACGTN]{8,})"),
+        )
+        for how, pattern, first in [
+            ("by nucleotides and the number behind them", behind, 1),
+            ("by nucleotides and the number behind them, from 0", behind, 0),
+            ("by nucleotides and the number before them", before, 1),
+        ]:
+            found[how] = by_library, partial(with_number, pattern=pattern, first=first)
+    return found
+
+
+def with_number(ids: pd.Series, pattern: str, first: int) -> pd.Series:
+    """Reduce to nucleotides and the number that ``pattern`` finds, the first library being 1."""
+    parts = ids.str.extract(pattern)
+    numbers = pd.to_numeric(parts["n"]).add(1 - first).astype("Int64").astype("string")
+    return (parts["core"] + "-" + numbers).astype(object).fillna(ids)
+
+
+def groups(
+    how: str,
+    column: str,
+    table: CellTable,
+    keys: pd.Series,
+    names: pd.Index,
+    sample: str,
+    is_own: np.ndarray,
+    min_overlap: float,
+) -> Iterator[tuple[pd.Series, str, bool]]:
+    """Part a table's rows by what stands before and behind the nucleotides.
+
+    Tables of several samples have one prefix or suffix for each. This sample's is the one that has
+    its name; otherwise those with which enough of the barcodes are its own.
+
+    Parameters
+    ----------
+    how, column, table
+        The form, and the column of the table's barcodes.
+    keys
+        These, in the form.
+    names
+        Of the sample's barcodes, in the form.
+    sample
+        Its name.
+    is_own
+        (rows of the table,) whether a row may be the sample's.
+    min_overlap
+        See :func:`match`.
+
+    Yields
+    ------
+    keys : Series
+        Barcodes of the rows that may be the sample's, in the form.
+    what : str
+        For messages, how they were chosen; empty if it is all.
+    is_named : bool
+        Whether the prefix or suffix is the sample's name. A number is none.
+    """
+    own = is_own[keys.index]
+    keys, ids = keys[own], table.ids[column][own]
+    is_name = not sample.isdigit()
+    if how == WITHOUT_NAME:
+        named = (keys.str.len() < ids.str.len()).to_numpy()
+        if named.any():
+            yield keys[named], "", is_name
+        return
+    if how not in CORE:
+        yield keys, "", False
+        return
+
+    def without_core(ids: pd.Series) -> pd.Series:
+        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
+
+    rest = table.formed(column, f"{how}, the rest", without_core)[own]
+    rest = rest.cat.remove_unused_categories()
+    of_sample = [g for g in rest.cat.categories if tidy(sample) in map(tidy, g.split("|"))]
+    if of_sample:
+        yield keys[rest.isin(of_sample)], f" with {of_sample[0]}", is_name
+    found = pd.Series(keys.isin(names), rest.index).groupby(rest, observed=True)
+    counts = found.agg(["size", "sum"])
+    good = counts.index[counts["sum"] >= min_overlap * counts["size"].clip(upper=len(names))]
+    if 0 < len(good) < len(counts) <= len(ids) / ROWS_PER_GROUP:
+        yield keys[rest.isin(good)], f" with {good[0]}", False
+    else:
+        yield keys, "", False
+
+
+def tidy(name: str) -> str:
+    """Bring a sample's name to what is left of it when R has made it a name, without case."""
+    return re.sub(r"[^0-9a-z]+", ".", name.casefold()).strip(".") or " "
+
+
+def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool) -> Match:
+    """Find each cell's row by its key; ``keys`` has the numbers of the rows as its index."""
+    places = names.get_indexer(keys)
+    is_found = places >= 0
+    rows = np.full(len(names), -1)
+    rows[places[is_found]] = keys.index[is_found]
+    found = keys[is_found]
+    twice = found[found.duplicated()]
+    return Match(column, how, rows, len(keys), is_told, twice.iloc[0] if len(twice) else "")
+
+
+def told_apart(
+    table: pd.DataFrame, one: Match, names: pd.Index, keys: pd.Series, sample: str
+) -> Iterator[Match]:
+    """Yield matches in which another column tells the sample's rows, whatever its name.
+
+    It must tell all that is there twice apart, as a cluster that happens to have the sample's
+    name would not.
+    """
+    for column in table:
+        values = pd.Series(table[column].to_numpy()[keys.index], keys.index)
+        is_own = values == sample
+        if column == one.column or not is_own.any():
+            continue
+        if not pd.DataFrame({"key": keys, "value": values}).duplicated().any():
+            yield pick(one.column, f"{one.how}, {column} is {sample}", names, keys[is_own], True)
+
+
+def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
+    """Find the rows of a sample's cells, as :func:`match` does, or say what is wrong.
+
+    Raises
+    ------
+    InputError
+        If fewer than ``min_overlap`` of the barcodes are there, or a barcode is there twice.
+    """
+    require_distinct(barcodes, sample)
+    own = match(barcodes, table, sample, min_overlap)
+    return require_found(own, barcodes, table, sample, min_overlap)
+
+
+def require_distinct(barcodes: pd.Index, sample: str) -> None:
+    """Refuse a sample two cells of which have one barcode.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
+    if barcodes.has_duplicates:
+        raise InputError(
+            f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} stands there twice; "
+            "barcodes must differ, for cells are joined to their table by them."
+        )
+
+
+def require_found(
+    one: Match, barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
+) -> Match:
+    """Refuse a match of too few cells, or of two rows for one; see :func:`find_rows`."""
+    path, values = table.path, table.values
+    if one.twice and one.share >= min_overlap:
+        raise InputError(
+            f"{path}: barcode {one.twice} of sample {sample} stands there twice ({one.how}), and "
+            "nothing tells which row is this sample's; give the table a column 'sample' with the "
+            "sample sheet's names, or each sample a table of its own."
+        )
+    by_library = FORMS[BY_LIBRARY]
+    header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
+    if header.any():
+        raise InputError(
+            f"{path}: its first line is of the cell {values.columns[header][0]}; give the table a "
+            "header with the names of its columns."
+        )
+    if not one.n_matched or one.share < min_overlap:
+        has = values[one.column].dropna().astype(str) if one.column in values else pd.Series([])
+        named = ", ".join([*values][:10]) + (", ..." if values.shape[1] > 10 else "")
+        raise InputError(
+            f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
+            f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
+            f"matrix has {', '.join(barcodes[:3])}; the table's nearest column, {one.column}, has "
+            f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}): is it the table "
+            "of another sample?"
+        )
+    return one
+
+
+def join_metadata(
+    barcodes: pd.Index, path: str | Path, sample: str, min_overlap: float = 0.5
+) -> pd.DataFrame:
+    """Read what is known of a sample's cells, such as labels or positions.
+
+    Parameters
+    ----------
+    barcodes
+        The sample's barcodes.
+    path
+        A table; see :func:`scdyn.cell_files.read_cell_table`.
+    sample
+        The sample's name.
+    min_overlap
+        Smallest share of the barcodes, or of the sample's rows if these are fewer, that must be
+        the same; see :func:`match`.
+
+    Returns
+    -------
+    DataFrame
+        Its columns as text but for that of the barcodes, a row a barcode in the given order;
+        missing values where the table has no row.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read, has too few of the barcodes, or one of them twice.
+    """
+    loaded = load(path)
+    one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
+    logger.info("%s: %s: %d of %d cells (%s)", sample, path, one.n_matched, len(barcodes), one.how)
+    done = {one.column}
+    if "sample" in table and (table["sample"] == sample).any():
+        done.add("sample")
+    table = table.drop(columns=done).reset_index(drop=True).reindex(one.rows)
+    return plain(rename_own(table.set_axis(barcodes), str(path)), str(path))
+
+
+def annotate(
+    obs: pd.DataFrame,
+    sample: str,
+    covariates: Mapping[str, str],
+    metadata: str,
+    min_overlap: float,
+    positions: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Bring together what is known of a sample's cells.
+
+    Parameters
+    ----------
+    obs
+        Of the ingested sample; its index has the names of the cells, ``barcode`` their barcodes.
+    sample
+        The sample's name.
+    covariates
+        Further columns of the sample sheet.
+    metadata
+        Path of a table about cells, "" if there is none.
+    min_overlap
+        See :func:`join_metadata`.
+    positions
+        (cells, 2 or more), from the sample's own file.
+
+    Returns
+    -------
+    DataFrame
+        A row a cell: the columns of ``obs``, the metadata's, the covariates, and ``x`` and ``y``
+        where there are positions. What the sample sheet names comes before the sample's own file,
+        whose column of the same name is then called ``{name}_in_file``; a covariate comes before
+        the metadata, whose column is then ``{name}_in_table``.
+
+    Raises
+    ------
+    InputError
+        If the metadata is refused, or its ``x`` and ``y`` are no numbers.
+    """
+    own = f"sample {sample}"
+    table = plain(obs, own)
+    sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
+    sheet = normalise(sheet, f"{own} in the sample sheet")
+    if positions is not None:
+        places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
+        table = put(table, plain(places, own), own, "obsm['spatial']")
+    if metadata:
+        joined = join_metadata(pd.Index(table["barcode"]), metadata, sample, min_overlap)
+        if {"x", "y"} <= set(joined):
+            joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
+        in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
+        joined.columns = pd.Index(new_names(list(joined), in_both, metadata))
+        table = put(table, joined.set_axis(table.index), own, metadata)
+    given = {name: np.repeat(sheet[name].to_numpy(), len(table)) for name in sheet}
+    return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
+
+
+def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.DataFrame:
+    """Add columns to a table; its own of the same names get ``_in_file`` behind them."""
+    names = {name: f"{name}_in_file" for name in table if name in new}
+    if names:
+        logger.info("%s: %s: taken from %s", origin, ", ".join(names), source)
+        others = [name for name in [*table, *new] if name not in names]
+        taken = new_names([*names, *others], names, origin)[: len(names)]
+        table = table.rename(columns=dict(zip(names, taken, strict=True)))
+    return table.join(new)
+
+
+def coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
+    """Read a column of positions as numbers.
+
+    Raises
+    ------
+    InputError
+        If one is none.
+    """
+    values = pd.to_numeric(table[axis], errors="coerce").astype(np.float64)
+    strange = table.loc[values.isna() & table[axis].notna(), axis]
+    if len(strange):
+        raise InputError(
+            f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is no number; "
+            "x and y are positions: rename the columns if they are something else."
+        )
+    return values
+
+
+def write_cells(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table about cells as TSV; its index is the column ``cell``."""
+    text = table.apply(as_text) if len(table.columns) else table
+    write_table(path, text.rename_axis("cell"), index=True)
+
+
+def read_cells_table(path: str | Path) -> pd.DataFrame:
+    """Read what :func:`write_cells` wrote: all as text, NaN where there is none."""
+    table = read_table(path, dtype=str, keep_default_na=False, na_values=[""])
+    return table.set_index("cell").rename_axis(None)
+
+
+def examine_metadata(
+    samples: Sequence[tuple[str, pd.Index, str]], min_overlap: float
+) -> list[Finding]:
+    """Examine the tables of all samples: whose cells are in them, and whether by mistake.
+
+    Parameters
+    ----------
+    samples
+        Name, barcodes and path of the metadata of each, "" if it has none.
+    min_overlap
+        See :func:`join_metadata`.
+
+    Returns
+    -------
+    list of Finding
+        One for each sample that has metadata and barcodes.
+    """
+    from scdyn.preflight import Finding  # not needed, and not there, where tables are only read
+
+    tables: dict[str, CellTable | InputError] = {}
+    for _, _, path in samples:
+        if path and path not in tables:
+            try:
+                tables[path] = load(path)
+            except InputError as error:
+                tables[path] = error
+    findings = []
+    for sample, barcodes, path in samples:
+        table = tables.get(path)
+        if table is None or not len(barcodes):  # whose files cannot be read is said elsewhere
+            continue
+        try:
+            if isinstance(table, InputError):
+                raise table
+            one = find_own(sample, barcodes, table, samples, min_overlap)
+            text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
+            findings.append(Finding(sample, "metadata", text))
+        except InputError as error:
+            findings.append(Finding(sample, "metadata", str(error), passed=False))
+    return findings
+
+
+def find_own(
+    sample: str,
+    barcodes: pd.Index,
+    table: CellTable,
+    samples: Sequence[tuple[str, pd.Index, str]],
+    min_overlap: float,
+) -> Match:
+    """Find the rows of a sample's cells; refuse a table that fits another sample better.
+
+    Raises
+    ------
+    InputError
+        Naming both samples, or as :func:`find_rows` does.
+    """
+    require_distinct(barcodes, sample)
+    own = match(barcodes, table, sample, min_overlap)
+    for other, others, its_path in samples if own.share < SURE else []:
+        if other == sample or its_path == table.path or others.has_duplicates:
+            continue
+        theirs = match(others, table, other, min_overlap)
+        if theirs.share > own.share and theirs.share >= min_overlap:
+            raise InputError(
+                f"the tables of {sample} and {other} may be exchanged: {table.path} has "
+                f"{own.n_matched} of the {len(barcodes)} barcodes of {sample} and "
+                f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
+                "metadata."
+            )
+    return require_found(own, barcodes, table, sample, min_overlap)

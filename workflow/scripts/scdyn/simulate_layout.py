@@ -1,0 +1,24 @@
+"""Which files the simulated study has, by sample; read before they are made."""
+
+from __future__ import annotations
+
+# In the order of the sheet; the knockout's sequencing core hands over a folder of text files.
+SAMPLES = ("wildtype_1", "wildtype_2", "knockout_1")
+
+
+def layout_of(sample: str) -> str:
+    """How a sample's matrix is written: ``mtx`` or ``h5``."""
+    return "mtx" if sample.startswith("knockout") else "h5"
+
+
+def files_of(sample: str) -> list[str]:
+    """List a sample's files, below the folder of the simulation."""
+    matrix = {
+        "h5": ["filtered_feature_bc_matrix.h5"],
+        "mtx": [
+            f"filtered_feature_bc_matrix/{name}.gz"
+            for name in ("matrix.mtx", "barcodes.tsv", "features.tsv")
+        ],
+    }[layout_of(sample)]
+    others = ["atac_fragments.tsv.gz", "per_barcode_metrics.csv"]
+    return [f"{sample}/{name}" for name in (*matrix, *others)]
