@@ -44,7 +44,7 @@ environments: runner ## Build the environments of all rules but the peers', in .
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
 	$(SNAKEMAKE) --configfile $(DEMO)
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
-	@echo "Where the time went stands above the report's lines, stage by stage."
+	@echo "How long each stage took stands in the table above."
 	@echo "The report: $$PWD/results/report.html (open it in a browser). It shows the cells and their"
 	@echo "quality, the regulons, the pretrained model, how well fates and the knockout's cells are"
 	@echo "predicted beside other methods, which genes decide, and the three studies. docs/tutorial.md"
