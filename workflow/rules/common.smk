@@ -256,10 +256,10 @@ def resource_of(text, model, several):
 
 
 def threads_of_model(wildcards):
-    """Threads of a job that is one of many on a model: several pay only if it is wide or deep.
+    """Threads of a job on a pretrained model, beside others: several pay only if it is large.
 
-    A small model's jobs are done sooner side by side, one thread each: an eighth of such a job is
-    its start, on one thread whatever it is given.
+    A small model's jobs are done sooner side by side, a thread each: a good part of such a job is
+    its start, which is of one thread whatever it is given.
     """
     model = MODELS[names_from(wildcards)["model"]]
     return 1 if model["width"] * model["n_layers"] <= SMALL_MODEL else 8

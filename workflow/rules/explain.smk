@@ -16,7 +16,7 @@ rule explain:
         f"{LOGS}/explain/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_model
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
@@ -80,7 +80,7 @@ rule check_explanation:
         f"{LOGS}/check_explanation/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_model
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
@@ -114,7 +114,7 @@ rule perturb_in_silico:
         f"{LOGS}/perturb_in_silico/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 8
+    threads: threads_of_model
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

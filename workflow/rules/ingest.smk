@@ -186,6 +186,9 @@ rule join_cells:
         samples=lambda wildcards: expand(
             rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
         ),
+        qc=lambda wildcards: expand(
+            rules.ingest_sample.output.qc, sample=samples_of(wildcards.corpus)
+        ),
         metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
         examined=lambda wildcards: (
             rules.examine_metadata.output[0] if metadata_of(samples_of(wildcards.corpus)) else []

@@ -1,3 +1,5 @@
+import pandas as pd
+
 from scdyn import cell_tables, preflight
 from scdyn.artefacts import read_cells, read_table
 from scdyn.log import logged
@@ -9,10 +11,11 @@ with logged(snakemake.log[0]):
         found = found[found["subject"].isin(params.covariates)]
         preflight.require(found, snakemake.input.examined)
     tables = []
-    for path, (sample, covariates) in zip(
-        snakemake.input.samples, params.covariates.items(), strict=True
+    for path, qc, (sample, covariates) in zip(
+        snakemake.input.samples, snakemake.input.qc, params.covariates.items(), strict=True
     ):
         cells = read_cells(path)
+        names = read_table(qc, usecols=["cell"], dtype=str)["cell"]
         tables.append(
             cell_tables.annotate(
                 cells.obs,
@@ -21,6 +24,7 @@ with logged(snakemake.log[0]):
                 params.metadata[sample],
                 params.min_overlap,
                 cells.obsm.get("spatial"),
+                pd.Index(names.str.removeprefix(f"{sample}_")),
             )
         )
     cell_tables.write_cells(snakemake.output[0], cell_tables.join(tables))

@@ -506,6 +506,16 @@ def test_the_sheet_comes_before_the_table_and_the_table_before_the_file(tmp_path
     assert "sample S: condition: taken from the sample sheet" in said.text
 
 
+def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_control_left(tmp_path):
+    of_matrix = cells(40)
+    left = of_matrix[:3]
+    path = write_table(tmp_path / "cells.csv", of_matrix[2:], "of the matrix")
+    with pytest.raises(InputError, match="1 of the 3 barcodes"):
+        cell_tables.annotate(obs_of(left), "S", {}, path, 0.5)
+    table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=of_matrix)
+    assert table["cell_type"].isna().tolist() == [True, True, False]
+
+
 def test_positions(tmp_path):
     own = cells(12)
     places = np.arange(36, dtype=np.float32).reshape(12, 3) / 7

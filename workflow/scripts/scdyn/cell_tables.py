@@ -444,6 +444,7 @@ def annotate(
     metadata: str,
     min_overlap: float,
     positions: np.ndarray | None = None,
+    barcodes: pd.Index | None = None,
 ) -> pd.DataFrame:
     """Bring together what is known of a sample's cells.
 
@@ -461,6 +462,9 @@ def annotate(
         See :func:`join_metadata`.
     positions
         (cells, 2 or more), from the sample's own file.
+    barcodes
+        All of the sample's matrix, whether their cells passed quality control or not: the metadata
+        is matched by these, as preflight does. None: those of ``obs``.
 
     Returns
     -------
@@ -483,7 +487,9 @@ def annotate(
         places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
         table = put(table, plain(places, own), own, "obsm['spatial']")
     if metadata:
-        joined = join_metadata(pd.Index(table["barcode"]), metadata, sample, min_overlap)
+        own_barcodes = pd.Index(table["barcode"])
+        of_matrix = own_barcodes if barcodes is None else barcodes
+        joined = join_metadata(of_matrix, metadata, sample, min_overlap).loc[own_barcodes]
         if {"x", "y"} <= set(joined):
             joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
         in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
