@@ -28,5 +28,5 @@ if __name__ == "__main__":
     cells.write_h5ad(folder / "cells.h5ad")
     cells.layers = {"rna_log": layers[0], "promoter_log": layers[1]}
     genes = pd.DataFrame({"gene_id": names, "symbol": names, "is_tf": False})
-    regulons = pd.DataFrame({"tf": [], "target": [], "weight": []})
+    regulons = pd.DataFrame({"regulon": [], "tf": [], "target": [], "weight": []})
     tokens.write_tokens(cells, genes, regulons, N_BINS, folder / "cells.h5ad", folder / "tokens")
