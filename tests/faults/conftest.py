@@ -28,7 +28,7 @@ STAGES = {
     "simulate_study": "results/simulation/tfs.txt",
     "build_vocabulary": "results/reference/genes.tsv",
     "examine_sample": "results/ingest/wildtype_1.preflight.tsv",
-    "examine_metadata": "results/corpus/metadata.tsv",
+    "examine_metadata": "results/corpus/embryo.metadata.tsv",
     "gather_preflight": "results/preflight.tsv",
     "ingest_sample": "results/ingest/wildtype_1.h5ad",
     "plot_qc": "results/ingest/wildtype_1.qc.svg",

@@ -171,6 +171,15 @@ CHANGES = {
         lambda f: write(f, "A/outs/atac_fragments.tsv.gz", "others\n"),
         {"gather_preflight": 1, **ONE_SAMPLE, **COUNTS},
     ),
+    # Snakemake would take results for current whose input is not there.
+    "a path that leads nowhere": (
+        lambda f: sheet(f, "A/outs", "D/outs"),
+        {**EXAMINED, **ONE_SAMPLE, **COUNTS},
+    ),
+    "a table of cells that is not there": (
+        lambda f: (f / "A.csv").unlink(),
+        {**EXAMINED, **LABELS},
+    ),
     "an index added": (lambda f: write(f, "A/outs/atac_fragments.tsv.gz.tbi", ""), {}),
     "a bound of QC": (
         lambda f: configure(f, lambda c: c.update(ingest={"qc": {"min_genes": 7}})),
@@ -234,6 +243,14 @@ def test_one_call_plans_what_follows_and_a_second_nothing(study, name):
     assert plan(study) == expected
     finish(study)
     assert plan(study) == {}
+
+
+@pytest.mark.parametrize("key", ["annotation", "tfs"])
+def test_a_file_that_the_config_names_and_that_is_not_there_is_refused(study, key):
+    configure(study, lambda c: c["reference"].update({key: "nowhere.gtf"}))
+    run = snakemake(study, study / "config.yaml", "--dry-run")
+    assert run.returncode != 0
+    assert f"config.yaml: reference.{key}: nowhere.gtf: no such file" in run.stdout
 
 
 def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):

@@ -22,7 +22,16 @@ from scdyn.libraries import COLUMNS, input_files
 from scdyn.machine import visible_gpus
 from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.selection import select_samples
+from scdyn.simulate_layout import STUDY_FILES
 from scdyn.simulate_layout import files_of as files_of_simulated
+
+FILE_KEYS = [
+    ("reference", "annotation"),
+    ("reference", "tfs"),
+    ("grn", "rankings"),
+    ("grn", "annotations"),
+    ("ingest", "barcode_translation"),
+]
 
 try:
     if workflow.deployment_settings.deployment_method:
@@ -43,11 +52,20 @@ try:
     )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
-    PUBLIC = [
-        *(config["reference"][key] for key in ("annotation", "tfs")),
-        *config["grn"]["rankings"],
-        *filter(None, [config["grn"]["annotations"]]),
-    ]
+    # What each key of the config names, and what of it may not be there yet: rules make it.
+    NAMED = {
+        f"{section}.{key}": [paths] if isinstance(paths, str) else paths or []
+        for section, key in FILE_KEYS
+        for paths in [config[section][key]]
+    }
+    FETCHED = {f"{DOWNLOADS}/{name}" for name in CATALOGUE}
+    MADE = FETCHED.union(
+        f"{config['results']}/simulation/{name}" for name in STUDY_FILES if "simulation" in config
+    )
+    if "--lint" not in sys.argv:  # which looks at the rules alone, also where no data are
+        study.require_files(NAMED, MADE, ORIGIN)
+    TRANSLATION = NAMED["ingest.barcode_translation"]
+    PUBLIC = [path for paths in NAMED.values() for path in paths]
     BUILDS = compare_builds(CATALOGUE, PUBLIC)
     # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
     PRETRAINED_ON = {
@@ -76,7 +94,6 @@ RESULTS = config["results"]
 CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
-TRANSLATION = [path for path in [config["ingest"]["barcode_translation"]] if path]
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
 # Width times layers of a model that one thread trains well.
 SMALL_MODEL = 256
@@ -118,8 +135,9 @@ def matrices_of(samples):
 
 
 def metadata_of(samples):
-    """The tables of cells that the sample sheet names for some samples."""
-    return sorted({path for path in SAMPLES.loc[samples, "metadata"] if path})
+    """The tables of cells of some samples, but for those that are not there: preflight says so."""
+    tables = set(SAMPLES.loc[samples, "metadata"])
+    return sorted(path for path in tables if path in MADE or Path(path).is_file())
 
 
 def cells_of_model(wildcards):
@@ -273,7 +291,7 @@ def by_pilot(key, least, factor, attempt, pilot):
 
 def resources_asked_for():
     """The public files that the config names by where they are fetched to."""
-    return [path for path in PUBLIC if path in {f"{DOWNLOADS}/{name}" for name in CATALOGUE}]
+    return [path for path in PUBLIC if path in FETCHED]
 
 
 def final_outputs():

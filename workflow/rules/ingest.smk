@@ -33,15 +33,16 @@ rule examine_sample:
         "../scripts/examine_sample.py"
 
 
-# All tables of cells beside all samples' barcodes, so that exchanged tables are named.
+# A corpus' tables of cells beside all its samples' barcodes, so that exchanged tables are named.
+# What is wrong is written down here, too; join_cells then refuses.
 rule examine_metadata:
     input:
-        matrices=matrices_of(SAMPLES.index),
-        metadata=metadata_of(SAMPLES.index),
+        matrices=lambda wildcards: matrices_of(samples_of(wildcards.corpus)),
+        metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
     output:
-        ensure(f"{RESULTS}/corpus/metadata.tsv", non_empty=True),
+        ensure(f"{RESULTS}/corpus/{{corpus}}.metadata.tsv", non_empty=True),
     log:
-        f"{LOGS}/examine_metadata.log",
+        f"{LOGS}/examine_metadata/{{corpus}}.log",
     priority: FIRST
     conda:
         "../../envs/analysis.yaml"
@@ -49,18 +50,28 @@ rule examine_metadata:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        rows=[row_of(sample) for sample in SAMPLES.index],
-        metadata=SAMPLES["metadata"].to_dict(),
+        rows=lambda wildcards: [row_of(sample) for sample in samples_of(wildcards.corpus)],
+        metadata=lambda wildcards: SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict(),
         min_overlap=config["ingest"]["min_metadata_overlap"],
     script:
         "../scripts/examine_metadata.py"
 
 
+ALL_FILES = sorted({file for sample in SAMPLES.index for file in files_of(sample)})
+
+
+def examined_metadata(corpus):
+    """What was found out about a corpus' tables of cells, if it has any."""
+    has_tables = any(SAMPLES.loc[samples_of(corpus), "metadata"])
+    return [rules.examine_metadata.output[0].format(corpus=corpus)] if has_tables else []
+
+
+# All that was found out, also where something is wrong.
 rule gather_preflight:
     input:
         samples=expand(rules.examine_sample.output[0], sample=SAMPLES.index),
-        metadata=[rules.examine_metadata.output[0]] if metadata_of(SAMPLES.index) else [],
-        files=sorted({file for sample in SAMPLES.index for file in files_of(sample)}),
+        metadata=[path for corpus in CORPORA for path in examined_metadata(corpus)],
+        files=ALL_FILES,
         genes=rules.build_vocabulary.output[0],
     output:
         table=f"{RESULTS}/preflight.tsv",
@@ -93,12 +104,20 @@ rule gather_preflight:
 # A target: look at the input, and stop where it is wrong.
 rule preflight:
     input:
-        rules.gather_preflight.output.table,
+        gathered=rules.gather_preflight.output.table,
+        files=ALL_FILES,
     log:
         f"{LOGS}/preflight.log",
     localrule: True
     conda:
         "../../envs/analysis.yaml"
+    params:
+        samples={
+            sample: rules.examine_sample.output[0].format(sample=sample)
+            for sample in SAMPLES.index
+        },
+        metadata={corpus: examined_metadata(corpus) for corpus in CORPORA},
+        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
     script:
         "../scripts/preflight.py"
 
@@ -107,6 +126,9 @@ rule ingest_sample:
     input:
         files=lambda wildcards: files_of(wildcards.sample),
         preflight=rules.examine_sample.output[0],
+        # Of all samples, so that one that is refused does not hide what is wrong with another. For
+        # the order alone: nothing about another sample remakes this one's cells.
+        gathered=ancient(rules.gather_preflight.output.table),
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
@@ -190,9 +212,8 @@ rule join_cells:
             rules.ingest_sample.output.qc, sample=samples_of(wildcards.corpus)
         ),
         metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
-        examined=lambda wildcards: (
-            rules.examine_metadata.output[0] if metadata_of(samples_of(wildcards.corpus)) else []
-        ),
+        examined=lambda wildcards: examined_metadata(wildcards.corpus),
+        gathered=ancient(rules.gather_preflight.output.table),
     output:
         ensure(CELLS, non_empty=True),
     log:

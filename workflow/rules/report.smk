@@ -91,6 +91,16 @@ rule write_provenance:
         sheet=config["samples"],
         environments=expand(rules.list_packages.output[0], environment=ENVIRONMENTS),
         models=expand(rules.pretrain.output.config, model=MODELS),
+        stamped=[path for paths in STAMPED.values() for path in paths],
+        hashed=[
+            rules.build_vocabulary.output[0],
+            *expand(rules.join_corpus.output[0], corpus=CORPORA),
+            *expand(rules.write_tokens.output[0], corpus=CORPORA),
+            *expand(rules.make_regulons.output.regulons, corpus=CORPORA),
+            *expand(rules.pretrain.output.weights, model=MODELS),
+            *expand(rules.split_cells.output[0], task=TASKS),
+            *expand(rules.evaluate_task.output.predictions, task=TASKS),
+        ],
     output:
         provenance=f"{RESULTS}/provenance.json",
         page=report(
@@ -109,14 +119,5 @@ rule write_provenance:
         repository=lambda wildcards: str(BASE),
         snakemake=snakemake_version,
         stamped=STAMPED,
-        hashed=[
-            f"{RESULTS}/reference/genes.tsv",
-            *expand(rules.join_corpus.output[0], corpus=CORPORA),
-            *expand(rules.write_tokens.output[0], corpus=CORPORA),
-            *expand(rules.make_regulons.output.regulons, corpus=CORPORA),
-            *expand(rules.pretrain.output.weights, model=MODELS),
-            *expand(rules.split_cells.output[0], task=TASKS),
-            *expand(rules.evaluate_task.output.predictions, task=TASKS),
-        ],
     script:
         "../scripts/write_provenance.py"

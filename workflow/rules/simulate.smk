@@ -14,17 +14,7 @@ if "simulation" in config:
     rule simulate_study:
         output:
             samples=SIMULATED,
-            files=[
-                f"{SIMULATION}/{name}"
-                for name in (
-                    "genes.gtf.gz",
-                    "tfs.txt",
-                    "motifs.genes_vs_motifs.rankings.feather",
-                    "motifs.annotation.tbl",
-                    "cell_metadata.tsv",
-                    "truth/parameters.json",
-                )
-            ],
+            files=[f"{SIMULATION}/{name}" for name in STUDY_FILES],
             truth=TRUTH,
         log:
             f"{LOGS}/simulate_study.log",

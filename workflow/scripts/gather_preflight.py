@@ -15,8 +15,10 @@ with logged(snakemake.log[0]):
         + preflight.examine_models(params.models, params.tasks, of_corpus, genes)
     )
     preflight.tell(machine)
-    parts = [machine, *map(read_table, [*files.samples, *files.metadata])]
-    table = preflight.sort(pd.concat(parts))
+    paths = [*files.samples, *files.metadata]
+    parts = [read_table(path, dtype=str, keep_default_na=False) for path in paths]
+    found = pd.concat(parts).drop_duplicates()  # a sample's table of cells, of each corpus it is in
+    table = preflight.sort(pd.concat([machine, found.assign(passed=found["passed"] == "True")]))
     n_refused = int((~table["passed"]).sum())
     logger.info("%d checks, of which %d do not pass", len(table), n_refused)
     write_table(snakemake.output.table, table)

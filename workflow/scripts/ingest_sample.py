@@ -1,5 +1,5 @@
 from scdyn import barcodes, preflight, reference
-from scdyn.artefacts import read_table, write_h5ad
+from scdyn.artefacts import write_h5ad
 from scdyn.files import write_table
 from scdyn.ingest import ingest
 from scdyn.log import logged
@@ -7,13 +7,15 @@ from scdyn.qc import QualityBounds, filter_cells
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    preflight.require(read_table(snakemake.input.preflight), snakemake.input.preflight)
-    genes = reference.read_vocabulary(snakemake.input.genes)
+    files, name = snakemake.input, snakemake.wildcards.sample
+    preflight.require(files.gathered, {name: files.preflight}, of_metadata=False)
+    preflight.require_room(files.files, snakemake.output.cells)
+    genes = reference.read_vocabulary(files.genes)
     windows = reference.promoter_windows(genes, params.upstream, params.downstream)
-    tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
+    tables = [barcodes.read_translation(path) for path in files.translation]
     cells = ingest(params.row, genes, windows, *params.overlaps, *tables)
     bounds = QualityBounds(**params.qc)
     is_mt = genes["is_mt"].to_numpy()
-    kept, table = filter_cells(cells, is_mt, bounds, params.seed, snakemake.wildcards.sample)
+    kept, table = filter_cells(cells, is_mt, bounds, params.seed, name)
     write_table(snakemake.output.qc, table.rename_axis("cell"), index=True)
     write_h5ad(snakemake.output.cells, kept)

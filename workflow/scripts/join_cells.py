@@ -5,14 +5,13 @@ from scdyn.artefacts import read_cells, read_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    params = snakemake.params
-    if snakemake.input.examined:
-        found = read_table(snakemake.input.examined)
-        found = found[found["subject"].isin(params.covariates)]
-        preflight.require(found, snakemake.input.examined)
+    files, params = snakemake.input, snakemake.params
+    for examined in files.examined:
+        of_samples = dict.fromkeys(params.covariates, examined)
+        preflight.require(files.gathered, of_samples, of_metadata=True)
     tables = []
     for path, qc, (sample, covariates) in zip(
-        snakemake.input.samples, snakemake.input.qc, params.covariates.items(), strict=True
+        files.samples, files.qc, params.covariates.items(), strict=True
     ):
         cells = read_cells(path)
         names = read_table(qc, usecols=["cell"], dtype=str)["cell"]

@@ -11,7 +11,7 @@ with logged(snakemake.log[0]):
         snakemake.params.repository,
         snakemake.params.snakemake,
         snakemake.params.stamped,
-        snakemake.params.hashed,
+        snakemake.input.hashed,
     )
     write_json(snakemake.output.provenance, record)
     with atomic(snakemake.output.page) as temporary:

@@ -516,6 +516,27 @@ def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_contr
     assert table["cell_type"].isna().tolist() == [True, True, False]
 
 
+def test_two_columns_that_hold_the_barcodes_in_another_order_are_refused_unless_one_is_called_so(
+    tmp_path,
+):
+    own = cells(12)
+    path = str(tmp_path / "cells.csv")
+    table = pd.DataFrame({"rank": own[::-1], "id": own, "cell_type": [f"t{i}" for i in range(12)]})
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="columns rank and id both have the barcodes of sample S"):
+        cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)
+    table.rename(columns={"id": "Cell_ID"}).to_csv(tmp_path / "named.csv", index=False)
+    found = cell_tables.annotate(obs_of(own), "S", {}, str(tmp_path / "named.csv"), 0.5)
+    assert found["cell_type"].tolist() == table["cell_type"].tolist()
+
+
+def test_a_barcode_with_blanks_is_found_again(tmp_path):
+    own = pd.Index([f"{name} " for name in cells(6)])
+    path = write_table(tmp_path / "cells.csv", own.str.strip(), "neuron")
+    table = cell_tables.annotate(obs_of(own), "S", {}, path, 0.5, barcodes=own)
+    assert (table["cell_type"] == "neuron").all()
+
+
 def test_positions(tmp_path):
     own = cells(12)
     places = np.arange(36, dtype=np.float32).reshape(12, 3) / 7
@@ -525,6 +546,11 @@ def test_positions(tmp_path):
     table = cell_tables.annotate(obs_of(own), "S", {}, path, 0.5, places)
     assert table["x"].tolist()[:11] == list(range(11)) and table["x"].isna().sum() == 1
     assert table["x_in_file"].dtype == float
+    places = [f"row {i}" for i in range(12)]
+    table = cell_tables.annotate(obs_of(own, x=places, y=1.0), "S", {}, "", 0.5)
+    assert "x" not in table and table["x_in_file"].tolist() == places
+    with pytest.raises(InputError, match="sample sheet: 'left' in column x .* is no number"):
+        cell_tables.annotate(obs_of(own), "S", {"x": "left", "y": "1"}, "", 0.5)
     path = write_table(tmp_path / "cells.csv", own, x="left", y="1")
     with pytest.raises(InputError, match="'left' in column x .* is no number; x and y are pos"):
         cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from scdyn import fragments, machine, preflight
 from scdyn.errors import InputError
+from scdyn.files import write_table
 from scdyn.libraries import FILES, LAYERS
 from scdyn.reference import promoter_windows
 
@@ -138,17 +139,36 @@ def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
     assert "only 0 of the 40 RNA barcodes" in sentence
 
 
-def test_all_that_is_wrong_is_counted_and_the_first_is_said():
-    table = preflight.report(
-        [
-            preflight.Finding("study", "disk", "room"),
-            preflight.Finding("a", "files", "a.h5: no such file", passed=False),
-            preflight.Finding("b", "files", "b.h5: no such file", passed=False),
-        ]
-    )
-    with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in here.log\)"):
-        preflight.require(table, "here.log")
+def test_a_sample_is_refused_by_its_own_findings_and_looked_at_again(tmp_path):
+    found = [
+        preflight.Finding("study", "disk", "room", passed=False),
+        preflight.Finding("NA", "files", "a.h5: no such file", passed=False),
+        preflight.Finding("NA", "files", "b.h5: no such file", passed=False),
+        preflight.Finding("b", "metadata", "b.csv: of another sample", passed=False),
+    ]
+    table = preflight.report(found)
+    gathered = tmp_path / "preflight.tsv"
+    write_table(gathered, table)
+    examined = {name: tmp_path / name for name in ("NA", "b")}
+    for path in examined.values():
+        path.touch()
+    preflight.require(gathered, {"b": examined["b"]}, of_metadata=False)
+    assert examined["b"].exists()
+    for _ in range(2):  # Slurm tries again
+        with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*preflight.tsv\)"):
+            preflight.require(gathered, {"NA": examined["NA"]}, of_metadata=False)
+    with pytest.raises(InputError, match="b.csv"):
+        preflight.require(gathered, examined, of_metadata=True)
+    assert not any(path.exists() for path in examined.values()) and gathered.exists()
     assert "b.h5: no such file" in preflight.page(table)
+
+
+def test_each_library_of_a_sample_is_examined(tmp_path):
+    for name in ("lane1", "lane3"):
+        (tmp_path / f"{name}.h5").write_bytes(b"no matrix")
+    genes_h5(tmp_path).rename(tmp_path / "lane2.h5")
+    first, second = refused(examine(path=tmp_path / "lane*.h5", atac_path="none"))
+    assert "lane1" in first and "lane3" in second
 
 
 def test_a_full_disk_is_refused(tmp_path, monkeypatch):
@@ -156,6 +176,8 @@ def test_a_full_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("", (), {"free": 100}))
     (sentence,) = refused(preflight.examine_machine([tmp_path], tmp_path / "not" / "there"))
     assert "make room" in sentence
+    with pytest.raises(InputError, match="make room"):
+        preflight.require_room([tmp_path], tmp_path)
 
 
 def test_enrichment_is_one_for_places_drawn_at_random():

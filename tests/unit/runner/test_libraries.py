@@ -1,5 +1,7 @@
 """Which files a row of the sheet means, before anything is read, in Snakemake's own environment."""
 
+from pathlib import Path
+
 import pytest
 
 from scdyn.errors import InputError
@@ -140,14 +142,15 @@ def test_what_the_sheet_names_beats_what_is_guessed(tmp_path):
         promoter_source(locate(rna), ["counts"], False)
 
 
-def test_what_cannot_be_found_is_given_as_the_sheet_names_it(tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    lacking = str(tmp_path / "no.tsv.gz")
-    assert input_files(row(path="nowhere", fragments=lacking)) == [lacking, "nowhere"]
-    assert input_files(row(path=empty)) == [str(empty)]
-    assert input_files(row(path=tmp_path / "x_*")) == [str(tmp_path / "x_*")]
-    assert input_files(row(path="a", atac_path="none", fragments="f")) == ["a", "f"]
+def test_what_is_not_there_is_not_listed_and_what_is_not_understood_is(tmp_path):
+    strange = tmp_path / "counts.docx"
+    strange.touch()
+    fragments = str(tmp_path / "f.tsv.gz")
+    assert input_files(row(path="nowhere", fragments=fragments)) == []
+    Path(fragments).touch()
+    assert input_files(row(path="nowhere", fragments=fragments)) == [fragments]
+    assert input_files(row(path=tmp_path / "x_*")) == input_files(row(path=tmp_path)) == []
+    assert input_files(row(path=strange, atac_path="none")) == [str(strange)]
 
 
 def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):

@@ -16,10 +16,15 @@ BLOCK = {
 }
 
 
-def test_settings_of_hardware_are_left_out_at_any_depth_and_come_back():
+def test_settings_of_hardware_are_left_out_and_come_back():
     chosen = settings.decisive(BLOCK)
     assert chosen == {"width": 8, "training": {"epochs": 3}}
     assert settings.with_hardware(chosen, BLOCK) == BLOCK
+
+
+def test_a_covariate_or_a_variant_may_have_the_name_of_a_setting_of_hardware():
+    task = {"train": {"nodes": ["LN1"]}, "variants": {"nodes": {"modalities": "rna"}}}
+    assert settings.decisive(task) == task == settings.with_hardware(task, task)
 
 
 def test_a_variant_keeps_its_own_settings_beside_the_block_s_hardware():

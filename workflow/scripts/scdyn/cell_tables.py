@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,11 @@ TELLING = (
     "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
     "library", "library_id", "dataset",
 )  # fmt: skip
+# Names of columns that hold barcodes, as programs write them; without a name, row names.
+BARCODES = frozenset(
+    ["barcode", "barcodes", "cell", "cells", "cell_id", "cellid", "cell_barcode", "cellname"]
+    + ["cell_name", "cellnames", "index", "_index", "row_names", "unnamed", "unnamed: 0"]
+)
 WITHOUT_NAME = "without the sample's name"
 # What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
 BY_LIBRARY = "by nucleotides and library"
@@ -63,6 +68,8 @@ class Match:
         Whether a column, or a prefix or suffix of the barcodes, names the sample.
     twice
         A barcode that two rows are of, "" if there is none. The match is then of no use.
+    rival
+        Another column in which as many barcodes are, but in other rows; "" if there is none.
     """
 
     column: str
@@ -71,6 +78,7 @@ class Match:
     n_rows: int
     is_told: bool = False
     twice: str = ""
+    rival: str = ""
 
     @property
     def n_matched(self) -> int:
@@ -129,6 +137,8 @@ def load(path: str | Path) -> CellTable:
 
 @lru_cache(maxsize=1)
 def _load(path: str, state: tuple[int, int] | None) -> CellTable:
+    if state is None:
+        raise InputError(f"{path}: no such file; check the sample sheet's metadata.")
     return CellTable(path, plain(read_cell_table(path), path))
 
 
@@ -157,14 +167,14 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
         The best, or what comes nearest to one.
     """
 
-    def rank(one: Match) -> tuple[bool, bool, int]:
+    def rank(one: Match) -> tuple[bool, bool, int, bool]:
         is_sure = one.is_told and not one.twice and one.share >= min_overlap
-        return is_sure, not one.twice, one.n_matched
+        return is_sure, not one.twice, one.n_matched, one.column.casefold() in BARCODES
 
     found = []
     for one in matches(barcodes, table, sample, min_overlap):
         found.append(one)
-        if one.is_told and not one.twice and one.share == 1:
+        if rank(one) == (True, True, len(barcodes), True):
             return one
     if not found:
         column = next(iter(table.values), "")
@@ -172,8 +182,14 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     best = max(found, key=rank)
     if best.share < min_overlap:
         # That a cell has two rows says more than that few have one otherwise.
-        best = max([best, *(one for one in found if one.twice)], key=lambda one: one.share)
-    return best
+        return max([best, *(one for one in found if one.twice)], key=lambda one: one.share)
+    rivals = (one.column for one in found if rank(one) == rank(best) and differ(one, best))
+    return replace(best, rival=next(rivals, ""))
+
+
+def differ(one: Match, other: Match) -> bool:
+    """Tell whether two columns name other rows as the sample's cells."""
+    return one.column != other.column and not np.array_equal(one.rows, other.rows)
 
 
 def matches(
@@ -379,6 +395,11 @@ def require_found(
             "nothing tells which row is this sample's; give the table a column 'sample' with the "
             "sample sheet's names, or each sample a table of its own."
         )
+    if one.rival and one.share >= min_overlap:
+        raise InputError(
+            f"{path}: the columns {one.column} and {one.rival} both have the barcodes of sample "
+            f"{sample}, but in other rows; call the right one barcode."
+        )
     by_library = FORMS[BY_LIBRARY]
     header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
     if header.any():
@@ -480,14 +501,14 @@ def annotate(
         If the metadata is refused, or its ``x`` and ``y`` are no numbers.
     """
     own = f"sample {sample}"
-    table = plain(obs, own)
+    table = without_strange_places(plain(obs, own), own)
     sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
     sheet = normalise(sheet, f"{own} in the sample sheet")
     if positions is not None:
         places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
         table = put(table, plain(places, own), own, "obsm['spatial']")
     if metadata:
-        own_barcodes = pd.Index(table["barcode"])
+        own_barcodes = pd.Index(obs["barcode"])
         of_matrix = own_barcodes if barcodes is None else barcodes
         joined = join_metadata(of_matrix, metadata, sample, min_overlap).loc[own_barcodes]
         if {"x", "y"} <= set(joined):
@@ -496,7 +517,17 @@ def annotate(
         joined.columns = pd.Index(new_names(list(joined), in_both, metadata))
         table = put(table, joined.set_axis(table.index), own, metadata)
     given = {name: np.repeat(sheet[name].to_numpy(), len(table)) for name in sheet}
+    for axis in {"x", "y"} & set(sheet):
+        coordinates(sheet, axis, f"sample {sample} in the sample sheet")
     return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
+
+
+def without_strange_places(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Put ``_in_file`` behind a file's own columns ``x`` and ``y`` if they are no positions."""
+    names = {axis: f"{axis}_in_file" for axis in "xy" if axis in table}
+    if all(table[axis].dtype.kind in "if" for axis in names):
+        return table
+    return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
 
 
 def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.DataFrame:
@@ -557,7 +588,10 @@ def examine_metadata(
     list of Finding
         One for each sample that has metadata and barcodes.
     """
-    from scdyn.preflight import Finding  # not needed, and not there, where tables are only read
+    from scdyn.preflight import (  # not needed, and not there, where tables are only read
+        METADATA,
+        Finding,
+    )
 
     tables: dict[str, CellTable | InputError] = {}
     for _, _, path in samples:
@@ -576,9 +610,9 @@ def examine_metadata(
                 raise table
             one = find_own(sample, barcodes, table, samples, min_overlap)
             text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
-            findings.append(Finding(sample, "metadata", text))
+            findings.append(Finding(sample, METADATA, text))
         except InputError as error:
-            findings.append(Finding(sample, "metadata", str(error), passed=False))
+            findings.append(Finding(sample, METADATA, str(error), passed=False))
     return findings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jsonschema
 import pandas as pd
 import yaml
 
+from scdyn.cell_columns import OWN
 from scdyn.errors import InputError
 
 
@@ -85,6 +86,31 @@ def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) ->
             f"{error.validator_value}" + (f" ({meant.rstrip('.')})." if meant else ".")
         )
     raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
+
+
+def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], origin: str) -> None:
+    """Refuse a config that names a file that is not there.
+
+    Snakemake does not, where results of before are there: it takes these for up to date.
+
+    Parameters
+    ----------
+    named
+        By key of the config, the paths that it names.
+    made
+        Paths that a rule makes.
+    origin
+        Where the config comes from.
+
+    Raises
+    ------
+    InputError
+        Naming the key and the first file that is neither there nor made.
+    """
+    for key, paths in named.items():
+        for path in paths:
+            if path not in made and not Path(path).is_file():
+                raise InputError(f"{origin}: {key}: {path}: no such file; correct the path.")
 
 
 def check_environments_folder(folder: str | Path) -> None:
@@ -271,6 +297,11 @@ def check_covariate(
         raise InputError(
             f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
             "covariate, list it under covariates in the config."
+        )
+    if column in OWN:
+        raise InputError(
+            f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
+            "of its own of that name; rename it."
         )
     name = {"$ref": "#/$defs/column", "$defs": schema["$defs"]}
     if not VALIDATOR(name).is_valid(column):

@@ -10,9 +10,9 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
+from scdyn.cell_columns import METRICS
 from scdyn.counts import normalise
 from scdyn.errors import InputError
-from scdyn.qc import METRICS
 
 # What a corpus knows of its cells: nothing that a person decides.
 MEASURED = ("sample", "barcode", "promoter_source", *METRICS)

@@ -180,7 +180,8 @@ def cores_of_a_job() -> int:
 
 def sentence(work: str, seconds: float, n_threads: int, n_gpus: int) -> str:
     """Say what a model or task will take, and what to do where that is long."""
-    text = f"{work}: about {rounded(seconds)} on {n_threads} cores of this machine's CPU"
+    cores = "1 core" if n_threads == 1 else f"{n_threads} cores"
+    text = f"{work}: about {rounded(seconds)} on {cores} of this machine's CPU"
     if n_gpus:
         return f"{text}; the GPU here is used instead"
     return f"{text}; {REMEDY}" if seconds > LONG_SECONDS else text

@@ -19,6 +19,8 @@ from scdyn.reference import chromosome_name, chromosome_names
 # Bytes of text parsed at once: large enough to parse quickly, small enough that memory
 # stays flat in the number of fragments.
 BLOCK_BYTES = 8 * 2**20
+# Blocks from which is seen how the barcodes are written, and whether they are the RNA's.
+BLOCKS_SEEN = 32
 COLUMNS = {"chrom": pl.String, "start": pl.Int64, "end": pl.Int64, "barcode": pl.String}
 
 

@@ -36,9 +36,6 @@ from scdyn.reference import tss_rings
 # For notebooks, which join their tables by it.
 __all__ = ["ingest", "join_metadata", "read_library"]
 
-# Blocks of a fragments file from which is seen how its barcodes are written.
-BLOCKS_SEEN = 32
-
 
 @dataclass(frozen=True)
 class Content:
@@ -214,7 +211,7 @@ def promoter_counts_of_fragments(
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count insertions in promoters; see :func:`promoter_counts`."""
-    blocks = islice(fragment_files.read_fragments(fragments), BLOCKS_SEEN)
+    blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
     names = [block["barcode"].unique(maintain_order=True) for block in blocks]
     known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
     pairing = barcodes.pair(rna.obs_names, known, translation)

@@ -289,22 +289,22 @@ def input_files(
     Returns
     -------
     list of str
-        Sorted. What cannot be found is given as the sheet names it, so that Snakemake or
-        preflight says what is wrong with it.
+        Sorted. Of what is not understood, the files that the sheet names. What is not there is
+        not listed: preflight says so, where Snakemake would take results of before for current.
     """
     files: set[str] = set()
     try:
         libraries = find_libraries(row, planned)
     except InputError:
-        columns = FILES[:1] if rna_alone else FILES
-        return sorted({row[column] for column in columns} - {"", RNA_ONLY})
+        files.update(row[column] for column in (FILES[:1] if rna_alone else FILES))
+        libraries = []
     for library in libraries:
         try:
             located = locate(library, planned)
             files.update(located.rna.files if rna_alone else located.files)
         except InputError:
             files.update([library.path] if rna_alone else library.named)
-    return sorted(files)
+    return sorted(path for path in files if path in planned or os.path.isfile(path))
 
 
 def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
+from scdyn.artefacts import read_table
 from scdyn.barcodes import sample_barcodes
 from scdyn.counts import first_values, require_counts, require_layer, rna_source
 from scdyn.errors import InputError, reading
@@ -43,8 +44,8 @@ from scdyn.pages import document
 from scdyn.reference import find_genes, strip_version
 from scdyn.resources import annotation_of
 
-# Blocks of a fragments file that are looked at, of some hundred thousand lines each.
-BLOCKS_SEEN = 8
+# What is looked at in a table of cells.
+METADATA = "metadata"
 # Results take about as much room as their input, and temporary files once more.
 ROOM_FOR_INPUT = 3
 
@@ -111,12 +112,16 @@ def examine_sample(
     findings: list[Finding] = []
     name = row["sample"]
     try:
-        for files in find_libraries(row):
+        libraries = find_libraries(row)
+    except InputError as error:
+        return [Finding(name, "files", str(error), passed=False)]
+    for files in libraries:
+        try:
             seen = examine_library(files, genes, windows, thresholds, translation, catalogue)
             for check, found in seen:
                 findings.append(Finding(name, check, found))
-    except InputError as error:
-        findings.append(Finding(name, "files", str(error), passed=False))
+        except InputError as error:
+            findings.append(Finding(name, "files", str(error), passed=False))
     return findings
 
 
@@ -307,7 +312,7 @@ def examine_fragments(
     """
     blocks = [
         block.select("chrom", "start", "barcode").to_pandas()
-        for block in islice(fragment_files.read_fragments(path), BLOCKS_SEEN)
+        for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN)
     ]
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
@@ -395,16 +400,46 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
     results
         Where what is made will lie; need not be there yet.
     """
+    room, is_enough = room_for(inputs, results)
+    return [
+        Finding("study", "disk", room, is_enough),
+        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
+    ]
+
+
+def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
+    """Compare the room on the disk with what results from files: in words, and if it is enough.
+
+    Parameters
+    ----------
+    inputs, results
+        As for :func:`examine_machine`.
+    """
     size = sum(size_of(Path(path)) for path in inputs)
     place = Path(results).absolute()
     while not place.exists():
         place = place.parent
     free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
     room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
-    return [
-        Finding("study", "disk", room if free > needed else f"{room}: make room.", free > needed),
-        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
-    ]
+    return (room, True) if free > needed else (f"{room}: make room.", False)
+
+
+def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
+    """Stop if the disk is too full for what results from some files.
+
+    Parameters
+    ----------
+    inputs, results
+        As for :func:`examine_machine`.
+
+    Raises
+    ------
+    InputError
+        Naming the place.
+    """
+    room, is_enough = room_for(inputs, results)
+    if not is_enough:
+        raise InputError(room)
 
 
 def seen_of_gpus() -> str:
@@ -479,25 +514,33 @@ def tell(table: pd.DataFrame) -> None:
             logger.error("Error: %s", finding.found)
 
 
-def require(table: pd.DataFrame, path: str | Path) -> None:
-    """Stop if a finding does not pass.
+def require(gathered: str | Path, examined: Mapping[str, str | Path], of_metadata: bool) -> None:
+    """Stop if something is wrong with samples, or with their tables of cells.
 
     Parameters
     ----------
-    table
-        As :func:`report` returns it.
-    path
-        Where it stands, for the message.
+    gathered
+        The table of all findings.
+    examined
+        By sample, the table in which its findings were written down. Where one does not pass, the
+        table is removed, so that the next call looks again: what was wrong, such as a permission,
+        may be mended without a change of any file.
+    of_metadata
+        Whether it is the tables of cells that are asked about.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more the table has.
+        With the first sentence, and how many more there are.
     """
-    refused = table.loc[~table["passed"].astype(bool), "found"]
+    table = read_table(gathered, dtype={"subject": str, "passed": bool}, keep_default_na=False)
+    is_asked = table["subject"].isin([*examined]) & ((table["check"] == METADATA) == of_metadata)
+    refused = table[is_asked & ~table["passed"]]
+    for sample in refused["subject"]:
+        Path(examined[sample]).unlink(missing_ok=True)
     if len(refused):
-        more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
-        raise InputError(f"{refused.iloc[0]}{more}")
+        more = f" ({len(refused) - 1} more in {gathered})" if len(refused) > 1 else ""
+        raise InputError(f"{refused['found'].iloc[0]}{more}")
 
 
 def page(table: pd.DataFrame) -> str:

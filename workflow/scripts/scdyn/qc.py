@@ -23,13 +23,6 @@ MANY_MITO = 0.2
 OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 # What Cell Ranger's own table tells; see scdyn.tenx.read_metrics.
 OF_CELLRANGER = ("peak_share", "atac_mito_share")
-# All that quality control measures of a cell.
-METRICS = (
-    *("rna_counts", "rna_genes", "mito_share", "promoter_counts", "promoter_genes"),
-    *OF_FRAGMENTS,
-    *OF_CELLRANGER,
-    *("doublet_score", "promoter_doublet_score"),
-)
 
 
 @dataclass(frozen=True)

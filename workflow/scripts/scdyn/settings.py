@@ -10,9 +10,12 @@ HARDWARE = ("gpus", "nodes", "micro_batch", "compiled", "attribution_memory")
 
 
 def decisive(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave the settings of hardware out of a block of the config, at any depth."""
+    """Leave the settings of hardware out of a block of the config and its ``training``.
+
+    Elsewhere in a block the same words are names, such as a covariate ``nodes`` of lymph nodes.
+    """
     return {
-        key: decisive(value) if isinstance(value, Mapping) else value
+        key: decisive(value) if key == "training" else value
         for key, value in block.items()
         if key not in HARDWARE
     }
@@ -29,9 +32,7 @@ def with_hardware(chosen: Mapping[str, Any], block: Mapping[str, Any]) -> dict[s
         The block of the config, with all defaults.
     """
     result = {
-        key: with_hardware(value, block[key])
-        if isinstance(value, Mapping) and isinstance(block.get(key), Mapping)
-        else value
+        key: with_hardware(value, block[key]) if key == "training" else value
         for key, value in chosen.items()
     }
     return result | {key: block[key] for key in HARDWARE if key in block}

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 # In the order of the sheet; the knockout's sequencing core hands over a folder of text files.
 SAMPLES = ("wildtype_1", "wildtype_2", "knockout_1")
+# Of the study, not of a sample.
+STUDY_FILES = (
+    "genes.gtf.gz", "tfs.txt", "motifs.genes_vs_motifs.rankings.feather", "motifs.annotation.tbl",
+    "cell_metadata.tsv", "truth/parameters.json",
+)  # fmt: skip
 
 
 def layout_of(sample: str) -> str:

@@ -192,7 +192,7 @@ def draw_folds(learned: pd.DataFrame, by_unit: bool, n_folds: int, seed: int) ->
         with warnings.catch_warnings():  # of classes with fewer cells than folds
             warnings.filterwarnings("ignore", message="The least populated class")
             for i, (_, test) in enumerate(
-                splitter.split(learned, learned["label"], learned["unit"])
+                splitter.split(learned, learned["label"], learned["unit"] if by_unit else None)
             ):
                 folds[test] = i
         n_folds_of = pd.Series(folds).groupby(learned["label"].to_numpy()).transform("nunique")
