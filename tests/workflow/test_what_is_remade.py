@@ -18,7 +18,8 @@ TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
 CONFIG = {
     "samples": "samples.tsv",
     "reference": {"annotation": "genes.gtf", "tfs": "tfs.txt"},
-    "corpora": {"all": {}},
+    # Nothing is asked of the second; its samples and their labels are none of the first's.
+    "corpora": {"all": {"samples": ["A", "B"]}, "other": {"samples": ["O"]}},
     "grn": {"seeds": [1, 2], "left_out_share": 0},
     "models": {"m": {"corpus": "all", "cells": {"condition": ["control"]}, "training": TRAINING}},
     "tasks": {
@@ -45,6 +46,7 @@ CONFIG = {
 SHEET = """sample\tkind\tpath\tmetadata\tcondition
 A\t10x\tA/outs\tA.csv\tcontrol
 B\t10x\tB/outs\tB.csv\ttreated
+O\t10x\tO/outs\tO.csv\tcontrol
 """
 # What follows from what, stage by stage.
 FIGURES = {"make_perturbation": 1}
@@ -63,8 +65,20 @@ COUNTS = {
     **dict.fromkeys(("plot_training", "embed", "gather_spaces"), 1),
     "infer_adjacencies": 2,
 }
+# Of the corpus that no model reads.
+OF_OTHER = {
+    **dict.fromkeys(("join_cells", "compare_regulons", "join_corpus", "choose_cells"), 1),
+    **dict.fromkeys(("time_inference", "merge_adjacencies", "make_regulons", "score_regulons"), 1),
+    "write_tokens": 1,
+    "infer_adjacencies": 2,
+}
 EXAMINED = {"examine_metadata": 1, "gather_preflight": 1}
 ONE_SAMPLE = {"examine_sample": 1, "ingest_sample": 1, "plot_qc": 1}
+
+
+def both(one, other):
+    """Jobs of two corpora together."""
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
 def plan(folder, *options):
@@ -92,7 +106,9 @@ def finish(folder):
                 path.mkdir(parents=True, exist_ok=True)
                 (path / "file").write_text(f"{name}\n")
     # Numbers that the resources of the inference are read from.
-    (folder / "results/grn/all/pilot.json").write_text('{"job_memory_mb": 1, "job_minutes": 1}')
+    for corpus in ("all", "other"):
+        pilot = folder / f"results/grn/{corpus}/pilot.json"
+        pilot.write_text('{"job_memory_mb": 1, "job_minutes": 1}')
     # All of it: what is newer than its inputs would be left without a record.
     run = snakemake(folder, folder / "config.yaml", "--touch", "--forceall")
     assert run.returncode == 0, run.stdout[-3000:]
@@ -103,9 +119,9 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "samples.tsv").write_text(SHEET)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    for name in ("genes.gtf", "tfs.txt", "A.csv", "B.csv"):
+    for name in ("genes.gtf", "tfs.txt", "A.csv", "B.csv", "O.csv"):
         (folder / name).write_text(f"{name}\n")
-    for sample in "ABC":
+    for sample in "ABCO":
         (folder / sample / "outs").mkdir(parents=True)
         for name in ("filtered_feature_bc_matrix.h5", "atac_fragments.tsv.gz"):
             (folder / sample / "outs" / name).write_text(f"{sample} {name}\n")
@@ -139,7 +155,15 @@ def sheet(folder, *change):
     write(folder, "samples.tsv", SHEET.replace(*change))
 
 
+def samples(folder, *names):
+    configure(folder, lambda config: config["corpora"]["all"].update(samples=[*names]))
+
+
 CHANGES = {
+    "a label of another corpus": (
+        lambda f: write(f, "O.csv", "another\n"),
+        {**EXAMINED, "join_cells": 1, "compare_regulons": 1},
+    ),
     "a label": (lambda f: write(f, "A.csv", "another\n"), {**EXAMINED, **LABELS}),
     "a column of the metadata": (lambda f: write(f, "B.csv", "more\n"), {**EXAMINED, **LABELS}),
     "a covariate": (lambda f: sheet(f, "\ttreated", "\tknockout"), LABELS),
@@ -153,14 +177,17 @@ CHANGES = {
             "samples.tsv",
             SHEET.replace("n\n", "n\tage\n").replace("l\n", "l\t1\n").replace("d\n", "d\t2\n"),
         ),
-        LABELS,
+        both(LABELS, {"join_cells": 1, "compare_regulons": 1}),
     ),
     "a sample added": (
-        lambda f: sheet(f, "A\t10x", "C\t10x\tC/outs\tA.csv\tcontrol\nA\t10x"),
+        lambda f: [
+            sheet(f, "A\t10x", "C\t10x\tC/outs\tA.csv\tcontrol\nA\t10x"),
+            samples(f, "C", "A", "B"),
+        ],
         {**EXAMINED, **ONE_SAMPLE, **COUNTS},
     ),
     "a sample removed": (
-        lambda f: sheet(f, SHEET.splitlines(keepends=True)[2], ""),
+        lambda f: [sheet(f, SHEET.splitlines(keepends=True)[2], ""), samples(f, "A")],
         {**EXAMINED, **COUNTS},
     ),
     "a matrix replaced in place": (
@@ -183,7 +210,28 @@ CHANGES = {
     "an index added": (lambda f: write(f, "A/outs/atac_fragments.tsv.gz.tbi", ""), {}),
     "a bound of QC": (
         lambda f: configure(f, lambda c: c.update(ingest={"qc": {"min_genes": 7}})),
-        {"ingest_sample": 2, "plot_qc": 2, **COUNTS},
+        both({"ingest_sample": 3, "plot_qc": 3, **COUNTS}, OF_OTHER),
+    ),
+    # Snakemake takes a rule's params as a set of values without names.
+    "two settings that change places": (
+        lambda f: configure(f, lambda c: c["reference"].update(upstream=500, downstream=1500)),
+        both(
+            {
+                "examine_sample": 3,
+                "gather_preflight": 1,
+                "ingest_sample": 3,
+                "plot_qc": 3,
+                **COUNTS,
+            },
+            OF_OTHER,
+        ),
+    ),
+    "the order of the sheet and of a corpus": (
+        lambda f: [
+            write(f, "samples.tsv", "".join(sorted(SHEET.splitlines(keepends=True), reverse=True))),
+            samples(f, "B", "A"),
+        ],
+        {"write_provenance": 1},
     ),
     "a variant": (
         lambda f: configure(

@@ -20,6 +20,7 @@ from scdyn.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.libraries import COLUMNS, input_files
 from scdyn.machine import visible_gpus
+from scdyn.order import natural
 from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.selection import select_samples
 from scdyn.simulate_layout import STUDY_FILES
@@ -41,6 +42,7 @@ try:
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
     if workflow.config_settings.config:
         ORIGIN += " with --config"
+    config = study.with_preset_of_files(config, workflow.configfiles)
     config = study.read_config(
         config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN
     )
@@ -50,6 +52,8 @@ try:
         config["covariates"],
         config["corpora"],
     )
+    # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
+    SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural)]
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
     # What each key of the config names, and what of it may not be there yet: rules make it.
@@ -73,7 +77,8 @@ try:
             SAMPLES.loc[model_samples], model["cells"], COVARIATES, f"models.{name}.cells"
         )
         for name, model in config["models"].items()
-        for model_samples in [config["corpora"][model["corpus"]]["samples"] or list(SAMPLES.index)]
+        for named in [config["corpora"][model["corpus"]]["samples"] or SAMPLES.index]
+        for model_samples in [sorted(named, key=natural)]
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -115,7 +120,7 @@ wildcard_constraints:
 
 
 def samples_of(corpus):
-    return CORPORA[corpus]["samples"] or list(SAMPLES.index)
+    return sorted(CORPORA[corpus]["samples"] or SAMPLES.index, key=natural)
 
 
 def row_of(sample):
@@ -216,6 +221,15 @@ def model_settings(wildcards):
     return settings.decisive(
         {key: value for key, value in model.items() if key not in ("corpus", "cells")}
     )
+
+
+def grn_params(*keys):
+    """Settings of the regulons' inference, with the seed of what is drawn, as one param.
+
+    Snakemake compares the values of a rule's params as a set, without their names: two numbers that
+    change places would remake nothing. So a rule has one param of its settings, with their names.
+    """
+    return {key: config["grn"][key] for key in keys} | {"seed": config["grn"]["seeds"][0]}
 
 
 def task_params(of):

@@ -4,6 +4,20 @@ GRN = f"{RESULTS}/grn/{{corpus}}"
 SEED_OF_RUN = grn_settings.seeds_of_runs(config["grn"])
 SEEDED = [run for run in SEED_OF_RUN if run != grn_settings.LEFT_OUT]
 N_PARTS = grn_settings.number_of_parts(config["grn"])
+MODULES = {
+    "min_genes": config["grn"]["min_targets"],
+    "mask_dropouts": config["grn"]["mask_dropouts"],
+    "repressing": config["grn"]["repressing"],
+}
+THRESHOLDS = {
+    key: config["grn"][key] for key in ("rank_threshold", "auc_threshold", "nes_threshold")
+}
+
+
+def inference_of_run(wildcards):
+    """Settings of one run; the one without some cells leaves them out."""
+    left_out = config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
+    return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
 
 
 # Edges of one run; with several parts they are gathered into it.
@@ -56,10 +70,7 @@ rule choose_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        cells=config["grn"]["cells"],
-        max_cells=config["grn"]["max_cells"],
-        min_cells_share=config["grn"]["min_cells_share"],
-        seed=config["grn"]["seeds"][0],
+        settings=grn_params("cells", "max_cells", "min_cells_share"),
     script:
         "../scripts/choose_cells.py"
 
@@ -78,10 +89,7 @@ rule time_inference:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        method=config["grn"]["method"],
-        seed=config["grn"]["seeds"][0],
-        n_runs=len(SEED_OF_RUN),
-        n_parts=N_PARTS,
+        settings=grn_params("method") | {"n_runs": len(SEED_OF_RUN), "n_parts": N_PARTS},
     script:
         "../scripts/time_inference.py"
 
@@ -109,11 +117,7 @@ rule infer_adjacencies:
             "job_minutes", 5, 3, attempt, input.pilot
         ),
     params:
-        method=config["grn"]["method"],
-        seed=lambda wildcards: SEED_OF_RUN[wildcards.run],
-        left_out=lambda wildcards: (
-            config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
-        ),
+        settings=inference_of_run,
     script:
         "../scripts/infer_adjacencies.py"
 
@@ -151,9 +155,8 @@ rule merge_adjacencies:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         runs=SEEDED,
-        mask_dropouts=config["grn"]["mask_dropouts"],
-        promoters=config["grn"]["promoter_evidence"] != "none",
-        seed=config["grn"]["seeds"][0],
+        settings=grn_params("mask_dropouts")
+        | {"promoters": config["grn"]["promoter_evidence"] != "none"},
     script:
         "../scripts/merge_adjacencies.py"
 
@@ -195,12 +198,7 @@ if config["grn"]["motifs"] == "fast":
             mem_mb=lambda wildcards, attempt: 16000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
-            rank_threshold=config["grn"]["rank_threshold"],
-            auc_threshold=config["grn"]["auc_threshold"],
-            nes_threshold=config["grn"]["nes_threshold"],
-            min_genes=config["grn"]["min_targets"],
-            mask_dropouts=config["grn"]["mask_dropouts"],
-            repressing=config["grn"]["repressing"],
+            settings=MODULES | THRESHOLDS,
         script:
             "../scripts/find_motifs.py"
 
@@ -226,16 +224,8 @@ else:
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
             runs=list(SEED_OF_RUN),
-            modules={
-                "min_genes": config["grn"]["min_targets"],
-                "mask_dropouts": config["grn"]["mask_dropouts"],
-                "repressing": config["grn"]["repressing"],
-            },
-            thresholds={
-                "rank_threshold": config["grn"]["rank_threshold"],
-                "auc_threshold": config["grn"]["auc_threshold"],
-                "nes_threshold": config["grn"]["nes_threshold"],
-            },
+            modules=MODULES,
+            thresholds=THRESHOLDS,
         script:
             "../scripts/find_motifs_by_pyscenic.py"
 
@@ -280,14 +270,15 @@ rule make_regulons:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         runs=list(SEED_OF_RUN),
-        left_out_share=config["grn"]["left_out_share"],
-        min_runs=grn_settings.runs_needed(config["grn"]),
-        min_targets=config["grn"]["min_targets"],
-        n_targets=config["grn"]["n_targets"],
-        repressing=config["grn"]["repressing"],
-        promoter_p=(
-            config["grn"]["promoter_p"] if grn_settings.promoters_prune(config["grn"]) else None
-        ),
+        settings=grn_params("left_out_share", "min_targets", "n_targets", "repressing")
+        | {
+            "min_runs": grn_settings.runs_needed(config["grn"]),
+            "promoter_p": (
+                config["grn"]["promoter_p"]
+                if grn_settings.promoters_prune(config["grn"])
+                else None
+            ),
+        },
     script:
         "../scripts/make_regulons.py"
 
@@ -307,8 +298,7 @@ rule score_regulons:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        threshold=config["grn"]["aucell_threshold"],
-        seed=config["grn"]["seeds"][0],
+        settings=grn_params("aucell_threshold"),
     script:
         "../scripts/score_regulons.py"
 
@@ -359,7 +349,6 @@ rule export_loom:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        threshold=config["grn"]["aucell_threshold"],
-        seed=config["grn"]["seeds"][0],
+        settings=grn_params("aucell_threshold"),
     script:
         "../scripts/export_loom.py"

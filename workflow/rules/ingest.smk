@@ -1,5 +1,6 @@
 # Raw files to counts over the vocabulary, quality control, and the samples joined.
 
+WINDOWS = {key: config["reference"][key] for key in ("upstream", "downstream")}
 # Looked at before anything is computed, and before the other jobs that are ready.
 FIRST = 10
 
@@ -23,8 +24,7 @@ rule examine_sample:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         row=lambda wildcards: row_of(wildcards.sample),
-        upstream=config["reference"]["upstream"],
-        downstream=config["reference"]["downstream"],
+        windows=WINDOWS,
         thresholds={
             key: config["ingest"][key]
             for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
@@ -150,8 +150,7 @@ rule ingest_sample:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         row=lambda wildcards: row_of(wildcards.sample),
-        upstream=config["reference"]["upstream"],
-        downstream=config["reference"]["downstream"],
+        windows=WINDOWS,
         overlaps=[config["ingest"][key] for key in ("min_gene_overlap", "min_barcode_overlap")],
         qc=config["ingest"]["qc"],
         seed=config["seed"],

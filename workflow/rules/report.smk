@@ -76,7 +76,7 @@ STAMPED = {
         for model, content in MODELS.items()
     ],
     "finetune": [
-        f"{folder}/task.json"
+        folder
         for task in TASKS
         for folder in runs_of(
             rules.finetune.output[0], task, task_settings.variants_of(TASKS[task])

@@ -1,4 +1,5 @@
 from scdyn import reference
+from scdyn.errors import InputError
 from scdyn.files import write_table
 from scdyn.log import logged, logger
 from scdyn.preflight import measured_genes
@@ -10,7 +11,16 @@ with logged(snakemake.log[0]):
     else:
         genes = reference.read_bed(path)
     rows = snakemake.params.rows
-    measured = set().union(*map(measured_genes, rows)) if rows else None
-    table = reference.build_vocabulary(genes, reference.read_tfs(snakemake.input.tfs), measured)
+    measured: set[str] = set()
+    for row in rows:
+        try:
+            measured |= measured_genes(row)
+        except InputError as error:  # which preflight says, of all samples
+            logger.warning("sample %s is left out: %s", row["sample"], error)
+            if row is rows[-1] and not measured:
+                raise
+    table = reference.build_vocabulary(
+        genes, reference.read_tfs(snakemake.input.tfs), measured if rows else None
+    )
     logger.info("%d genes, of which %d TFs", len(table), table["is_tf"].sum())
     write_table(snakemake.output[0], table)

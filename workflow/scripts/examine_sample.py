@@ -8,7 +8,7 @@ from scdyn.log import logged
 with logged(snakemake.log[0]):
     params = snakemake.params
     genes = reference.read_vocabulary(snakemake.input.genes)
-    windows = reference.promoter_windows(genes, params.upstream, params.downstream)
+    windows = reference.promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     # No param: another catalogue does not make an examined sample another.
     catalogue = read_table(

@@ -2,12 +2,12 @@ from scdyn import pyscenic
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    files, params = snakemake.input, snakemake.params
+    files, settings = snakemake.input, snakemake.params.settings
     # fmt: off
     arguments = [
         files.matrix, files.gmt,
-        "--seed", params.seed,
-        "--auc_threshold", params.threshold,
+        "--seed", settings["seed"],
+        "--auc_threshold", settings["aucell_threshold"],
         "--num_workers", snakemake.threads,
     ]
     # fmt: on

@@ -11,6 +11,6 @@ with logged(snakemake.log[0]):
         read_expression(files.expression),
         files.rankings,
         files.annotations,
-        **snakemake.params,
+        **snakemake.params.settings,
     )
     write_table(snakemake.output[0], found)

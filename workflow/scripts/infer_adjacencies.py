@@ -4,12 +4,14 @@ from scdyn.grn_inference import infer_edges, part_of, require_edges
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
-    params, wildcards = snakemake.params, snakemake.wildcards
+    settings, wildcards = snakemake.params.settings, snakemake.wildcards
     expression = read_expression(snakemake.input.expression)
     # A run of one part has no name for it.
     number, n_parts = map(int, wildcards.get("scatteritem", "1-of-1").split("-of-"))
     targets = part_of(len(expression.genes), number, n_parts)
-    edges = infer_edges(expression, targets, params.method, params.seed, params.left_out)
+    edges = infer_edges(
+        expression, targets, settings["method"], settings["seed"], settings["left_out"]
+    )
     if n_parts == 1:
         require_edges(edges, wildcards.run, wildcards.corpus)
     logger.info("%d edges to %d genes", len(edges), len(targets))

@@ -11,7 +11,7 @@ with logged(snakemake.log[0]):
     preflight.require(files.gathered, {name: files.preflight}, of_metadata=False)
     preflight.require_room(files.files, snakemake.output.cells)
     genes = reference.read_vocabulary(files.genes)
-    windows = reference.promoter_windows(genes, params.upstream, params.downstream)
+    windows = reference.promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in files.translation]
     cells = ingest(params.row, genes, windows, *params.overlaps, *tables)
     bounds = QualityBounds(**params.qc)

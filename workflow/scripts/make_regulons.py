@@ -9,6 +9,7 @@ from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     params, files = snakemake.params, snakemake.input
+    settings = params.settings
     evidence = read_table(files.adjacencies).drop(columns=["importance", "n_runs"])
     edges = {
         name: read_table(path).rename(columns={"TF": "tf"})
@@ -23,16 +24,19 @@ with logged(snakemake.log[0]):
         logger.info("no motif database: regulons are each TF's strongest targets")
         runs = {
             name: regulons.modules(
-                run.merge(evidence, on=["tf", "target"]), params.n_targets, params.repressing
+                run.merge(evidence, on=["tf", "target"]),
+                settings["n_targets"],
+                settings["repressing"],
             )
             for name, run in edges.items()
         }
-    if params.promoter_p is not None:
+    if settings["promoter_p"] is not None:
         runs = {
-            name: regulons.supported(run, evidence, params.promoter_p) for name, run in runs.items()
+            name: regulons.supported(run, evidence, settings["promoter_p"])
+            for name, run in runs.items()
         }
     seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
-    kept = regulons.consensus(seeded, params.min_runs, params.min_targets)
+    kept = regulons.consensus(seeded, settings["min_runs"], settings["min_targets"])
     kept = kept.merge(evidence, on=["tf", "target"], how="left")
     n_edges = grn.TOP_EDGES_PER_GENE * evidence["target"].nunique()
     top = {name: grn.strongest(run, n_edges) for name, run in edges.items()}
@@ -42,5 +46,5 @@ with logged(snakemake.log[0]):
     write_table(snakemake.output.regulons, kept)
     regulons.write_gmt(kept, snakemake.output.gmt)
     write_table(snakemake.output.stability, stability)
-    save(figures_grn.stability(stability, params.left_out_share), snakemake.output.figure)
+    save(figures_grn.stability(stability, settings["left_out_share"]), snakemake.output.figure)
     save(figures_grn.network(kept), snakemake.output.network)

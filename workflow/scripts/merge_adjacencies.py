@@ -6,6 +6,7 @@ from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
     params = snakemake.params
+    settings = params.settings
     expression = read_expression(snakemake.input.expression)
     cells = read_cells(snakemake.input.expression)
     runs = {
@@ -14,11 +15,11 @@ with logged(snakemake.log[0]):
     edges = grn.describe_edges(
         grn.merge_runs(runs, expression),
         expression,
-        params.mask_dropouts,
-        cells.layers["promoter_log"] if params.promoters else None,
+        settings["mask_dropouts"],
+        cells.layers["promoter_log"] if settings["promoters"] else None,
         cells.obs["sample"].astype(str).to_numpy(),
         cells.obs["promoters_measured"].to_numpy(),
-        params.seed,
+        settings["seed"],
     )
     tested = edges["promoter_p"].notna()
     logger.info(

@@ -14,7 +14,7 @@ with logged(snakemake.log[0]):
     store = tokens.TokenStore(files.tokens)
     store.require_corpus(files.corpus)
     obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
-    chosen = select(obs, snakemake.params.cells, f"models.{name}.cells")
+    chosen = obs.index[select(obs, snakemake.params.cells, f"models.{name}.cells")]
     regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
     distributed.launch(
         settings["nodes"],
@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
         snakemake.threads,
         pretraining.pretrain,
         store,
-        chosen.nonzero()[0],
+        store.rows_of(chosen),
         regulons,
         store.vocabulary,
         settings,

@@ -3,16 +3,20 @@ from scdyn.files import write_json
 from scdyn.log import duration, logged, logger
 
 with logged(snakemake.log[0]):
-    params = snakemake.params
+    settings = snakemake.params.settings
     found = grn_inference.pilot(
-        snakemake.input[0], params.method, params.seed, params.n_runs, params.n_parts
+        snakemake.input[0],
+        settings["method"],
+        settings["seed"],
+        settings["n_runs"],
+        settings["n_parts"],
     )
     logger.info(
         "GRN inference (%s) of %d genes from %d TFs in %d cells will take about %s on one core: "
         "%d jobs of %s and %.1f GB each",
-        *(params.method, found["n_genes"], found["n_tfs"], found["n_cells"]),
+        *(settings["method"], found["n_genes"], found["n_tfs"], found["n_cells"]),
         duration(3600 * found["core_hours"]),
-        *(params.n_runs * params.n_parts, duration(60 * found["job_minutes"])),
+        *(settings["n_runs"] * settings["n_parts"], duration(60 * found["job_minutes"])),
         found["job_memory_mb"] / 1000,
     )
     write_json(snakemake.output[0], found)

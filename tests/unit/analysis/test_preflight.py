@@ -163,6 +163,19 @@ def test_a_sample_is_refused_by_its_own_findings_and_looked_at_again(tmp_path):
     assert "b.h5: no such file" in preflight.page(table)
 
 
+def test_samples_that_share_a_matrix_are_refused(tmp_path):
+    genes_h5(tmp_path)
+    (tmp_path / "link.h5").symlink_to(tmp_path / "s.h5")
+    empty = dict.fromkeys([*FILES, *LAYERS], "")
+    rows = [
+        {**empty, "sample": name, "kind": "10x", "path": str(tmp_path / path), "atac_path": "none"}
+        for name, path in (("a", "s.h5"), ("b", "link.h5"), ("c", "nowhere.h5"))
+    ]
+    found = preflight.examine_samples(rows)
+    assert [finding.subject for finding in found] == ["a", "b"]
+    assert all("have one matrix" in sentence for sentence in refused(found))
+
+
 def test_each_library_of_a_sample_is_examined(tmp_path):
     for name in ("lane1", "lane3"):
         (tmp_path / f"{name}.h5").write_bytes(b"no matrix")

@@ -56,6 +56,16 @@ def test_a_preset_of_quality_control_fills_in_what_is_not_given(demo):
     assert with_values(demo, ingest={})["ingest"]["qc"]["max_mito_share"] == 0.05
 
 
+def test_a_preset_is_kept_under_bounds_of_a_later_file(demo, tmp_path):
+    for name, text in (("a", "ingest: {qc: cells}"), ("b", "ingest: {qc: {min_genes: 50}}")):
+        (tmp_path / name).write_text(text)
+    merged = change(demo, "ingest.qc", {"min_genes": 50})
+    merged = study.with_preset_of_files(merged, [tmp_path / "a", tmp_path / "b"])
+    bounds = study.read_config(merged, SCHEMA, "config.yaml")["ingest"]["qc"]
+    assert (bounds["max_mito_share"], bounds["min_genes"]) == (0.2, 50)
+    assert study.with_preset_of_files(demo, [tmp_path / "b"]) == demo
+
+
 def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
     sizes = SCHEMA["presets"]["size"]
     training = {"epochs": 3, "weight_decay": 0.1}
@@ -139,6 +149,22 @@ def test_a_fault_is_one_sentence_that_names_it(demo, path, value, words):
     assert message.startswith("config.yaml: ") and "\n" not in message
 
 
+def test_text_is_read_as_the_value_that_a_key_asks_for(demo):
+    content = change(demo, "models.hybrid.training.learning_rate", "1e-3")
+    content = change(content, "grn.seeds", ["1", "2", "3", "4", "5"])
+    content = change(content, "tasks.fate.explain", "false")
+    content = change(content, "tasks.fate.split_by", "1e-3")
+    content = change(content, "results", "out/")
+    config = study.read_config(content, SCHEMA, "config.yaml")
+    assert config["models"]["hybrid"]["training"]["learning_rate"] == 0.001
+    assert config["grn"]["seeds"] == [1, 2, 3, 4, 5]
+    assert config["tasks"]["fate"]["explain"] is False
+    assert config["tasks"]["fate"]["split_by"] == "1e-3" and config["results"] == "out"
+    with pytest.raises(InputError, match="learning_rate: 'fast' is not of type 'number'"):
+        faulty = change(demo, "models.hybrid.training.learning_rate", "fast")
+        study.read_config(faulty, SCHEMA, "config.yaml")
+
+
 def test_names_that_become_folders_are_plain(demo):
     content = copy.deepcopy(demo)
     content["corpora"]["../x"] = {}
@@ -178,6 +204,9 @@ def read(tmp_path, text, corpora=None):
         (HEADER + "a\t10x\tx\twt\t\n", "more cells than the first line has columns"),
         (HEADER, "has no sample"),
         ("", "not a readable"),
+        ("sample,kind,path\na,10x,x\n", "has one column, .* parted by tabs"),
+        (HEADER + "NA\t10x\tx\twt\n", "line 2: sample is 'NA'"),
+        (HEADER + "\t\t\t\nb\tarch\tx\twt\n", "line 3: kind is 'arch'"),
     ],
 )
 def test_a_faulty_sheet_is_named(tmp_path, text, words):
@@ -197,6 +226,17 @@ def test_every_further_column_is_a_covariate(tmp_path):
     with pytest.raises(InputError, match="did you mean 'fragments'"):
         study.read_samples(path, ROW, [], {})
     assert study.read_samples(path, ROW, ["fragment"], {}).loc["a", "fragment"] == "long"
+
+
+def test_what_spreadsheets_and_r_leave_in_a_sheet_is_taken_out(tmp_path):
+    text = "sample \tkind\tpath\tgenotype\tatac_path\tmetadata\n"
+    text += "a\t10X \t x.h5\tNA\tNone\tNA\n\t\t\t\t\t\n"
+    sheet = read(tmp_path, text)
+    assert list(sheet.index) == ["a"]
+    row = sheet.loc["a"].to_dict()
+    found = [row[name] for name in ("kind", "path", "atac_path", "metadata")]
+    assert found == ["10x", "x.h5", "none", ""]
+    assert row["genotype"] == "NA"
 
 
 def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):

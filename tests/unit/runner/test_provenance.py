@@ -91,6 +91,9 @@ def test_the_page_escapes_what_it_is_given(record):
 def test_a_study_of_one_version_says_nothing_and_a_mixed_one_what_to_remake(record):
     assert provenance.mixed_versions(record) == ""
     assert "Mixed versions" not in provenance.page(record)
+    for counts in (of_one := record | {"code": "0.0.9+76543210, format 2"})["written_by"].values():
+        assert set(counts) == {record["code"]}
+    assert "0.0.9+76543210" in provenance.mixed_versions(of_one)
     record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
     said = provenance.mixed_versions(record)
     assert "0.0.9+01234567" in said and "--forcerun ingest_sample," in said

@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # Snakemake's own environment reads tables, too, and lacks it
 # thing.
 FORMAT = 2
 STAMP = "scdyn"
+# Files of a folder that say which code wrote it.
+FOLDERS = ("meta.json", "task.json")
 
 
 @cache
@@ -41,7 +43,9 @@ def stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read which code wrote an artefact: an ``.h5ad``, a ``.json``, or a folder with ``meta.json``.
+    """Read which code wrote an artefact: an ``.h5ad``, a ``.json``, or a folder with either.
+
+    In a folder of tokens it stands in ``meta.json``, in one of a fine-tuned model in ``task.json``.
 
     Returns
     -------
@@ -58,7 +62,9 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
             if group is None:
                 return unknown
             return {"version": group["version"].asstr()[()], "format": int(group["format"][()])}
-    return read_json(path / "meta.json" if path.is_dir() else path).get(STAMP, unknown)
+    if path.is_dir():
+        path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
+    return read_json(path).get(STAMP, unknown)
 
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:

@@ -13,8 +13,9 @@ import jsonschema
 import pandas as pd
 import yaml
 
-from scdyn.cell_columns import OWN
+from scdyn.cell_columns import MISSING, OWN
 from scdyn.errors import InputError
+from scdyn.libraries import RNA_ONLY
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
@@ -133,6 +134,43 @@ def check_environments_folder(folder: str | Path) -> None:
         )
 
 
+def with_values(
+    content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a content with text read as the value that the schema asks for.
+
+    YAML takes 1e-3 for text, and Snakemake whatever ``--config`` has within braces.
+
+    Parameters
+    ----------
+    content
+        As it is written.
+    schema, root
+        As for :func:`with_defaults`.
+    """
+    root = root or schema
+    if "$ref" in schema:
+        schema = {**root["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
+    if isinstance(content, Mapping):
+        known, rest = schema.get("properties", {}), schema.get("additionalProperties")
+        of_rest = rest if isinstance(rest, Mapping) else {}
+        return {
+            key: with_values(part, known.get(key, of_rest), root) for key, part in content.items()
+        }
+    if isinstance(content, list):
+        return [with_values(part, schema.get("items", {}), root) for part in content]
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(content, str) or "string" in kinds or content in schema.get("enum", []):
+        return content
+    try:
+        value = float(content) if "number" in kinds else yaml.safe_load(content)
+    except (ValueError, yaml.YAMLError):
+        value = yaml.safe_load(content) if content in ("null", "true", "false") else content
+    alone = {key: part for key, part in schema.items() if key != "$ref"}
+    return value if VALIDATOR(alone).is_valid(value) else content
+
+
 def with_defaults(
     content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
 ) -> Any:
@@ -192,9 +230,10 @@ def read_config(
         databases come without their annotation, or fewer GRN runs are made than must agree, or a
         model's width cannot be parted into its heads.
     """
-    content = with_preset_spelt_out(content)
+    content = with_values(with_preset_spelt_out(content), schema)
     check(content, schema, origin)
     config = with_defaults(content, schema)
+    config["results"] = config["results"].rstrip("/")
     for kind, name, key, known in references(config):
         if key not in config[known]:
             raise InputError(
@@ -218,6 +257,31 @@ def read_config(
                 f"{model['n_heads']} n_heads; give both, or a size."
             )
     return config
+
+
+def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
+    """Return a config with the ``qc`` preset that one of its files names and a later one dropped.
+
+    Snakemake merges configfiles key by key, but ``qc: {min_genes: 50}`` takes the place of ``qc:
+    cells`` as a whole.
+
+    Parameters
+    ----------
+    content
+        As Snakemake merged it.
+    files
+        Its files, the last one winning.
+    """
+    named = {}
+    for file in files:
+        qc = with_preset_spelt_out(yaml.safe_load(Path(file).read_text()) or {}).get("ingest") or {}
+        given = qc.get("qc") if isinstance(qc, Mapping) else None
+        if isinstance(given, Mapping) and "preset" in given:
+            named = {"preset": given["preset"]}
+    ingest = content.get("ingest")
+    if not named or not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), Mapping):
+        return dict(content)
+    return {**content, "ingest": {**ingest, "qc": named | dict(ingest["qc"])}}
 
 
 def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -311,6 +375,22 @@ def check_covariate(
         )
 
 
+def tidy_sheet(sheet: pd.DataFrame, known: Mapping[str, Any]) -> pd.DataFrame:
+    """Take from a sheet what spreadsheets and R leave in it.
+
+    Blanks around cells and names go, and rows without any cell. In the columns that are known, NA
+    and its like are empty; ``kind`` and ``none`` are written small.
+    """
+    sheet = sheet.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    sheet = sheet[(sheet != "").any(axis=1)]
+    for column in set(sheet) & set(known) - {"sample"}:
+        sheet[column] = sheet[column].mask(sheet[column].isin(MISSING - {"None"}), "")
+    for column in {"kind", "atac_path"} & set(sheet):
+        small = sheet[column].str.lower()
+        sheet[column] = sheet[column].mask(small.isin([*known["kind"]["enum"], RNA_ONLY]), small)
+    return sheet
+
+
 def read_samples(
     path: str | Path,
     schema: Mapping[str, Any],
@@ -359,9 +439,15 @@ def read_samples(
         ) from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+    known = schema["properties"]
+    sheet = tidy_sheet(sheet, known)
     if sheet.empty:
         raise InputError(f"{path}: has no sample.")
-    known = schema["properties"]
+    if not {"sample", "kind", "path"} <= set(sheet) and len(sheet.columns) == 1:
+        raise InputError(
+            f"{path}: has one column, '{sheet.columns[0]}'; columns are parted by tabs here: save "
+            "it as tab-separated text."
+        )
     free = [column for column in sheet if column not in known]
     for column in free:
         if column not in covariates:
@@ -369,8 +455,8 @@ def read_samples(
     covariate = {"$ref": "#/$defs/covariate"}
     columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
     row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
-    for number, row in enumerate(sheet.to_dict("records"), start=2):
-        check(row, row_schema, f"{path}, line {number}")
+    for number, row in sheet.to_dict("index").items():
+        check(row, row_schema, f"{path}, line {number + 2}")
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
         raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")

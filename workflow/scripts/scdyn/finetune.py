@@ -181,7 +181,8 @@ def finetune_run(
         "model_folder": os.path.relpath(model_folder, folder),
         "training": asdict(config),
     }
-    identity = decisive({**settings, **description, "cells": list(learned["cell"])})
+    seen = {"cells": list(learned["cell"]), "labels": list(learned["label"])}
+    identity = decisive({**settings, **description, **seen})
     checkpoint = Checkpoint(checkpoints, identity)
     rows, labels = store.rows_of(learned["cell"]), learned["label"].to_numpy()
     classifier, history = fit_classifier(

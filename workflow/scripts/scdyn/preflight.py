@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import islice
+from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from scdyn.libraries import (
     LibraryFiles,
     Matrix,
     find_libraries,
+    input_files,
     locate,
     promoter_source,
 )
@@ -123,6 +124,33 @@ def examine_sample(
         except InputError as error:
             findings.append(Finding(name, "files", str(error), passed=False))
     return findings
+
+
+def examine_samples(rows: Sequence[Mapping[str, str]]) -> list[Finding]:
+    """Find samples that share a matrix: their cells would be there twice, in training and test.
+
+    Parameters
+    ----------
+    rows
+        Of the sample sheet.
+
+    Returns
+    -------
+    list of Finding
+        Two for each pair of such samples; none if all is well.
+    """
+    files = {row["sample"]: {*map(os.path.realpath, input_files(row, (), True))} for row in rows}
+    return [
+        Finding(
+            one,
+            "files",
+            f"samples {one} and {other} have one matrix, {min(shared)}: correct the sample sheet's "
+            "path, or remove one of the two.",
+            passed=False,
+        )
+        for one, other in permutations(files, 2)
+        if (shared := files[one] & files[other])
+    ]
 
 
 def barcodes_of(row: Mapping[str, str]) -> pd.Index:

@@ -111,7 +111,8 @@ def mixed_versions(record: Mapping[str, Any]) -> str:
         As :func:`provenance` returns it.
     """
     written_by = record["written_by"]
-    versions = {version for counts in written_by.values() for version in counts}
+    # Tables and figures do not say who wrote them; those that are new are of the present code.
+    versions = {record["code"], *(version for counts in written_by.values() for version in counts)}
     old = [rule for rule, counts in written_by.items() if set(counts) - {record["code"]}]
     if len(versions) < 2:
         return ""

@@ -40,8 +40,9 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
         values = obs[column].astype(str)
         for value in allowed:
             if not (values == str(value)).any():
+                quoted = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
                 raise InputError(
-                    f"{where}: no cell has {column} '{value}'; there are "
+                    f"{where}: no cell has {column} '{value}'{quoted}; there are "
                     f"{', '.join(sorted(values.unique())[:20])}."
                 )
         chosen &= values.isin([str(value) for value in allowed]).to_numpy()
