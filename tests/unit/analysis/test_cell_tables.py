@@ -299,15 +299,45 @@ def test_other_alphabets_and_what_is_no_text(tmp_path, said):
         read_cell_table(path)
     with pytest.raises(InputError, match="nowhere.csv: not a readable table of cells"):
         read_cell_table(tmp_path / "nowhere.csv")
-    path.write_text("a,b\n" + "1,2,3,4\n" * 3)
-    with pytest.raises(InputError, match=r"its header has 2 names \(a, b\), its rows have 4"):
-        read_cell_table(path)
-    path.write_text("a,b\n" + "1,2\n" * 300 + "1,2,3\n")
-    with pytest.raises(InputError, match="cells.csv: not a readable table of cells .*line 302"):
-        read_cell_table(path)
     path.write_text("barcode,a\n")
     with pytest.raises(InputError, match="has 0 of the 6 barcodes of sample S .* has nothing"):
         join_metadata(B, path, "S")
+
+
+UNQUOTED = {
+    "some rows, the first too": (",", "barcode,a", ["{b},T cell, CD4", "{b},B cell"], 2),
+    "every row": (",", "Cell ID,a", ["{b},T cell, CD4", "{b},B cell, naive"], 2),
+    "every row, before the barcode": (",", "a,barcode", ["T cell, CD4,{b}"], 2),
+    "and another column": (",", "barcode,a,n", ["{b},B cell,1", "{b},T cell, CD4,1"], 3),
+    "late": (",", "barcode,a", [*["{b},T cell"] * 300, "{b},T cell, CD4"], 302),
+    "spaces": (" ", "barcode a", ["{b} B cell"], 2),
+    "spaces, and row names": (" ", "a n", ["{b} B cell 1", "{b} T 1"], 2),
+    "a note": (",", "barcode,a", ["{b},T cell,note", "{b},T cell"], 2),
+    "no names": (",", "a,b", ["1,2,3,4"], 2),
+}
+
+
+@pytest.mark.parametrize("case", UNQUOTED)
+def test_a_row_with_more_fields_than_the_header_is_refused(case, tmp_path):
+    separator, header, rows, line = UNQUOTED[case]
+    rows = rows * 20 if len(rows) < 3 else rows
+    body = [row.format(b=b) for row, b in zip(rows, cells(len(rows)), strict=True)]
+    path = write(tmp_path / "cells.csv", "# of May", header, *body)
+    n = len(header.split(separator))
+    words = rf"cells.csv: line {line + 1} has \d fields, its header has {n} names \("
+    with pytest.raises(InputError, match=words):
+        read_cell_table(path)
+
+
+def test_separators_at_lines_ends_make_no_field(tmp_path):
+    for header, *rows in [("barcode,a", "A,T,", "B,T"), ("barcode,a,,", "A,T", "B,T"),
+                          ("barcode,a", "A,T,", "B,T,")]:  # fmt: skip
+        table = read_cell_table(write(tmp_path / "cells.csv", header, *rows))
+        assert table.to_dict("list") == {"barcode": ["A", "B"], "a": ["T", "T"]}
+    path = write(tmp_path / "cells.tsv", "a\tb", "A\t\t", "B\tT\tx")
+    assert read_cell_table(path).to_dict("list") == {
+        "row_names": ["A", "B"], "a": ["", "T"], "b": ["", "x"],
+    }  # fmt: skip
 
 
 def test_a_column_named_twice_is_renamed(tmp_path, said):

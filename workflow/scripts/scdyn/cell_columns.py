@@ -17,6 +17,11 @@ MISSING = frozenset(
     ["", "nan", "NaN", "NAN", "-nan", "-NaN", "na", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>"]
     + ["None", "null", "Null", "NULL", "NaT"]
 )
+# Names of columns that hold barcodes, in small letters and digits alone; without a name, row names.
+BARCODES = frozenset(
+    ["barcode", "barcodes", "cell", "cells", "cellid", "cellids", "cellbarcode", "cellbarcodes"]
+    + ["cellname", "cellnames", "index", "rownames", "unnamed", "unnamed0"]
+)
 # Columns that the workflow itself gives the cells: names, sources and the measures of QC.
 METRICS = (
     "rna_counts", "rna_genes", "mito_share", "promoter_counts", "promoter_genes", "fragments",
@@ -77,6 +82,11 @@ def rename_own(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Put ``_in_file`` behind names of columns that the workflow itself uses."""
     names = {name: f"{name}_in_file" for name in table if name in OWN}
     return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
+
+
+def names_barcodes(name: str) -> bool:
+    """Tell whether a column is called as one of barcodes."""
+    return re.sub(r"[\W_]+", "", name.casefold()) in BARCODES
 
 
 def column_names(names: Sequence[Any], origin: str) -> list[str]:

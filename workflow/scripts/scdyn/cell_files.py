@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from itertools import dropwhile, islice
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
 from scdyn.bounds import open_bytes
-from scdyn.cell_columns import MISSING, column_names
+from scdyn.cell_columns import MISSING, column_names, names_barcodes
 from scdyn.errors import InputError, reading
 from scdyn.log import logger
 
@@ -51,32 +52,17 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         If it is no such table.
     """
     text = read_text(path)
-    # Comments, and the line by which Excel is told the separator.
-    lines = dropwhile(
-        lambda line: not line.strip() or line.startswith(("#", "sep=")),
-        io.StringIO(text, newline=None),
-    )
-    body = "".join(lines)
-    separator, header, n_fields = sniff(body)
-    if not header:
-        raise InputError(f"{path}: is empty; expected is a table with a header; {REMEDY}.")
-    if len(header) < n_fields - 1:
-        raise InputError(
-            f"{path}: its header has {len(header)} names ({', '.join(header[:5])}), its rows have "
-            f"{n_fields} fields; give every column a name; {REMEDY}."
-        )
+    skipped, body = after_comments(text)
+    separator = sniff(body)
+    header = find_header(body, separator, path, len(skipped))
     with reading(path, "not a readable table of cells", REMEDY):
         table = pd.read_csv(
             io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False,
-            names=list(range(max(n_fields, len(header)))), skipinitialspace=separator != " ",
+            names=list(range(len(header))), skipinitialspace=separator != " ",
         )  # fmt: skip
     # The first row is the header.
     table = table.iloc[1:].fillna("").apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)].reset_index(drop=True)
-    if len(header) < table.shape[1]:
-        # A separator at the end of every line, or R's row names.
-        ends = (table.iloc[:, -1] == "").all()
-        header = [*header, ""] if ends else [ROW_NAMES, *header]
     table = table.set_axis(header, axis=1)
     if header[0] == "":
         table = table.set_axis([ROW_NAMES, *header[1:]], axis=1)
@@ -92,6 +78,18 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         path, len(table), SEPARATORS[separator], ", ".join(table),
     )  # fmt: skip
     return table
+
+
+def after_comments(text: str) -> tuple[list[str], str]:
+    """Part a text before its first line that is no comment, nor Excel's hint of the separator."""
+    lines, skipped, first = io.StringIO(text, newline=None), [], ""
+    for first in lines:
+        if first.strip() and not first.startswith(("#", "sep=")):
+            break
+        skipped.append(first)
+    else:
+        first = ""
+    return skipped, first + lines.read()
 
 
 def read_text(path: str | Path) -> str:
@@ -130,18 +128,9 @@ def read_text(path: str | Path) -> str:
     return text
 
 
-def sniff(text: str) -> tuple[str, list[str], int]:
-    """Tell what separates the columns of a table.
-
-    Returns
-    -------
-    separator : str
-    header : list of str
-        Names in the first line; empty if there is no line.
-    n_fields : int
-        Fields of the first row, or of the header where there is no row.
-    """
-    best: tuple[int, str, list[str], int] = (-1, ",", [], 0)
+def sniff(text: str) -> str:
+    """Tell what separates the columns of a table, from its first lines."""
+    best = -1, ","
     for separator in SEPARATORS:
         rows = fields(text, separator)
         if not rows:
@@ -156,18 +145,80 @@ def sniff(text: str) -> tuple[str, list[str], int]:
             # Rows that lack their last fields, or a field that should have been quoted.
             rank = 2 if len(header) > 1 and max(rest) > 1 else 0
         if rank > best[0]:
-            best = rank, separator, [name.strip() for name in header], rest[0]
-    return best[1:]
+            best = rank, separator
+    return best[1]
+
+
+def find_header(text: str, separator: str, path: str | Path, n_skipped: int) -> list[str]:
+    """Find a name for every field of a table's rows.
+
+    R writes row names, for which its header has no name. They are distinct, every row has one, and
+    such a header names no barcodes in first place: any other field more than the header has is
+    taken for a text with a separator in it, and refused.
+
+    Parameters
+    ----------
+    text
+        The table, from its header.
+    separator
+        What separates its columns.
+    path
+        The file, and
+    n_skipped
+        the number of its lines before the header, for the message.
+
+    Returns
+    -------
+    list of str
+        "" for fields that are empty in every row, such as after a separator at the line's end.
+
+    Raises
+    ------
+    InputError
+        If there is no header, or a row has more fields than it.
+    """
+    with reading(path, "not a readable table of cells", REMEDY):
+        rows = parted(text, separator)
+        _, first = next(rows, (0, []))
+        header, width = [name.strip() for name in first], len(first)
+        named = bool(header) and not names_barcodes(header[0])
+        names: set[str] = set()
+        longest, at = len(header), 0
+        for line, row in rows:
+            width = max(width, len(row))
+            if len(row) > longest and any(value.strip() for value in row[len(header) :]):
+                longest, at = len(row), line + n_skipped
+            if named:
+                named = len(row) == len(header) + 1 and row[0] not in names
+                names.add(row[0])
+    if not header:
+        raise InputError(f"{path}: is empty; expected is a table with a header; {REMEDY}.")
+    if at and not named:
+        raise InputError(
+            f"{path}: line {at} has {longest} fields, its header has {len(header)} names "
+            f"({', '.join(header[:5])}); quote every text that has {SEPARATORS[separator]} in it, "
+            f"and give every column a name; {REMEDY}."
+        )
+    if at:
+        header = [ROW_NAMES, *header]
+    return [*header, *[""] * (width - len(header))]
+
+
+def parted(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of a line and its fields; lines without any are left out."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator,
+                      skipinitialspace=separator != " ")  # fmt: skip
+    for row in rows:
+        if any(value.strip() for value in row):
+            yield rows.line_num, row
 
 
 def fields(text: str, separator: str) -> list[list[str]]:
-    """Part the first lines of a table; blank lines are left out."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    """Part the first lines of a table."""
     found = []
     try:
-        for row in islice(rows, LINES_SEEN):
-            if any(row):
-                found.append(row)
+        for _, row in islice(parted(text, separator), LINES_SEEN):
+            found.append(row)
     except csv.Error:  # a field beyond measure
         pass
     return found

@@ -14,7 +14,15 @@ import pandas as pd
 
 from scdyn.artefacts import read_table
 from scdyn.barcodes import FORMS, NUCLEOTIDES, Form, sample_barcodes
-from scdyn.cell_columns import as_text, join, new_names, normalise, plain, rename_own
+from scdyn.cell_columns import (
+    as_text,
+    join,
+    names_barcodes,
+    new_names,
+    normalise,
+    plain,
+    rename_own,
+)
 from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
 from scdyn.files import write_table
@@ -33,11 +41,6 @@ TELLING = (
     "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
     "library", "library_id", "dataset",
 )  # fmt: skip
-# Names of columns that hold barcodes, as programs write them; without a name, row names.
-BARCODES = frozenset(
-    ["barcode", "barcodes", "cell", "cells", "cell_id", "cellid", "cell_barcode", "cellname"]
-    + ["cell_name", "cellnames", "index", "_index", "row_names", "unnamed", "unnamed: 0"]
-)
 WITHOUT_NAME = "without the sample's name"
 # What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
 BY_LIBRARY = "by nucleotides and library"
@@ -169,7 +172,7 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
 
     def rank(one: Match) -> tuple[bool, bool, int, bool]:
         is_sure = one.is_told and not one.twice and one.share >= min_overlap
-        return is_sure, not one.twice, one.n_matched, one.column.casefold() in BARCODES
+        return is_sure, not one.twice, one.n_matched, names_barcodes(one.column)
 
     found = []
     for one in matches(barcodes, table, sample, min_overlap):
