@@ -274,7 +274,7 @@ def test_nothing_is_taken_for_a_number(tmp_path):
     table = read_cell_table(path)
     assert table.to_dict("list") == {
         "barcode": ["A", "B"], "donor": ["007", "010"], "day": ["1E5", "2E5"],
-        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1.0", "2.0"], "when": ["TRUE", "FALSE"],
+        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1", "2"], "when": ["TRUE", "FALSE"],
     }  # fmt: skip
 
 

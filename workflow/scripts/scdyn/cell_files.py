@@ -43,8 +43,8 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     DataFrame
         Text, stripped of surrounding blanks, "" where there is none. Row names without a name are
         in the column ``row_names``. No number is read as such: 007 stays 007. Only these are
-        changed: 3.0 in a column of whole numbers some of which are missing (as pandas writes it)
-        is 3, and with semicolons 1,5 in a column of numbers is 1.5.
+        changed: 3.0 in a column of whole numbers (as pandas writes them where some are missing) is
+        3, and with semicolons 1,5 in a column of numbers is 1.5.
 
     Raises
     ------
@@ -225,9 +225,9 @@ def fields(text: str, separator: str) -> list[list[str]]:
 
 
 def without_float_mark(column: pd.Series, path: str | Path) -> pd.Series:
-    """Write 3.0 as 3 where whole numbers were written so because some are missing."""
+    """Write 3.0 as 3 in a column of such numbers, as another file of the same cells may have it."""
     known = ~column.isin(MISSING)
-    if known.all() or not known.any() or not column[known].str.fullmatch(r"-?\d+\.0").all():
+    if not known.any() or not column[known].str.fullmatch(r"-?\d+\.0").all():
         return column
     logger.info("%s: column %s: whole numbers, read as 3 where it has 3.0", path, column.name)
     return column.str.removesuffix(".0")
