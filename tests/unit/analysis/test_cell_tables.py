@@ -410,6 +410,40 @@ def test_the_same_barcodes_in_two_samples(columns, tmp_path):
     assert values_of(join_metadata(own, path, "B")["cell_type"]) == ["of B"] * 40
 
 
+def test_a_column_that_names_the_sample_in_few_rows_is_not_believed(tmp_path, said):
+    own = cells(80)
+    telling = ["S"] * 4 + ["SeuratProject"] * 76
+    labels = [f"t{i}" for i in range(80)]
+    path = write_table(tmp_path / "cells.csv", own, labels, **{"orig.ident": telling})
+    assert join_metadata(own, path, "S")["cell_type"].tolist() == labels
+    assert "80 of 80 cells (column barcode, as they are, not where orig.ident is S)" in said.text
+    telling = ["S"] * 41 + ["T"] * 39
+    path = write_table(tmp_path / "half.csv", own, labels, **{"orig.ident": telling})
+    assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 41
+    # Of a matrix with every barcode there is, the other samples' rows agree with it, too.
+    raw = own.append(cells(2000, seed=1))
+    path = write_table(tmp_path / "raw.csv", own, labels, sample=["S"] * 4 + ["T"] * 76)
+    assert join_metadata(raw, path, "S")["cell_type"].notna().sum() == 4
+    # The rows that are called the sample's are of other cells: its files may be exchanged.
+    names = [*cells(40, seed=2), *own]
+    path = write_table(tmp_path / "other.csv", names, "T", sample=["S"] * 40 + ["T"] * 80)
+    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+        join_metadata(own, path, "S")
+
+
+@pytest.mark.parametrize("n_shared", [0, 3, 40])
+def test_of_two_columns_with_the_samples_name_the_narrower_counts(n_shared, tmp_path):
+    own = cells(44)
+    a, b = own[:40], own[40:].append(own[:n_shared]).append(cells(40 - n_shared, seed=1))
+
+    def columns(sample, n, names):
+        return {"barcode": names, "orig.ident": "A", "library": "x", "sample": sample}
+
+    path = of_two_samples(a, b, columns, tmp_path)
+    assert values_of(join_metadata(own, path, "A")["cell_type"]) == ["of A"] * 40 + [None] * 4
+    assert (join_metadata(b, path, "B")["cell_type"] == "of B").all()
+
+
 def test_numbers_of_samples_are_told_by_their_cells_or_not_at_all(tmp_path):
     a, b = cells(40, seed=0), cells(40, seed=1)
     b = b[:38].append(a[38:])  # two by chance

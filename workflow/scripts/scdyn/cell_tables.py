@@ -69,6 +69,8 @@ class Match:
         Rows of the table that are this sample's, whether its matrix has the cell or not.
     is_told
         Whether a column, or a prefix or suffix of the barcodes, names the sample.
+    n_own
+        Rows that a column leaves to the sample; all rows if none tells.
     twice
         A barcode that two rows are of, "" if there is none. The match is then of no use.
     rival
@@ -81,6 +83,7 @@ class Match:
     n_rows: int
     is_told: bool = False
     twice: str = ""
+    n_own: int = 0
     rival: str = ""
 
     @property
@@ -149,9 +152,11 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
 
     Every column may hold them. Where a column of one of the names :data:`TELLING` has the
-    sample's name, only those rows count; where barcodes have the sample's name before or behind
-    them, only those. A form in which two cells become one is not used, unless a prefix, a suffix
-    or another column tells whose rows are the sample's.
+    sample's name, only those rows count; of several such columns that which leaves the fewest rows.
+    None is believed that finds less than half of what the barcodes alone find without doubt, such
+    as ``orig.ident`` that is S in a few rows. Where barcodes have the sample's name before or
+    behind them, only those count. A form in which two cells become one is not used, unless a
+    prefix, a suffix or another column tells whose rows are the sample's.
 
     Parameters
     ----------
@@ -169,16 +174,31 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     Match
         The best, or what comes nearest to one.
     """
+    enough = 0.0
 
-    def rank(one: Match) -> tuple[bool, bool, int, bool]:
+    def rank(one: Match) -> tuple[bool, bool, int, int, bool]:
         is_sure = one.is_told and not one.twice and one.share >= min_overlap
-        return is_sure, not one.twice, one.n_matched, names_barcodes(one.column)
+        is_sure = is_sure and one.n_matched >= enough
+        n_own = one.n_own if is_sure else 0
+        return is_sure, not one.twice, -n_own, one.n_matched, names_barcodes(one.column)
 
-    found = []
-    for one in matches(barcodes, table, sample, min_overlap):
-        found.append(one)
-        if rank(one) == (True, True, len(barcodes), True):
-            return one
+    found: list[Match] = []
+    told = tellings(table, sample)
+    everything = np.ones(len(table.values), dtype=bool)
+    for number, (is_own, said) in enumerate(told or [(everything, "")]):
+        for one in matches(barcodes, table, sample, min_overlap, is_own, said):
+            found.append(one)
+            is_all = one.n_matched == len(barcodes) and names_barcodes(one.column)
+            if number == 0 and is_all and rank(one)[0]:
+                return one
+    if told and any(rank(one)[0] and 2 * one.n_matched < len(barcodes) for one in found):
+        plain = [
+            one
+            for one in matches(barcodes, table, sample, min_overlap, everything, "")
+            if not (one.is_told or one.twice) and one.n_matched >= min_overlap * len(barcodes)
+        ]
+        enough = max((one.n_matched for one in plain), default=0) / 2
+        found += [replace(one, how=f"{one.how}, not where{told[0][1][1:]}") for one in plain]
     if not found:
         column = next(iter(table.values), "")
         return Match(column, "", np.full(len(barcodes), -1), len(table.values))
@@ -195,16 +215,35 @@ def differ(one: Match, other: Match) -> bool:
     return one.column != other.column and not np.array_equal(one.rows, other.rows)
 
 
-def matches(
-    barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
-) -> Iterator[Match]:
-    """Yield what each column's barcodes give, form by form, from the least change to the most."""
-    cells = pd.Series(barcodes.astype(str), dtype=object)
-    is_own, told = np.ones(len(table.values), dtype=bool), ""
+def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
+    """Find which rows are the sample's by each column of the names :data:`TELLING` that has it.
+
+    Returns
+    -------
+    list of (array, str)
+        Whether each row is, and that in words; those with the fewest rows first.
+    """
+    found = []
     for name, values in table.ids.items():
         if name.casefold() in TELLING and (values == sample).any():
-            is_own, told = (table.values[name] == sample).to_numpy(), f", {name} is {sample}"
-            break
+            found.append(((table.values[name] == sample).to_numpy(), f", {name} is {sample}"))
+    return sorted(found, key=lambda telling: telling[0].sum())
+
+
+def matches(
+    barcodes: pd.Index,
+    table: CellTable,
+    sample: str,
+    min_overlap: float,
+    is_own: np.ndarray,
+    told: str,
+) -> Iterator[Match]:
+    """Yield what each column's barcodes give, form by form, from the least change to the most.
+
+    Only rows of ``is_own`` count; ``told`` says in words what column tells them, "" if none does.
+    """
+    cells = pd.Series(barcodes.astype(str), dtype=object)
+    n_own = int(is_own.sum())
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
@@ -216,9 +255,10 @@ def matches(
                                                 min_overlap):  # fmt: skip
                 said = f"column {column}, {how}{group}{told}"
                 one = pick(column, said, names, kept, bool(told) or is_named)
-                yield one
+                yield replace(one, n_own=n_own)
                 if one.twice and not told:
-                    yield from told_apart(table.values, one, names, kept, sample)
+                    for other in told_apart(table.values, one, names, kept, sample):
+                        yield replace(other, n_own=n_own)
 
 
 def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
