@@ -378,6 +378,22 @@ def test_names_that_are_no_nucleotides(tmp_path):
     assert join_metadata(own, path, "S1")["cell_type"].tolist() == list("abcdefghijkl")
 
 
+def test_names_that_are_numbers(tmp_path):
+    own = pd.Index([str(i) for i in range(80)])
+    table = pd.DataFrame({"barcode": cells(80), "rank": range(80), "cell_type": "T"})
+    table.to_csv(tmp_path / "ranks.csv", index=False)
+    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+        join_metadata(own, tmp_path / "ranks.csv", "S")
+    table = table.assign(cell_type=[f"t{i}" for i in range(80)])
+    table.iloc[10:].to_csv(tmp_path / "python.csv")
+    found = join_metadata(own, tmp_path / "python.csv", "S")["cell_type"]
+    assert values_of(found) == [None] * 10 + [f"t{i}" for i in range(10, 80)]
+    for by, words in [(1, "1 higher"), (-1, "1 lower")]:
+        table.set_axis(table.index + by).to_csv(tmp_path / "r.csv")
+        with pytest.raises(InputError, match=f"row_names numbers the cells of sample S {words}"):
+            join_metadata(own, tmp_path / "r.csv", "S")
+
+
 def of_two_samples(a, b, columns, tmp_path):
     """A table of the samples A and B, with columns of them; labels say whose a row is."""
     table = pd.concat(

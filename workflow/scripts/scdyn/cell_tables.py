@@ -45,6 +45,7 @@ WITHOUT_NAME = "without the sample's name"
 # What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
 BY_LIBRARY = "by nucleotides and library"
 CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": r"[ACGTN]{8,}"}
+NUMBER = r"-?\d+"
 # Rows by which is seen whether a column may hold barcodes.
 ROWS_SEEN = 200
 # A prefix or suffix that tells samples apart stands at this many rows at least, on average.
@@ -73,6 +74,8 @@ class Match:
         Rows that a column leaves to the sample; all rows if none tells.
     twice
         A barcode that two rows are of, "" if there is none. The match is then of no use.
+    shift
+        1 if the rows number the cells one higher than the matrix, -1 if one lower.
     rival
         Another column in which as many barcodes are, but in other rows; "" if there is none.
     """
@@ -84,6 +87,7 @@ class Match:
     is_told: bool = False
     twice: str = ""
     n_own: int = 0
+    shift: int = 0
     rival: str = ""
 
     @property
@@ -151,12 +155,13 @@ def _load(path: str, state: tuple[int, int] | None) -> CellTable:
 def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
     """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
 
-    Every column may hold them. Where a column of one of the names :data:`TELLING` has the
-    sample's name, only those rows count; of several such columns that which leaves the fewest rows.
-    None is believed that finds less than half of what the barcodes alone find without doubt, such
-    as ``orig.ident`` that is S in a few rows. Where barcodes have the sample's name before or
-    behind them, only those count. A form in which two cells become one is not used, unless a
-    prefix, a suffix or another column tells whose rows are the sample's.
+    Every column may hold them; names that are numbers stand in row names or in a column that is
+    called as one of barcodes. Where a column of one of the names :data:`TELLING` has the sample's
+    name, only those rows count; of several such columns that which leaves the fewest rows. None is
+    believed that finds less than half of what the barcodes alone find without doubt, such as
+    ``orig.ident`` that is S in a few rows. Where barcodes have the sample's name before or behind
+    them, only those count. A form in which two cells become one is not used, unless a prefix, a
+    suffix or another column tells whose rows are the sample's.
 
     Parameters
     ----------
@@ -244,18 +249,22 @@ def matches(
     """
     cells = pd.Series(barcodes.astype(str), dtype=object)
     n_own = int(is_own.sum())
+    # Any column of numbers, such as a rank, would have these.
+    are_numbers = cells.str.fullmatch(NUMBER).all()
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
             continue
         for column in table.ids if how == next(iter(FORMS)) else table.likely:
+            if are_numbers and not names_barcodes(column):
+                continue
             ids = table.ids[column]
             keys = of_rows(ids) if how == WITHOUT_NAME else table.formed(column, how, of_rows)
             for kept, group, is_named in groups(how, column, table, keys, names, sample, is_own,
                                                 min_overlap):  # fmt: skip
                 said = f"column {column}, {how}{group}{told}"
                 one = pick(column, said, names, kept, bool(told) or is_named)
-                yield replace(one, n_own=n_own)
+                yield replace(one, n_own=n_own, shift=shift(names, kept) if are_numbers else 0)
                 if one.twice and not told:
                     for other in told_apart(table.values, one, names, kept, sample):
                         yield replace(other, n_own=n_own)
@@ -382,6 +391,14 @@ def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool)
     return Match(column, how, rows, len(keys), is_told, twice.iloc[0] if len(twice) else "")
 
 
+def shift(names: pd.Index, keys: pd.Series) -> int:
+    """Tell whether numbers of cells begin and end one higher (1) or lower (-1) in a table."""
+    own = [int(name) for name in names]
+    others = [int(key) for key in keys[keys.str.fullmatch(NUMBER)]] or own
+    by = min(others) - min(own)
+    return by if abs(by) == 1 and max(others) - max(own) == by else 0
+
+
 def told_apart(
     table: pd.DataFrame, one: Match, names: pd.Index, keys: pd.Series, sample: str
 ) -> Iterator[Match]:
@@ -442,6 +459,12 @@ def require_found(
         raise InputError(
             f"{path}: the columns {one.column} and {one.rival} both have the barcodes of sample "
             f"{sample}, but in other rows; call the right one barcode."
+        )
+    if one.shift and one.share >= min_overlap:
+        raise InputError(
+            f"{path}: column {one.column} numbers the cells of sample {sample} "
+            f"{'1 higher' if one.shift > 0 else '1 lower'} than the matrix, so that every row "
+            "would be joined to the cell beside its own; give the cells the same names in both."
         )
     by_library = FORMS[BY_LIBRARY]
     header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
