@@ -511,13 +511,39 @@ def test_lanes_are_numbered_as_people_count():
         sample_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
 
 
-def test_a_wrong_order_of_lanes_is_refused(tmp_path):
+@pytest.mark.parametrize("form", ["lib{x}#{b}-1", "{b}-{n}", "{b}-1-{m}"])
+def test_libraries_are_told_by_the_cells_they_share(form, tmp_path, said):
+    """Two libraries in another order than the matrix has them, a tenth of their barcodes shared."""
+    a, b = cells(80), cells(80, seed=1)
+    b = b[:72].append(a[:8])
+    names = [
+        form.format(b=name[:-2], x="AB"[i], n=i + 1, m=i) for i in (0, 1) for name in (b, a)[i]
+    ]
+    labels = [f"{i}:{name}" for i in (0, 1) for name in (b, a)[i]]
+    path = write_table(tmp_path / "cells.csv", names, labels)
+    found = join_metadata(sample_barcodes([a, b]), path, "S")["cell_type"]
+    assert found.tolist() == labels[80:] + labels[:80]
+    assert "the library whose cells are shared" in said.text
+
+
+def test_a_wrong_order_of_many_lanes_is_put_right(tmp_path):
     libraries = [cells(40, seed=i)[:30].append(cells(10, seed=99)) for i in range(12)]
     own = sample_barcodes(libraries)
     order = sorted(range(12), key=str)
     names = np.concatenate([libraries[i].str[:-1] + str(n) for n, i in enumerate(order, 1)])
-    with pytest.raises(InputError, match="barcodes of sample S|is a duplicate"):
-        join_metadata(own, write_table(tmp_path / "cells.csv", names), "S")
+    labels = [f"{i}:{name}" for i in order for name in libraries[i]]
+    found = join_metadata(own, write_table(tmp_path / "cells.csv", names, labels), "S")
+    assert found["cell_type"].tolist() == [f"{i}:{b}" for i in range(12) for b in libraries[i]]
+
+
+def test_a_library_that_is_left_out_is_named(tmp_path):
+    a, b = cells(80), cells(80, seed=1)
+    own = sample_barcodes([a, b[:79].append(a[:1])])
+    path = write_table(tmp_path / "bare.csv", a.append(b[:79]).str[:-2])
+    with pytest.raises(InputError, match="no row is clearly of library 2 of sample S, though 79"):
+        join_metadata(own, path, "S")
+    path = write_table(tmp_path / "one.csv", a)  # of one library alone
+    assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 80
 
 
 def test_too_few_matched_are_refused_with_both_sides(tmp_path):

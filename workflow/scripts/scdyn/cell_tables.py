@@ -269,6 +269,59 @@ def matches(
                     for other in told_apart(table.values, one, names, kept, sample):
                         yield replace(other, n_own=n_own)
 
+    names = pd.Index(FORMS[BY_LIBRARY](cells))
+    if names.has_duplicates or are_numbers or len(libraries(names)) == 1:
+        return
+    for column in table.likely:
+        keys = by_shared_cells(table, column, names, is_own, min_overlap)
+        if len(keys):
+            said = f"column {column}, by nucleotides and the library whose cells are shared{told}"
+            yield replace(pick(column, said, names, keys, bool(told)), n_own=n_own)
+
+
+def libraries(names: pd.Index) -> dict[str, pd.Index]:
+    """Part cells named by nucleotides and library: the nucleotides of each library."""
+    parts = names.to_series().str.extract(rf"^{NUCLEOTIDES}$").dropna()
+    return {number: pd.Index(part[0]) for number, part in parts.groupby(1, sort=False)}
+
+
+def by_shared_cells(
+    table: CellTable, column: str, names: pd.Index, is_own: np.ndarray, min_overlap: float
+) -> pd.Series:
+    """Number rows by the library whose cells they share with all rows of their prefix and suffix.
+
+    Parameters
+    ----------
+    table, column
+        Whose barcodes are numbered.
+    names
+        Of the sample's cells, by nucleotides and library.
+    is_own, min_overlap
+        See :func:`groups`.
+
+    Returns
+    -------
+    Series
+        Nucleotides and library of the rows of which it is clear.
+    """
+    how = "by nucleotides"
+    keys = table.formed(column, how, FORMS[how])
+    keys = keys[is_own[keys.index]]
+    rest = rest_of(table, column, how)[keys.index].cat.remove_unused_categories()
+    if len(rest.cat.categories) > len(keys) / ROWS_PER_GROUP:
+        return keys[:0]
+    own = libraries(names)
+    shared = pd.DataFrame(
+        {n: keys.isin(cells).groupby(rest, observed=True).sum() for n, cells in own.items()}
+    )
+    number, most = shared.idxmax(axis=1), shared.max(axis=1)
+    others = shared.where(shared.columns.to_numpy() != number.to_numpy()[:, None]).max(axis=1)
+    n_rows = rest.value_counts().reindex(shared.index)
+    enough = min_overlap * np.minimum(n_rows, number.map(lambda n: len(own[n])))
+    is_clear = (most >= enough.clip(lower=ROWS_PER_GROUP)) & (most > 2 * others)
+    keys, rest = keys[rest.isin(number.index[is_clear])], rest.astype(object)
+    return keys + "-" + rest[keys.index].map(number)
+
 
 def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
     """Ways to bring the barcodes of the matrix, and those of a table, to one form.
@@ -358,10 +411,7 @@ def groups(
         yield keys, "", False
         return
 
-    def without_core(ids: pd.Series) -> pd.Series:
-        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
-
-    rest = table.formed(column, f"{how}, the rest", without_core)[own]
+    rest = rest_of(table, column, how)[own]
     rest = rest.cat.remove_unused_categories()
     of_sample = [g for g in rest.cat.categories if tidy(sample) in map(tidy, g.split("|"))]
     if of_sample:
@@ -373,6 +423,15 @@ def groups(
         yield keys[rest.isin(good)], f" with {good[0]}", False
     else:
         yield keys, "", False
+
+
+def rest_of(table: CellTable, column: str, how: str) -> pd.Series:
+    """Find what stands before and behind a column's nucleotides, with | in their place."""
+
+    def without_core(ids: pd.Series) -> pd.Series:
+        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
+
+    return table.formed(column, f"{how}, the rest", without_core)
 
 
 def tidy(name: str) -> str:
@@ -467,6 +526,10 @@ def require_found(
             "would be joined to the cell beside its own; give the cells the same names in both."
         )
     by_library = FORMS[BY_LIBRARY]
+    if one.n_matched and one.share >= min_overlap:
+        require_libraries(
+            one, pd.Index(by_library(pd.Series(barcodes))), table, sample, min_overlap
+        )
     header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
     if header.any():
         raise InputError(
@@ -484,6 +547,33 @@ def require_found(
             "of another sample?"
         )
     return one
+
+
+def require_libraries(
+    one: Match, names: pd.Index, table: CellTable, sample: str, min_overlap: float
+) -> None:
+    """Refuse a match that leaves out all of a library whose cells other rows seem to be.
+
+    Raises
+    ------
+    InputError
+        Naming the library.
+    """
+    own = libraries(names)
+    if len(own) == 1:
+        return
+    found = libraries(names[one.rows >= 0])
+    how = "by nucleotides"
+    keys = table.formed(one.column, how, FORMS[how])
+    left = keys[~keys.index.isin(one.rows)]
+    for number, cells in own.items():
+        n_left = int(left.isin(cells).sum())
+        if number not in found and n_left >= max(ROWS_PER_GROUP, min_overlap * len(cells)):
+            raise InputError(
+                f"{table.path}: no row is clearly of library {number} of sample {sample}, though "
+                f"{n_left} have its nucleotides; write the library's number behind the barcodes, "
+                f"as the matrix has it ({', '.join(names[:2])})."
+            )
 
 
 def join_metadata(
