@@ -329,6 +329,25 @@ def test_a_row_with_more_fields_than_the_header_is_refused(case, tmp_path):
         read_cell_table(path)
 
 
+@pytest.mark.parametrize("at", [[3], [3, 4], [3, 40], [0, 79]])
+@pytest.mark.parametrize("names", ["barcode\ta\tn", "a\tn"])
+def test_lone_quotes_of_r_swallow_no_rows(at, names, tmp_path):
+    labels = ['"odd' if i in at else f"T{i}" for i in range(80)]
+    rows = [f"{b}\t{a}\t{i}" for i, (b, a) in enumerate(zip(cells(80), labels, strict=True))]
+    table = read_cell_table(write(tmp_path / "cells.tsv", names, *rows))
+    assert table["a"].tolist() == labels and table["n"].tolist() == [str(i) for i in range(80)]
+
+
+def test_a_quote_that_swallows_rows_is_refused_if_quotes_are_needed(tmp_path):
+    rows = ['A,"T, CD4"', 'B,"odd', "C,T", "D,T", 'E,odd"']
+    path = write(tmp_path / "cells.csv", "# of May", "barcode,a", *rows)
+    with pytest.raises(InputError, match=r"a quote in line 4 \(odd\) opens a text, and whole rows"):
+        read_cell_table(path)
+    path = write(tmp_path / "cells.csv", "barcode,a", 'A,"T, CD4"', 'B,"odd', *["C,T"] * 40000)
+    with pytest.raises(InputError, match="a quote in line 3 .* opens a text, and whole rows"):
+        read_cell_table(path)
+
+
 def test_separators_at_lines_ends_make_no_field(tmp_path):
     for header, *rows in [("barcode,a", "A,T,", "B,T"), ("barcode,a,,", "A,T", "B,T"),
                           ("barcode,a", "A,T,", "B,T,")]:  # fmt: skip

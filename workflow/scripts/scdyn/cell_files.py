@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -54,11 +55,13 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     text = read_text(path)
     skipped, body = after_comments(text)
     separator = sniff(body)
-    header = find_header(body, separator, path, len(skipped))
+    enclose = do_quotes_enclose(body, separator, path, len(skipped))
+    header = find_header(body, separator, enclose, path, len(skipped))
     with reading(path, "not a readable table of cells", REMEDY):
         table = pd.read_csv(
             io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False,
             names=list(range(len(header))), skipinitialspace=separator != " ",
+            quoting=csv.QUOTE_MINIMAL if enclose else csv.QUOTE_NONE,
         )  # fmt: skip
     # The first row is the header.
     table = table.iloc[1:].fillna("").apply(lambda column: column.str.strip())
@@ -149,7 +152,64 @@ def sniff(text: str) -> str:
     return best[1]
 
 
-def find_header(text: str, separator: str, path: str | Path, n_skipped: int) -> list[str]:
+def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: int) -> bool:
+    """Tell whether quotes enclose texts; with ``quote=FALSE`` of R they are part of them.
+
+    They are part of them if they would enclose line breaks, and without them every row has as many
+    fields.
+
+    Parameters
+    ----------
+    text, separator, path, n_skipped
+        See :func:`find_header`.
+
+    Raises
+    ------
+    InputError
+        If whole rows would be enclosed, and yet quotes are needed.
+    """
+    if '"' not in text:
+        return True
+    line, broken, widths = 0, [], Counter[int]()
+    try:
+        for line, row in parted(text, separator):
+            widths[len(row)] += 1
+            broken += [(line, value) for value in row if "\n" in value]
+    except csv.Error:  # a field beyond measure
+        rest = text.split("\n")[line:]
+        broken.append((line + len(rest), "\n".join(rest)))
+    if not broken:
+        return True
+    with reading(path, "not a readable table of cells", REMEDY):
+        rows = parted(text, separator, enclose=False)
+        _, header = next(rows)
+        plain = {len(row) if not any(map(is_quoted, row)) else 0 for _, row in rows}
+    if (
+        len(plain) == 1
+        and plain <= {len(header), len(header) + 1}
+        and not any(map(is_quoted, header))
+    ):
+        logger.info("%s: quotes are read as part of the texts", path)
+        return False
+    n_fields = widths.most_common(1)[0][0] if widths else 1
+    for line, value in broken:
+        start, *others = value.split("\n")
+        if max(other.count(separator) for other in others) >= n_fields - 1:
+            raise InputError(
+                f"{path}: a quote in line {line - len(others) + n_skipped} ({start[:20]}) opens a "
+                f"text, and whole rows follow before it is closed; remove the quote; {REMEDY}."
+            )
+    return True
+
+
+def is_quoted(value: str) -> bool:
+    """Tell whether a field is enclosed in quotes."""
+    return len(value) > 1 and value.startswith('"') and value.endswith('"')
+
+
+def find_header(
+    text: str, separator: str, enclose: bool, path: str | Path, n_skipped: int
+) -> list[str]:
     """Find a name for every field of a table's rows.
 
     R writes row names, for which its header has no name. They are distinct, every row has one, and
@@ -160,8 +220,8 @@ def find_header(text: str, separator: str, path: str | Path, n_skipped: int) -> 
     ----------
     text
         The table, from its header.
-    separator
-        What separates its columns.
+    separator, enclose
+        What separates its columns, and whether quotes enclose texts.
     path
         The file, and
     n_skipped
@@ -178,7 +238,7 @@ def find_header(text: str, separator: str, path: str | Path, n_skipped: int) -> 
         If there is no header, or a row has more fields than it.
     """
     with reading(path, "not a readable table of cells", REMEDY):
-        rows = parted(text, separator)
+        rows = parted(text, separator, enclose)
         _, first = next(rows, (0, []))
         header, width = [name.strip() for name in first], len(first)
         named = bool(header) and not names_barcodes(header[0])
@@ -204,10 +264,11 @@ def find_header(text: str, separator: str, path: str | Path, n_skipped: int) -> 
     return [*header, *[""] * (width - len(header))]
 
 
-def parted(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def parted(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of a line and its fields; lines without any are left out."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator,
-                      skipinitialspace=separator != " ")  # fmt: skip
+                      skipinitialspace=separator != " ",
+                      quoting=csv.QUOTE_MINIMAL if enclose else csv.QUOTE_NONE)  # fmt: skip
     for row in rows:
         if any(value.strip() for value in row):
             yield rows.line_num, row
