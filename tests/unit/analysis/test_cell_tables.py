@@ -606,6 +606,25 @@ def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
     assert all(f.passed for f in cell_tables.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
 
 
+def test_rows_of_two_samples_cells_are_given_to_neither_unless_told(tmp_path):
+    a, b = cells(80), cells(80, seed=1)
+    b = b[:72].append(a[:8])
+    path = write_table(tmp_path / "once.csv", a.append(b[:72]))
+    samples = [("A", a, path), ("B", b, path), ("C", cells(80, seed=2), "")]
+    for finding, other in zip(cell_tables.examine_metadata(samples, 0.5), "BA", strict=True):
+        assert not finding.passed and finding.found.startswith(
+            f"{path}: 8 rows, such as that of {a[0]}, are of cells of both {finding.subject} and "
+            f"{other}, and nothing tells whose"
+        )
+    # The rows that are A's by their name are not B's.
+    path = write_table(tmp_path / "half.csv", [*("A_" + a), *b[:72]])
+    samples = [("A", a, path), ("B", b, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, True]
+    path = write_table(tmp_path / "told.csv", a, sample="A")
+    samples = [("A", a, path), ("B", b[72:], path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+
+
 # What is known of a sample's cells.
 
 

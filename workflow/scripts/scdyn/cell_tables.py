@@ -756,6 +756,11 @@ def examine_metadata(
                 tables[path] = load(path)
             except InputError as error:
                 tables[path] = error
+    found = {
+        sample: match(barcodes, table, sample, min_overlap)
+        for sample, barcodes, path in samples
+        if isinstance(table := tables.get(path), CellTable) and barcodes.is_unique
+    }
     findings = []
     for sample, barcodes, path in samples:
         table = tables.get(path)
@@ -764,7 +769,7 @@ def examine_metadata(
         try:
             if isinstance(table, InputError):
                 raise table
-            one = find_own(sample, barcodes, table, samples, min_overlap)
+            one = find_own(sample, barcodes, table, samples, found, min_overlap)
             text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
             findings.append(Finding(sample, METADATA, text))
         except InputError as error:
@@ -777,9 +782,22 @@ def find_own(
     barcodes: pd.Index,
     table: CellTable,
     samples: Sequence[tuple[str, pd.Index, str]],
+    found: Mapping[str, Match],
     min_overlap: float,
 ) -> Match:
     """Find the rows of a sample's cells; refuse a table that fits another sample better.
+
+    Refused are rows, too, that are as well of another sample's cells in the same table: the
+    samples are joined to their tables one by one, and each would get them.
+
+    Parameters
+    ----------
+    sample, barcodes, table
+        The sample, and its table.
+    samples, min_overlap
+        See :func:`examine_metadata`.
+    found
+        What :func:`match` gives for each sample.
 
     Raises
     ------
@@ -787,7 +805,7 @@ def find_own(
         Naming both samples, or as :func:`find_rows` does.
     """
     require_distinct(barcodes, sample)
-    own = match(barcodes, table, sample, min_overlap)
+    own = found[sample]
     for other, others, its_path in samples if own.share < SURE else []:
         if other == sample or its_path == table.path or others.has_duplicates:
             continue
@@ -799,4 +817,17 @@ def find_own(
                 f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
                 "metadata."
             )
-    return require_found(own, barcodes, table, sample, min_overlap)
+    require_found(own, barcodes, table, sample, min_overlap)
+    for other, _, its_path in samples if not own.is_told else []:
+        if other == sample or its_path != table.path or other not in found:
+            continue
+        its = found[other]
+        shared = np.intersect1d(own.rows[own.rows >= 0], its.rows)
+        if len(shared) and its.share >= min_overlap and not its.twice:
+            raise InputError(
+                f"{table.path}: {len(shared)} rows, such as that of "
+                f"{table.values[own.column].iloc[shared[0]]}, are of cells of both {sample} and "
+                f"{other}, and nothing tells whose; give the table a column 'sample' with the "
+                "sample sheet's names, or each sample a table of its own."
+            )
+    return own
