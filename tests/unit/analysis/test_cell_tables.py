@@ -4,6 +4,7 @@ import gzip
 import logging
 import math
 import re
+import unicodedata
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -90,6 +91,8 @@ def values_of(column):
         (pd.arrays.SparseArray([0, 0, 5]), [0, 0, 5]),
         (np.array([None, None], object), [None, None]),
         (["a\0b", "c\ud800"], ["a b", "c?"]),
+        (["M\u00fcller", "Mu\u0308ller"], ["M\u00fcller"] * 2),
+        (pd.Categorical(["M\u00fcller", "Mu\u0308ller"]), ["M\u00fcller"] * 2),
         ([], []),
     ],
 )
@@ -163,7 +166,7 @@ def is_same(value, text):
     """Whether a text, or None, says what a value was."""
     if isinstance(value, str):
         words = re.sub(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", value).strip()
-        words = words.encode("utf-8", "replace").decode()
+        words = unicodedata.normalize("NFC", words.encode("utf-8", "replace").decode())
         return text is None if words in MISSING else text == words
     if pd.isna(value):
         return text is None
