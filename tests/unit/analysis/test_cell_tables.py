@@ -244,6 +244,10 @@ FORMS = {
     "semicolons": lines(";", ("barcode", "a"), *((b, "T cell") for b in B)),
     "spaces": lines(" ", ("barcode", "a"), *((b, '"T cell"') for b in B)),
     "comments": "# mine, of May\n#\n\n" + lines(",", ("barcode", "a"), *((b, "T cell") for b in B)),
+    "a header with #": "# mine\n" + lines("\t", ("#barcode", "a"), *((b, "T cell") for b in B)),
+    "a header with # behind": lines(",", ("# a", "CB"), *(("T cell", b) for b in B)),
+    "a comment of two fields": "# barcode, type\n"
+    + lines(",", ("barcode", "a"), *((b, "T cell") for b in B)),
     "Excel's hint": "sep=;\n" + lines(";", ("barcode", "a"), *((b, "T cell") for b in B)),
     "write.table": lines("\t", ("a",), *((b, "T cell") for b in B)),
     "write.csv": lines(",", ('""', '"a"'), *((f'"{b}"', '"T cell"') for b in B)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scdyn.barcodes import NUCLEOTIDES
 from scdyn.bounds import open_bytes
 from scdyn.cell_columns import MISSING, column_names, names_barcodes
 from scdyn.errors import InputError, reading
@@ -36,8 +38,8 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
 
     Read are tabs, commas, semicolons or spaces between columns, whatever the file's name; plain
     or compressed text in UTF-8, UTF-16 with its mark (Excel's "Unicode text") or Windows-1252;
-    line ends of any system; lines that begin with ``#`` before the header; quoted fields; row
-    names, with an empty name or none in the header, as R writes them.
+    line ends of any system; lines that begin with ``#`` before the header, and a header that does;
+    quoted fields; row names, with an empty name or none in the header, as R writes them.
 
     Returns
     -------
@@ -55,6 +57,8 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     text = read_text(path)
     skipped, body = after_comments(text)
     separator = sniff(body)
+    if named := commented_header(skipped, body, separator):
+        skipped, body = skipped[:-1], named + body
     enclose = do_quotes_enclose(body, separator, path, len(skipped))
     header = find_header(body, separator, enclose, path, len(skipped))
     with reading(path, "not a readable table of cells", REMEDY):
@@ -93,6 +97,19 @@ def after_comments(text: str) -> tuple[list[str], str]:
     else:
         first = ""
     return skipped, first + lines.read()
+
+
+def commented_header(skipped: list[str], body: str, separator: str) -> str:
+    """Find a header that begins with ``#``, as some programs write it; "" if there is none.
+
+    It is the last line before the table, with as many fields as its first row. To be no other
+    comment it names the barcodes where that row does not, or that row has a barcode itself.
+    """
+    comment = skipped[-1].lstrip("# ") if skipped and skipped[-1].startswith("#") else ""
+    names, first = (next(parted(text, separator), (0, []))[1] for text in (comment, body))
+    is_named = any(map(names_barcodes, names)) and not any(map(names_barcodes, first))
+    is_row = any(re.search(NUCLEOTIDES, value) for value in first)
+    return comment if len(names) == len(first) and (is_named or is_row) else ""
 
 
 def read_text(path: str | Path) -> str:
