@@ -366,6 +366,16 @@ def test_separators_at_lines_ends_make_no_field(tmp_path):
     }  # fmt: skip
 
 
+def test_a_row_that_stands_there_twice_is_read_once(tmp_path, said):
+    rows = [f"{b},T" for b in B]
+    path = write(tmp_path / "cells.csv", "barcode,a", *rows, rows[0], f" {rows[2]} ")
+    assert join_metadata(B, path, "S")["a"].tolist() == ["T"] * 6
+    assert f"{path}: 2 rows that stand there twice are read once" in said.text
+    path = write(tmp_path / "other.csv", "barcode,a", *rows, f"{B[0]},B")
+    with pytest.raises(InputError, match=f"barcode {B[0]} of sample S is a duplicate"):
+        join_metadata(B, path, "S")
+
+
 def test_a_column_named_twice_is_renamed(tmp_path, said):
     path = write(tmp_path / "cells.csv", "barcode,a,a", *(f"{b},1,2" for b in B))
     assert join_metadata(B, path, "S").iloc[0].to_dict() == {"a": "1", "a_2": "2"}

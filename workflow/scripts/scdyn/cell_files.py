@@ -44,10 +44,10 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Text, stripped of surrounding blanks, "" where there is none. Row names without a name are
-        in the column ``row_names``. No number is read as such: 007 stays 007. Only these are
-        changed: 3.0 in a column of whole numbers (as pandas writes them where some are missing) is
-        3, and with semicolons 1,5 in a column of numbers is 1.5.
+        Text, stripped of surrounding blanks, "" where there is none; each row once. Row names
+        without a name are in the column ``row_names``. No number is read as such: 007 stays 007.
+        Only these are changed: 3.0 in a column of whole numbers (as pandas writes them where some
+        are missing) is 3, and with semicolons 1,5 in a column of numbers is 1.5.
 
     Raises
     ------
@@ -69,7 +69,11 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         )  # fmt: skip
     # The first row is the header.
     table = table.iloc[1:].fillna("").apply(lambda column: column.str.strip())
-    table = table[(table != "").any(axis=1)].reset_index(drop=True)
+    table = table[(table != "").any(axis=1)]
+    again = table.duplicated()
+    if again.any():
+        logger.info("%s: %d rows that stand there twice are read once", path, again.sum())
+    table = table[~again].reset_index(drop=True)
     table = table.set_axis(header, axis=1)
     if header[0] == "":
         table = table.set_axis([ROW_NAMES, *header[1:]], axis=1)
