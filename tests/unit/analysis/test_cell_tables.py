@@ -483,6 +483,26 @@ def test_a_column_that_names_the_sample_in_few_rows_is_not_believed(tmp_path, sa
         join_metadata(own, path, "S")
 
 
+def test_a_samples_name_in_a_column_may_differ_in_case_and_marks(tmp_path):
+    own = cells(40)
+    for name, other, written in [("d1-ctrl", "d2-ctrl", "D1_ctrl"), ("s1", "s2", "S1")]:
+        path = of_two_samples(
+            own, own, lambda s, n, names, w=written: {"barcode": names, "sample": [w, "x"][n - 1]},
+            tmp_path,
+        )  # fmt: skip
+        assert (join_metadata(own, path, name)["cell_type"] == "of A").all()
+        with pytest.raises(InputError, match="is a duplicate"):
+            join_metadata(own, path, other)
+    # The name itself, beside another of which that is true, leaves no doubt.
+    path = write_table(tmp_path / "a.csv", own, "T", sample=["s1"] * 20 + ["S1"] * 20)
+    assert join_metadata(own, path, "s1")["cell_type"].notna().sum() == 20
+    samples = [("S1", own, path), ("s.1", own, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+    path = write_table(tmp_path / "b.csv", own, "T", sample="S1")
+    samples = [("S1", own, path), ("s1", own, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [False, False]
+
+
 @pytest.mark.parametrize("n_shared", [0, 3, 40])
 def test_of_two_columns_with_the_samples_name_the_narrower_counts(n_shared, tmp_path):
     own = cells(44)

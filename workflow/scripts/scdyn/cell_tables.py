@@ -223,15 +223,24 @@ def differ(one: Match, other: Match) -> bool:
 def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
     """Find which rows are the sample's by each column of the names :data:`TELLING` that has it.
 
+    If none has its name as it is, one that differs in case and marks alone is taken for it.
+
     Returns
     -------
     list of (array, str)
         Whether each row is, and that in words; those with the fewest rows first.
     """
-    found = []
-    for name, values in table.ids.items():
-        if name.casefold() in TELLING and (values == sample).any():
-            found.append(((table.values[name] == sample).to_numpy(), f", {name} is {sample}"))
+    columns = {n: ids for n, ids in table.ids.items() if n.casefold() in TELLING}
+    names = {n: sample for n, ids in columns.items() if (ids == sample).any()}
+    if not names:
+        for name, ids in columns.items():
+            alike = [value for value in ids.unique() if tidy(value) == tidy(sample)]
+            if len(alike) == 1:
+                names[name] = alike[0]
+    found = [
+        ((table.values[column] == name).to_numpy(), f", {column} is {name}")
+        for column, name in names.items()
+    ]
     return sorted(found, key=lambda telling: telling[0].sum())
 
 
@@ -818,10 +827,12 @@ def find_own(
                 "metadata."
             )
     require_found(own, barcodes, table, sample, min_overlap)
-    for other, _, its_path in samples if not own.is_told else []:
+    for other, _, its_path in samples:
         if other == sample or its_path != table.path or other not in found:
             continue
         its = found[other]
+        if own.is_told and not its.is_told:
+            continue
         shared = np.intersect1d(own.rows[own.rows >= 0], its.rows)
         if len(shared) and its.share >= min_overlap and not its.twice:
             raise InputError(
