@@ -697,6 +697,29 @@ def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_contr
     assert table["cell_type"].isna().tolist() == [True, True, False]
 
 
+def test_a_table_of_another_sample_is_refused_where_the_matrix_has_all_droplets(tmp_path):
+    of_matrix = cells(3000)
+    left = of_matrix[:80]
+
+    def labelled(names, barcodes=of_matrix):
+        path = write_table(tmp_path / "cells.csv", names)
+        table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=barcodes)
+        return table["cell_type"].notna().sum()
+
+    words = (
+        "has 2 of the 80 cells of sample S that pass .* and 80 of all 3000 barcodes of its matrix"
+    )
+    with pytest.raises(InputError, match=words):
+        labelled(of_matrix[78:158])
+    with pytest.raises(InputError, match="has 0 of the 80 cells"):
+        labelled(of_matrix[100:180])
+    assert labelled(of_matrix[:500]) == 80  # quality control was milder there
+    assert labelled(of_matrix[60:160]) == 20  # and here it dropped most of their cells
+    assert labelled(of_matrix[76:84]) == 4  # cells of interest, of which half were dropped
+    # A matrix of cells alone has no others' barcodes.
+    assert labelled(of_matrix[78:158], of_matrix[:400]) == 2
+
+
 def test_two_columns_that_hold_the_barcodes_in_another_order_are_refused_unless_one_is_called_so(
     tmp_path,
 ):

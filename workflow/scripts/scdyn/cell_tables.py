@@ -52,6 +52,10 @@ ROWS_SEEN = 200
 ROWS_PER_GROUP = 4
 # A sample that has this share of its table's cells needs no comparison with the others' tables.
 SURE = 0.9
+# A matrix of so many barcodes for each cell that passed quality control has all droplets.
+DROPLETS_PER_CELL = 10
+# What is as likely as this could be chance.
+BY_CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -585,8 +589,55 @@ def require_libraries(
             )
 
 
+def require_cells(
+    one: Match,
+    barcodes: pd.Index,
+    kept: pd.Index,
+    path: str | Path,
+    sample: str,
+    min_overlap: float,
+) -> None:
+    """Refuse a table whose rows are of the sample's cells no more than of its empty droplets.
+
+    A matrix of all droplets has most barcodes that there are, and so those of any table. A table of
+    the sample has more of its cells than chance would give, even if quality control here dropped
+    most of those that its authors kept.
+
+    Parameters
+    ----------
+    one
+        The rows of the matrix' barcodes.
+    barcodes, kept
+        Of the matrix, and those of the cells that passed quality control.
+    path, sample, min_overlap
+        See :func:`join_metadata`.
+
+    Raises
+    ------
+    InputError
+        With both numbers.
+    """
+    if len(kept) * DROPLETS_PER_CELL > len(barcodes):
+        return
+    n_found = int((one.rows[barcodes.get_indexer(kept)] >= 0).sum())
+    if n_found >= min_overlap * min(len(kept), one.n_matched):
+        return
+    from scipy.stats import hypergeom  # takes its time, and is rarely asked
+
+    if hypergeom.sf(n_found - 1, len(barcodes), one.n_matched, len(kept)) > BY_CHANCE:
+        raise InputError(
+            f"{path}: has {n_found} of the {len(kept)} cells of sample {sample} that pass quality "
+            f"control, and {one.n_matched} of all {len(barcodes)} barcodes of its matrix: no more "
+            "cells than by chance; is it the table of another sample?"
+        )
+
+
 def join_metadata(
-    barcodes: pd.Index, path: str | Path, sample: str, min_overlap: float = 0.5
+    barcodes: pd.Index,
+    path: str | Path,
+    sample: str,
+    min_overlap: float = 0.5,
+    kept: pd.Index | None = None,
 ) -> pd.DataFrame:
     """Read what is known of a sample's cells, such as labels or positions.
 
@@ -601,6 +652,9 @@ def join_metadata(
     min_overlap
         Smallest share of the barcodes, or of the sample's rows if these are fewer, that must be
         the same; see :func:`match`.
+    kept
+        Barcodes of the cells that passed quality control, by which a table is judged, too, where
+        the matrix has all droplets. None: all.
 
     Returns
     -------
@@ -615,6 +669,8 @@ def join_metadata(
     """
     loaded = load(path)
     one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
+    if kept is not None:
+        require_cells(one, barcodes, kept, path, sample, min_overlap)
     logger.info("%s: %s: %d of %d cells (%s)", sample, path, one.n_matched, len(barcodes), one.how)
     done = {one.column}
     if "sample" in table and (table["sample"] == sample).any():
@@ -675,7 +731,8 @@ def annotate(
     if metadata:
         own_barcodes = pd.Index(obs["barcode"])
         of_matrix = own_barcodes if barcodes is None else barcodes
-        joined = join_metadata(of_matrix, metadata, sample, min_overlap).loc[own_barcodes]
+        joined = join_metadata(of_matrix, metadata, sample, min_overlap, own_barcodes)
+        joined = joined.loc[own_barcodes]
         if {"x", "y"} <= set(joined):
             joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
         in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
