@@ -599,9 +599,9 @@ def require_cells(
 ) -> None:
     """Refuse a table whose rows are of the sample's cells no more than of its empty droplets.
 
-    A matrix of all droplets has most barcodes that there are, and so those of any table. A table of
-    the sample has more of its cells than chance would give, even if quality control here dropped
-    most of those that its authors kept.
+    A matrix of all droplets has most barcodes that there are, and so those of any table of cells;
+    a table of all droplets says nothing here. A table of the sample has more of its cells than
+    chance would give, even if quality control here dropped most of those that its authors kept.
 
     Parameters
     ----------
@@ -617,7 +617,8 @@ def require_cells(
     InputError
         With both numbers.
     """
-    if len(kept) * DROPLETS_PER_CELL > len(barcodes):
+    is_of_droplets = len(kept) * DROPLETS_PER_CELL <= len(barcodes)
+    if not is_of_droplets or one.n_matched >= min_overlap * len(barcodes):
         return
     n_found = int((one.rows[barcodes.get_indexer(kept)] >= 0).sum())
     if n_found >= min_overlap * min(len(kept), one.n_matched):
