@@ -885,13 +885,16 @@ def find_own(
                 "metadata."
             )
     require_found(own, barcodes, table, sample, min_overlap)
+    is_own = np.zeros(len(table.values), dtype=bool)
+    is_own[own.rows[own.rows >= 0]] = True
     for other, _, its_path in samples:
         if other == sample or its_path != table.path or other not in found:
             continue
         its = found[other]
         if own.is_told and not its.is_told:
             continue
-        shared = np.intersect1d(own.rows[own.rows >= 0], its.rows)
+        rows = its.rows[its.rows >= 0]
+        shared = rows[is_own[rows]]
         if len(shared) and its.share >= min_overlap and not its.twice:
             raise InputError(
                 f"{table.path}: {len(shared)} rows, such as that of "
