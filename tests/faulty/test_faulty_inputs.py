@@ -367,9 +367,12 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
 
 
 TABLES = {
-    "not there": (None, "cells.tsv: not a readable table of cells"),
+    "not there": (None, "cells.tsv: no such file; check the sample sheet's metadata"),
     "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
-    "with a cell twice": (cells_table(twice(small.barcodes())), "is a duplicate"),
+    "with a cell twice": (
+        cells_table(small.barcodes()) + f"{small.barcodes()[0]}\ty\n",
+        "is a duplicate",
+    ),
     "empty": ("", "cells.tsv: is empty"),
     "garbage": (GARBAGE, "cells.tsv: is no text file"),
     "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is no text file|not a readable table"),

@@ -4,6 +4,7 @@ import gzip
 import logging
 import math
 import re
+import unicodedata
 import zipfile
 from decimal import Decimal
 from pathlib import Path
@@ -90,6 +91,8 @@ def values_of(column):
         (pd.arrays.SparseArray([0, 0, 5]), [0, 0, 5]),
         (np.array([None, None], object), [None, None]),
         (["a\0b", "c\ud800"], ["a b", "c?"]),
+        (["M\u00fcller", "Mu\u0308ller"], ["M\u00fcller"] * 2),
+        (pd.Categorical(["M\u00fcller", "Mu\u0308ller"]), ["M\u00fcller"] * 2),
         ([], []),
     ],
 )
@@ -163,7 +166,7 @@ def is_same(value, text):
     """Whether a text, or None, says what a value was."""
     if isinstance(value, str):
         words = re.sub(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", value).strip()
-        words = words.encode("utf-8", "replace").decode()
+        words = unicodedata.normalize("NFC", words.encode("utf-8", "replace").decode())
         return text is None if words in MISSING else text == words
     if pd.isna(value):
         return text is None
@@ -241,6 +244,10 @@ FORMS = {
     "semicolons": lines(";", ("barcode", "a"), *((b, "T cell") for b in B)),
     "spaces": lines(" ", ("barcode", "a"), *((b, '"T cell"') for b in B)),
     "comments": "# mine, of May\n#\n\n" + lines(",", ("barcode", "a"), *((b, "T cell") for b in B)),
+    "a header with #": "# mine\n" + lines("\t", ("#barcode", "a"), *((b, "T cell") for b in B)),
+    "a header with # behind": lines(",", ("# a", "CB"), *(("T cell", b) for b in B)),
+    "a comment of two fields": "# barcode, type\n"
+    + lines(",", ("barcode", "a"), *((b, "T cell") for b in B)),
     "Excel's hint": "sep=;\n" + lines(";", ("barcode", "a"), *((b, "T cell") for b in B)),
     "write.table": lines("\t", ("a",), *((b, "T cell") for b in B)),
     "write.csv": lines(",", ('""', '"a"'), *((f'"{b}"', '"T cell"') for b in B)),
@@ -274,7 +281,7 @@ def test_nothing_is_taken_for_a_number(tmp_path):
     table = read_cell_table(path)
     assert table.to_dict("list") == {
         "barcode": ["A", "B"], "donor": ["007", "010"], "day": ["1E5", "2E5"],
-        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1.0", "2.0"], "when": ["TRUE", "FALSE"],
+        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1", "2"], "when": ["TRUE", "FALSE"],
     }  # fmt: skip
 
 
@@ -299,14 +306,73 @@ def test_other_alphabets_and_what_is_no_text(tmp_path, said):
         read_cell_table(path)
     with pytest.raises(InputError, match="nowhere.csv: not a readable table of cells"):
         read_cell_table(tmp_path / "nowhere.csv")
-    path.write_text("a,b\n" + "1,2,3,4\n" * 3)
-    with pytest.raises(InputError, match=r"its header has 2 names \(a, b\), its rows have 4"):
-        read_cell_table(path)
-    path.write_text("a,b\n" + "1,2\n" * 300 + "1,2,3\n")
-    with pytest.raises(InputError, match="cells.csv: not a readable table of cells .*line 302"):
-        read_cell_table(path)
     path.write_text("barcode,a\n")
     with pytest.raises(InputError, match="has 0 of the 6 barcodes of sample S .* has nothing"):
+        join_metadata(B, path, "S")
+
+
+UNQUOTED = {
+    "some rows, the first too": (",", "barcode,a", ["{b},T cell, CD4", "{b},B cell"], 2),
+    "every row": (",", "Cell ID,a", ["{b},T cell, CD4", "{b},B cell, naive"], 2),
+    "every row, before the barcode": (",", "a,barcode", ["T cell, CD4,{b}"], 2),
+    "and another column": (",", "barcode,a,n", ["{b},B cell,1", "{b},T cell, CD4,1"], 3),
+    "late": (",", "barcode,a", [*["{b},T cell"] * 300, "{b},T cell, CD4"], 302),
+    "spaces": (" ", "barcode a", ["{b} B cell"], 2),
+    "spaces, and row names": (" ", "a n", ["{b} B cell 1", "{b} T 1"], 2),
+    "a note": (",", "barcode,a", ["{b},T cell,note", "{b},T cell"], 2),
+    "no names": (",", "a,b", ["1,2,3,4"], 2),
+}
+
+
+@pytest.mark.parametrize("case", UNQUOTED)
+def test_a_row_with_more_fields_than_the_header_is_refused(case, tmp_path):
+    separator, header, rows, line = UNQUOTED[case]
+    rows = rows * 20 if len(rows) < 3 else rows
+    body = [row.format(b=b) for row, b in zip(rows, cells(len(rows)), strict=True)]
+    path = write(tmp_path / "cells.csv", "# of May", header, *body)
+    n = len(header.split(separator))
+    words = rf"cells.csv: line {line + 1} has \d fields, its header has {n} names \("
+    with pytest.raises(InputError, match=words):
+        read_cell_table(path)
+
+
+@pytest.mark.parametrize("at", [[3], [3, 4], [3, 40], [0, 79]])
+@pytest.mark.parametrize("names", ["barcode\ta\tn", "a\tn"])
+def test_lone_quotes_of_r_swallow_no_rows(at, names, tmp_path):
+    labels = ['"odd' if i in at else f"T{i}" for i in range(80)]
+    rows = [f"{b}\t{a}\t{i}" for i, (b, a) in enumerate(zip(cells(80), labels, strict=True))]
+    table = read_cell_table(write(tmp_path / "cells.tsv", names, *rows))
+    assert table["a"].tolist() == labels and table["n"].tolist() == [str(i) for i in range(80)]
+
+
+def test_a_quote_that_swallows_rows_is_refused_if_quotes_are_needed(tmp_path):
+    rows = ['A,"T, CD4"', 'B,"odd', "C,T", "D,T", 'E,odd"']
+    path = write(tmp_path / "cells.csv", "# of May", "barcode,a", *rows)
+    with pytest.raises(InputError, match=r"a quote in line 4 \(odd\) opens a text, and whole rows"):
+        read_cell_table(path)
+    path = write(tmp_path / "cells.csv", "barcode,a", 'A,"T, CD4"', 'B,"odd', *["C,T"] * 40000)
+    with pytest.raises(InputError, match="a quote in line 3 .* opens a text, and whole rows"):
+        read_cell_table(path)
+
+
+def test_separators_at_lines_ends_make_no_field(tmp_path):
+    for header, *rows in [("barcode,a", "A,T,", "B,T"), ("barcode,a,,", "A,T", "B,T"),
+                          ("barcode,a", "A,T,", "B,T,")]:  # fmt: skip
+        table = read_cell_table(write(tmp_path / "cells.csv", header, *rows))
+        assert table.to_dict("list") == {"barcode": ["A", "B"], "a": ["T", "T"]}
+    path = write(tmp_path / "cells.tsv", "a\tb", "A\t\t", "B\tT\tx")
+    assert read_cell_table(path).to_dict("list") == {
+        "row_names": ["A", "B"], "a": ["", "T"], "b": ["", "x"],
+    }  # fmt: skip
+
+
+def test_a_row_that_stands_there_twice_is_read_once(tmp_path, said):
+    rows = [f"{b},T" for b in B]
+    path = write(tmp_path / "cells.csv", "barcode,a", *rows, rows[0], f" {rows[2]} ")
+    assert join_metadata(B, path, "S")["a"].tolist() == ["T"] * 6
+    assert f"{path}: 2 rows that stand there twice are read once" in said.text
+    path = write(tmp_path / "other.csv", "barcode,a", *rows, f"{B[0]},B")
+    with pytest.raises(InputError, match=f"barcode {B[0]} of sample S is a duplicate"):
         join_metadata(B, path, "S")
 
 
@@ -348,6 +414,22 @@ def test_names_that_are_no_nucleotides(tmp_path):
     assert join_metadata(own, path, "S1")["cell_type"].tolist() == list("abcdefghijkl")
 
 
+def test_names_that_are_numbers(tmp_path):
+    own = pd.Index([str(i) for i in range(80)])
+    table = pd.DataFrame({"barcode": cells(80), "rank": range(80), "cell_type": "T"})
+    table.to_csv(tmp_path / "ranks.csv", index=False)
+    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+        join_metadata(own, tmp_path / "ranks.csv", "S")
+    table = table.assign(cell_type=[f"t{i}" for i in range(80)])
+    table.iloc[10:].to_csv(tmp_path / "python.csv")
+    found = join_metadata(own, tmp_path / "python.csv", "S")["cell_type"]
+    assert values_of(found) == [None] * 10 + [f"t{i}" for i in range(10, 80)]
+    for by, words in [(1, "1 higher"), (-1, "1 lower")]:
+        table.set_axis(table.index + by).to_csv(tmp_path / "r.csv")
+        with pytest.raises(InputError, match=f"row_names numbers the cells of sample S {words}"):
+            join_metadata(own, tmp_path / "r.csv", "S")
+
+
 def of_two_samples(a, b, columns, tmp_path):
     """A table of the samples A and B, with columns of them; labels say whose a row is."""
     table = pd.concat(
@@ -378,6 +460,60 @@ def test_the_same_barcodes_in_two_samples(columns, tmp_path):
     path = of_two_samples(own[:30], own, columns, tmp_path)
     assert values_of(join_metadata(own, path, "A")["cell_type"]) == ["of A"] * 30 + [None] * 10
     assert values_of(join_metadata(own, path, "B")["cell_type"]) == ["of B"] * 40
+
+
+def test_a_column_that_names_the_sample_in_few_rows_is_not_believed(tmp_path, said):
+    own = cells(80)
+    telling = ["S"] * 4 + ["SeuratProject"] * 76
+    labels = [f"t{i}" for i in range(80)]
+    path = write_table(tmp_path / "cells.csv", own, labels, **{"orig.ident": telling})
+    assert join_metadata(own, path, "S")["cell_type"].tolist() == labels
+    assert "80 of 80 cells (column barcode, as they are, not where orig.ident is S)" in said.text
+    telling = ["S"] * 41 + ["T"] * 39
+    path = write_table(tmp_path / "half.csv", own, labels, **{"orig.ident": telling})
+    assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 41
+    # Of a matrix with every barcode there is, the other samples' rows agree with it, too.
+    raw = own.append(cells(2000, seed=1))
+    path = write_table(tmp_path / "raw.csv", own, labels, sample=["S"] * 4 + ["T"] * 76)
+    assert join_metadata(raw, path, "S")["cell_type"].notna().sum() == 4
+    # The rows that are called the sample's are of other cells: its files may be exchanged.
+    names = [*cells(40, seed=2), *own]
+    path = write_table(tmp_path / "other.csv", names, "T", sample=["S"] * 40 + ["T"] * 80)
+    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+        join_metadata(own, path, "S")
+
+
+def test_a_samples_name_in_a_column_may_differ_in_case_and_marks(tmp_path):
+    own = cells(40)
+    for name, other, written in [("d1-ctrl", "d2-ctrl", "D1_ctrl"), ("s1", "s2", "S1")]:
+        path = of_two_samples(
+            own, own, lambda s, n, names, w=written: {"barcode": names, "sample": [w, "x"][n - 1]},
+            tmp_path,
+        )  # fmt: skip
+        assert (join_metadata(own, path, name)["cell_type"] == "of A").all()
+        with pytest.raises(InputError, match="is a duplicate"):
+            join_metadata(own, path, other)
+    # The name itself, beside another of which that is true, leaves no doubt.
+    path = write_table(tmp_path / "a.csv", own, "T", sample=["s1"] * 20 + ["S1"] * 20)
+    assert join_metadata(own, path, "s1")["cell_type"].notna().sum() == 20
+    samples = [("S1", own, path), ("s.1", own, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+    path = write_table(tmp_path / "b.csv", own, "T", sample="S1")
+    samples = [("S1", own, path), ("s1", own, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [False, False]
+
+
+@pytest.mark.parametrize("n_shared", [0, 3, 40])
+def test_of_two_columns_with_the_samples_name_the_narrower_counts(n_shared, tmp_path):
+    own = cells(44)
+    a, b = own[:40], own[40:].append(own[:n_shared]).append(cells(40 - n_shared, seed=1))
+
+    def columns(sample, n, names):
+        return {"barcode": names, "orig.ident": "A", "library": "x", "sample": sample}
+
+    path = of_two_samples(a, b, columns, tmp_path)
+    assert values_of(join_metadata(own, path, "A")["cell_type"]) == ["of A"] * 40 + [None] * 4
+    assert (join_metadata(b, path, "B")["cell_type"] == "of B").all()
 
 
 def test_numbers_of_samples_are_told_by_their_cells_or_not_at_all(tmp_path):
@@ -431,13 +567,39 @@ def test_lanes_are_numbered_as_people_count():
         sample_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
 
 
-def test_a_wrong_order_of_lanes_is_refused(tmp_path):
+@pytest.mark.parametrize("form", ["lib{x}#{b}-1", "{b}-{n}", "{b}-1-{m}"])
+def test_libraries_are_told_by_the_cells_they_share(form, tmp_path, said):
+    """Two libraries in another order than the matrix has them, a tenth of their barcodes shared."""
+    a, b = cells(80), cells(80, seed=1)
+    b = b[:72].append(a[:8])
+    names = [
+        form.format(b=name[:-2], x="AB"[i], n=i + 1, m=i) for i in (0, 1) for name in (b, a)[i]
+    ]
+    labels = [f"{i}:{name}" for i in (0, 1) for name in (b, a)[i]]
+    path = write_table(tmp_path / "cells.csv", names, labels)
+    found = join_metadata(sample_barcodes([a, b]), path, "S")["cell_type"]
+    assert found.tolist() == labels[80:] + labels[:80]
+    assert "the library whose cells are shared" in said.text
+
+
+def test_a_wrong_order_of_many_lanes_is_put_right(tmp_path):
     libraries = [cells(40, seed=i)[:30].append(cells(10, seed=99)) for i in range(12)]
     own = sample_barcodes(libraries)
     order = sorted(range(12), key=str)
     names = np.concatenate([libraries[i].str[:-1] + str(n) for n, i in enumerate(order, 1)])
-    with pytest.raises(InputError, match="barcodes of sample S|is a duplicate"):
-        join_metadata(own, write_table(tmp_path / "cells.csv", names), "S")
+    labels = [f"{i}:{name}" for i in order for name in libraries[i]]
+    found = join_metadata(own, write_table(tmp_path / "cells.csv", names, labels), "S")
+    assert found["cell_type"].tolist() == [f"{i}:{b}" for i in range(12) for b in libraries[i]]
+
+
+def test_a_library_that_is_left_out_is_named(tmp_path):
+    a, b = cells(80), cells(80, seed=1)
+    own = sample_barcodes([a, b[:79].append(a[:1])])
+    path = write_table(tmp_path / "bare.csv", a.append(b[:79]).str[:-2])
+    with pytest.raises(InputError, match="no row is clearly of library 2 of sample S, though 79"):
+        join_metadata(own, path, "S")
+    path = write_table(tmp_path / "one.csv", a)  # of one library alone
+    assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 80
 
 
 def test_too_few_matched_are_refused_with_both_sides(tmp_path):
@@ -481,6 +643,25 @@ def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
     assert all(f.passed for f in cell_tables.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
 
 
+def test_rows_of_two_samples_cells_are_given_to_neither_unless_told(tmp_path):
+    a, b = cells(80), cells(80, seed=1)
+    b = b[:72].append(a[:8])
+    path = write_table(tmp_path / "once.csv", a.append(b[:72]))
+    samples = [("A", a, path), ("B", b, path), ("C", cells(80, seed=2), "")]
+    for finding, other in zip(cell_tables.examine_metadata(samples, 0.5), "BA", strict=True):
+        assert not finding.passed and finding.found.startswith(
+            f"{path}: 8 rows, such as that of {a[0]}, are of cells of both {finding.subject} and "
+            f"{other}, and nothing tells whose"
+        )
+    # The rows that are A's by their name are not B's.
+    path = write_table(tmp_path / "half.csv", [*("A_" + a), *b[:72]])
+    samples = [("A", a, path), ("B", b, path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, True]
+    path = write_table(tmp_path / "told.csv", a, sample="A")
+    samples = [("A", a, path), ("B", b[72:], path)]
+    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+
+
 # What is known of a sample's cells.
 
 
@@ -514,6 +695,29 @@ def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_contr
         cell_tables.annotate(obs_of(left), "S", {}, path, 0.5)
     table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=of_matrix)
     assert table["cell_type"].isna().tolist() == [True, True, False]
+
+
+def test_a_table_of_another_sample_is_refused_where_the_matrix_has_all_droplets(tmp_path):
+    of_matrix = cells(3000)
+    left = of_matrix[:80]
+
+    def labelled(names, barcodes=of_matrix):
+        path = write_table(tmp_path / "cells.csv", names)
+        table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=barcodes)
+        return table["cell_type"].notna().sum()
+
+    words = (
+        "has 2 of the 80 cells of sample S that pass .* and 80 of all 3000 barcodes of its matrix"
+    )
+    with pytest.raises(InputError, match=words):
+        labelled(of_matrix[78:158])
+    with pytest.raises(InputError, match="has 0 of the 80 cells"):
+        labelled(of_matrix[100:180])
+    assert labelled(of_matrix[:500]) == 80  # quality control was milder there
+    assert labelled(of_matrix[60:160]) == 20  # and here it dropped most of their cells
+    assert labelled(of_matrix[76:84]) == 4  # cells of interest, of which half were dropped
+    # A matrix of cells alone has no others' barcodes.
+    assert labelled(of_matrix[78:158], of_matrix[:400]) == 2
 
 
 def test_two_columns_that_hold_the_barcodes_in_another_order_are_refused_unless_one_is_called_so(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ from scdyn.log import logger
 MISSING = frozenset(
     ["", "nan", "NaN", "NAN", "-nan", "-NaN", "na", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>"]
     + ["None", "null", "Null", "NULL", "NaT"]
+)
+# Names of columns that hold barcodes, in small letters and digits alone; without a name, row names.
+BARCODES = frozenset(
+    ["barcode", "barcodes", "cell", "cells", "cellid", "cellids", "cellbarcode", "cellbarcodes"]
+    + ["cellname", "cellnames", "index", "rownames", "unnamed", "unnamed0"]
 )
 # Columns that the workflow itself gives the cells: names, sources and the measures of QC.
 METRICS = (
@@ -54,7 +60,8 @@ def normalise(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Bring every column to one of three types: text (object), int64, float64.
 
-    Text is stripped of surrounding blanks, and line breaks and tabs in it become a space. Words for
+    Text is stripped of surrounding blanks, line breaks and tabs in it become a space, and an
+    accented letter is one character. Words for
     missing (:data:`MISSING`) become missing (NaN). True and False, dates and whatever else is
     neither text nor a number become text. Whole numbers are int64, or text if some are missing:
     cluster 3 is then "3", not "3.0". A column without any value is float64. Names that cannot be
@@ -77,6 +84,11 @@ def rename_own(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Put ``_in_file`` behind names of columns that the workflow itself uses."""
     names = {name: f"{name}_in_file" for name in table if name in OWN}
     return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
+
+
+def names_barcodes(name: str) -> bool:
+    """Tell whether a column is called as one of barcodes."""
+    return re.sub(r"[\W_]+", "", name.casefold()) in BARCODES
 
 
 def column_names(names: Sequence[Any], origin: str) -> list[str]:
@@ -188,7 +200,8 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
     changed = {t: n for t, c, n in zip(texts, clean, found, strict=True) if t != c and n}
     if kept := [text for text in changed if clean_text(text or "") not in MISSING]:
         logger.info(
-            "%s: column %s: blanks, tabs or line breaks taken out of %d values, such as %r",
+            "%s: column %s: blanks, tabs or line breaks taken out of %d values, or letters of two "
+            "characters made one, such as %r",
             origin, name, sum(changed[text] for text in kept), kept[0],
         )  # fmt: skip
     values = [np.nan if text is None or text in MISSING else text for text in clean]
@@ -197,8 +210,12 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
 
 
 def clean_text(text: str) -> str:
-    """Strip blanks, replace line breaks and tabs by a space, and what is no Unicode by ``?``."""
-    return BREAKS.sub(" ", text).strip().encode("utf-8", "replace").decode("utf-8")
+    """Strip blanks, replace line breaks and tabs by a space, and what is no Unicode by ``?``.
+
+    An accented letter of two characters, as macOS writes it, becomes one (NFC), for it looks alike.
+    """
+    text = BREAKS.sub(" ", text).strip().encode("utf-8", "replace").decode("utf-8")
+    return unicodedata.normalize("NFC", text)
 
 
 def word(value: Any) -> str | None:

@@ -14,7 +14,15 @@ import pandas as pd
 
 from scdyn.artefacts import read_table
 from scdyn.barcodes import FORMS, NUCLEOTIDES, Form, sample_barcodes
-from scdyn.cell_columns import as_text, join, new_names, normalise, plain, rename_own
+from scdyn.cell_columns import (
+    as_text,
+    join,
+    names_barcodes,
+    new_names,
+    normalise,
+    plain,
+    rename_own,
+)
 from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
 from scdyn.files import write_table
@@ -33,21 +41,21 @@ TELLING = (
     "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
     "library", "library_id", "dataset",
 )  # fmt: skip
-# Names of columns that hold barcodes, as programs write them; without a name, row names.
-BARCODES = frozenset(
-    ["barcode", "barcodes", "cell", "cells", "cell_id", "cellid", "cell_barcode", "cellname"]
-    + ["cell_name", "cellnames", "index", "_index", "row_names", "unnamed", "unnamed: 0"]
-)
 WITHOUT_NAME = "without the sample's name"
 # What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
 BY_LIBRARY = "by nucleotides and library"
 CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": r"[ACGTN]{8,}"}
+NUMBER = r"-?\d+"
 # Rows by which is seen whether a column may hold barcodes.
 ROWS_SEEN = 200
 # A prefix or suffix that tells samples apart stands at this many rows at least, on average.
 ROWS_PER_GROUP = 4
 # A sample that has this share of its table's cells needs no comparison with the others' tables.
 SURE = 0.9
+# A matrix of so many barcodes for each cell that passed quality control has all droplets.
+DROPLETS_PER_CELL = 10
+# What is as likely as this could be chance.
+BY_CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,12 @@ class Match:
         Rows of the table that are this sample's, whether its matrix has the cell or not.
     is_told
         Whether a column, or a prefix or suffix of the barcodes, names the sample.
+    n_own
+        Rows that a column leaves to the sample; all rows if none tells.
     twice
         A barcode that two rows are of, "" if there is none. The match is then of no use.
+    shift
+        1 if the rows number the cells one higher than the matrix, -1 if one lower.
     rival
         Another column in which as many barcodes are, but in other rows; "" if there is none.
     """
@@ -78,6 +90,8 @@ class Match:
     n_rows: int
     is_told: bool = False
     twice: str = ""
+    n_own: int = 0
+    shift: int = 0
     rival: str = ""
 
     @property
@@ -145,10 +159,13 @@ def _load(path: str, state: tuple[int, int] | None) -> CellTable:
 def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
     """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
 
-    Every column may hold them. Where a column of one of the names :data:`TELLING` has the
-    sample's name, only those rows count; where barcodes have the sample's name before or behind
-    them, only those. A form in which two cells become one is not used, unless a prefix, a suffix
-    or another column tells whose rows are the sample's.
+    Every column may hold them; names that are numbers stand in row names or in a column that is
+    called as one of barcodes. Where a column of one of the names :data:`TELLING` has the sample's
+    name, only those rows count; of several such columns that which leaves the fewest rows. None is
+    believed that finds less than half of what the barcodes alone find without doubt, such as
+    ``orig.ident`` that is S in a few rows. Where barcodes have the sample's name before or behind
+    them, only those count. A form in which two cells become one is not used, unless a prefix, a
+    suffix or another column tells whose rows are the sample's.
 
     Parameters
     ----------
@@ -166,16 +183,31 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     Match
         The best, or what comes nearest to one.
     """
+    enough = 0.0
 
-    def rank(one: Match) -> tuple[bool, bool, int, bool]:
+    def rank(one: Match) -> tuple[bool, bool, int, int, bool]:
         is_sure = one.is_told and not one.twice and one.share >= min_overlap
-        return is_sure, not one.twice, one.n_matched, one.column.casefold() in BARCODES
+        is_sure = is_sure and one.n_matched >= enough
+        n_own = one.n_own if is_sure else 0
+        return is_sure, not one.twice, -n_own, one.n_matched, names_barcodes(one.column)
 
-    found = []
-    for one in matches(barcodes, table, sample, min_overlap):
-        found.append(one)
-        if rank(one) == (True, True, len(barcodes), True):
-            return one
+    found: list[Match] = []
+    told = tellings(table, sample)
+    everything = np.ones(len(table.values), dtype=bool)
+    for number, (is_own, said) in enumerate(told or [(everything, "")]):
+        for one in matches(barcodes, table, sample, min_overlap, is_own, said):
+            found.append(one)
+            is_all = one.n_matched == len(barcodes) and names_barcodes(one.column)
+            if number == 0 and is_all and rank(one)[0]:
+                return one
+    if told and any(rank(one)[0] and 2 * one.n_matched < len(barcodes) for one in found):
+        plain = [
+            one
+            for one in matches(barcodes, table, sample, min_overlap, everything, "")
+            if not (one.is_told or one.twice) and one.n_matched >= min_overlap * len(barcodes)
+        ]
+        enough = max((one.n_matched for one in plain), default=0) / 2
+        found += [replace(one, how=f"{one.how}, not where{told[0][1][1:]}") for one in plain]
     if not found:
         column = next(iter(table.values), "")
         return Match(column, "", np.full(len(barcodes), -1), len(table.values))
@@ -192,30 +224,116 @@ def differ(one: Match, other: Match) -> bool:
     return one.column != other.column and not np.array_equal(one.rows, other.rows)
 
 
+def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
+    """Find which rows are the sample's by each column of the names :data:`TELLING` that has it.
+
+    If none has its name as it is, one that differs in case and marks alone is taken for it.
+
+    Returns
+    -------
+    list of (array, str)
+        Whether each row is, and that in words; those with the fewest rows first.
+    """
+    columns = {n: ids for n, ids in table.ids.items() if n.casefold() in TELLING}
+    names = {n: sample for n, ids in columns.items() if (ids == sample).any()}
+    if not names:
+        for name, ids in columns.items():
+            alike = [value for value in ids.unique() if tidy(value) == tidy(sample)]
+            if len(alike) == 1:
+                names[name] = alike[0]
+    found = [
+        ((table.values[column] == name).to_numpy(), f", {column} is {name}")
+        for column, name in names.items()
+    ]
+    return sorted(found, key=lambda telling: telling[0].sum())
+
+
 def matches(
-    barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
+    barcodes: pd.Index,
+    table: CellTable,
+    sample: str,
+    min_overlap: float,
+    is_own: np.ndarray,
+    told: str,
 ) -> Iterator[Match]:
-    """Yield what each column's barcodes give, form by form, from the least change to the most."""
+    """Yield what each column's barcodes give, form by form, from the least change to the most.
+
+    Only rows of ``is_own`` count; ``told`` says in words what column tells them, "" if none does.
+    """
     cells = pd.Series(barcodes.astype(str), dtype=object)
-    is_own, told = np.ones(len(table.values), dtype=bool), ""
-    for name, values in table.ids.items():
-        if name.casefold() in TELLING and (values == sample).any():
-            is_own, told = (table.values[name] == sample).to_numpy(), f", {name} is {sample}"
-            break
+    n_own = int(is_own.sum())
+    # Any column of numbers, such as a rank, would have these.
+    are_numbers = cells.str.fullmatch(NUMBER).all()
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
             continue
         for column in table.ids if how == next(iter(FORMS)) else table.likely:
+            if are_numbers and not names_barcodes(column):
+                continue
             ids = table.ids[column]
             keys = of_rows(ids) if how == WITHOUT_NAME else table.formed(column, how, of_rows)
             for kept, group, is_named in groups(how, column, table, keys, names, sample, is_own,
                                                 min_overlap):  # fmt: skip
                 said = f"column {column}, {how}{group}{told}"
                 one = pick(column, said, names, kept, bool(told) or is_named)
-                yield one
+                yield replace(one, n_own=n_own, shift=shift(names, kept) if are_numbers else 0)
                 if one.twice and not told:
-                    yield from told_apart(table.values, one, names, kept, sample)
+                    for other in told_apart(table.values, one, names, kept, sample):
+                        yield replace(other, n_own=n_own)
+
+    names = pd.Index(FORMS[BY_LIBRARY](cells))
+    if names.has_duplicates or are_numbers or len(libraries(names)) == 1:
+        return
+    for column in table.likely:
+        keys = by_shared_cells(table, column, names, is_own, min_overlap)
+        if len(keys):
+            said = f"column {column}, by nucleotides and the library whose cells are shared{told}"
+            yield replace(pick(column, said, names, keys, bool(told)), n_own=n_own)
+
+
+def libraries(names: pd.Index) -> dict[str, pd.Index]:
+    """Part cells named by nucleotides and library: the nucleotides of each library."""
+    parts = names.to_series().str.extract(rf"^{NUCLEOTIDES}$").dropna()
+    return {number: pd.Index(part[0]) for number, part in parts.groupby(1, sort=False)}
+
+
+def by_shared_cells(
+    table: CellTable, column: str, names: pd.Index, is_own: np.ndarray, min_overlap: float
+) -> pd.Series:
+    """Number rows by the library whose cells they share with all rows of their prefix and suffix.
+
+    Parameters
+    ----------
+    table, column
+        Whose barcodes are numbered.
+    names
+        Of the sample's cells, by nucleotides and library.
+    is_own, min_overlap
+        See :func:`groups`.
+
+    Returns
+    -------
+    Series
+        Nucleotides and library of the rows of which it is clear.
+    """
+    how = "by nucleotides"
+    keys = table.formed(column, how, FORMS[how])
+    keys = keys[is_own[keys.index]]
+    rest = rest_of(table, column, how)[keys.index].cat.remove_unused_categories()
+    if len(rest.cat.categories) > len(keys) / ROWS_PER_GROUP:
+        return keys[:0]
+    own = libraries(names)
+    shared = pd.DataFrame(
+        {n: keys.isin(cells).groupby(rest, observed=True).sum() for n, cells in own.items()}
+    )
+    number, most = shared.idxmax(axis=1), shared.max(axis=1)
+    others = shared.where(shared.columns.to_numpy() != number.to_numpy()[:, None]).max(axis=1)
+    n_rows = rest.value_counts().reindex(shared.index)
+    enough = min_overlap * np.minimum(n_rows, number.map(lambda n: len(own[n])))
+    is_clear = (most >= enough.clip(lower=ROWS_PER_GROUP)) & (most > 2 * others)
+    keys, rest = keys[rest.isin(number.index[is_clear])], rest.astype(object)
+    return keys + "-" + rest[keys.index].map(number)
 
 
 def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
@@ -306,10 +424,7 @@ def groups(
         yield keys, "", False
         return
 
-    def without_core(ids: pd.Series) -> pd.Series:
-        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
-
-    rest = table.formed(column, f"{how}, the rest", without_core)[own]
+    rest = rest_of(table, column, how)[own]
     rest = rest.cat.remove_unused_categories()
     of_sample = [g for g in rest.cat.categories if tidy(sample) in map(tidy, g.split("|"))]
     if of_sample:
@@ -321,6 +436,15 @@ def groups(
         yield keys[rest.isin(good)], f" with {good[0]}", False
     else:
         yield keys, "", False
+
+
+def rest_of(table: CellTable, column: str, how: str) -> pd.Series:
+    """Find what stands before and behind a column's nucleotides, with | in their place."""
+
+    def without_core(ids: pd.Series) -> pd.Series:
+        return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
+
+    return table.formed(column, f"{how}, the rest", without_core)
 
 
 def tidy(name: str) -> str:
@@ -337,6 +461,14 @@ def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool)
     found = keys[is_found]
     twice = found[found.duplicated()]
     return Match(column, how, rows, len(keys), is_told, twice.iloc[0] if len(twice) else "")
+
+
+def shift(names: pd.Index, keys: pd.Series) -> int:
+    """Tell whether numbers of cells begin and end one higher (1) or lower (-1) in a table."""
+    own = [int(name) for name in names]
+    others = [int(key) for key in keys[keys.str.fullmatch(NUMBER)]] or own
+    by = min(others) - min(own)
+    return by if abs(by) == 1 and max(others) - max(own) == by else 0
 
 
 def told_apart(
@@ -400,7 +532,17 @@ def require_found(
             f"{path}: the columns {one.column} and {one.rival} both have the barcodes of sample "
             f"{sample}, but in other rows; call the right one barcode."
         )
+    if one.shift and one.share >= min_overlap:
+        raise InputError(
+            f"{path}: column {one.column} numbers the cells of sample {sample} "
+            f"{'1 higher' if one.shift > 0 else '1 lower'} than the matrix, so that every row "
+            "would be joined to the cell beside its own; give the cells the same names in both."
+        )
     by_library = FORMS[BY_LIBRARY]
+    if one.n_matched and one.share >= min_overlap:
+        require_libraries(
+            one, pd.Index(by_library(pd.Series(barcodes))), table, sample, min_overlap
+        )
     header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
     if header.any():
         raise InputError(
@@ -420,8 +562,83 @@ def require_found(
     return one
 
 
+def require_libraries(
+    one: Match, names: pd.Index, table: CellTable, sample: str, min_overlap: float
+) -> None:
+    """Refuse a match that leaves out all of a library whose cells other rows seem to be.
+
+    Raises
+    ------
+    InputError
+        Naming the library.
+    """
+    own = libraries(names)
+    if len(own) == 1:
+        return
+    found = libraries(names[one.rows >= 0])
+    how = "by nucleotides"
+    keys = table.formed(one.column, how, FORMS[how])
+    left = keys[~keys.index.isin(one.rows)]
+    for number, cells in own.items():
+        n_left = int(left.isin(cells).sum())
+        if number not in found and n_left >= max(ROWS_PER_GROUP, min_overlap * len(cells)):
+            raise InputError(
+                f"{table.path}: no row is clearly of library {number} of sample {sample}, though "
+                f"{n_left} have its nucleotides; write the library's number behind the barcodes, "
+                f"as the matrix has it ({', '.join(names[:2])})."
+            )
+
+
+def require_cells(
+    one: Match,
+    barcodes: pd.Index,
+    kept: pd.Index,
+    path: str | Path,
+    sample: str,
+    min_overlap: float,
+) -> None:
+    """Refuse a table whose rows are of the sample's cells no more than of its empty droplets.
+
+    A matrix of all droplets has most barcodes that there are, and so those of any table of cells;
+    a table of all droplets says nothing here. A table of the sample has more of its cells than
+    chance would give, even if quality control here dropped most of those that its authors kept.
+
+    Parameters
+    ----------
+    one
+        The rows of the matrix' barcodes.
+    barcodes, kept
+        Of the matrix, and those of the cells that passed quality control.
+    path, sample, min_overlap
+        See :func:`join_metadata`.
+
+    Raises
+    ------
+    InputError
+        With both numbers.
+    """
+    is_of_droplets = len(kept) * DROPLETS_PER_CELL <= len(barcodes)
+    if not is_of_droplets or one.n_matched >= min_overlap * len(barcodes):
+        return
+    n_found = int((one.rows[barcodes.get_indexer(kept)] >= 0).sum())
+    if n_found >= min_overlap * min(len(kept), one.n_matched):
+        return
+    from scipy.stats import hypergeom  # takes its time, and is rarely asked
+
+    if hypergeom.sf(n_found - 1, len(barcodes), one.n_matched, len(kept)) > BY_CHANCE:
+        raise InputError(
+            f"{path}: has {n_found} of the {len(kept)} cells of sample {sample} that pass quality "
+            f"control, and {one.n_matched} of all {len(barcodes)} barcodes of its matrix: no more "
+            "cells than by chance; is it the table of another sample?"
+        )
+
+
 def join_metadata(
-    barcodes: pd.Index, path: str | Path, sample: str, min_overlap: float = 0.5
+    barcodes: pd.Index,
+    path: str | Path,
+    sample: str,
+    min_overlap: float = 0.5,
+    kept: pd.Index | None = None,
 ) -> pd.DataFrame:
     """Read what is known of a sample's cells, such as labels or positions.
 
@@ -436,6 +653,9 @@ def join_metadata(
     min_overlap
         Smallest share of the barcodes, or of the sample's rows if these are fewer, that must be
         the same; see :func:`match`.
+    kept
+        Barcodes of the cells that passed quality control, by which a table is judged, too, where
+        the matrix has all droplets. None: all.
 
     Returns
     -------
@@ -450,6 +670,8 @@ def join_metadata(
     """
     loaded = load(path)
     one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
+    if kept is not None:
+        require_cells(one, barcodes, kept, path, sample, min_overlap)
     logger.info("%s: %s: %d of %d cells (%s)", sample, path, one.n_matched, len(barcodes), one.how)
     done = {one.column}
     if "sample" in table and (table["sample"] == sample).any():
@@ -510,7 +732,8 @@ def annotate(
     if metadata:
         own_barcodes = pd.Index(obs["barcode"])
         of_matrix = own_barcodes if barcodes is None else barcodes
-        joined = join_metadata(of_matrix, metadata, sample, min_overlap).loc[own_barcodes]
+        joined = join_metadata(of_matrix, metadata, sample, min_overlap, own_barcodes)
+        joined = joined.loc[own_barcodes]
         if {"x", "y"} <= set(joined):
             joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
         in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
@@ -600,6 +823,11 @@ def examine_metadata(
                 tables[path] = load(path)
             except InputError as error:
                 tables[path] = error
+    found = {
+        sample: match(barcodes, table, sample, min_overlap)
+        for sample, barcodes, path in samples
+        if isinstance(table := tables.get(path), CellTable) and barcodes.is_unique
+    }
     findings = []
     for sample, barcodes, path in samples:
         table = tables.get(path)
@@ -608,7 +836,7 @@ def examine_metadata(
         try:
             if isinstance(table, InputError):
                 raise table
-            one = find_own(sample, barcodes, table, samples, min_overlap)
+            one = find_own(sample, barcodes, table, samples, found, min_overlap)
             text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
             findings.append(Finding(sample, METADATA, text))
         except InputError as error:
@@ -621,9 +849,22 @@ def find_own(
     barcodes: pd.Index,
     table: CellTable,
     samples: Sequence[tuple[str, pd.Index, str]],
+    found: Mapping[str, Match],
     min_overlap: float,
 ) -> Match:
     """Find the rows of a sample's cells; refuse a table that fits another sample better.
+
+    Refused are rows, too, that are as well of another sample's cells in the same table: the
+    samples are joined to their tables one by one, and each would get them.
+
+    Parameters
+    ----------
+    sample, barcodes, table
+        The sample, and its table.
+    samples, min_overlap
+        See :func:`examine_metadata`.
+    found
+        What :func:`match` gives for each sample.
 
     Raises
     ------
@@ -631,7 +872,7 @@ def find_own(
         Naming both samples, or as :func:`find_rows` does.
     """
     require_distinct(barcodes, sample)
-    own = match(barcodes, table, sample, min_overlap)
+    own = found[sample]
     for other, others, its_path in samples if own.share < SURE else []:
         if other == sample or its_path == table.path or others.has_duplicates:
             continue
@@ -643,4 +884,22 @@ def find_own(
                 f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
                 "metadata."
             )
-    return require_found(own, barcodes, table, sample, min_overlap)
+    require_found(own, barcodes, table, sample, min_overlap)
+    is_own = np.zeros(len(table.values), dtype=bool)
+    is_own[own.rows[own.rows >= 0]] = True
+    for other, _, its_path in samples:
+        if other == sample or its_path != table.path or other not in found:
+            continue
+        its = found[other]
+        if own.is_told and not its.is_told:
+            continue
+        rows = its.rows[its.rows >= 0]
+        shared = rows[is_own[rows]]
+        if len(shared) and its.share >= min_overlap and not its.twice:
+            raise InputError(
+                f"{table.path}: {len(shared)} rows, such as that of "
+                f"{table.values[own.column].iloc[shared[0]]}, are of cells of both {sample} and "
+                f"{other}, and nothing tells whose; give the table a column 'sample' with the "
+                "sample sheet's names, or each sample a table of its own."
+            )
+    return own
