@@ -1,10 +1,13 @@
 """Vocabulary and promoter windows, against positions worked out by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from scdyn import reference
+from scdyn.counts import columns_of_names
 from scdyn.errors import InputError
+from scdyn.files import write_table
 
 # ruff: noqa: E501
 GTF = """\
@@ -181,3 +184,25 @@ def test_numbers_of_stringtie_are_no_versions(tmp_path):
     ))  # fmt: skip
     genes = reference.read_gtf(path, ["protein_coding"])
     assert genes["gene_id"].tolist() == ["MSTRG.1", "MSTRG.2", "MSTRG.3"]
+
+
+def test_genes_called_like_a_missing_value_are_genes(tmp_path, gtf):
+    text = GTF.replace('"Plus"', '"nan"').replace('"Minus"', '"NA"').replace('"mt-A"', '""')
+    gtf.write_text(text)
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    table = reference.build_vocabulary(genes, {"nan"})
+    write_table(tmp_path / "genes.tsv", table)
+    read = reference.read_vocabulary(tmp_path / "genes.tsv")
+    pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    assert read["symbol"].tolist() == ["nan", "NA", "ENSG3"]  # an empty name is none
+    assert read["is_tf"].tolist() == [True, False, False]
+    bed = tmp_path / "genes.bed"
+    bed.write_text("chr1\t100\t900\tnan\t-\nchr1\t2000\t2900\tNA\t+\n")
+    assert reference.read_bed(bed)["symbol"].tolist() == ["NA", "nan"]
+
+
+def test_a_gene_without_a_name_is_not_the_gene_called_nan():
+    genes = pd.DataFrame({"gene_id": ["G1", "G2"], "symbol": ["nan", "NA"]})
+    var = pd.DataFrame({"symbol": ["NA", np.nan, "nan"]}, index=["a", "b", "c"])
+    found = reference.find_genes(columns_of_names(var), genes)
+    assert found.tolist() == [1, -1, 0]

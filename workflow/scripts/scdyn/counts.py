@@ -192,8 +192,11 @@ def raw_counts(
 
 
 def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
-    """List what may name genes in a table of them: its index and every column of text."""
-    texts = var.select_dtypes(["object", "string", "category"])
+    """List what may name genes in a table of them: its index and every column of text.
+
+    A missing name is empty: a gene may be called ``nan``.
+    """
+    texts = var.select_dtypes(["object", "string", "category"]).astype(object).fillna("")
     index = pd.Series(var.index, dtype=str)
     return [index, *(texts[name].astype(str).reset_index(drop=True) for name in texts)]
 

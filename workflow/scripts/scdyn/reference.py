@@ -134,7 +134,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         bad = lines.index[lines["gene_id"].isna()][0]
         shown = str(lines["attribute"][bad])[:60]
         raise InputError(f"{path}: no gene_id in '{shown}'; is this a GTF?")
-    lines["symbol"] = attribute("gene_name").fillna(attribute("gene")).fillna(lines["gene_id"])
+    # An empty name is none.
+    named, or_named = (attribute(key).replace("", np.nan) for key in ("gene_name", "gene"))
+    lines["symbol"] = named.fillna(or_named)
     lines["chrom"] = chromosome_names(lines["chrom"])
     # RefSeq tells a gene's type on the gene's own line alone.
     lines["biotype"] = attribute("gene_type").fillna(attribute("gene_biotype"))
@@ -151,6 +153,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         logger.info("%s: tells no gene's type, so genes of all types are kept", path)
     # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
     lines["gene_id"] = strip_version(lines["gene_id"])
+    lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
     lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
 
     transcripts = lines[lines["feature"] == "transcript"]
@@ -258,7 +261,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         columns = list(range(len(first.split("\t"))))
         rows = pd.read_csv(
             open_bytes(path), sep="\t", names=columns, usecols=columns, dtype={0: str, 3: str},
-            quoting=3,
+            quoting=3, keep_default_na=False,
         )  # fmt: skip
     if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
         rows = rows[~is_none]
@@ -350,8 +353,12 @@ def build_vocabulary(
 
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
-    """Read ``genes.tsv`` as :func:`build_vocabulary` made it."""
-    return read_table(path, dtype={"gene_id": str, "symbol": str, "chrom": str, "tss": str})
+    """Read ``genes.tsv`` as :func:`build_vocabulary` made it.
+
+    A gene may be called ``nan`` (of *Drosophila*) or ``NA``, which pandas takes for missing values.
+    """
+    texts = {"gene_id": str, "symbol": str, "chrom": str, "tss": str}
+    return read_table(path, dtype=texts, keep_default_na=False)
 
 
 def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
