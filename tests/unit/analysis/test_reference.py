@@ -206,3 +206,18 @@ def test_a_gene_without_a_name_is_not_the_gene_called_nan():
     var = pd.DataFrame({"symbol": ["NA", np.nan, "nan"]}, index=["a", "b", "c"])
     found = reference.find_genes(columns_of_names(var), genes)
     assert found.tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y"),
+    [("ENSG9.5", "ENSG9.5_PAR_Y"), ("ENSG9", "ENSG9_PAR_Y"), ("ENSG9.5_4", "ENSG9.5_4_PAR_Y")],
+)
+def test_a_gene_of_both_sex_chromosomes_is_one_on_the_first(tmp_path, of_x, of_y):
+    rows = [
+        f'{chrom}\tx\t{feature}\t101\t900\t.\t+\t.\tgene_id "{name}"; gene_name "Par";\n'
+        for chrom, name in (("chrX", of_x), ("chrY", of_y))
+        for feature in ("transcript", "exon")
+    ]
+    (tmp_path / "par.gtf").write_text("".join(rows))
+    genes = reference.read_gtf(tmp_path / "par.gtf", [])
+    assert genes[["gene_id", "chrom", "length"]].values.tolist() == [["ENSG9", "chrX", 800]]

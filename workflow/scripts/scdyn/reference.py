@@ -37,9 +37,12 @@ COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is
 def strip_version(ids: pd.Series) -> pd.Series:
     """Remove the version of Ensembl ids: ``ENSG00000223972.5`` to ``ENSG00000223972``.
 
-    Other ids are left: the number at the end of StringTie's ``MSTRG.1`` is no version.
+    Also as GENCODE writes it of genes that it lifted to another build (``.5_4``), and the
+    ``_PAR_Y`` of the second copy of a gene that both sex chromosomes have. Other ids are left:
+    the number at the end of StringTie's ``MSTRG.1`` is no version.
     """
-    return ids.astype(str).str.replace(rf"^({ENSEMBL})\.\d+$", r"\1", regex=True)
+    version = rf"^({ENSEMBL})(?:\.\d+(?:_\d+)?)?(?:_PAR_Y)?$"
+    return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
