@@ -221,3 +221,9 @@ def test_a_gene_of_both_sex_chromosomes_is_one_on_the_first(tmp_path, of_x, of_y
     (tmp_path / "par.gtf").write_text("".join(rows))
     genes = reference.read_gtf(tmp_path / "par.gtf", [])
     assert genes[["gene_id", "chrom", "length"]].values.tolist() == [["ENSG9", "chrX", 800]]
+
+
+def test_tfs_are_found_by_id_with_any_version(gtf):
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    table = reference.build_vocabulary(genes, {"ENSG2.7", "Minus"})
+    assert table["symbol"][table["is_tf"]].tolist() == ["Minus", "Plus"]

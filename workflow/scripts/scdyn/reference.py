@@ -317,7 +317,7 @@ def build_vocabulary(
     genes
         As :func:`read_gtf` returns them.
     tfs
-        Symbols or ids of the TFs.
+        Symbols or ids of the TFs, Ensembl's with or without version.
     measured
         Symbols or ids to keep (those that the samples' matrices name); all if None.
 
@@ -339,7 +339,8 @@ def build_vocabulary(
                 f"{', '.join(sorted(measured)[:3])}) is in the annotation: another "
                 "species or build?"
             )
-    is_tf = genes["gene_id"].isin(tfs) | genes["symbol"].isin(tfs)
+    named = tfs | {*strip_version(pd.Series(sorted(tfs), dtype=str))}
+    is_tf = genes["gene_id"].isin(named) | genes["symbol"].isin(named)
     if not is_tf.any():
         raise InputError(
             f"none of the {len(tfs)} TFs (such as {', '.join(sorted(tfs)[:3])}) is among the genes "
