@@ -136,6 +136,16 @@ def test_foreign_genes_are_refused():
         align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s", "here")
 
 
+@pytest.mark.parametrize("kind", ["float16", "float64", "uint8", "int64", "bool"])
+def test_counts_are_read_whatever_their_numbers_are_kept_as(tmp_path, kind):
+    values = (np.arange(16).reshape(4, 4) % 2).astype(kind)
+    obs, var = rna().obs, rna().var
+    ad.AnnData(values, obs=obs, var=var).write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [1, 0, 0])
+
+
 @pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
 def test_values_that_are_no_counts_are_refused(value):
     with pytest.raises(InputError, match="no counts"):

@@ -64,7 +64,10 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
     """
     if isinstance(counts, (CSRDataset, CSCDataset)):
         counts = counts.to_memory()
-    counts = sparse.csr_matrix(counts[:] if isinstance(counts, h5py.Dataset) else counts)
+    counts = counts[:] if isinstance(counts, h5py.Dataset) else counts
+    if counts.dtype == np.float16:  # which SciPy does not know
+        counts = counts.astype(np.float32)
+    counts = sparse.csr_matrix(counts)
     require_counts(counts.data, origin)
     counts = counts.astype(np.int32)
     counts.eliminate_zeros()
