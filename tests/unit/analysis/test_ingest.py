@@ -91,6 +91,19 @@ def test_h5mu_and_its_peaks(tmp_path):
     np.testing.assert_array_equal(cells.layers["promoter"].toarray()[2], [3, 0, 30])
 
 
+def test_labels_of_an_h5mu_beside_its_modalities_are_kept(tmp_path):
+    content = mudata.MuData({"rna": rna(), "atac": peaks(BARCODES[::-1])})
+    content["rna"].obs["batch"], content["atac"].obs["batch"] = "own", "other"
+    content.update()
+    content.obs["batch"] = "joint"
+    content.obs["cell_type"] = [f"of {name}" for name in content.obs_names]
+    content.write(tmp_path / "s.h5mu")
+    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
+    assert set(cells.obs["batch"]) == {"own"}
+    assert not [name for name in cells.obs if ":" in name]
+
+
 def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
     table = rna()
     table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3

@@ -100,12 +100,20 @@ def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
 
 
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``."""
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
+
+    What the file says of its cells beside the modalities is kept, too: muon writes labels there.
+    """
     path = library.rna.path
     content = _open(mudata.read_h5mu, path, "h5mu")
     if "rna" not in content.mod:
         raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}; call it so.")
     rna, atac = content.mod["rna"], content.mod.get("atac")
+    # Columns that begin with a modality's name are copies of its own.
+    copied = tuple(f"{name}:" for name in content.mod)
+    joint = content.obs[~content.obs.index.duplicated()]
+    new = [name for name in joint if not name.startswith(copied) and name not in rna.obs]
+    rna.obs = rna.obs.join(joint[new])
     source, layer = promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
     peaks = raw_counts(atac, path) if used else None
