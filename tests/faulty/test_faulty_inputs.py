@@ -367,7 +367,7 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
 
 
 TABLES = {
-    "not there": (None, "cells.tsv: not a readable table of cells"),
+    "not there": (None, "cells.tsv: no such file"),
     "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
     "with a cell twice": (cells_table(twice(small.barcodes())), "is a duplicate"),
     "empty": ("", "cells.tsv: is empty"),
