@@ -200,6 +200,28 @@ def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
         np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
 
 
+def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_path):
+    table = rna()
+    table.layers["counts"], table.layers["raw_counts"] = table.X * 2, table.X * 3
+    table.X = table.X.log1p()
+    table.layers["spliced"] = table.X.copy()  # as scVelo leaves it
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in layers/counts of ")
+    del table.layers["counts"]
+    table.write_h5ad(tmp_path / "s.h5ad")
+    words = r"in spliced and X; raw counts are needed.*layer that holds them \(raw_counts\) in"
+    with pytest.raises(InputError, match=words):
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and "(raw_counts)" in finding.found
+    cells = ingest.ingest({**sheet, "rna_layer": "raw_counts"}, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [15, 18, 12])
+
+
 def test_a_named_file_beats_a_layer_that_only_stands_in(tmp_path):
     table = rna()
     table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3

@@ -271,13 +271,12 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
     with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
         require_annotated(file)
         rna = part_of_rna(file)
-        layers = list(rna.get("layers", {}))
-        x, raw = (rna.get(name) for name in ("X", "raw/X"))
-        source = rna_source(layers, x, raw, library.rna_layer, path)
+        layers = rna.get("layers", {})
+        source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
             require_layer(library.promoter_layer, layers, path)
         require_counts(first_values(rna[source]), path)
-        return source, layers, "mod/atac" in file
+        return source, list(layers), "mod/atac" in file
 
 
 def genome_stated(library: Library) -> str:
