@@ -105,6 +105,22 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
     return best
 
 
+def require_unique(names: pd.Index, origin: object) -> None:
+    """Refuse a matrix in which two cells have one barcode.
+
+    Raises
+    ------
+    InputError
+        Naming ``origin``, the file, and the first such barcode.
+    """
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{origin}: barcode {twice[0]} is a duplicate; give each library a row or file of its "
+            "own."
+        )
+
+
 def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
     """Join the barcodes of a sample's libraries; the number behind one says which it is of.
 

@@ -90,9 +90,21 @@ def require_counts(values: np.ndarray, origin: str) -> None:
         )
 
 
-def rna_source(
-    layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str
-) -> str:
+def require_some(n_counts: int, origin: str) -> None:
+    """Refuse a matrix that stores no counts at all.
+
+    Raises
+    ------
+    InputError
+        Naming ``origin``.
+    """
+    if not n_counts:
+        raise InputError(
+            f"{origin}: holds no counts at all; copy it again, or name the file that does."
+        )
+
+
+def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
     """Say where RNA counts lie in an AnnData, as preflight says it and ingestion reads it.
 
     Parameters

@@ -18,7 +18,7 @@ from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
 from scdyn.cell_columns import join, normalise
 from scdyn.cell_tables import join_metadata
-from scdyn.counts import NO_SOURCE, align_genes, raw_counts
+from scdyn.counts import NO_SOURCE, align_genes, raw_counts, require_some
 from scdyn.errors import InputError, reading
 from scdyn.features import require_annotated
 from scdyn.hdf5 import open_bounded
@@ -271,6 +271,7 @@ def ingest_library(
     """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
     library = read_library(locate(files))
     rna = library.rna
+    require_some(rna.X.nnz, files.path)
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
@@ -332,7 +333,7 @@ def ingest(
     Raises
     ------
     InputError
-        If a file cannot be used, or too few genes or barcodes are found.
+        If a file cannot be used or holds no counts, or too few genes or barcodes are found.
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap
@@ -343,12 +344,7 @@ def ingest(
     cells = join_libraries(
         [ingest_library(files, genes, windows, *overlaps, translation, name) for files in libraries]
     )
-    twice = cells.obs_names[cells.obs_names.duplicated()]
-    if len(twice):
-        raise InputError(
-            f"{sheet_row['path']}: barcode {twice[0]} is a duplicate; give each library a row "
-            "or file of its own."
-        )
+    barcodes.require_unique(cells.obs_names, sheet_row["path"])
     cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())
     cells.obs_names = name + "_" + cells.obs_names
     return cells

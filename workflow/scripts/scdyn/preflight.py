@@ -11,14 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
 from scdyn.artefacts import read_table
-from scdyn.barcodes import sample_barcodes
-from scdyn.counts import first_values, require_counts, require_layer, rna_source
+from scdyn.barcodes import require_unique, sample_barcodes
+from scdyn.counts import first_values, require_counts, require_layer, require_some, rna_source
 from scdyn.errors import InputError, reading
 from scdyn.features import (
     GENES,
@@ -89,7 +90,7 @@ def examine_sample(
     translation: Mapping[str, str] | None = None,
     catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
-    """Examine a sample's files without reading its counts.
+    """Examine a sample's files; of its counts the first are looked at.
 
     Parameters
     ----------
@@ -172,11 +173,13 @@ def examine_library(
     if library.kind != "10x":
         yield "RNA counts", f"in {source} of {matrix}"
     cells = barcode_names(matrix)
+    require_unique(cells, matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
     others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
     for kind, n_features in others.items():
         yield "features", f"{n_features} of {kind} are not read"
     promoters, layer = promoter_source(library, layers, has_peaks)
+    examine_counts(library, layer, of_peaks=promoters == "peaks")
     stated = genome_stated(library)
     if promoters == "none":
         yield "promoters", "not measured, as the sheet says: RNA only"
@@ -276,7 +279,44 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
         if library.promoter_layer:
             require_layer(library.promoter_layer, layers, path)
         require_counts(first_values(rna[source]), path)
+        require_some(n_stored(rna[source]), path)
         return source, list(layers), "mod/atac" in file
+
+
+def n_stored(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the values that an AnnData's matrix stores; zeros too, if it is dense."""
+    return values["data"].size if isinstance(values, h5py.Group) else values.size
+
+
+def examine_counts(library: Library, layer: str | None, of_peaks: bool) -> None:
+    """Look at the first counts of all that is read, but an AnnData's RNA: see :func:`look_into`.
+
+    Parameters
+    ----------
+    library
+        Whose files are there.
+    layer, of_peaks
+        Where promoter counts come from, as :func:`scdyn.libraries.promoter_source` says it.
+
+    Raises
+    ------
+    InputError
+        If they are no counts, such as peaks after TF-IDF, or there are none.
+    """
+    for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+        if not matrix.path.endswith((".h5ad", ".h5mu")):
+            tenx.look_at_counts(matrix)
+    if library.kind != "10x" and layer is not None:
+        path = library.rna.path
+        with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+            require_counts(first_values(part_of_rna(file)["layers"][layer]), path)
+    place = library.peaks or library.rna
+    if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
+        with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
+            table = file["mod/atac"] if "mod" in file else file
+            layers, raw = table.get("layers", {}), table.get("raw/X")
+            source = rna_source(layers, table.get("X"), raw, "", place.path)
+            require_counts(first_values(table[source]), place.path)
 
 
 def genome_stated(library: Library) -> str:
