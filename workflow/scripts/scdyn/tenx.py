@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +32,9 @@ from scdyn.log import logger
 # The order in which alevin-fry writes its USA counts.
 USA_ORDER = ("spliced", "unspliced", "ambiguous")
 CELLS_AT_ONCE = 4096
-# Of a matrix of text, looked at or counted at once.
+# Row, column and count in a line of MatrixMarket.
+ENTRY = re.compile(rb"\s*\d+\s+\d+\s+[-+.\deE]+\s*")
+# Bytes of a matrix of text that are looked at or counted at once.
 BYTES_SEEN = 2**20
 
 
@@ -377,7 +380,33 @@ def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: 
 
 
 def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
-    """Parse whole lines of a matrix of the coordinate format: row, column and value."""
+    """Parse whole lines of a matrix of the coordinate format: row, column and value.
+
+    Any blanks may stand between them; one space is parsed without a copy.
+
+    Raises
+    ------
+    InputError
+        Showing the first line that is no entry.
+    """
+    try:
+        return parse_spaced(text)
+    except pl.exceptions.PolarsError:
+        one_space = re.sub(rb"[ \t\r]+", b" ", text)
+        tidied = one_space.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
+    try:
+        return parse_spaced(tidied)
+    except pl.exceptions.PolarsError as error:
+        lines = (line for line in text.splitlines() if line.strip())
+        bad = next((line for line in lines if not ENTRY.fullmatch(line)), b"")
+        raise InputError(
+            f"{path}: '{bad[:60].decode(errors='replace')}' stands where row, column and count of "
+            "an entry are expected; copy it again."
+        ) from error
+
+
+def parse_spaced(text: bytes) -> pl.DataFrame:
+    """Parse entries of which each has one space between its numbers."""
     return pl.read_csv(
         text, has_header=False, separator=" ",
         schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
