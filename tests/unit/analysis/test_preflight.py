@@ -220,6 +220,13 @@ def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
     assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"
 
 
+def test_fragments_that_lie_nowhere_are_seen_before(tmp_path):
+    rows = [(c, s, s, b, n) for c, s, _, b, n in scattered(small.barcodes())]
+    path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
+    (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
+    assert "fragments lie nowhere" in sentence
+
+
 def change_mtx(folder, change):
     """Change the lines of a matrix; the header's three stay."""
     lines = (folder / "matrix.mtx").read_text().splitlines(keepends=True)

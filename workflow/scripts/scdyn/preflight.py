@@ -349,10 +349,10 @@ def examine_fragments(
         If it is of other cells or another genome. Whether enough of the barcodes are there
         is for ingestion to say, which reads the whole file.
     """
-    blocks = [
-        block.select("chrom", "start", "barcode").to_pandas()
-        for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN)
-    ]
+    blocks = []
+    for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN):
+        fragment_files.check_places(block, path)
+        blocks.append(block.select("chrom", "start", "barcode").to_pandas())
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
         raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
