@@ -311,3 +311,12 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     values = np.concatenate([small.counts()[0], small.counts()[1] * 0.3], 1)
     (sentence,) = refused(examine(path=small.write_h5(tmp_path / "s.h5", values)))
     assert "s.h5: holds values that are no counts" in sentence
+
+
+def test_genes_of_another_species_are_shown_beside_the_vocabularys(tmp_path):
+    folder = small.write_mtx(tmp_path / "m", names=[name.upper() for name in small.SYMBOLS])
+    (sentence,) = refused(examine(path=folder, atac_path="none"))
+    assert f"{folder}: only 0 of 6 genes" in sentence
+    assert (
+        "(such as TBX6, SOX2, MEIS2 beside Tbx6, Sox2, Meis2 of reference.annotation)" in sentence
+    )

@@ -165,9 +165,12 @@ def examine_library(
     share = n_found / max(1, min(len(genes), n_genes))
     text = f"{n_found} of {n_genes} genes are in the vocabulary of {len(genes)}"
     if share < thresholds.min_gene_overlap:
+        named = features["name"][features["kind"] == GENES]
         raise InputError(
-            f"{matrix}: only {text}, {share:.0%} where ingest.min_gene_overlap asks for "
-            f"{thresholds.min_gene_overlap:.0%}: another species or annotation?"
+            f"{matrix}: only {text} (such as {', '.join(named[:3])} beside "
+            f"{', '.join(genes['symbol'][:3])} of reference.annotation), {share:.0%} where "
+            f"ingest.min_gene_overlap asks for {thresholds.min_gene_overlap:.0%}: another species "
+            "or annotation?"
         )
     yield "genes", text
     if library.kind != "10x":

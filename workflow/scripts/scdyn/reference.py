@@ -332,13 +332,14 @@ def build_vocabulary(
         If no gene is left, or none of them is a TF.
     """
     if measured is not None:
-        genes = genes[genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)]
-        if genes.empty:
+        is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
+        if not is_measured.any():
             raise InputError(
                 f"none of the samples' {len(measured)} genes (such as "
-                f"{', '.join(sorted(measured)[:3])}) is in the annotation: another "
-                "species or build?"
+                f"{', '.join(sorted(measured)[:3])}) is in reference.annotation (such as "
+                f"{', '.join(genes['symbol'][:3])}): another species or build?"
             )
+        genes = genes[is_measured]
     named = tfs | {*strip_version(pd.Series(sorted(tfs), dtype=str))}
     is_tf = genes["gene_id"].isin(named) | genes["symbol"].isin(named)
     if not is_tf.any():
