@@ -339,6 +339,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_matrix(files.path, tree)
         metrics = "" if files.rna_only else beside(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
+        refuse_dangling(fragments)
         raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")
     if fragments or files.promoter_layer or files.rna_only:
         pass
@@ -346,10 +347,14 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         fragments, peaks = find_accessibility(files.atac_path, tree)
     elif files.kind == "10x":
         fragments = beside(rna, FRAGMENTS, tree)
-    return Library(
+    library = Library(
         files.sample, files.kind, rna, None if fragments else unspliced, peaks, fragments, metrics,
         files.rna_layer, files.promoter_layer, files.rna_only,
     )  # fmt: skip
+    for path in library.files:
+        if not tree.exists(path):
+            refuse_dangling(path)
+    return library
 
 
 def promoter_source(
@@ -409,6 +414,7 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
         If it is not there, or obviously something else.
     """
     if not tree.exists(path):
+        refuse_dangling(path)
         raise InputError(f"{path}: no such file; check the sample sheet's path.")
     refuse_other_formats(path)
     if tree.is_dir(path):
@@ -417,6 +423,21 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
             "10x into the sample sheet's kind."
         )
     return Matrix(path)
+
+
+def refuse_dangling(path: str) -> None:
+    """Refuse a link to what is not there.
+
+    Raises
+    ------
+    InputError
+        Naming what it leads to.
+    """
+    if os.path.islink(path):
+        raise InputError(
+            f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
+            "the file itself."
+        )
 
 
 def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
@@ -471,6 +492,7 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
     """
     path, tree = os.fspath(path), tree or Tree()
     if not tree.exists(path):
+        refuse_dangling(path)
         raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
     if not tree.is_dir(path):
         refuse_other_formats(path)
