@@ -215,3 +215,11 @@ def test_names_of_columns_in_the_first_line_are_skipped(tmp_path, comments):
     (tmp_path / "f.tsv").write_text(f"chr1\t1e+05\t100150\tA-1\t1\n{lines}")
     with pytest.raises(InputError, match="line 1 "):
         rows_of(tmp_path / "f.tsv")
+
+
+def test_barcodes_are_counted_over_blocks_in_the_order_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(fragments, "BLOCK_BYTES", 50)
+    rows = [("chr1", i, i + 100, "BCA"[i % 3]) for i in range(100)]
+    counts = fragments.count_barcodes(fragments.read_fragments(write(tmp_path / "f.gz", rows)))
+    assert list(counts.items()) == [("B", 34), ("C", 33), ("A", 33)]
+    assert fragments.count_barcodes([]).empty

@@ -320,3 +320,21 @@ def test_genes_of_another_species_are_shown_beside_the_vocabularys(tmp_path):
     assert (
         "(such as TBX6, SOX2, MEIS2 beside Tbx6, Sox2, Meis2 of reference.annotation)" in sentence
     )
+
+
+def test_fragments_of_another_sample_are_told_though_they_have_the_barcodes(tmp_path):
+    own, others = small.barcodes(), small.barcodes(seed=9)
+    paths = {}
+    for name, cells, background in (("own", own, others), ("other", others, own)):
+        rows = [row for row in scattered(cells) for _ in range(9)]
+        rows += [("chr1", 9900 + i, 9990 + i, cell, 1) for i, cell in enumerate(background)]
+        paths[name] = small.write_fragments(tmp_path / f"{name}.tsv.gz", rows)
+    path = genes_h5(tmp_path)
+    assert not refused(examine(path=path, fragments=paths["own"]))
+    (sentence,) = refused(examine(path=path, fragments=paths["other"]))
+    assert "they have 1 each, as many of its best barcodes 54; are these the fragm" in sentence
+    (tmp_path / "run").mkdir()
+    with pytest.raises(SystemExit):
+        small.ingest_sample(tmp_path / "run", path=path, fragments=paths["other"])
+    assert sentence in (tmp_path / "run" / "log.txt").read_text()
+    small.ingest_sample(tmp_path / "run", path=path, fragments=paths["own"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -143,6 +143,15 @@ def parse_fragments(text: bytes) -> pl.DataFrame:
     if lines.null_count().sum_horizontal()[0]:
         raise ValueError("a line lacks one of chromosome, start, end, barcode")
     return lines
+
+
+def count_barcodes(blocks: Iterable[pl.DataFrame]) -> pd.Series:
+    """Count the fragments of each barcode, in the order in which they are first seen."""
+    counts = [block.group_by("barcode", maintain_order=True).len() for block in blocks]
+    if not counts:
+        return pd.Series([], index=pd.Index([], dtype=str), dtype=int)
+    summed = pl.concat(counts).group_by("barcode", maintain_order=True).sum()
+    return pd.Series(summed["len"].to_numpy(), index=pd.Index(summed["barcode"].to_numpy()))
 
 
 def count_insertions(

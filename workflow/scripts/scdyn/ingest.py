@@ -220,8 +220,8 @@ def promoter_counts_of_fragments(
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count insertions in promoters; see :func:`promoter_counts`."""
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
-    names = [block["barcode"].unique(maintain_order=True) for block in blocks]
-    known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
+    n_seen = fragment_files.count_barcodes(blocks)
+    known = n_seen.index
     pairing = barcodes.pair(rna.obs_names, known, translation)
     counts, totals = fragment_files.count_insertions(
         fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
@@ -229,6 +229,7 @@ def promoter_counts_of_fragments(
     found = (totals["fragments"] > 0).to_numpy()
     pairing = replace(pairing, n_shared=int(found.sum()))
     require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    barcodes.require_cells(pairing, n_seen, fragments)
     source = np.where(found, "fragments", NO_SOURCE)
     return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
 

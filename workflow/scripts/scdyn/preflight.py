@@ -359,7 +359,8 @@ def examine_fragments(
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
         raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
-    others = pd.Index(seen["barcode"].unique())
+    n_seen = seen["barcode"].value_counts(sort=False)
+    others = pd.Index(n_seen.index)
     pairing = barcodes.pair(cells, others, translation)
     text = (
         f"{pairing.n_shared} of {len(cells)} RNA barcodes are among those of the first "
@@ -370,6 +371,7 @@ def examine_fragments(
             f"{path}: none of the {len(cells)} RNA barcodes (such as {', '.join(cells[:5])}) is "
             f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
         )
+    barcodes.require_cells(pairing, n_seen, path)
     yield "barcodes", text
     yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
 
