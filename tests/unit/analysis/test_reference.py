@@ -130,6 +130,7 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
     ("name", "expected"),
     [
         ("1", "chr1"), ("chr1", "chr1"), ("X", "chrX"), ("MT", "chrM"), ("chrMT", "chrM"),
+        ("MtDNA", "chrM"), ("mitochondrion_genome", "chrM"), ("Mt", "chrM"), ("Mito", "chrM"),
         ("2L", "chr2L"), ("XVI", "chrXVI"), ("NC_000001.11", "chr1"), ("NC_000087.8", "chrY"),
         ("NC_012920.1", "chrM"), ("NC_000066.1", "NC_000066.1"), ("GL456210.1", "GL456210.1"),
     ],

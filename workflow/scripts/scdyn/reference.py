@@ -27,6 +27,8 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
+# Ensembl's names of it: of vertebrates, worm, fly, yeast and plants.
+OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 # How lines of a BED begin that are none of its rows.
 NO_ROW = ("#", "track ", "browser ")
 # Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
@@ -77,11 +79,11 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
 def chromosome_name(name: str) -> str:
     """Name a chromosome as UCSC does, so that files of different origin can be compared.
 
-    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT``
-    becomes ``chrM``; other names, such as those of scaffolds, are left.
+    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT`` and
+    its other names ``chrM``; other names, such as those of scaffolds, are left.
     """
     name = str(name)
-    if name in ("MT", "M", "chrMT"):
+    if name in OF_MITOCHONDRIA:
         return MITOCHONDRIAL
     if re.fullmatch(r"\d{1,2}[LR]?|[WXYZ]|[IVX]+", name):
         return f"chr{name}"
