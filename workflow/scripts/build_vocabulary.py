@@ -4,11 +4,7 @@ from scdyn.log import logged, logger
 from scdyn.preflight import measured_genes
 
 with logged(snakemake.log[0]):
-    path = snakemake.input.annotation
-    if path.removesuffix(".gz").endswith(".gtf"):
-        genes = reference.read_gtf(path, snakemake.params.biotypes)
-    else:
-        genes = reference.read_bed(path)
+    genes = reference.read_annotation(snakemake.input.annotation, snakemake.params.biotypes)
     rows = snakemake.params.rows
     measured = set().union(*map(measured_genes, rows)) if rows else None
     table = reference.build_vocabulary(genes, reference.read_tfs(snakemake.input.tfs), measured)

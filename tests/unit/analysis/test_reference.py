@@ -1,5 +1,8 @@
 """Vocabulary and promoter windows, against positions worked out by hand."""
 
+import bz2
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,3 +234,26 @@ def test_tfs_are_found_by_id_with_any_version(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     table = reference.build_vocabulary(genes, {"ENSG2.7", "Minus"})
     assert table["symbol"][table["is_tf"]].tolist() == ["Minus", "Plus"]
+
+
+@pytest.mark.parametrize("header", ["", "chrom\tstart\tend\tsymbol\tscore\tstrand\n", "#x\n"])
+@pytest.mark.parametrize("more", ["", "\t100\t900\t0\t2\t10,20\t0,780"])
+def test_bed_of_six_columns_and_more_and_with_a_header(tmp_path, header, more):
+    path = tmp_path / "genes.bed"
+    path.write_text(f"{header}chr1\t100\t900\tA\t0\t-{more}\nchr1\t2000\t2900\tB\t0\t+{more}\n")
+    genes = reference.read_bed(path)
+    assert genes[["symbol", "strand", "length"]].values.tolist() == [
+        ["A", "-", 800],
+        ["B", "+", 900],
+    ]
+    assert genes["tss"].tolist() == [[899], [2000]]
+
+
+@pytest.mark.parametrize("name", ["a.gtf", "a.GTF", "a.gtf.bz2", "a.gtf.bgz"])
+def test_the_name_tells_the_annotations_format(tmp_path, name):
+    text = GTF.encode()
+    packed = bz2.compress(text) if name.endswith("bz2") else gzip.compress(text)
+    (tmp_path / name).write_bytes(text if name.lower().endswith("gtf") else packed)
+    assert len(reference.read_annotation(tmp_path / name, ["protein_coding"])) == 3
+    (tmp_path / "a.bed.bz2").write_bytes(bz2.compress(b"chr1\t100\t900\tA\t-\n"))
+    assert len(reference.read_annotation(tmp_path / "a.bed.bz2", [])) == 1

@@ -95,6 +95,23 @@ def chromosome_names(names: pd.Series) -> pd.Series:
     return names.map({name: chromosome_name(name) for name in names.unique()})
 
 
+def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
+    """Read the genes of an annotation, which its name tells to be a BED or a GTF.
+
+    Parameters
+    ----------
+    path, biotypes
+        As for :func:`read_gtf`.
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`read_gtf`.
+    """
+    is_bed = re.search(r"\.bed(\.\w+)?$", str(path), re.IGNORECASE)
+    return read_bed(path) if is_bed else read_gtf(path, biotypes)
+
+
 def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     """Read genes with all their TSSs from a GTF.
 
@@ -245,6 +262,9 @@ def union_lengths(exons: pd.DataFrame) -> pd.Series:
 def read_bed(path: str | Path) -> pd.DataFrame:
     """Read genes from a BED of transcripts: chrom, start, end, symbol, strand.
 
+    Or of six columns and more, such as BED12: a score stands before the strand, and what stands
+    behind it is not used. A first line of column names is skipped.
+
     The symbol serves as id. Rows of one symbol are its transcripts; only those on the
     chromosome and strand of the longest are used. The length is that row's span,
     introns included, since a BED has no exons.
@@ -270,13 +290,14 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         )  # fmt: skip
     if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
         rows = rows[~is_none]
-    if rows.shape[1] == 6:  # BED6 has a score before the strand
-        rows = rows.drop(columns=4)
+    if len(rows) > 1 and rows.shape[1] > 1 and str(rows.iloc[0, 1])[:1].isalpha():
+        rows = rows[1:]  # names of the columns
+    rows = rows[[0, 1, 2, 3, 5]] if rows.shape[1] > 5 else rows
     if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
         raise InputError(
             f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
         )
-    rows.columns = names
+    rows = rows.set_axis(names, axis=1)
     to_places(rows, path)
     rows["chrom"] = chromosome_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
