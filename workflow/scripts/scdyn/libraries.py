@@ -24,30 +24,40 @@ COLUMNS = ("sample", "kind", *FILES, *LAYERS)
 # In the column atac_path: promoters were not measured, or are not to be used.
 RNA_ONLY = "none"
 
-# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2, and ATAC.
+# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2 (its aggr writes
+# `_mex`), and ATAC.
 # `sample_` or another prefix may stand before it, as cellranger multi and downloads have it.
 MATRICES = (
     "filtered_feature_bc_matrix.h5",
     "filtered_feature_bc_matrix",
     "filtered_gene_bc_matrices_h5.h5",
     "filtered_gene_bc_matrices",
+    "filtered_gene_bc_matrices_mex",
     "filtered_peak_bc_matrix.h5",
     "filtered_peak_bc_matrix",
 )
-OF_GENOMES = "gene_bc_matrices"
+OF_GENOMES = ("gene_bc_matrices", "gene_bc_matrices_mex")
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
+# Where cellranger multi writes a folder a sample.
+OF_SAMPLES = "per_sample_outs"
+# STARsolo's folder, before which its user may have put a prefix, and what it counts in.
+SOLO = "Solo.out"
+SOLO_FOLDERS = tuple(
+    f"{outer}{features}/filtered"
+    for features in ("Gene", "GeneFull", "GeneFull_Ex50pAS", "GeneFull_ExonOverIntron")
+    for outer in (f"{SOLO}/", "")
+)
 # Where the matrix lies within the folder that a tool was told to write to: Cell Ranger (multi and
 # aggr have `count`), STARsolo, kb count --filter, alevin-fry.
 FOLDERS = (
-    "", "outs", "count", "outs/count",
-    "Solo.out/Gene/filtered", "Gene/filtered", "Solo.out/GeneFull/filtered", "GeneFull/filtered",
-    "filtered", "counts_filtered", "alevin", "af_quant/alevin",
+    "", "outs", "count", "outs/count", *SOLO_FOLDERS, "filtered", "counts_filtered", "alevin",
+    "af_quant/alevin",
 )  # fmt: skip
 # Where spliced and unspliced counts lie: kallisto bustools beside the matrix, STARsolo in a folder
 # of their own.
 LAYER_FOLDERS = (
-    *FOLDERS, "Solo.out/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
+    *FOLDERS, f"{SOLO}/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
 )  # fmt: skip
 # A layer's names in those of the files that are summed for it; kb's workflow nac calls spliced
 # RNA mature and keeps apart what may be either, which its authors count as mature.
@@ -502,17 +512,67 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
                 "sheet's kind."
             )
         return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
-    for part in FOLDERS:
-        folder = os.path.join(path, part) if part else path
-        if tree.is_dir(folder) and (matrix := matrix_in(folder, tree)):
+    for folder in folders_in(path, FOLDERS, tree):
+        if matrix := matrix_in(folder, tree):
             return matrix
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
-    raw = [name for name in tree.names(folder) if re.search("^raw|_raw_|unfiltered", name)]
-    also = f" (it holds {raw[0]}: name that if all barcodes are meant)" if raw else ""
     raise InputError(
         f"{folder}: holds none of {', '.join(MATRICES)} and no matrix.mtx; name the .h5 or the "
-        f"folder of the matrix itself{also}."
+        f"folder of the matrix itself{other_matrices(path, tree)}."
     )
+
+
+def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
+    """List the folders of a tool's layout that are there.
+
+    Parameters
+    ----------
+    path
+        The folder that the tool wrote to, or one within it.
+    parts
+        As :data:`FOLDERS`. Those of STARsolo are looked for under any prefix, and all in the
+        folder of cellranger multi's sample, too, if it wrote a single one.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If several folders have a prefix before STARsolo's name.
+    """
+    prefixed = [name for name in tree.names(path) if name.endswith(SOLO)]
+    solo = SOLO
+    if prefixed and SOLO not in prefixed:
+        refuse_several(path, prefixed)
+        solo = prefixed[0]
+    found = [os.path.join(path, part.replace(SOLO, solo)) if part else path for part in parts]
+    samples = samples_of_multi(path, tree)
+    if len(samples) == 1:
+        found += [os.path.join(samples[0], "count"), samples[0]]
+    return [folder for folder in found if tree.is_dir(folder)]
+
+
+def samples_of_multi(path: str, tree: Tree) -> list[str]:
+    """List the folders that cellranger multi wrote, one a sample."""
+    for part in (OF_SAMPLES, f"outs/{OF_SAMPLES}", ""):
+        folder = os.path.normpath(os.path.join(path, part))
+        if os.path.basename(folder) == OF_SAMPLES and tree.is_dir(folder):
+            return [os.path.join(folder, name) for name in tree.names(folder)]
+    return []
+
+
+def other_matrices(path: str, tree: Tree) -> str:
+    """Say which matrices a folder holds that are read only if they are named, in brackets."""
+    samples = samples_of_multi(path, tree)
+    if samples:
+        return f" ({OF_SAMPLES} holds {', '.join(map(os.path.basename, samples[:3]))}: name one)"
+    parts = {part.removesuffix("filtered") for part in FOLDERS}
+    for folder in folders_in(path, sorted(parts, key=len), tree):
+        for name in tree.names(folder):
+            if re.search("^raw|_raw_|unfiltered", name):
+                raw = os.path.relpath(os.path.join(folder, name), path).removeprefix("outs/")
+                return f" (it holds {raw}: name that if all barcodes are meant)"
+    return ""
 
 
 def matrix_in(folder: str, tree: Tree) -> Matrix | None:
@@ -569,9 +629,8 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
     InputError
         If there are none.
     """
-    for part in LAYER_FOLDERS:
-        folder = os.path.normpath(os.path.join(path, part)) if part else path
-        if tree.is_dir(folder) and (layer := layer_in(folder, name, tree)):
+    for folder in map(os.path.normpath, folders_in(path, LAYER_FOLDERS, tree)):
+        if layer := layer_in(folder, name, tree):
             return layer
     raise InputError(
         f"{path}: holds no matrix of the layer '{name}', as kallisto bustools, STARsolo (Velocyto) "
