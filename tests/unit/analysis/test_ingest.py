@@ -1,5 +1,6 @@
 """Pairing by barcode, genes by id or symbol, and what is refused."""
 
+import dataclasses
 import gzip
 
 import anndata as ad
@@ -344,14 +345,41 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
     assert table["reason"].iloc[-1] == "RNA counts over 5 MADs from the median"
 
 
-def test_too_few_good_cells_stop_with_the_commonest_reason():
+def test_too_few_good_cells_stop_with_what_each_bound_dropped():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
         obs=pd.DataFrame({"promoter_source": "fragments", "barcode": "A-1"}, map(str, range(60))),
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
-    with pytest.raises(InputError, match="0 of 60 cells pass .*under 500 RNA counts"):
+    with pytest.raises(InputError) as caught:
         qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
+    assert str(caught.value) == (
+        "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
+        "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
+        "0.2 mitochondrial (max_mito_share), 60 are under 200 promoter counts (min_promoter_counts); "
+        "loosen these bounds of ingest.qc if the cells are sound."
+    )
+
+
+def test_every_reason_has_the_key_of_its_bound():
+    metrics = pd.DataFrame(
+        {
+            "rna_counts": [1, *range(1000, 1040), 99_999], "rna_genes": [1] + [900] * 41,
+            "mito_share": [1] + [0.0] * 41, "promoter_counts": [1, *range(1000, 1040), 99_999],
+            "tss_enrichment": [0] + [9] * 41, "nucleosome_signal": [9] + [0] * 41,
+            "promoter_share": [0] + [1] * 41, "doublet_score": [1] + [0] * 41,
+            "promoter_doublet_score": [1] + [0] * 41,
+        }
+    )  # fmt: skip
+    bounds = qc.QualityBounds(
+        min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
+        max_promoter_doublet_score=0.5,
+    )  # fmt: skip
+    said = qc.dropped_by(qc.judge(metrics, bounds))
+    named = [words.partition(")")[0] for words in said.split("(")[1:]]
+    fields = {field.name for field in dataclasses.fields(qc.QualityBounds)}
+    assert {*named} == fields - {"keep", "min_cells"} == {*qc.KEYS.values()}
+    assert named.count("n_mads") == 2
 
 
 @pytest.mark.parametrize(("n_mito", "said"), [(20, True), (8, False)])
