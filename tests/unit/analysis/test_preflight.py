@@ -210,10 +210,17 @@ def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv(machine.VISIBLE, raising=False)
     monkeypatch.setenv(machine.VARIABLE, "auto")
     assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    monkeypatch.setenv(machine.VARIABLE, "gpu")
+    refuses = "; the config's device is gpu, so that the run will refuse on this machine"
+    assert preflight.seen_of_gpus() == f"none is here{refuses}"
+    assert all(finding.passed for finding in preflight.examine_machine([], tmp_path))
+    monkeypatch.setenv(machine.VARIABLE, "auto")
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     assert (
         preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
     )
+    monkeypatch.setenv(machine.VARIABLE, "gpu")
+    assert preflight.seen_of_gpus().endswith(f"but no GPU that may be used{refuses}")
     monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
     assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
     monkeypatch.setenv(machine.VARIABLE, "cpu")

@@ -494,8 +494,12 @@ def seen_of_gpus() -> str:
     if n_gpus:
         return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
     if driver:
-        return f"NVIDIA's {driver} is here, but no GPU that may be used"
-    return "none is here; the CPU is used instead"
+        seen = f"NVIDIA's {driver} is here, but no GPU that may be used"
+    else:
+        seen = "none is here"
+    if os.environ.get(VARIABLE) == "gpu":
+        return f"{seen}; the config's device is gpu, so that the run will refuse on this machine"
+    return seen if driver else f"{seen}; the CPU is used instead"
 
 
 def examine_models(
