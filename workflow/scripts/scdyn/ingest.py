@@ -218,7 +218,28 @@ def promoter_counts_of_fragments(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count insertions in promoters; see :func:`promoter_counts`."""
+    """Count insertions in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    fragments
+        Path of the fragments file.
+    genes, windows
+        The vocabulary and its promoter windows.
+    min_overlap
+        Smallest share of the RNA's barcodes that must have fragments.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.barcodes.read_translation`.
+    name
+        The sample, for messages.
+
+    Raises
+    ------
+    InputError
+        If the fragments cannot be read, or are of other cells or another genome.
+    """
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
     n_seen = fragment_files.count_barcodes(blocks)
     known = n_seen.index
@@ -243,7 +264,24 @@ def promoter_counts_of_peaks(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Sum the counts of peaks in promoters; see :func:`promoter_counts`."""
+    """Sum the counts of peaks in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    peaks
+        Counts (cells, peaks), named ``chrom:start-end``.
+    windows, n_genes
+        Promoter windows, and genes of the vocabulary.
+    min_overlap, translation, name
+        As for :func:`promoter_counts_of_fragments`.
+
+    Raises
+    ------
+    InputError
+        If the peaks are of other cells or another genome.
+    """
     pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
     require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())

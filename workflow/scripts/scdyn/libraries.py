@@ -451,7 +451,27 @@ def refuse_dangling(path: str) -> None:
 
 
 def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
-    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means."""
+    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means.
+
+    Parameters
+    ----------
+    path
+        A folder of a tool's output, or a file: a matrix of peaks, or an AnnData of them.
+    tree
+        The files that are there.
+
+    Returns
+    -------
+    fragments : str
+        Empty if there are none.
+    peaks : Matrix or None
+        None if there are fragments.
+
+    Raises
+    ------
+    InputError
+        If there is neither; see :func:`find_matrix`.
+    """
     if path.endswith((".h5ad", ".h5mu")):
         return "", find_annotated(path, "h5ad", tree)
     for folder in (path, os.path.join(path, "outs")):
@@ -576,7 +596,20 @@ def other_matrices(path: str, tree: Tree) -> str:
 
 
 def matrix_in(folder: str, tree: Tree) -> Matrix | None:
-    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`."""
+    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`.
+
+    Parameters
+    ----------
+    folder
+        Itself, not the folders in it, save those of genomes that Cell Ranger 2 wrote.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If there are several, or one lacks its lists.
+    """
     names = tree.names(folder)
     if plain := tree.first(folder, "matrix.mtx", f"{USA}.mtx"):
         return mtx_matrix(plain, tree, folder)
@@ -612,7 +645,20 @@ def holds_mtx(folder: str, tree: Tree) -> bool:
 
 
 def refuse_several(folder: str, found: Sequence[str]) -> None:
-    """Refuse a folder with more than one matrix of the same kind."""
+    """Refuse a folder with more than one matrix of the same kind.
+
+    Parameters
+    ----------
+    folder
+        For messages.
+    found
+        The paths of what it holds.
+
+    Raises
+    ------
+    InputError
+        Naming the first three.
+    """
     if len(found) > 1:
         names = ", ".join(os.path.basename(path) for path in found[:3])
         raise InputError(
@@ -639,7 +685,22 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
 
 
 def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
-    """Find the counts of a layer in a folder, None if there are none."""
+    """Find the counts of a layer in a folder, None if there are none.
+
+    Parameters
+    ----------
+    folder
+        Itself, not the folders in it.
+    name
+        A key of :data:`LAYER_FILES`; of any other layer there are none.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If several matrices hold it, or one lacks its lists.
+    """
     if name in USA_PARTS and (path := tree.first(folder, f"{USA}.mtx")):
         return mtx_matrix(path, tree, folder, USA_PARTS[name])
     stems = {MTX.sub("", file): file for file in tree.names(folder) if MTX.search(file)}
