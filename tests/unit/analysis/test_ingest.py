@@ -356,8 +356,8 @@ def test_too_few_good_cells_stop_with_what_each_bound_dropped():
     assert str(caught.value) == (
         "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
         "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
-        "0.2 mitochondrial (max_mito_share), 60 are under 200 promoter counts (min_promoter_counts); "
-        "loosen these bounds of ingest.qc if the cells are sound."
+        "0.2 mitochondrial (max_mito_share), 60 are under 200 promoter counts "
+        "(min_promoter_counts); loosen these bounds of ingest.qc if the cells are sound."
     )
 
 

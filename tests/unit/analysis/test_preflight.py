@@ -306,7 +306,7 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     table.layers["unspliced"] = table.X.log1p()
     table.write_h5ad(tmp_path / "s.h5ad")
     (sentence,) = refused(examine(path=tmp_path / "s.h5ad", kind="h5ad"))
-    assert "s.h5ad: holds values that are no counts" in sentence
+    assert "s.h5ad, layer unspliced: holds values that are no counts" in sentence
     peaks = small.table(small.counts()[1] * 0.3, small.PEAKS)
     peaks.write_h5ad(tmp_path / "p.h5ad")
     columns = {"path": tmp_path / "s.h5ad", "atac_path": tmp_path / "p.h5ad", "kind": "h5ad"}

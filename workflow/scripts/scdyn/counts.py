@@ -211,7 +211,8 @@ def raw_counts(
                 f"{origin}: has its RNA counts in .raw, of {counts.n_vars} genes, and promoter "
                 f"counts in a layer, of {table.n_vars}; write both as layers of the same genes."
             )
-        counts.layers["promoter"] = check_counts(table.layers[promoter_layer], origin)
+        place = f"{origin}, layer {promoter_layer}"
+        counts.layers["promoter"] = check_counts(table.layers[promoter_layer], place)
     return counts
 
 

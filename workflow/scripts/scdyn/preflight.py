@@ -312,7 +312,8 @@ def examine_counts(library: Library, layer: str | None, of_peaks: bool) -> None:
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
         with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
-            require_counts(first_values(part_of_rna(file)["layers"][layer]), path)
+            values = first_values(part_of_rna(file)["layers"][layer])
+            require_counts(values, f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
         with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:

@@ -262,8 +262,8 @@ def union_lengths(exons: pd.DataFrame) -> pd.Series:
 def read_bed(path: str | Path) -> pd.DataFrame:
     """Read genes from a BED of transcripts: chrom, start, end, symbol, strand.
 
-    Or of six columns and more, such as BED12: a score stands before the strand, and what stands
-    behind it is not used. A first line of column names is skipped.
+    A score may stand before the strand, as in BED6 and BED12; what stands behind it is not used. A
+    first line of column names is skipped.
 
     The symbol serves as id. Rows of one symbol are its transcripts; only those on the
     chromosome and strand of the longest are used. The length is that row's span,
@@ -277,7 +277,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there are not five columns, or a strand is neither + nor -.
+        If there are fewer columns, or a strand is neither + nor -.
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
     with reading(path, "not a readable BED", "check or fetch it again"):
@@ -292,12 +292,12 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         rows = rows[~is_none]
     if len(rows) > 1 and rows.shape[1] > 1 and str(rows.iloc[0, 1])[:1].isalpha():
         rows = rows[1:]  # names of the columns
-    rows = rows[[0, 1, 2, 3, 5]] if rows.shape[1] > 5 else rows
-    if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
+    strand = next((i for i in (4, 5) if i in rows and rows[i].isin(["+", "-"]).all()), None)
+    if strand is None:
         raise InputError(
             f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
         )
-    rows = rows.set_axis(names, axis=1)
+    rows = rows[[0, 1, 2, 3, strand]].set_axis(names, axis=1)
     to_places(rows, path)
     rows["chrom"] = chromosome_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
