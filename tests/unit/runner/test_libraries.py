@@ -177,6 +177,18 @@ def test_what_is_not_there_is_not_listed_and_what_is_not_understood_is(tmp_path)
     assert input_files(row(path=strange, atac_path="none")) == [str(strange)]
 
 
+@pytest.mark.parametrize("name", ["matrix.mtx.gz", "barcodes.tsv.gz", "atac_fragments.tsv.gz"])
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path, name):
+    plant(tmp_path, *MTX, "atac_fragments.tsv.gz")
+    library = LibraryFiles("10x", str(tmp_path))
+    locate(library)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/nowhere")
+    with pytest.raises(InputError, match=f"{name}: is a link to /nowhere, which is not there"):
+        locate(library)
+    assert str(tmp_path / name) in locate(library, [str(tmp_path / name)]).files
+
+
 def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
     plant(tmp_path, f"a/{H5}", f"b/{H5}")
     assert files(tmp_path, path="[ab]") == [f"a/{H5}", f"b/{H5}"]

@@ -192,9 +192,13 @@ class Tree:
                 path = folder
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or folder is there."""
+        """Tell whether a file or folder is there, or a link, wherever it leads."""
+        return self.is_planned(path) or os.path.lexists(path)
+
+    def is_planned(self, path: str) -> bool:
+        """Tell whether another rule will make a file or folder."""
         folder, name = os.path.split(os.path.normpath(path))
-        return name in self._planned.get(folder, ()) or os.path.exists(path)
+        return name in self._planned.get(folder, ())
 
     def is_dir(self, path: str) -> bool:
         """Tell whether a folder is there."""
@@ -349,7 +353,6 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_matrix(files.path, tree)
         metrics = "" if files.rna_only else beside(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
-        refuse_dangling(fragments)
         raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")
     if fragments or files.promoter_layer or files.rna_only:
         pass
@@ -362,8 +365,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         files.rna_layer, files.promoter_layer, files.rna_only,
     )  # fmt: skip
     for path in library.files:
-        if not tree.exists(path):
-            refuse_dangling(path)
+        refuse_dangling(path, tree)
     return library
 
 
@@ -423,8 +425,8 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     InputError
         If it is not there, or obviously something else.
     """
+    refuse_dangling(path, tree)
     if not tree.exists(path):
-        refuse_dangling(path)
         raise InputError(f"{path}: no such file; check the sample sheet's path.")
     refuse_other_formats(path)
     if tree.is_dir(path):
@@ -435,15 +437,22 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     return Matrix(path)
 
 
-def refuse_dangling(path: str) -> None:
-    """Refuse a link to what is not there.
+def refuse_dangling(path: str, tree: Tree) -> None:
+    """Refuse a link to what is not there, and will not be made.
+
+    Parameters
+    ----------
+    path
+        The link, if it is one.
+    tree
+        The files that are there.
 
     Raises
     ------
     InputError
         Naming what it leads to.
     """
-    if os.path.islink(path):
+    if os.path.islink(path) and not os.path.exists(path) and not tree.is_planned(path):
         raise InputError(
             f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
             "the file itself."
@@ -521,8 +530,8 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
         If there is no matrix, more than one, or a list of it is missing.
     """
     path, tree = os.fspath(path), tree or Tree()
+    refuse_dangling(path, tree)
     if not tree.exists(path):
-        refuse_dangling(path)
         raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
     if not tree.is_dir(path):
         refuse_other_formats(path)
