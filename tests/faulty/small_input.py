@@ -158,6 +158,8 @@ def ingest_sample(folder, qc=None, translation=None, **row):
         "ingest_sample",
         folder,
         input={
+            "files": [],
+            "gathered": str(folder / "preflight.tsv"),
             "preflight": str(folder / "preflight.tsv"),
             "genes": str(folder / "out" / "genes.tsv"),
             "translation": [str(translation)] if translation else [],

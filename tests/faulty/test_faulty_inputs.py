@@ -32,6 +32,11 @@ def write(path, content):
     return path
 
 
+def link(path):
+    path.symlink_to("/nowhere")
+    return path
+
+
 def changed(values, value):
     values = values.astype(float)
     values[3, 2] = value
@@ -117,6 +122,26 @@ SAMPLES = {
     "h5 is a gzip": (
         lambda f: {"path": write(f / "s.h5", gzip.compress(GARBAGE))},
         "s.h5: its barcodes cannot be read",
+    ),
+    "h5 is packed": (
+        lambda f: {"path": write(f / "s.h5.gz", gzip.compress(h5(f)["path"].read_bytes()))},
+        r"s.h5.gz: is packed; unpack it \(gunzip\)",
+    ),
+    "a table of counts as path": (
+        lambda f: {"path": write(f / "s.csv.gz", gzip.compress(b",AAA-1,CCC-1\nTbx6,1,2\n"))},
+        "s.csv.gz: is a text, not HDF5; name the folder of matrix.mtx",
+    ),
+    "a list of barcodes as path": (
+        lambda f: {"path": mtx(f)["path"] / "filtered_feature_bc_matrix" / "barcodes.tsv"},
+        "barcodes.tsv: is a text, not HDF5",
+    ),
+    "a link that leads nowhere": (
+        lambda f: {"path": link(f / "s.h5")},
+        "s.h5: is a link to /nowhere, which is not there",
+    ),
+    "a matrix that is a link that leads nowhere": (
+        lambda f: {"path": link(f / "filtered_feature_bc_matrix.h5").parent},
+        "matrix.h5: is a link to /nowhere, which is not there",
     ),
     "h5 is cut in half": (
         lambda f: {"path": cut(small.write_h5(f / "s.h5"))},
@@ -209,16 +234,16 @@ SAMPLES = {
     "fragments cut short": (lambda f: fragments(f, damage=cut), "f.tsv.gz: not a readable"),
     "fragments are garbage": (
         lambda f: fragments(f, damage=lambda p: write(p, GARBAGE)),
-        "f.tsv.gz: not a readable",
+        "f.tsv.gz: line [12] ",
     ),
     "fragments are empty": (lambda f: fragments(f, rows=[]), "f.tsv.gz: "),
     "fragments with three columns": (
         lambda f: fragments(f, rows=[row[:3] for row in small.fragment_rows()]),
-        "f.tsv.gz: not a readable",
+        "f.tsv.gz: line [12] ",
     ),
     "fragments with words for numbers": (
-        lambda f: fragments(f, rows=[("chr1", "start", "end", "barcode", "n")]),
-        "f.tsv.gz: not a readable",
+        lambda f: fragments(f, rows=[("chr1", "start", "end", "barcode", "n")] * 2),
+        "f.tsv.gz: line [12] ",
     ),
     "fragments that end before they begin": (
         lambda f: fragments(f, rows=[(c, e, s, b, n) for c, s, e, b, n in small.fragment_rows()]),
@@ -242,6 +267,14 @@ SAMPLES = {
         "rna.h5ad: no such file",
     ),
     "h5ad is garbage": (lambda f: h5ad(f, damage=lambda p: write(p, GARBAGE)), "rna.h5ad: not a"),
+    "h5ad is packed": (
+        lambda f: h5ad(f, damage=lambda p: write(p, gzip.compress(p.read_bytes()))),
+        "rna.h5ad: is packed",
+    ),
+    "h5ad is a table": (
+        lambda f: h5ad(f, damage=lambda p: write(p, ",é,b\nc,1,2\n")),
+        "rna.h5ad: is a text, not HDF5",
+    ),
     "h5ad cut in half": (lambda f: h5ad(f, damage=cut), "rna.h5ad: not a readable h5ad"),
     "h5ad is an h5 of something else": (
         lambda f: h5ad(f, damage=lambda p: h5py.File(p, "w").close()),
@@ -259,7 +292,10 @@ SAMPLES = {
         lambda f: h5ad(f, cells=twice(small.barcodes())),
         "is a duplicate",
     ),
-    "h5ad without cells": (lambda f: h5ad(f, values=np.zeros((0, 6)), cells=[]), "0 cells"),
+    "h5ad without cells": (
+        lambda f: h5ad(f, values=np.zeros((0, 6)), cells=[]),
+        "no counts at all",
+    ),
     "h5ad without a second modality": (
         lambda f: {**h5ad(f), "atac_path": ""},
         "neither fragments nor peaks nor a promoter layer",

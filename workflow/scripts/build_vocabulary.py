@@ -5,11 +5,7 @@ from scdyn.log import logged, logger
 from scdyn.preflight import measured_genes
 
 with logged(snakemake.log[0]):
-    path = snakemake.input.annotation
-    if path.removesuffix(".gz").endswith(".gtf"):
-        genes = reference.read_gtf(path, snakemake.params.biotypes)
-    else:
-        genes = reference.read_bed(path)
+    genes = reference.read_annotation(snakemake.input.annotation, snakemake.params.biotypes)
     rows = snakemake.params.rows
     measured: set[str] = set()
     for row in rows:

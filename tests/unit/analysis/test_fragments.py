@@ -192,9 +192,34 @@ def test_blocks_end_between_lines(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "row", [("chr1", 1, 2), ("chr1", "start", "end", "A"), ("chr1", 1, "", "A")]
-)
-def test_a_line_that_is_no_fragment_is_refused(tmp_path, row):
-    path = write(tmp_path / "f.tsv.gz", [FRAGMENTS[0], row])
-    with pytest.raises(InputError, match="f.tsv.gz: not a readable fragments file"):
+    "row",
+    [
+        ("chr1", 1, 2), ("chr1", "start", "end", "A"), ("chr1", 1, "", "A"),
+        ("chr1", "1e+05", 100150, "A", 1), ("chr1 100000 100150 A 1",),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("n_before", [1, 9])
+def test_a_line_that_is_no_fragment_is_shown(tmp_path, monkeypatch, row, n_before):
+    monkeypatch.setattr(fragments, "BLOCK_BYTES", 100)
+    path = write(tmp_path / "f.tsv.gz", [FRAGMENTS[0]] * n_before + [row] + [FRAGMENTS[1]] * 9)
+    shown = " ".join(map(str, row)).replace("+", "[+]")
+    with pytest.raises(InputError, match=rf"f.tsv.gz: line {n_before + 3} \('{shown}'\) is no"):
         rows_of(path)
+
+
+@pytest.mark.parametrize("comments", ["", "# id=x\n\n#\n"])
+def test_names_of_columns_in_the_first_line_are_skipped(tmp_path, comments):
+    lines = "".join("\t".join(map(str, row)) + "\t1\n" for row in FRAGMENTS)
+    (tmp_path / "f.tsv").write_text(f"{comments}chrom\tstart\tend\tbarcode\tcount\n{lines}")
+    assert rows_of(tmp_path / "f.tsv") == FRAGMENTS
+    (tmp_path / "f.tsv").write_text(f"chr1\t1e+05\t100150\tA-1\t1\n{lines}")
+    with pytest.raises(InputError, match="line 1 "):
+        rows_of(tmp_path / "f.tsv")
+
+
+def test_barcodes_are_counted_over_blocks_in_the_order_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(fragments, "BLOCK_BYTES", 50)
+    rows = [("chr1", i, i + 100, "BCA"[i % 3]) for i in range(100)]
+    counts = fragments.count_barcodes(fragments.read_fragments(write(tmp_path / "f.gz", rows)))
+    assert list(counts.items()) == [("B", 34), ("C", 33), ("A", 33)]
+    assert fragments.count_barcodes([]).empty

@@ -1,5 +1,6 @@
 """Pairing by barcode, genes by id or symbol, and what is refused."""
 
+import dataclasses
 import gzip
 
 import anndata as ad
@@ -91,6 +92,19 @@ def test_h5mu_and_its_peaks(tmp_path):
     np.testing.assert_array_equal(cells.layers["promoter"].toarray()[2], [3, 0, 30])
 
 
+def test_labels_of_an_h5mu_beside_its_modalities_are_kept(tmp_path):
+    content = mudata.MuData({"rna": rna(), "atac": peaks(BARCODES[::-1])})
+    content["rna"].obs["batch"], content["atac"].obs["batch"] = "own", "other"
+    content.update()
+    content.obs["batch"] = "joint"
+    content.obs["cell_type"] = [f"of {name}" for name in content.obs_names]
+    content.write(tmp_path / "s.h5mu")
+    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
+    assert set(cells.obs["batch"]) == {"own"}
+    assert not [name for name in cells.obs if ":" in name]
+
+
 def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
     table = rna()
     table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3
@@ -136,6 +150,16 @@ def test_foreign_genes_are_refused():
         align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s", "here")
 
 
+@pytest.mark.parametrize("kind", ["float16", "float64", "uint8", "int64", "bool"])
+def test_counts_are_read_whatever_their_numbers_are_kept_as(tmp_path, kind):
+    values = (np.arange(16).reshape(4, 4) % 2).astype(kind)
+    obs, var = rna().obs, rna().var
+    ad.AnnData(values, obs=obs, var=var).write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [1, 0, 0])
+
+
 @pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
 def test_values_that_are_no_counts_are_refused(value):
     with pytest.raises(InputError, match="no counts"):
@@ -175,6 +199,28 @@ def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
     for layer, factor in (("", 2), ("X", 2), ("raw", 1)):
         cells = ingest.ingest(row(**files, rna_layer=layer), GENES, WINDOWS, 0.5, 0.5)
         np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
+
+
+def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_path):
+    table = rna()
+    table.layers["counts"], table.layers["raw_counts"] = table.X * 2, table.X * 3
+    table.X = table.X.log1p()
+    table.layers["spliced"] = table.X.copy()  # as scVelo leaves it
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in layers/counts of ")
+    del table.layers["counts"]
+    table.write_h5ad(tmp_path / "s.h5ad")
+    words = r"in spliced and X; raw counts are needed.*layer that holds them \(raw_counts\) in"
+    with pytest.raises(InputError, match=words):
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and "(raw_counts)" in finding.found
+    cells = ingest.ingest({**sheet, "rna_layer": "raw_counts"}, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [15, 18, 12])
 
 
 def test_a_named_file_beats_a_layer_that_only_stands_in(tmp_path):
@@ -299,14 +345,41 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
     assert table["reason"].iloc[-1] == "RNA counts over 5 MADs from the median"
 
 
-def test_too_few_good_cells_stop_with_the_commonest_reason():
+def test_too_few_good_cells_stop_with_what_each_bound_dropped():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
         obs=pd.DataFrame({"promoter_source": "fragments", "barcode": "A-1"}, map(str, range(60))),
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
-    with pytest.raises(InputError, match="0 of 60 cells pass .*under 500 RNA counts"):
+    with pytest.raises(InputError) as caught:
         qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
+    assert str(caught.value) == (
+        "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
+        "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
+        "0.2 mitochondrial (max_mito_share), 60 are under 200 promoter counts "
+        "(min_promoter_counts); loosen these bounds of ingest.qc if the cells are sound."
+    )
+
+
+def test_every_reason_has_the_key_of_its_bound():
+    metrics = pd.DataFrame(
+        {
+            "rna_counts": [1, *range(1000, 1040), 99_999], "rna_genes": [1] + [900] * 41,
+            "mito_share": [1] + [0.0] * 41, "promoter_counts": [1, *range(1000, 1040), 99_999],
+            "tss_enrichment": [0] + [9] * 41, "nucleosome_signal": [9] + [0] * 41,
+            "promoter_share": [0] + [1] * 41, "doublet_score": [1] + [0] * 41,
+            "promoter_doublet_score": [1] + [0] * 41,
+        }
+    )  # fmt: skip
+    bounds = qc.QualityBounds(
+        min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
+        max_promoter_doublet_score=0.5,
+    )  # fmt: skip
+    said = qc.dropped_by(qc.judge(metrics, bounds))
+    named = [words.partition(")")[0] for words in said.split("(")[1:]]
+    fields = {field.name for field in dataclasses.fields(qc.QualityBounds)}
+    assert {*named} == fields - {"keep", "min_cells"} == {*qc.KEYS.values()}
+    assert named.count("n_mads") == 2
 
 
 @pytest.mark.parametrize(("n_mito", "said"), [(20, True), (8, False)])

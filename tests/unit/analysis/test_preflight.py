@@ -2,6 +2,7 @@
 
 import gzip
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn import fragments, machine, preflight
+from scdyn import fragments, machine, preflight, tenx
 from scdyn.errors import InputError
 from scdyn.files import write_table
 from scdyn.libraries import FILES, LAYERS
@@ -222,11 +223,138 @@ def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv(machine.VISIBLE, raising=False)
     monkeypatch.setenv(machine.VARIABLE, "auto")
     assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    monkeypatch.setenv(machine.VARIABLE, "gpu")
+    refuses = "; the config's device is gpu, so that the run will refuse on this machine"
+    assert preflight.seen_of_gpus() == f"none is here{refuses}"
+    assert all(finding.passed for finding in preflight.examine_machine([], tmp_path))
+    monkeypatch.setenv(machine.VARIABLE, "auto")
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     assert (
         preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
     )
+    monkeypatch.setenv(machine.VARIABLE, "gpu")
+    assert preflight.seen_of_gpus().endswith(f"but no GPU that may be used{refuses}")
     monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
     assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
     monkeypatch.setenv(machine.VARIABLE, "cpu")
     assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"
+
+
+def test_fragments_that_lie_nowhere_are_seen_before(tmp_path):
+    rows = [(c, s, s, b, n) for c, s, _, b, n in scattered(small.barcodes())]
+    path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
+    (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
+    assert "fragments lie nowhere" in sentence
+
+
+def change_mtx(folder, change):
+    """Change the lines of a matrix; the header's three stay."""
+    lines = (folder / "matrix.mtx").read_text().splitlines(keepends=True)
+    n_header = next(i for i, line in enumerate(lines) if not line.startswith("%")) + 1
+    (folder / "matrix.mtx").write_text("".join(change(lines[:n_header], lines[n_header:])))
+
+
+def cut_packed(folder):
+    """Pack a matrix, and cut it short."""
+    packed = gzip.compress((folder / "matrix.mtx").read_bytes())
+    (folder / "matrix.mtx.gz").write_bytes(packed[: len(packed) // 2])
+    (folder / "matrix.mtx").unlink()
+
+
+@pytest.mark.parametrize("kind", ["mtx", "h5", "h5ad"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda counts: -counts, "no counts"),
+        (lambda counts: counts * 0.7, "no counts"),
+        (lambda counts: counts * 10**9, "more than 2,147,483,647"),
+        (lambda counts: counts * 0, "holds no counts at all"),
+        (lambda counts: counts[:0], "holds no counts at all"),
+    ],
+)
+def test_values_that_ingestion_would_refuse_are_seen_before(tmp_path, kind, change, words):
+    values = change(small.counts()[0])
+    cells = small.barcodes()[: len(values)]
+    if kind == "mtx":
+        path = small.write_mtx(tmp_path / "m", values, cells)
+    elif kind == "h5":
+        kinds = ["Gene Expression"] * 6
+        path = small.write_h5(tmp_path / "s.h5", values, small.SYMBOLS, kinds, cells)
+    else:
+        path = tmp_path / "s.h5ad"
+        small.table(values, cells=cells).write_h5ad(path)
+    sheet_kind = "h5ad" if kind == "h5ad" else "10x"
+    (sentence,) = refused(examine(path=path, kind=sheet_kind, atac_path="none"))
+    assert words in sentence
+
+
+def test_a_matrix_that_was_cut_short_is_seen_before(tmp_path, monkeypatch):
+    folder = small.write_mtx(tmp_path / "m")
+    change_mtx(folder, lambda header, lines: header + lines[:-5])
+    (sentence,) = refused(examine(path=folder, atac_path="none"))
+    assert "its 235 entries are not the 240 of a matrix of 6 by 40" in sentence
+    small.write_mtx(tmp_path / "whole")
+    for size in (7, 50, 2**20):
+        monkeypatch.setattr(tenx, "BYTES_SEEN", size)
+        for end in ("\n", ""):
+            text = (tmp_path / "whole" / "matrix.mtx").read_text().strip() + end
+            (tmp_path / "whole" / "matrix.mtx").write_text(text)
+            assert not refused(examine(path=tmp_path / "whole", atac_path="none"))
+    cut_packed(small.write_mtx(tmp_path / "n"))
+    (sentence,) = refused(examine(path=tmp_path / "n", atac_path="none"))
+    assert "not a readable 10x matrix" in sentence
+
+
+def test_a_barcode_twice_is_seen_before(tmp_path):
+    cells = [*small.barcodes()[:39], small.barcodes()[0]]
+    small.table(cells=cells).write_h5ad(tmp_path / "s.h5ad")
+    folder = small.write_mtx(tmp_path / "m", cells=cells)
+    for path, kind in ((folder, "10x"), (tmp_path / "s.h5ad", "h5ad")):
+        (sentence,) = refused(examine(path=path, kind=kind, atac_path="none"))
+        assert f"barcode {cells[0]} is a duplicate; give each library" in sentence
+
+
+def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
+    table = small.table()
+    table.layers["unspliced"] = table.X.log1p()
+    table.write_h5ad(tmp_path / "s.h5ad")
+    (sentence,) = refused(examine(path=tmp_path / "s.h5ad", kind="h5ad"))
+    assert "s.h5ad, layer unspliced: holds values that are no counts" in sentence
+    peaks = small.table(small.counts()[1] * 0.3, small.PEAKS)
+    peaks.write_h5ad(tmp_path / "p.h5ad")
+    columns = {"path": tmp_path / "s.h5ad", "atac_path": tmp_path / "p.h5ad", "kind": "h5ad"}
+    (sentence,) = refused(examine(**columns))
+    assert "p.h5ad: holds values that are no counts" in sentence
+    mudata.MuData({"rna": small.table(), "atac": peaks}).write(tmp_path / "s.h5mu")
+    (sentence,) = refused(examine(path=tmp_path / "s.h5mu", kind="h5mu"))
+    assert "s.h5mu: holds values that are no counts" in sentence
+    values = np.concatenate([small.counts()[0], small.counts()[1] * 0.3], 1)
+    (sentence,) = refused(examine(path=small.write_h5(tmp_path / "s.h5", values)))
+    assert "s.h5: holds values that are no counts" in sentence
+
+
+def test_genes_of_another_species_are_shown_beside_the_vocabularys(tmp_path):
+    folder = small.write_mtx(tmp_path / "m", names=[name.upper() for name in small.SYMBOLS])
+    (sentence,) = refused(examine(path=folder, atac_path="none"))
+    assert f"{folder}: only 0 of 6 genes" in sentence
+    assert (
+        "(such as TBX6, SOX2, MEIS2 beside Tbx6, Sox2, Meis2 of reference.annotation)" in sentence
+    )
+
+
+def test_fragments_of_another_sample_are_told_though_they_have_the_barcodes(tmp_path):
+    own, others = small.barcodes(), small.barcodes(seed=9)
+    paths = {}
+    for name, cells, background in (("own", own, others), ("other", others, own)):
+        rows = [row for row in scattered(cells) for _ in range(9)]
+        rows += [("chr1", 9900 + i, 9990 + i, cell, 1) for i, cell in enumerate(background)]
+        paths[name] = small.write_fragments(tmp_path / f"{name}.tsv.gz", rows)
+    path = genes_h5(tmp_path)
+    assert not refused(examine(path=path, fragments=paths["own"]))
+    (sentence,) = refused(examine(path=path, fragments=paths["other"]))
+    assert "they have 1 each, as many of its best barcodes 54; are these the fragm" in sentence
+    (tmp_path / "run").mkdir()
+    with pytest.raises(SystemExit):
+        small.ingest_sample(tmp_path / "run", path=path, fragments=paths["other"])
+    assert sentence in (tmp_path / "run" / "log.txt").read_text()
+    small.ingest_sample(tmp_path / "run", path=path, fragments=paths["own"])

@@ -1,10 +1,16 @@
 """Vocabulary and promoter windows, against positions worked out by hand."""
 
+import bz2
+import gzip
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from scdyn import reference
+from scdyn.counts import columns_of_names
 from scdyn.errors import InputError
+from scdyn.files import write_table
 
 # ruff: noqa: E501
 GTF = """\
@@ -74,6 +80,9 @@ def test_measured_restricts_the_vocabulary(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
     assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
+    words = r"2 genes \(such as PLUS, X\) is in reference.annotation \(such as Minus, Plus, mt-A\)"
+    with pytest.raises(InputError, match=words):
+        reference.build_vocabulary(genes, {"Plus"}, {"PLUS", "X"})
 
 
 @pytest.mark.parametrize(
@@ -124,6 +133,7 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
     ("name", "expected"),
     [
         ("1", "chr1"), ("chr1", "chr1"), ("X", "chrX"), ("MT", "chrM"), ("chrMT", "chrM"),
+        ("MtDNA", "chrM"), ("mitochondrion_genome", "chrM"), ("Mt", "chrM"), ("Mito", "chrM"),
         ("2L", "chr2L"), ("XVI", "chrXVI"), ("NC_000001.11", "chr1"), ("NC_000087.8", "chrY"),
         ("NC_012920.1", "chrM"), ("NC_000066.1", "NC_000066.1"), ("GL456210.1", "GL456210.1"),
     ],
@@ -181,3 +191,69 @@ def test_numbers_of_stringtie_are_no_versions(tmp_path):
     ))  # fmt: skip
     genes = reference.read_gtf(path, ["protein_coding"])
     assert genes["gene_id"].tolist() == ["MSTRG.1", "MSTRG.2", "MSTRG.3"]
+
+
+def test_genes_called_like_a_missing_value_are_genes(tmp_path, gtf):
+    text = GTF.replace('"Plus"', '"nan"').replace('"Minus"', '"NA"').replace('"mt-A"', '""')
+    gtf.write_text(text)
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    table = reference.build_vocabulary(genes, {"nan"})
+    write_table(tmp_path / "genes.tsv", table)
+    read = reference.read_vocabulary(tmp_path / "genes.tsv")
+    pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    assert read["symbol"].tolist() == ["nan", "NA", "ENSG3"]  # an empty name is none
+    assert read["is_tf"].tolist() == [True, False, False]
+    bed = tmp_path / "genes.bed"
+    bed.write_text("chr1\t100\t900\tnan\t-\nchr1\t2000\t2900\tNA\t+\n")
+    assert reference.read_bed(bed)["symbol"].tolist() == ["NA", "nan"]
+
+
+def test_a_gene_without_a_name_is_not_the_gene_called_nan():
+    genes = pd.DataFrame({"gene_id": ["G1", "G2"], "symbol": ["nan", "NA"]})
+    var = pd.DataFrame({"symbol": ["NA", np.nan, "nan"]}, index=["a", "b", "c"])
+    found = reference.find_genes(columns_of_names(var), genes)
+    assert found.tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y"),
+    [("ENSG9.5", "ENSG9.5_PAR_Y"), ("ENSG9", "ENSG9_PAR_Y"), ("ENSG9.5_4", "ENSG9.5_4_PAR_Y")],
+)
+def test_a_gene_of_both_sex_chromosomes_is_one_on_the_first(tmp_path, of_x, of_y):
+    rows = [
+        f'{chrom}\tx\t{feature}\t101\t900\t.\t+\t.\tgene_id "{name}"; gene_name "Par";\n'
+        for chrom, name in (("chrX", of_x), ("chrY", of_y))
+        for feature in ("transcript", "exon")
+    ]
+    (tmp_path / "par.gtf").write_text("".join(rows))
+    genes = reference.read_gtf(tmp_path / "par.gtf", [])
+    assert genes[["gene_id", "chrom", "length"]].values.tolist() == [["ENSG9", "chrX", 800]]
+
+
+def test_tfs_are_found_by_id_with_any_version(gtf):
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    table = reference.build_vocabulary(genes, {"ENSG2.7", "Minus"})
+    assert table["symbol"][table["is_tf"]].tolist() == ["Minus", "Plus"]
+
+
+@pytest.mark.parametrize("header", ["", "chrom\tstart\tend\tsymbol\tscore\tstrand\n", "#x\n"])
+@pytest.mark.parametrize("more", ["", "\t100\t900\t0\t2\t10,20\t0,780"])
+def test_bed_of_six_columns_and_more_and_with_a_header(tmp_path, header, more):
+    path = tmp_path / "genes.bed"
+    path.write_text(f"{header}chr1\t100\t900\tA\t0\t-{more}\nchr1\t2000\t2900\tB\t0\t+{more}\n")
+    genes = reference.read_bed(path)
+    assert genes[["symbol", "strand", "length"]].values.tolist() == [
+        ["A", "-", 800],
+        ["B", "+", 900],
+    ]
+    assert genes["tss"].tolist() == [[899], [2000]]
+
+
+@pytest.mark.parametrize("name", ["a.gtf", "a.GTF", "a.gtf.bz2", "a.gtf.bgz"])
+def test_the_name_tells_the_annotations_format(tmp_path, name):
+    text = GTF.encode()
+    packed = bz2.compress(text) if name.endswith("bz2") else gzip.compress(text)
+    (tmp_path / name).write_bytes(text if name.lower().endswith("gtf") else packed)
+    assert len(reference.read_annotation(tmp_path / name, ["protein_coding"])) == 3
+    (tmp_path / "a.bed.bz2").write_bytes(bz2.compress(b"chr1\t100\t900\tA\t-\n"))
+    assert len(reference.read_annotation(tmp_path / "a.bed.bz2", [])) == 1

@@ -132,6 +132,47 @@ def test_lists_of_windows_files_are_read(tmp_path):
     assert list(rna.obs_names) == BARCODES and list(rna.var["gene_ids"]) == IDS
 
 
+@pytest.mark.parametrize("line", ["{}\t{}\t{}", "{}  {}   {}", "{} {} {} ", "  {} {} {}\r"])
+def test_any_blanks_separate_the_entries_of_a_matrix(tmp_path, line):
+    write_mtx(tmp_path / "m", GENE_ROWS, "features.tsv", GENES, packed=False)
+    header, *entries = (tmp_path / "m" / "matrix.mtx").read_text().split("\n3 3 4\n")
+    lines = [line.format(*entry.split()) for entry in entries[0].splitlines()]
+    text = header + "\n3 3 4\n" + "\n".join(lines) + "\n"
+    (tmp_path / "m" / "matrix.mtx").write_bytes(text.encode())
+    rna, _ = tenx.read_matrix(tmp_path / "m")
+    np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
+    (tmp_path / "m" / "matrix.mtx").write_text(text.replace(lines[2], "2 2 two"))
+    with pytest.raises(InputError, match="matrix.mtx: '2 2 two' stands where row, column and"):
+        tenx.read_matrix(tmp_path / "m")
+
+
+ROWS = [f"{i}\t{s}\tGene Expression" for i, s in zip(IDS, SYMBOLS, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "write_row",
+    [
+        lambda row: "\t".join(f'"{field}"' for field in row.split("\t")),  # R's write.table
+        lambda row: ",".join(f'"{field}"' for field in row.split("\t")[:2]),
+        lambda row: row.replace("\t", ","),
+        lambda row: row.replace("\t", " "),
+        lambda row: row.replace("\t", " \t") + " ",
+        lambda row: row + "\t",
+        lambda row: row.replace("Gene Expression", "protein_coding"),
+        lambda row: row.replace("Gene Expression", "Gene expression"),
+        lambda row: row.replace("Gene Expression", ""),
+    ],
+)
+def test_lists_of_other_programs_are_read(tmp_path, write_row):
+    folder = tmp_path / "m"
+    write_mtx(folder, GENE_ROWS, "features.tsv", GENES, packed=False)
+    (folder / "features.tsv").write_text("".join(f"{write_row(row)}\n" for row in ROWS))
+    (folder / "barcodes.tsv").write_text("".join(f'"{name}" \n' for name in BARCODES))
+    rna, _ = tenx.read_matrix(folder)
+    assert list(rna.obs_names) == BARCODES and list(rna.var_names) == SYMBOLS
+    assert list(rna.var["gene_ids"]) == IDS
+
+
 def turn(folder):
     scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(COUNTS[:2, :3]))
 

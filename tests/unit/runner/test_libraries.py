@@ -65,6 +65,30 @@ LAYOUTS = {
         [f"Solo.out/Gene/filtered/{n}" for n in ("matrix.mtx", "barcodes.tsv", "features.tsv")],
         "", None,
     ),
+    "multi, of one sample": (
+        ["outs/per_sample_outs/S/count/sample_filtered_feature_bc_matrix.h5"], "", None,
+    ),
+    "multi 9, of one sample, outs named": (
+        ["outs/per_sample_outs/S/sample_filtered_feature_bc_matrix.h5"], "outs", None,
+    ),
+    "multi, per_sample_outs named": (
+        [f"per_sample_outs/S/count/sample_filtered_feature_bc_matrix/{name}" for name in MTX],
+        "per_sample_outs", None,
+    ),
+    "version 2, aggr": (
+        [f"outs/filtered_gene_bc_matrices_mex/mm10/{n}" for n in MTX], "", None,
+    ),
+    "STARsolo, nuclei": (
+        [
+            f"Solo.out/GeneFull_Ex50pAS/filtered/{name}"
+            for name in ("matrix.mtx", "barcodes.tsv", "features.tsv")
+        ],
+        "", None,
+    ),
+    "STARsolo, prefix": ([f"S1_Solo.out/Gene/filtered/{name}" for name in MTX], "", None),
+    "STARsolo, prefix, named": (
+        [f"S1_Solo.out/Gene/filtered/{name}" for name in MTX], "S1_Solo.out", None,
+    ),
     "kallisto bustools": (
         ["cells_x_genes.mtx", "cells_x_genes.barcodes.txt", "cells_x_genes.genes.txt"], "", None,
     ),
@@ -153,6 +177,18 @@ def test_what_is_not_there_is_not_listed_and_what_is_not_understood_is(tmp_path)
     assert input_files(row(path=strange, atac_path="none")) == [str(strange)]
 
 
+@pytest.mark.parametrize("name", ["matrix.mtx.gz", "barcodes.tsv.gz", "atac_fragments.tsv.gz"])
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path, name):
+    plant(tmp_path, *MTX, "atac_fragments.tsv.gz")
+    library = LibraryFiles("10x", str(tmp_path))
+    locate(library)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/nowhere")
+    with pytest.raises(InputError, match=f"{name}: is a link to /nowhere, which is not there"):
+        locate(library)
+    assert str(tmp_path / name) in locate(library, [str(tmp_path / name)]).files
+
+
 def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
     plant(tmp_path, f"a/{H5}", f"b/{H5}")
     assert files(tmp_path, path="[ab]") == [f"a/{H5}", f"b/{H5}"]
@@ -176,10 +212,24 @@ def test_the_vocabulary_of_a_panel_follows_from_the_rna_alone(tmp_path):
         (["matrix.mtx", "barcodes.tsv"], "", "lacks features.tsv or genes.tsv or peaks.bed"),
         (["matrix.mtx", "genes.tsv"], "", "lacks barcodes.tsv"),
         (["a_" + H5, "b_" + H5], "", "holds 2 matrices .*name one of them as path"),
+        (["outs/raw_feature_bc_matrix.h5"], "", "it holds raw_feature_bc_matrix.h5: name that"),
         (["raw_feature_bc_matrix.h5"], "", "it holds raw_feature_bc_matrix.h5: name that if all"),
+        (
+            ["Solo.out/Gene/raw/matrix.mtx", "Solo.out/Gene/raw/barcodes.tsv"], "",
+            "it holds Solo.out/Gene/raw: name that if all",
+        ),
+        (["outs/multi/count/raw_feature_bc_matrix.h5"], "", "no matrix.mtx"),
+        (
+            [f"outs/per_sample_outs/{name}/count/{H5}" for name in "AB"], "outs",
+            r"itself \(per_sample_outs holds A, B: name one\)",
+        ),
+        (
+            [f"{name}_Solo.out/Gene/filtered/matrix.mtx" for name in "AB"], "",
+            r"holds 2 matrices \(A_Solo.out, B_Solo.out\)",
+        ),
         ([], "nowhere", "no such file or folder"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_matrix_is_called_what_it_is(names, path, words, tmp_path):
     plant(tmp_path, *names)
     with pytest.raises(InputError, match=words):

@@ -17,6 +17,10 @@ from scdyn.files import open_text
 MODALITY = r"(?:rna|gex|atac|peaks?)"
 # R's check.names makes a point of the dash before the library's number.
 NUCLEOTIDES = r"([ACGTN]{8,})(?:[-.](\d+))?"
+# Fragments of a cell's barcode over those of the file's best ones, by the median, below which it is
+# none of the file's cells; and how many the best must have for this to tell.
+BACKGROUND = 0.05
+FEWEST_FRAGMENTS = 20
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 Form = Callable[[pd.Series], pd.Series]
@@ -103,6 +107,53 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
         twice = rna[rna.duplicated()].append(other[other.duplicated()])
         raise InputError(f"barcode {twice[0]} is a duplicate; barcodes must differ.")
     return best
+
+
+def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> None:
+    """Refuse fragments in which the RNA's cells are only background.
+
+    The beads of every 10x library have the same barcodes, so that most of a sample's are in the
+    fragments of any other, with a fragment or two each.
+
+    Parameters
+    ----------
+    pairing
+        Of the RNA's barcodes and those of the fragments.
+    n_fragments
+        How many of the file's first fragments each of its barcodes has.
+    origin
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        If the RNA's cells have less than :data:`BACKGROUND` times as many fragments as as many
+        of the file's best barcodes, by the median.
+    """
+    is_cell = pd.Index(pairing.form(n_fragments.index.to_series())).isin(pairing.rna)
+    of_cells, best = n_fragments[is_cell].median(), n_fragments.nlargest(is_cell.sum()).median()
+    if best >= FEWEST_FRAGMENTS and of_cells < BACKGROUND * best:
+        raise InputError(
+            f"{origin}: the RNA's cells that it has are background in it: of its first fragments "
+            f"they have {of_cells:.0f} each, as many of its best barcodes {best:.0f}; are these "
+            "the fragments of another sample?"
+        )
+
+
+def require_unique(names: pd.Index, origin: object) -> None:
+    """Refuse a matrix in which two cells have one barcode.
+
+    Raises
+    ------
+    InputError
+        Naming ``origin``, the file, and the first such barcode.
+    """
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{origin}: barcode {twice[0]} is a duplicate; give each library a row or file of its "
+            "own."
+        )
 
 
 def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:

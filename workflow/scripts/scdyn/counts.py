@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import anndata as ad
@@ -19,6 +19,8 @@ from scdyn.reference import find_genes
 # Where a cell's promoter counts are from, if they were not measured.
 NO_SOURCE = "none"
 CELLS_AT_ONCE = 4096
+# Where RNA counts of an AnnData are looked for, in this order.
+USUAL = ("spliced", "counts", "X", "raw")
 # Values that are looked at to tell counts from normalised ones.
 VALUES_SEEN = 100_000
 MOST_COUNTS = np.iinfo(np.int32).max
@@ -64,7 +66,10 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
     """
     if isinstance(counts, (CSRDataset, CSCDataset)):
         counts = counts.to_memory()
-    counts = sparse.csr_matrix(counts[:] if isinstance(counts, h5py.Dataset) else counts)
+    counts = counts[:] if isinstance(counts, h5py.Dataset) else counts
+    if counts.dtype == np.float16:  # which SciPy does not know
+        counts = counts.astype(np.float32)
+    counts = sparse.csr_matrix(counts)
     require_counts(counts.data, origin)
     counts = counts.astype(np.int32)
     counts.eliminate_zeros()
@@ -85,19 +90,32 @@ def require_counts(values: np.ndarray, origin: str) -> None:
         )
 
 
-def rna_source(layers: Collection[str], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
+def require_some(n_counts: int, origin: str) -> None:
+    """Refuse a matrix that stores no counts at all.
+
+    Raises
+    ------
+    InputError
+        Naming ``origin``.
+    """
+    if not n_counts:
+        raise InputError(
+            f"{origin}: holds no counts at all; copy it again, or name the file that does."
+        )
+
+
+def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
     """Say where RNA counts lie in an AnnData, as preflight says it and ingestion reads it.
 
     Parameters
     ----------
     layers
-        Names of its layers.
+        Its layers, in memory or on the disk.
     x, raw
-        ``X`` and ``.raw``'s, in memory or on the disk, or None. Only their first values are looked
-        at, to tell counts from normalised values.
+        ``X`` and ``.raw``'s, or None.
     rna_layer
-        A layer, "raw" or "X"; "spliced", "counts", ``X`` or ``.raw``, if empty: the first that is
-        there, save that ``X`` gives way where it holds no counts and ``.raw`` does.
+        A layer, "raw" or "X". If empty: the first of :data:`USUAL` whose first values are counts,
+        since scVelo normalises the layer "spliced", and scanpy ``X``.
     origin
         The file, for messages.
 
@@ -109,8 +127,9 @@ def rna_source(layers: Collection[str], x: Any, raw: Any, rna_layer: str, origin
     Raises
     ------
     InputError
-        If the layer is not there, or nothing is.
+        If the layer is not there, or none of those that are looked at holds counts.
     """
+    values = {"X": x, "raw": raw, **layers}
     known = {
         **({"X": "X"} if x is not None else {}),
         **({"raw": "raw/X"} if raw is not None else {}),
@@ -119,17 +138,22 @@ def rna_source(layers: Collection[str], x: Any, raw: Any, rna_layer: str, origin
     if rna_layer:
         require_layer(rna_layer, known, origin)
         return known[rna_layer]
-    for name in ("spliced", "counts"):
-        if name in layers:
+    usual = [name for name in USUAL if name in known]
+    for name in usual:
+        if are_counts(first_values(values[name])):
             return known[name]
-    if raw is not None and are_counts(first_values(raw)):
-        return "X" if x is not None and are_counts(first_values(x)) else "raw/X"
-    if x is None:
+    if not usual:
         raise InputError(
             f"{origin}: has no X and no layer 'spliced' or 'counts' but "
             f"{', '.join(known) or 'none'}; name one in the sample sheet's rna_layer."
         )
-    return "X"
+    counted = [name for name in known if are_counts(first_values(values[name]))]
+    raise InputError(
+        f"{origin}: holds values that are no counts (negative, fractional or NaN) in "
+        f"{' and '.join(usual)}; raw counts are needed, not normalised values: name the layer that "
+        f"holds them ({', '.join(counted) or 'none does'}) in the sample sheet's rna_layer, or "
+        "write them into X."
+    )
 
 
 def require_layer(name: str, layers: Collection[str], origin: str) -> None:
@@ -187,13 +211,17 @@ def raw_counts(
                 f"{origin}: has its RNA counts in .raw, of {counts.n_vars} genes, and promoter "
                 f"counts in a layer, of {table.n_vars}; write both as layers of the same genes."
             )
-        counts.layers["promoter"] = check_counts(table.layers[promoter_layer], origin)
+        place = f"{origin}, layer {promoter_layer}"
+        counts.layers["promoter"] = check_counts(table.layers[promoter_layer], place)
     return counts
 
 
 def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
-    """List what may name genes in a table of them: its index and every column of text."""
-    texts = var.select_dtypes(["object", "string", "category"])
+    """List what may name genes in a table of them: its index and every column of text.
+
+    A missing name is empty: a gene may be called ``nan``.
+    """
+    texts = var.select_dtypes(["object", "string", "category"]).astype(object).fillna("")
     index = pd.Series(var.index, dtype=str)
     return [index, *(texts[name].astype(str).reset_index(drop=True) for name in texts)]
 

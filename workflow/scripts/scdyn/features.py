@@ -17,6 +17,10 @@ from scdyn.libraries import PACKED, Matrix, find_matrix
 
 # Kinds of features, as Cell Ranger calls them.
 GENES, PEAKS = "Gene Expression", "Peaks"
+KINDS = (
+    GENES, PEAKS, "Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom",
+    "Multiplexing Capture",
+)  # fmt: skip
 # Before the ids of a reference of several genomes, as in GRCh38_ENSG00000141510.
 GENOME_BEFORE = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
 
@@ -192,8 +196,16 @@ def read_genomes(path: str | Path) -> set[str]:
 
 
 def listed_features(matrix: Matrix) -> pd.DataFrame:
-    """Read the list of features that belongs to files of MatrixMarket."""
+    """Read the list of features that belongs to files of MatrixMarket.
+
+    Commas or blanks separate its columns where no tab does.
+    """
     table = read_lines(Path(matrix.features))
+    # A kind of two words ends a line, so no more than three fields stand between blanks.
+    for mark, n_splits in ((",", -1), (" ", 2)):
+        if table.shape[1] == 1 and len(table) and table[0].str.contains(mark).all():
+            table = table[0].str.split(rf"{mark}+", n=n_splits, expand=True, regex=True)
+            table = table.apply(lambda column: column.str.strip(' "'))
     if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
         names = table[0] + ":" + table[1] + "-" + table[2]
         return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
@@ -203,8 +215,9 @@ def listed_features(matrix: Matrix) -> pd.DataFrame:
     short = table[[column for column in (0, 1, 2) if column in table]].isna().any(axis=1)
     if short.any():
         raise ValueError(f"line {short.idxmax() + 1} has fewer columns than others")
-    # Version 2 knew genes alone and did not say so; a list of one column is of ids or symbols.
-    kind = table[2] if 2 in table else GENES
+    # Version 2 knew genes alone and did not say so; others name biotypes. A list of one column is
+    # of ids or symbols.
+    kind = table[2] if 2 in table and table[2].isin(KINDS).any() else GENES
     return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
 
 
@@ -231,9 +244,13 @@ def is_bytes(names: pd.Index) -> bool:
 
 
 def read_lines(path: Path) -> pd.DataFrame:
-    """Read a list of barcodes or features, all of it as text."""
+    """Read a list of barcodes or features, all of it as text.
+
+    Blanks at either end of a field, and quotes, as R writes them, are no part of it.
+    """
     with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
-        rows = [line.rstrip("\r\n").split("\t") for line in handle]
-    while rows and rows[-1] == [""]:
-        rows.pop()
+        lines = [line.rstrip() for line in handle]
+    while lines and not lines[-1]:
+        lines.pop()
+    rows = [[field.strip(' "') for field in line.split("\t")] for line in lines]
     return pd.DataFrame(rows, dtype=str) if rows else pd.DataFrame({0: []}, dtype=str)

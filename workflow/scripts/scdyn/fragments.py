@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from scdyn.reference import chromosome_name, chromosome_names
 BLOCK_BYTES = 8 * 2**20
 # Blocks from which is seen how the barcodes are written, and whether they are the RNA's.
 BLOCKS_SEEN = 32
+COMMENTS = re.compile(rb"(?:#[^\n]*(?:\n|\Z)|[ \t\r]*\n)*")
+FRAGMENT = re.compile(rb"[^\t]+\t-?\d+\t-?\d+\t[^\t\r]+")
 COLUMNS = {"chrom": pl.String, "start": pl.Int64, "end": pl.Int64, "barcode": pl.String}
 
 
@@ -41,7 +44,8 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
     path
         Chromosome, start, end and barcode, tab-separated, as Cell Ranger's
         ``atac_fragments.tsv.gz`` begins its lines; what stands behind them (number of reads,
-        strand) is not used. Lines that begin with ``#`` are skipped. Packed or plain.
+        strand) is not used. Lines that begin with ``#``, and a header, are skipped. Packed or
+        plain.
 
     Yields
     ------
@@ -51,19 +55,73 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
     Raises
     ------
     InputError
-        If the file cannot be unpacked or parsed.
+        If the file cannot be unpacked, or a line is no fragment, which is shown.
     """
     remedy = "copy it again from the sequencing core"
     with reading(path, "not a readable fragments file", remedy), open_bytes(path) as file:
-        begun = b""
-        while text := file.read(BLOCK_BYTES):
-            text = begun + text
-            end = text.rfind(b"\n") + 1
-            begun = text[end:]
-            if len(block := parse_fragments(text[:end])):
+        n_lines = 0
+        for text in whole_lines(file):
+            try:
+                block = parse_fragments(text if n_lines else without_header(text))
+            except (ValueError, pl.exceptions.PolarsError):
+                refuse_line(text, n_lines, path)
+                raise
+            if len(block):
                 yield block
-        if len(block := parse_fragments(begun)):
-            yield block
+            n_lines += text.count(b"\n")
+
+
+def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """Read a text in blocks that end between lines."""
+    begun = b""
+    while text := file.read(BLOCK_BYTES):
+        text = begun + text
+        end = text.rfind(b"\n") + 1
+        begun = text[end:]
+        if end:
+            yield text[:end]
+    if begun:
+        yield begun
+
+
+def without_header(text: bytes) -> bytes:
+    """Make a comment of the first line of a text if its start is a word: names of the columns."""
+    start = end_of_comments(text)
+    fields = text[start:].split(b"\n", 1)[0].split(b"\t")
+    is_header = len(fields) >= len(COLUMNS) and fields[1].strip(b'"')[:1].isalpha()
+    return text[:start] + b"#" + text[start:] if is_header else text
+
+
+def end_of_comments(text: bytes) -> int:
+    """Find where comments and empty lines at the beginning of a text end."""
+    found = COMMENTS.match(text)
+    return found.end() if found else 0
+
+
+def refuse_line(text: bytes, n_before: int, path: str | Path) -> None:
+    """Refuse the first line of a text that is no fragment; see :func:`read_fragments`.
+
+    Parameters
+    ----------
+    text, n_before
+        Whole lines, and how many stand before them in the file.
+    path
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        Showing the line.
+    """
+    for number, line in enumerate(text.split(b"\n"), n_before + 1):
+        if line.strip() and not line.startswith(b"#") and not FRAGMENT.match(line):
+            shown = "".join(
+                c if c.isprintable() else " " for c in line[:60].decode(errors="replace")
+            )
+            raise InputError(
+                f"{path}: line {number} ('{shown}') is no fragment; expected are chromosome, "
+                "start, end and barcode with tabs between them, start and end as whole numbers."
+            )
 
 
 def parse_fragments(text: bytes) -> pl.DataFrame:
@@ -74,6 +132,7 @@ def parse_fragments(text: bytes) -> pl.DataFrame:
     ValueError, polars.exceptions.PolarsError
         If a line is no fragment.
     """
+    text = text[end_of_comments(text) :]  # polars would take an empty line for the first row
     if not text.strip():
         return pl.DataFrame(schema=COLUMNS)
     lines = pl.read_csv(
@@ -82,10 +141,17 @@ def parse_fragments(text: bytes) -> pl.DataFrame:
     )  # fmt: skip
     lines = lines.filter(~pl.all_horizontal(pl.all().is_null()))  # empty ones
     if lines.null_count().sum_horizontal()[0]:
-        row = lines.filter(pl.any_horizontal(pl.all().is_null())).row(0)
-        shown = " ".join(str(value) for value in row if value is not None)
-        raise ValueError(f"'{shown}' lacks one of chromosome, start, end, barcode")
+        raise ValueError("a line lacks one of chromosome, start, end, barcode")
     return lines
+
+
+def count_barcodes(blocks: Iterable[pl.DataFrame]) -> pd.Series:
+    """Count the fragments of each barcode, in the order in which they are first seen."""
+    counts = [block.group_by("barcode", maintain_order=True).len() for block in blocks]
+    if not counts:
+        return pd.Series([], index=pd.Index([], dtype=str), dtype=int)
+    summed = pl.concat(counts).group_by("barcode", maintain_order=True).sum()
+    return pd.Series(summed["len"].to_numpy(), index=pd.Index(summed["barcode"].to_numpy()))
 
 
 def count_insertions(

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import h5py
 
-from scdyn.bounds import SMALL_BYTES
-from scdyn.errors import InputError
+from scdyn.bounds import SMALL_BYTES, unpacked
+from scdyn.errors import UNREADABLE, InputError
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Bytes of text: all but most control characters.
+TEXT = bytes([*b"\t\n\r", *range(32, 127), *range(128, 256)])
 # Declared over stored bytes. Dense and all but empty matrices shrink most.
 MOST_TIMES = 300
 
@@ -26,11 +29,13 @@ def open_bounded(path: str | Path) -> h5py.File:
     Raises
     ------
     InputError
-        If its arrays are more than :data:`MOST_TIMES` times as large as the file (and than
-        :data:`~scdyn.bounds.SMALL_BYTES`), or an array or a link stands for another file.
+        If it is packed or a text, its arrays are more than :data:`MOST_TIMES` times as large as the
+        file (and than :data:`~scdyn.bounds.SMALL_BYTES`), or an array or a link stands for another
+        file.
     OSError
         If it cannot be opened.
     """
+    refuse_other_content(path)
     file = h5py.File(path)
     try:
         declared, elsewhere = survey(file)
@@ -50,6 +55,29 @@ def open_bounded(path: str | Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def refuse_other_content(path: str | Path) -> None:
+    """Refuse what the first bytes tell to be no HDF5.
+
+    Raises
+    ------
+    InputError
+        If it is HDF5 that is packed, or a text.
+    """
+    try:
+        with open(path, "rb") as file, unpacked(path) as content:
+            is_packed, start = not file.read(8).startswith(SIGNATURE), content.read(1000)
+    except UNREADABLE:
+        return
+    if start.startswith(SIGNATURE):
+        if is_packed:
+            raise InputError(f"{path}: is packed; unpack it (gunzip) and name what comes out.")
+    elif start and not start.translate(None, TEXT):
+        raise InputError(
+            f"{path}: is a text, not HDF5; name the folder of matrix.mtx, barcodes.tsv and "
+            "features.tsv, or write the counts as .h5ad and name that."
+        )
 
 
 def survey(file: h5py.File) -> tuple[int, str | None]:

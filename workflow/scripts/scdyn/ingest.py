@@ -18,7 +18,7 @@ from scdyn import barcodes, tenx
 from scdyn import fragments as fragment_files
 from scdyn.cell_columns import join, normalise
 from scdyn.cell_tables import join_metadata
-from scdyn.counts import NO_SOURCE, align_genes, raw_counts
+from scdyn.counts import NO_SOURCE, align_genes, raw_counts, require_some
 from scdyn.errors import InputError, reading
 from scdyn.features import require_annotated
 from scdyn.hdf5 import open_bounded
@@ -100,12 +100,20 @@ def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
 
 
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``."""
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
+
+    What the file says of its cells beside the modalities is kept, too: muon writes labels there.
+    """
     path = library.rna.path
     content = _open(mudata.read_h5mu, path, "h5mu")
     if "rna" not in content.mod:
         raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}; call it so.")
     rna, atac = content.mod["rna"], content.mod.get("atac")
+    # Columns that begin with a modality's name are copies of its own.
+    copied = tuple(f"{name}:" for name in content.mod)
+    joint = content.obs[~content.obs.index.duplicated()]
+    new = [name for name in joint if not name.startswith(copied) and name not in rna.obs]
+    rna.obs = rna.obs.join(joint[new])
     source, layer = promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
     peaks = raw_counts(atac, path) if used else None
@@ -210,10 +218,31 @@ def promoter_counts_of_fragments(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count insertions in promoters; see :func:`promoter_counts`."""
+    """Count insertions in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    fragments
+        Path of the fragments file.
+    genes, windows
+        The vocabulary and its promoter windows.
+    min_overlap
+        Smallest share of the RNA's barcodes that must have fragments.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.barcodes.read_translation`.
+    name
+        The sample, for messages.
+
+    Raises
+    ------
+    InputError
+        If the fragments cannot be read, or are of other cells or another genome.
+    """
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
-    names = [block["barcode"].unique(maintain_order=True) for block in blocks]
-    known = pd.Index(np.concatenate(names)).unique() if names else pd.Index([], dtype=str)
+    n_seen = fragment_files.count_barcodes(blocks)
+    known = n_seen.index
     pairing = barcodes.pair(rna.obs_names, known, translation)
     counts, totals = fragment_files.count_insertions(
         fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
@@ -221,6 +250,7 @@ def promoter_counts_of_fragments(
     found = (totals["fragments"] > 0).to_numpy()
     pairing = replace(pairing, n_shared=int(found.sum()))
     require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    barcodes.require_cells(pairing, n_seen, fragments)
     source = np.where(found, "fragments", NO_SOURCE)
     return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
 
@@ -234,7 +264,24 @@ def promoter_counts_of_peaks(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Sum the counts of peaks in promoters; see :func:`promoter_counts`."""
+    """Sum the counts of peaks in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    peaks
+        Counts (cells, peaks), named ``chrom:start-end``.
+    windows, n_genes
+        Promoter windows, and genes of the vocabulary.
+    min_overlap, translation, name
+        As for :func:`promoter_counts_of_fragments`.
+
+    Raises
+    ------
+    InputError
+        If the peaks are of other cells or another genome.
+    """
     pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
     require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())
@@ -263,6 +310,7 @@ def ingest_library(
     """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
     library = read_library(locate(files))
     rna = library.rna
+    require_some(rna.X.nnz, files.path)
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
@@ -324,7 +372,7 @@ def ingest(
     Raises
     ------
     InputError
-        If a file cannot be used, or too few genes or barcodes are found.
+        If a file cannot be used or holds no counts, or too few genes or barcodes are found.
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap
@@ -335,12 +383,7 @@ def ingest(
     cells = join_libraries(
         [ingest_library(files, genes, windows, *overlaps, translation, name) for files in libraries]
     )
-    twice = cells.obs_names[cells.obs_names.duplicated()]
-    if len(twice):
-        raise InputError(
-            f"{sheet_row['path']}: barcode {twice[0]} is a duplicate; give each library a row "
-            "or file of its own."
-        )
+    barcodes.require_unique(cells.obs_names, sheet_row["path"])
     cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())
     cells.obs_names = name + "_" + cells.obs_names
     return cells

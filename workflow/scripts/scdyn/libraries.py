@@ -24,30 +24,40 @@ COLUMNS = ("sample", "kind", *FILES, *LAYERS)
 # In the column atac_path: promoters were not measured, or are not to be used.
 RNA_ONLY = "none"
 
-# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2, and ATAC.
+# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2 (its aggr writes
+# `_mex`), and ATAC.
 # `sample_` or another prefix may stand before it, as cellranger multi and downloads have it.
 MATRICES = (
     "filtered_feature_bc_matrix.h5",
     "filtered_feature_bc_matrix",
     "filtered_gene_bc_matrices_h5.h5",
     "filtered_gene_bc_matrices",
+    "filtered_gene_bc_matrices_mex",
     "filtered_peak_bc_matrix.h5",
     "filtered_peak_bc_matrix",
 )
-OF_GENOMES = "gene_bc_matrices"
+OF_GENOMES = ("gene_bc_matrices", "gene_bc_matrices_mex")
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
+# Where cellranger multi writes a folder a sample.
+OF_SAMPLES = "per_sample_outs"
+# STARsolo's folder, before which its user may have put a prefix, and what it counts in.
+SOLO = "Solo.out"
+SOLO_FOLDERS = tuple(
+    f"{outer}{features}/filtered"
+    for features in ("Gene", "GeneFull", "GeneFull_Ex50pAS", "GeneFull_ExonOverIntron")
+    for outer in (f"{SOLO}/", "")
+)
 # Where the matrix lies within the folder that a tool was told to write to: Cell Ranger (multi and
 # aggr have `count`), STARsolo, kb count --filter, alevin-fry.
 FOLDERS = (
-    "", "outs", "count", "outs/count",
-    "Solo.out/Gene/filtered", "Gene/filtered", "Solo.out/GeneFull/filtered", "GeneFull/filtered",
-    "filtered", "counts_filtered", "alevin", "af_quant/alevin",
+    "", "outs", "count", "outs/count", *SOLO_FOLDERS, "filtered", "counts_filtered", "alevin",
+    "af_quant/alevin",
 )  # fmt: skip
 # Where spliced and unspliced counts lie: kallisto bustools beside the matrix, STARsolo in a folder
 # of their own.
 LAYER_FOLDERS = (
-    *FOLDERS, "Solo.out/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
+    *FOLDERS, f"{SOLO}/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
 )  # fmt: skip
 # A layer's names in those of the files that are summed for it; kb's workflow nac calls spliced
 # RNA mature and keeps apart what may be either, which its authors count as mature.
@@ -182,9 +192,13 @@ class Tree:
                 path = folder
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or folder is there."""
+        """Tell whether a file or folder is there, or a link, wherever it leads."""
+        return self.is_planned(path) or os.path.lexists(path)
+
+    def is_planned(self, path: str) -> bool:
+        """Tell whether another rule will make a file or folder."""
         folder, name = os.path.split(os.path.normpath(path))
-        return name in self._planned.get(folder, ()) or os.path.exists(path)
+        return name in self._planned.get(folder, ())
 
     def is_dir(self, path: str) -> bool:
         """Tell whether a folder is there."""
@@ -346,10 +360,13 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         fragments, peaks = find_accessibility(files.atac_path, tree)
     elif files.kind == "10x":
         fragments = beside(rna, FRAGMENTS, tree)
-    return Library(
+    library = Library(
         files.sample, files.kind, rna, None if fragments else unspliced, peaks, fragments, metrics,
         files.rna_layer, files.promoter_layer, files.rna_only,
     )  # fmt: skip
+    for path in library.files:
+        refuse_dangling(path, tree)
+    return library
 
 
 def promoter_source(
@@ -408,6 +425,7 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     InputError
         If it is not there, or obviously something else.
     """
+    refuse_dangling(path, tree)
     if not tree.exists(path):
         raise InputError(f"{path}: no such file; check the sample sheet's path.")
     refuse_other_formats(path)
@@ -419,8 +437,50 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     return Matrix(path)
 
 
+def refuse_dangling(path: str, tree: Tree) -> None:
+    """Refuse a link to what is not there, and will not be made.
+
+    Parameters
+    ----------
+    path
+        The link, if it is one.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        Naming what it leads to.
+    """
+    if os.path.islink(path) and not os.path.exists(path) and not tree.is_planned(path):
+        raise InputError(
+            f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
+            "the file itself."
+        )
+
+
 def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
-    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means."""
+    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means.
+
+    Parameters
+    ----------
+    path
+        A folder of a tool's output, or a file: a matrix of peaks, or an AnnData of them.
+    tree
+        The files that are there.
+
+    Returns
+    -------
+    fragments : str
+        Empty if there are none.
+    peaks : Matrix or None
+        None if there are fragments.
+
+    Raises
+    ------
+    InputError
+        If there is neither; see :func:`find_matrix`.
+    """
     if path.endswith((".h5ad", ".h5mu")):
         return "", find_annotated(path, "h5ad", tree)
     for folder in (path, os.path.join(path, "outs")):
@@ -470,6 +530,7 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
         If there is no matrix, more than one, or a list of it is missing.
     """
     path, tree = os.fspath(path), tree or Tree()
+    refuse_dangling(path, tree)
     if not tree.exists(path):
         raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
     if not tree.is_dir(path):
@@ -480,21 +541,84 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
                 "sheet's kind."
             )
         return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
-    for part in FOLDERS:
-        folder = os.path.join(path, part) if part else path
-        if tree.is_dir(folder) and (matrix := matrix_in(folder, tree)):
+    for folder in folders_in(path, FOLDERS, tree):
+        if matrix := matrix_in(folder, tree):
             return matrix
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
-    raw = [name for name in tree.names(folder) if re.search("^raw|_raw_|unfiltered", name)]
-    also = f" (it holds {raw[0]}: name that if all barcodes are meant)" if raw else ""
     raise InputError(
         f"{folder}: holds none of {', '.join(MATRICES)} and no matrix.mtx; name the .h5 or the "
-        f"folder of the matrix itself{also}."
+        f"folder of the matrix itself{other_matrices(path, tree)}."
     )
 
 
+def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
+    """List the folders of a tool's layout that are there.
+
+    Parameters
+    ----------
+    path
+        The folder that the tool wrote to, or one within it.
+    parts
+        As :data:`FOLDERS`. Those of STARsolo are looked for under any prefix, and all in the
+        folder of cellranger multi's sample, too, if it wrote a single one.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If several folders have a prefix before STARsolo's name.
+    """
+    prefixed = [name for name in tree.names(path) if name.endswith(SOLO)]
+    solo = SOLO
+    if prefixed and SOLO not in prefixed:
+        refuse_several(path, prefixed)
+        solo = prefixed[0]
+    found = [os.path.join(path, part.replace(SOLO, solo)) if part else path for part in parts]
+    samples = samples_of_multi(path, tree)
+    if len(samples) == 1:
+        found += [os.path.join(samples[0], "count"), samples[0]]
+    return [folder for folder in found if tree.is_dir(folder)]
+
+
+def samples_of_multi(path: str, tree: Tree) -> list[str]:
+    """List the folders that cellranger multi wrote, one a sample."""
+    for part in (OF_SAMPLES, f"outs/{OF_SAMPLES}", ""):
+        folder = os.path.normpath(os.path.join(path, part))
+        if os.path.basename(folder) == OF_SAMPLES and tree.is_dir(folder):
+            return [os.path.join(folder, name) for name in tree.names(folder)]
+    return []
+
+
+def other_matrices(path: str, tree: Tree) -> str:
+    """Say which matrices a folder holds that are read only if they are named, in brackets."""
+    samples = samples_of_multi(path, tree)
+    if samples:
+        return f" ({OF_SAMPLES} holds {', '.join(map(os.path.basename, samples[:3]))}: name one)"
+    parts = {part.removesuffix("filtered") for part in FOLDERS}
+    for folder in folders_in(path, sorted(parts, key=len), tree):
+        for name in tree.names(folder):
+            if re.search("^raw|_raw_|unfiltered", name):
+                raw = os.path.relpath(os.path.join(folder, name), path).removeprefix("outs/")
+                return f" (it holds {raw}: name that if all barcodes are meant)"
+    return ""
+
+
 def matrix_in(folder: str, tree: Tree) -> Matrix | None:
-    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`."""
+    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`.
+
+    Parameters
+    ----------
+    folder
+        Itself, not the folders in it, save those of genomes that Cell Ranger 2 wrote.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If there are several, or one lacks its lists.
+    """
     names = tree.names(folder)
     if plain := tree.first(folder, "matrix.mtx", f"{USA}.mtx"):
         return mtx_matrix(plain, tree, folder)
@@ -530,7 +654,20 @@ def holds_mtx(folder: str, tree: Tree) -> bool:
 
 
 def refuse_several(folder: str, found: Sequence[str]) -> None:
-    """Refuse a folder with more than one matrix of the same kind."""
+    """Refuse a folder with more than one matrix of the same kind.
+
+    Parameters
+    ----------
+    folder
+        For messages.
+    found
+        The paths of what it holds.
+
+    Raises
+    ------
+    InputError
+        Naming the first three.
+    """
     if len(found) > 1:
         names = ", ".join(os.path.basename(path) for path in found[:3])
         raise InputError(
@@ -547,9 +684,8 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
     InputError
         If there are none.
     """
-    for part in LAYER_FOLDERS:
-        folder = os.path.normpath(os.path.join(path, part)) if part else path
-        if tree.is_dir(folder) and (layer := layer_in(folder, name, tree)):
+    for folder in map(os.path.normpath, folders_in(path, LAYER_FOLDERS, tree)):
+        if layer := layer_in(folder, name, tree):
             return layer
     raise InputError(
         f"{path}: holds no matrix of the layer '{name}', as kallisto bustools, STARsolo (Velocyto) "
@@ -558,7 +694,22 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
 
 
 def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
-    """Find the counts of a layer in a folder, None if there are none."""
+    """Find the counts of a layer in a folder, None if there are none.
+
+    Parameters
+    ----------
+    folder
+        Itself, not the folders in it.
+    name
+        A key of :data:`LAYER_FILES`; of any other layer there are none.
+    tree
+        The files that are there.
+
+    Raises
+    ------
+    InputError
+        If several matrices hold it, or one lacks its lists.
+    """
     if name in USA_PARTS and (path := tree.first(folder, f"{USA}.mtx")):
         return mtx_matrix(path, tree, folder, USA_PARTS[name])
     stems = {MTX.sub("", file): file for file in tree.names(folder) if MTX.search(file)}

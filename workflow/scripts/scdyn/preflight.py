@@ -11,14 +11,15 @@ from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 
 from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
 from scdyn.artefacts import read_table
-from scdyn.barcodes import sample_barcodes
-from scdyn.counts import first_values, require_counts, require_layer, rna_source
+from scdyn.barcodes import require_unique, sample_barcodes
+from scdyn.counts import first_values, require_counts, require_layer, require_some, rna_source
 from scdyn.errors import InputError, reading
 from scdyn.features import (
     GENES,
@@ -90,7 +91,7 @@ def examine_sample(
     translation: Mapping[str, str] | None = None,
     catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
-    """Examine a sample's files without reading its counts.
+    """Examine a sample's files; of its counts the first are looked at.
 
     Parameters
     ----------
@@ -192,19 +193,24 @@ def examine_library(
     share = n_found / max(1, min(len(genes), n_genes))
     text = f"{n_found} of {n_genes} genes are in the vocabulary of {len(genes)}"
     if share < thresholds.min_gene_overlap:
+        named = features["name"][features["kind"] == GENES]
         raise InputError(
-            f"{matrix}: only {text}, {share:.0%} where ingest.min_gene_overlap asks for "
-            f"{thresholds.min_gene_overlap:.0%}: another species or annotation?"
+            f"{matrix}: only {text} (such as {', '.join(named[:3])} beside "
+            f"{', '.join(genes['symbol'][:3])} of reference.annotation), {share:.0%} where "
+            f"ingest.min_gene_overlap asks for {thresholds.min_gene_overlap:.0%}: another species "
+            "or annotation?"
         )
     yield "genes", text
     if library.kind != "10x":
         yield "RNA counts", f"in {source} of {matrix}"
     cells = barcode_names(matrix)
+    require_unique(cells, matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
     others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
     for kind, n_features in others.items():
         yield "features", f"{n_features} of {kind} are not read"
     promoters, layer = promoter_source(library, layers, has_peaks)
+    examine_counts(library, layer, of_peaks=promoters == "peaks")
     stated = genome_stated(library)
     if promoters == "none":
         yield "promoters", "not measured, as the sheet says: RNA only"
@@ -299,13 +305,50 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
     with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
         require_annotated(file)
         rna = part_of_rna(file)
-        layers = list(rna.get("layers", {}))
-        x, raw = (rna.get(name) for name in ("X", "raw/X"))
-        source = rna_source(layers, x, raw, library.rna_layer, path)
+        layers = rna.get("layers", {})
+        source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
             require_layer(library.promoter_layer, layers, path)
         require_counts(first_values(rna[source]), path)
-        return source, layers, "mod/atac" in file
+        require_some(n_stored(rna[source]), path)
+        return source, list(layers), "mod/atac" in file
+
+
+def n_stored(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the values that an AnnData's matrix stores; zeros too, if it is dense."""
+    return values["data"].size if isinstance(values, h5py.Group) else values.size
+
+
+def examine_counts(library: Library, layer: str | None, of_peaks: bool) -> None:
+    """Look at the first counts of all that is read, but an AnnData's RNA: see :func:`look_into`.
+
+    Parameters
+    ----------
+    library
+        Whose files are there.
+    layer, of_peaks
+        Where promoter counts come from, as :func:`scdyn.libraries.promoter_source` says it.
+
+    Raises
+    ------
+    InputError
+        If they are no counts, such as peaks after TF-IDF, or there are none.
+    """
+    for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+        if not matrix.path.endswith((".h5ad", ".h5mu")):
+            tenx.look_at_counts(matrix)
+    if library.kind != "10x" and layer is not None:
+        path = library.rna.path
+        with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+            values = first_values(part_of_rna(file)["layers"][layer])
+            require_counts(values, f"{path}, layer {layer}")
+    place = library.peaks or library.rna
+    if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
+        with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
+            table = file["mod/atac"] if "mod" in file else file
+            layers, raw = table.get("layers", {}), table.get("raw/X")
+            source = rna_source(layers, table.get("X"), raw, "", place.path)
+            require_counts(first_values(table[source]), place.path)
 
 
 def genome_stated(library: Library) -> str:
@@ -338,14 +381,15 @@ def examine_fragments(
         If it is of other cells or another genome. Whether enough of the barcodes are there
         is for ingestion to say, which reads the whole file.
     """
-    blocks = [
-        block.select("chrom", "start", "barcode").to_pandas()
-        for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN)
-    ]
+    blocks = []
+    for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN):
+        fragment_files.check_places(block, path)
+        blocks.append(block.select("chrom", "start", "barcode").to_pandas())
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
         raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
-    others = pd.Index(seen["barcode"].unique())
+    n_seen = seen["barcode"].value_counts(sort=False)
+    others = pd.Index(n_seen.index)
     pairing = barcodes.pair(cells, others, translation)
     text = (
         f"{pairing.n_shared} of {len(cells)} RNA barcodes are among those of the first "
@@ -356,6 +400,7 @@ def examine_fragments(
             f"{path}: none of the {len(cells)} RNA barcodes (such as {', '.join(cells[:5])}) is "
             f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
         )
+    barcodes.require_cells(pairing, n_seen, path)
     yield "barcodes", text
     yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
 
@@ -478,8 +523,12 @@ def seen_of_gpus() -> str:
     if n_gpus:
         return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
     if driver:
-        return f"NVIDIA's {driver} is here, but no GPU that may be used"
-    return "none is here; the CPU is used instead"
+        seen = f"NVIDIA's {driver} is here, but no GPU that may be used"
+    else:
+        seen = "none is here"
+    if os.environ.get(VARIABLE) == "gpu":
+        return f"{seen}; the config's device is gpu, so that the run will refuse on this machine"
+    return seen if driver else f"{seen}; the CPU is used instead"
 
 
 def examine_models(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import anndata as ad
@@ -23,6 +24,21 @@ MANY_MITO = 0.2
 OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 # What Cell Ranger's own table tells; see scdyn.tenx.read_metrics.
 OF_CELLRANGER = ("peak_share", "atac_mito_share")
+
+
+# How a reason against a cell is worded, and the key of ``ingest.qc`` that sets its bound.
+KEYS = {
+    "RNA counts$": "min_rna_counts",
+    "genes$": "min_genes",
+    "mitochondrial$": "max_mito_share",
+    "promoter counts$": "min_promoter_counts",
+    "MADs from the median$": "n_mads",
+    "^TSS enrichment": "min_tss_enrichment",
+    "^nucleosome signal": "max_nucleosome_signal",
+    "^promoter share": "min_promoter_share",
+    "^doublet score": "max_doublet_score",
+    "^promoter doublet score": "max_promoter_doublet_score",
+}
 
 
 @dataclass(frozen=True)
@@ -279,6 +295,22 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     return table
 
 
+def dropped_by(table: pd.DataFrame) -> str:
+    """Say how many cells each bound dropped, most first, and its key.
+
+    Parameters
+    ----------
+    table
+        As :func:`judge` returns it.
+    """
+    reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()
+    keys = {
+        reason: next(key for words, key in KEYS.items() if re.search(words, reason))
+        for reason in reasons.index
+    }
+    return ", ".join(f"{n} are {reason} ({keys[reason]})" for reason, n in reasons.items())
+
+
 def filter_cells(
     cells: ad.AnnData, is_mt: np.ndarray, bounds: QualityBounds, seed: int, name: str
 ) -> tuple[ad.AnnData, pd.DataFrame]:
@@ -305,7 +337,7 @@ def filter_cells(
     Raises
     ------
     InputError
-        If fewer than ``bounds.min_cells`` cells are left, with the commonest reason.
+        If fewer than ``bounds.min_cells`` cells are left, with how many each bound dropped.
     """
     metrics = measure(cells, is_mt)
     if bounds.max_doublet_score is not None:
@@ -324,10 +356,11 @@ def filter_cells(
             *(name, n_mito, len(table), bounds.max_mito_share),
         )
     if n_kept < bounds.min_cells:
-        why = f" (most often: {reasons.index[0]})" if len(reasons) else ""
+        why = f": {dropped}" if (dropped := dropped_by(table)) else ""
         raise InputError(
-            f"sample {name}: {n_kept} of {len(table)} cells pass quality control{why}, fewer than "
-            f"ingest.qc.min_cells = {bounds.min_cells}; look at its metrics or loosen ingest.qc."
+            f"sample {name}: {n_kept} of {len(table)} cells pass quality control, fewer than "
+            f"ingest.qc.min_cells = {bounds.min_cells}{why}; loosen these bounds of ingest.qc if "
+            "the cells are sound."
         )
     table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
     kept = cells[table["kept"].to_numpy()].copy()

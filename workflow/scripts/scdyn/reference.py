@@ -27,6 +27,8 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
+# Ensembl's names of it: of vertebrates, worm, fly, yeast and plants.
+OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 # How lines of a BED begin that are none of its rows.
 NO_ROW = ("#", "track ", "browser ")
 # Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
@@ -37,9 +39,12 @@ COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is
 def strip_version(ids: pd.Series) -> pd.Series:
     """Remove the version of Ensembl ids: ``ENSG00000223972.5`` to ``ENSG00000223972``.
 
-    Other ids are left: the number at the end of StringTie's ``MSTRG.1`` is no version.
+    Also as GENCODE writes it of genes that it lifted to another build (``.5_4``), and the
+    ``_PAR_Y`` of the second copy of a gene that both sex chromosomes have. Other ids are left:
+    the number at the end of StringTie's ``MSTRG.1`` is no version.
     """
-    return ids.astype(str).str.replace(rf"^({ENSEMBL})\.\d+$", r"\1", regex=True)
+    version = rf"^({ENSEMBL})(?:\.\d+(?:_\d+)?)?(?:_PAR_Y)?$"
+    return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
@@ -74,11 +79,11 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
 def chromosome_name(name: str) -> str:
     """Name a chromosome as UCSC does, so that files of different origin can be compared.
 
-    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT``
-    becomes ``chrM``; other names, such as those of scaffolds, are left.
+    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT`` and
+    its other names ``chrM``; other names, such as those of scaffolds, are left.
     """
     name = str(name)
-    if name in ("MT", "M", "chrMT"):
+    if name in OF_MITOCHONDRIA:
         return MITOCHONDRIAL
     if re.fullmatch(r"\d{1,2}[LR]?|[WXYZ]|[IVX]+", name):
         return f"chr{name}"
@@ -88,6 +93,23 @@ def chromosome_name(name: str) -> str:
 def chromosome_names(names: pd.Series) -> pd.Series:
     """Name chromosomes as :func:`chromosome_name` does."""
     return names.map({name: chromosome_name(name) for name in names.unique()})
+
+
+def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
+    """Read the genes of an annotation, which its name tells to be a BED or a GTF.
+
+    Parameters
+    ----------
+    path, biotypes
+        As for :func:`read_gtf`.
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`read_gtf`.
+    """
+    is_bed = re.search(r"\.bed(\.\w+)?$", str(path), re.IGNORECASE)
+    return read_bed(path) if is_bed else read_gtf(path, biotypes)
 
 
 def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
@@ -134,7 +156,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         bad = lines.index[lines["gene_id"].isna()][0]
         shown = str(lines["attribute"][bad])[:60]
         raise InputError(f"{path}: no gene_id in '{shown}'; is this a GTF?")
-    lines["symbol"] = attribute("gene_name").fillna(attribute("gene")).fillna(lines["gene_id"])
+    # An empty name is none.
+    named, or_named = (attribute(key).replace("", np.nan) for key in ("gene_name", "gene"))
+    lines["symbol"] = named.fillna(or_named)
     lines["chrom"] = chromosome_names(lines["chrom"])
     # RefSeq tells a gene's type on the gene's own line alone.
     lines["biotype"] = attribute("gene_type").fillna(attribute("gene_biotype"))
@@ -151,6 +175,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         logger.info("%s: tells no gene's type, so genes of all types are kept", path)
     # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
     lines["gene_id"] = strip_version(lines["gene_id"])
+    lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
     lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
 
     transcripts = lines[lines["feature"] == "transcript"]
@@ -237,6 +262,9 @@ def union_lengths(exons: pd.DataFrame) -> pd.Series:
 def read_bed(path: str | Path) -> pd.DataFrame:
     """Read genes from a BED of transcripts: chrom, start, end, symbol, strand.
 
+    A score may stand before the strand, as in BED6 and BED12; what stands behind it is not used. A
+    first line of column names is skipped.
+
     The symbol serves as id. Rows of one symbol are its transcripts; only those on the
     chromosome and strand of the longest are used. The length is that row's span,
     introns included, since a BED has no exons.
@@ -249,7 +277,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there are not five columns, or a strand is neither + nor -.
+        If there are fewer columns, or a strand is neither + nor -.
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
     with reading(path, "not a readable BED", "check or fetch it again"):
@@ -258,17 +286,18 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         columns = list(range(len(first.split("\t"))))
         rows = pd.read_csv(
             open_bytes(path), sep="\t", names=columns, usecols=columns, dtype={0: str, 3: str},
-            quoting=3,
+            quoting=3, keep_default_na=False,
         )  # fmt: skip
     if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
         rows = rows[~is_none]
-    if rows.shape[1] == 6:  # BED6 has a score before the strand
-        rows = rows.drop(columns=4)
-    if rows.shape[1] != 5 or not rows.iloc[:, 4].isin(["+", "-"]).all():
+    if len(rows) > 1 and rows.shape[1] > 1 and str(rows.iloc[0, 1])[:1].isalpha():
+        rows = rows[1:]  # names of the columns
+    strand = next((i for i in (4, 5) if i in rows and rows[i].isin(["+", "-"]).all()), None)
+    if strand is None:
         raise InputError(
             f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
         )
-    rows.columns = names
+    rows = rows[[0, 1, 2, 3, strand]].set_axis(names, axis=1)
     to_places(rows, path)
     rows["chrom"] = chromosome_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
@@ -311,7 +340,7 @@ def build_vocabulary(
     genes
         As :func:`read_gtf` returns them.
     tfs
-        Symbols or ids of the TFs.
+        Symbols or ids of the TFs, Ensembl's with or without version.
     measured
         Symbols or ids to keep (those that the samples' matrices name); all if None.
 
@@ -326,14 +355,16 @@ def build_vocabulary(
         If no gene is left, or none of them is a TF.
     """
     if measured is not None:
-        genes = genes[genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)]
-        if genes.empty:
+        is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
+        if not is_measured.any():
             raise InputError(
                 f"none of the samples' {len(measured)} genes (such as "
-                f"{', '.join(sorted(measured)[:3])}) is in the annotation: another "
-                "species or build?"
+                f"{', '.join(sorted(measured)[:3])}) is in reference.annotation (such as "
+                f"{', '.join(genes['symbol'][:3])}): another species or build?"
             )
-    is_tf = genes["gene_id"].isin(tfs) | genes["symbol"].isin(tfs)
+        genes = genes[is_measured]
+    named = tfs | {*strip_version(pd.Series(sorted(tfs), dtype=str))}
+    is_tf = genes["gene_id"].isin(named) | genes["symbol"].isin(named)
     if not is_tf.any():
         raise InputError(
             f"none of the {len(tfs)} TFs (such as {', '.join(sorted(tfs)[:3])}) is among the genes "
@@ -350,8 +381,12 @@ def build_vocabulary(
 
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
-    """Read ``genes.tsv`` as :func:`build_vocabulary` made it."""
-    return read_table(path, dtype={"gene_id": str, "symbol": str, "chrom": str, "tss": str})
+    """Read ``genes.tsv`` as :func:`build_vocabulary` made it.
+
+    A gene may be called ``nan`` (of *Drosophila*) or ``NA``, which pandas takes for missing values.
+    """
+    texts = {"gene_id": str, "symbol": str, "chrom": str, "tss": str}
+    return read_table(path, dtype=texts, keep_default_na=False)
 
 
 def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -11,8 +12,9 @@ import pandas as pd
 import polars as pl
 from scipy import sparse
 
+from scdyn.barcodes import require_unique
 from scdyn.bounds import MOST_TIMES_LIST, open_bytes
-from scdyn.counts import check_counts
+from scdyn.counts import VALUES_SEEN, check_counts, require_counts, require_some
 from scdyn.errors import InputError, reading
 from scdyn.features import (
     GENES,
@@ -30,6 +32,10 @@ from scdyn.log import logger
 # The order in which alevin-fry writes its USA counts.
 USA_ORDER = ("spliced", "unspliced", "ambiguous")
 CELLS_AT_ONCE = 4096
+# Row, column and count in a line of MatrixMarket.
+ENTRY = re.compile(rb"\s*\d+\s+\d+\s+[-+.\deE]+\s*")
+# Bytes of a matrix of text that are looked at or counted at once.
+BYTES_SEEN = 2**20
 
 
 def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]:
@@ -57,12 +63,7 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     with reading(path, "not a readable 10x matrix"):
         matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
     for table in matrices.values():
-        duplicated = table.obs_names[table.obs_names.duplicated()]
-        if len(duplicated):
-            raise InputError(
-                f"{path}: barcode {duplicated[0]} is a duplicate; give each library a row or "
-                "file of its own."
-            )
+        require_unique(table.obs_names, path)
     if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
         found = [f"{table.n_obs} cells of {kind}" for kind, table in sorted(matrices.items())]
         raise InputError(
@@ -72,6 +73,28 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     for kind in sorted(set(matrices) - {GENES, PEAKS}):
         logger.info("%s: %d features of %s are not read", path, matrices[kind].n_vars, kind)
     return matrices.get(GENES), matrices.get(PEAKS)
+
+
+def look_at_counts(matrix: Matrix) -> None:
+    """Look whether a matrix holds counts, without keeping more than the first of them.
+
+    Files of MatrixMarket are read to their end, since what was cut short is seen only there.
+
+    Raises
+    ------
+    InputError
+        If the first values are no counts, there are none, or a file is cut short.
+    """
+    path, n_counts = matrix.path, 0
+    with reading(path, "not a readable 10x matrix"):
+        if matrix.counts:
+            n_counts = sum(look_at_entries(Path(file)) for file in matrix.counts)
+        else:
+            with open_bounded(path) as file:
+                data = group_of_counts(file, path)[0]["data"]
+                require_counts(data[:VALUES_SEEN], path)
+                n_counts = len(data)
+    require_some(n_counts, path)
 
 
 def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
@@ -312,7 +335,7 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
     InputError
         If it is of another format.
     """
-    with open_text(path) as handle:
+    with reading(path, "not a readable 10x matrix"), open_text(path) as handle:
         header = [handle.readline()]
         while len(header) < 1000 and (header[-1].startswith("%") or not header[-1].strip()):
             header.append(handle.readline())
@@ -322,6 +345,72 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
         raise InputError(f"{path}: is no MatrixMarket file of coordinates; copy it again.")
     n_rows, n_columns, n_entries = map(int, sizes)
     return len(header), n_rows, n_columns, n_entries
+
+
+def look_at_entries(path: Path) -> int:
+    """Look at the first entries of a matrix of the coordinate format, and count all.
+
+    Raises
+    ------
+    InputError
+        If they are no counts, or others than its header says.
+    """
+    n_lines, *shape, n_promised = read_sizes(path)
+    with open_bytes(path, MOST_TIMES_LIST) as file:
+        for _ in range(n_lines):
+            file.readline()
+        text = file.read(BYTES_SEEN) + file.readline()
+        require_counts(parse_entries(text, path)["value"].to_numpy(), str(path))
+        n_entries, last = 0, b"\n"
+        while text:
+            n_entries, last = n_entries + text.count(b"\n"), text[-1:]
+            text = file.read(BYTES_SEEN)
+        n_entries += last != b"\n"
+    if n_entries < n_promised:
+        raise other_entries(path, n_entries, shape, n_promised)
+    return n_entries
+
+
+def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: int) -> InputError:
+    """Say that a matrix has other entries than its header promises."""
+    return InputError(
+        f"{path}: its {n_entries} entries are not the {n_promised} of a matrix of {shape[0]} by "
+        f"{shape[1]} that its header promises; copy it again."
+    )
+
+
+def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
+    """Parse whole lines of a matrix of the coordinate format: row, column and value.
+
+    Any blanks may stand between them; one space is parsed without a copy.
+
+    Raises
+    ------
+    InputError
+        Showing the first line that is no entry.
+    """
+    try:
+        return parse_spaced(text)
+    except pl.exceptions.PolarsError:
+        one_space = re.sub(rb"[ \t\r]+", b" ", text)
+        tidied = one_space.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
+    try:
+        return parse_spaced(tidied)
+    except pl.exceptions.PolarsError as error:
+        lines = (line for line in text.splitlines() if line.strip())
+        bad = next((line for line in lines if not ENTRY.fullmatch(line)), b"")
+        raise InputError(
+            f"{path}: '{bad[:60].decode(errors='replace')}' stands where row, column and count of "
+            "an entry are expected; copy it again."
+        ) from error
+
+
+def parse_spaced(text: bytes) -> pl.DataFrame:
+    """Parse entries of which each has one space between its numbers."""
+    return pl.read_csv(
+        text, has_header=False, separator=" ",
+        schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
+    )  # fmt: skip
 
 
 def read_coordinates(
@@ -344,17 +433,13 @@ def read_coordinates(
         If it has other entries than its header says.
     """
     n_rows, n_columns = shape
-    text = open_bytes(path, MOST_TIMES_LIST).read()
-    entries = pl.read_csv(
-        text, has_header=False, skip_rows=n_lines, separator=" ",
-        schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
-    )  # fmt: skip
+    with open_bytes(path, MOST_TIMES_LIST) as file:
+        for _ in range(n_lines):
+            file.readline()
+        entries = parse_entries(file.read(), path)
     row, column, value = (entries[name].to_numpy() for name in entries.columns)
     inside = (row > 0) & (row <= n_rows) & (column > 0) & (column <= n_columns)
     if entries.null_count().sum_horizontal()[0] or len(entries) != n_entries or not inside.all():
-        raise InputError(
-            f"{path}: its {len(entries)} entries are not the {n_entries} of a matrix of {n_rows} "
-            f"by {n_columns} that its header promises; copy it again."
-        )
+        raise other_entries(path, len(entries), shape, n_entries)
     places = (row - 1, column - 1)
     return sparse.coo_matrix((value, places), shape=shape, dtype=np.float64)
