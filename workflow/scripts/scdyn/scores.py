@@ -1,4 +1,4 @@
-"""Every figure of merit in one flat table, held against the truth where it is known."""
+"""Every figure of merit in one flat table, compared with the truth where it is known."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def truth_scores(
     attributions: Mapping[str, pd.DataFrame],
     weights: Mapping[str, pd.DataFrame],
 ) -> dict[str, float]:
-    """Hold the embedded study's results against its truth.
+    """Compare the embedded study's results with its truth.
 
     Parameters
     ----------
