@@ -44,13 +44,13 @@ environments: runner ## Build the environments of all rules but the peers', in .
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
 	$(SNAKEMAKE) --configfile $(DEMO)
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
-	@echo "How long each stage took stands in the table above."
+	@echo "The table above has the time of each stage."
 	@echo "The report: $$PWD/results/report.html (open it in a browser). It shows the cells and their"
 	@echo "quality, the regulons, the pretrained model, how well fates and the knockout's cells are"
-	@echo "predicted beside other methods, which genes decide, and the three studies. docs/tutorial.md"
-	@echo "walks through it; results/scores.html holds it against the simulation's truth."
+	@echo "predicted compared with other methods, which genes decide, and the three studies."
+	@echo "docs/tutorial.md walks through it; results/scores.html compares it with the simulation's truth."
 
-test: lint unit workflow-test ## What CI runs, but for the tests on a Slurm (make test-slurm)
+test: lint unit workflow-test ## Everything CI runs, except the Slurm tests (make test-slurm)
 
 lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
 	snakefmt --check Snakefile workflow
@@ -113,14 +113,14 @@ real: runner ## Run the workflow on four real studies, from ../shared/data
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml --report results/real/$$study/report.html || exit 1; \
 	done
 
-evaluation: runner ## The embedded study with five seeds, scANVI and scVI; goes on from the demo
+evaluation: runner ## The embedded study with five seeds, scANVI and scVI; continues from the demo
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --report results/report.html
 
-adapters: runner ## The embedded study with all ways to adapt the model; goes on from the demo
+adapters: runner ## The embedded study with all ways to adapt the model; continues from the demo
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
-collect-results: environments ## Bring what the studies came to into docs/results.md
+collect-results: environments ## Write the studies' results into docs/results.md
 	PYTHONPATH=workflow/scripts:tools/docs tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) \
 		--output benchmarks/results/evaluation.json --page docs/results.md

@@ -140,6 +140,13 @@ def instructions(device, limit):
     return ask("-c", code, limit=limit)
 
 
+def processor_instructions():
+    """Name the widest vector instructions of the processor, as torch names them."""
+    words = Path("/proc/cpuinfo").read_text().split()
+    names = {"avx512f": "AVX512", "avx2": "AVX2"}
+    return next((name for flag, name in names.items() if flag in words), "DEFAULT")
+
+
 def machine():
     """Processor, cores, memory and system."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -25,7 +25,7 @@ import grn_simulators
 import h5py
 import numpy as np
 import pandas as pd
-from bench import commit, machine
+from bench import commit, machine, processor_instructions
 from scipy import sparse
 from sklearn.metrics import average_precision_score
 
@@ -347,7 +347,7 @@ def main() -> None:
         folder = Path(name)
         result = {
             "commit": commit(),
-            "machine": machine(),
+            "machine": machine() | {"instructions": processor_instructions()},
             "regulons": judge_regulons(asked.demo),
             "rows": compare_methods(asked.demo, asked.real, folder),
         }

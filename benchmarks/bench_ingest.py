@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import make_fragments
 import make_sample
 import pandas as pd
-from bench import commit, machine
+from bench import commit, machine, processor_instructions
 
 from scdyn.files import write_json, write_table
 from scdyn.fragments import count_insertions
@@ -206,7 +206,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = bench_fragments(Path(folder)) + bench_samples(Path(folder))
     print(f"\n{fragment_table(rows)}\n\n{sample_table(rows)}")
-    write_json(options.output, {"machine": machine(), "commit": commit(), "rows": rows})
+    write_json(
+        options.output,
+        {
+            "machine": machine() | {"instructions": processor_instructions()},
+            "commit": commit(),
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

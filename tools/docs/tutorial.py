@@ -1,7 +1,7 @@
 """Numbers of the tutorial, from the demo's results: the second part of ``make docs-figures``.
 
 They are kept in docs/figures/numbers.json, with the commit that made them, and written between the
-marks of docs/tutorial.md; a test holds the page against that file.
+marks of docs/tutorial.md; a test compares the page with that file.
 """
 
 from __future__ import annotations
@@ -60,11 +60,6 @@ def read_numbers(results: Path) -> dict[str, Any]:
         "composition": rows(results / "studies/perturbation/perturbation.tsv"),
         "coherence": rows(results / "studies/spatial/spatial.tsv"),
         "novelty": rows(results / "finetune/knockout/novelty.tsv"),
-        "tenth": {
-            row["method"]: float(row["mean"])
-            for row in rows(results / "finetune/fate/label_efficiency.tsv")
-            if float(row["labels"]) == 0.1
-        },
         "bytes": {
             path: size(results / path)
             for path in ("tokens/embryo/tokens.zarr", "corpus/embryo.h5ad")
@@ -134,7 +129,7 @@ def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             + [[what, three(scores[f"grn.{name}"])] for what, name in edges.items()],
         ),
         "pretrain": table(
-            ["who fills in", "masked loss, nats a gene"],
+            ["who fills in", "masked loss, nats per gene"],
             [[who, three(scores[f"pretrain.{name}masked_loss"])] for who, name in loss.items()],
         ),
         "embed": table(
@@ -165,7 +160,7 @@ def tasks(numbers: Mapping[str, Any]) -> dict[str, str]:
     return {
         "fate": methods(numbers["scores"], fate),
         "knockout": methods(numbers["scores"], knockout),
-        "novelty": table(["told by", "class kept away", "AUROC"], unseen),
+        "novelty": table(["detected by", "class left out", "AUROC"], unseen),
     }
 
 
@@ -184,7 +179,7 @@ def explanation(numbers: Mapping[str, Any]) -> dict[str, str]:
     checks = [
         ["completeness, median", f"{scores['explain.fate.completeness']:.2%}", "below 2%"],
         [
-            "correlation with a model drawn anew",
+            "correlation with the same model with random weights",
             three(scores["explain.fate.randomised_correlation"]),
             "about 0",
         ],
@@ -242,10 +237,10 @@ def studies(numbers: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "coherence": table(
-            ["section", "method", "Moran's I of P(somite)", "95% of the exchanges", "p"], order
+            ["section", "method", "Moran's I of P(somite)", "permutation null, 95%", "p"], order
         ),
         "composition": table(
-            ["called", "wild type", "knockout", "log2 ratio (95%)", "change"], composition
+            ["predicted", "wild type", "knockout", "log2 ratio (95%)", "change"], composition
         ),
     }
 

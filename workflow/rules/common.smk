@@ -145,6 +145,12 @@ def metadata_of(samples):
     return sorted(path for path in tables if path in MADE or Path(path).is_file())
 
 
+def examined_metadata(corpus):
+    """What was found out about a corpus' tables of cells, if it has any."""
+    has_tables = any(SAMPLES.loc[samples_of(corpus), "metadata"])
+    return [rules.examine_metadata.output[0].format(corpus=corpus)] if has_tables else []
+
+
 def cells_of_model(wildcards):
     """The table of cells, where a model's selection of cells reads columns of it."""
     name = wildcards.model
@@ -230,6 +236,12 @@ def grn_params(*keys):
     change places would remake nothing. So a rule has one param of its settings, with their names.
     """
     return {key: config["grn"][key] for key in keys} | {"seed": config["grn"]["seeds"][0]}
+
+
+def inference_of_run(wildcards):
+    """Settings of one run; the one without some cells leaves them out."""
+    left_out = config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
+    return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
 
 
 def task_params(of):

@@ -13,13 +13,6 @@ THRESHOLDS = {
     key: config["grn"][key] for key in ("rank_threshold", "auc_threshold", "nes_threshold")
 }
 
-
-def inference_of_run(wildcards):
-    """Settings of one run; the one without some cells leaves them out."""
-    left_out = config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
-    return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
-
-
 # Edges of one run; with several parts they are gathered into it.
 RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.tsv"
 PART = "" if N_PARTS == 1 else "{scatteritem}"

@@ -60,12 +60,6 @@ rule examine_metadata:
 ALL_FILES = sorted({file for sample in SAMPLES.index for file in files_of(sample)})
 
 
-def examined_metadata(corpus):
-    """What was found out about a corpus' tables of cells, if it has any."""
-    has_tables = any(SAMPLES.loc[samples_of(corpus), "metadata"])
-    return [rules.examine_metadata.output[0].format(corpus=corpus)] if has_tables else []
-
-
 # All that was found out, also where something is wrong.
 rule gather_preflight:
     input:

@@ -23,14 +23,15 @@ with logged(snakemake.log[0]):
         task: evaluation.read_predictions(path)
         for task, path in zip(params.tasks, files.predictions, strict=True)
     }
-    variants = []
+    variants = {}
     for task, path in zip(params.tasks, files.metrics, strict=True):
         metrics = read_json(path)
         asks = (calls[task]["part"] == "predict").any()
         names = {"test": f"{task}.held_out" if asks else task, "predict": f"{task}.predicted"}
         for part in set(names) & set(metrics):
             result |= scores.task_scores(names[part], metrics[part])
-            variants += [name for name in metrics[part] if name.startswith(f"{MAIN}_")]
+            own = {name for name in metrics[part] if name.startswith(f"{MAIN}_")}
+            variants[task] = sorted(own.union(variants.get(task, ())))
     for task, path in zip(params.explained, files.checks, strict=True):
         result |= scores.explanation_scores(f"explain.{task}", read_json(path))
     if files.truth:
@@ -51,4 +52,4 @@ with logged(snakemake.log[0]):
         result = {**against_truth, **result}  # what a reader asks first stands first
     write_json(snakemake.output.scores, result)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(scores.score_page(result, sorted(set(variants))))
+        temporary.write_text(scores.score_page(result, variants))

@@ -121,7 +121,7 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     assert set(report["runs"]["method"]) == set(report["predictions"]["method"])
     figure = figures_task.task(report)
     titles = {axis.get_title() for axis in figure.axes}
-    assert {"fewer labels", "class never seen, told apart", "reliability"} <= titles
+    assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
     report["metrics"]["classes_left_out"] = {"HSC $x$": "fewer than 5 cells"}
     figures_task.save(figures_task.task(report), tmp_path / "task.svg")
     assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()

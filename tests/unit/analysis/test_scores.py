@@ -1,10 +1,15 @@
 """What is held against the truth, and how it is shown."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scdyn import scores
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_edge_recovery_on_a_network_worked_out_by_hand():
@@ -70,6 +75,24 @@ def test_ectopic_cells_are_counted_over_all_runs():
 
 def test_bounds_stand_beside_their_score_and_variants_in_columns_of_their_own():
     flat = {"t.macro_f1": 0.5, "t.macro_f1_low": 0.41, "t.macro_f1_high": 0.59}
-    page = scores.score_page(flat | {"t.rna_macro_f1": 0.25}, ["scdynomics_rna"])
+    page = scores.score_page(flat | {"t.rna_macro_f1": 0.25}, {"t": ["scdynomics_rna"]})
     assert "0.410-0.590" in page and "macro_f1_low" not in page
     assert "scDynOmics, rna" in page and "0.25" in page
+
+
+def test_a_variants_name_begins_no_score_of_another_part():
+    flat = {"t.held_out.rna_ece": 0.25, "pretrain.rna_masked_loss": 1.5, "u.rna_ece": 0.5}
+    page = scores.score_page(flat, {"t": ["scdynomics_rna"]})
+    own, pretraining, other = page.split("<h2>")[1:]
+    assert "scDynOmics, rna" in own
+    assert "scDynOmics, rna" not in pretraining + other
+    assert ">rna_masked_loss<" in pretraining
+
+
+def test_every_score_of_the_demo_says_what_it_means():
+    numbers = json.loads((ROOT / "docs/figures/numbers.json").read_text())
+    variants = {"fate": ["scdynomics_rna", "scdynomics_promoter", "scdynomics_random_start"]}
+    for key in numbers["scores"]:
+        part, name = key.rsplit(".", 1)
+        _, measure = scores.split_method(name, scores.columns_of(part, variants))
+        assert measure.removesuffix("_low").removesuffix("_high") in scores.MEANINGS, key

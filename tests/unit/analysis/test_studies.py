@@ -269,7 +269,7 @@ def test_fates_without_drivers_are_not_drawn():
 @pytest.mark.parametrize(
     ("caption", "parameters"),
     [
-        ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random exchanges"]),
+        ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random permutations"]),
         ("development_maps", [f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells"]),
         ("pseudotime", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
         ("driver_trends", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),

@@ -29,4 +29,5 @@ def test_every_figure_of_speed_names_the_instructions_it_was_measured_with():
     results = ROOT / "benchmarks" / "results"
     found = json.loads((results / "latest.json").read_text())
     parts = [*found["rows"], found["profile"], *json.loads((results / "costs.json").read_text())]
+    parts += [json.loads((results / f"{n}.json").read_text())["machine"] for n in ("ingest", "grn")]
     assert {part["instructions"] for part in parts} <= {"AVX512", "AVX2", "DEFAULT"}

@@ -28,7 +28,7 @@ from scdyn.training import TrainingConfig
 
 # How many of the best genes are deleted or kept.
 N_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
-# Draws of random genes that the curves are held against.
+# Draws of random genes that the curves are compared with.
 N_RANDOM = 3
 # Cells a class that a model learns permuted labels of.
 MEMORISED_CELLS = 50
@@ -53,7 +53,7 @@ def cascade(
     Yields
     ------
     name : str
-        What was drawn anew last; all before it stays so.
+        What was randomised last; all before it stays so.
     classifier : Classifier
     """
     torch.manual_seed(seed)
@@ -141,7 +141,7 @@ def randomisation(
     Returns
     -------
     dict
-        ``cascade``: in order, ``down_to`` (what was drawn anew last) and ``correlation`` (by
+        ``cascade``: in order, ``down_to`` (what was randomised last) and ``correlation`` (by
         class); ``labels``: the correlation by class. About 0 is good.
     """
     own, _ = explain_run(classifier, store, rows, settings, refine=False)
@@ -149,7 +149,7 @@ def randomisation(
     for name, randomised in cascade(classifier, seed_of(settings)):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
         survived.append({"down_to": name, "correlation": rank_correlation(own, run)})
-        logger.info("drawn anew down to %s: rank correlation %s", *survived[-1].values())
+        logger.info("randomised from the head down to %s: correlation %s", *survived[-1].values())
     run, _ = explain_run(permuted, store, rows, settings, refine=False)
     return {"cascade": survived, "labels": rank_correlation(own, run)}
 

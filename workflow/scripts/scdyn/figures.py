@@ -145,7 +145,7 @@ def quality(table: pd.DataFrame, sample: str) -> Figure:
     against = "rna_genes", "genes"
     if "promoter_counts" in table:
         sources = table.loc[table["promoter_source"] != NO_SOURCE, "promoter_source"]
-        against = "promoter_counts", f"promoter counts (from {sources.mode()[0]})"
+        against = "promoter_counts", f"promoter counts\n(from {sources.mode()[0]})"
         knees |= [against]
     figure = blank(max(11.5, 1.35 * len(shown)), 5.2)
     above, below = (

@@ -81,9 +81,12 @@ def regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
         shades = [PALETTE[0] if q <= 0.05 else GREY for q in top["q"]]
         axis.barh(top["regulon"], top["z"], color=shades)
         for place, (z, share) in enumerate(zip(top["z"], top["attribution"], strict=True)):
-            axis.text(max(z, 0), place, f" {share:.1%}", va="center", fontsize=7)
+            axis.annotate(
+                f"{share:.1%}", (max(z, 0), place), (3, 0), textcoords="offset points",
+                va="center", fontsize=7,
+            )  # fmt: skip
         axis.set(title=name, xlabel="z against permuted genes")
-        axis.margins(x=0.2)
+        axis.margins(x=0.25)
     if len(classes) == 0:
         axes[0].set_title("no regulon has three genes of the vocabulary")
     figure.suptitle("Numbers: share of all attribution; blue: q of 0.05 or less", fontsize=8)
@@ -103,13 +106,15 @@ def cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
     names = [name.replace("layer", "layer\n") for name in table]
     axis.set_xticks(range(len(names)), names, fontsize=7)
     axis.axhline(0, color="k", linewidth=0.5)
-    axis.set(ylim=(-0.6, 1), ylabel="rank correlation", title="drawn anew, down to ...")
+    axis.set(
+        ylim=(-0.6, 1), ylabel="rank correlation", title="layers randomised from the head down to"
+    )
     if len(table) <= 8:
         axis.legend(fontsize=7)
 
 
 def agreement(axis: Axes, checks: Mapping[str, Any]) -> None:
-    """Points of the classes' agreement between runs, a row of points a measure."""
+    """Points of the classes' agreement between runs, one row per measure."""
     rows = [
         (f"{'Spearman' if measure == 'spearman' else 'top-50 Jaccard'},\n{kind}", values)
         for measure, kinds in checks["stability"].items()
@@ -120,7 +125,7 @@ def agreement(axis: Axes, checks: Mapping[str, Any]) -> None:
         axis.plot(found, np.full(len(found), place), "o", ms=4, color=PALETTE[0], alpha=0.7)
     axis.set_yticks(range(len(rows)), [name for name, _ in rows[::-1]])
     axis.set(xlim=(0, 1), ylim=(-0.5, max(len(rows), 1) - 0.5))
-    axis.set(title="between runs", xlabel="a point a class")
+    axis.set(title="between runs", xlabel="one point per class")
 
 
 def curves(axis: Axes, table: pd.DataFrame, what: str) -> None:

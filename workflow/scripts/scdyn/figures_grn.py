@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import anndata as ad
 import networkx as nx
 import numpy as np
@@ -15,6 +17,7 @@ from scdyn.grn_settings import LEFT_OUT
 ACTIVATED, REPRESSED = PALETTE[0], PALETTE[5]
 # What of a network is legible on a page.
 N_REGULONS = 40
+N_LOWEST = 10
 N_REGULATORS, N_TARGETS = 10, 10
 
 
@@ -84,11 +87,13 @@ def stability(table: pd.DataFrame, left_out_share: float) -> Figure:
 
 
 def draw_regulons(axis: Axes, ordered: pd.Series) -> None:
-    """Mean agreement of each regulon's targets: bars with names, a curve where they are many."""
+    """Mean agreement of each regulon's targets: bars; of many a curve, with the lowest named."""
     axis.set(ylim=(0, 1.02), ylabel="mean Jaccard index of targets")
     if len(ordered) > N_REGULONS:
         axis.plot(np.arange(1, len(ordered) + 1), ordered, color=PALETTE[0])
-        axis.set_xlabel(f"{len(ordered)} kept regulons, by agreement")
+        lowest = ", ".join(map(str, ordered.index[: -N_LOWEST - 1 : -1]))
+        text = f"{len(ordered)} kept regulons, by agreement; the lowest, from the right: {lowest}"
+        axis.set_xlabel(textwrap.fill(text, 62))
         return
     axis.bar(range(len(ordered)), ordered, color=PALETTE[0])
     axis.set_xticks(range(len(ordered)), ordered.index, rotation=90, fontsize=6)

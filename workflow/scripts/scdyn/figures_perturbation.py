@@ -49,7 +49,7 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
             heights = part["class"].map(dict(zip(model["class"], place, strict=True))) + shift
             axis.plot(part["share"], heights, "|", ms=6, color="black", lw=0.8)
     axis.set_yticks(place, model["class"])
-    axis.set(xlabel="share of cells called", ylim=(-0.6, len(model) - 0.4), title="composition")
+    axis.set(xlabel="share of predicted cells", ylim=(-0.6, len(model) - 0.4), title="composition")
     axis.set_xlim(left=0)
     axis = axes[0, 1]
     shades = [CHANGE_COLOURS.get(name, "black") for name in model["change"]]
@@ -65,7 +65,15 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
             color=CHANGE_COLOURS.get(row.change, "black"),
         )  # fmt: skip
     known = [*model["log2_ratio"], *other["log2_ratio"], 0.0]
-    axis.set_xlim(min(known) - 1.5, max(known) + 1.5)  # of a count of none the interval is endless
+    # Of a count of none the interval is endless: where it is cut, an arrow says so.
+    left, right = min(known) - 1.5, max(known) + 1.5
+    axis.set_xlim(left, right)
+    for beyond, edge, marker in (
+        (model["low"] < left, left, "<"),
+        (model["high"] > right, right, ">"),
+    ):
+        at = [shade for shade, cut in zip(shades, beyond, strict=True) if cut]
+        axis.scatter([edge] * len(at), place[beyond], c=at, marker=marker, s=20, clip_on=False)
     over = "samples" if model["interval"].iloc[0] == "samples" else "cells, no replicates"
     axis.set(xlabel=f"log2 ratio, perturbed to control\n(95% over {over})", title="change")
     handles = [*axes[0, 0].get_legend_handles_labels()[0], *axis.get_legend_handles_labels()[0]]
@@ -76,7 +84,7 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
 def perturbation_maps(
     layouts: Mapping[str, np.ndarray], called: pd.DataFrame, palette: Mapping, on_section: bool
 ) -> Figure:
-    """Where control and perturbed cells lie, as called: a panel a group.
+    """Where control and perturbed cells lie, by predicted label: one panel per group.
 
     Parameters
     ----------
@@ -92,7 +100,7 @@ def perturbation_maps(
     figure, axes = new(1, 2, 9, 3.2, sharex=not on_section, sharey=not on_section)
     for axis, group in zip(axes[0], GROUP_COLOURS, strict=True):
         here = (called["group"] == group).to_numpy()
-        title = f"{group} cells, as called ({here.sum():,})"
+        title = f"{group} cells, predicted ({here.sum():,})"
         if not on_section:
             everything = np.concatenate(list(layouts.values()))
             background(axis, everything)
@@ -105,7 +113,7 @@ def perturbation_maps(
 
 
 def changed_genes(table: pd.DataFrame, most_panels: int = 4) -> Figure:
-    """Genes by fold change, against their specificity to the call where that is known.
+    """Genes by fold change, against their specificity as drivers where that is known.
 
     Parameters
     ----------
@@ -136,7 +144,7 @@ def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
     part = part.dropna(subset=["log2_fold_change", "p_value"])
     if with_drivers:
         part = part.dropna(subset=["specificity"])
-        x, x_label = part["specificity"], "specificity to the call (driver)"
+        x, x_label = part["specificity"], "specificity (driver)"
         weight = part["log2_fold_change"].abs() * x.clip(lower=0)
     else:
         smallest = part.loc[part["p_value"] > 0, "p_value"].min()

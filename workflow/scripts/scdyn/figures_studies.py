@@ -87,7 +87,7 @@ def legend_below(figure: Figure, names: Sequence[str], palette: Mapping[str, str
 def development_maps(
     layout: np.ndarray, table: pd.DataFrame, asked: np.ndarray, label: str, palette: Mapping
 ) -> Figure:
-    """Maps of the cells as labelled, by called fate and by pseudotime.
+    """Maps of the cells as labelled, by predicted fate and by pseudotime.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def development_maps(
     labels = table["label"].where(table["label"] != "")
     named(axes[0, 0], layout, labels, f"{label}, as labelled ({labels.count():,})", palette)
     fates = table["called"].where(asked)
-    named(axes[0, 1], layout, fates, f"called fate ({fates.count():,})", palette)
+    named(axes[0, 1], layout, fates, f"predicted fate ({fates.count():,})", palette)
     time = table["pseudotime"]
     limits = (time.min(), time.max())
     shaded(figure, axes[0, 2], layout, time, f"pseudotime ({time.count():,})", limits)
@@ -120,7 +120,7 @@ def along_pseudotime(
     names: Mapping[str, str],
     palette: Mapping[str, str],
 ) -> Figure:
-    """Probabilities of the called fates along pseudotime, and what one modality alone knows.
+    """Probabilities of the predicted fates along pseudotime, and what one modality alone knows.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def along_pseudotime(
         axis.fill_between(
             part["pseudotime"], part["low"], part["high"], color=palette[fate], alpha=0.2, lw=0
         )
-    axis.set(ylim=(0, 1.02), xlabel="pseudotime", ylabel="probability of the called fate")
-    axis.legend(title="called fate (cells)", **below)
+    axis.set(ylim=(0, 1.02), xlabel="pseudotime", ylabel="probability of the predicted fate")
+    axis.legend(title="predicted fate (cells)", **below)
     if agreement is None:
         return figure
     axis = axes[0, 1]
@@ -186,7 +186,7 @@ def driver_heat(
         What to call the values.
     """
     if not fates:
-        return words("none of the called fates has drivers")
+        return words("none of the predicted fates has drivers")
     figure, axes = new(1, len(fates), 1.6 + 2.2 * len(fates), 1 + 0.15 * len(genes), sharey=True)
     edges = np.flatnonzero(genes["class"].to_numpy()[1:] != genes["class"].to_numpy()[:-1]) + 0.5
     for axis, fate in zip(axes[0], fates, strict=True):
@@ -196,7 +196,7 @@ def driver_heat(
             extent=(times[0], times[-1], len(genes) - 0.5, -0.5),
         )  # fmt: skip
         axis.hlines(edges, times[0], times[-1], color="black", lw=0.8)
-        axis.set(title=f"cells called {fate}", xlabel="pseudotime")
+        axis.set(title=f"predicted {fate}", xlabel="pseudotime")
     axes[0, 0].set_yticks(range(len(genes)), genes["symbol"], fontsize=7)
     places = genes.reset_index().groupby("class", sort=False)["index"].mean()
     for fate, place in places.items():
@@ -211,7 +211,7 @@ def driver_heat(
 def section_maps(
     positions: np.ndarray, section: pd.Series, table: pd.DataFrame, label: str, palette: Mapping
 ) -> Figure:
-    """Maps of labels, called fates and confidence, a row a section.
+    """Maps of labels, predicted fates and confidence, one row per section.
 
     Parameters
     ----------
@@ -239,8 +239,8 @@ def section_maps(
     for row, (name, part, layout) in zip(axes, parts, strict=True):
         labels = part["label"].where(part["label"] != "")
         named(row[0], layout, labels, f"{name}: {label} ({labels.count():,})", palette)
-        named(row[1], layout, part["called"], f"called ({part['called'].count():,})", palette)
-        shaded(figure, row[2], layout, part["confidence"], "probability of the call", limits)
+        named(row[1], layout, part["called"], f"predicted ({part['called'].count():,})", palette)
+        shaded(figure, row[2], layout, part["confidence"], "probability of the prediction", limits)
         for axis in row:
             axis.set_aspect("equal")
     shown = {*table["label"], *table["called"].dropna()} - {""}
@@ -257,7 +257,7 @@ def coherence(table: pd.DataFrame) -> Figure:
         Of :func:`scdyn.studies_spatial.coherence_table`.
     """
     if table.empty:
-        return words("no section has enough called cells")
+        return words("no section has enough predicted cells")
     by_class = table.groupby("class")["morans_i"].mean().sort_values(na_position="first")
     place = dict(zip(by_class.index, range(len(by_class)), strict=True))
     figure, axes = new(1, 1, 5, 1.5 + 0.26 * len(place))
@@ -271,7 +271,7 @@ def coherence(table: pd.DataFrame) -> Figure:
             part["morans_i"], height, "o", ms=4, alpha=0.8, color=METHOD_COLOURS[method],
             label=method_name(method),
         )  # fmt: skip
-    axis.plot([], [], color=GREY, lw=4, label="cells exchanged, 95%")
+    axis.plot([], [], color=GREY, lw=4, label="permutation null, 95%")
     axis.axvline(0, color="black", lw=0.6)
     axis.set_yticks(range(len(place)), place)
     n_sections = table["section"].nunique()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from scdyn.figures import GREY, PALETTE, blank, save
 from scdyn.metrics import reliability
@@ -33,7 +34,7 @@ def task(report: Mapping[str, Any]) -> Figure:
     Figure
         Scores of all runs by method, the model's confusion matrix, F1 by class beside the best
         baseline, reliability, and, where they were asked for, scores by share of the labels
-        and how well unseen classes are told.
+        and how well a left-out class is detected.
     """
     calls, summary = report["predictions"], report["summary"]
     best = best_baseline(summary)
@@ -42,8 +43,8 @@ def task(report: Mapping[str, Any]) -> Figure:
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
     side = max(3.0, 2.0 + 0.24 * n_classes)
     height = max(3.0, side, 0.28 * n_methods + 1.2)
-    figure = blank(9.5, height + 2.9)
-    above, below = figure.subfigures(2, 1, height_ratios=[height, 2.7])
+    figure = blank(9.5, height + 3.2)
+    above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
     left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
     scores_by_method(left, report["scores"], summary)
     confusion_matrix(right, calls[(calls["part"] == "test") & (calls["method"] == MAIN)])
@@ -98,16 +99,25 @@ def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) ->
     axis.set_xlim(max(0, lows - 0.05), min(1.0, means[["mean", "high"]].max().max() + 0.03))
     left = axis.get_xlim()[0]
     for row in tested[tested["mean"] < left].itertuples():
-        axis.text(left, rows[row.method], f" ◂ {row.mean:.2f}", va="center", color="#666666")
+        axis.annotate(
+            f"◂ {row.mean:.2f}", (left, rows[row.method]), (3, 0), textcoords="offset points",
+            va="center", color="#666666",
+        )  # fmt: skip
     axis.set(xlabel="macro-F1", title="every fold and seed; mean, 95% interval")
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)
     if len(parts) > 1:
-        axis.legend(loc="lower center", bbox_to_anchor=(0.4, -0.32), ncols=2)
+        legend_beneath(axis, ncols=2)
+
+
+def legend_beneath(axis: Axes, **options: Any) -> None:
+    """Draw a legend below the ticks and the label of the x axis, however high the panel is."""
+    place = offset_copy(axis.transAxes, axis.figure, y=-0.38)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, 0), bbox_transform=place, **options)
 
 
 def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
-    """Share of each label's held-out cells by call."""
+    """Share of each label's held-out cells by predicted label."""
     confusion = pd.crosstab(calls["label"], calls["called"])
     classes = sorted(set(confusion.index) | set(confusion.columns))
     confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
@@ -115,7 +125,7 @@ def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=90)
     axis.set_yticks(range(len(classes)), [f"{c} ({n:,})" for c, n in confusion.sum(1).items()])
-    axis.set(xlabel="called", title="held-out cells")
+    axis.set(xlabel="predicted", title="held-out cells")
     if len(classes) <= 8:
         for i, j in np.ndindex(shares.shape):
             colour = "white" if shares.iat[i, j] > 0.5 else "black"
@@ -135,11 +145,11 @@ def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None
         axis.barh(bars, values, 0.38, color=colour, label=method_name(method))
     axis.set_yticks(range(len(order)), order, fontsize=8 if len(order) <= 10 else 5.5)
     axis.set(xlim=(0, 1), xlabel="F1")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), fontsize=7)
+    legend_beneath(axis, fontsize=7)
 
 
 def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> None:
-    """Share of right calls against the probability given to them."""
+    """Share of right predictions against the probability given to them."""
     axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
     for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
         part = calls[(calls["part"] == "test") & (calls["method"] == method)]
@@ -166,7 +176,7 @@ def label_curve(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
-    """AUROC of telling each class apart that a model never saw."""
+    """AUROC of detecting each class that was kept from a model."""
     table = table.assign(
         name=[f"{method_name(m)}, {by}" for m, by in zip(table["method"], table["by"], strict=True)]
     )
@@ -176,8 +186,9 @@ def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
     place = np.arange(len(wide))
     for i, name in enumerate(wide):
         shift = (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1]
-        axis.bar(place + shift, wide[name], 0.75 / wide.shape[1], color=shades[i], label=name)
-    axis.axhline(0.5, color=GREY, lw=0.8)
-    axis.set_xticks(place, wide.index, rotation=30, ha="right")
-    axis.set(ylim=(0, 1.02), ylabel="AUROC", title="class never seen, told apart")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), fontsize=6.5)
+        axis.barh(place + shift, wide[name], 0.75 / wide.shape[1], color=shades[i], label=name)
+    axis.axvline(0.5, color=GREY, lw=0.8)
+    axis.set_yticks(place, wide.index)
+    axis.invert_yaxis()  # in the order of the legend
+    axis.set(xlim=(0, 1.02), xlabel="AUROC", title="detecting a left-out class")
+    legend_beneath(axis, fontsize=6.5)

@@ -10,8 +10,9 @@ def document(title: str, body: str) -> str:
     style = (
         "body{font:14px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}"
         "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
-        "text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}"
-        "td.m{min-width:24em;color:#555}"
+        "text-align:left;vertical-align:top}div.w{overflow-x:auto}"
+        "td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
+        "th.m{min-width:9em;max-width:24em}small{color:#555;font-weight:normal}"
         "pre{background:#f6f6f6;padding:1em;overflow:auto}"
     )
     return (

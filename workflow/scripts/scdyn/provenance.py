@@ -182,7 +182,7 @@ def methods_text(record: Mapping[str, Any]) -> str:
             f"Task '{name}' ({task['label']}) was learned {how} in {task['folds']} folds {unit} "
             f"with {len(task['seeds'])} seeds; {task['validation_share']:.0%} of the training "
             "cells served to fit the probabilities' temperature alone. On the same splits it was "
-            f"held against {'; '.join(map(method_name, task['baselines']))} "
+            f"compared with {'; '.join(map(method_name, task['baselines']))} "
             f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
             "Intervals are Student's t over folds and seeds, with the variance of folds that "
             "share training cells (Nadeau and Bengio 2003)."

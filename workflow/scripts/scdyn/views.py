@@ -1,4 +1,4 @@
-"""A page to look at cells: a map to move in, coloured by what is known of them."""
+"""A page to look at cells: an interactive map, coloured by what is known of them."""
 
 from __future__ import annotations
 
