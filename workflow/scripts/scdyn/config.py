@@ -381,7 +381,8 @@ def tidy_sheet(sheet: pd.DataFrame, known: Mapping[str, Any]) -> pd.DataFrame:
     Blanks around cells and names go, and rows without any cell. In the columns that are known, NA
     and its like are empty; ``kind`` and ``none`` are written small.
     """
-    sheet = sheet.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    sheet = sheet.rename(columns=lambda name: name.strip(" \xa0"))
+    sheet = sheet.apply(lambda column: column.str.strip(" \xa0"))
     sheet = sheet[(sheet != "").any(axis=1)]
     for column in set(sheet) & set(known) - {"sample"}:
         sheet[column] = sheet[column].mask(sheet[column].isin(MISSING - {"None"}), "")
