@@ -72,15 +72,18 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
     qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
     begun = time.monotonic()
+    gathered = folder / f"{n}.preflight.tsv"
+    gathered.write_text("subject\tcheck\tfound\tpassed\n")
+    of_row = {"files": [row["path"]], "preflight": str(gathered), "gathered": str(gathered)}
     run_script(
         "ingest_sample",
         folder,
-        Files(genes=str(folder / "genes.tsv"), translation=[]),
+        Files(genes=str(folder / "genes.tsv"), translation=[], **of_row),
         Files(cells=str(folder / f"{n}.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
         row=row,
-        upstream=1500,
-        downstream=500,
-        ingest={"min_gene_overlap": 0.5, "min_barcode_overlap": 0.5, "qc": qc},
+        windows={"upstream": 1500, "downstream": 500},
+        overlaps=[0.5, 0.5],
+        qc=qc,
         seed=1,
     )
     return {"seconds": time.monotonic() - begun}

@@ -167,8 +167,7 @@ def ingest_sample(folder, qc=None, translation=None, **row):
         output={"cells": "s.h5ad", "qc": "s.qc.tsv"},
         params={
             "row": sheet_row(**row),
-            "upstream": 1500,
-            "downstream": 500,
+            "windows": {"upstream": 1500, "downstream": 500},
             "overlaps": [0.5, 0.5],
             "qc": {**QC, **(qc or {})},
             "seed": 1,
