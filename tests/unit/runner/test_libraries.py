@@ -18,6 +18,7 @@ from scdyn.libraries import (
 
 MTX = ["matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz"]
 H5 = "filtered_feature_bc_matrix.h5"
+from scdyn.order import natural
 
 
 def plant(folder, *names):
@@ -195,6 +196,12 @@ def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
     planned = ["results/lane_1/" + H5, "results/lane_2/" + H5, "results/other/" + H5]
     assert input_files(row(path="results/lane_*"), planned) == planned[:2]
     assert len(find_libraries(row(path="results/lane_?"), planned)) == 2
+
+
+def test_libraries_stand_in_one_order_whatever_their_names():
+    names = {"lane10", "lane2", "lane02", "Lane2", "lane"}
+    assert sorted(sorted(names), key=natural) == sorted(reversed(sorted(names)), key=natural)
+    assert sorted(names, key=natural)[-1] == "lane10"
 
 
 def test_the_vocabulary_of_a_panel_follows_from_the_rna_alone(tmp_path):
