@@ -15,10 +15,10 @@ from scdyn.libraries import (
     locate,
     promoter_source,
 )
+from scdyn.order import natural
 
 MTX = ["matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz"]
 H5 = "filtered_feature_bc_matrix.h5"
-from scdyn.order import natural
 
 
 def plant(folder, *names):
