@@ -47,6 +47,10 @@ onsuccess:
     )
 
 
+onerror:
+    forget_refusals()
+
+
 rule all:
     default_target: True
     input:

@@ -72,9 +72,9 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
     qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
     begun = time.monotonic()
-    gathered = folder / f"{n}.preflight.tsv"
-    gathered.write_text("subject\tcheck\tfound\tpassed\n")
-    of_row = {"files": [row["path"]], "preflight": str(gathered), "gathered": str(gathered)}
+    examined = folder / f"{n}.preflight.tsv"
+    examined.write_text("subject\tcheck\tfound\tpassed\n")
+    of_row = {"files": [row["path"]], "preflight": str(examined)}
     run_script(
         "ingest_sample",
         folder,

@@ -18,7 +18,7 @@ from scdyn import config as study
 from scdyn import grn_settings, settings, stage_times, task_settings
 from scdyn.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import COLUMNS, input_files
+from scdyn.libraries import COLUMNS, input_files, require_distinct
 from scdyn.machine import visible_gpus
 from scdyn.order import natural
 from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
@@ -54,6 +54,12 @@ try:
     )
     # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
     SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural)]
+    require_distinct(
+        {
+            sample: input_files(row, rna_alone=True)
+            for sample, row in SAMPLES[list(COLUMNS)].to_dict("index").items()
+        }
+    )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
     # What each key of the config names, and what of it may not be there yet: rules make it.
@@ -242,6 +248,23 @@ def inference_of_run(wildcards):
     """Settings of one run; the one without some cells leaves them out."""
     left_out = config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
     return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
+
+
+def forget_refusals():
+    """Remove the tables of what was refused, so that the next call looks again.
+
+    What was wrong, such as a permission, may be mended without a change of any file.
+    """
+    for sample in SAMPLES.index:
+        forget(f"{RESULTS}/ingest/{sample}.preflight.tsv")
+    for corpus in CORPORA:
+        forget(f"{RESULTS}/corpus/{corpus}.metadata.tsv")
+
+
+def forget(path):
+    """Remove a table of findings if one does not pass."""
+    if Path(path).exists() and "\tFalse\n" in Path(path).read_text():
+        Path(path).unlink()
 
 
 def task_params(of):

@@ -105,13 +105,6 @@ rule preflight:
     localrule: True
     conda:
         "../../envs/analysis.yaml"
-    params:
-        samples={
-            sample: rules.examine_sample.output[0].format(sample=sample)
-            for sample in SAMPLES.index
-        },
-        metadata={corpus: examined_metadata(corpus) for corpus in CORPORA},
-        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
     script:
         "../scripts/preflight.py"
 
@@ -120,9 +113,6 @@ rule ingest_sample:
     input:
         files=lambda wildcards: files_of(wildcards.sample),
         preflight=rules.examine_sample.output[0],
-        # Of all samples, so that one that is refused does not hide what is wrong with another. For
-        # the order alone: nothing about another sample remakes this one's cells.
-        gathered=ancient(rules.gather_preflight.output.table),
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
@@ -206,7 +196,6 @@ rule join_cells:
         ),
         metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
         examined=lambda wildcards: examined_metadata(wildcards.corpus),
-        gathered=ancient(rules.gather_preflight.output.table),
     output:
         ensure(CELLS, non_empty=True),
     log:

@@ -12,7 +12,6 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(files.genes)
     machine = preflight.report(
         preflight.examine_machine(files.files, snakemake.output.table)
-        + preflight.examine_samples(params.rows)
         + preflight.examine_models(params.models, params.tasks, of_corpus, genes)
     )
     preflight.tell(machine)

@@ -8,7 +8,7 @@ from scdyn.qc import QualityBounds, filter_cells
 with logged(snakemake.log[0]):
     params = snakemake.params
     files, name = snakemake.input, snakemake.wildcards.sample
-    preflight.require(files.gathered, {name: files.preflight}, of_metadata=False)
+    preflight.require(files.preflight)
     preflight.require_room(files.files, snakemake.output.cells)
     genes = reference.read_vocabulary(files.genes)
     windows = reference.promoter_windows(genes, **params.windows)

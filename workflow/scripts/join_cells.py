@@ -7,8 +7,7 @@ from scdyn.log import logged
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     for examined in files.examined:
-        of_samples = dict.fromkeys(params.covariates, examined)
-        preflight.require(files.gathered, of_samples, of_metadata=True)
+        preflight.require(examined)
     tables = []
     for path, qc, (sample, covariates) in zip(
         files.samples, files.qc, params.covariates.items(), strict=True

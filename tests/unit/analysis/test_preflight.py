@@ -140,41 +140,18 @@ def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
     assert "only 0 of the 40 RNA barcodes" in sentence
 
 
-def test_a_sample_is_refused_by_its_own_findings_and_looked_at_again(tmp_path):
+def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     found = [
         preflight.Finding("study", "disk", "room", passed=False),
         preflight.Finding("NA", "files", "a.h5: no such file", passed=False),
-        preflight.Finding("NA", "files", "b.h5: no such file", passed=False),
-        preflight.Finding("b", "metadata", "b.csv: of another sample", passed=False),
+        preflight.Finding("b", "files", "b.h5: no such file", passed=False),
     ]
-    table = preflight.report(found)
-    gathered = tmp_path / "preflight.tsv"
-    write_table(gathered, table)
-    examined = {name: tmp_path / name for name in ("NA", "b")}
-    for path in examined.values():
-        path.touch()
-    preflight.require(gathered, {"b": examined["b"]}, of_metadata=False)
-    assert examined["b"].exists()
-    for _ in range(2):  # Slurm tries again
-        with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*preflight.tsv\)"):
-            preflight.require(gathered, {"NA": examined["NA"]}, of_metadata=False)
-    with pytest.raises(InputError, match="b.csv"):
-        preflight.require(gathered, examined, of_metadata=True)
-    assert not any(path.exists() for path in examined.values()) and gathered.exists()
-    assert "b.h5: no such file" in preflight.page(table)
-
-
-def test_samples_that_share_a_matrix_are_refused(tmp_path):
-    genes_h5(tmp_path)
-    (tmp_path / "link.h5").symlink_to(tmp_path / "s.h5")
-    empty = dict.fromkeys([*FILES, *LAYERS], "")
-    rows = [
-        {**empty, "sample": name, "kind": "10x", "path": str(tmp_path / path), "atac_path": "none"}
-        for name, path in (("a", "s.h5"), ("b", "link.h5"), ("c", "nowhere.h5"))
-    ]
-    found = preflight.examine_samples(rows)
-    assert [finding.subject for finding in found] == ["a", "b"]
-    assert all("have one matrix" in sentence for sentence in refused(found))
+    write_table(tmp_path / "here.tsv", preflight.report(found))
+    with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\)"):
+        preflight.require(tmp_path / "here.tsv")
+    assert "b.h5: no such file" in preflight.page(preflight.report(found))
+    write_table(tmp_path / "here.tsv", preflight.report(found[:1]))
+    preflight.require(tmp_path / "here.tsv")
 
 
 def test_each_library_of_a_sample_is_examined(tmp_path):

@@ -14,6 +14,7 @@ from scdyn.libraries import (
     input_files,
     locate,
     promoter_source,
+    require_distinct,
 )
 from scdyn.order import natural
 
@@ -196,6 +197,15 @@ def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
     planned = ["results/lane_1/" + H5, "results/lane_2/" + H5, "results/other/" + H5]
     assert input_files(row(path="results/lane_*"), planned) == planned[:2]
     assert len(find_libraries(row(path="results/lane_?"), planned)) == 2
+
+
+def test_samples_that_share_a_matrix_are_refused(tmp_path):
+    plant(tmp_path, "a.h5", "b.h5")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "a.h5")
+    a, b, link = (str(tmp_path / f"{name}.h5") for name in ("a", "b", "link"))
+    require_distinct({"s": [a], "t": [b], "u": []})
+    with pytest.raises(InputError, match="samples s and u have one matrix"):
+        require_distinct({"s": [a], "t": [b], "u": [link]})
 
 
 def test_libraries_stand_in_one_order_whatever_their_names():

@@ -76,7 +76,7 @@ def test_one_machine_gives_away_as_many_gpus_as_it_has(tmp_path, two_gpus, monke
 
 def test_the_profile_that_is_always_loaded_takes_nothing_from_a_sites_own():
     own = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
-    assert own == {"rerun-incomplete": True}
+    assert own == {"rerun-incomplete": True, "keep-going": True}
 
 
 def test_scripts_of_torch_say_how_threads_wait_before_torch_is_imported():

@@ -321,6 +321,30 @@ def input_files(
     return sorted(path for path in files if path in planned or os.path.isfile(path))
 
 
+def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse two samples of one matrix: their cells would be there twice, in training and test.
+
+    Parameters
+    ----------
+    files
+        By sample, the files of its RNA counts.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    of_whom: dict[str, str] = {}
+    for sample, paths in files.items():
+        for path in paths:
+            other = of_whom.setdefault(os.path.realpath(path), sample)
+            if other != sample:
+                raise InputError(
+                    f"samples {other} and {sample} have one matrix, {path}: correct the sample "
+                    "sheet's path, or remove one of the two."
+                )
+
+
 def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
     """Find what is read of one library.
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import islice, permutations
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from scdyn.libraries import (
     LibraryFiles,
     Matrix,
     find_libraries,
-    input_files,
     locate,
     promoter_source,
 )
@@ -46,8 +45,8 @@ from scdyn.pages import document
 from scdyn.reference import find_genes, strip_version
 from scdyn.resources import annotation_of
 
-# What is looked at in a table of cells.
-METADATA = "metadata"
+# What is looked at in a table of cells, and of the machine.
+METADATA, DISK = "metadata", "disk"
 # Results take about as much room as their input, and temporary files once more.
 ROOM_FOR_INPUT = 3
 
@@ -125,33 +124,6 @@ def examine_sample(
         except InputError as error:
             findings.append(Finding(name, "files", str(error), passed=False))
     return findings
-
-
-def examine_samples(rows: Sequence[Mapping[str, str]]) -> list[Finding]:
-    """Find samples that share a matrix: their cells would be there twice, in training and test.
-
-    Parameters
-    ----------
-    rows
-        Of the sample sheet.
-
-    Returns
-    -------
-    list of Finding
-        Two for each pair of such samples; none if all is well.
-    """
-    files = {row["sample"]: {*map(os.path.realpath, input_files(row, (), True))} for row in rows}
-    return [
-        Finding(
-            one,
-            "files",
-            f"samples {one} and {other} have one matrix, {min(shared)}: correct the sample sheet's "
-            "path, or remove one of the two.",
-            passed=False,
-        )
-        for one, other in permutations(files, 2)
-        if (shared := files[one] & files[other])
-    ]
 
 
 def barcodes_of(row: Mapping[str, str]) -> pd.Index:
@@ -475,7 +447,7 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
     """
     room, is_enough = room_for(inputs, results)
     return [
-        Finding("study", "disk", room, is_enough),
+        Finding("study", DISK, room, is_enough),
         Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
     ]
 
@@ -591,33 +563,24 @@ def tell(table: pd.DataFrame) -> None:
             logger.error("Error: %s", finding.found)
 
 
-def require(gathered: str | Path, examined: Mapping[str, str | Path], of_metadata: bool) -> None:
-    """Stop if something is wrong with samples, or with their tables of cells.
+def require(path: str | Path) -> None:
+    """Stop if a finding does not pass.
 
     Parameters
     ----------
-    gathered
-        The table of all findings.
-    examined
-        By sample, the table in which its findings were written down. Where one does not pass, the
-        table is removed, so that the next call looks again: what was wrong, such as a permission,
-        may be mended without a change of any file.
-    of_metadata
-        Whether it is the tables of cells that are asked about.
+    path
+        A table of findings; those about the disk are left to :func:`require_room`, which looks now.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more there are.
+        With the first sentence, and how many more the table has.
     """
-    table = read_table(gathered, dtype={"subject": str, "passed": bool}, keep_default_na=False)
-    is_asked = table["subject"].isin([*examined]) & ((table["check"] == METADATA) == of_metadata)
-    refused = table[is_asked & ~table["passed"]]
-    for sample in refused["subject"]:
-        Path(examined[sample]).unlink(missing_ok=True)
+    table = read_table(path, dtype={"subject": str, "passed": bool}, keep_default_na=False)
+    refused = table.loc[~table["passed"] & (table["check"] != DISK), "found"]
     if len(refused):
-        more = f" ({len(refused) - 1} more in {gathered})" if len(refused) > 1 else ""
-        raise InputError(f"{refused['found'].iloc[0]}{more}")
+        more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
+        raise InputError(f"{refused.iloc[0]}{more}")
 
 
 def page(table: pd.DataFrame) -> str:
