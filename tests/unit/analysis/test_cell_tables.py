@@ -370,7 +370,7 @@ def test_a_row_that_stands_there_twice_is_read_once(tmp_path, said):
     rows = [f"{b},T" for b in B]
     path = write(tmp_path / "cells.csv", "barcode,a", *rows, rows[0], f" {rows[2]} ")
     assert join_metadata(B, path, "S")["a"].tolist() == ["T"] * 6
-    assert f"{path}: 2 rows that stand there twice are read once" in said.text
+    assert f"{path}: 2 duplicate rows are read once" in said.text
     path = write(tmp_path / "other.csv", "barcode,a", *rows, f"{B[0]},B")
     with pytest.raises(InputError, match=f"barcode {B[0]} of sample S is a duplicate"):
         join_metadata(B, path, "S")

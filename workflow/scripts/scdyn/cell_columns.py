@@ -75,7 +75,7 @@ def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     if index.has_duplicates:
         twice = index[index.duplicated()]
         logger.info(
-            "%s: %d names of cells stand there twice, such as %s", origin, len(twice), twice[0]
+            "%s: %d names of cells are duplicates, such as %s", origin, len(twice), twice[0]
         )
     return pd.DataFrame(columns, index=index)
 

@@ -72,7 +72,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     table = table[(table != "").any(axis=1)]
     again = table.duplicated()
     if again.any():
-        logger.info("%s: %d rows that stand there twice are read once", path, again.sum())
+        logger.info("%s: %d duplicate rows are read once", path, again.sum())
     table = table[~again].reset_index(drop=True)
     table = table.set_axis(header, axis=1)
     if header[0] == "":

@@ -86,7 +86,7 @@ class Checkpoint:
                 logger.info("%s cannot be read (%s) and is passed over", folder, error)
                 continue
             if state.pop("identity") != self.identity:
-                logger.info("%s is of other settings or data: starting anew", folder)
+                logger.info("%s is of other settings or data: starting from the beginning", folder)
                 return None
             _load(module, optimizer, tensors)
             logger.info("going on from step %d", state["step"])

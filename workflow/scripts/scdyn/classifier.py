@@ -233,7 +233,7 @@ def load_classifier(
         head_weights = load_file(folder / "head.safetensors")
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
-            f"{folder}: was trained on another model than {model_folder}; fine-tune anew."
+            f"{folder}: was trained on another model than {model_folder}; fine-tune again."
         )
     model = load_model(model_folder, tokens)
     with reading(folder, "holds no fine-tuned model that can be read", remedy):

@@ -53,11 +53,11 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
         weights = load_file(weighed)
     if sha256(weighed) != digest:
         raise InputError(
-            f"{weighed}: is not the one that config.json describes; remove both and pretrain anew."
+            f"{weighed}: is not the one that config.json describes; remove both and pretrain again."
         )
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(
-            f"{folder}: was trained on another vocabulary than these tokens'; pretrain anew."
+            f"{folder}: was trained on another vocabulary than these tokens'; pretrain again."
         )
     model = ScDynOmics(config)
     try:

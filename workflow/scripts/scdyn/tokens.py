@@ -178,7 +178,7 @@ def write_tokens(
         If the corpus stands on another vocabulary.
     """
     if not cells.var_names.equals(pd.Index(genes["gene_id"])):
-        raise InputError("the corpus does not stand on this genes.tsv; make it anew.")
+        raise InputError("the corpus does not stand on this genes.tsv; make it again.")
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
