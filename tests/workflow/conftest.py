@@ -1,5 +1,7 @@
 """The Snakefile, run for real in a folder of its own with the repository's environments."""
 
+import fcntl
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -37,13 +39,21 @@ def snakemake(folder, config, *options):
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory, pytestconfig):
-    """The small study, run to its end once for all tests."""
+    """The small study, run to its end once for all tests, by the process that first needs it."""
     if pytestconfig.getoption("--study"):
         return Path(pytestconfig.getoption("--study"))
-    folder = tmp_path_factory.mktemp("study")
-    # One of its samples is of RNA only.
-    shutil.copy(REPOSITORY / "tests/workflow/samples.tsv", folder)
-    shutil.copy(REPOSITORY / "tests/workflow/config.yaml", folder)
-    run = snakemake(folder, folder / "config.yaml")
-    assert run.returncode == 0, run.stdout[-6000:]
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # of all processes
+    folder = place / "small_study"
+    with (place / "small_study.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            # One of its samples is of RNA only.
+            shutil.copy(REPOSITORY / "tests/workflow/samples.tsv", folder)
+            shutil.copy(REPOSITORY / "tests/workflow/config.yaml", folder)
+        # Where another process has run it already, nothing is left to do.
+        run = snakemake(folder, folder / "config.yaml")
+        assert run.returncode == 0, run.stdout[-6000:]
     return folder

@@ -81,21 +81,24 @@ def both(one, other):
     return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
-def plan(folder, *options):
-    """Rules that would be run, with how many jobs each."""
-    run = snakemake(folder, folder / "config.yaml", "--dry-run", *options)
+def dry_run(folder):
+    run = snakemake(folder, folder / "config.yaml", "--dry-run")
     assert run.returncode == 0, run.stdout[-3000:]
-    if "Nothing to be done" in run.stdout:
+    return run.stdout
+
+
+def jobs(listed):
+    """Rules that a dry run lists, with how many jobs each."""
+    if "Nothing to be done" in listed:
         return {}
-    stats = run.stdout.partition("Job stats:")[2].partition("total")[0]
+    stats = listed.partition("Job stats:")[2].partition("total")[0]
     found = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
     found.pop("all")
     return found
 
 
-def finish(folder):
-    """Leave the study as one call would: all that is planned is there, newer than its inputs."""
-    listed = snakemake(folder, folder / "config.yaml", "--dry-run").stdout
+def finish(folder, listed):
+    """Leave the study as one call would: all that is listed is there, newer than its inputs."""
     for outputs in re.findall(r"^    output: (.+)$", listed, re.M):
         for name in outputs.split(", "):
             path = folder / name
@@ -125,8 +128,8 @@ def finished(tmp_path_factory):
         (folder / sample / "outs").mkdir(parents=True)
         for name in ("filtered_feature_bc_matrix.h5", "atac_fragments.tsv.gz"):
             (folder / sample / "outs" / name).write_text(f"{sample} {name}\n")
-    finish(folder)
-    assert plan(folder) == {}
+    finish(folder, dry_run(folder))
+    assert not jobs(dry_run(folder))
     return folder
 
 
@@ -288,9 +291,10 @@ CHANGES = {
 def test_one_call_plans_what_follows_and_a_second_nothing(study, name):
     change, expected = CHANGES[name]
     change(study)
-    assert plan(study) == expected
-    finish(study)
-    assert plan(study) == {}
+    listed = dry_run(study)
+    assert jobs(listed) == expected
+    finish(study, listed)
+    assert not jobs(dry_run(study))
 
 
 @pytest.mark.parametrize("key", ["annotation", "tfs"])
@@ -303,11 +307,12 @@ def test_a_file_that_the_config_names_and_that_is_not_there_is_refused(study, ke
 
 def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
     configure(study, lambda c: c["models"]["m"].update(cells={"cell_type": ["neuron"]}))
-    assert "pretrain" in plan(study)
-    finish(study)
-    assert plan(study) == {}
+    listed = dry_run(study)
+    assert "pretrain" in jobs(listed)
+    finish(study, listed)
+    assert not jobs(dry_run(study))
     write(study, "A.csv", "another\n")
-    planned = plan(study)
+    planned = jobs(dry_run(study))
     assert planned["pretrain"] == 1
     assert not set(planned) & {"ingest_sample", "join_corpus", "make_regulons", "write_tokens"}
 
