@@ -99,7 +99,7 @@ def stages(benchmarks: Benchmarks) -> str:
         body.append([f"infer_adjacencies, {words}", hours(seconds), needed])
     training, inference = rate(benchmarks, "train"), rate(benchmarks, "infer")
     rows = benchmarks["latest"]["rows"]
-    (peak,) = [row["ours"] for row in rows if row["what"] == "peak memory of training"]
+    peak = max(row["ours"] for row in rows if row["what"] == "peak memory of training")
     body.append(["pretrain, an epoch", hours(CELLS / training), f"{peak:.1f} GiB, a cell a step"])
     body.append([f"pretrain, {EPOCHS} epochs", hours(EPOCHS * CELLS / training), "the same"])
     body.append(["embed", hours(CELLS / inference), "not extrapolated"])
