@@ -18,11 +18,11 @@ from marks import fill
 # Methods of the tables: their prefix in scores.json, and what they are called.
 METHODS = {
     "": "scDynOmics",
-    "random_start_": "scDynOmics, not pretrained",
-    "rna_": "scDynOmics, RNA alone",
-    "promoter_": "scDynOmics, promoters alone",
+    "random_start_": "scDynOmics, random start",
+    "rna_": "scDynOmics, rna",
+    "promoter_": "scDynOmics, promoter",
     "lr_": "logistic regression",
-    "lr_rna_": "logistic regression, RNA alone",
+    "lr_rna_": "logistic regression, RNA",
     "lr_l1_": "logistic regression, L1",
     "knn_": "nearest neighbours",
     "xgboost_": "XGBoost",

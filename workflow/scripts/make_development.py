@@ -34,6 +34,6 @@ with logged(snakemake.log[0]):
 
     columns = table.set_index("cell").filter(regex="^(?!p_)")
     title = f"{snakemake.wildcards.study}: {len(table):,} cells"
-    note = "UMAP of the RNA, which no call depends on."
+    note = "UMAP of the RNA, which no prediction depends on."
     with atomic(snakemake.output.view) as path:
         path.write_text(views.page(title, {"UMAP": layout}, columns, palette, note, seed))

@@ -44,7 +44,7 @@ with logged(snakemake.log[0]):
     figure = figures_perturbation.perturbation_maps(by_group, table, palette, on_section)
     for path in snakemake.output.maps, snakemake.output.maps_png:
         figures.save(figure, path)
-    note = "UMAP of the RNA, which no call depends on, or positions on the sections."
+    note = "UMAP of the RNA, which no prediction depends on, or positions on the sections."
     title = f"{snakemake.wildcards.study}: {len(table):,} cells"
     with atomic(snakemake.output.view) as path:
         path.write_text(views.page(title, layouts, table, palette, note, seed))

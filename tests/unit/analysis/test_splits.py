@@ -58,6 +58,11 @@ def test_where_no_class_is_rare_the_folds_are_those_of_one_draw(split_by, kind):
     assert tested.set_index("cell")["fold"].to_dict() == fold_of
 
 
+def test_a_left_out_class_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="no training cell is labelled 'Purple'"):
+        splits.parts(split().astype(str), "0", without="Purple")
+
+
 def test_parts_share_no_cell():
     table = split().astype(str)
     learned, validation, called = splits.parts(table, "1")

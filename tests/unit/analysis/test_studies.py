@@ -124,7 +124,7 @@ def test_the_modality_that_knows_first_is_seen_to_know_first():
     asked = studies_development.progenitors(table, calls)
     assert set(asked["label"]) == {"stem"} and len(asked) == 150
     found = studies_development.agreement(asked, list(ALONE), 1).set_index("of")
-    assert set(found["measure"]) == {"agreement with the call from both modalities"}
+    assert set(found["measure"]) == {"agreement with the prediction from both modalities"}
     for name, end in (("rna", 0.8), ("promoter", 0.4)):
         part = found.loc[name]
         # The bin on the border holds both right and wrong calls.
@@ -142,7 +142,7 @@ def test_known_fates_are_what_calls_are_held_against():
     own, what = studies_development.own_fates(table)
     assert list(own) == ["x", "y"] and what == "the label"
     own, what = studies_development.own_fates(table.assign(label=["x", ""]))
-    assert list(own) == ["y", "y"] and what == "the call from both modalities"
+    assert list(own) == ["y", "y"] and what == "the prediction from both modalities"
 
 
 def test_chance_agreement_is_that_of_independent_calls():
@@ -256,6 +256,15 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
         studies.section_positions(cells)
     with pytest.raises(InputError, match="section is 'slide'"):
         studies.sections(cells, "slide")
+
+
+def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():
+    cells = corpus()
+    table = studies_development.development_table(cells, fates(cells), "kind", {}, SETTINGS, 1)
+    drivers = pd.DataFrame({"gene_id": ["g1", "g2", "g2", "g1"], "symbol": "Tf"})
+    drivers["class"] = ["x", "x", "y", "y"]
+    _, genes, _, _ = studies_development.driver_trends(cells, table, drivers, 4, 1)
+    assert dict(zip(genes["class"], genes["gene_id"], strict=True)) == {"x": "g1", "y": "g2"}
 
 
 def test_fates_without_drivers_are_not_drawn():

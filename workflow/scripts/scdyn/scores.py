@@ -322,7 +322,8 @@ MEANINGS = {
     "auprc_ratio": "auprc over auprc_chance",
     "regulon_precision": "share of the regulons' edges that are true",
     "regulon_recall": "share of the true edges that are in regulons",
-    "adjacency_precision": "share of true edges among as many of the strongest adjacencies",
+    "adjacency_precision": "share of true edges among the strongest adjacencies, as many as the "
+    "regulons have edges",
     "seed_jaccard": "agreement of the strongest edges between seeds (Jaccard index)",
     "regulon_seed_jaccard": "agreement of the regulons' edges between seeds, before the consensus",
     "left_out_jaccard": "agreement of the strongest edges with a run without some cells",

@@ -267,8 +267,19 @@ def parts(
     -------
     learned, validation, called : DataFrame
         Rows of the split. If no cell is kept for validation, it is all that are learned from.
+
+    Raises
+    ------
+    InputError
+        If no training cell is of the class ``without``.
     """
     is_called = splits["fold"].isin([fold, PREDICTED])
+    if without is not None and without not in set(splits.loc[splits["fold"] != PREDICTED, "label"]):
+        present = ", ".join(sorted(set(splits.loc[splits["fold"] != PREDICTED, "label"])))
+        raise InputError(
+            f"left_out: no training cell is labelled '{without}'; the classes are {present}. "
+            "Correct the name, or remove it: rare classes are left out already."
+        )
     known = splits[~is_called & (splits["label"] != without)]
     if labels < 1:
         known = known[drawn(known["label"], labels, seed, least=2)]

@@ -240,7 +240,7 @@ def own_fates(table: pd.DataFrame) -> tuple[pd.Series, str]:
     classes = probabilities(table).columns
     if table["label"].isin(classes).all():
         return table["label"], "the label"
-    return table["called"], "the call from both modalities"
+    return table["called"], "the prediction from both modalities"
 
 
 def agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.DataFrame:
@@ -342,8 +342,9 @@ def driver_trends(
     asked = table[table["part"] == "predict"] if (table["part"] == "predict").any() else table
     known = asked["called"][asked["called"].isin(drivers["class"])]
     fates = list(known.value_counts().index[:n_fates])
-    genes = drivers[drivers["class"].isin(fates)].drop_duplicates("gene_id")
-    genes = genes.groupby("class").head(n_genes)
+    # First the best of each fate, then a gene of two fates once, where its specificity is higher.
+    genes = drivers[drivers["class"].isin(fates)].groupby("class").head(n_genes)
+    genes = genes.drop_duplicates("gene_id")
     genes = genes.sort_values("class", key=lambda names: names.map(fates.index), kind="stable")
     time = table["pseudotime"].to_numpy()
     points = np.linspace(time.min(), time.max(), N_POINTS)
