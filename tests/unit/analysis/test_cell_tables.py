@@ -308,6 +308,8 @@ def test_a_class_is_the_same_whatever_wrote_its_sample(tmp_path):
     both = cell_tables.join(samples)
     assert set(both["infected"]) == {"True", "False", "unknown"}
     assert set(both["stage"]) == {"8", "8.5"}
+    obs = pd.DataFrame({"barcode": ["d"], "sample": "TRUE"}, ["TRUE_d"])
+    assert cell_tables.annotate(obs, "TRUE", {}, "", 0.5)["sample"].tolist() == ["TRUE"]
 
 
 def test_other_alphabets_and_what_is_no_text(tmp_path, said):

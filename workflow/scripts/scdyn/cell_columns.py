@@ -209,7 +209,8 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
             "characters made one, such as %r",
             origin, name, sum(changed[text] for text in kept), kept[0],
         )  # fmt: skip
-    spelt = [None if text is None else one_spelling(text) for text in clean]
+    # The workflow's own columns name things as the sheet does, such as a sample called TRUE.
+    spelt = [text if text is None or name in OWN else one_spelling(text) for text in clean]
     if new := {t: s for t, s, n in zip(clean, spelt, found, strict=True) if t != s and n}:
         said = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
         logger.info("%s: column %s: written %s", origin, name, said)
