@@ -41,6 +41,18 @@ def test_forms_are_brought_together(rna, other, how):
     assert pairing.rna.get_indexer(formed).tolist() == found
 
 
+def test_all_parts_of_a_split_pool_barcode_name_the_cell():
+    """Their first parts are the same in every sublibrary."""
+    parts = [cell[:8] for cell in CELLS]
+    a = pd.Index([f"{part}_{parts[0]}_{parts[1]}" for part in parts])
+    b = pd.Index([f"{part}_{parts[2]}_{parts[3]}" for part in parts])
+    assert barcodes.pair(a, "s1_" + b).n_shared == 0
+    pairing = barcodes.pair(a, a[:9] + "__s1")
+    assert (pairing.how, pairing.n_shared) == ("by nucleotides and library", 9)
+    # A table may name a cell by both chemistries' barcodes.
+    assert barcodes.nucleotides(pd.Series(["ACGTACGTACGTACGT_TTGGCCAATTGGCCAA-1"]))[0] == "ACGT" * 4
+
+
 def test_libraries_are_not_mixed_up():
     """The same nucleotides in two libraries are two cells."""
     a = pd.Index([f"{cell}-{library}" for library in (1, 2) for cell in CELLS])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from scdyn import cell_tables
 from scdyn.barcodes import sample_barcodes
-from scdyn.cell_columns import MISSING, OWN
+from scdyn.cell_columns import MISSING, OWN, one_spelling
 from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
 from scdyn.ingest import join_metadata
@@ -70,6 +70,9 @@ def values_of(column):
         ([True, False], ["True", "False"]),
         (np.array([True, None, np.nan], object), ["True", None, None]),
         (np.array([True, 1, 1.0, "1", 2.5, None], object), ["True", "1", "1", "1", "2.5", None]),
+        (["TRUE", "FALSE", "True", "true", "T"], ["True", "False", "True", "True", "T"]),
+        (["8.0", "8.5", "-3.00", "007.0", "v1.0"], ["8", "8.5", "-3", "007.0", "v1.0"]),
+        (pd.Categorical(["8.0", "FALSE", "-0.0"]), ["8", "False", "0"]),
         (np.array([1, 2.5, None], object), [1.0, 2.5, None]),
         (np.array([2**70, None], object), [str(2**70), None]),
         (np.array([b"a", ("x", 1), Decimal("7.10"), 1j], object), ["a", "('x', 1)", "7.10", "1j"]),
@@ -167,7 +170,7 @@ def is_same(value, text):
     if isinstance(value, str):
         words = re.sub(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", value).strip()
         words = unicodedata.normalize("NFC", words.encode("utf-8", "replace").decode())
-        return text is None if words in MISSING else text == words
+        return text is None if words in MISSING else text == one_spelling(words)
     if pd.isna(value):
         return text is None
     if isinstance(value, bool | np.bool_):
@@ -278,11 +281,35 @@ def test_nothing_is_taken_for_a_number(tmp_path):
     path = write(
         tmp_path / "cells.csv", header, "A;007;1E5;1,5;3.0;1.0;TRUE", "B;010;2E5;-2;;2.0;FALSE"
     )
-    table = read_cell_table(path)
+    table = cell_tables.plain(read_cell_table(path), path).fillna("")
     assert table.to_dict("list") == {
         "barcode": ["A", "B"], "donor": ["007", "010"], "day": ["1E5", "2E5"],
-        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1", "2"], "when": ["TRUE", "FALSE"],
+        "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1", "2"], "when": ["True", "False"],
     }  # fmt: skip
+
+
+def test_a_class_is_the_same_whatever_wrote_its_sample(tmp_path):
+    """R's TRUE beside h5ad's booleans, and 8.0 as text beside the number, in parts of a study."""
+    names = cells(4)
+    values = ["TRUE", "FALSE", "unknown", "TRUE"], ["8.0", "8.0", "8.5", "8.0"]
+    path = write_table(tmp_path / "cells.csv", names, infected=values[0], stage=values[1])
+    file = pd.DataFrame({"infected": [True, False], "stage": [8.0, 8.0]}, ["a", "b"])
+    words = pd.DataFrame({"infected": ["TRUE"], "stage": pd.Categorical(["8.0"])}, ["c"])
+    samples = [
+        join_metadata(names, path, "S", 0.5),
+        join_metadata(names[:2], path, "S", 0.5),  # none of 8.5, nor of unknown
+        cell_tables.normalise(file, "s.h5ad"),
+        cell_tables.normalise(words, "t.h5ad"),
+        cell_tables.annotate(
+            pd.DataFrame({"barcode": ["d"]}, ["U_d"]), "U", {"infected": "TRUE", "stage": "8.0"},
+            "", 0.5,
+        ),
+    ]  # fmt: skip
+    both = cell_tables.join(samples)
+    assert set(both["infected"]) == {"True", "False", "unknown"}
+    assert set(both["stage"]) == {"8", "8.5"}
+    obs = pd.DataFrame({"barcode": ["d"], "sample": "TRUE"}, ["TRUE_d"])
+    assert cell_tables.annotate(obs, "TRUE", {}, "", 0.5)["sample"].tolist() == ["TRUE"]
 
 
 def test_other_alphabets_and_what_is_no_text(tmp_path, said):

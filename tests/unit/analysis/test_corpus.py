@@ -8,7 +8,7 @@ from scipy import sparse
 
 from scdyn import corpus, counts
 from scdyn.errors import InputError
-from scdyn.selection import select
+from scdyn.selection import select, select_samples
 
 
 def sample(counts, promoter, name="s"):
@@ -75,6 +75,28 @@ def test_selection_needs_every_column_to_match():
         select(obs, {"kind": ["x"]}, "here")
     with pytest.raises(InputError, match="no cell matches"):
         select(obs, {"type": ["y"], "day": [2]}, "here")
+
+
+def test_a_selection_and_the_cells_spell_values_alike():
+    obs = pd.DataFrame({"stage": ["8", "8.5"], "infected": ["True", "False"]})
+    for stage, infected in ((8.0, True), ("8.0", "TRUE"), (8, "true")):
+        chosen = select(obs, {"stage": [stage], "infected": [infected]}, "here")
+        assert chosen.tolist() == [True, False]
+    sheet = pd.DataFrame({"stage": ["8.0", "8.5"], "infected": ["TRUE", "FALSE"]}, ["a", "b"])
+    known = ["stage", "infected"]
+    assert select_samples(sheet, {"stage": [8], "infected": [True]}, known, "here") == ["a"]
+
+
+@pytest.mark.parametrize("missing", ["None", "nan", "NA"])
+def test_a_word_for_missing_chooses_neither_cells_nor_samples(missing):
+    """Where a sheet says None, its cells have no value: both selections must say so alike."""
+    words = f"no cell has drug '{missing}' .this word is read as missing: .*; there are x[.]"
+    with pytest.raises(InputError, match=words):
+        select(pd.DataFrame({"drug": ["x", np.nan]}), {"drug": [missing]}, "here")
+    sheet = pd.DataFrame({"drug": ["x", missing]}, ["a", "b"])
+    with pytest.raises(InputError, match=words):
+        select_samples(sheet, {"drug": [missing]}, ["drug"], "here")
+    assert select_samples(sheet, {"drug": ["x"]}, ["drug"], "here") == ["a"]
 
 
 def test_a_map_of_many_cells_can_be_drawn():

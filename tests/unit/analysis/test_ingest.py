@@ -105,6 +105,20 @@ def test_labels_of_an_h5mu_beside_its_modalities_are_kept(tmp_path):
     assert not [name for name in cells.obs if ":" in name]
 
 
+def test_an_h5mu_s_columns_of_one_modality_are_kept_or_named_in_the_log(tmp_path, caplog):
+    caplog.set_level("INFO", logger="scdyn")
+    content = mudata.MuData({"rna": rna(), "atac": peaks(BARCODES[::-1])})
+    content["atac"].obs["theirs"] = "a"
+    content.obs["rna:cell_type"] = [f"of {name}" for name in content.obs_names]
+    content.obs["stage"], content.obs["rna:stage"], content.obs["atac:clusters"] = "E8", "E9", "3"
+    content.write(tmp_path / "s.h5mu")
+    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
+    assert set(cells.obs["stage"]) == {"E8"} and not {"theirs", "clusters"} & set(cells.obs)
+    assert "s.h5mu: columns of other modalities' cells are not read: " in caplog.text
+    assert "read: atac:clusters, atac:theirs; what is a label" in caplog.text
+
+
 def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
     table = rna()
     table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3

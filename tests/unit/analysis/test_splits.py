@@ -129,6 +129,20 @@ def test_a_single_unit_is_refused_with_the_remedy():
         split_and_left_out(cells)
 
 
+def test_cells_of_an_unknown_unit_are_in_no_fold(caplog):
+    cells = obs()
+    cells.loc[cells.index[:20], "donor"] = np.nan
+    table, left_out = split_and_left_out(cells)
+    assert set(table["unit"]) == {"", "d1", "d2", "d3", "d4"} and left_out.empty
+    assert not table["cell"].isin(cells.index[:20]).any()
+    assert "20 of 100 labelled cells have no value of donor and are left out" in caplog.text
+    with pytest.raises(InputError, match="5 folds need as many .* there are 4"):
+        split_and_left_out(cells, n_folds=5)
+    with pytest.raises(InputError, match="none of the 100 labelled cells has a value of donor"):
+        split_and_left_out(cells.assign(donor=np.nan))
+    assert len(split_and_left_out(cells, split_by=None)[0]) == 120
+
+
 def donors(counts):
     """A table of cells by a mapping of (donor, type) to how many."""
     rows = [key for key, n in counts.items() for _ in range(n)]

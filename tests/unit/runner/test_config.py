@@ -199,11 +199,27 @@ def read(tmp_path, text, corpora=None):
         (HEADER.replace("\n", "\tMetadata\n") + "a\t10x\tx\twt\ty\n", "did you mean 'metadata'"),
         (HEADER.replace("\n", "\tage (d)\n") + "a\t10x\tx\twt\ty\n", "'age .d.' cannot be a cov"),
         (HEADER.replace("\n", "\tbarcode\n") + "a\t10x\tx\twt\ty\n", "'barcode' cannot be"),
-        (HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\n", "'Unnamed: 4' cannot be"),
+        (HEADER + "\n\na\t10x\tx\twt\nb\t10y\tx\twt\n", "line 5: kind is '10y'"),
+        (
+            HEADER.replace("\n", "\tgenotype \n") + "a\t10x\tx\twt\tko\n",
+            "the column 'genotype' is there twice; rename",
+        ),
+        (
+            HEADER.replace("path", "path\tpath") + "a\t10x\tx\ty\twt\n",
+            "the column 'path' is there twice",
+        ),
+        (
+            HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\nb\t10x\tx\twt\tz\n",
+            "line 3: 'z' stands in a column without a name",
+        ),
+        ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* no comments"),
+        ("#" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* or the # if it is"),
+        (HEADER + "a\t10x\tx\twt\n#b\t10x\tx\twt\n", "line 3: begins with #"),
+        (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "not a readable sample sheet"),
         (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
-        (HEADER + "a\t10x\tx\twt\t\n", "more cells than the first line has columns"),
+        (HEADER + "a\t10x\tx\twt\tz\n", "line 2: 'z' stands in a column without a name"),
         (HEADER, "has no sample"),
-        ("", "not a readable"),
+        ("", "has no sample"),
         ("sample,kind,path\na,10x,x\n", "has one column, .* parted by tabs"),
         (HEADER + "NA\t10x\tx\twt\n", "line 2: sample is 'NA'"),
         (HEADER + "\t\t\t\nb\tarch\tx\twt\n", "line 3: kind is 'arch'"),
@@ -239,6 +255,22 @@ def test_what_spreadsheets_and_r_leave_in_a_sheet_is_taken_out(tmp_path):
     assert row["genotype"] == "NA"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER.replace("\n", "\t\t\n") + "a\t10x\tx\twt\t\t\n",
+        HEADER + "a\t10x\tx\twt\t\t\n",
+        HEADER.replace("kind", "\tkind") + "a\t\t10x\tx\twt\n",
+        "\n\n" + HEADER + "\n \t\na\t10x\tx\twt",
+        "genotype\tsample\tkind\tpath\nwt\ta\t10x\tx\n#f00\tb\t10x\ty\n",
+    ],
+)
+def test_empty_lines_and_columns_of_a_sheet_are_none(tmp_path, text):
+    sheet = read(tmp_path, text)
+    assert set(sheet) == {*ROW["properties"], "genotype"}
+    assert sheet.loc["a", ["kind", "path", "genotype"]].tolist() == ["10x", "x", "wt"]
+
+
 def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
     sheet = read(tmp_path, "\ufeff" + HEADER.replace("\n", "\r\n") + "001\t10x\tx\twt\r\n")
     assert sheet.loc["001", "genotype"] == "wt"  # ids stay text
@@ -257,6 +289,12 @@ def test_the_sheet_in_own_data_is_valid(tmp_path):
 def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
     with pytest.raises(InputError, match="corpus 'c' names sample 'b'"):
         read(tmp_path, HEADER + "a\t10x\tx\twt\n", {"c": {"samples": ["b"]}})
+
+
+def test_a_corpus_that_names_a_sample_twice_is_refused(demo):
+    named = {"all": {"samples": ["a", "a"]}}
+    with pytest.raises(InputError, match="corpora.all.samples: .* has non-unique elements"):
+        study.read_config(demo | {"corpora": demo["corpora"] | named}, SCHEMA, "demo")
 
 
 def every_key(schema, root):

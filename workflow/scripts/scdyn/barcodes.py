@@ -15,8 +15,10 @@ from scdyn.files import open_text
 
 # What tools hang on a barcode, before or behind it, to say which modality it is of.
 MODALITY = r"(?:rna|gex|atac|peaks?)"
+# Of split-pool protocols a barcode has several short parts, all of which name the cell.
+SEQUENCE = r"(?:(?:[ACGTN]{8,10}[-_.])+[ACGTN]{8,10}(?![ACGTN])|[ACGTN]{8,})"
 # R's check.names makes a point of the dash before the library's number.
-NUCLEOTIDES = r"([ACGTN]{8,})(?:[-.](\d+))?"
+NUCLEOTIDES = rf"({SEQUENCE})(?:[-.](\d+))?"
 # Fragments of a cell's barcode over those of the file's best ones, by the median, below which it is
 # none of the file's cells; and how many the best must have for this to tell.
 BACKGROUND = 0.05

@@ -32,6 +32,10 @@ METRICS = (
 OWN = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
 # Line breaks of any system, tabs and NUL, which a cell of a TSV or a text in HDF5 cannot have.
 BREAKS = re.compile(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# True and False as R, Excel and JSON write them, and a whole number written as a float. An id
+# such as 007.0 is none.
+TRUTH = {"TRUE": "True", "FALSE": "False", "true": "True", "false": "False"}
+FLOAT_MARK = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 # Beyond this, not every whole number is a float.
 MOST_WHOLE = 2**53
 
@@ -63,7 +67,8 @@ def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     Text is stripped of surrounding blanks, line breaks and tabs in it become a space, and an
     accented letter is one character. Words for
     missing (:data:`MISSING`) become missing (NaN). True and False, dates and whatever else is
-    neither text nor a number become text. Whole numbers are int64, or text if some are missing:
+    neither text nor a number become text, and text has one spelling of these and of whole numbers
+    (:func:`one_spelling`). Whole numbers are int64, or text if some are missing:
     cluster 3 is then "3", not "3.0". A column without any value is float64. Names that cannot be
     written are changed. What is changed is in the log.
     """
@@ -204,7 +209,12 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
             "characters made one, such as %r",
             origin, name, sum(changed[text] for text in kept), kept[0],
         )  # fmt: skip
-    values = [np.nan if text is None or text in MISSING else text for text in clean]
+    # The workflow's own columns name things as the sheet does, such as a sample called TRUE.
+    spelt = [text if text is None or name in OWN else one_spelling(text) for text in clean]
+    if new := {t: s for t, s, n in zip(clean, spelt, found, strict=True) if t != s and n}:
+        said = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
+        logger.info("%s: column %s: written %s", origin, name, said)
+    values = [np.nan if text is None or text in MISSING else text for text in spelt]
     result = np.array([*values, np.nan], dtype=object)[codes]
     return result if any(isinstance(value, str) for value in result) else result.astype(np.float64)
 
@@ -216,6 +226,17 @@ def clean_text(text: str) -> str:
     """
     text = BREAKS.sub(" ", text).strip().encode("utf-8", "replace").decode("utf-8")
     return unicodedata.normalize("NFC", text)
+
+
+def one_spelling(text: str) -> str:
+    """Write TRUE as True and 3.0 as 3, so that all files of a study say the same.
+
+    Value by value, whatever else is in its column: a sample has only some of a study's values.
+    """
+    found = FLOAT_MARK.fullmatch(text)
+    if not found:
+        return TRUTH.get(text, text)
+    return found[1] if found[1] != "-0" else "0"
 
 
 def word(value: Any) -> str | None:

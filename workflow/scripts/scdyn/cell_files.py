@@ -46,8 +46,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     DataFrame
         Text, stripped of surrounding blanks, "" where there is none; each row once. Row names
         without a name are in the column ``row_names``. No number is read as such: 007 stays 007.
-        Only these are changed: 3.0 in a column of whole numbers (as pandas writes them where some
-        are missing) is 3, and with semicolons 1,5 in a column of numbers is 1.5.
+        Only with semicolons, 1,5 in a column of numbers is 1.5.
 
     Raises
     ------
@@ -81,7 +80,6 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
                           for i, name in enumerate(table.columns)]]  # fmt: skip
     table = table.set_axis(column_names(list(table.columns), str(path)), axis=1)
     for name in table:
-        table[name] = without_float_mark(table[name], path)
         if separator == ";" or (separator == "\t" and name in ("x", "y")):
             table[name] = with_decimal_point(table[name], path)
     logger.info(
@@ -304,15 +302,6 @@ def fields(text: str, separator: str) -> list[list[str]]:
     except csv.Error:  # a field beyond measure
         pass
     return found
-
-
-def without_float_mark(column: pd.Series, path: str | Path) -> pd.Series:
-    """Write 3.0 as 3 in a column of such numbers, as another file of the same cells may have it."""
-    known = ~column.isin(MISSING)
-    if not known.any() or not column[known].str.fullmatch(r"-?\d+\.0").all():
-        return column
-    logger.info("%s: column %s: whole numbers, read as 3 where it has 3.0", path, column.name)
-    return column.str.removesuffix(".0")
 
 
 def with_decimal_point(column: pd.Series, path: str | Path) -> pd.Series:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.artefacts import read_table
-from scdyn.barcodes import FORMS, NUCLEOTIDES, Form, sample_barcodes
+from scdyn.barcodes import FORMS, NUCLEOTIDES, SEQUENCE, Form, sample_barcodes
 from scdyn.cell_columns import (
     as_text,
     join,
@@ -44,7 +44,7 @@ TELLING = (
 WITHOUT_NAME = "without the sample's name"
 # What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
 BY_LIBRARY = "by nucleotides and library"
-CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": r"[ACGTN]{8,}"}
+CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": SEQUENCE}
 NUMBER = r"-?\d+"
 # Rows by which is seen whether a column may hold barcodes.
 ROWS_SEEN = 200
@@ -354,8 +354,8 @@ def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
     by_library = FORMS[BY_LIBRARY]
     if by_library(cells).str.extract(r"-(\d+)$")[0].nunique() > 1:
         behind, before = (
-            r"(?P<core>[ACGTN]{8,})(?:.*\D)?(?P<n>\d+)$",
-            (r"^(?:.*\D)?(?P<n>\d+)\D*?(?P<core>[ACGTN]{8,})"),
+            rf"(?P<core>{SEQUENCE})(?:.*\D)?(?P<n>\d+)$",
+            rf"^(?:.*\D)?(?P<n>\d+)\D*?(?P<core>{SEQUENCE})",
         )
         for how, pattern, first in [
             ("by nucleotides and the number behind them", behind, 1),

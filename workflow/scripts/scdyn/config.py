@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -375,15 +375,69 @@ def check_covariate(
         )
 
 
+def read_sheet(path: str | Path) -> pd.DataFrame:
+    """Read a sheet as it is written, without blanks around cells and names.
+
+    Rows without any cell go, and columns without a name and any cell, such as a tab at the end of
+    each line leaves.
+
+    Returns
+    -------
+    DataFrame of str
+        A row's index is the number of its line.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, begins a line with ``#``, has a name twice, or a cell without a name.
+    """
+    rows: dict[int, list[str]] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            # A quote that is never closed would swallow the rows behind it.
+            lines = csv.reader(file, delimiter="\t", strict=True)
+            number = 1
+            for line in lines:
+                cells = [cell.strip(" \xa0") for cell in line]
+                if any(cells):
+                    rows[number] = cells
+                number = lines.line_num + 1
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+    if not rows:
+        raise InputError(f"{path}: has no sample.")
+    names = next(iter(rows.values()))
+    for number, cells in rows.items():
+        # Elsewhere # may begin a value, such as a colour.
+        if cells[0].startswith("#") and (names[0] in ("sample", cells[0]) or not any(cells[1:])):
+            raise InputError(
+                f"{path}, line {number}: begins with #, and a sample sheet has no comments; remove "
+                "the line, or the # if it is the header or a sample."
+            )
+    width = max(map(len, rows.values()))
+    header, *rest = [[*cells, *[""] * (width - len(cells))] for cells in rows.values()]
+    sheet = pd.DataFrame(rest, index=list(rows)[1:], columns=range(width), dtype=object)
+    for place, name in enumerate(header):
+        given = sheet.index[sheet[place] != ""]
+        if not name and len(given):
+            raise InputError(
+                f"{path}, line {given[0]}: '{sheet.loc[given[0], place]}' stands in a column "
+                "without a name; name the column in the first line, or remove it."
+            )
+        if name and name in header[:place]:
+            raise InputError(
+                f"{path}: the column '{name}' is there twice; rename or remove one of them."
+            )
+    sheet = sheet.set_axis(header, axis=1)
+    return sheet.loc[:, [bool(name) for name in header]]
+
+
 def tidy_sheet(sheet: pd.DataFrame, known: Mapping[str, Any]) -> pd.DataFrame:
     """Take from a sheet what spreadsheets and R leave in it.
 
-    Blanks around cells and names go, and rows without any cell. In the columns that are known, NA
-    and its like are empty; ``kind`` and ``none`` are written small.
+    In the columns that are known, NA and its like are empty; ``kind`` and ``none`` are written
+    small.
     """
-    sheet = sheet.rename(columns=lambda name: name.strip(" \xa0"))
-    sheet = sheet.apply(lambda column: column.str.strip(" \xa0"))
-    sheet = sheet[(sheet != "").any(axis=1)]
     for column in set(sheet) & set(known) - {"sample"}:
         sheet[column] = sheet[column].mask(sheet[column].isin(MISSING - {"None"}), "")
     for column in {"kind", "atac_path"} & set(sheet):
@@ -421,25 +475,7 @@ def read_samples(
     InputError
         Naming the sheet, the row and the column.
     """
-    try:
-        with warnings.catch_warnings():
-            # A line with more cells than the first would have its first one taken for an index.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            sheet = pd.read_csv(
-                path,
-                sep="\t",
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                index_col=False,
-            )
-    except pd.errors.ParserWarning as error:
-        raise InputError(
-            f"{path}: a line has more cells than the first line has columns; name the column, or "
-            "remove the tab at the line's end."
-        ) from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+    sheet = read_sheet(path)
     known = schema["properties"]
     sheet = tidy_sheet(sheet, known)
     if sheet.empty:
@@ -457,7 +493,7 @@ def read_samples(
     columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
     row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
     for number, row in sheet.to_dict("index").items():
-        check(row, row_schema, f"{path}, line {number + 2}")
+        check(row, row_schema, f"{path}, line {number}")
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
         raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")

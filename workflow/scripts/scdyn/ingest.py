@@ -102,22 +102,44 @@ def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
 
-    What the file says of its cells beside the modalities is kept, too: muon writes labels there.
+    What the file says of its cells beside the modalities is kept, too: muon writes labels there,
+    those called ``rna:NAME`` included that the RNA has no column of its own for.
     """
     path = library.rna.path
     content = _open(mudata.read_h5mu, path, "h5mu")
     if "rna" not in content.mod:
         raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}; call it so.")
     rna, atac = content.mod["rna"], content.mod.get("atac")
-    # Columns that begin with a modality's name are copies of its own.
-    copied = tuple(f"{name}:" for name in content.mod)
+    # Columns that begin with a modality's name are copies of its own, if it has them.
+    others = tuple(f"{name}:" for name in content.mod if name != "rna")
     joint = content.obs[~content.obs.index.duplicated()]
-    new = [name for name in joint if not name.startswith(copied) and name not in rna.obs]
-    rna.obs = rna.obs.join(joint[new])
+    joint = joint[[name for name in joint if not name.startswith(others)]]
+    # Those without the modality's name come first, where both are there.
+    joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
+    joint.columns = joint.columns.str.removeprefix("rna:")
+    new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
+    rna.obs = rna.obs.join(joint.loc[:, new])
+    log_left_out(content, path)
     source, layer = promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
     peaks = raw_counts(atac, path) if used else None
     return raw_counts(rna, path, library.rna_layer, layer), peaks, source
+
+
+def log_left_out(content: mudata.MuData, path: str) -> None:
+    """Name the columns of the other modalities' cells that the RNA's have none of the name of."""
+    kept, left_out = set(content["rna"].obs), []
+    for modality in set(content.mod) - {"rna"}:
+        prefix = f"{modality}:"
+        copies = [name.removeprefix(prefix) for name in content.obs if name.startswith(prefix)]
+        names = dict.fromkeys([*content[modality].obs, *copies])
+        left_out += [f"{prefix}{name}" for name in names if name not in kept]
+    if left_out:
+        logger.info(
+            "%s: columns of other modalities' cells are not read: %s; what is a label of the cells "
+            "belongs into the obs of rna, or of the file",
+            path, ", ".join(sorted(left_out)),
+        )  # fmt: skip
 
 
 def read_peaks(matrix: Matrix) -> ad.AnnData:

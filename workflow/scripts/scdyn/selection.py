@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from scdyn.cell_columns import MISSING, clean_text, one_spelling, word
 from scdyn.errors import InputError
 
 
@@ -18,7 +19,8 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
     obs
         The cells' table.
     selection
-        Column to allowed values; a cell must match in every column. Empty: all cells.
+        Column to allowed values; a cell must match in every column. Empty: all cells. A cell
+        whose value is missing matches none.
     where
         The config's key, for messages.
 
@@ -37,18 +39,29 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
             raise InputError(
                 f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
             )
-        values = obs[column].astype(str)
+        values = spelt(obs[column])
         for value in allowed:
-            if not (values == str(value)).any():
-                quoted = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
+            text = one_spelling(str(value))
+            if not (values == text).any():
+                hint = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
+                if text in MISSING:
+                    hint = " (this word is read as missing: write another, such as none)"
                 raise InputError(
-                    f"{where}: no cell has {column} '{value}'{quoted}; there are "
-                    f"{', '.join(sorted(values.unique())[:20])}."
+                    f"{where}: no cell has {column} '{value}'{hint}; there are "
+                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}."
                 )
-        chosen &= values.isin([str(value) for value in allowed]).to_numpy()
+        chosen &= values.isin([one_spelling(str(value)) for value in allowed]).to_numpy()
     if not chosen.any():
         raise InputError(f"{where}: no cell matches {dict(selection)}.")
     return chosen
+
+
+def spelt(column: pd.Series) -> pd.Series:
+    """Write a column as the cells' table has it, None where a value is missing."""
+    codes, found = pd.factorize(column)
+    texts = [one_spelling(clean_text(word(value) or "")) for value in found]
+    known = np.array([*(None if text in MISSING else text for text in texts), None], dtype=object)
+    return pd.Series(known[codes], column.index)
 
 
 def select_samples(

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from scdyn.artefacts import read_table
 from scdyn.errors import InputError
+from scdyn.log import logger
 
 PREDICTED = "predict"  # what the column ``fold`` says of cells no fold trains on
 # How often folds are drawn until no class is in one of them alone.
@@ -40,7 +41,8 @@ def make_splits(
     label
         Column of the label; cells without one are left out.
     split_by
-        Column whose values (samples, donors, batches) are kept whole; None splits cells.
+        Column whose values (samples, donors, batches) are kept whole; None splits cells. Labelled
+        cells without a value are in no fold: they may be of a unit that is tested.
     n_folds, seed
         Number of folds and seed of their draw.
     validation_share
@@ -64,8 +66,8 @@ def make_splits(
     Raises
     ------
     InputError
-        If a column is missing, the two sets share a cell, there are fewer units than folds, or
-        fewer than two classes are left.
+        If a column is missing, or its value in every labelled cell; the two sets share a cell;
+        there are fewer units than folds; or fewer than two classes are left.
     """
     for column in filter(None, [label, split_by]):
         if column not in obs:
@@ -76,6 +78,8 @@ def make_splits(
             "task's train and predict exclude each other."
         )
     chosen = obs[labelled & obs[label].notna().to_numpy()]
+    if split_by:
+        chosen = with_unit(chosen, label, split_by)
     learned = pd.DataFrame(
         {
             "cell": chosen.index,
@@ -105,6 +109,30 @@ def make_splits(
         asked = pd.DataFrame({"cell": rest.index, "label": known.array, "unit": ""})
         learned = pd.concat([learned, asked.assign(fold=PREDICTED, validation=0)])
     return learned.reset_index(drop=True), left_out.reset_index(drop=True)
+
+
+def with_unit(chosen: pd.DataFrame, label: str, split_by: str) -> pd.DataFrame:
+    """Leave out the cells whose unit is not known, and say how many.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    known = chosen[split_by].notna()
+    if len(chosen) and not known.any():
+        raise InputError(
+            f"label {label}: none of the {len(chosen)} labelled cells has a value of {split_by}, "
+            "by which they are to be split; give it in the sample sheet or the metadata, or name "
+            "another column in the task's split_by."
+        )
+    if not known.all():
+        logger.warning(
+            "%d of %d labelled cells have no value of %s and are left out of training and scores, "
+            "for they may be of a unit that is tested",
+            (~known).sum(), len(known), split_by,
+        )  # fmt: skip
+    return chosen[known]
 
 
 def rare_classes(
