@@ -129,6 +129,20 @@ def test_genes_are_found_in_whichever_column_names_most(column):
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
 
+def test_ids_of_some_genes_and_symbols_of_others_are_found_row_by_row():
+    mapping = align_genes(rna(names=["ENSG3.7", "TF", "Beta", "New"]), GENES, 0.9, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+def test_a_column_that_names_one_gene_in_every_row_finds_one_gene():
+    """R writes T for true, and T is a gene of mouse."""
+    table = rna(names=["T", "Beta", "New"])
+    table.var["highly_variable"] = "T"
+    genes = GENES.assign(symbol=["T", "Beta", "Gamma"])
+    mapping = align_genes(table, genes, 0.5, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
 def test_only_versions_of_ensembl_ids_are_left_out():
     ids = pd.Series(["ENSMUSG00000000001.12", "MSTRG.7", "AC1234.1", "ENST00000000001.2", "a.1.0"])
     expected = ["ENSMUSG00000000001", "MSTRG.7", "AC1234.1", "ENST00000000001", "a.1.0"]

@@ -48,13 +48,14 @@ def strip_version(ids: pd.Series) -> pd.Series:
 
 
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
-    """Find genes in the vocabulary by the column of names that finds the most.
+    """Find genes in the vocabulary by the column of names that finds the most of them.
 
     Parameters
     ----------
     names
-        Columns that may hold ids or symbols, (n,) each. An id whose version the vocabulary lacks
-        is found without it.
+        Columns that may hold ids, symbols, or ids of some genes and symbols of others, (n,) each;
+        a name is looked for among the ids first. An id whose version the vocabulary lacks is found
+        without it.
     genes
         ``gene_id`` and ``symbol``.
 
@@ -64,16 +65,25 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
         Rows of ``genes``, -1 where there is none.
     """
     columns = [column.astype(str) for column in names]
-    best = np.full(len(columns[0]), -1)
-    for known in (genes["gene_id"], genes["symbol"]):
-        rows = pd.Series(np.arange(len(genes)), index=known.astype(str))
-        rows = rows[~rows.index.duplicated()]
-        for column in columns:
-            found = rows.reindex(column).to_numpy()
-            found = np.where(np.isnan(found), rows.reindex(strip_version(column)), found)
-            found = np.nan_to_num(found, nan=-1).astype(int)
-            best = found if (found >= 0).sum() > (best >= 0).sum() else best
+    best, n_best = np.full(len(columns[0]), -1), (0, 0)
+    for column in columns:
+        by_id, by_symbol = (rows_of(column, genes[known]) for known in ("gene_id", "symbol"))
+        found = np.where(by_id >= 0, by_id, by_symbol)
+        # Genes, not rows: a column of flags may name one gene in all of them. Of columns that find
+        # as many, the one of ids, since two genes may have one symbol.
+        n_genes, n_ids = (len(np.unique(rows[rows >= 0])) for rows in (found, by_id))
+        if (n_genes, n_ids) > n_best:
+            best, n_best = found, (n_genes, n_ids)
     return best
+
+
+def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
+    """Find names among known ones, with or without version: the first row of each, or -1."""
+    rows = pd.Series(np.arange(len(known)), index=known.astype(str))
+    rows = rows[~rows.index.duplicated()]
+    found = rows.reindex(names).to_numpy()
+    found = np.where(np.isnan(found), rows.reindex(strip_version(names)), found)
+    return np.nan_to_num(found, nan=-1).astype(int)
 
 
 def chromosome_name(name: str) -> str:
