@@ -230,6 +230,24 @@ def test_a_gene_of_both_sex_chromosomes_is_one_on_the_first(tmp_path, of_x, of_y
     assert genes[["gene_id", "chrom", "length"]].values.tolist() == [["ENSG9", "chrX", 800]]
 
 
+def test_a_gene_of_a_chromosome_and_a_scaffold_is_on_the_chromosome(tmp_path):
+    """UCSC's refGene has one id for all places of a gene, scaffolds among them."""
+    scaffold = "chr1_KI270706v1_random"
+    rows = [
+        f'{chrom}\tx\t{feature}\t{start}\t900\t.\t+\t.\tgene_id "A";\n'
+        for chrom, start in ((scaffold, 11), ("1", 101), ("X", 201))
+        for feature in ("transcript", "exon")
+    ]
+    (tmp_path / "a.gtf").write_text("".join(rows))
+    genes = reference.read_gtf(tmp_path / "a.gtf", [])
+    assert genes[["chrom", "tss"]].values.tolist() == [["chr1", [100]]]
+    (tmp_path / "a.gtf").write_text("".join(rows[:2]))
+    assert reference.read_gtf(tmp_path / "a.gtf", [])["chrom"].tolist() == [scaffold]
+    bed = tmp_path / "a.bed"
+    bed.write_text(f"{scaffold}\t10\t990\tA\t-\nchr1\t100\t900\tA\t+\n")
+    assert reference.read_bed(bed)[["chrom", "strand"]].values.tolist() == [["chr1", "+"]]
+
+
 def test_tfs_are_found_by_id_with_any_version(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     table = reference.build_vocabulary(genes, {"ENSG2.7", "Minus"})

@@ -27,6 +27,8 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
+# Chromosomes, by UCSC's names, and not scaffolds, alternatives and patches.
+MAIN = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
 # Ensembl's names of it: of vertebrates, worm, fly, yeast and plants.
 OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 # How lines of a BED begin that are none of its rows.
@@ -103,6 +105,23 @@ def chromosome_name(name: str) -> str:
 def chromosome_names(names: pd.Series) -> pd.Series:
     """Name chromosomes as :func:`chromosome_name` does."""
     return names.map({name: chromosome_name(name) for name in names.unique()})
+
+
+def place_of_gene(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
+    """Choose one chromosome for each gene that lies on several.
+
+    Parameters
+    ----------
+    chromosomes, genes
+        UCSC's names, and the gene of each row.
+
+    Returns
+    -------
+    Series
+        The first of the gene's rows that is no scaffold, alternative or patch, else the first.
+    """
+    main = chromosomes.where(chromosomes.str.fullmatch(MAIN)).groupby(genes).transform("first")
+    return main.fillna(chromosomes.groupby(genes).transform("first"))
 
 
 def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
@@ -183,10 +202,10 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
             )
     else:
         logger.info("%s: tells no gene's type, so genes of all types are kept", path)
-    # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
+    # A PAR gene stands once a sex chromosome under one id, others on scaffolds, too.
     lines["gene_id"] = strip_version(lines["gene_id"])
     lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
-    lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
+    lines = lines[lines["chrom"] == place_of_gene(lines["chrom"], lines["gene_id"])]
 
     transcripts = lines[lines["feature"] == "transcript"]
     without = lines[~lines["gene_id"].isin(transcripts["gene_id"])]
@@ -276,8 +295,8 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     first line of column names is skipped.
 
     The symbol serves as id. Rows of one symbol are its transcripts; only those on the
-    chromosome and strand of the longest are used. The length is that row's span,
-    introns included, since a BED has no exons.
+    chromosome and strand of the longest are used, where there is one that is not on a scaffold.
+    The length is that row's span, introns included, since a BED has no exons.
 
     Returns
     -------
@@ -313,8 +332,8 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
-    for column in ("chrom", "strand"):
-        rows = rows[rows[column] == rows.groupby("symbol")[column].transform("first")]
+    rows = rows[rows["chrom"] == place_of_gene(rows["chrom"], rows["symbol"])]
+    rows = rows[rows["strand"] == rows.groupby("symbol")["strand"].transform("first")]
     genes = rows.groupby("symbol").agg(
         chrom=("chrom", "first"),
         strand=("strand", "first"),
