@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", 
 NO_ROW = ("#", "track ", "browser ")
 # Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
 ENSEMBL = r"(?:ENS[A-Z]*[GTE]|MGP_\w+_[GTE])\d+"
+# Of a table of TFs that are looked at.
+MOST_COLUMNS = 20
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
 
 
@@ -343,8 +346,18 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     return genes.reset_index().assign(gene_id=lambda table: table["symbol"])
 
 
-def read_tfs(path: str | Path) -> set[str]:
-    """Read a TF list: one symbol or gene id a line.
+def read_tfs(path: str | Path, known: Collection[str] = ()) -> set[str]:
+    """Read a TF list: one symbol or gene id a line, or a column of a table.
+
+    Lines that begin with ``#`` are comments. Quotes, as R writes them, are no part of a name.
+
+    Parameters
+    ----------
+    path
+        The list. Tabs, commas or blanks part the columns of a table.
+    known
+        Ids and symbols of the genes. Of a table the column is read that names most of them, the
+        first if none does; a first name that is none of them is a header.
 
     Raises
     ------
@@ -353,10 +366,19 @@ def read_tfs(path: str | Path) -> set[str]:
     """
     remedy = "expected is one symbol or id a line"
     with reading(path, "not a readable TF list", remedy), open_text(path) as handle:
-        names = set(handle.read().split())
-    if not names:
+        lines = [line.strip() for line in handle.read().splitlines()]
+    lines = [re.split(r"\s#", line)[0] for line in lines if line.strip("\"'")]
+    lines = [line for line in lines if not line.startswith("#")]
+    if not lines:
         raise InputError(f"{path}: the TF list is empty.")
-    return names
+    mark = next((mark for mark in ("\t", ",") if mark in lines[0]), None)
+    rows = [[field.strip(" \"'") for field in line.split(mark)[:MOST_COLUMNS]] for line in lines]
+    columns = [pd.Series(names, dtype=str) for names in zip_longest(*rows, fillvalue="")]
+    is_gene = [names.isin(known) | strip_version(names).isin(known) for names in columns]
+    n_found = [names[found].nunique() for names, found in zip(columns, is_gene, strict=True)]
+    best = n_found.index(max(n_found))
+    has_header = n_found[best] > 0 and not is_gene[best][0]
+    return set(columns[best][int(has_header) :]) - {""}
 
 
 def build_vocabulary(
@@ -383,6 +405,7 @@ def build_vocabulary(
     InputError
         If no gene is left, or none of them is a TF.
     """
+    tell_unknown(tfs, genes)
     if measured is not None:
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
@@ -407,6 +430,28 @@ def build_vocabulary(
     )
     table = table.sort_values(["is_tf", "gene_id"], ascending=[False, True])
     return table[COLUMNS].reset_index(drop=True)
+
+
+def tell_unknown(tfs: set[str], genes: pd.DataFrame) -> None:
+    """Log how many names of a TF list are no genes of the annotation; see build_vocabulary."""
+    names = pd.Series(sorted(tfs), dtype=str)
+    known = {*genes["gene_id"], *genes["symbol"]}
+    unknown = names[~names.isin(known) & ~strip_version(names).isin(known)]
+    if unknown.empty:
+        return
+    shown = ", ".join(unknown[:3])
+    logger.info(
+        "%d of the TF list's %d names are no genes of the annotation, such as %s",
+        len(unknown), len(names), shown,
+    )  # fmt: skip
+    called = {name.lower(): name for name in sorted(known)}
+    cases = [f"{name} ({called[name.lower()]})" for name in unknown if name.lower() in called]
+    if cases:
+        logger.warning(
+            "%d of the TF list's names differ from a gene's in upper and lower case alone, such as "
+            "%s; they are not taken for TFs",
+            len(cases), ", ".join(cases[:3]),
+        )  # fmt: skip
 
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
