@@ -215,6 +215,47 @@ def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
         np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
 
 
+def test_a_place_that_is_all_zero_is_passed_over(tmp_path):
+    table = rna()
+    table.layers["counts"], table.layers["spliced"] = table.X * 2, table.X * 0
+    table.X = table.X * 0
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in layers/counts of ")
+
+
+def test_an_x_of_0_and_1_gives_way_to_counts(tmp_path, caplog):
+    table = rna()
+    counts = table.X.copy()
+    table.raw = table.copy()
+    table.X = (counts > 0).astype(np.float32)
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    with caplog.at_level("INFO", logger="scdyn"):
+        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+    assert "X holds 0 and 1 alone, .raw counts; .raw is read" in caplog.text
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in raw/X of ")
+    asked = {**sheet, "rna_layer": "X"}
+    assert ingest.ingest(asked, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    # Nothing tells that a layer of any other name is of RNA.
+    del table.raw
+    table.layers["promoter"] = counts
+    table.write_h5ad(tmp_path / "s.h5ad")
+    assert ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    table.layers["raw_counts"] = counts
+    table.write_h5ad(tmp_path / "s.h5ad")
+    words = "X holds 0 and 1 alone, and the layers raw_counts counts; name one of these, or X"
+    with pytest.raises(InputError, match=words) as caught:
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and finding.found == str(caught.value)
+
+
 def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_path):
     table = rna()
     table.layers["counts"], table.layers["raw_counts"] = table.X * 2, table.X * 3
