@@ -134,6 +134,24 @@ def test_ids_of_some_genes_and_symbols_of_others_are_found_row_by_row():
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize("genome", ["GRCh38_", "hg19_", "mm10___", "GRCh38-2020-A_"])
+@pytest.mark.parametrize("names", [["Gamma", "TF", "Beta"], ["ENSG3.7", "ENSG1", "ENSG2.1"]])
+def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genome, names):
+    table = rna(names=[genome + name for name in names])
+    mapping = align_genes(table, GENES, 0.9, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    assert set(strip_version(pd.Series(names))) <= preflight.measured_genes(sheet)
+    other = {"hg19_": "mm10_"}.get(genome, "hg19_")
+    table.var_names = [genome + names[0], genome + names[1], other + names[2]]
+    table.write_h5ad(tmp_path / "s.h5ad")
+    with pytest.raises(InputError, match=r"s.h5ad: holds genes of 2 genomes \(") as caught:
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and finding.found == str(caught.value)
+
+
 def test_a_column_that_names_one_gene_in_every_row_finds_one_gene():
     """R writes T for true, and T is a gene of mouse."""
     table = rna(names=["T", "Beta", "New"])

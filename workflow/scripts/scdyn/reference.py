@@ -36,6 +36,11 @@ OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", 
 NO_ROW = ("#", "track ", "browser ")
 # Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
 ENSEMBL = r"(?:ENS[A-Z]*[GTE]|MGP_\w+_[GTE])\d+"
+# Before the names of a reference of several genomes: GRCh38_TP53, mm10___Trp53, GRCh38-2020-A_TP53.
+GENOME = (
+    r"^(GRC[a-z]{1,2}\d+|hg\d+|mm\d+|rn\d+|dm\d+|ce\d+|[a-z]{3}[A-Z][a-z]{2}\d+|mRatBN[\d.]+|"
+    r"Rnor_?[\d.]+|BDGP[\d.]+|WBcel\d+|T2T)(?:[-.][A-Za-z0-9.]+)*_+(?=.)"
+)
 # Of a table of TFs that are looked at.
 MOST_COLUMNS = 20
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
@@ -52,6 +57,18 @@ def strip_version(ids: pd.Series) -> pd.Series:
     return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
+def genomes_before(names: pd.Series) -> set[str]:
+    """Read the genomes by which all of some names begin; none if one begins otherwise."""
+    genomes = names.astype(str).str.extract(GENOME)[0]
+    return set() if genomes.isna().any() else set(genomes)
+
+
+def without_genome(names: pd.Series) -> pd.Series:
+    """Remove the genome by which all of some names begin, if it is the same: ``GRCh38_TP53``."""
+    names = names.astype(str)
+    return names.str.replace(GENOME, "", regex=True) if len(genomes_before(names)) == 1 else names
+
+
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     """Find genes in the vocabulary by the column of names that finds the most of them.
 
@@ -60,7 +77,7 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     names
         Columns that may hold ids, symbols, or ids of some genes and symbols of others, (n,) each;
         a name is looked for among the ids first. An id whose version the vocabulary lacks is found
-        without it.
+        without it, and names that all begin with one genome's are found without that.
     genes
         ``gene_id`` and ``symbol``.
 
@@ -69,7 +86,7 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     ndarray of int, (n,)
         Rows of ``genes``, -1 where there is none.
     """
-    columns = [column.astype(str) for column in names]
+    columns = [without_genome(column) for column in names]
     best, n_best = np.full(len(columns[0]), -1), (0, 0)
     for column in columns:
         by_id, by_symbol = (rows_of(column, genes[known]) for known in ("gene_id", "symbol"))
