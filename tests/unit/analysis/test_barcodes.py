@@ -77,6 +77,9 @@ def test_libraries_whose_cells_are_background_are_named(rna, other, shown):
     barcodes.require_cells(pairing, pd.Series(100, b), "f.tsv")
     with pytest.raises(InputError, match=rf"f.tsv: the RNA's cells called {shown} are background"):
         barcodes.require_cells(pairing, pd.Series([100] * 6 + [1] * 6, b), "f.tsv")
+    # What differs from cell to cell is no library's.
+    each = pd.Index([f"{i}_{cell}-1" for i, cell in enumerate(CELLS)])
+    barcodes.require_cells(barcodes.pair(each, b), pd.Series([100] * 8 + [1] * 4, b), "f.tsv")
     # A shallow library whose fragments are its own is one.
     barcodes.require_cells(barcodes.pair(a, a), pd.Series([100] * 6 + [1] * 6, a), "f.tsv")
 

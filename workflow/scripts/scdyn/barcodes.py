@@ -21,6 +21,8 @@ NUCLEOTIDES = r"([ACGTN]{8,})(?:[-.](\d+))?"
 # none of the file's cells; and how many the best must have for this to tell.
 BACKGROUND = 0.05
 FEWEST_FRAGMENTS = 20
+# Cells called alike that may be a library: names may have the cell's own number in them.
+FEWEST_CELLS = 5
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 Form = Callable[[pd.Series], pd.Series]
@@ -176,9 +178,10 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
     n, of_rna = n_fragments[is_cell].to_numpy(), pairing.marks[row[is_cell]]
     of_file = library_marks(n_fragments.index[is_cell].to_series()).to_numpy()
     for _, part in pd.DataFrame({"n": n, "mark": of_rna}).groupby(of_file):
-        medians = part.groupby("mark")["n"].median()
+        n_cells = part.groupby("mark")["n"].transform("size")
+        medians = part[n_cells >= FEWEST_CELLS].groupby("mark")["n"].median()
         few = medians.index[medians < BACKGROUND * medians.max()]
-        if medians.max() >= FEWEST_FRAGMENTS and len(few):
+        if len(few) and medians.max() >= FEWEST_FRAGMENTS:
             raise InputError(
                 f"{origin}: the RNA's cells called {few[0]} are background in it: of its first "
                 f"fragments they have {medians[few[0]]:.0f} each, those called {medians.idxmax()} "
