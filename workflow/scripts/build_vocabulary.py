@@ -15,8 +15,7 @@ with logged(snakemake.log[0]):
             logger.warning("sample %s is left out: %s", row["sample"], error)
             if row is rows[-1] and not measured:
                 raise
-    table = reference.build_vocabulary(
-        genes, reference.read_tfs(snakemake.input.tfs), measured if rows else None
-    )
+    tfs = reference.read_tfs(snakemake.input.tfs, {*genes["gene_id"], *genes["symbol"]})
+    table = reference.build_vocabulary(genes, tfs, measured if rows else None)
     logger.info("%d genes, of which %d TFs", len(table), table["is_tf"].sum())
     write_table(snakemake.output[0], table)

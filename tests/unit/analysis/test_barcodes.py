@@ -65,6 +65,37 @@ def test_libraries_are_not_mixed_up():
     assert unlike.n_shared == 0  # nucleotides alone would make two cells one
 
 
+def test_background_of_one_library_is_not_taken_for_cells_of_another():
+    """A library's fragments have the nucleotides of another's cells, too."""
+    a = pd.Index([f"{cell}-{1 + i // 6}" for i, cell in enumerate(CELLS)])
+    pairing = barcodes.pair(a, pd.Index([f"{cell}-1" for cell in CELLS]))
+    assert (pairing.how, pairing.n_shared) == ("as they are", 6)
+    # Libraries in another order are told by nucleotides.
+    swapped = pd.Index([f"{cell}-{2 - i // 6}" for i, cell in enumerate(CELLS)])
+    pairing = barcodes.pair(a, swapped)
+    assert (pairing.how, pairing.n_shared) == ("by nucleotides", 12)
+
+
+@pytest.mark.parametrize(
+    ("rna", "other", "shown"),
+    [("{cell}-{n}", "{cell}", r"\*-2"), ("s{n}_{cell}-1", "{cell}-1", r"s2_\*-1")],
+)
+def test_libraries_whose_cells_are_background_are_named(rna, other, shown):
+    """Where the fragments do not tell their library, how many a cell has does."""
+    a = pd.Index([rna.format(cell=cell, n=1 + i // 6) for i, cell in enumerate(CELLS)])
+    b = pd.Index([other.format(cell=cell) for cell in CELLS])
+    pairing = barcodes.pair(a, b)
+    assert pairing.n_shared == 12
+    barcodes.require_cells(pairing, pd.Series(100, b), "f.tsv")
+    with pytest.raises(InputError, match=rf"f.tsv: the RNA's cells called {shown} are background"):
+        barcodes.require_cells(pairing, pd.Series([100] * 6 + [1] * 6, b), "f.tsv")
+    # What differs from cell to cell is no library's.
+    each = pd.Index([f"{i}_{cell}-1" for i, cell in enumerate(CELLS)])
+    barcodes.require_cells(barcodes.pair(each, b), pd.Series([100] * 8 + [1] * 4, b), "f.tsv")
+    # A shallow library whose fragments are its own is one.
+    barcodes.require_cells(barcodes.pair(a, a), pd.Series([100] * 6 + [1] * 6, a), "f.tsv")
+
+
 def test_barcodes_that_are_no_nucleotides_are_left_as_they_are():
     a = pd.Index(["cell_1", "cell_2", "cell_3"])
     pairing = barcodes.pair(a, pd.Index(["cell_3", "cell_9"]))

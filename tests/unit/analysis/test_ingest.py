@@ -143,6 +143,38 @@ def test_genes_are_found_in_whichever_column_names_most(column):
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
 
+def test_ids_of_some_genes_and_symbols_of_others_are_found_row_by_row():
+    mapping = align_genes(rna(names=["ENSG3.7", "TF", "Beta", "New"]), GENES, 0.9, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("genome", ["GRCh38_", "hg19_", "mm10___", "GRCh38-2020-A_"])
+@pytest.mark.parametrize("names", [["Gamma", "TF", "Beta"], ["ENSG3.7", "ENSG1", "ENSG2.1"]])
+def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genome, names):
+    table = rna(names=[genome + name for name in names])
+    mapping = align_genes(table, GENES, 0.9, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    assert set(strip_version(pd.Series(names))) <= preflight.measured_genes(sheet)
+    other = {"hg19_": "mm10_"}.get(genome, "hg19_")
+    table.var_names = [genome + names[0], genome + names[1], other + names[2]]
+    table.write_h5ad(tmp_path / "s.h5ad")
+    with pytest.raises(InputError, match=r"s.h5ad: holds genes of 2 genomes \(") as caught:
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and finding.found == str(caught.value)
+
+
+def test_a_column_that_names_one_gene_in_every_row_finds_one_gene():
+    """R writes T for true, and T is a gene of mouse."""
+    table = rna(names=["T", "Beta", "New"])
+    table.var["highly_variable"] = "T"
+    genes = GENES.assign(symbol=["T", "Beta", "Gamma"])
+    mapping = align_genes(table, genes, 0.5, "s", "here")
+    np.testing.assert_array_equal(mapping.toarray(), [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
 def test_only_versions_of_ensembl_ids_are_left_out():
     ids = pd.Series(["ENSMUSG00000000001.12", "MSTRG.7", "AC1234.1", "ENST00000000001.2", "a.1.0"])
     expected = ["ENSMUSG00000000001", "MSTRG.7", "AC1234.1", "ENST00000000001", "a.1.0"]
@@ -213,6 +245,47 @@ def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
     for layer, factor in (("", 2), ("X", 2), ("raw", 1)):
         cells = ingest.ingest(row(**files, rna_layer=layer), GENES, WINDOWS, 0.5, 0.5)
         np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
+
+
+def test_a_place_that_is_all_zero_is_passed_over(tmp_path):
+    table = rna()
+    table.layers["counts"], table.layers["spliced"] = table.X * 2, table.X * 0
+    table.X = table.X * 0
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in layers/counts of ")
+
+
+def test_an_x_of_0_and_1_gives_way_to_counts(tmp_path, caplog):
+    table = rna()
+    counts = table.X.copy()
+    table.raw = table.copy()
+    table.X = (counts > 0).astype(np.float32)
+    table.write_h5ad(tmp_path / "s.h5ad")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    with caplog.at_level("INFO", logger="scdyn"):
+        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+    assert "X holds 0 and 1 alone, .raw counts; .raw is read" in caplog.text
+    found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
+    assert found["RNA counts"].found.startswith("in raw/X of ")
+    asked = {**sheet, "rna_layer": "X"}
+    assert ingest.ingest(asked, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    # Nothing tells that a layer of any other name is of RNA.
+    del table.raw
+    table.layers["promoter"] = counts
+    table.write_h5ad(tmp_path / "s.h5ad")
+    assert ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    table.layers["raw_counts"] = counts
+    table.write_h5ad(tmp_path / "s.h5ad")
+    words = "X holds 0 and 1 alone, and the layers raw_counts counts; name one of these, or X"
+    with pytest.raises(InputError, match=words) as caught:
+        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
+    assert not finding.passed and finding.found == str(caught.value)
 
 
 def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_path):

@@ -230,6 +230,24 @@ def test_a_gene_of_both_sex_chromosomes_is_one_on_the_first(tmp_path, of_x, of_y
     assert genes[["gene_id", "chrom", "length"]].values.tolist() == [["ENSG9", "chrX", 800]]
 
 
+def test_a_gene_of_a_chromosome_and_a_scaffold_is_on_the_chromosome(tmp_path):
+    """UCSC's refGene has one id for all places of a gene, scaffolds among them."""
+    scaffold = "chr1_KI270706v1_random"
+    rows = [
+        f'{chrom}\tx\t{feature}\t{start}\t900\t.\t+\t.\tgene_id "A";\n'
+        for chrom, start in ((scaffold, 11), ("1", 101), ("X", 201))
+        for feature in ("transcript", "exon")
+    ]
+    (tmp_path / "a.gtf").write_text("".join(rows))
+    genes = reference.read_gtf(tmp_path / "a.gtf", [])
+    assert genes[["chrom", "tss"]].values.tolist() == [["chr1", [100]]]
+    (tmp_path / "a.gtf").write_text("".join(rows[:2]))
+    assert reference.read_gtf(tmp_path / "a.gtf", [])["chrom"].tolist() == [scaffold]
+    bed = tmp_path / "a.bed"
+    bed.write_text(f"{scaffold}\t10\t990\tA\t-\nchr1\t100\t900\tA\t+\n")
+    assert reference.read_bed(bed)[["chrom", "strand"]].values.tolist() == [["chr1", "+"]]
+
+
 def test_tfs_are_found_by_id_with_any_version(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     table = reference.build_vocabulary(genes, {"ENSG2.7", "Minus"})
@@ -257,3 +275,39 @@ def test_the_name_tells_the_annotations_format(tmp_path, name):
     assert len(reference.read_annotation(tmp_path / name, ["protein_coding"])) == 3
     (tmp_path / "a.bed.bz2").write_bytes(bz2.compress(b"chr1\t100\t900\tA\t-\n"))
     assert len(reference.read_annotation(tmp_path / "a.bed.bz2", [])) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A\nB.1\n",
+        "\ufeffA\r\nB.1\r\n",
+        "# C and D were removed\nA # as C\n\nB.1\n#D\n",
+        '"x"\n"A"\n"B.1"\n',
+        '"","x"\n"1","A"\n"2","B.1"\n',
+        '"x"\n"1" "A"\n"2" "B.1"\n',
+        "Symbol,Family\nA,C\nB.1,C\n",
+        "Species\tSymbol\tFamily\nMus\tA\tC\nMus\tB.1\tC\n",
+    ],
+)
+def test_a_tf_list_has_one_name_a_line_or_a_column_of_them(tmp_path, text):
+    path = tmp_path / "tfs.txt"
+    path.write_text(text, encoding="utf-8")
+    assert reference.read_tfs(path, ["A", "B.1", "C", "D"]) == {"A", "B.1"}
+
+
+def test_a_tf_list_of_comments_is_empty_and_a_first_name_without_genes_is_kept(tmp_path):
+    path = tmp_path / "tfs.txt"
+    path.write_text("# A\n")
+    with pytest.raises(InputError, match="the TF list is empty"):
+        reference.read_tfs(path, ["A"])
+    path.write_text("Z1\nZ2\n")
+    assert reference.read_tfs(path, ["A"]) == reference.read_tfs(path) == {"Z1", "Z2"}
+
+
+def test_names_of_a_tf_list_that_are_no_genes_are_told(gtf, caplog):
+    genes = reference.read_gtf(gtf, ["protein_coding"])
+    with caplog.at_level("INFO", logger="scdyn"):
+        reference.build_vocabulary(genes, {"Plus", "ENSG1.9", "MINUS", "Other"}, {"Plus"})
+    assert "2 of the TF list's 4 names are no genes of the annotation, such as MINUS" in caplog.text
+    assert "1 of the TF list's names differ" in caplog.text and "MINUS (Minus)" in caplog.text

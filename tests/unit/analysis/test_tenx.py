@@ -146,6 +146,35 @@ def test_any_blanks_separate_the_entries_of_a_matrix(tmp_path, line):
         tenx.read_matrix(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("write_row", "header"),
+    [
+        ('"{n}","{name}"', ""),
+        ('"{n}","{name}"', '"","x"\n'),
+        ("{n}\t{name}", ""),
+        ('"{n}" "{name}"', ""),
+        ('"{name}","T cell"', ""),
+        ("{name},x", ""),
+    ],
+)
+def test_lists_of_barcodes_as_tables_of_r_are_read(tmp_path, write_row, header):
+    folder = tmp_path / "m"
+    write_mtx(folder, GENE_ROWS, "features.tsv", GENES, packed=False)
+    rows = [write_row.format(n=n, name=name) for n, name in enumerate(BARCODES, 1)]
+    (folder / "barcodes.tsv").write_text(header + "\n".join(rows) + "\n")
+    rna, _ = tenx.read_matrix(folder)
+    assert list(rna.obs_names) == list(barcode_names(folder)) == BARCODES
+
+
+@pytest.mark.parametrize("write_row", ["cell {n}", "{n}\tA", "7,{n}"])
+def test_barcodes_that_only_look_like_tables_are_kept(tmp_path, write_row):
+    folder = tmp_path / "m"
+    write_mtx(folder, GENE_ROWS, "features.tsv", GENES, packed=False)
+    rows = [write_row.format(n=n) for n in range(1, 1 + len(BARCODES))]
+    (folder / "barcodes.tsv").write_text("\n".join(rows) + "\n")
+    assert list(barcode_names(folder)) == [row.split("\t")[0] for row in rows]
+
+
 ROWS = [f"{i}\t{s}\tGene Expression" for i, s in zip(IDS, SYMBOLS, strict=True)]
 
 

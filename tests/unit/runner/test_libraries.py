@@ -191,6 +191,36 @@ def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path, name):
     assert str(tmp_path / name) in locate(library, [str(tmp_path / name)]).files
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("matrix.mtx", "holds matrix.mtx.gz and matrix.mtx, and nothing tells which is meant"),
+        ("barcodes.tsv", "holds barcodes.tsv.gz and barcodes.tsv"),
+        ("genes.tsv.gz", "holds features.tsv.gz and genes.tsv.gz"),
+        ("fragments.tsv.gz", "holds atac_fragments.tsv.gz and fragments.tsv.gz"),
+    ],
+)
+def test_two_files_of_one_kind_are_refused_but_a_link_is_none(tmp_path, name, words):
+    plant(tmp_path, *MTX, "atac_fragments.tsv.gz", "peaks.bed.gz")
+    library = LibraryFiles("10x", str(tmp_path))
+    found = locate(library).files
+    assert str(tmp_path / "features.tsv.gz") in found
+    plant(tmp_path, name)
+    with pytest.raises(InputError, match=words):
+        locate(library)
+    (tmp_path / name).unlink()
+    other = words.split()[1]
+    (tmp_path / name).symlink_to(tmp_path / other)
+    assert locate(library).files == found
+
+
+def test_a_layer_plain_and_packed_is_refused(tmp_path):
+    plant(tmp_path, "spliced.mtx", "spliced.mtx.gz", "spliced.barcodes.txt", "spliced.genes.txt")
+    library = LibraryFiles("10x", str(tmp_path), atac_path="none", rna_layer="spliced")
+    with pytest.raises(InputError, match=r"holds 2 matrices \(spliced.mtx, spliced.mtx.gz\)"):
+        locate(library)
+
+
 def test_several_libraries_of_one_sample_and_of_a_planned_study(tmp_path):
     plant(tmp_path, f"a/{H5}", f"b/{H5}")
     assert files(tmp_path, path="[ab]") == [f"a/{H5}", f"b/{H5}"]

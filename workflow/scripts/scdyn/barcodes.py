@@ -23,6 +23,8 @@ NUCLEOTIDES = rf"({SEQUENCE})(?:[-.](\d+))?"
 # none of the file's cells; and how many the best must have for this to tell.
 BACKGROUND = 0.05
 FEWEST_FRAGMENTS = 20
+# Cells called alike that may be a library: names may have the cell's own number in them.
+FEWEST_CELLS = 5
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 Form = Callable[[pd.Series], pd.Series]
@@ -43,6 +45,12 @@ def with_library(barcodes: pd.Series) -> pd.Series:
 def nucleotides(barcodes: pd.Series) -> pd.Series:
     """Reduce to nucleotides: prefixes and numbers are dropped."""
     return barcodes.str.extract(NUCLEOTIDES)[0].fillna(barcodes)
+
+
+def library_marks(barcodes: pd.Series) -> pd.Series:
+    """Return what stands around the nucleotides, ``s2_*-1``: it tells libraries apart."""
+    marks = barcodes.str.replace("[ACGTN]{8,}", "*", n=1, regex=True)
+    return marks.where(marks != barcodes, "")
 
 
 # From the least change to the most: the first of those that pair the most barcodes is taken.
@@ -68,18 +76,22 @@ class Pairing:
         Brings any barcode of the second modality to that form.
     n_shared
         Barcodes of the RNA that the second modality has.
+    marks
+        Of the RNA's barcodes; see :func:`library_marks`.
     """
 
     how: str
     rna: pd.Index
     form: Form
     n_shared: int
+    marks: pd.Index
 
 
 def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None = None) -> Pairing:
     """Find the form in which most barcodes of two modalities are the same.
 
-    A form in which two barcodes of a modality become one is not used.
+    A form in which two barcodes of a modality become one is not used, nor are nucleotides alone
+    where the cells of two libraries would be paired with one library's; see :func:`confuses`.
 
     Parameters
     ----------
@@ -93,6 +105,7 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
     Pairing
     """
     forms = dict(FORMS)
+    marks = pd.Index(library_marks(rna.to_series()))
     if translation:
         forms["by the translation table"] = lambda barcodes: translated(barcodes, translation)
     best = None
@@ -102,13 +115,35 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
         a, b = pd.Index(of_rna(rna.to_series())), pd.Index(form(other.to_series()))
         if a.has_duplicates or b.has_duplicates:
             continue
-        found = Pairing(how, a, form, len(a.intersection(b)))
+        if how == "by nucleotides" and confuses(rna, other):
+            continue
+        found = Pairing(how, a, form, len(a.intersection(b)), marks)
         if best is None or found.n_shared > best.n_shared:
             best = found
     if best is None:
         twice = rna[rna.duplicated()].append(other[other.duplicated()])
         raise InputError(f"barcode {twice[0]} is a duplicate; barcodes must differ.")
     return best
+
+
+def confuses(rna: pd.Index, other: pd.Index) -> bool:
+    """Tell whether nucleotides alone pair the cells of two libraries with those of one.
+
+    The fragments of a library have nearly all barcodes that there are as background, and so those
+    of another library's cells. Barcodes of the second modality without a number do not tell.
+
+    Parameters
+    ----------
+    rna, other
+        Barcodes of the two modalities, whose nucleotides differ within each.
+    """
+    a, b = (names.to_series().str.extract(NUCLEOTIDES).dropna() for names in (rna, other))
+    if a[1].nunique() < 2:
+        return False
+    libraries = a.merge(b, on=0)[["1_x", "1_y"]]
+    # Of each of the RNA's libraries, that of the other's in which most of its cells are.
+    taken = libraries.groupby("1_x")["1_y"].agg(lambda numbers: numbers.value_counts().index[0])
+    return bool(taken.duplicated().any())
 
 
 def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> None:
@@ -130,9 +165,11 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
     ------
     InputError
         If the RNA's cells have less than :data:`BACKGROUND` times as many fragments as as many
-        of the file's best barcodes, by the median.
+        of the file's best barcodes, by the median; or those of one of its libraries as those of
+        another that are paired with the same library's.
     """
-    is_cell = pd.Index(pairing.form(n_fragments.index.to_series())).isin(pairing.rna)
+    row = pairing.rna.get_indexer(pd.Index(pairing.form(n_fragments.index.to_series())))
+    is_cell = row >= 0
     of_cells, best = n_fragments[is_cell].median(), n_fragments.nlargest(is_cell.sum()).median()
     if best >= FEWEST_FRAGMENTS and of_cells < BACKGROUND * best:
         raise InputError(
@@ -140,6 +177,20 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
             f"they have {of_cells:.0f} each, as many of its best barcodes {best:.0f}; are these "
             "the fragments of another sample?"
         )
+    n, of_rna = n_fragments[is_cell].to_numpy(), pairing.marks[row[is_cell]]
+    of_file = library_marks(n_fragments.index[is_cell].to_series()).to_numpy()
+    for _, part in pd.DataFrame({"n": n, "mark": of_rna}).groupby(of_file):
+        n_cells = part.groupby("mark")["n"].transform("size")
+        medians = part[n_cells >= FEWEST_CELLS].groupby("mark")["n"].median()
+        few = medians.index[medians < BACKGROUND * medians.max()]
+        if len(few) and medians.max() >= FEWEST_FRAGMENTS:
+            raise InputError(
+                f"{origin}: the RNA's cells called {few[0]} are background in it: of its first "
+                f"fragments they have {medians[few[0]]:.0f} each, those called {medians.idxmax()} "
+                f"{medians.max():.0f}; are these the fragments of one of several libraries? Give "
+                "each library a row of its own in the sample sheet, or fragments of all with the "
+                "RNA's barcodes."
+            )
 
 
 def require_unique(names: pd.Index, origin: object) -> None:

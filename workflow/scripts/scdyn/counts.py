@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ CELLS_AT_ONCE = 4096
 USUAL = ("spliced", "counts", "X", "raw")
 # Values that are looked at to tell counts from normalised ones.
 VALUES_SEEN = 100_000
+# What other layers are called that may hold counts.
+OF_COUNTS = re.compile("count|raw|umi", re.IGNORECASE)
 MOST_COUNTS = np.iinfo(np.int32).max
 
 
@@ -114,8 +117,9 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     x, raw
         ``X`` and ``.raw``'s, or None.
     rna_layer
-        A layer, "raw" or "X". If empty: the first of :data:`USUAL` whose first values are counts,
-        since scVelo normalises the layer "spliced", and scanpy ``X``.
+        A layer, "raw" or "X". If empty: the first of :data:`USUAL` whose first values are counts
+        and not all zero, since scVelo normalises the layer "spliced", and scanpy ``X``. An ``X``
+        of 0 and 1 alone gives way to ``.raw`` if that holds more.
     origin
         The file, for messages.
 
@@ -127,7 +131,8 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     Raises
     ------
     InputError
-        If the layer is not there, or none of those that are looked at holds counts.
+        If the layer is not there, none of those that are looked at holds counts, or ``X`` holds
+        0 and 1 alone and layers of any name more.
     """
     values = {"X": x, "raw": raw, **layers}
     known = {
@@ -139,9 +144,16 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
         require_layer(rna_layer, known, origin)
         return known[rna_layer]
     usual = [name for name in USUAL if name in known]
-    for name in usual:
-        if are_counts(first_values(values[name])):
-            return known[name]
+    seen = {name: first_values(values[name]) for name in usual}
+    usable = [name for name in usual if are_counts(seen[name])]
+    held = [name for name in usable if seen[name].any()]
+    if held[:1] == ["X"] and seen["X"].max() <= 1:
+        if "raw" in held and seen["raw"].max() > 1:
+            logger.info("%s: X holds 0 and 1 alone, .raw counts; .raw is read", origin)
+            return known["raw"]
+        refuse_flags({name: layers[name] for name in layers if name not in USUAL}, origin)
+    if usable:
+        return known[(held or usable)[0]]
     if not usual:
         raise InputError(
             f"{origin}: has no X and no layer 'spliced' or 'counts' but "
@@ -154,6 +166,23 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
         f"holds them ({', '.join(counted) or 'none does'}) in the sample sheet's rna_layer, or "
         "write them into X."
     )
+
+
+def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
+    """Refuse an ``X`` of 0 and 1 alone if a layer seems to hold the counts that it was made of.
+
+    Raises
+    ------
+    InputError
+        Naming the layers.
+    """
+    named = {name: first_values(layers[name]) for name in layers if OF_COUNTS.search(name)}
+    more = [name for name, v in named.items() if are_counts(v) and v.max(initial=0) > 1]
+    if more:
+        raise InputError(
+            f"{origin}: X holds 0 and 1 alone, and the layers {', '.join(more)} counts; name one "
+            "of these, or X, in the sample sheet's rna_layer."
+        )
 
 
 def require_layer(name: str, layers: Collection[str], origin: str) -> None:

@@ -41,7 +41,7 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
     matrix = as_matrix(matrix)
     with reading(matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
-            return pd.Index(read_lines(Path(matrix.barcodes))[0].to_numpy())
+            return listed_barcodes(matrix)
         with open_bounded(matrix.path) as file:
             if is_annotated(file):
                 return frame(part_of_rna(file)["obs"]).index.astype(str)
@@ -195,17 +195,40 @@ def read_genomes(path: str | Path) -> set[str]:
         return set() if genomes is None else set(genomes.asstr()[:]) - {""}
 
 
-def listed_features(matrix: Matrix) -> pd.DataFrame:
-    """Read the list of features that belongs to files of MatrixMarket.
+def listed_barcodes(matrix: Matrix) -> pd.Index:
+    """Read the list of barcodes that belongs to files of MatrixMarket.
 
-    Commas or blanks separate its columns where no tab does.
+    Row numbers before them, as R writes them, and what stands behind are no part of a barcode, nor
+    is a first line that names the columns.
     """
-    table = read_lines(Path(matrix.features))
+    plain = read_lines(Path(matrix.barcodes))
+    table = in_columns(plain)
+    if len(table) and table.shape[1] > 1:
+        rows = table[int(table[0].iloc[0] == "") :]  # the column of row numbers has no name
+        counted = [[str(i + first) for i in range(len(rows))] for first in (0, 1)]
+        if rows[1].is_unique and rows[0].tolist() in counted:
+            return pd.Index(rows[1].to_numpy())
+        if table is not plain and table[0].is_unique and plain[0].str.contains(",").all():
+            return pd.Index(table[0].to_numpy())
+    return pd.Index(plain[0].to_numpy())
+
+
+def in_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Part a table of one column where commas or blanks part its columns in place of tabs."""
     # A kind of two words ends a line, so no more than three fields stand between blanks.
     for mark, n_splits in ((",", -1), (" ", 2)):
         if table.shape[1] == 1 and len(table) and table[0].str.contains(mark).all():
             table = table[0].str.split(rf"{mark}+", n=n_splits, expand=True, regex=True)
             table = table.apply(lambda column: column.str.strip(' "'))
+    return table
+
+
+def listed_features(matrix: Matrix) -> pd.DataFrame:
+    """Read the list of features that belongs to files of MatrixMarket.
+
+    Commas or blanks separate its columns where no tab does.
+    """
+    table = in_columns(read_lines(Path(matrix.features)))
     if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
         names = table[0] + ":" + table[1] + "-" + table[2]
         return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})

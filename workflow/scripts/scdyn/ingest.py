@@ -20,7 +20,7 @@ from scdyn.cell_columns import join, normalise
 from scdyn.cell_tables import join_metadata
 from scdyn.counts import NO_SOURCE, align_genes, raw_counts, require_some
 from scdyn.errors import InputError, reading
-from scdyn.features import require_annotated
+from scdyn.features import require_annotated, require_one_genome
 from scdyn.hdf5 import open_bounded
 from scdyn.libraries import (
     Library,
@@ -31,7 +31,7 @@ from scdyn.libraries import (
     promoter_source,
 )
 from scdyn.log import logger
-from scdyn.reference import tss_rings
+from scdyn.reference import genomes_before, tss_rings
 
 # For notebooks, which join their tables by it.
 __all__ = ["ingest", "join_metadata", "read_library"]
@@ -330,8 +330,10 @@ def ingest_library(
     name: str,
 ) -> ad.AnnData:
     """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
-    library = read_library(locate(files))
+    located = locate(files)
+    library = read_library(located)
     rna = library.rna
+    require_one_genome(genomes_before(rna.var_names.to_series()), located.rna.path)
     require_some(rna.X.nnz, files.path)
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"

@@ -225,10 +225,28 @@ class Tree:
         ]
         return sorted({*glob.glob(pattern), *meant}, key=natural)
 
-    def first(self, folder: str, *names: str) -> str:
-        """Find the first of some files that is there, packed or not; empty if none is."""
-        paths = (os.path.join(folder, name + packed) for name in names for packed in PACKED[::-1])
-        return next((path for path in paths if self.exists(path)), "")
+    def one(self, folder: str, *names: str) -> str:
+        """Find the file that is there under one of some names, packed or not; empty if none is.
+
+        Raises
+        ------
+        InputError
+            If there are two, which need not hold the same.
+        """
+        paths = [os.path.join(folder, name + packed) for name in names for packed in PACKED[::-1]]
+        return self.one_of(folder, paths)
+
+    def one_of(self, folder: str, paths: Sequence[str]) -> str:
+        """Find the one path of some that is there, or links to it; see :meth:`one`."""
+        found = [path for path in paths if self.exists(path)]
+        for path in found:
+            if os.path.realpath(path) != os.path.realpath(found[0]):
+                names = " and ".join(os.path.basename(p) for p in (found[0], path))
+                raise InputError(
+                    f"{folder}: holds {names}, and nothing tells which is meant; remove or rename "
+                    "one of them."
+                )
+        return found[0] if found else ""
 
 
 def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> list[LibraryFiles]:
@@ -508,7 +526,7 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
     if path.endswith((".h5ad", ".h5mu")):
         return "", find_annotated(path, "h5ad", tree)
     for folder in (path, os.path.join(path, "outs")):
-        if tree.is_dir(folder) and (fragments := tree.first(folder, *FRAGMENTS)):
+        if tree.is_dir(folder) and (fragments := tree.one(folder, *FRAGMENTS)):
             return fragments, None
     peaks = find_matrix(path, tree)
     fragments = beside(peaks, FRAGMENTS, tree)
@@ -644,7 +662,7 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
         If there are several, or one lacks its lists.
     """
     names = tree.names(folder)
-    if plain := tree.first(folder, "matrix.mtx", f"{USA}.mtx"):
+    if plain := tree.one(folder, "matrix.mtx", f"{USA}.mtx"):
         return mtx_matrix(plain, tree, folder)
     for ends_with in (str.__eq__, str.endswith):
         for matrix in MATRICES:
@@ -674,7 +692,8 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
 def holds_mtx(folder: str, tree: Tree) -> bool:
     """Tell whether a folder, or one a genome in it, holds a matrix of MatrixMarket."""
     folders = [folder, *(os.path.join(folder, name) for name in tree.names(folder))]
-    return any(tree.is_dir(path) and tree.first(path, "matrix.mtx") for path in folders)
+    names = [f"matrix.mtx{packed}" for packed in PACKED]
+    return any(tree.is_dir(f) and tree.exists(os.path.join(f, n)) for f in folders for n in names)
 
 
 def refuse_several(folder: str, found: Sequence[str]) -> None:
@@ -734,13 +753,14 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
     InputError
         If several matrices hold it, or one lacks its lists.
     """
-    if name in USA_PARTS and (path := tree.first(folder, f"{USA}.mtx")):
+    if name in USA_PARTS and (path := tree.one(folder, f"{USA}.mtx")):
         return mtx_matrix(path, tree, folder, USA_PARTS[name])
-    stems = {MTX.sub("", file): file for file in tree.names(folder) if MTX.search(file)}
+    files = [file for file in tree.names(folder) if MTX.search(file)]
+    stems = {MTX.sub("", file): file for file in files}
     for parts in LAYER_FILES.get(name, ()):
         of_parts = {part: [s for s in stems if s.split(".")[-1] == part] for part in parts}
         if found := of_parts[parts[0]]:
-            refuse_several(folder, [stems[stem] for stem in found])
+            refuse_several(folder, [file for file in files if MTX.sub("", file) in found])
             matrices = [
                 mtx_matrix(os.path.join(folder, stems[stem]), tree, folder)
                 for part in parts
@@ -779,7 +799,7 @@ def mtx_matrix(
         lacks = [f"{prefix}barcodes.tsv"]
         if not stem.endswith("matrix"):
             lacks.append(f"{stem}.barcodes.txt")
-        if tree.first(os.path.dirname(path), *lacks):
+        if tree.one(os.path.dirname(path), *lacks):
             lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
         raise InputError(f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
     usa = os.path.basename(path).startswith(f"{USA}.")
@@ -810,7 +830,10 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
         ),
     ]
     for barcodes, features, cells_in_rows in candidates:
-        found = tree.first(folder, barcodes), tree.first(folder, *features)
+        # Peaks may lie beside a list of features, as a file of their own.
+        of_peaks = [name for name in features if name.endswith("peaks.bed")]
+        listed = tree.one(folder, *(name for name in features if name not in of_peaks))
+        found = tree.one(folder, barcodes), listed or tree.one(folder, *of_peaks)
         if all(found):
             return *found, cells_in_rows
     return None
@@ -822,5 +845,6 @@ def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
     ends = [end for end in (*MATRICES, "matrix.mtx", "matrix.mtx.gz") if file.endswith(end)]
     prefix = file.removesuffix(ends[0]) if ends else ""
-    paths = (os.path.join(f, p + name) for f in folders for p in (prefix, "") for name in names)
-    return next((path for path in paths if tree.exists(path)), "")
+    places = [(f, p) for f in folders for p in (prefix, "")]
+    found = (tree.one_of(f, [os.path.join(f, p + name) for name in names]) for f, p in places)
+    return next(filter(None, found), "")

@@ -29,6 +29,7 @@ from scdyn.features import (
     read_features,
     read_genomes,
     require_annotated,
+    require_one_genome,
 )
 from scdyn.hdf5 import open_bounded
 from scdyn.libraries import (
@@ -42,7 +43,7 @@ from scdyn.libraries import (
 from scdyn.log import logger
 from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
 from scdyn.pages import document
-from scdyn.reference import find_genes, strip_version
+from scdyn.reference import find_genes, genomes_before, strip_version, without_genome
 from scdyn.resources import annotation_of
 
 # What is looked at in a table of cells, and of the machine.
@@ -217,7 +218,7 @@ def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
     Raises
     ------
     InputError
-        If there are no genes.
+        If there are no genes, or they are of several genomes.
     """
     named = features[features["kind"] == GENES].drop(columns="kind").reset_index(drop=True)
     if named.empty:
@@ -225,6 +226,7 @@ def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
             f"{matrix}: has no {GENES} but {', '.join(features['kind'].unique()) or 'no features'};"
             " the GEX output goes into the column path, the ATAC output into atac_path."
         )
+    require_one_genome(genomes_before(named["name"]), matrix.path)
     return [named[column] for column in named]
 
 
@@ -245,7 +247,7 @@ def measured_genes(row: Mapping[str, str]) -> set[str]:
     for library in map(locate, find_libraries(row)):
         source, _, _ = look_into(library)
         for column in names_of_genes(read_features(library.rna, source), library.rna):
-            names.update(column, strip_version(column))
+            names.update(column, plain := without_genome(column), strip_version(plain))
     return names
 
 

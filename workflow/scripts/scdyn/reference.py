@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,21 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
+# Chromosomes, by UCSC's names, and not scaffolds, alternatives and patches.
+MAIN = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
 # Ensembl's names of it: of vertebrates, worm, fly, yeast and plants.
 OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 # How lines of a BED begin that are none of its rows.
 NO_ROW = ("#", "track ", "browser ")
 # Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
 ENSEMBL = r"(?:ENS[A-Z]*[GTE]|MGP_\w+_[GTE])\d+"
+# Before the names of a reference of several genomes: GRCh38_TP53, mm10___Trp53, GRCh38-2020-A_TP53.
+GENOME = (
+    r"^(GRC[a-z]{1,2}\d+|hg\d+|mm\d+|rn\d+|dm\d+|ce\d+|[a-z]{3}[A-Z][a-z]{2}\d+|mRatBN[\d.]+|"
+    r"Rnor_?[\d.]+|BDGP[\d.]+|WBcel\d+|T2T)(?:[-.][A-Za-z0-9.]+)*_+(?=.)"
+)
+# Of a table of TFs that are looked at.
+MOST_COLUMNS = 20
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
 
 
@@ -47,14 +57,27 @@ def strip_version(ids: pd.Series) -> pd.Series:
     return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
+def genomes_before(names: pd.Series) -> set[str]:
+    """Read the genomes by which all of some names begin; none if one begins otherwise."""
+    genomes = names.astype(str).str.extract(GENOME)[0]
+    return set() if genomes.isna().any() else set(genomes)
+
+
+def without_genome(names: pd.Series) -> pd.Series:
+    """Remove the genome by which all of some names begin, if it is the same: ``GRCh38_TP53``."""
+    names = names.astype(str)
+    return names.str.replace(GENOME, "", regex=True) if len(genomes_before(names)) == 1 else names
+
+
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
-    """Find genes in the vocabulary by the column of names that finds the most.
+    """Find genes in the vocabulary by the column of names that finds the most of them.
 
     Parameters
     ----------
     names
-        Columns that may hold ids or symbols, (n,) each. An id whose version the vocabulary lacks
-        is found without it.
+        Columns that may hold ids, symbols, or ids of some genes and symbols of others, (n,) each;
+        a name is looked for among the ids first. An id whose version the vocabulary lacks is found
+        without it, and names that all begin with one genome's are found without that.
     genes
         ``gene_id`` and ``symbol``.
 
@@ -63,17 +86,26 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     ndarray of int, (n,)
         Rows of ``genes``, -1 where there is none.
     """
-    columns = [column.astype(str) for column in names]
-    best = np.full(len(columns[0]), -1)
-    for known in (genes["gene_id"], genes["symbol"]):
-        rows = pd.Series(np.arange(len(genes)), index=known.astype(str))
-        rows = rows[~rows.index.duplicated()]
-        for column in columns:
-            found = rows.reindex(column).to_numpy()
-            found = np.where(np.isnan(found), rows.reindex(strip_version(column)), found)
-            found = np.nan_to_num(found, nan=-1).astype(int)
-            best = found if (found >= 0).sum() > (best >= 0).sum() else best
+    columns = [without_genome(column) for column in names]
+    best, n_best = np.full(len(columns[0]), -1), (0, 0)
+    for column in columns:
+        by_id, by_symbol = (rows_of(column, genes[known]) for known in ("gene_id", "symbol"))
+        found = np.where(by_id >= 0, by_id, by_symbol)
+        # Genes, not rows: a column of flags may name one gene in all of them. Of columns that find
+        # as many, the one of ids, since two genes may have one symbol.
+        n_genes, n_ids = (len(np.unique(rows[rows >= 0])) for rows in (found, by_id))
+        if (n_genes, n_ids) > n_best:
+            best, n_best = found, (n_genes, n_ids)
     return best
+
+
+def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
+    """Find names among known ones, with or without version: the first row of each, or -1."""
+    rows = pd.Series(np.arange(len(known)), index=known.astype(str))
+    rows = rows[~rows.index.duplicated()]
+    found = rows.reindex(names).to_numpy()
+    found = np.where(np.isnan(found), rows.reindex(strip_version(names)), found)
+    return np.nan_to_num(found, nan=-1).astype(int)
 
 
 def chromosome_name(name: str) -> str:
@@ -93,6 +125,23 @@ def chromosome_name(name: str) -> str:
 def chromosome_names(names: pd.Series) -> pd.Series:
     """Name chromosomes as :func:`chromosome_name` does."""
     return names.map({name: chromosome_name(name) for name in names.unique()})
+
+
+def place_of_gene(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
+    """Choose one chromosome for each gene that lies on several.
+
+    Parameters
+    ----------
+    chromosomes, genes
+        UCSC's names, and the gene of each row.
+
+    Returns
+    -------
+    Series
+        The first of the gene's rows that is no scaffold, alternative or patch, else the first.
+    """
+    main = chromosomes.where(chromosomes.str.fullmatch(MAIN)).groupby(genes).transform("first")
+    return main.fillna(chromosomes.groupby(genes).transform("first"))
 
 
 def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
@@ -173,10 +222,10 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
             )
     else:
         logger.info("%s: tells no gene's type, so genes of all types are kept", path)
-    # A PAR gene stands once a sex chromosome under one id: keep the first chromosome named.
+    # A PAR gene stands once a sex chromosome under one id, others on scaffolds, too.
     lines["gene_id"] = strip_version(lines["gene_id"])
     lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
-    lines = lines[lines["chrom"] == lines.groupby("gene_id")["chrom"].transform("first")]
+    lines = lines[lines["chrom"] == place_of_gene(lines["chrom"], lines["gene_id"])]
 
     transcripts = lines[lines["feature"] == "transcript"]
     without = lines[~lines["gene_id"].isin(transcripts["gene_id"])]
@@ -266,8 +315,8 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     first line of column names is skipped.
 
     The symbol serves as id. Rows of one symbol are its transcripts; only those on the
-    chromosome and strand of the longest are used. The length is that row's span,
-    introns included, since a BED has no exons.
+    chromosome and strand of the longest are used, where there is one that is not on a scaffold.
+    The length is that row's span, introns included, since a BED has no exons.
 
     Returns
     -------
@@ -303,8 +352,8 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
-    for column in ("chrom", "strand"):
-        rows = rows[rows[column] == rows.groupby("symbol")[column].transform("first")]
+    rows = rows[rows["chrom"] == place_of_gene(rows["chrom"], rows["symbol"])]
+    rows = rows[rows["strand"] == rows.groupby("symbol")["strand"].transform("first")]
     genes = rows.groupby("symbol").agg(
         chrom=("chrom", "first"),
         strand=("strand", "first"),
@@ -314,8 +363,18 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     return genes.reset_index().assign(gene_id=lambda table: table["symbol"])
 
 
-def read_tfs(path: str | Path) -> set[str]:
-    """Read a TF list: one symbol or gene id a line.
+def read_tfs(path: str | Path, known: Collection[str] = ()) -> set[str]:
+    """Read a TF list: one symbol or gene id a line, or a column of a table.
+
+    Lines that begin with ``#`` are comments. Quotes, as R writes them, are no part of a name.
+
+    Parameters
+    ----------
+    path
+        The list. Tabs, commas or blanks part the columns of a table.
+    known
+        Ids and symbols of the genes. Of a table the column is read that names most of them, the
+        first if none does; a first name that is none of them is a header.
 
     Raises
     ------
@@ -324,10 +383,19 @@ def read_tfs(path: str | Path) -> set[str]:
     """
     remedy = "expected is one symbol or id a line"
     with reading(path, "not a readable TF list", remedy), open_text(path) as handle:
-        names = set(handle.read().split())
-    if not names:
+        lines = [line.strip() for line in handle.read().splitlines()]
+    lines = [re.split(r"\s#", line)[0] for line in lines if line.strip("\"'")]
+    lines = [line for line in lines if not line.startswith("#")]
+    if not lines:
         raise InputError(f"{path}: the TF list is empty.")
-    return names
+    mark = next((mark for mark in ("\t", ",") if mark in lines[0]), None)
+    rows = [[field.strip(" \"'") for field in line.split(mark)[:MOST_COLUMNS]] for line in lines]
+    columns = [pd.Series(names, dtype=str) for names in zip_longest(*rows, fillvalue="")]
+    is_gene = [names.isin(known) | strip_version(names).isin(known) for names in columns]
+    n_found = [names[found].nunique() for names, found in zip(columns, is_gene, strict=True)]
+    best = n_found.index(max(n_found))
+    has_header = n_found[best] > 0 and not is_gene[best][0]
+    return set(columns[best][int(has_header) :]) - {""}
 
 
 def build_vocabulary(
@@ -354,6 +422,7 @@ def build_vocabulary(
     InputError
         If no gene is left, or none of them is a TF.
     """
+    tell_unknown(tfs, genes)
     if measured is not None:
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
@@ -378,6 +447,28 @@ def build_vocabulary(
     )
     table = table.sort_values(["is_tf", "gene_id"], ascending=[False, True])
     return table[COLUMNS].reset_index(drop=True)
+
+
+def tell_unknown(tfs: set[str], genes: pd.DataFrame) -> None:
+    """Log how many names of a TF list are no genes of the annotation; see build_vocabulary."""
+    names = pd.Series(sorted(tfs), dtype=str)
+    known = {*genes["gene_id"], *genes["symbol"]}
+    unknown = names[~names.isin(known) & ~strip_version(names).isin(known)]
+    if unknown.empty:
+        return
+    shown = ", ".join(unknown[:3])
+    logger.info(
+        "%d of the TF list's %d names are no genes of the annotation, such as %s",
+        len(unknown), len(names), shown,
+    )  # fmt: skip
+    called = {name.lower(): name for name in sorted(known)}
+    cases = [f"{name} ({called[name.lower()]})" for name in unknown if name.lower() in called]
+    if cases:
+        logger.warning(
+            "%d of the TF list's names differ from a gene's in upper and lower case alone, such as "
+            "%s; they are not taken for TFs",
+            len(cases), ", ".join(cases[:3]),
+        )  # fmt: skip
 
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
