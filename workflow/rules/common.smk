@@ -75,7 +75,11 @@ try:
     }
     FETCHED = {f"{DOWNLOADS}/{name}" for name in CATALOGUE}
     MADE = FETCHED.union(
-        [f"{config['results']}/simulation/{name}" for name in STUDY_FILES if "simulation" in config],
+        [
+            f"{config['results']}/simulation/{name}"
+            for name in STUDY_FILES
+            if "simulation" in config
+        ],
         [f"{config['results']}/grn/{corpus}/regulons.gmt" for corpus in config["corpora"]],
     )
     if "--lint" not in sys.argv:  # which looks at the rules alone, also where no data are
