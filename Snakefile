@@ -19,7 +19,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 
 
-# Heeded where Apptainer is asked for; the rules' environments are then those in the image.
+# With --sdm apptainer the rules run in this image and use its environments.
 if config["container"]:
 
     containerized: config["container"]

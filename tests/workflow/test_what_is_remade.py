@@ -305,6 +305,19 @@ def test_a_file_that_the_config_names_and_that_is_not_there_is_refused(study, ke
     assert f"config.yaml: reference.{key}: nowhere.gtf: no such file" in run.stdout
 
 
+def test_gene_sets_that_are_not_there_are_refused_unless_a_rule_makes_them(study):
+    sets = {"gene_sets": "nowhere.gmt"}
+    configure(study, lambda c: c["tasks"]["t"].update(sets))
+    run = snakemake(study, study / "config.yaml", "--dry-run")
+    assert run.returncode != 0
+    assert "config.yaml: tasks.t.gene_sets: nowhere.gmt: no such file" in run.stdout
+    sets["gene_sets"] = "results/grn/other/regulons.gmt"
+    configure(study, lambda c: c["tasks"]["t"].update(sets))
+    (study / sets["gene_sets"]).unlink()
+    planned = jobs(dry_run(study))
+    assert planned["make_regulons"] == planned["rank_drivers"] == 1
+
+
 def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
     configure(study, lambda c: c["models"]["m"].update(cells={"cell_type": ["neuron"]}))
     listed = dry_run(study)

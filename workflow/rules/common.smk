@@ -62,15 +62,25 @@ try:
     )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
-    # What each key of the config names, and what of it may not be there yet: rules make it.
+    # The files that the config names, by key. Those that rules make may not be there yet.
     NAMED = {
         f"{section}.{key}": [paths] if isinstance(paths, str) else paths or []
         for section, key in FILE_KEYS
         for paths in [config[section][key]]
     }
+    NAMED |= {
+        f"tasks.{name}.gene_sets": [task["gene_sets"]]
+        for name, task in config["tasks"].items()
+        if task["gene_sets"]
+    }
     FETCHED = {f"{DOWNLOADS}/{name}" for name in CATALOGUE}
     MADE = FETCHED.union(
-        f"{config['results']}/simulation/{name}" for name in STUDY_FILES if "simulation" in config
+        [
+            f"{config['results']}/simulation/{name}"
+            for name in STUDY_FILES
+            if "simulation" in config
+        ],
+        [f"{config['results']}/grn/{corpus}/regulons.gmt" for corpus in config["corpora"]],
     )
     if "--lint" not in sys.argv:  # which looks at the rules alone, also where no data are
         study.require_files(NAMED, MADE, ORIGIN)

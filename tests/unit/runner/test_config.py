@@ -66,6 +66,22 @@ def test_a_preset_is_kept_under_bounds_of_a_later_file(demo, tmp_path):
     assert study.with_preset_of_files(demo, [tmp_path / "b"]) == demo
 
 
+def test_a_bound_is_kept_under_a_preset_of_a_later_file(demo, tmp_path):
+    texts = ["ingest: {qc: {preset: cells, min_genes: 7}}", "ingest: {qc: nuclei}"]
+    files = [tmp_path / "a", tmp_path / "b"]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    # As Snakemake merges the two, and as it lays --config over them.
+    for given, min_genes in (("nuclei", 7), ({"preset": "nuclei", "min_genes": 9}, 9)):
+        merged = study.with_preset_of_files(change(demo, "ingest.qc", given), files)
+        assert merged["ingest"]["qc"] == {"preset": "nuclei", "min_genes": min_genes}
+        bounds = study.read_config(merged, SCHEMA, "config.yaml")["ingest"]["qc"]
+        assert (bounds["max_mito_share"], bounds["min_genes"]) == (0.05, min_genes)
+    # What is no preset and no bounds is left to the schema to refuse.
+    wrong = change(demo, "ingest.qc", None)
+    assert study.with_preset_of_files(wrong, files) == wrong
+
+
 def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
     sizes = SCHEMA["presets"]["size"]
     training = {"epochs": 3, "weight_decay": 0.1}

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,23 @@ def test_one_machine_gives_away_as_many_gpus_as_it_has(tmp_path, two_gpus, monke
 def test_the_profile_that_is_always_loaded_takes_nothing_from_a_sites_own():
     own = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert own == {"rerun-incomplete": True, "keep-going": True}
+
+
+def test_threads_wait_without_spinning_on_the_cpu_alone(two_gpus, monkeypatch):
+    def policy(**environment):
+        code = "import os, scdyn.openmp; print(os.environ.get('OMP_WAIT_POLICY'))"
+        own = {key: os.environ[key] for key in os.environ if key != "OMP_WAIT_POLICY"}
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**own, "PYTHONPATH": str(ROOT / "workflow/scripts"), **environment},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return run.stdout.strip()
+
+    monkeypatch.delenv(machine.VARIABLE, raising=False)
+    assert policy() == policy(SCDYN_DEVICE="gpu") == "None"
+    assert policy(SCDYN_DEVICE="cpu") == policy(CUDA_VISIBLE_DEVICES="") == "passive"
+    assert policy(SCDYN_DEVICE="cpu", OMP_WAIT_POLICY="active") == "active"
 
 
 def test_scripts_of_torch_say_how_threads_wait_before_torch_is_imported():

@@ -88,16 +88,25 @@ def test_the_page_escapes_what_it_is_given(record):
     assert "NVIDIA &lt;H100&gt;" in page
 
 
-def test_a_study_of_one_version_says_nothing_and_a_mixed_one_what_to_remake(record):
-    assert provenance.mixed_versions(record) == ""
-    assert "Mixed versions" not in provenance.page(record)
-    for counts in (of_one := record | {"code": "0.0.9+76543210, format 2"})["written_by"].values():
-        assert set(counts) == {record["code"]}
-    assert "0.0.9+76543210" in provenance.mixed_versions(of_one)
+def test_a_study_of_the_present_version_says_nothing_and_a_mixed_one_what_to_remake(record):
+    assert provenance.versions_sentence(record) == ""
+    assert "Versions of the code" not in provenance.page(record)
     record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
-    said = provenance.mixed_versions(record)
+    said = provenance.versions_sentence(record)
+    assert said.startswith("Several versions")
     assert "0.0.9+01234567" in said and "--forcerun ingest_sample," in said
-    assert "Mixed versions" in provenance.page(record)
+    assert "Versions of the code" in provenance.page(record)
+
+
+def test_a_study_of_one_older_version_says_so_and_not_that_there_are_several(record):
+    old, present = record["code"], "9.0.0+76543210, format 9"
+    said = provenance.versions_sentence(record | {"code": present})
+    assert said == f"These results are of version {old}; this page was written by {present}."
+    # The present code is named as one to remake by, and not among those that wrote.
+    record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
+    said = provenance.versions_sentence(record | {"code": present})
+    assert present not in said.partition(". To have")[0]
+    assert "--forcerun pretrain ingest_sample," in said
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path):

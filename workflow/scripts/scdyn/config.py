@@ -260,10 +260,10 @@ def read_config(
 
 
 def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
-    """Return a config with the ``qc`` preset that one of its files names and a later one dropped.
+    """Return a config with all that its files say of ``qc``, each key as the last file has it.
 
-    Snakemake merges configfiles key by key, but ``qc: {min_genes: 50}`` takes the place of ``qc:
-    cells`` as a whole.
+    Snakemake merges configfiles key by key, but of ``qc: cells`` and ``qc: {min_genes: 50}`` the
+    later one takes the place of the other as a whole.
 
     Parameters
     ----------
@@ -272,16 +272,20 @@ def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]
     files
         Its files, the last one winning.
     """
-    named = {}
+    named: dict[str, Any] = {}
     for file in files:
-        qc = with_preset_spelt_out(yaml.safe_load(Path(file).read_text()) or {}).get("ingest") or {}
-        given = qc.get("qc") if isinstance(qc, Mapping) else None
-        if isinstance(given, Mapping) and "preset" in given:
-            named = {"preset": given["preset"]}
-    ingest = content.get("ingest")
-    if not named or not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), Mapping):
+        named |= given_qc(yaml.safe_load(Path(file).read_text()) or {}) or {}
+    qc = given_qc(content)
+    if not named or qc is None:
         return dict(content)
-    return {**content, "ingest": {**ingest, "qc": named | dict(ingest["qc"])}}
+    return {**content, "ingest": {**content["ingest"], "qc": named | qc}}
+
+
+def given_qc(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a config says of ``qc``, its preset by name; None if nothing that can be read."""
+    ingest = with_preset_spelt_out(content).get("ingest")
+    qc = ingest.get("qc") if isinstance(ingest, Mapping) else None
+    return dict(qc) if isinstance(qc, Mapping) else None
 
 
 def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-# What the environment's variable of this name says, the workflow sets from the config's ``device``.
+# The environment variable that holds the config's ``device``: auto, cpu or gpu.
 VARIABLE = "SCDYN_DEVICE"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Where Linux has NVIDIA's driver and its first GPU.
@@ -34,6 +34,11 @@ def visible_gpus() -> list[str]:
     names = [name.strip() for name in told.split(",")]
     ends = [i for i, name in enumerate(names) if name in ("", "-1", "NoDevFiles")]
     return names[: ends[0]] if ends else names
+
+
+def runs_on_cpu() -> bool:
+    """Tell whether a job of torch runs on the CPU: the config says so, or no GPU is visible."""
+    return os.environ.get(VARIABLE) == "cpu" or not visible_gpus()
 
 
 def nvidia_driver() -> str:

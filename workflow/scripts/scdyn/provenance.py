@@ -102,24 +102,27 @@ def version_of(path: str | Path) -> str:
     return "{version}, format {format}".format(**read_stamp(path))
 
 
-def mixed_versions(record: Mapping[str, Any]) -> str:
-    """Say if several versions of the code wrote these results, and what to remake; "" if one did.
+def versions_sentence(record: Mapping[str, Any]) -> str:
+    """Say which code wrote these results, and what to remake; "" if all is of the present code.
+
+    Tables and figures do not say who wrote them, so that they are not counted.
 
     Parameters
     ----------
     record
         As :func:`provenance` returns it.
     """
-    written_by = record["written_by"]
-    # Tables and figures do not say who wrote them; those that are new are of the present code.
-    versions = {record["code"], *(version for counts in written_by.values() for version in counts)}
-    old = [rule for rule, counts in written_by.items() if set(counts) - {record["code"]}]
-    if len(versions) < 2:
+    present, written_by = record["code"], record["written_by"]
+    versions = sorted({version for counts in written_by.values() for version in counts})
+    old = [rule for rule, counts in written_by.items() if set(counts) - {present}]
+    if not old:
         return ""
+    if len(versions) == 1:
+        return f"These results are of version {versions[0]}; this page was written by {present}."
     return (
-        f"Several versions of the code wrote these results: {'; '.join(sorted(versions))}. To have "
-        f"all of them by the present one ({record['code']}): snakemake --forcerun {' '.join(old)}, "
-        "with the options of your run."
+        f"Several versions of the code wrote these results: {'; '.join(versions)}. To have all of "
+        f"them by the present one ({present}): snakemake --forcerun {' '.join(old)}, with the "
+        "options of your run."
     )
 
 
@@ -192,9 +195,9 @@ def methods_text(record: Mapping[str, Any]) -> str:
 
 def page(record: Mapping[str, Any]) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
-    mixed = mixed_versions(record)
+    versions = versions_sentence(record)
     blocks = {
-        **({"Mixed versions": mixed} if mixed else {}),
+        **({"Versions of the code": versions} if versions else {}),
         "Methods": methods_text(record),
         "Config, with defaults": yaml.safe_dump(record["config"], sort_keys=False),
         "Samples": record["samples"],
@@ -207,7 +210,7 @@ def page(record: Mapping[str, Any]) -> str:
         f"<h2>{html.escape(title)}</h2>"
         + (
             f"<p>{html.escape(text)}</p>"
-            if title in ("Methods", "Mixed versions")
+            if title in ("Methods", "Versions of the code")
             else f"<pre>{html.escape(text)}</pre>"
         )
         for title, text in blocks.items()
