@@ -308,6 +308,24 @@ def test_doublets_are_scrublets_and_of_one_library():
     assert qc.libraries_of(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
 
 
+@pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 24), (20, 400), (300, 2), (12, 6), (3, 3)])
+def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes):
+    rng = np.random.default_rng(0)
+    kinds = rng.lognormal(0, 1.5, (3, n_genes))
+    counts = rng.poisson(kinds[rng.integers(0, 3, n_cells)] * 4) + 1
+    scores = qc.doublet_scores(counts, 3)
+    assert scores.shape == (n_cells,) and np.isfinite(scores).all()
+    assert scores.any() or n_cells == 3
+
+
+@pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 1), (1, 30), (0, 30), (2, 0)])
+def test_where_no_doublet_can_be_scored_the_log_says_so(n_cells, n_genes, caplog):
+    caplog.set_level("INFO", "scdyn")
+    counts = np.random.default_rng(0).poisson(5, (n_cells, n_genes))
+    assert (qc.doublet_scores(counts, 3) == np.zeros(n_cells)).all()
+    assert "no doublet scores, all zero:" in caplog.text
+
+
 def test_what_fragments_tell_bounds_cells_that_have_them():
     metrics = pd.DataFrame(
         {
