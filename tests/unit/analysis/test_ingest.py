@@ -13,6 +13,7 @@ import scipy.io
 from scipy import sparse
 
 from scdyn import ingest, preflight, qc
+from scdyn.cell_tables import annotate
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS, find_libraries
@@ -534,6 +535,41 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
     with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
         ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+
+
+PLACES = np.arange(8.0).reshape(4, 2)
+AS_TABLE = pd.DataFrame(PLACES, BARCODES, ["col", "row"])
+SPATIAL = {
+    "array": (PLACES.astype("float32"), ""),
+    "of three columns": (np.c_[PLACES, PLACES[:, 0]], ""),
+    "table": (AS_TABLE, ""),
+    "table with gaps": (AS_TABLE.astype("Int64").mask(AS_TABLE == 3), ""),
+    "one column": (PLACES[:, :1], "has fewer than two columns"),
+    "table of one column": (AS_TABLE[["row"]], "has fewer than two columns"),
+    "no column": (PLACES[:, :0], "has fewer than two columns"),
+    "sparse": (sparse.csr_matrix(PLACES), "is no table of numbers"),
+    "words": (AS_TABLE.assign(row="left"), "is no table of numbers"),
+}
+
+
+@pytest.mark.parametrize("form", SPATIAL)
+def test_positions_are_kept_as_numbers_and_left_out_if_they_are_none(form, tmp_path, caplog):
+    spatial, why = SPATIAL[form]
+    table = rna()
+    table.obsm["spatial"] = spatial
+    table.write_h5ad(tmp_path / "s.h5ad")
+    path = str(tmp_path / "s.h5ad")
+    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    if why:
+        assert f"{path}: obsm['spatial'] {why}: positions are left out" in caplog.text
+        assert not cells.obsm
+    else:
+        expected = np.where(PLACES == 3, np.nan, PLACES) if "gaps" in form else PLACES
+        assert isinstance(cells.obsm["spatial"], np.ndarray)
+        np.testing.assert_array_equal(cells.obsm["spatial"][:, :2], expected)
+    obs = cells.obs.drop(columns="promoter_source")
+    known = annotate(obs, "s", {}, "", 0.5, cells.obsm.get("spatial"))
+    assert {"x", "y"} <= set(known) or why
 
 
 def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):

@@ -176,7 +176,7 @@ def raw_counts(
 ) -> ad.AnnData:
     """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
 
-    What is known of the cells is kept, and where they lie (``obsm["spatial"]``).
+    What is known of the cells is kept, and where they lie (:func:`positions`).
 
     Parameters
     ----------
@@ -202,8 +202,8 @@ def raw_counts(
         logger.info("%s: its counts lie in .raw, not in X", origin)
     elif source != "X":
         values = table.layers[source.removeprefix("layers/")]
-    places = {name: table.obsm[name] for name in ("spatial",) if name in table.obsm}
-    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=places)
+    obsm = {} if (places := positions(table, origin)) is None else {"spatial": places}
+    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=obsm)
     if promoter_layer is not None:
         require_layer(promoter_layer, table.layers, origin)
         if counts.n_vars != table.n_vars:
@@ -214,6 +214,38 @@ def raw_counts(
         place = f"{origin}, layer {promoter_layer}"
         counts.layers["promoter"] = check_counts(table.layers[promoter_layer], place)
     return counts
+
+
+def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
+    """Read where cells lie: ``obsm["spatial"]`` as numbers, (cells, 2 or more).
+
+    Parameters
+    ----------
+    table
+        May have them as an array or a DataFrame.
+    origin
+        The file, for the log.
+
+    Returns
+    -------
+    ndarray or None
+        None if there are none, or none of use, which the log says.
+    """
+    if "spatial" not in table.obsm:
+        return None
+    places, why = table.obsm["spatial"], ""
+    try:
+        if isinstance(places, pd.DataFrame):
+            places = places.to_numpy(dtype=float, na_value=np.nan)
+        places = np.asarray(places, dtype=float)
+        if places.ndim != 2 or places.shape[1] < 2:
+            why = "has fewer than two columns"
+    except (TypeError, ValueError):
+        why = "is no table of numbers"
+    if why:
+        logger.warning("%s: obsm['spatial'] %s: positions are left out", origin, why)
+        return None
+    return places
 
 
 def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
