@@ -171,6 +171,21 @@ def require_layer(name: str, layers: Collection[str], origin: str) -> None:
         )
 
 
+def require_same_genes(n_raw: int, n_layer: int, origin: str) -> None:
+    """Refuse RNA counts in ``.raw`` beside promoter counts of other genes in a layer.
+
+    Raises
+    ------
+    InputError
+        With how many genes each has.
+    """
+    if n_raw != n_layer:
+        raise InputError(
+            f"{origin}: has its RNA counts in .raw, of {n_raw} genes, and promoter counts in a "
+            f"layer, of {n_layer}; write both as layers of the same genes."
+        )
+
+
 def raw_counts(
     table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str | None = None
 ) -> ad.AnnData:
@@ -206,11 +221,7 @@ def raw_counts(
     counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=obsm)
     if promoter_layer is not None:
         require_layer(promoter_layer, table.layers, origin)
-        if counts.n_vars != table.n_vars:
-            raise InputError(
-                f"{origin}: has its RNA counts in .raw, of {counts.n_vars} genes, and promoter "
-                f"counts in a layer, of {table.n_vars}; write both as layers of the same genes."
-            )
+        require_same_genes(counts.n_vars, table.n_vars, origin)
         place = f"{origin}, layer {promoter_layer}"
         counts.layers["promoter"] = check_counts(table.layers[promoter_layer], place)
     return counts
