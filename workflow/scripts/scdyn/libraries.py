@@ -821,10 +821,11 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
 
 
 def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
-    """Find a file beside a matrix, under the same prefix or none; empty if it is not there."""
+    """Find a file beside a matrix, packed or not, under its prefix or none; empty if none is."""
     folder, file = os.path.split(matrix.path)
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
-    ends = [end for end in (*MATRICES, "matrix.mtx", "matrix.mtx.gz") if file.endswith(end)]
+    of_mtx = [f"matrix.mtx{packed}" for packed in PACKED]
+    ends = [end for end in (*MATRICES, *of_mtx) if file.endswith(end)]
     prefix = file.removesuffix(ends[0]) if ends else ""
-    paths = (os.path.join(f, p + name) for f in folders for p in (prefix, "") for name in names)
-    return next((path for path in paths if tree.exists(path)), "")
+    found = (tree.first(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
+    return next(filter(None, found), "")
