@@ -214,7 +214,9 @@ def examine_library(
         )
         places = fragment_files.parse_peaks(pd.Index(names))
         places["start"] = (places["start"] + places["end"]) // 2
-        yield from examine_build(place.path, places, windows, thresholds, stated, catalogue)
+        yield from examine_build(
+            "peaks", place.path, places, windows, thresholds, stated, catalogue
+        )
 
 
 def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
@@ -389,7 +391,7 @@ def examine_fragments(
         )
     barcodes.require_cells(pairing, n_seen, path)
     yield "barcodes", text
-    yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
+    yield from examine_build("fragments", path, seen, windows, thresholds, stated, catalogue)
 
 
 def examine_barcodes(
@@ -417,6 +419,7 @@ def examine_barcodes(
 
 
 def examine_build(
+    what: str,
     path: str | Path,
     places: pd.DataFrame,
     windows: pd.DataFrame,
@@ -447,7 +450,8 @@ def examine_build(
         made = f"; it was made with {stated}, so name {named}" if stated else ""
         raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
     made = f", made with {stated}" if stated else ""
-    yield "genome build", f"in promoters {ratio:.1f} times as often as by chance{made}"
+    found = f"{what} lie in promoters {ratio:.1f} times as often as by chance{made}"
+    yield "genome build", found
 
 
 def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[Finding]:
