@@ -670,6 +670,17 @@ def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
     assert all(f.passed for f in cell_tables.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
 
 
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_sample_whose_files_are_not_there_leaves_the_others_examined(numbered, tmp_path):
+    a, b = (pd.Index([*map(str, range(80))]) if numbered else cells(80, seed=i) for i in range(2))
+    none = pd.Index([], dtype=str)
+    of_a = write_table(tmp_path / "a.csv", a)
+    of_b = write_table(tmp_path / "b.csv", b[:60])
+    samples = [("A", a, of_a), ("missing", none, of_a), ("B", b, of_b), ("gone", none, of_b)]
+    findings = cell_tables.examine_metadata(samples, 0.5)
+    assert [(f.subject, f.passed) for f in findings] == [("A", True), ("B", True)]
+
+
 def test_rows_of_two_samples_cells_are_given_to_neither_unless_told(tmp_path):
     a, b = cells(80), cells(80, seed=1)
     b = b[:72].append(a[:8])

@@ -13,6 +13,7 @@ import scipy.io
 from scipy import sparse
 
 from scdyn import ingest, preflight, qc
+from scdyn.cell_tables import annotate
 from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
 from scdyn.libraries import FILES, LAYERS, find_libraries
@@ -395,6 +396,24 @@ def test_doublets_are_scrublets_and_of_one_library():
     assert qc.libraries_of(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
 
 
+@pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 24), (20, 400), (300, 2), (12, 6), (3, 3)])
+def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes):
+    rng = np.random.default_rng(0)
+    kinds = rng.lognormal(0, 1.5, (3, n_genes))
+    counts = rng.poisson(kinds[rng.integers(0, 3, n_cells)] * 4) + 1
+    scores = qc.doublet_scores(counts, 3)
+    assert scores.shape == (n_cells,) and np.isfinite(scores).all()
+    assert scores.any() or n_cells == 3
+
+
+@pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 1), (1, 30), (0, 30), (2, 0)])
+def test_where_no_doublet_can_be_scored_the_log_says_so(n_cells, n_genes, caplog):
+    caplog.set_level("INFO", "scdyn")
+    counts = np.random.default_rng(0).poisson(5, (n_cells, n_genes))
+    assert (qc.doublet_scores(counts, 3) == np.zeros(n_cells)).all()
+    assert "no doublet scores, all zero:" in caplog.text
+
+
 def test_what_fragments_tell_bounds_cells_that_have_them():
     metrics = pd.DataFrame(
         {
@@ -603,6 +622,41 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
     with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
         ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+
+
+PLACES = np.arange(8.0).reshape(4, 2)
+AS_TABLE = pd.DataFrame(PLACES, BARCODES, ["col", "row"])
+SPATIAL = {
+    "array": (PLACES.astype("float32"), ""),
+    "of three columns": (np.c_[PLACES, PLACES[:, 0]], ""),
+    "table": (AS_TABLE, ""),
+    "table with gaps": (AS_TABLE.astype("Int64").mask(AS_TABLE == 3), ""),
+    "one column": (PLACES[:, :1], "has fewer than two columns"),
+    "table of one column": (AS_TABLE[["row"]], "has fewer than two columns"),
+    "no column": (PLACES[:, :0], "has fewer than two columns"),
+    "sparse": (sparse.csr_matrix(PLACES), "is no table of numbers"),
+    "words": (AS_TABLE.assign(row="left"), "is no table of numbers"),
+}
+
+
+@pytest.mark.parametrize("form", SPATIAL)
+def test_positions_are_kept_as_numbers_and_left_out_if_they_are_none(form, tmp_path, caplog):
+    spatial, why = SPATIAL[form]
+    table = rna()
+    table.obsm["spatial"] = spatial
+    table.write_h5ad(tmp_path / "s.h5ad")
+    path = str(tmp_path / "s.h5ad")
+    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    if why:
+        assert f"{path}: obsm['spatial'] {why}: positions are left out" in caplog.text
+        assert not cells.obsm
+    else:
+        expected = np.where(PLACES == 3, np.nan, PLACES) if "gaps" in form else PLACES
+        assert isinstance(cells.obsm["spatial"], np.ndarray)
+        np.testing.assert_array_equal(cells.obsm["spatial"][:, :2], expected)
+    obs = cells.obs.drop(columns="promoter_source")
+    known = annotate(obs, "s", {}, "", 0.5, cells.obsm.get("spatial"))
+    assert {"x", "y"} <= set(known) or why
 
 
 def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):

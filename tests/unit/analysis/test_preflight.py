@@ -1,6 +1,7 @@
 """What is seen of input before it is read: other genomes, other cells, missing files."""
 
 import gzip
+import re
 
 import mudata
 import numpy as np
@@ -10,10 +11,10 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn import fragments, machine, preflight, tenx
+from scdyn import fragments, ingest, machine, preflight, tenx
 from scdyn.errors import InputError
 from scdyn.files import write_table
-from scdyn.libraries import FILES, LAYERS
+from scdyn.libraries import FILES, LAYERS, Matrix
 from scdyn.reference import promoter_windows
 
 GENES = pd.DataFrame(
@@ -58,7 +59,8 @@ def test_a_good_sample_passes_with_what_was_seen(tmp_path):
     assert found["genes"] == "6 of 6 genes are in the vocabulary of 6"
     assert found["cells"].startswith("40 barcodes")
     assert found["barcodes"].startswith("40 of 40 RNA barcodes")
-    assert "times as often as by chance" in found["genome build"]
+    words = r"fragments lie in promoters \d+\.\d times as often as by chance"
+    assert re.match(words, found["genome build"])
 
 
 def test_rna_only_is_found_and_no_promoters_are_looked_for(tmp_path):
@@ -308,6 +310,48 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     values = np.concatenate([small.counts()[0], small.counts()[1] * 0.3], 1)
     (sentence,) = refused(examine(path=small.write_h5(tmp_path / "s.h5", values)))
     assert "s.h5: holds values that are no counts" in sentence
+
+
+def test_an_h5mu_of_peaks_is_examined_and_read_whatever_else_it_holds(tmp_path):
+    small.table().write_h5ad(tmp_path / "rna.h5ad")
+    peaks = small.table(small.counts()[1], small.PEAKS)
+    others = small.table(cells=small.barcodes(seed=4))
+    row = {"kind": "h5ad", "path": tmp_path / "rna.h5ad", "atac_path": tmp_path / "atac.h5mu"}
+    counts = []
+    for content in ({"atac": peaks}, {"rna": others, "atac": peaks}):
+        mudata.MuData(content).write(tmp_path / "atac.h5mu")
+        findings = examine(**row)
+        assert not refused(findings)
+        found = {finding.check: finding.found for finding in findings}
+        assert found["barcodes"].startswith("40 of 40 RNA barcodes")
+        assert found["genome build"].startswith("peaks lie in promoters ")
+        cells = ingest.ingest(small.sheet_row(**row), GENES, WINDOWS, 0.5, 0.5)
+        assert set(cells.obs["promoter_source"]) == {"peaks"}
+        counts.append(cells.layers["promoter"].sum())
+    assert counts[0] == counts[1] > 0
+    mudata.MuData({"open": peaks}).write(tmp_path / "atac.h5mu")
+    (sentence,) = refused(examine(**row))
+    assert sentence.endswith("atac.h5mu: has no modality 'atac' but open; call it so.")
+    with pytest.raises(InputError, match="has no modality 'atac' but open"):
+        ingest.read_peaks(Matrix(str(tmp_path / "atac.h5mu"), modality="atac"))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_raw_counts_of_more_genes_than_the_promoter_layer_are_refused_before(form, tmp_path):
+    table = small.table()
+    table.raw = table.copy()
+    table = table[:, :4].copy()
+    table.layers["promoter"] = form(table.X.toarray())
+    table.X = table.X.log1p()
+    table.write_h5ad(tmp_path / "s.h5ad")
+    (sentence,) = refused(examine(path=tmp_path / "s.h5ad", kind="h5ad"))
+    assert sentence.endswith(
+        "s.h5ad: has its RNA counts in .raw, of 6 genes, and promoter counts in a layer, of 4; "
+        "write both as layers of the same genes."
+    )
+    with pytest.raises(SystemExit):
+        small.ingest_sample(tmp_path, path=tmp_path / "s.h5ad", kind="h5ad")
+    assert sentence in (tmp_path / "log.txt").read_text()
 
 
 def test_genes_of_another_species_are_shown_beside_the_vocabularys(tmp_path):

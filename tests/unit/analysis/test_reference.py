@@ -80,7 +80,10 @@ def test_measured_restricts_the_vocabulary(gtf):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
     assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
-    words = r"2 genes \(such as PLUS, X\) is in reference.annotation \(such as Minus, Plus, mt-A\)"
+    words = (
+        r"none of the samples' 2 names of genes \(such as PLUS, X\) is in reference.annotation "
+        r"\(such as Minus, Plus, mt-A\)"
+    )
     with pytest.raises(InputError, match=words):
         reference.build_vocabulary(genes, {"Plus"}, {"PLUS", "X"})
 

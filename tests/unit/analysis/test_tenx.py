@@ -175,6 +175,24 @@ def test_barcodes_that_only_look_like_tables_are_kept(tmp_path, write_row):
     assert list(barcode_names(folder)) == [row.split("\t")[0] for row in rows]
 
 
+@pytest.mark.parametrize("end", ["\n", "\n\n\n", " \n", "\r\n", "\t", "\n "])
+def test_blank_lines_are_no_entries(tmp_path, end):
+    write_mtx(tmp_path / "m", GENE_ROWS, "features.tsv", GENES, packed=False)
+    path = tmp_path / "m" / "matrix.mtx"
+    text = path.read_text()
+    path.write_bytes((text + end).encode())
+    tenx.look_at_counts(find_matrix(tmp_path / "m"))
+    rna, _ = tenx.read_matrix(tmp_path / "m")
+    np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
+    header, *entries = text.split("\n3 3 4\n")
+    path.write_bytes((header + "\n3 3 4\n" + entries[0].rsplit("\n", 2)[0] + "\n" + end).encode())
+    with pytest.raises(InputError, match="its 3 entries are not the 4 of a matrix"):
+        tenx.read_matrix(tmp_path / "m")
+    path.write_bytes((header + "\n3 3 0\n" + end).encode())
+    with pytest.raises(InputError, match="holds no counts at all"):
+        tenx.look_at_counts(find_matrix(tmp_path / "m"))
+
+
 ROWS = [f"{i}\t{s}\tGene Expression" for i, s in zip(IDS, SYMBOLS, strict=True)]
 
 

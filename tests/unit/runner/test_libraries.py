@@ -111,6 +111,24 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
+
+
+@pytest.mark.parametrize("packed", PACKED)
+@pytest.mark.parametrize("of_matrix", PACKED)
+def test_fragments_are_found_beside_the_matrix_however_they_are_packed(of_matrix, packed, tmp_path):
+    plant(tmp_path, f"outs/{H5}", f"outs/atac_fragments.tsv{packed}")
+    assert files(tmp_path) == sorted([f"outs/{H5}", f"outs/atac_fragments.tsv{packed}"])
+    lists = [f"geo/GSM1_{name}.tsv{of_matrix}" for name in ("barcodes", "features")]
+    matrix, other = (f"geo/{gsm}_matrix.mtx{of_matrix}" for gsm in ("GSM1", "GSM2"))
+    fragments = [f"geo/{gsm}_fragments.tsv{packed}" for gsm in ("GSM1", "GSM2")]
+    plant(tmp_path, *lists, matrix, other, *fragments)
+    assert files(tmp_path, path=matrix) == sorted([*lists, matrix, fragments[0]])
+    # The fragments of their own library, not another's.
+    (tmp_path / fragments[0]).unlink()
+    assert files(tmp_path, path=matrix) == sorted([*lists, matrix])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_tools_files_are_found_and_no_others(layout, tmp_path):
     names, path, unspliced = LAYOUTS[layout]

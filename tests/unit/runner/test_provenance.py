@@ -88,6 +88,13 @@ def test_the_page_escapes_what_it_is_given(record):
     assert "NVIDIA &lt;H100&gt;" in page
 
 
+def test_the_page_says_in_full_what_is_the_same_in_several_places(record):
+    shared = {"folds": [5, 3], "nested": {"seed": 1}}
+    page = provenance.page({**record, "config": {**record["config"], "one": shared, "two": shared}})
+    assert page.count("nested:\n    seed: 1") == 2
+    assert "&amp;id0" not in page and "*id0" not in page
+
+
 def test_a_study_of_the_present_version_says_nothing_and_a_mixed_one_what_to_remake(record):
     assert provenance.versions_sentence(record) == ""
     assert "Versions of the code" not in provenance.page(record)

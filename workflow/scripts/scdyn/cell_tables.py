@@ -263,7 +263,7 @@ def matches(
     cells = pd.Series(barcodes.astype(str), dtype=object)
     n_own = int(is_own.sum())
     # Any column of numbers, such as a rank, would have these.
-    are_numbers = cells.str.fullmatch(NUMBER).all()
+    are_numbers = len(cells) > 0 and cells.str.fullmatch(NUMBER).all()
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
@@ -826,7 +826,7 @@ def examine_metadata(
     found = {
         sample: match(barcodes, table, sample, min_overlap)
         for sample, barcodes, path in samples
-        if isinstance(table := tables.get(path), CellTable) and barcodes.is_unique
+        if isinstance(table := tables.get(path), CellTable) and len(barcodes) and barcodes.is_unique
     }
     findings = []
     for sample, barcodes, path in samples:
@@ -874,7 +874,7 @@ def find_own(
     require_distinct(barcodes, sample)
     own = found[sample]
     for other, others, its_path in samples if own.share < SURE else []:
-        if other == sample or its_path == table.path or others.has_duplicates:
+        if other == sample or its_path == table.path or others.has_duplicates or not len(others):
             continue
         theirs = match(others, table, other, min_overlap)
         if theirs.share > own.share and theirs.share >= min_overlap:

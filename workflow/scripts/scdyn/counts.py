@@ -200,12 +200,27 @@ def require_layer(name: str, layers: Collection[str], origin: str) -> None:
         )
 
 
+def require_same_genes(n_raw: int, n_layer: int, origin: str) -> None:
+    """Refuse RNA counts in ``.raw`` beside promoter counts of other genes in a layer.
+
+    Raises
+    ------
+    InputError
+        With how many genes each has.
+    """
+    if n_raw != n_layer:
+        raise InputError(
+            f"{origin}: has its RNA counts in .raw, of {n_raw} genes, and promoter counts in a "
+            f"layer, of {n_layer}; write both as layers of the same genes."
+        )
+
+
 def raw_counts(
     table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str | None = None
 ) -> ad.AnnData:
     """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
 
-    What is known of the cells is kept, and where they lie (``obsm["spatial"]``).
+    What is known of the cells is kept, and where they lie (:func:`positions`).
 
     Parameters
     ----------
@@ -231,18 +246,46 @@ def raw_counts(
         logger.info("%s: its counts lie in .raw, not in X", origin)
     elif source != "X":
         values = table.layers[source.removeprefix("layers/")]
-    places = {name: table.obsm[name] for name in ("spatial",) if name in table.obsm}
-    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=places)
+    obsm = {} if (places := positions(table, origin)) is None else {"spatial": places}
+    counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=obsm)
     if promoter_layer is not None:
         require_layer(promoter_layer, table.layers, origin)
-        if counts.n_vars != table.n_vars:
-            raise InputError(
-                f"{origin}: has its RNA counts in .raw, of {counts.n_vars} genes, and promoter "
-                f"counts in a layer, of {table.n_vars}; write both as layers of the same genes."
-            )
+        require_same_genes(counts.n_vars, table.n_vars, origin)
         place = f"{origin}, layer {promoter_layer}"
         counts.layers["promoter"] = check_counts(table.layers[promoter_layer], place)
     return counts
+
+
+def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
+    """Read where cells lie: ``obsm["spatial"]`` as numbers, (cells, 2 or more).
+
+    Parameters
+    ----------
+    table
+        May have them as an array or a DataFrame.
+    origin
+        The file, for the log.
+
+    Returns
+    -------
+    ndarray or None
+        None if there are none, or none of use, which the log says.
+    """
+    if "spatial" not in table.obsm:
+        return None
+    places, why = table.obsm["spatial"], ""
+    try:
+        if isinstance(places, pd.DataFrame):
+            places = places.to_numpy(dtype=float, na_value=np.nan)
+        places = np.asarray(places, dtype=float)
+        if places.ndim != 2 or places.shape[1] < 2:
+            why = "has fewer than two columns"
+    except (TypeError, ValueError):
+        why = "is no table of numbers"
+    if why:
+        logger.warning("%s: obsm['spatial'] %s: positions are left out", origin, why)
+        return None
+    return places
 
 
 def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import h5py
@@ -44,7 +45,7 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
             return listed_barcodes(matrix)
         with open_bounded(matrix.path) as file:
             if is_annotated(file):
-                return frame(part_of_rna(file)["obs"]).index.astype(str)
+                return frame(part_of(file, matrix.modality)["obs"]).index.astype(str)
             group, _ = group_of_counts(file, matrix.path)
             return pd.Index(group["barcodes"].asstr()[:])
 
@@ -65,7 +66,8 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
     DataFrame of str
         ``kind`` ("Gene Expression", "Peaks"...); all other columns may name the feature: ``id`` and
         ``name`` of 10x's and their like, every column of text of an AnnData's ``var``, of which
-        the first is ``name``, its index. An ``.h5ad`` is taken to be of genes.
+        the first is ``name``, its index. An ``.h5ad`` is taken to be of genes, or of peaks if these
+        are read of it.
 
     Raises
     ------
@@ -81,7 +83,9 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
             return features
         with open_bounded(matrix.path) as file:
             if is_annotated(file):
-                var = part_of_rna(file)["raw/var" if source == "raw/X" else "var"]
+                if matrix.modality == "atac":
+                    return annotated(part_of(file, "atac")["var"], PEAKS)
+                var = part_of(file, "rna")["raw/var" if source == "raw/X" else "var"]
                 tables = [annotated(var, GENES)]
                 if "mod/atac/var" in file:
                     tables.append(annotated(file["mod/atac/var"], PEAKS))
@@ -126,21 +130,32 @@ def require_annotated(file: h5py.File) -> None:
         )
 
 
-def part_of_rna(file: h5py.File) -> h5py.Group:
-    """Return the AnnData of RNA: all of an ``.h5ad``, one modality of an ``.h5mu``.
+def part_of(file: h5py.File, modality: str) -> h5py.Group:
+    """Return the AnnData of a modality: all of an ``.h5ad``, a part of an ``.h5mu``.
 
     Raises
     ------
     InputError
-        If an ``.h5mu`` has none.
+        If an ``.h5mu`` has it not.
     """
     if "mod" not in file:
         return file
-    if "rna" not in file["mod"]:
+    require_modality(modality, file["mod"], file.filename)
+    return file["mod"][modality]
+
+
+def require_modality(modality: str, there: Collection[str], path: str) -> None:
+    """Refuse an ``.h5mu`` that lacks a modality.
+
+    Raises
+    ------
+    InputError
+        Naming those that are there.
+    """
+    if modality not in there:
         raise InputError(
-            f"{file.filename}: has no modality 'rna' but {', '.join(file['mod'])}; call it so."
+            f"{path}: has no modality '{modality}' but {', '.join(there)}; call it so."
         )
-    return file["mod/rna"]
 
 
 def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:

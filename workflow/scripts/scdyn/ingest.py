@@ -20,7 +20,7 @@ from scdyn.cell_columns import join, normalise
 from scdyn.cell_tables import join_metadata
 from scdyn.counts import NO_SOURCE, align_genes, raw_counts, require_some
 from scdyn.errors import InputError, reading
-from scdyn.features import require_annotated, require_one_genome
+from scdyn.features import require_annotated, require_modality, require_one_genome
 from scdyn.hdf5 import open_bounded
 from scdyn.libraries import (
     Library,
@@ -107,8 +107,7 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     """
     path = library.rna.path
     content = _open(mudata.read_h5mu, path, "h5mu")
-    if "rna" not in content.mod:
-        raise InputError(f"{path}: has no modality 'rna' but {', '.join(content.mod)}; call it so.")
+    require_modality("rna", content.mod, path)
     rna, atac = content.mod["rna"], content.mod.get("atac")
     # Columns that begin with a modality's name are copies of its own, if it has them.
     others = tuple(f"{name}:" for name in content.mod if name != "rna")
@@ -150,8 +149,13 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     InputError
         If it has none.
     """
-    if matrix.path.endswith(".h5ad"):
-        return raw_counts(_open(ad.read_h5ad, matrix.path, "h5ad"), matrix.path)
+    path = matrix.path
+    if path.endswith(".h5ad"):
+        return raw_counts(_open(ad.read_h5ad, path, "h5ad"), path)
+    if path.endswith(".h5mu"):
+        content = _open(mudata.read_h5mu, path, "h5mu")
+        require_modality("atac", content.mod, path)
+        return raw_counts(content.mod["atac"], path)
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(

@@ -11,7 +11,7 @@ import glob
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from scdyn.errors import InputError
@@ -116,6 +116,8 @@ class Matrix:
         Whether cells stand in the rows of ``counts``.
     parts
         Of alevin-fry's USA counts: which of "spliced", "unspliced" and "ambiguous" are summed.
+    modality
+        Of an ``.h5ad`` or ``.h5mu``: "rna", or "atac" if peaks are read of it.
     """
 
     path: str
@@ -124,6 +126,7 @@ class Matrix:
     features: str = ""
     cells_in_rows: bool = False
     parts: tuple[str, ...] = ()
+    modality: str = "rna"
 
     def __str__(self) -> str:
         """Name it in messages."""
@@ -507,7 +510,8 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
     Parameters
     ----------
     path
-        A folder of a tool's output, or a file: a matrix of peaks, or an AnnData of them.
+        A folder of a tool's output, or a file: a matrix of peaks, an AnnData of them, or a MuData
+        with a modality of them.
     tree
         The files that are there.
 
@@ -524,7 +528,7 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
         If there is neither; see :func:`find_matrix`.
     """
     if path.endswith((".h5ad", ".h5mu")):
-        return "", find_annotated(path, "h5ad", tree)
+        return "", replace(find_annotated(path, "h5ad", tree), modality="atac")
     for folder in (path, os.path.join(path, "outs")):
         if tree.is_dir(folder) and (fragments := tree.one(folder, *FRAGMENTS)):
             return fragments, None
@@ -840,11 +844,11 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
 
 
 def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
-    """Find a file beside a matrix, under the same prefix or none; empty if it is not there."""
+    """Find a file beside a matrix, packed or not, under its prefix or none; empty if none is."""
     folder, file = os.path.split(matrix.path)
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
-    ends = [end for end in (*MATRICES, "matrix.mtx", "matrix.mtx.gz") if file.endswith(end)]
+    of_mtx = [f"matrix.mtx{packed}" for packed in PACKED]
+    ends = [end for end in (*MATRICES, *of_mtx) if file.endswith(end)]
     prefix = file.removesuffix(ends[0]) if ends else ""
-    places = [(f, p) for f in folders for p in (prefix, "")]
-    found = (tree.one_of(f, [os.path.join(f, p + name) for name in names]) for f, p in places)
+    found = (tree.one(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
     return next(filter(None, found), "")

@@ -14,18 +14,26 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import sparse_dataset
 
 from scdyn import barcodes, cost, tenx
 from scdyn import fragments as fragment_files
 from scdyn.artefacts import read_table
 from scdyn.barcodes import require_unique, sample_barcodes
-from scdyn.counts import first_values, require_counts, require_layer, require_some, rna_source
+from scdyn.counts import (
+    first_values,
+    require_counts,
+    require_layer,
+    require_same_genes,
+    require_some,
+    rna_source,
+)
 from scdyn.errors import InputError, reading
 from scdyn.features import (
     GENES,
     PEAKS,
     barcode_names,
-    part_of_rna,
+    part_of,
     read_features,
     read_genomes,
     require_annotated,
@@ -183,7 +191,7 @@ def examine_library(
     for kind, n_features in others.items():
         yield "features", f"{n_features} of {kind} are not read"
     promoters, layer = promoter_source(library, layers, has_peaks)
-    examine_counts(library, layer, of_peaks=promoters == "peaks")
+    examine_counts(library, source, layer, of_peaks=promoters == "peaks")
     stated = genome_stated(library)
     if promoters == "none":
         yield "promoters", "not measured, as the sheet says: RNA only"
@@ -201,15 +209,15 @@ def examine_library(
             features = read_features(library.peaks)
             yield examine_barcodes(place, cells, thresholds, translation)
         names = features["name"][features["kind"] == PEAKS]
-        if place.path.endswith(".h5ad"):  # all are peaks, though it does not say so
-            names = features["name"]
         yield (
             "promoters",
             f"summed from the peaks of {place}, there being no fragments: these are coarser",
         )
         places = fragment_files.parse_peaks(pd.Index(names))
         places["start"] = (places["start"] + places["end"]) // 2
-        yield from examine_build(place.path, places, windows, thresholds, stated, catalogue)
+        yield from examine_build(
+            "peaks", place.path, places, windows, thresholds, stated, catalogue
+        )
 
 
 def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
@@ -278,7 +286,7 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
         return "X", [], bool((features["kind"] == PEAKS).any())
     with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
         require_annotated(file)
-        rna = part_of_rna(file)
+        rna = part_of(file, "rna")
         layers = rna.get("layers", {})
         source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
@@ -293,20 +301,27 @@ def n_stored(values: h5py.Group | h5py.Dataset) -> int:
     return values["data"].size if isinstance(values, h5py.Group) else values.size
 
 
-def examine_counts(library: Library, layer: str | None, of_peaks: bool) -> None:
+def n_columns(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the columns of an AnnData's matrix."""
+    return (sparse_dataset(values) if isinstance(values, h5py.Group) else values).shape[1]
+
+
+def examine_counts(library: Library, source: str, layer: str | None, of_peaks: bool) -> None:
     """Look at the first counts of all that is read, but an AnnData's RNA: see :func:`look_into`.
 
     Parameters
     ----------
     library
         Whose files are there.
+    source
+        Where an AnnData's RNA counts lie, as :func:`look_into` says it.
     layer, of_peaks
         Where promoter counts come from, as :func:`scdyn.libraries.promoter_source` says it.
 
     Raises
     ------
     InputError
-        If they are no counts, such as peaks after TF-IDF, or there are none.
+        If they are no counts, such as peaks after TF-IDF, of other genes, or there are none.
     """
     for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
         if not matrix.path.endswith((".h5ad", ".h5mu")):
@@ -314,12 +329,14 @@ def examine_counts(library: Library, layer: str | None, of_peaks: bool) -> None:
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
         with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
-            values = first_values(part_of_rna(file)["layers"][layer])
-            require_counts(values, f"{path}, layer {layer}")
+            rna = part_of(file, "rna")
+            values = rna["layers"][layer]
+            require_same_genes(n_columns(rna[source]), n_columns(values), path)
+            require_counts(first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
         with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
-            table = file["mod/atac"] if "mod" in file else file
+            table = part_of(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
             source = rna_source(layers, table.get("X"), raw, "", place.path)
             require_counts(first_values(table[source]), place.path)
@@ -376,7 +393,7 @@ def examine_fragments(
         )
     barcodes.require_cells(pairing, n_seen, path)
     yield "barcodes", text
-    yield from examine_build(path, seen, windows, thresholds, stated, catalogue)
+    yield from examine_build("fragments", path, seen, windows, thresholds, stated, catalogue)
 
 
 def examine_barcodes(
@@ -404,6 +421,7 @@ def examine_barcodes(
 
 
 def examine_build(
+    what: str,
     path: str | Path,
     places: pd.DataFrame,
     windows: pd.DataFrame,
@@ -434,7 +452,8 @@ def examine_build(
         made = f"; it was made with {stated}, so name {named}" if stated else ""
         raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
     made = f", made with {stated}" if stated else ""
-    yield "genome build", f"in promoters {ratio:.1f} times as often as by chance{made}"
+    found = f"{what} lie in promoters {ratio:.1f} times as often as by chance{made}"
+    yield "genome build", found
 
 
 def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[Finding]:

@@ -193,17 +193,30 @@ def methods_text(record: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
+class PlainDumper(yaml.SafeDumper):
+    """Writes out what stands in several places in each, without YAML's anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Take nothing for said before."""
+        return True
+
+
+def dump(content: Any, sort_keys: bool = True) -> str:
+    """Write a part of the record as YAML, to be read by people."""
+    return yaml.dump(content, Dumper=PlainDumper, sort_keys=sort_keys)
+
+
 def page(record: Mapping[str, Any]) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
     versions = versions_sentence(record)
     blocks = {
         **({"Versions of the code": versions} if versions else {}),
         "Methods": methods_text(record),
-        "Config, with defaults": yaml.safe_dump(record["config"], sort_keys=False),
+        "Config, with defaults": dump(record["config"], sort_keys=False),
         "Samples": record["samples"],
-        "Environments": yaml.safe_dump(record["environments"]),
-        "Devices of the pretraining": yaml.safe_dump(record["devices"]),
-        "Code that wrote the results, by rule": yaml.safe_dump(record["written_by"]),
+        "Environments": dump(record["environments"]),
+        "Devices of the pretraining": dump(record["devices"]),
+        "Code that wrote the results, by rule": dump(record["written_by"]),
         "SHA-256 of results": json.dumps(record["sha256"], indent=1),
     }
     parts = [

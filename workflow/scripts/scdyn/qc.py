@@ -18,6 +18,8 @@ from scdyn.log import logger
 
 # Most genes that Scrublet looks at, the most variable ones.
 VARIABLE_GENES = 3000
+# Most principal components in which it looks for neighbours, as scanpy has it.
+MOST_COMPONENTS = 30
 # Share of cells over the bound on mitochondrial UMIs from which on the bound may be the wrong one.
 MANY_MITO = 0.2
 # What only fragments tell; see scdyn.fragments.count_insertions.
@@ -137,19 +139,20 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     Returns
     -------
     ndarray, (cells,)
-        Zeros if no gene varies.
+        Zeros if no gene varies, or the cells or the genes that vary are too few for one principal
+        component, which the log says.
     """
     cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
     cells = cells[:, cells.X.getnnz(0) >= 3].copy()
     if not cells.n_vars:
-        return np.zeros(cells.n_obs)
+        return no_scores(cells.n_obs, 0)
     cells.layers["raw"] = cells.X.copy()
     sc.pp.normalize_total(cells)
     logs = sc.pp.log1p(cells, copy=True)
     sc.pp.highly_variable_genes(logs)
     chosen = logs.var.loc[logs.var["highly_variable"], "dispersions_norm"].nlargest(VARIABLE_GENES)
-    if chosen.empty:
-        return np.zeros(cells.n_obs)
+    if min(cells.n_obs, len(chosen)) < 2:
+        return no_scores(cells.n_obs, len(chosen))
     cells = cells[:, cells.var_names.isin(chosen.index)].copy()
     doublets = sc.pp.scrublet_simulate_doublets(cells, layer="raw", random_seed=seed)
     for table in (cells, doublets):
@@ -161,10 +164,20 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
         doublets,
         use_approx_neighbors=False,
         threshold=1.0,
+        n_prin_comps=min(MOST_COMPONENTS, min(cells.shape) - 1),
         random_state=seed,
         verbose=False,
     )
     return cells.obs["doublet_score"].to_numpy()
+
+
+def no_scores(n_cells: int, n_genes: int) -> np.ndarray:
+    """Log that cells, or genes that vary, are too few for doublet scores, and return zeros."""
+    logger.info(
+        "no doublet scores, all zero: %d cells with %d genes that vary are too few",
+        *(n_cells, n_genes),
+    )
+    return np.zeros(n_cells)
 
 
 def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:

@@ -427,7 +427,7 @@ def build_vocabulary(
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
             raise InputError(
-                f"none of the samples' {len(measured)} genes (such as "
+                f"none of the samples' {len(measured)} names of genes (such as "
                 f"{', '.join(sorted(measured)[:3])}) is in reference.annotation (such as "
                 f"{', '.join(genes['symbol'][:3])}): another species or build?"
             )

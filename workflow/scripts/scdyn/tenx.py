@@ -348,7 +348,12 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
 
 
 def look_at_entries(path: Path) -> int:
-    """Look at the first entries of a matrix of the coordinate format, and count all.
+    """Look at the first entries of a matrix of the coordinate format, and count its lines.
+
+    Returns
+    -------
+    int
+        As many entries as its header promises: it has as many lines, of which some may be blank.
 
     Raises
     ------
@@ -368,7 +373,7 @@ def look_at_entries(path: Path) -> int:
         n_entries += last != b"\n"
     if n_entries < n_promised:
         raise other_entries(path, n_entries, shape, n_promised)
-    return n_entries
+    return n_promised
 
 
 def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: int) -> InputError:
@@ -406,11 +411,14 @@ def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
 
 
 def parse_spaced(text: bytes) -> pl.DataFrame:
-    """Parse entries of which each has one space between its numbers."""
-    return pl.read_csv(
-        text, has_header=False, separator=" ",
+    """Parse entries of which each has one space between its numbers; blank lines are none."""
+    entries = pl.read_csv(
+        b"" if text.isspace() else text, has_header=False, separator=" ",
         schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
     )  # fmt: skip
+    if not entries["row"].null_count():
+        return entries
+    return entries.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def read_coordinates(
