@@ -197,6 +197,20 @@ CHANGES = {
         lambda f: write(f, "A/outs/filtered_feature_bc_matrix.h5", "another\n"),
         {**EXAMINED, **ONE_SAMPLE, **COUNTS},
     ),
+    "a matrix replaced by an older one": (
+        lambda f: [
+            (f / "A/outs/filtered_feature_bc_matrix.h5").write_text("the one of last year\n"),
+            os.utime(f / "A/outs/filtered_feature_bc_matrix.h5", (1e9, 1e9)),
+        ],
+        {**EXAMINED, **ONE_SAMPLE, **COUNTS},
+    ),
+    "a label in an older table": (
+        lambda f: [
+            (f / "A.csv").write_text("the labels of last year\n"),
+            os.utime(f / "A.csv", (1e9, 1e9)),
+        ],
+        {**EXAMINED, **LABELS},
+    ),
     "fragments replaced in place": (
         lambda f: write(f, "A/outs/atac_fragments.tsv.gz", "others\n"),
         {"gather_preflight": 1, **ONE_SAMPLE, **COUNTS},

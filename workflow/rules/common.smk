@@ -155,6 +155,18 @@ def matrices_of(samples):
     return sorted({f for row in rows for f in input_files(row, SIMULATED, rna_alone=True)})
 
 
+def sizes(paths):
+    """Sizes of those inputs of a rule that no rule makes, as its param.
+
+    A file that was replaced by one with an older date is newer than nothing: only its size tells.
+    """
+    return {
+        path: os.path.getsize(path)
+        for path in sorted(paths)
+        if path not in MADE and not path.startswith(f"{RESULTS}/") and os.path.isfile(path)
+    }
+
+
 def metadata_of(samples):
     """The tables of cells of some samples, but for those that are not there: preflight says so."""
     tables = set(SAMPLES.loc[samples, "metadata"])

@@ -42,6 +42,7 @@ rule check_databases:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
+        sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
         min_overlap=config["grn"]["min_database_overlap"],
     script:
         "../scripts/check_databases.py"
@@ -191,6 +192,7 @@ if config["grn"]["motifs"] == "fast":
             mem_mb=lambda wildcards, attempt: 16000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
+            sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
             settings=MODULES | THRESHOLDS,
         script:
             "../scripts/find_motifs.py"
@@ -216,6 +218,7 @@ else:
             mem_mb=lambda wildcards, attempt: 32000 * attempt,
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
+            sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
             runs=list(SEED_OF_RUN),
             modules=MODULES,
             thresholds=THRESHOLDS,

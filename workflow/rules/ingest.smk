@@ -23,6 +23,7 @@ rule examine_sample:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
         row=lambda wildcards: row_of(wildcards.sample),
         windows=WINDOWS,
         thresholds={
@@ -50,6 +51,12 @@ rule examine_metadata:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        sizes=lambda wildcards: sizes(
+            [
+                *matrices_of(samples_of(wildcards.corpus)),
+                *metadata_of(samples_of(wildcards.corpus)),
+            ]
+        ),
         rows=lambda wildcards: [row_of(sample) for sample in samples_of(wildcards.corpus)],
         metadata=lambda wildcards: SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict(),
         min_overlap=config["ingest"]["min_metadata_overlap"],
@@ -133,6 +140,7 @@ rule ingest_sample:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
         row=lambda wildcards: row_of(wildcards.sample),
         windows=WINDOWS,
         overlaps=[config["ingest"][key] for key in ("min_gene_overlap", "min_barcode_overlap")],
@@ -208,6 +216,7 @@ rule join_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        sizes=lambda wildcards: sizes(metadata_of(samples_of(wildcards.corpus))),
         covariates=lambda wildcards: (
             SAMPLES.loc[samples_of(wildcards.corpus), COVARIATES].to_dict("index")
         ),

@@ -47,6 +47,7 @@ rule build_vocabulary:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
+        sizes=sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"]]),
         biotypes=config["reference"]["biotypes"],
         rows=PANEL,
     script:

@@ -725,7 +725,8 @@ def annotate(
     own = f"sample {sample}"
     table = without_strange_places(plain(obs, own), own)
     sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
-    sheet = normalise(sheet, f"{own} in the sample sheet")
+    # A cell of the sheet that is empty says nothing, and hides nothing.
+    sheet = normalise(sheet, f"{own} in the sample sheet").dropna(axis=1)
     if positions is not None:
         places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
         table = put(table, plain(places, own), own, "obsm['spatial']")

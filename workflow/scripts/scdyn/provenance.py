@@ -193,17 +193,10 @@ def methods_text(record: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-class PlainDumper(yaml.SafeDumper):
-    """Writes out what stands in several places in each, without YAML's anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Take nothing for said before."""
-        return True
-
-
 def dump(content: Any, sort_keys: bool = True) -> str:
     """Write a part of the record as YAML, to be read by people."""
-    return yaml.dump(content, Dumper=PlainDumper, sort_keys=sort_keys)
+    # What comes back from JSON is no longer one object in two places.
+    return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=sort_keys)
 
 
 def page(record: Mapping[str, Any]) -> str:
