@@ -56,7 +56,11 @@ EXPLANATION = {
     "plot_explanation": 1,
 }
 EVALUATION = {"evaluate_task": 1, **FIGURES, **SCORES}
-TASK = {"split_cells": 1, "fit_baselines": 2, "finetune": 2, **EXPLANATION, **EVALUATION}
+TASK = {
+    **{"split_cells": 1, "fit_baselines": 2, "fit_weights": 2, "finetune": 2},
+    **EXPLANATION,
+    **EVALUATION,
+}
 LABELS = {"join_cells": 1, "compare_regulons": 1, "judge_embedding": 1, **TASK}
 COUNTS = {
     **LABELS,
@@ -261,11 +265,11 @@ CHANGES = {
     ),
     "a baseline": (
         lambda f: configure(f, lambda c: c["tasks"]["t"]["baselines"].append("knn")),
-        {
-            "fit_baselines": 2,
-            **{name: n for name, n in EXPLANATION.items() if name != "explain"},
-            **EVALUATION,
-        },
+        {"fit_baselines": 2, **EVALUATION},
+    ),
+    "a share of the labels": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(label_shares=[0.5])),
+        {"gather_preflight": 1, "fit_baselines": 2, "finetune": 2, **EVALUATION},
     ),
     "gpus and nodes": (
         lambda f: configure(f, lambda c: c["models"]["m"].update(gpus=4, nodes=2)),
