@@ -55,6 +55,7 @@ STAGES = {
     "split_cells": f"{TASK}/splits.tsv",
     "finetune": f"{TASK}/scdynomics/seed1_fold0/model",
     "fit_baselines": f"{TASK}/baselines/0.tsv",
+    "fit_weights": f"{TASK}/baselines/0.weights.tsv",
     "evaluate_task": f"{TASK}/predictions.tsv",
     "explain": f"{EXPLAIN}/attributions.tsv",
     "rank_drivers": f"{EXPLAIN}/rankings.tsv",
@@ -104,6 +105,7 @@ def log_of(rule, output):
         "infer_adjacencies": "embryo_1_1-of-3", "gather_run": "embryo_1",
         "find_motifs": "embryo_1", "pretrain": "small", "plot_training": "small",
         "finetune": "fate_scdynomics_1_0", "fit_baselines": "fate_0",
+        "fit_weights": "fate_0",
     }  # fmt: skip
     parts = Path(output).parts
     stage = {"embed": "small_embryo", "finetune": "fate", "explain": "fate"}

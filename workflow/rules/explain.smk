@@ -33,7 +33,7 @@ rule rank_drivers:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.join_corpus.output[0]),
         regulons=follow(rules.make_regulons.output.regulons),
-        weights=all_folds(rules.fit_baselines.output.weights),
+        weights=all_folds(rules.fit_weights.output[0]),
         gene_sets=lambda wildcards: TASKS[wildcards.task]["gene_sets"] or [],
     output:
         rankings=f"{EXPLANATION}/rankings.tsv",

@@ -59,7 +59,6 @@ rule fit_baselines:
         corpus=follow(rules.join_corpus.output[0]),
     output:
         predictions=ensure(f"{TASK}/baselines/{{fold}}.tsv", non_empty=True),
-        weights=f"{TASK}/baselines/{{fold}}.weights.tsv",
         costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
     log:
         f"{LOGS}/fit_baselines/{{task}}_{{fold}}.log",
@@ -73,6 +72,25 @@ rule fit_baselines:
         task=task_params(task_settings.of_baselines),
     script:
         "../scripts/fit_baselines.py"
+
+
+# A rule of its own: genes' order by these weights does not depend on the list of baselines, so that
+# a baseline more leaves the explanation as it is.
+rule fit_weights:
+    input:
+        splits=rules.split_cells.output[0],
+        corpus=follow(rules.join_corpus.output[0]),
+    output:
+        ensure(f"{TASK}/baselines/{{fold}}.weights.tsv", non_empty=True),
+    log:
+        f"{LOGS}/fit_weights/{{task}}_{{fold}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    script:
+        "../scripts/fit_weights.py"
 
 
 # Asked for only where the config has peers.

@@ -20,7 +20,7 @@ rule score:
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
         weights=[
-            rules.fit_baselines.output.weights.format(task=task, fold=fold)
+            rules.fit_weights.output[0].format(task=task, fold=fold)
             for task in EXPLAINED
             for fold in folds_of(task)
         ],

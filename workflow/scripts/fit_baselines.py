@@ -4,12 +4,11 @@ from scdyn.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    calls, weights, costs = baselines.fit_baselines(
+    calls, costs = baselines.fit_baselines(
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
         snakemake.params.task,
     )
     write_table(snakemake.output.predictions, calls)
-    write_table(snakemake.output.weights, weights)
     write_table(snakemake.output.costs, costs)

@@ -120,7 +120,7 @@ def planned(task: Mapping[str, Any], fold: int) -> Iterator[tuple[str, str, int]
 
 def fit_baselines(
     cells: ad.AnnData, splits: pd.DataFrame, fold: str, task: Mapping[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit the task's baselines on one fold.
 
     Parameters
@@ -136,17 +136,13 @@ def fit_baselines(
     -------
     calls : DataFrame
         As :func:`scdyn.evaluation.predictions`, of all methods, seeds and variants.
-    weights : DataFrame
-        ``gene_id``, ``class``, ``rna``, ``promoter``: weights of ``logistic_regression``; empty
-        if it is not among the baselines.
     costs : DataFrame
         ``method``, ``variant``, ``seed``, ``fold``, ``temperature``, ``seconds``.
     """
     require_cells(splits, cells.obs_names)
-    rna, promoter = cells.layers["rna_log"].tocsr(), cells.layers["promoter_log"].tocsr()
-    values = {RNA: rna, BOTH: sparse.hstack([rna, promoter], format="csr")}
+    values = values_of(cells)
     variants = {MAIN: {"labels": 1.0, "without": None}, **less_seen(task)}
-    tables, costs, weights = [], [], pd.DataFrame(columns=["gene_id", "class", "rna", "promoter"])
+    tables, costs = [], []
     for method, variant, seed in planned(task, int(fold)):
         settings = variants[variant]
         learned, validation, called = parts(
@@ -166,9 +162,36 @@ def fit_baselines(
         tables.append(calibrated_predictions(called, run, model.classes_, p, temperature))
         logger.info("fold %s: %s, %s, seed %d: %.1f s", fold, method, variant, seed,
                     costs[-1]["seconds"])  # fmt: skip
-        if method == LR and variant == MAIN:
-            weights = weight_table(cells.var_names, model.classes_, logistic_weights(model))
-    return pd.concat(tables, ignore_index=True), weights, pd.DataFrame(costs)
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(costs)
+
+
+def values_of(cells: ad.AnnData) -> dict[str, sparse.csr_matrix]:
+    """Return the normalised values that methods read, (cells, features), by modalities."""
+    rna, promoter = cells.layers["rna_log"].tocsr(), cells.layers["promoter_log"].tocsr()
+    return {RNA: rna, BOTH: sparse.hstack([rna, promoter], format="csr")}
+
+
+def fit_weights(cells: ad.AnnData, splits: pd.DataFrame, fold: str) -> pd.DataFrame:
+    """Fit logistic regression to one fold's training cells, whichever baselines a task has.
+
+    Parameters
+    ----------
+    cells
+        Corpus with the normalised layers.
+    splits, fold
+        The split, and the fold that is tested.
+
+    Returns
+    -------
+    DataFrame
+        ``gene_id``, ``class``, ``rna``, ``promoter``: weights on scaled features.
+    """
+    require_cells(splits, cells.obs_names)
+    # All labels are seen, so that the seed of their draw decides nothing.
+    learned = parts(splits, fold, 1.0, None, 0)[0]
+    known = values_of(cells)[BOTH][cells.obs_names.get_indexer(learned["cell"])]
+    model = logistic(l1=False).fit(known, learned["label"].to_numpy())
+    return weight_table(cells.var_names, model.classes_, logistic_weights(model))
 
 
 def weight_table(genes: Sequence[str], classes: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
