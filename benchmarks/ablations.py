@@ -20,19 +20,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scdyn import (
-    evaluation,
-    explain,
-    finetune,
-    metrics,
-    pretraining,
-    reference,
-    scores,
-    splits,
-    task_settings,
-    tokens,
-)
-from scdyn.files import write_json
+from scdyn.data import tokens
+from scdyn.explain import runs
+from scdyn.io.files import write_json
+from scdyn.pp import reference
+from scdyn.tasks import evaluation, finetuning, metrics, scores, splits
+from scdyn.tasks import settings as task_settings
+from scdyn.training import pretraining
 
 # Name: (TF index, start of the Full layers' projection).
 VARIANTS = {
@@ -138,7 +132,7 @@ def run(results, study, variant, seed, n_folds, folder):
     folds = [str(fold) for fold in range(min(n_folds, task["folds"]))]
     for fold in folds:
         if not (folder / fold).exists():
-            finetune.finetune_run(
+            finetuning.finetune_run(
                 store, split, task_settings.MAIN, seed, fold, main, folder / "model",
                 folder / fold, folder / "checkpoints",
             )  # fmt: skip
@@ -165,8 +159,8 @@ def fate_score(calls, truth):
 
 def learnable(results, corpus, settings):
     """Names of the cells that the model learns from."""
-    from scdyn.cell_tables import read_cells_table
-    from scdyn.selection import select
+    from scdyn.pp.cell_tables import read_cells_table
+    from scdyn.pp.selection import select
 
     obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")
     return obs.index[select(obs, settings["cells"], "cells")]
@@ -174,7 +168,7 @@ def learnable(results, corpus, settings):
 
 def driver_scores(store, genes, folder, folds, task, truth):
     """Rank the true drivers by the attributions of the folds' models."""
-    table, _ = explain.explain_task(
+    table, _ = runs.explain_task(
         store,
         genes.reset_index(drop=True),
         [folder / fold for fold in folds],

@@ -17,7 +17,7 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "workflow" / "scripts"
-# As the rules run (scdyn.openmp; scdyn.devices.keep_memory is called by ours.py).
+# As the rules run (scdyn.training.openmp; scdyn.training.devices.keep_memory is called by ours.py).
 OURS = {"PYTHONPATH": str(LIBRARY), "OMP_WAIT_POLICY": "passive"}
 # The same for the peer, which otherwise starts as its users do.
 TUNED = {
@@ -196,7 +196,7 @@ def table(rows):
 def costs_table(found):
     """Lay out what costs.py found on one core, by instructions, as Markdown."""
     lines = [
-        "| what | size | instructions | seconds a cell, on one core | estimated by scdyn.cost |",
+        "| what | size | instructions | seconds a cell, on one core | estimated by scdyn |",
         "|---|---|---|--:|--:|",
     ]
     words = {"train": "training step", "infer": "inference"}

@@ -29,10 +29,11 @@ from bench import commit, machine, processor_instructions
 from scipy import sparse
 from sklearn.metrics import average_precision_score
 
-from scdyn import grn, grn_inference, regulons
-from scdyn.expression import Expression, read_expression
-from scdyn.files import write_json
-from scdyn.motifs import find_motifs
+from scdyn.grn import consensus, regulons
+from scdyn.grn import inference as grn_inference
+from scdyn.grn.expression import Expression, read_expression
+from scdyn.grn.motifs import find_motifs
+from scdyn.io.files import write_json
 
 SIZES = {"steady_state": (1000, 2000, 150), "bursts": (1000, 2000, 150)}
 TURNS = 3
@@ -180,9 +181,9 @@ def agreement_of_kept(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float
     a, b = pair_sets(one), pair_sets(other)
     both = sorted(set(a) & set(b))
     return {
-        "edges": grn.jaccard(*edges),
-        "regulons": grn.jaccard(set(a), set(b)),
-        "median_regulon": float(np.median([grn.jaccard(a[name], b[name]) for name in both])),
+        "edges": consensus.jaccard(*edges),
+        "regulons": consensus.jaccard(set(a), set(b)),
+        "median_regulon": float(np.median([consensus.jaccard(a[name], b[name]) for name in both])),
         "n_in_both": len(both),
     }
 
@@ -195,7 +196,7 @@ def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
         promoters = sparse.csc_matrix(tuple(arrays), shape=tuple(layer.attrs["shape"]))
         samples = file["obs/sample"].asstr()[:]
         measured = file["obs/promoters_measured"][:].astype(bool)
-    return grn.describe_edges(
+    return consensus.describe_edges(
         edges, read_expression(path), False, promoters, samples, measured, seed=1
     )
 
@@ -209,7 +210,7 @@ def judge_regulons(demo: Path) -> dict[str, object]:
     runs, by_motif, by_rank = {}, {}, {}
     for seed in range(1, 11):
         runs[str(seed)] = grn_inference.infer_edges(expression, genes, "fast", seed)
-    described = describe(grn.merge_runs(runs, expression), matrix)
+    described = describe(consensus.merge_runs(runs, expression), matrix)
     evidence = described.drop(columns=["importance", "n_runs"])
     for seed, run in runs.items():
         by_motif[seed] = find_regulons(expression, demo, run)
@@ -217,7 +218,7 @@ def judge_regulons(demo: Path) -> dict[str, object]:
         by_rank[seed] = regulons.modules(table, 50, False)
         print("regulons of seed", seed, file=sys.stderr, flush=True)
     first = [str(seed) for seed in range(1, 6)]
-    adjacencies = grn.merge_runs({seed: runs[seed] for seed in first}, expression)
+    adjacencies = consensus.merge_runs({seed: runs[seed] for seed in first}, expression)
     result: dict[str, object] = {"adjacencies": judge(
         grn_candidates.as_matrix(pd.concat(runs[seed] for seed in first), expression),
         expression, true,

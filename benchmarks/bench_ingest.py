@@ -25,10 +25,10 @@ import make_sample
 import pandas as pd
 from bench import commit, machine, processor_instructions
 
-from scdyn.files import write_json, write_table
-from scdyn.fragments import count_insertions
-from scdyn.libraries import FILES, LAYERS
-from scdyn.reference import promoter_windows, tss_rings
+from scdyn.io.files import write_json, write_table
+from scdyn.io.fragments import count_insertions
+from scdyn.io.libraries import FILES, LAYERS
+from scdyn.pp.reference import promoter_windows, tss_rings
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 N_FRAGMENTS = (5_000_000, 15_000_000, 50_000_000)

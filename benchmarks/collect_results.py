@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 from marks import fill
 
-from scdyn.files import atomic, write_json
-from scdyn.task_settings import method_name
+from scdyn.io.files import atomic, write_json
+from scdyn.tasks.settings import method_name
 
 PARTS = {"test": "held out", "predict": "predicted"}
 SCORES = {

@@ -1,4 +1,4 @@
-"""What kinds of operations cost, for scdyn.cost: ``make bench-costs``.
+"""What kinds of operations cost, for scdyn.training.cost: ``make bench-costs``.
 
 Trains and runs models of four sizes on one core, and fits the time of an operation of each kind,
 in operations of a large product, to the processor's time, which other work on the machine hardly
@@ -18,7 +18,7 @@ from bench import AVX2, HERE, ask, commit, costs_table, instructions, machine
 from scipy.optimize import nnls
 from sizes import EXPRESSED_SHARE, MASK_SHARE, SIZES
 
-from scdyn import cost, devices
+from scdyn.training import cost, devices
 
 NARROW = {"n_genes": 1500, "n_tfs": 120, "n_latents": 64, "n_layers": 4, "ffn_width": 128}
 

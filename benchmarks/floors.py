@@ -17,8 +17,9 @@ from sizes import EXPRESSED_SHARE, MASK_SHARE
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
-from scdyn import devices
-from scdyn.model import ModelConfig, attend
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import attend
+from scdyn.training import devices
 
 N_TIMES = 3
 BACKENDS = {

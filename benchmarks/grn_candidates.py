@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn import grn_inference, grn_ridge
-from scdyn.expression import Expression, standardised_ranks
+from scdyn.grn import inference as grn_inference
+from scdyn.grn import ridge as grn_ridge
+from scdyn.grn.expression import Expression, standardised_ranks
 
 SPLINE_KNOTS = 2
 LIGHTGBM_ROUNDS = 100

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 from sizes import EXPRESSED_SHARE, LOADER_CELLS, LOADER_GENES, N_BINS
 
-from scdyn import tokens
+from scdyn.data import tokens
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

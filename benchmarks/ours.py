@@ -19,9 +19,13 @@ from sizes import (
 )
 from worker import serve
 
-from scdyn import adapters, attribution, classifier, devices, loader, tokens, training
-from scdyn.model import ModelConfig, ScDynOmics
-from scdyn.pretraining import masked_losses
+from scdyn.data import loader, tokens
+from scdyn.explain import attribution
+from scdyn.model import adapters, classifier
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics
+from scdyn.training import devices, loop
+from scdyn.training.pretraining import masked_losses
 
 
 def make(size):
@@ -39,9 +43,9 @@ def training_step(size, device, compiled="auto"):
     """A function that takes a step, the cells of a step, and the model."""
     model, bins = make(size)
     model.to(device)
-    config = training.TrainingConfig(1, 1, learning_rate=1e-4, compiled=compiled)
-    optimizer = training.make_optimizer(model, config)
-    training.prepare(model, config)
+    config = loop.TrainingConfig(1, 1, learning_rate=1e-4, compiled=compiled)
+    optimizer = loop.make_optimizer(model, config)
+    loop.prepare(model, config)
     seeds = iter(range(10**6))
 
     def step():
@@ -92,7 +96,7 @@ def load(_, folder, device):
 
     def epoch():
         order = loader.block_shuffle(
-            np.arange(store.meta["n_cells"]), training.BLOCK, training.BUFFER_BLOCKS, next(seeds)
+            np.arange(store.meta["n_cells"]), loop.BLOCK, loop.BUFFER_BLOCKS, next(seeds)
         )
         for _ in loader.Loader(store, loader.batches(order, LOADER_BATCH), device):
             pass

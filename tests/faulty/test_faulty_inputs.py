@@ -16,7 +16,7 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn import cell_tables
+from scdyn.pp import cell_tables
 
 GARBAGE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
 

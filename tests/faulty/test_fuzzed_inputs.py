@@ -10,10 +10,11 @@ import small_input as small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdyn import barcodes, fragments, ingest, reference, tenx
 from scdyn.errors import InputError
-from scdyn.features import barcode_names, read_features
-from scdyn.libraries import LibraryFiles, locate
+from scdyn.io import barcodes, fragments, tenx
+from scdyn.io.features import barcode_names, read_features
+from scdyn.io.libraries import LibraryFiles, locate
+from scdyn.pp import ingest, reference
 
 
 def pack(path):

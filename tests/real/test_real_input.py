@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import fragments, ingest, preflight, reference, tenx
-from scdyn.cell_tables import annotate
-from scdyn.counts import normalise, promoters_measured
 from scdyn.errors import InputError
-from scdyn.features import barcode_names, read_features
-from scdyn.libraries import FILES, LAYERS, find_libraries, input_files, locate
+from scdyn.io import fragments, tenx
+from scdyn.io.features import barcode_names, read_features
+from scdyn.io.libraries import FILES, LAYERS, find_libraries, input_files, locate
+from scdyn.pp import ingest, preflight, reference
+from scdyn.pp.cell_tables import annotate
+from scdyn.pp.counts import normalise, promoters_measured
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")

@@ -20,7 +20,7 @@ WRITE = """
 import sys
 import loompy, numpy as np
 sys.path.insert(0, "workflow/scripts")
-from scdyn.expression import read_expression
+from scdyn.grn.expression import read_expression
 e = read_expression(sys.argv[1])
 cells = np.arange(e.values.shape[0]).astype(str)
 loompy.create(sys.argv[2], e.values.T.tocoo(), {"Gene": np.array(e.genes)}, {"CellID": cells})

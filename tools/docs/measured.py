@@ -29,7 +29,7 @@ RNA_GENES_A_CELL, PROMOTERS_A_CELL = 2_500, 3_000
 LATENTS, HEAD_WIDTH, EPOCHS = 500, 8, 10
 PAPER_CELLS, PAPER_GPUS, PAPER_HOURS = 752_155, 8, 24
 HOUR, DAY, GIB = 3600, 86_400, 2**30
-# How much faster two cores train than one (scdyn.cost).
+# How much faster two cores train than one (scdyn.training.cost).
 TWO_CORES = 1.75
 
 Benchmarks = Mapping[str, Any]

@@ -15,16 +15,19 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import grn_settings, settings, stage_times, task_settings
-from scdyn.artefacts import read_json
+from scdyn import settings
+from scdyn.grn import settings as grn_settings
+from scdyn.plotting import stage_times
+from scdyn.tasks import settings as task_settings
+from scdyn.io.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.libraries import COLUMNS, input_files, require_distinct
+from scdyn.io.libraries import COLUMNS, input_files, require_distinct
 from scdyn.machine import visible_gpus
 from scdyn.order import natural
-from scdyn.resources import DOWNLOADS, compare_builds, read_catalogue
-from scdyn.selection import select_samples
-from scdyn.simulate_layout import STUDY_FILES
-from scdyn.simulate_layout import files_of as files_of_simulated
+from scdyn.io.download import DOWNLOADS, compare_builds, read_catalogue
+from scdyn.pp.selection import select_samples
+from scdyn_simulate.layout import STUDY_FILES
+from scdyn_simulate.layout import files_of as files_of_simulated
 
 FILE_KEYS = [
     ("reference", "annotation"),

@@ -1,8 +1,8 @@
-from scdyn import reference
 from scdyn.errors import InputError
-from scdyn.files import write_table
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
-from scdyn.preflight import measured_genes
+from scdyn.pp import reference
+from scdyn.pp.preflight import measured_genes
 
 with logged(snakemake.log[0]):
     genes = reference.read_annotation(snakemake.input.annotation, snakemake.params.biotypes)

@@ -1,7 +1,7 @@
-from scdyn import reference
-from scdyn.files import write_table
-from scdyn.grn_databases import check_databases
+from scdyn.grn.databases import check_databases
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.pp import reference
 
 with logged(snakemake.log[0]):
     files = snakemake.input

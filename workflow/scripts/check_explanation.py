@@ -1,16 +1,18 @@
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import attribution_checks, splits, tokens
-from scdyn.artefacts import read_json, read_table
-from scdyn.files import write_json, write_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
+from scdyn.explain import checks
+from scdyn.io.artefacts import read_json, read_table
+from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
 from scdyn.settings import with_hardware
+from scdyn.tasks import splits
 
 with logged(snakemake.log[0]):
     block = snakemake.config["tasks"][snakemake.wildcards.task]
     task = with_hardware(snakemake.params.task, block)
     files = snakemake.input
     store = tokens.TokenStore(files.tokens)
-    checks, curves = attribution_checks.check_task(
+    checks, curves = checks.check_task(
         store,
         store.vocabulary,
         splits.read_splits(files.splits),

@@ -1,6 +1,6 @@
-from scdyn import grn_cells
-from scdyn.artefacts import read_cells
-from scdyn.files import write_table
+from scdyn.grn import cells as grn_cells
+from scdyn.io.artefacts import read_cells
+from scdyn.io.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):

@@ -1,8 +1,9 @@
-from scdyn import aucell, figures_grn
-from scdyn.artefacts import read_annotated
-from scdyn.figures import save
-from scdyn.files import write_table
+from scdyn.grn import aucell
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.plotting import grn as figures_grn
+from scdyn.plotting.style import save
+from scdyn.pp.cell_tables import read_annotated
 
 with logged(snakemake.log[0]):
     cells = read_annotated(snakemake.input.activity, snakemake.input.cells)

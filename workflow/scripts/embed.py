@@ -2,11 +2,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import devices, embedding, pretrained, tokens
-from scdyn.artefacts import write_h5ad
-from scdyn.files import sha256
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
+from scdyn.io.artefacts import write_h5ad
+from scdyn.io.files import sha256
 from scdyn.log import logged
+from scdyn.model import embedding, pretrained
+from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     store = tokens.TokenStore(snakemake.input.tokens)

@@ -1,9 +1,11 @@
 import anndata as ad
 
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import devices, peers
-from scdyn.artefacts import read_annotated, read_cells, write_h5ad
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.io.artefacts import read_cells, write_h5ad
 from scdyn.log import logged
+from scdyn.pp.cell_tables import read_annotated
+from scdyn.tasks import peers
+from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     devices.take_gpus(1)

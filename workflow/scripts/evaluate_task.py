@@ -1,9 +1,11 @@
 import pandas as pd
 
-from scdyn import evaluation, figures_task, splits, task_settings
-from scdyn.artefacts import read_json, read_table
-from scdyn.files import write_json, write_table
+from scdyn.io.artefacts import read_json, read_table
+from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
+from scdyn.plotting import task as figures_task
+from scdyn.tasks import evaluation, splits
+from scdyn.tasks import settings as task_settings
 
 with logged(snakemake.log[0]):
     files, task = snakemake.input, snakemake.params.task

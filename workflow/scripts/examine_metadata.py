@@ -1,6 +1,7 @@
-from scdyn import cell_tables, preflight
-from scdyn.files import write_table
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.pp import cell_tables, preflight
+from scdyn.pp import findings as checked
 
 with logged(snakemake.log[0]):
     params = snakemake.params
@@ -9,6 +10,6 @@ with logged(snakemake.log[0]):
         for row in params.rows
     ]
     findings = cell_tables.examine_metadata(samples, params.min_overlap)
-    table = preflight.report(findings)
-    preflight.tell(table)
+    table = checked.report(findings)
+    checked.tell(table)
     write_table(snakemake.output[0], table)

@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from scdyn import barcodes, preflight, reference
-from scdyn.artefacts import read_table
-from scdyn.files import write_table
+from scdyn.io import barcodes
+from scdyn.io.artefacts import read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.pp import findings as checked
+from scdyn.pp import preflight, reference
 
 with logged(snakemake.log[0]):
     params = snakemake.params
@@ -18,6 +20,6 @@ with logged(snakemake.log[0]):
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )
-    table = preflight.report(findings)
-    preflight.tell(table)
+    table = checked.report(findings)
+    checked.tell(table)
     write_table(snakemake.output[0], table)

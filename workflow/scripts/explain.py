@@ -1,6 +1,7 @@
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import explain, tokens
-from scdyn.files import write_json, write_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
+from scdyn.explain import runs
+from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
 from scdyn.settings import with_hardware
 
@@ -8,7 +9,7 @@ with logged(snakemake.log[0]):
     block = snakemake.config["tasks"][snakemake.wildcards.task]
     task = with_hardware(snakemake.params.task, block)
     store = tokens.TokenStore(snakemake.input.tokens)
-    table, checks = explain.explain_task(
+    table, checks = runs.explain_task(
         store,
         store.vocabulary,
         snakemake.input.folds,

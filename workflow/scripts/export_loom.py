@@ -1,4 +1,4 @@
-from scdyn import pyscenic
+from scdyn.grn import pyscenic
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):

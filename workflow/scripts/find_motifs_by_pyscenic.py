@@ -1,7 +1,7 @@
-from scdyn import motifs, pyscenic
-from scdyn.artefacts import read_table
-from scdyn.expression import read_expression
-from scdyn.files import write_table
+from scdyn.grn import motifs, pyscenic
+from scdyn.grn.expression import read_expression
+from scdyn.io.artefacts import read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):

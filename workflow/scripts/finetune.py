@@ -1,13 +1,14 @@
 from pathlib import Path
 
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import finetune, splits, tokens
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
 from scdyn.log import logged
 from scdyn.settings import with_hardware
+from scdyn.tasks import finetuning, splits
 
 with logged(snakemake.log[0]):
     wildcards = snakemake.wildcards
-    finetune.finetune_run(
+    finetuning.finetune_run(
         tokens.TokenStore(snakemake.input.tokens),
         splits.read_splits(snakemake.input.splits),
         wildcards.variant,

@@ -1,7 +1,7 @@
-from scdyn import baselines, splits
-from scdyn.artefacts import read_cells
-from scdyn.files import write_table
+from scdyn.io.artefacts import read_cells
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.tasks import baselines, splits
 
 with logged(snakemake.log[0]):
     calls, costs = baselines.fit_baselines(

@@ -1,8 +1,9 @@
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import devices, peers, splits
-from scdyn.artefacts import read_cells
-from scdyn.files import write_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.io.artefacts import read_cells
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.tasks import peers, splits
+from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     devices.take_gpus(1)

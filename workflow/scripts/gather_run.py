@@ -1,8 +1,8 @@
 import pandas as pd
 
-from scdyn.artefacts import read_table
-from scdyn.files import write_table
-from scdyn.grn_inference import require_edges
+from scdyn.grn.inference import require_edges
+from scdyn.io.artefacts import read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):

@@ -1,6 +1,6 @@
-from scdyn import spaces
-from scdyn.artefacts import read_cells, write_h5ad
+from scdyn.io.artefacts import read_cells, write_h5ad
 from scdyn.log import logged, logger
+from scdyn.tasks import spaces
 
 with logged(snakemake.log[0]):
     peer = snakemake.input.get("scvi")

@@ -1,6 +1,6 @@
-from scdyn.expression import read_expression
-from scdyn.files import write_table
-from scdyn.grn_inference import infer_edges, part_of, require_edges
+from scdyn.grn.expression import read_expression
+from scdyn.grn.inference import infer_edges, part_of, require_edges
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):

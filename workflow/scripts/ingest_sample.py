@@ -1,14 +1,16 @@
-from scdyn import barcodes, preflight, reference
-from scdyn.artefacts import write_h5ad
-from scdyn.files import write_table
-from scdyn.ingest import ingest
+from scdyn.io import barcodes
+from scdyn.io.artefacts import write_h5ad
+from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.qc import QualityBounds, filter_cells
+from scdyn.pp import findings as checked
+from scdyn.pp import preflight, reference
+from scdyn.pp.ingest import ingest
+from scdyn.pp.qc import QualityBounds, filter_cells
 
 with logged(snakemake.log[0]):
     params = snakemake.params
     files, name = snakemake.input, snakemake.wildcards.sample
-    preflight.require(files.preflight)
+    checked.require(files.preflight)
     preflight.require_room(files.files, snakemake.output.cells)
     genes = reference.read_vocabulary(files.genes)
     windows = reference.promoter_windows(genes, **params.windows)

@@ -1,13 +1,14 @@
 import pandas as pd
 
-from scdyn import cell_tables, preflight
-from scdyn.artefacts import read_cells, read_table
+from scdyn.io.artefacts import read_cells, read_table
 from scdyn.log import logged
+from scdyn.pp import cell_tables
+from scdyn.pp import findings as checked
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     for examined in files.examined:
-        preflight.require(examined)
+        checked.require(examined)
     tables = []
     for path, qc, (sample, covariates) in zip(
         files.samples, files.qc, params.covariates.items(), strict=True

@@ -1,9 +1,13 @@
 import pandas as pd
 
-from scdyn import corpus, figures, figures_spaces, spaces
-from scdyn.artefacts import read_annotated, read_table
-from scdyn.files import write_json, write_table
+from scdyn.io.artefacts import read_table
+from scdyn.io.files import write_json, write_table
 from scdyn.log import logged, logger
+from scdyn.plotting import spaces as figures_spaces
+from scdyn.plotting import style
+from scdyn.pp import corpus
+from scdyn.pp.cell_tables import read_annotated
+from scdyn.tasks import spaces
 
 with logged(snakemake.log[0]):
     params = snakemake.params
@@ -23,4 +27,4 @@ with logged(snakemake.log[0]):
         if space in table.obsm
     }
     figure = figures_spaces.embeddings(scores, layouts, table.obs, labels, params.batch)
-    figures.save(figure, snakemake.output.figure)
+    style.save(figure, snakemake.output.figure)

@@ -1,8 +1,10 @@
-from scdyn import evaluation, figures, figures_studies, studies, views
-from scdyn import studies_development as development
-from scdyn.artefacts import read_annotated
-from scdyn.files import atomic, write_table
+from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
+from scdyn.plotting import studies as figures_studies
+from scdyn.plotting import style, views
+from scdyn.pp.cell_tables import read_annotated
+from scdyn.studies import common, development
+from scdyn.tasks import evaluation
 
 MOST_FATES = 8
 
@@ -14,23 +16,23 @@ with logged(snakemake.log[0]):
 
     table = development.development_table(cells, calls, label, alone, study, seed)
     progenitors = development.progenitors(table, calls)
-    fates = studies.most_called(progenitors["called"], MOST_FATES)
+    fates = common.most_called(progenitors["called"], MOST_FATES)
     trends = development.fate_trends(progenitors, fates, seed)
     agreement = development.agreement(progenitors, list(alone), seed) if alone else None
     write_table(snakemake.output.table, table)
     write_table(snakemake.output.trends, development.trend_table(trends, agreement))
 
-    layout = studies.rna_map(cells[table["cell"]], seed)
-    palette = studies.colours(cells.obs[label], calls)
+    layout = common.rna_map(cells[table["cell"]], seed)
+    palette = figures_studies.label_colours(cells.obs[label], calls)
     asked = table["cell"].isin(progenitors["cell"]).to_numpy()
     figure = figures_studies.development_maps(layout, table, asked, label, palette)
     for path in snakemake.output.maps, snakemake.output.maps_png:
-        figures.save(figure, path)
+        style.save(figure, path)
     figure = figures_studies.along_pseudotime(
         trends, agreement, snakemake.params.modalities, palette
     )
     for path in snakemake.output.trends_figure, snakemake.output.trends_png:
-        figures.save(figure, path)
+        style.save(figure, path)
 
     columns = table.set_index("cell").filter(regex="^(?!p_)")
     title = f"{snakemake.wildcards.study}: {len(table):,} cells"

@@ -1,11 +1,12 @@
 import pandas as pd
 
-from scdyn import figures_grn, grn, regulons
-from scdyn.artefacts import read_table
-from scdyn.figures import save
-from scdyn.files import write_table
-from scdyn.grn_settings import LEFT_OUT
+from scdyn.grn import consensus, regulons
+from scdyn.grn.settings import LEFT_OUT
+from scdyn.io.artefacts import read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
+from scdyn.plotting import grn as figures_grn
+from scdyn.plotting.style import save
 
 with logged(snakemake.log[0]):
     params, files = snakemake.params, snakemake.input
@@ -38,10 +39,11 @@ with logged(snakemake.log[0]):
     seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
     kept = regulons.consensus(seeded, settings["min_runs"], settings["min_targets"])
     kept = kept.merge(evidence, on=["tf", "target"], how="left")
-    n_edges = grn.TOP_EDGES_PER_GENE * evidence["target"].nunique()
-    top = {name: grn.strongest(run, n_edges) for name, run in edges.items()}
+    n_edges = consensus.TOP_EDGES_PER_GENE * evidence["target"].nunique()
+    top = {name: consensus.strongest(run, n_edges) for name, run in edges.items()}
     stability = pd.concat(
-        [grn.agreement(top, "strongest edges"), regulons.stability(runs, kept)], ignore_index=True
+        [consensus.agreement(top, "strongest edges"), regulons.stability(runs, kept)],
+        ignore_index=True,
     )
     write_table(snakemake.output.regulons, kept)
     regulons.write_gmt(kept, snakemake.output.gmt)

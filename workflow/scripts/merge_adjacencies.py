@@ -1,7 +1,7 @@
-from scdyn import grn
-from scdyn.artefacts import read_cells, read_table
-from scdyn.expression import read_expression
-from scdyn.files import write_table
+from scdyn.grn import consensus
+from scdyn.grn.expression import read_expression
+from scdyn.io.artefacts import read_cells, read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
@@ -12,8 +12,8 @@ with logged(snakemake.log[0]):
     runs = {
         name: read_table(path) for name, path in zip(params.runs, snakemake.input.runs, strict=True)
     }
-    edges = grn.describe_edges(
-        grn.merge_runs(runs, expression),
+    edges = consensus.describe_edges(
+        consensus.merge_runs(runs, expression),
         expression,
         settings["mask_dropouts"],
         cells.layers["promoter_log"] if settings["promoters"] else None,

@@ -1,10 +1,11 @@
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import in_silico, tokens
-from scdyn.artefacts import read_obs, read_table
-from scdyn.cell_tables import read_cells_table
-from scdyn.files import write_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
+from scdyn.explain import in_silico
+from scdyn.explain.gene_sets import regulon_members
+from scdyn.io.artefacts import read_obs, read_table
+from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.regulon_attribution import regulon_members
+from scdyn.pp.cell_tables import read_cells_table
 from scdyn.settings import with_hardware
 
 with logged(snakemake.log[0]):

@@ -1,7 +1,8 @@
-from scdyn import figures, figures_studies
-from scdyn import studies_development as development
-from scdyn.artefacts import read_cells, read_table
+from scdyn.io.artefacts import read_cells, read_table
 from scdyn.log import logged
+from scdyn.plotting import studies as figures_studies
+from scdyn.plotting import style
+from scdyn.studies import development
 
 MOST_FATES, N_GENES = 4, 10
 
@@ -12,4 +13,4 @@ with logged(snakemake.log[0]):
     trends = development.driver_trends(cells, table, drivers, MOST_FATES, N_GENES)
     figure = figures_studies.driver_heat(*trends, snakemake.params.modalities["rna"])
     for path in snakemake.output.figure, snakemake.output.png:
-        figures.save(figure, path)
+        style.save(figure, path)

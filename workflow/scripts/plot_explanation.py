@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from scdyn import figures_explain
-from scdyn.artefacts import read_json, read_table
-from scdyn.figures import save
+from scdyn.io.artefacts import read_json, read_table
 from scdyn.log import logged
+from scdyn.plotting import explain as figures_explain
+from scdyn.plotting.style import save
 
 with logged(snakemake.log[0]):
     files = snakemake.input

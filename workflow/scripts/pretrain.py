@@ -1,12 +1,13 @@
 from pathlib import Path
 
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import distributed, pretraining, tokens
-from scdyn.artefacts import read_obs, read_table
-from scdyn.cell_tables import read_cells_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.data import tokens
+from scdyn.io.artefacts import read_obs, read_table
 from scdyn.log import logged
-from scdyn.selection import select
+from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.selection import select
 from scdyn.settings import with_hardware
+from scdyn.training import distributed, pretraining
 
 with logged(snakemake.log[0]):
     name, files = snakemake.wildcards.model, snakemake.input

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from scdyn import evaluation, scores
-from scdyn.artefacts import read_cells, read_json, read_table
-from scdyn.files import atomic, write_json
+from scdyn.io.artefacts import read_cells, read_json, read_table
+from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
-from scdyn.task_settings import MAIN
+from scdyn.plotting.scores import score_page
+from scdyn.tasks import evaluation, scores
+from scdyn.tasks.settings import MAIN
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
@@ -52,4 +53,4 @@ with logged(snakemake.log[0]):
         result = {**against_truth, **result}  # what a reader asks first stands first
     write_json(snakemake.output.scores, result)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(scores.score_page(result, variants))
+        temporary.write_text(score_page(result, variants))

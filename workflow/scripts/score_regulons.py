@@ -1,8 +1,8 @@
 import pandas as pd
 
-from scdyn import aucell
-from scdyn.artefacts import read_cells, read_table, write_h5ad
-from scdyn.expression import read_expression
+from scdyn.grn import aucell
+from scdyn.grn.expression import read_expression
+from scdyn.io.artefacts import read_cells, read_table, write_h5ad
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):

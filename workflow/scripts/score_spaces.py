@@ -1,10 +1,10 @@
 import pandas as pd
 
-import scdyn.openmp  # noqa: F401 - before torch
-from scdyn import scib, spaces
-from scdyn.artefacts import read_annotated
-from scdyn.files import write_table
+import scdyn.training.openmp  # noqa: F401 - before torch
+from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.pp.cell_tables import read_annotated
+from scdyn.tasks import scib, spaces
 
 with logged(snakemake.log[0]):
     table = read_annotated(snakemake.input.spaces, snakemake.input.cells)

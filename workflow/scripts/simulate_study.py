@@ -1,7 +1,8 @@
 from pathlib import Path
 
 from scdyn.log import logged
-from scdyn.simulate import Simulation, simulate_study
+from scdyn_simulate.parameters import Simulation
+from scdyn_simulate.study import simulate_study
 
 with logged(snakemake.log[0]):
     simulate_study(

@@ -1,10 +1,10 @@
 import numpy as np
 
-from scdyn import splits
-from scdyn.cell_tables import read_cells_table
-from scdyn.files import write_table
+from scdyn.io.files import write_table
 from scdyn.log import logged, logger
-from scdyn.selection import select
+from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.selection import select
+from scdyn.tasks import splits
 
 with logged(snakemake.log[0]):
     settings, where = snakemake.params.settings, f"tasks.{snakemake.wildcards.task}"

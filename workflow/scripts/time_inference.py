@@ -1,5 +1,5 @@
-from scdyn import grn_inference
-from scdyn.files import write_json
+from scdyn.grn import inference as grn_inference
+from scdyn.io.files import write_json
 from scdyn.log import duration, logged, logger
 
 with logged(snakemake.log[0]):

@@ -2,8 +2,8 @@ import h5py
 import loompy
 import numpy as np
 
-from scdyn.expression import read_expression
-from scdyn.files import atomic
+from scdyn.grn.expression import read_expression
+from scdyn.io.files import atomic
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):

@@ -1,6 +1,6 @@
-from scdyn import provenance
-from scdyn.files import atomic, write_json
+from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
+from scdyn.plotting import provenance
 
 with logged(snakemake.log[0]):
     record = provenance.provenance(

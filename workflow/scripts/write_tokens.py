@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from scdyn import reference, tokens
-from scdyn.artefacts import read_cells, read_table
+from scdyn.data import tokens
+from scdyn.io.artefacts import read_cells, read_table
 from scdyn.log import logged
+from scdyn.pp import reference
 
 with logged(snakemake.log[0]):
     tokens.write_tokens(

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import small_input as small
 
-from scdyn.bounds import LONGEST_LINE_BYTES, MOST_TIMES, SMALL_BYTES, open_bytes
-from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
-from scdyn.hdf5 import open_bounded
+from scdyn.io.bounds import LONGEST_LINE_BYTES, MOST_TIMES, SMALL_BYTES, open_bytes
+from scdyn.io.hdf5 import open_bounded
+from scdyn.pp.cell_files import read_cell_table
 
 MIB = 2**20
 # As text the bombs are of 2 GiB, as tables of many times that; what Python's imports take is not

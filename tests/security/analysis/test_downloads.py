@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from scdyn.errors import InputError
-from scdyn.resources import HttpsOnly, Resource, fetch
+from scdyn.io.download import HttpsOnly, Resource, fetch
 
 CONTENT = b"Tbx6\nSox2\n"
 

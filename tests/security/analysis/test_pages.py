@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from scdyn import figures, pages, preflight, provenance, scores, views
+from scdyn.plotting import pages, provenance, style, views
+from scdyn.plotting.scores import score_page
+from scdyn.pp import findings as checked
 
 RUN = "document.title='pwned'"
 NASTY = [
@@ -72,19 +74,19 @@ def of_provenance():
 
 
 def of_preflight():
-    return preflight.page(
-        preflight.report([preflight.Finding(name, name, name, True) for name in NASTY])
+    return pages.findings_page(
+        checked.report([checked.Finding(name, name, name, True) for name in NASTY])
     )
 
 
 def of_scores():
     found = {f"task {name}.{measure}": 0.5 for name in NASTY for measure in ("macro_f1", name)}
-    return scores.score_page(found | {f"x.{ALL}_accuracy": 1.0}, {"x": [ALL]})
+    return score_page(found | {f"x.{ALL}_accuracy": 1.0}, {"x": [ALL]})
 
 
 def a_figure():
     """A figure in the house style, with names wherever a figure has text."""
-    figure, axes = figures.new(1, 1, 6, 4)
+    figure, axes = style.new(1, 1, 6, 4)
     axis = axes[0, 0]
     axis.bar(range(len(NASTY)), 1, label=ALL)
     axis.set_xticks(range(len(NASTY)), NASTY)
@@ -95,7 +97,7 @@ def a_figure():
 
 @pytest.fixture
 def svg(tmp_path):
-    figures.save(a_figure(), tmp_path / "figure.svg")
+    style.save(a_figure(), tmp_path / "figure.svg")
     return (tmp_path / "figure.svg").read_text()
 
 

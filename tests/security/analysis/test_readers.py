@@ -13,9 +13,9 @@ import pytest
 import small_input as small
 from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
-from scdyn import ingest
 from scdyn.errors import InputError
-from scdyn.libraries import LibraryFiles, locate
+from scdyn.io.libraries import LibraryFiles, locate
+from scdyn.pp import ingest
 
 
 def pickled(ran):

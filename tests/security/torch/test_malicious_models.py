@@ -19,12 +19,14 @@ from payload import Payload, file_that_tells  # noqa: F401, a fixture
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import adapters, classifier, pretrained, tokens
-from scdyn.checkpoint import Checkpoint
-from scdyn.classifier import Classifier, Head, HeadConfig
+from scdyn.data import tokens
 from scdyn.errors import InputError
-from scdyn.files import sha256
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.io.files import sha256
+from scdyn.model import adapters, classifier, pretrained
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.classifier import Classifier, Head, HeadConfig
+from scdyn.model.transformer import ScDynOmics
+from scdyn.training.checkpoint import Checkpoint
 
 CONFIG = ModelConfig(
     n_genes=17, n_tfs=5, n_bins=6, width=12, n_layers=2, n_heads=3, n_latents=4, ffn_width=20

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import artefacts, splits, tokens
-from scdyn.baselines import fit_baselines
+from scdyn.data import tokens
 from scdyn.errors import InputError, is_out_of_memory
-from scdyn.expression import read_expression
-from scdyn.files import write_json, write_table
-from scdyn.spaces import gather
+from scdyn.grn.expression import read_expression
+from scdyn.io import artefacts
+from scdyn.io.files import write_json, write_table
+from scdyn.tasks import splits
+from scdyn.tasks.baselines import fit_baselines
+from scdyn.tasks.spaces import gather
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdyn import barcodes
 from scdyn.errors import InputError
+from scdyn.io import barcodes
 
 
 def sequences(n, seed=0):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import baselines, splits
+from scdyn.tasks import baselines, splits
 
 TASK = {"baselines": list(baselines.METHODS), "seeds": [1, 2], "folds": 2, "label_shares": [0.3],
         "left_out": ["x"]}  # fmt: skip

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdyn import cell_tables
-from scdyn.barcodes import sample_barcodes
-from scdyn.cell_columns import MISSING, OWN, one_spelling
-from scdyn.cell_files import read_cell_table
 from scdyn.errors import InputError
-from scdyn.ingest import join_metadata
+from scdyn.io.barcodes import sample_barcodes
 from scdyn.order import natural
-from scdyn.splits import make_splits
+from scdyn.pp import cell_tables
+from scdyn.pp.cell_columns import MISSING, OWN, one_spelling
+from scdyn.pp.cell_files import read_cell_table
+from scdyn.pp.cell_tables import join_metadata
+from scdyn.tasks.splits import make_splits
 
 
 def cells(n=12, seed=0, number=1):

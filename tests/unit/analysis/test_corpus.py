@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import corpus, counts
 from scdyn.errors import InputError
-from scdyn.selection import select, select_samples
+from scdyn.pp import corpus, counts
+from scdyn.pp.selection import select, select_samples
 
 
 def sample(counts, promoter, name="s"):

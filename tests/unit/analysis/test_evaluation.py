@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdyn import evaluation, figures_task, task_settings
+from scdyn.plotting import task as figures_task
+from scdyn.tasks import evaluation
+from scdyn.tasks import settings as task_settings
 
 RNG = np.random.default_rng(0)
 LABELS = np.array(list("aabbcc") * 10)

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import attribution_scores as scores
-from scdyn import drivers, figures_explain, matching, regulon_attribution
 from scdyn.errors import InputError
+from scdyn.explain import attribution_tables as scores
+from scdyn.explain import drivers, gene_sets, matching
+from scdyn.plotting import explain as figures_explain
 
 GENES = pd.DataFrame({"gene_id": ["a", "b"], "symbol": ["A", "B"], "is_tf": [True, False]})
 
@@ -139,7 +140,7 @@ def symbols(numbers):
 def test_a_regulon_counts_against_genes_expressed_alike(attributions):
     expression = pd.Series(np.arange(200.0), index=[f"g{i:03}" for i in range(200)])
     sets = {"own": symbols(range(8)), "high": symbols(range(185, 199)), "tiny": symbols([1])}
-    table = regulon_attribution.regulon_attribution(attributions, sets, expression, 500)
+    table = gene_sets.regulon_attribution(attributions, sets, expression, 500)
     table = table.set_index(["class", "regulon"])
     assert table.loc[("x", "own"), "q"] < 0.01
     assert table.loc[("y", "own"), "p"] > 0.05
@@ -154,17 +155,17 @@ def test_gene_sets_of_a_gmt_file_are_sought_in_the_ranking(attributions, tmp_pat
     rows = {"top": symbols(range(190, 200)), "bottom": symbols(range(20, 30))}
     lines = ["\t".join([name, "about it", *members]) for name, members in rows.items()]
     path.write_text("\n".join(lines) + "\n")
-    table = regulon_attribution.gene_set_enrichment(
-        attributions, regulon_attribution.read_gmt(path)
-    ).set_index(["class", "set"])
+    table = gene_sets.gene_set_enrichment(attributions, gene_sets.read_gmt(path)).set_index(
+        ["class", "set"]
+    )
     assert table.loc[("y", "top"), "auroc"] > 0.95 and table.loc[("y", "top"), "q"] < 0.001
     assert table.loc[("y", "bottom"), "auroc"] < 0.2
     path.write_text("top about it\n")
     with pytest.raises(InputError, match="line 1"):
-        regulon_attribution.read_gmt(path)
+        gene_sets.read_gmt(path)
     with pytest.raises(InputError, match="no set has 3 genes"):
-        regulon_attribution.gene_set_enrichment(attributions, {"mouse": {"g1", "g2", "g3"}})
-    assert regulon_attribution.gene_set_enrichment(attributions, {}).empty
+        gene_sets.gene_set_enrichment(attributions, {"mouse": {"g1", "g2", "g3"}})
+    assert gene_sets.gene_set_enrichment(attributions, {}).empty
 
 
 def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):

@@ -9,9 +9,9 @@ import sys
 import pandas as pd
 import pytest
 
-from scdyn import files
 from scdyn.errors import InputError
-from scdyn.files import atomic, write_json, write_table
+from scdyn.io import files
+from scdyn.io.files import atomic, write_json, write_table
 
 HOST = socket.gethostname().partition(".")[0]
 
@@ -64,7 +64,7 @@ def test_leftovers_of_killed_jobs_go_and_what_others_are_at_stays(tmp_path, dead
 def test_a_job_that_is_killed_while_it_writes_leaves_nothing_the_next_does_not_remove(tmp_path):
     path = tmp_path / "out.txt"
     work = (
-        "import os, signal, sys; from scdyn.files import atomic\n"
+        "import os, signal, sys; from scdyn.io.files import atomic\n"
         "with atomic(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

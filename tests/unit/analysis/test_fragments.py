@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from scdyn import fragments
 from scdyn.errors import InputError
-from scdyn.reference import tss_rings
+from scdyn.io import fragments
+from scdyn.pp.reference import tss_rings
 
 # Gene 0 has two overlapping windows, gene 1 one on the same chromosome, gene 2 one elsewhere.
 WINDOWS = pd.DataFrame(

@@ -6,11 +6,12 @@ import pytest
 from scipy import sparse
 from scipy.stats import kstest
 
-from scdyn import grn, grn_inference
 from scdyn.errors import InputError
-from scdyn.expression import Expression, standardised_ranks
-from scdyn.grn_promoters import promoter_evidence
-from scdyn.grn_ridge import Ridge
+from scdyn.grn import consensus
+from scdyn.grn import inference as grn_inference
+from scdyn.grn.expression import Expression, standardised_ranks
+from scdyn.grn.promoters import promoter_evidence
+from scdyn.grn.ridge import Ridge
 
 
 def simulated(n_cells=400, n_tfs=6, n_genes=30, seed=0):
@@ -120,21 +121,21 @@ SMALL = Expression(
 
 
 def test_edges_are_averaged_over_all_runs():
-    merged = grn.merge_runs(RUNS, SMALL).set_index(["tf", "target"])
+    merged = consensus.merge_runs(RUNS, SMALL).set_index(["tf", "target"])
     assert merged["importance"].to_dict() == {("A", "B"): 5.0, ("A", "C"): 1.0, ("B", "C"): 0.5}
     assert merged["n_runs"].to_dict() == {("A", "B"): 2, ("A", "C"): 1, ("B", "C"): 1}
 
 
 def test_an_empty_run_is_refused():
     with pytest.raises(InputError, match="run 2 found no edge"):
-        grn.merge_runs({**RUNS, "2": RUNS["2"].iloc[:0]}, SMALL)
+        consensus.merge_runs({**RUNS, "2": RUNS["2"].iloc[:0]}, SMALL)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_correlations_are_pearsons(masked):
     expression = simulated(n_cells=60)
     values = expression.values.toarray()
-    found = grn.correlations(expression, masked)
+    found = consensus.correlations(expression, masked)
     for tf, gene in ((0, 7), (3, 20), (5, 1)):
         both = (values[:, tf] > 0) & (values[:, gene] > 0) if masked else slice(None)
         expected = np.corrcoef(values[both, tf], values[both, gene])[0, 1]
@@ -143,10 +144,10 @@ def test_correlations_are_pearsons(masked):
 
 def test_strongest_edges_of_runs_are_compared():
     runs = {name: run.rename(columns={"TF": "tf"}) for name, run in RUNS.items()}
-    sets = {name: grn.strongest(run, 2) for name, run in runs.items()}
-    table = grn.agreement(sets, "edges")
+    sets = {name: consensus.strongest(run, 2) for name, run in runs.items()}
+    table = consensus.agreement(sets, "edges")
     assert table["jaccard"].tolist() == [pytest.approx(1 / 3)]
-    assert grn.agreement({"1": sets["1"]}, "edges").empty
+    assert consensus.agreement({"1": sets["1"]}, "edges").empty
 
 
 def promoters_of(expression, follow, seed=0):
@@ -188,7 +189,7 @@ def test_closed_promoters_and_rna_only_cells_tell_nothing():
     assert np.isnan(p[:, 3]).all() and np.isnan(scores[:, 3]).all()
     assert np.isfinite(np.delete(p, 3, axis=1)).all()
     none = np.zeros(4, dtype=bool)
-    edges = grn.describe_edges(
-        grn.merge_runs(RUNS, SMALL), SMALL, False, SMALL.values, np.repeat("a", 4), none, 0
+    edges = consensus.describe_edges(
+        consensus.merge_runs(RUNS, SMALL), SMALL, False, SMALL.values, np.repeat("a", 4), none, 0
     )
     assert edges["promoter_p"].isna().all() and edges["correlation"].notna().all()

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import grn_cells
-from scdyn.counts import normalise
 from scdyn.errors import InputError
-from scdyn.expression import read_expression
+from scdyn.grn import cells as grn_cells
+from scdyn.grn.expression import read_expression
+from scdyn.pp.counts import normalise
 
 
 def corpus(n_cells=300, n_genes=40, seed=0):

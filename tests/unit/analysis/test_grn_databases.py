@@ -6,7 +6,7 @@ import pytest
 from pyarrow import feather
 
 from scdyn.errors import InputError
-from scdyn.grn_databases import check_databases
+from scdyn.grn.databases import check_databases
 
 GENES = pd.DataFrame(
     {"symbol": ["Tf1", "Tf2", "G1", "G2", "G3"], "is_tf": [True, True, False, False, False]}

@@ -12,12 +12,13 @@ import scanpy as sc
 import scipy.io
 from scipy import sparse
 
-from scdyn import ingest, preflight, qc
-from scdyn.cell_tables import annotate
-from scdyn.counts import align_genes, check_counts
 from scdyn.errors import InputError
-from scdyn.libraries import FILES, LAYERS, find_libraries
-from scdyn.reference import find_genes, strip_version
+from scdyn.io.checks import check_counts
+from scdyn.io.libraries import FILES, LAYERS, find_libraries
+from scdyn.pp import ingest, preflight, qc
+from scdyn.pp.cell_tables import annotate
+from scdyn.pp.counts import align_genes
+from scdyn.pp.reference import find_genes, strip_version
 
 GENES = pd.DataFrame(
     {

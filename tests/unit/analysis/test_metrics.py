@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from scdyn import metrics
+from scdyn.tasks import metrics
 
 
 def test_scores_as_worked_out_by_hand():

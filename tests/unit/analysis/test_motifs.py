@@ -7,9 +7,9 @@ import pytest
 from pyarrow import feather
 from scipy import sparse
 
-from scdyn import motifs
 from scdyn.errors import InputError
-from scdyn.expression import Expression
+from scdyn.grn import motifs
+from scdyn.grn.expression import Expression
 
 N_GENES, N_MOTIFS = 400, 60
 GENES = [f"g{i}" for i in range(N_GENES)]

@@ -11,11 +11,16 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn import fragments, ingest, machine, preflight, tenx
+from scdyn import machine
 from scdyn.errors import InputError
-from scdyn.files import write_table
-from scdyn.libraries import FILES, LAYERS, Matrix
-from scdyn.reference import promoter_windows
+from scdyn.io import fragments, tenx
+from scdyn.io.files import write_table
+from scdyn.io.libraries import FILES, LAYERS, Matrix
+from scdyn.plotting.pages import findings_page
+from scdyn.pp import findings as checked
+from scdyn.pp import ingest, preflight
+from scdyn.pp.reference import promoter_windows
+from scdyn.tasks.cost import examine_models
 
 GENES = pd.DataFrame(
     {
@@ -144,16 +149,16 @@ def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
 
 def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     found = [
-        preflight.Finding("study", "disk", "room", passed=False),
-        preflight.Finding("NA", "files", "a.h5: no such file", passed=False),
-        preflight.Finding("b", "files", "b.h5: no such file", passed=False),
+        checked.Finding("study", "disk", "room", passed=False),
+        checked.Finding("NA", "files", "a.h5: no such file", passed=False),
+        checked.Finding("b", "files", "b.h5: no such file", passed=False),
     ]
-    write_table(tmp_path / "here.tsv", preflight.report(found))
+    write_table(tmp_path / "here.tsv", checked.report(found))
     with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\)"):
-        preflight.require(tmp_path / "here.tsv")
-    assert "b.h5: no such file" in preflight.page(preflight.report(found))
-    write_table(tmp_path / "here.tsv", preflight.report(found[:1]))
-    preflight.require(tmp_path / "here.tsv")
+        checked.require(tmp_path / "here.tsv")
+    assert "b.h5: no such file" in findings_page(checked.report(found))
+    write_table(tmp_path / "here.tsv", checked.report(found[:1]))
+    checked.require(tmp_path / "here.tsv")
 
 
 def test_each_library_of_a_sample_is_examined(tmp_path):
@@ -189,7 +194,7 @@ def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
     row = {"sample": "s", "kind": "10x", **dict.fromkeys([*FILES, *LAYERS, "metadata"], "")}
     assert len(preflight.barcodes_of({**row, "path": str(path)})) == 40
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (finding,) = preflight.examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
+    (finding,) = examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
     assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
     assert finding.found.startswith("pretraining on 100,000,000 cells, 10 epochs: about ")
     assert "a model of this size wants a GPU" in finding.found

@@ -1,6 +1,7 @@
 """pySCENIC's programs: what is asked of them, and what becomes of one that cannot go on.
 
-That ``pyscenic ctx`` itself finds the same as ``scdyn.motifs`` is tested by the workflow's tests.
+That ``pyscenic ctx`` itself finds the same as ``scdyn.grn.motifs`` is tested by
+tests/workflow.
 """
 
 import sys
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from scdyn import pyscenic
 from scdyn.errors import InputError
+from scdyn.grn import pyscenic
 
 # Stands in for pySCENIC: it is no part of this environment, and fails only by chance.
 PROGRAM = """#!{python}

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdyn import reference
-from scdyn.counts import columns_of_names
 from scdyn.errors import InputError
-from scdyn.files import write_table
+from scdyn.io.checks import columns_of_names
+from scdyn.io.chromosomes import chromosome_name
+from scdyn.io.files import write_table
+from scdyn.pp import reference
 
 # ruff: noqa: E501
 GTF = """\
@@ -142,7 +143,7 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
     ],
 )  # fmt: skip
 def test_chromosomes_go_by_ucscs_names(name, expected):
-    assert reference.chromosome_name(name) == expected
+    assert chromosome_name(name) == expected
 
 
 def exons_alone(attributes):

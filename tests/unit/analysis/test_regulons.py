@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import aucell, regulons
 from scdyn.errors import InputError
+from scdyn.grn import aucell, regulons
 
 
 def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from scdyn import resources
 from scdyn.errors import InputError
-from scdyn.resources import Resource, annotation_of, compare_builds, fetch, read_catalogue
+from scdyn.io import download
+from scdyn.io.download import Resource, annotation_of, compare_builds, fetch, read_catalogue
 
 FILE = Path(__file__).parents[3] / "resources" / "catalogue.tsv"
 CONTENT = b"Tbx6\nSox2\n"
@@ -64,14 +64,14 @@ def test_half_a_download_is_none(tmp_path, monkeypatch, sent, promised):
     if promised:
         answer.headers["Content-Length"] = str(promised)
     opener = SimpleNamespace(open=lambda url, timeout: answer)
-    monkeypatch.setattr(resources.urllib.request, "build_opener", lambda handler: opener)
+    monkeypatch.setattr(download.urllib.request, "build_opener", lambda handler: opener)
     with pytest.raises(InputError, match=f"it ended after {len(sent)} of"):
         fetch(Resource("https://example.org/tfs.txt"), tmp_path / "tfs.txt")
     assert not (tmp_path / "tfs.txt").exists()
 
 
 def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(resources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("localhost", 0)) as silent:  # takes the call, and says nothing
         url = f"https://localhost:{silent.getsockname()[1]}/tfs.txt"
         with pytest.raises(InputError, match="cannot be fetched .*timed out"):

@@ -13,11 +13,13 @@ import pysam
 import pytest
 import scanpy
 
-from scdyn import simulate_dynamics, simulate_network
 from scdyn.errors import InputError
-from scdyn.files import sha256
-from scdyn.simulate import Simulation, simulate_study
-from scdyn.simulate_layout import SAMPLES
+from scdyn.io.files import sha256
+from scdyn_simulate import dynamics as simulate_dynamics
+from scdyn_simulate import network as simulate_network
+from scdyn_simulate.layout import SAMPLES
+from scdyn_simulate.parameters import Simulation
+from scdyn_simulate.study import simulate_study
 
 TINY = Simulation(
     seed=7, n_cells=270, n_genes=220, n_tfs=20, n_lncrnas=6, n_decoy_motifs=30, fragments=1200
@@ -86,7 +88,7 @@ def test_a_failed_run_leaves_what_stood_there(study, tmp_path, monkeypatch):
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "old.txt").write_text("old")
-    monkeypatch.setattr("scdyn.simulate_files.write_cells", lambda *_: 1 / 0)
+    monkeypatch.setattr("scdyn_simulate.files.write_cells", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         simulate_study(TINY, folder)
     assert [p.name for p in tmp_path.rglob("*")] == ["study", "old.txt"]

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import counts, figures, figures_spaces, spaces
+from scdyn.plotting import spaces as figures_spaces
+from scdyn.plotting import style
+from scdyn.pp import counts
+from scdyn.tasks import spaces
 
 N_CELLS, N_GENES = 90, 20
 
@@ -88,5 +91,5 @@ def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path)
     layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
     figure = figures_spaces.embeddings(scores, layouts, gathered.obs, labels, "sample")
     assert len(figure.axes) == 1 + 3 * (1 + len(labels))
-    figures.save(figure, tmp_path / "figure.png")
+    style.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000

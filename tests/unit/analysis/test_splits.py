@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from scdyn import splits
 from scdyn.errors import InputError
+from scdyn.tasks import splits
 
 
 def obs():

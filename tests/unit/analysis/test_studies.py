@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from scdyn import studies, studies_development, studies_spatial
 from scdyn.errors import InputError
+from scdyn.plotting import style
+from scdyn.plotting.studies import label_colours
+from scdyn.studies import common
+from scdyn.studies import development as studies_development
+from scdyn.studies import spatial as studies_spatial
 
 
 def calls_table(names, method, called, part="predict", classes=("x", "y")):
@@ -34,35 +38,35 @@ def test_weighted_means_of_bins_are_their_means_and_the_interval_holds_the_truth
     rng = np.random.default_rng(0)
     values = rng.normal(np.repeat([0.0, 5.0], 200), 1.0)
     weights = np.repeat(np.eye(2), 200, axis=1)
-    mean, low, high = studies.weighted_means(values, weights, 1)
+    mean, low, high = common.weighted_means(values, weights, 1)
     assert mean == pytest.approx([values[:200].mean(), values[200:].mean()])
     # The width of the bootstrap's interval is that of the normal one.
     normal = 2 * 1.96 * values.reshape(2, 200).std(1) / np.sqrt(200)
     assert high - low == pytest.approx(normal, rel=0.15)
-    same = studies.weighted_means(np.full(400, 0.7), weights, 1)
+    same = common.weighted_means(np.full(400, 0.7), weights, 1)
     assert np.allclose(same, 0.7)
 
 
 def test_asked_cells_are_the_predicted_ones_or_else_the_tested_ones():
     predicted = calls_table(["a"], "scdynomics", ["x"])
     tested = calls_table(["b"], "scdynomics", ["y"], part="test")
-    assert list(studies.asked_cells(pd.concat([predicted, tested]), "scdynomics").index) == ["a"]
-    assert list(studies.asked_cells(tested, "scdynomics").index) == ["b"]
+    assert list(common.asked_cells(pd.concat([predicted, tested]), "scdynomics").index) == ["a"]
+    assert list(common.asked_cells(tested, "scdynomics").index) == ["b"]
     with pytest.raises(InputError, match="no calls by 'xgboost'; they have scdynomics"):
-        studies.asked_cells(tested, "xgboost")
+        common.asked_cells(tested, "xgboost")
 
 
 def test_every_one_of_many_classes_has_a_colour_of_its_own():
     labels = pd.Series([f"type {i}" for i in range(25) for _ in range(25 - i)])
-    palette = studies.colours(labels, pd.DataFrame({"called": ["type 3", "type 24"]}))
+    palette = label_colours(labels, pd.DataFrame({"called": ["type 3", "type 24"]}))
     assert len(palette) == 25 and len(set(palette.values())) == 25
-    assert palette["type 0"] == studies.figures.PALETTE[0]  # the commonest
+    assert palette["type 0"] == style.PALETTE[0]  # the commonest
 
 
 def test_tiled_sections_lie_flat_and_cover_none_other():
     positions = np.array([[0.0, 0], [1, 9], [0, 0], [9, 1], [np.nan, np.nan]])
     section = pd.Series(["a", "a", "b", "b", "b"])
-    laid = studies.tiled(positions, section)
+    laid = common.tiled(positions, section)
     assert np.isnan(laid[4]).all()
     a, b = laid[:2], laid[2:4]
     assert np.ptp(a, axis=0).tolist() == np.ptp(b, axis=0).tolist() == [9, 1]
@@ -253,9 +257,9 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
     assert table["called"].notna().sum() == 150 - 1
     assert table.loc[table["label"] == "x", "called"].isna().all()
     with pytest.raises(InputError, match="no positions"):
-        studies.section_positions(cells)
+        common.section_positions(cells)
     with pytest.raises(InputError, match="section is 'slide'"):
-        studies.sections(cells, "slide")
+        common.sections(cells, "slide")
 
 
 def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():

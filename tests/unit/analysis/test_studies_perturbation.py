@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import studies_genes
-from scdyn import studies_perturbation as perturbation
 from scdyn.errors import InputError
+from scdyn.studies import genes as studies_genes
+from scdyn.studies import perturbation
 
 SELECTIONS = {"control": {"genotype": ["wt"]}, "perturbed": {"genotype": ["ko"]}}
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from scdyn import views
+from scdyn.plotting import views
 
 EVIL = "</script><script>document.title='evil'</script>"
 

@@ -10,10 +10,10 @@ import pytest
 import scipy.io
 from scipy import sparse
 
-from scdyn import tenx
 from scdyn.errors import InputError
-from scdyn.features import barcode_names, read_features
-from scdyn.libraries import LibraryFiles, find_matrix, locate
+from scdyn.io import tenx
+from scdyn.io.features import barcode_names, read_features
+from scdyn.io.libraries import LibraryFiles, find_matrix, locate
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]

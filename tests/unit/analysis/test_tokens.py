@@ -14,9 +14,9 @@ import pytest
 import zarr
 from scipy import sparse
 
-from scdyn import tokens
+from scdyn.data import tokens
 from scdyn.errors import InputError
-from scdyn.files import sha256
+from scdyn.io.files import sha256
 
 GENES = pd.DataFrame(
     {"gene_id": ["g1", "g2", "g3"], "symbol": ["Tf1", "Tf2", "Act"], "is_tf": [True, True, False]}
@@ -196,7 +196,7 @@ def test_indices_are_as_small_as_the_vocabulary_lets_them(tmp_path, n_genes, dty
 
 OPEN_AND_READ = """
 import numpy as np, sys
-from scdyn.tokens import TokenStore
+from scdyn.data.tokens import TokenStore
 def memory(key):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
@@ -235,7 +235,7 @@ def test_a_big_store_is_opened_and_read_in_little_memory(tmp_path):
             with file.open("wb") as handle:
                 handle.truncate(length * np.dtype(dtype).itemsize)
         np.arange(0, n_cells * per_cell + 1, per_cell).tofile(file)
-    library = Path(tokens.__file__).parents[1]
+    library = Path(tokens.__file__).parents[2]
     printed = subprocess.run(
         [sys.executable, "-c", OPEN_AND_READ, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(library)},

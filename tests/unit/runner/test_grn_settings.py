@@ -2,7 +2,7 @@
 
 import pytest
 
-from scdyn import grn_settings
+from scdyn.grn import settings as grn_settings
 
 
 def test_a_run_a_seed_and_one_that_lacks_cells():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scdyn.errors import InputError
-from scdyn.libraries import (
+from scdyn.io.libraries import (
     FILES,
     LAYERS,
     LibraryFiles,

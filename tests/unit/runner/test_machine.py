@@ -82,7 +82,7 @@ def test_the_profile_that_is_always_loaded_takes_nothing_from_a_sites_own():
 
 def test_threads_wait_without_spinning_on_the_cpu_alone(two_gpus, monkeypatch):
     def policy(**environment):
-        code = "import os, scdyn.openmp; print(os.environ.get('OMP_WAIT_POLICY'))"
+        code = "import os, scdyn.training.openmp; print(os.environ.get('OMP_WAIT_POLICY'))"
         own = {key: os.environ[key] for key in os.environ if key != "OMP_WAIT_POLICY"}
         run = subprocess.run(
             [sys.executable, "-c", code],
@@ -105,11 +105,11 @@ def test_scripts_of_torch_say_how_threads_wait_before_torch_is_imported():
         script = ROOT / "workflow/scripts" / re.search(r"scripts/(\w+\.py)", rule)[1]
         imports = [n for n in ast.parse(script.read_text()).body if "Import" in type(n).__name__]
         ours = [ast.unparse(node) for node in imports if "scdyn" in ast.unparse(node)]
-        assert ours[0] == "import scdyn.openmp", script.name
+        assert ours[0] == "import scdyn.training.openmp", script.name
 
 
 def test_estimates_are_of_the_threads_that_training_asks_for():
-    source = (ROOT / "workflow/scripts/scdyn/cost.py").read_text()
+    source = (ROOT / "workflow/scripts/scdyn/training/cost.py").read_text()
     (most,) = re.findall(r"^MOST_THREADS = (\d+)$", source, re.M)
     rules = ROOT / "workflow/rules"
     pretraining = (rules / "pretrain.smk").read_text().split("rule pretrain:")[1]

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from scdyn import config as study
-from scdyn import packages, provenance
-from scdyn.artefacts import STAMP, stamp
-from scdyn.files import sha256
+from scdyn.io import packages
+from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.files import sha256
+from scdyn.plotting import provenance
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -5,7 +5,7 @@ import pytest
 
 from scdyn import settings
 from scdyn.errors import InputError
-from scdyn.selection import select_samples
+from scdyn.pp.selection import select_samples
 
 BLOCK = {
     "width": 8,

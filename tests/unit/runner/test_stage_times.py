@@ -2,7 +2,7 @@
 
 import json
 
-from scdyn.stage_times import JobTime, read_jobs, summary
+from scdyn.plotting.stage_times import JobTime, read_jobs, summary
 
 
 def write(folder, name, rule, log, begun, ended):

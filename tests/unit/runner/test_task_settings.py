@@ -1,6 +1,6 @@
 """Which models a task's block means, and with which seeds."""
 
-from scdyn import task_settings
+from scdyn.tasks import settings as task_settings
 
 TASK = {
     **dict.fromkeys(task_settings.DECISIVE), "adapter": "lora", "modalities": "both",

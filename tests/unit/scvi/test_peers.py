@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn import peers, scib, spaces
-from scdyn import splits as splitting
 from scdyn.errors import InputError
+from scdyn.tasks import peers, scib, spaces
+from scdyn.tasks import splits as splitting
 
 N_CELLS, N_GENES = 240, 60
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import sparse
 
-from scdyn.loader import MemoryStore
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.data.loader import MemoryStore
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics
 
 
 @pytest.fixture

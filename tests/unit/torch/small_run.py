@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import distributed, pretraining, training
-from scdyn.checkpoint import Checkpoint
-from scdyn.loader import MemoryStore
-from scdyn.model import ModelConfig, ScDynOmics
+from scdyn.data.loader import MemoryStore
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics
+from scdyn.training import distributed, loop, pretraining
+from scdyn.training.checkpoint import Checkpoint
 
 N_CELLS = 64
 
@@ -30,7 +31,7 @@ def small_store(n_genes):
 
 
 def train(folder, settings):
-    training.CHECKPOINT_SECONDS = settings.pop("checkpoint_seconds", 0.0)  # 0: after every step
+    loop.CHECKPOINT_SECONDS = settings.pop("checkpoint_seconds", 0.0)  # 0: after every step
     pause = settings.pop("pause", 0.0)
     torch.set_num_threads(1)
     config = ModelConfig(
@@ -50,12 +51,12 @@ def train(folder, settings):
                 (folder / "started").touch()
         return task.loss_of(*cells)
 
-    run = training.Training(
+    run = loop.Training(
         model,
         loss_of,
         task.load,
         N_CELLS,
-        training.TrainingConfig(**settings),
+        loop.TrainingConfig(**settings),
         task.evaluate,
         Checkpoint(folder / "checkpoints", {}),
     )

@@ -10,14 +10,15 @@ from captum.attr import IntegratedGradients
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import attribution, attribution_checks, explain, finetune, in_silico
-from scdyn import attribution_scores as scores
-from scdyn.classifier import run_classifier
+from scdyn.data.loader import MemoryStore, expressed_genes, is_measured
+from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError
-from scdyn.files import sha256
-from scdyn.loader import MemoryStore, expressed_genes, is_measured
-from scdyn.tokens import NOT_MEASURED
-from scdyn.training import TrainingConfig
+from scdyn.explain import attribution, checks, in_silico, runs
+from scdyn.explain import attribution_tables as scores
+from scdyn.io.files import sha256
+from scdyn.model.classifier import run_classifier
+from scdyn.tasks import finetuning
+from scdyn.training.loop import TrainingConfig
 
 OWN_GENES = {"x": (0, [0, 1, 2]), "y": (1, [6, 7, 8]), "z": (0, [12, 13, 14])}
 SETTINGS = {
@@ -37,7 +38,7 @@ def trained(model, cells):
 def fit(model, store, labels, **changes):
     config = TrainingConfig(**SETTINGS["training"])
     settings = SETTINGS | changes
-    made, _ = finetune.fit_classifier(model, store, np.arange(90), labels, settings, config)
+    made, _ = finetuning.fit_classifier(model, store, np.arange(90), labels, settings, config)
     return made.merge()
 
 
@@ -148,7 +149,7 @@ def test_points_at_once_follow_the_memory(trained, cells):
 @pytest.mark.parametrize("baseline", ["other", "zero", "mean"])
 def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, baseline):
     settings = SETTINGS | {"attribution_baseline": baseline, "steps": 32}
-    run, errors = explain.explain_run(trained, cells[0], rows, settings)
+    run, errors = runs.explain_run(trained, cells[0], rows, settings)
     assert np.median(errors) < 0.02
     genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
     table = scores.attribution_table([run, run], genes)
@@ -164,7 +165,7 @@ def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, base
 
 
 def test_work_grows_little_with_the_classes(trained, cells, rows):
-    run, errors = explain.explain_run(trained, cells[0], rows, SETTINGS)
+    run, errors = runs.explain_run(trained, cells[0], rows, SETTINGS)
     assert {pair: len(values) for pair, values in run.items()} == dict.fromkeys(
         [(a, b) for a in "xyz" for b in "xyz" if a != b], 10
     )
@@ -174,7 +175,7 @@ def test_work_grows_little_with_the_classes(trained, cells, rows):
 def test_cascade_draws_everything_anew_from_the_top_down(trained):
     names, changed = [], []
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    for name, copy in attribution_checks.cascade(trained, 0):
+    for name, copy in checks.cascade(trained, 0):
         names.append(name)
         state = copy.state_dict()
         changed.append({k for k in state if not torch.equal(state[k], before[k])})
@@ -187,7 +188,7 @@ def test_cascade_draws_everything_anew_from_the_top_down(trained):
 
 
 def test_randomised_models_attributions_are_others(trained, cells, rows):
-    found = attribution_checks.randomisation(trained, trained, cells[0], rows, SETTINGS)
+    found = checks.randomisation(trained, trained, cells[0], rows, SETTINGS)
     assert all(value == pytest.approx(1) for value in found["labels"].values())  # the same model
     last = list(found["cascade"][-1]["correlation"].values())
     assert np.abs(last).mean() < 0.6
@@ -204,7 +205,7 @@ def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     learned = pd.DataFrame({"label": labels})
     settings = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 60}}
-    classifier, fit = attribution_checks.model_of_permuted_labels(
+    classifier, fit = checks.model_of_permuted_labels(
         store, learned, np.arange(90), settings, tmp_path
     )
     p, _ = run_classifier(classifier, store, np.arange(90))
@@ -216,23 +217,23 @@ def test_own_genes_deleted_cost_the_call_and_alone_suffice(trained, cells, rows)
     genes = np.arange(17)
     good = {n: np.r_[own, np.setdiff1d(genes, own)] for n, (_, own) in OWN_GENES.items()}
     bad = {name: order[::-1].copy() for name, order in good.items()}
-    table = attribution_checks.deletion_curves(
+    table = checks.deletion_curves(
         trained, cells[0], rows, {"attribution": good, "wilcoxon": bad}, 0
     )
-    areas = attribution_checks.areas(table)
+    areas = checks.areas(table)
     assert areas["deletion"]["attribution"] < areas["deletion"]["wilcoxon"] - 0.1
     assert areas["insertion"]["attribution"] > areas["insertion"]["wilcoxon"] + 0.1
     whole = table[(table["what"] == "deletion") & (table["n_genes"] == 0)]
     assert (whole["probability"] > 0.9).all()
-    twice = attribution_checks.mean_over_runs([table, table])
+    twice = checks.mean_over_runs([table, table])
     assert (twice["n_cells"] == 2 * table["n_cells"]).all()
     np.testing.assert_allclose(twice["probability"], table["probability"])
 
 
 def test_what_was_not_measured_is_not_silenced_or_raised():
     bins = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.uint8)
-    assert attribution_checks.silence(bins, np.array([0, 2]))[0].tolist() == [0, 0, 0]
-    assert attribution_checks.silence(bins, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
+    assert checks.silence(bins, np.array([0, 2]))[0].tolist() == [0, 0, 0]
+    assert checks.silence(bins, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
     raised = in_silico.apply(in_silico.Edit("a", (1,), True), bins, in_silico.high_bins(bins))
     assert raised.tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
 

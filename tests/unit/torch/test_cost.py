@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch.utils import flop_counter
 
-from scdyn import adapters, cost
-from scdyn.architecture import ModelConfig, Operations
-from scdyn.model import ScDynOmics
-from scdyn.pretraining import masked_losses
+from scdyn.log import rounded
+from scdyn.model import adapters
+from scdyn.model.architecture import ModelConfig, Operations
+from scdyn.model.transformer import ScDynOmics
+from scdyn.tasks import cost as tasks_cost
+from scdyn.training import cost
+from scdyn.training.pretraining import masked_losses
 
 # Torch's counter knows fused attention on GPUs alone.
 FUSED = {
@@ -76,7 +79,7 @@ def test_operations_of_lora_are_those_of_training_or_a_little_fewer():
 
 def test_an_estimate_grows_with_cells_epochs_and_runs_and_shrinks_with_rate_and_threads():
     def estimates(model=MODEL, task=TASK, cells=16_000, rate=1e11, n_threads=2):
-        found = cost.estimate(
+        found = tasks_cost.estimate(
             {"m": model}, {"t": task}, {"all": cells}, 22_000, 1_500, rate, n_threads
         )
         return {subject: (work, seconds) for subject, work, seconds in found}
@@ -105,7 +108,7 @@ def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
     )
     assert cost.sentence("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
     assert cost.sentence("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
-    assert [cost.rounded(hours * 3600) for hours in (1.5, 30, 240)] == [
+    assert [rounded(hours * 3600) for hours in (1.5, 30, 240)] == [
         "1 h 30 min",
         "30 h",
         "10 days",

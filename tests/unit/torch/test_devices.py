@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import scdyn
-from scdyn import devices, distributed, machine
+from scdyn import machine
 from scdyn.errors import InputError
+from scdyn.training import devices, distributed
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(scdyn.__file__).parents[1])}
 
@@ -71,7 +72,7 @@ def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
 
 JOB = """
 import os, sys
-from scdyn import devices
+from scdyn.training import devices
 devices.take_gpus(int(sys.argv[1]))
 devices.take_gpus(1)  # what is taken stays
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -121,7 +122,7 @@ FAULTS = """
 import resource, sys
 import torch
 from torch import nn
-from scdyn import devices
+from scdyn.training import devices
 if sys.argv[1] == "kept":
     devices.keep_memory()
 model = nn.Sequential(nn.Linear(64, 1024), nn.GELU(), nn.Linear(1024, 64))

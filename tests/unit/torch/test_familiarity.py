@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scdyn import familiarity
+from scdyn.tasks import familiarity
 
 
 def test_p_values_are_valid_and_the_unlike_are_told():

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn import adapters, classifier, finetune, pretrained
+from scdyn.data.loader import MemoryStore
 from scdyn.errors import InputError
-from scdyn.files import sha256
-from scdyn.loader import MemoryStore
-from scdyn.model import ModelConfig, ScDynOmics
-from scdyn.training import TrainingConfig
+from scdyn.io.files import sha256
+from scdyn.model import adapters, classifier, pretrained
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics
+from scdyn.tasks import finetuning
+from scdyn.training.loop import TrainingConfig
 
 HEAD = {"n_pools": 4, "hidden": 16, "dropout": 0.0}
 SETTINGS = {"adapter": "lora", "rank": 4, "pretrained": True, "modalities": "both", **HEAD}
@@ -25,7 +27,7 @@ def fit(model, cells, **changes):
     store, labels = cells
     config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
     rows = np.arange(len(labels))
-    return finetune.fit_classifier(model, store, rows, labels, SETTINGS | changes, config)[0]
+    return finetuning.fit_classifier(model, store, rows, labels, SETTINGS | changes, config)[0]
 
 
 def probabilities(trained, store, rows):
@@ -110,7 +112,7 @@ def test_adapters_train_alike_in_one_product_and_as_peft_runs_them(monkeypatch):
     for _ in range(2):
         output = wrapped(rna, rna // 2)
         results.append([output, *torch.autograd.grad(output.square().sum(), trained)])
-        monkeypatch.setattr("scdyn.model.dense_weight", lambda _: None)
+        monkeypatch.setattr("scdyn.model.transformer.dense_weight", lambda _: None)
     for summed, own in zip(*results, strict=True):
         torch.testing.assert_close(summed, own, rtol=1e-3, atol=1e-3)
 
@@ -167,7 +169,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(*cells[0].read(np.arange(90)))
-    finetune.settle(made, store, splits[1::2])
+    finetuning.settle(made, store, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", settings, weights)
@@ -182,8 +184,8 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     assert names == own | {"head.safetensors", "familiar.safetensors", "task.json"}
     loaded = classifier.load_classifier(tmp_path / "task", tmp_path / "model")
     called = splits.assign(fold="0")
-    expected = finetune.call(made, store, called, {"method": "m"})
-    found = finetune.call(loaded, store, called, {"method": "m"})
+    expected = finetuning.call(made, store, called, {"method": "m"})
+    found = finetuning.call(loaded, store, called, {"method": "m"})
     # Ranks among the validation cells, which float noise can exchange.
     ranks = [table.pop("familiarity") for table in (found, expected)]
     np.testing.assert_allclose(*ranks, atol=0.1)
@@ -291,7 +293,7 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
 
     def files_of(name, store, split):
         folder = tmp_path / name
-        finetune.finetune_run(
+        finetuning.finetune_run(
             store, split, "scdynomics", 1, "0", settings, tmp_path / "model", folder, folder / "c"
         )
         task = json.loads((folder / "task.json").read_text())

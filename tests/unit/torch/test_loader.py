@@ -11,7 +11,7 @@ import torch
 import zarr
 from scipy import sparse
 
-from scdyn import loader, tokens
+from scdyn.data import loader, tokens
 
 N_CELLS, N_GENES = 50, 31
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 import yaml
 
+from scdyn.data.loader import expressed_genes
+from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError
-from scdyn.loader import expressed_genes
-from scdyn.model import ModelConfig, ScDynOmics, attend
-from scdyn.pretraining import mask_genes
-from scdyn.tokens import NOT_MEASURED
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics, attend
+from scdyn.training.pretraining import mask_genes
 
 
 def reference_attention(attention, tokens):

@@ -10,8 +10,12 @@ import torch
 from scipy import sparse
 
 import scdyn
-from scdyn import counts, embedding, evaluation, finetune, pretraining, tokens
+from scdyn.data import tokens
 from scdyn.errors import InputError
+from scdyn.model import embedding
+from scdyn.pp import counts
+from scdyn.tasks import evaluation, finetuning
+from scdyn.training import pretraining
 
 N_GENES, N_TFS, N_CELLS = 30, 6, 40
 GENES = pd.DataFrame(
@@ -236,7 +240,7 @@ def task(folder):
     for fold in "01":
         run = folder / "finetune" / "task" / "scdynomics" / f"seed1_fold{fold}"
         run.mkdir(parents=True)
-        finetune.finetune_run(
+        finetuning.finetune_run(
             store, split, "scdynomics", 1, fold, settings, folder / "model", run / "model",
             run / "checkpoints",
         )  # fmt: skip

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from scdyn import predictors, pretraining, progress, training
-from scdyn.checkpoint import Checkpoint
+from scdyn.data.loader import Loader, MemoryStore
+from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError
-from scdyn.loader import Loader, MemoryStore
-from scdyn.model import ScDynOmics
-from scdyn.tokens import NOT_MEASURED
+from scdyn.model.transformer import ScDynOmics
+from scdyn.training import loop, predictors, pretraining, progress
+from scdyn.training.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def run(config, cells, checkpoint=None, stop_at=None, **settings):
         return task.loss_of(*arguments)
 
     loss_of.steps = 0
-    training_config = training.TrainingConfig(**settings)
-    history = training.Training(
+    training_config = loop.TrainingConfig(**settings)
+    history = loop.Training(
         model, loss_of, task.load, 60, training_config, task.evaluate, checkpoint
     ).run()
     return model, task, history
@@ -86,7 +86,7 @@ def test_trivial_losses_as_worked_out_by_hand(config):
 
 def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch):
     straight, _, history = run(config, cells)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)  # after every step
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # after every step
     identity = {"any": "thing"}
     for stop_at in (5, 11, 2):  # killed three times, in mid-epoch
         with pytest.raises(KeyboardInterrupt):
@@ -99,7 +99,7 @@ def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkey
 
 
 def test_dropout_is_part_of_what_a_resumed_run_repeats(config, cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     config = type(config)(**{**config.to_dict(), "dropout": 0.3})
     straight, _, _ = run(config, cells)
     with pytest.raises(KeyboardInterrupt):
@@ -126,9 +126,9 @@ def test_parts_of_a_batch_add_up_to_it(cells):
         def loss_of(_, rna, promoter, seed, module=module):
             return module(rna.float()).square().mean()
 
-        config = training.TrainingConfig(2, 20, 1e-2, micro_batch=micro_batch)
+        config = loop.TrainingConfig(2, 20, 1e-2, micro_batch=micro_batch)
         load = lambda parts: Loader(cells, parts)  # noqa: E731
-        training.Training(module, loss_of, load, 60, config).run()
+        loop.Training(module, loss_of, load, 60, config).run()
         weights.append(module.weight.detach())
     for other in weights[1:]:
         torch.testing.assert_close(weights[0], other, rtol=1e-4, atol=1e-6)
@@ -147,7 +147,7 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, cells, caplog):
             return module(rna.float()).square().mean()
 
         load = lambda parts: Loader(cells, parts)  # noqa: E731
-        run = training.Training(module, loss_of, load, 60, training.TrainingConfig(2, 20, 1e-2))
+        run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(2, 20, 1e-2))
         history = run.run()
         assert [record["step"] for record in history] == [3, 6]
         weights.append(module.weight.detach())
@@ -162,14 +162,14 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
 
     module = torch.nn.Linear(17, 1)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = training.Training(module, loss_of, load, 60, training.TrainingConfig(2, 20, 1e-2))
+    run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(2, 20, 1e-2))
     with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
         run.run()
 
 
 def test_rate_rises_again_after_a_restart():
-    config = training.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
-    rates = [training.learning_rate(step, 101, config) for step in range(101)]
+    config = loop.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
+    rates = [loop.learning_rate(step, 101, config) for step in range(101)]
     assert rates[50] < 0.01 and rates[51] > 0.99 and rates[-1] < 0.01
 
 
@@ -179,9 +179,9 @@ def test_a_loss_that_is_no_number_ends_the_run(cells):
     def loss_of(_, rna, promoter, seed):
         return module(rna.float()).mean() * float("nan")
 
-    config = training.TrainingConfig(1, 20, 1e-2)
+    config = loop.TrainingConfig(1, 20, 1e-2)
     with pytest.raises(InputError, match="the loss is nan in epoch 1; lower learning_rate"):
-        training.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
+        loop.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):
 
 
 def test_rate_warms_up_and_falls_to_zero():
-    config = training.TrainingConfig(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.1)
-    rates = [training.learning_rate(step, 100, config) for step in range(100)]
+    config = loop.TrainingConfig(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.1)
+    rates = [loop.learning_rate(step, 100, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0 and rates[-1] < 0.01
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
 def test_decay_spares_norms_biases_and_embeddings(model):
-    decayed = {name for name, p in model.named_parameters() if training.decays(name, p)}
+    decayed = {name for name, p in model.named_parameters() if loop.decays(name, p)}
     assert "layers.0.attention.compress.weight" in decayed
     assert not any("norm" in name or "bias" in name or "embedding" in name for name in decayed)
 

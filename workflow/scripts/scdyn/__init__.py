@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from scdyn.finetuned import FineTuned
-    from scdyn.pretrained import Pretrained
+    from scdyn.model.pretrained import Pretrained
+    from scdyn.tasks.finetuned import FineTuned
 
 __version__ = "0.1.0"
 
 
 def load(folder: str | Path, device: str | None = None) -> Pretrained:
-    """Open a pretrained model: see :class:`scdyn.pretrained.Pretrained`.
+    """Open a pretrained model: see :class:`scdyn.model.pretrained.Pretrained`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def load(folder: str | Path, device: str | None = None) -> Pretrained:
     Pretrained
         With ``embed(adata)`` and ``attention(adata)``.
     """
-    from scdyn.pretrained import Pretrained
+    from scdyn.model.pretrained import Pretrained
 
     return Pretrained(folder, device)
 
@@ -43,7 +43,7 @@ def load(folder: str | Path, device: str | None = None) -> Pretrained:
 def load_task(
     folder: str | Path, model: str | Path | None = None, device: str | None = None
 ) -> FineTuned:
-    """Open a fine-tuned task: see :class:`scdyn.finetuned.FineTuned`.
+    """Open a fine-tuned task: see :class:`scdyn.tasks.finetuned.FineTuned`.
 
     Parameters
     ----------
@@ -59,6 +59,6 @@ def load_task(
     FineTuned
         With ``predict(adata)``.
     """
-    from scdyn.finetuned import FineTuned
+    from scdyn.tasks.finetuned import FineTuned
 
     return FineTuned(folder, model, device)

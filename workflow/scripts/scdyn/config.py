@@ -13,9 +13,9 @@ import jsonschema
 import pandas as pd
 import yaml
 
-from scdyn.cell_columns import MISSING, OWN
 from scdyn.errors import InputError
-from scdyn.libraries import RNA_ONLY
+from scdyn.io.libraries import RNA_ONLY
+from scdyn.pp.cell_columns import MISSING, OWN
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """The errors that a user is meant to read."""
 
+import errno
 import lzma
+import os
 import re
+import shutil
+import traceback
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +20,14 @@ OUT_OF_MEMORY = re.compile(
     r"|can't start new thread|failed to map segment",
     re.IGNORECASE,
 )
+
+MAKE_ROOM = "make room and run the workflow again, it goes on from here"
+# What a disk can refuse, and what to do.
+DISK_FAULTS = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EROFS: "have it mounted for writing, or name another folder as 'results' in the config",
+}
 
 
 class InputError(ValueError):
@@ -77,3 +89,24 @@ def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iter
             raise
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"{path}: {fault} ({reason}); {remedy}.") from error
+
+
+def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
+    """Tell whether the disk is to blame for an error, whichever library raised it, and how.
+
+    Some name the reason in words only (h5py, safetensors), some not at all (Pillow).
+
+    Returns
+    -------
+    tuple of str, or None
+        What is wrong, and what to do.
+    """
+    if isinstance(error, InputError):
+        return None
+    said = "".join(traceback.format_exception(error))
+    for code, remedy in DISK_FAULTS.items():
+        if os.strerror(code) in said:
+            return os.strerror(code), remedy
+    if folder.exists() and shutil.disk_usage(folder).free == 0:
+        return os.strerror(errno.ENOSPC), MAKE_ROOM
+    return None

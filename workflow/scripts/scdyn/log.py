@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError, is_out_of_memory
-from scdyn.files import fault_of_disk
+from scdyn.errors import InputError, fault_of_disk, is_out_of_memory
 
 logger = logging.getLogger("scdyn")
 # How often long work says how far it is.
@@ -91,3 +90,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def rounded(seconds: float) -> str:
+    """Write an estimate no more exactly than it is: 40 s, 12 min, 84 h, 9 days."""
+    if seconds < 2 * 3600:
+        return duration(seconds)
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours < 96 else f"{hours / 24:,.0f} days"

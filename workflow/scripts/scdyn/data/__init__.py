@@ -1,0 +1,12 @@
+"""The corpus as bins on disk, and batches of them for the model."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "bin_values": "tokens",
+    "write_tokens": "tokens",
+    "TokenStore": "tokens",
+    "Loader": "loader",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

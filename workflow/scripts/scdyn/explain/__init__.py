@@ -1,0 +1,12 @@
+"""Which genes decide a prediction, and whether to believe it."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "integrated_gradients": "attribution",
+    "explain_task": "runs",
+    "check_task": "checks",
+    "perturb_task": "in_silico",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

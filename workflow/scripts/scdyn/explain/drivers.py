@@ -1,0 +1,102 @@
+"""Rankings of genes side by side, and the table of each class's drivers."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from scdyn.tasks.scores import weight_ranking, wilcoxon_ranking
+
+
+def rankings_table(
+    attributions: pd.DataFrame, weights: pd.DataFrame, cells: ad.AnnData, label: pd.Series
+) -> pd.DataFrame:
+    """Score all genes by attribution, logistic regression and Wilcoxon's test.
+
+    Parameters
+    ----------
+    attributions
+        As :func:`scdyn.explain.attribution_tables.attribution_table`.
+    weights
+        The folds' weights of logistic regression.
+    cells
+        Corpus with the normalised layers.
+    label
+        Class of each labelled cell.
+
+    Returns
+    -------
+    DataFrame
+        ``class``, ``gene_id``, ``symbol``, ``is_tf``, ``attribution`` (specificity over both
+        modalities), ``logistic_regression`` (weight), ``wilcoxon`` (z).
+    """
+    genes = cells.var.rename_axis("gene_id").reset_index()
+    both = attributions[attributions["modality"] == "both"]
+    table = both[["class", "gene_id", "symbol", "is_tf"]].assign(attribution=both["specificity"])
+    others = {
+        "logistic_regression": weight_ranking(weights, genes),
+        "wilcoxon": wilcoxon_ranking(cells, label),
+    }
+    for name, ranking in others.items():
+        ranking = ranking.rename(columns={"score": name})[["class", "gene_id", name]]
+        table = table.merge(ranking, on=["class", "gene_id"], how="left")
+    return table.reset_index(drop=True)
+
+
+def drivers_table(
+    attributions: pd.DataFrame,
+    rankings: pd.DataFrame,
+    regulons: pd.DataFrame,
+    regulon_scores: pd.DataFrame,
+    n_genes: int = 50,
+) -> pd.DataFrame:
+    """Lay out each class's genes of highest specificity, with all that speaks for and against.
+
+    Parameters
+    ----------
+    attributions, rankings
+        As :func:`scdyn.explain.attribution_tables.attribution_table` and :func:`rankings_table`.
+    regulons
+        ``regulon``, ``tf``, ``target``.
+    regulon_scores
+        As :func:`scdyn.explain.gene_sets.regulon_attribution`.
+    n_genes
+        A class.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``attributions`` for both modalities together; ``specificity_rna`` and
+        ``specificity_promoter``; ``rank``, ``logistic_regression_rank`` and ``wilcoxon_rank``
+        among all genes; ``own_regulons`` (of a TF) and ``own_regulon_q`` (their smallest q);
+        ``in_regulons`` (of which the gene is a target).
+    """
+    keys = ["class", "gene_id"]
+    ranks = rankings.groupby("class")[["attribution", "logistic_regression", "wilcoxon"]].rank(
+        ascending=False, method="min"
+    )
+    ranks = ranks.rename(columns=lambda name: f"{name}_rank").rename(
+        columns={"attribution_rank": "rank"}
+    )
+    both = attributions[attributions["modality"] == "both"].groupby("class").head(n_genes)
+    table = both.merge(rankings[keys].join(ranks.astype("Int64")), on=keys, how="left")
+    for modality in ("rna", "promoter"):
+        part = attributions.loc[attributions["modality"] == modality, [*keys, "specificity"]]
+        part = part.rename(columns={"specificity": f"specificity_{modality}"})
+        table = table.merge(part, on=keys, how="left")
+    owned = regulons.groupby("tf")["regulon"].agg(lambda names: ",".join(sorted(set(names))))
+    within = regulons.groupby("target")["regulon"].agg(lambda names: ",".join(sorted(set(names))))
+    table["own_regulons"] = table["symbol"].map(owned).fillna("")
+    tf_of = regulons.drop_duplicates("regulon").set_index("regulon")["tf"]
+    best = regulon_scores.assign(symbol=regulon_scores["regulon"].map(tf_of))
+    best = best.groupby(["class", "symbol"])["q"].min().rename("own_regulon_q").reset_index()
+    table = table.merge(best, on=["class", "symbol"], how="left")
+    table["in_regulons"] = table["symbol"].map(within).fillna("")
+    return table
+
+
+def mean_expression(cells: ad.AnnData, names: pd.Index) -> pd.Series:
+    """Mean normalised expression of each gene over some cells, by gene id."""
+    values = cells[names].layers["rna_log"]
+    return pd.Series(np.asarray(values.mean(0)).ravel(), index=cells.var_names)

@@ -1,0 +1,198 @@
+"""Which genes, in which modality, made a fine-tuned model call a class: all runs of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scdyn.data.loader import MemoryStore
+from scdyn.data.tokens import TokenStore
+from scdyn.errors import InputError
+from scdyn.explain.attribution import Values, mean_values, points_at_once, refined_gradients
+from scdyn.explain.attribution_tables import EVERY, Run, attribution_table, stability
+from scdyn.io.artefacts import read_json
+from scdyn.log import logger
+from scdyn.model.classifier import Classifier, load_classifier
+from scdyn.tasks import evaluation
+from scdyn.training.devices import choose_device
+
+Store = TokenStore | MemoryStore
+
+
+def seed_of(settings: Mapping[str, Any]) -> int:
+    """Seed of the draws of an explanation: the task's first."""
+    return settings["seeds"][0]
+
+
+def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw correctly called test cells of each class.
+
+    Parameters
+    ----------
+    calls
+        One run's table of :func:`scdyn.tasks.evaluation.predictions`, one method.
+    per_class, seed
+        Most cells a class, and seed of the draw.
+
+    Returns
+    -------
+    dict
+        Class to names of cells; classes without a correct call are left out.
+    """
+    right = calls[(calls["part"] == "test") & (calls["label"] == calls["called"])]
+    return {
+        name: group["cell"].sample(min(per_class, len(group)), random_state=seed).to_numpy()
+        for name, group in right.groupby("label")
+    }
+
+
+def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Positions in the store of each class's cells."""
+    return {name: store.rows_of(names) for name, names in cells.items()}
+
+
+def read_run(
+    folder: str | Path, model_folder: str | Path, store: TokenStore
+) -> tuple[Classifier, pd.DataFrame, dict[str, Any]]:
+    """Load one run's classifier (on the best device), its calls and its ``task.json``."""
+    classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
+    description = read_json(Path(folder) / "task.json")
+    return classifier, evaluation.read_predictions(Path(folder) / "predictions.tsv"), description
+
+
+def explain_run(
+    classifier: Classifier,
+    store: Store,
+    rows: Mapping[str, np.ndarray],
+    settings: dict[str, Any],
+    refine: bool = True,
+) -> tuple[Run, np.ndarray]:
+    """Attribute one model's calls of some cells.
+
+    With ``attribution_baseline`` "other" every cell is held against one drawn cell of each
+    other class (expected gradients, Erion et al. 2021), by its log-odds against that class:
+    what both classes' cells have counts for none. With many classes each of them is held
+    against some of the cells, at least two, so that the work grows little with them. With
+    "zero" and "mean" all paths start in the same cell, and the log-odds are against all other
+    classes.
+
+    Parameters
+    ----------
+    classifier
+        Merged.
+    store
+        The tokens.
+    rows
+        Class to the cells to explain.
+    settings
+        One entry of the config's ``tasks``.
+    refine
+        Whether cells whose attributions do not add up get more steps.
+
+    Returns
+    -------
+    run : dict
+        See :data:`scdyn.explain.attribution_tables.Run`.
+    completeness : ndarray
+        Of all paths.
+    """
+    kind, steps = settings["attribution_baseline"], settings["steps"]
+    first = next(iter(rows.values()))[0]
+    points = points_at_once(classifier, store, first, settings["attribution_memory"])
+    mean = None
+    if kind == "mean":
+        mean = mean_values(classifier, store, np.concatenate(list(rows.values())))
+    doublings = 2 if refine else 0
+    run, errors = {}, []
+    for name, explained in rows.items():
+        target = classifier.classes.index(name)
+        others = [other for other in rows if other != name] if kind == "other" else [EVERY]
+        rng = np.random.default_rng([seed_of(settings), target])
+        for other in others:
+            chosen, against = explained, None
+            start: Values | np.ndarray | None = mean
+            if other != EVERY:
+                n_cells = max(2, ceil(len(explained) / len(others)))
+                chosen = rng.permutation(explained)[:n_cells]
+                start = rng.choice(rows[other], len(chosen))
+                against = classifier.classes.index(other)
+            run[name, other], error = refined_gradients(
+                classifier, store, chosen, target, steps, points, start, against,
+                doublings=doublings,
+            )  # fmt: skip
+            errors.append(error)
+            logger.info(
+                "%s%s: %d cells explained, median completeness error %.3g",
+                *(name, f" against {other}" if other else "", len(chosen), np.median(error)),
+            )
+    return run, np.concatenate(errors)
+
+
+def explain_task(
+    store: TokenStore,
+    genes: pd.DataFrame,
+    folders: Sequence[str | Path],
+    model_folder: str | Path,
+    settings: dict[str, Any],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Explain a task by the models of all its runs.
+
+    Parameters
+    ----------
+    store, genes
+        Tokens and vocabulary of the corpus.
+    folders
+        The runs' fine-tuned models.
+    model_folder
+        The pretrained model.
+    settings
+        One entry of the config's ``tasks``.
+
+    Returns
+    -------
+    table : DataFrame
+        As :func:`scdyn.explain.attribution_tables.attribution_table`.
+    checks : dict
+        ``n_paths`` (cells, times the other classes where the baseline is "other"), ``n_runs``,
+        ``completeness`` (error of the integral over all paths: ``median``, ``percentile_95``,
+        ``largest``) and ``stability`` (as :func:`scdyn.explain.attribution_tables.stability`).
+
+    Raises
+    ------
+    InputError
+        If no model calls cells of two classes right.
+    """
+    seed = seed_of(settings)
+    runs, errors, descriptions = [], [], []
+    for folder in folders:
+        classifier, calls, description = read_run(folder, model_folder, store)
+        cells = correct_cells(calls, settings["explained_cells"], seed)
+        if len(cells) < 2:
+            logger.warning("%s calls cells of %d classes right: not explained", folder, len(cells))
+            continue
+        run, completeness = explain_run(classifier, store, rows_by_class(store, cells), settings)
+        runs.append(run)
+        errors.append(completeness)
+        descriptions.append(description)
+    if not runs:
+        raise InputError(
+            "no model of the task calls held-out cells of two classes right, so there is nothing "
+            "to explain; see the task's scores, and set explain: false."
+        )
+    errors_of_all = np.concatenate(errors)
+    checks = {
+        "n_paths": len(errors_of_all),
+        "n_runs": len(runs),
+        "completeness": {
+            "median": float(np.median(errors_of_all)),
+            "percentile_95": float(np.quantile(errors_of_all, 0.95)),
+            "largest": float(errors_of_all.max()),
+        },
+        "stability": stability(runs, descriptions),
+    }
+    return attribution_table(runs, genes, seed=seed), checks

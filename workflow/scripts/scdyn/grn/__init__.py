@@ -1,0 +1,14 @@
+"""Gene regulatory networks: expression to edges to regulons to activity."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "infer_edges": "inference",
+    "merge_runs": "consensus",
+    "promoter_evidence": "promoters",
+    "modules": "regulons",
+    "consensus": "regulons",
+    "aucell": "aucell",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

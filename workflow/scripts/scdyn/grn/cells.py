@@ -1,0 +1,217 @@
+"""Which cells and genes regulators are inferred from: drawn evenly, or summed to metacells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.cluster import MiniBatchKMeans
+
+from scdyn.errors import InputError
+from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.files import atomic
+from scdyn.log import logger
+from scdyn.pp.corpus import principal_components
+from scdyn.pp.counts import normalise, promoters_measured
+
+# Coarse clusters of a corpus: enough to hold a rare cell type apart from its neighbours.
+N_CLUSTERS = 20
+# Fewest cells of a stratum that are drawn, where it has as many.
+LEAST_OF_STRATUM = 10
+
+
+def coarse_clusters(cells: ad.AnnData, seed: int) -> np.ndarray:
+    """Cluster cells by k-means on the principal components of their RNA: (cells,) of int."""
+    components = principal_components(cells, seed)
+    n_clusters = min(N_CLUSTERS, len(components))
+    kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3)
+    return kmeans.fit_predict(components)
+
+
+def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
+    """Draw cells from every stratum in proportion, and a few of even the smallest.
+
+    Parameters
+    ----------
+    strata
+        A row a cell; cells that agree in all columns are a stratum.
+    max_cells
+        Cells to draw.
+    seed
+        For the draw.
+
+    Returns
+    -------
+    ndarray
+        Rows of the drawn cells, ascending; ``max_cells`` of them, or all if there are fewer.
+    """
+    rng = np.random.default_rng(seed)
+    groups = list(strata.groupby(list(strata), observed=True, sort=True).indices.values())
+    sizes = np.array([len(group) for group in groups])
+    if sizes.sum() <= max_cells:
+        return np.arange(len(strata))
+    least = min(LEAST_OF_STRATUM, max_cells // len(groups))
+    asked = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
+    floor = np.minimum(least, sizes)
+    # What the small ones are given more is taken from the others.
+    spare = (max_cells - floor.sum()) / max((asked - floor).sum(), 1e-12)
+    asked = floor + (asked - floor) * spare
+    numbers = np.floor(asked).astype(int)
+    remainder = max_cells - numbers.sum()
+    numbers[np.argsort(numbers - asked, kind="stable")[:remainder]] += 1
+    drawn = [
+        rng.choice(group, number, replace=False)
+        for group, number in zip(groups, numbers, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
+    """Sum up cells of a sample that are alike, and normalise the sums.
+
+    Cells are grouped by k-means on the principal components, in each sample by itself. Promoters
+    are summed over the cells in which they were measured.
+
+    Parameters
+    ----------
+    cells
+        Counts in ``X`` and ``layers["promoter"]``, and ``layers["rna_log"]``.
+    max_cells
+        Metacells of all samples together.
+    seed
+        Of the components and of k-means.
+
+    Returns
+    -------
+    AnnData
+        A row a metacell, with ``sample`` and ``n_cells``.
+    """
+    components = principal_components(cells, seed)
+    share = min(1.0, max_cells / cells.n_obs)
+    group = np.full(cells.n_obs, -1)
+    for members in cells.obs.groupby("sample", observed=True).indices.values():
+        n_groups = max(1, int(share * len(members)))
+        kmeans = MiniBatchKMeans(n_groups, random_state=seed, n_init=1)
+        labels = np.unique(kmeans.fit_predict(components[members]), return_inverse=True)[1]
+        group[members] = labels + group.max() + 1
+    n_cells = np.bincount(group)
+    membership = sparse.csr_matrix(
+        (np.ones(cells.n_obs, np.int64), (group, np.arange(cells.n_obs)))
+    )
+    # Promoters of a metacell are measured if those of any of its cells are.
+    order = np.argsort(~promoters_measured(cells.obs), kind="stable")
+    first = order[np.unique(group[order], return_index=True)[1]]
+    obs = cells.obs[["sample", "promoter_source"]].iloc[first].assign(n_cells=n_cells)
+    obs.index = [f"metacell{i}" for i in range(len(obs))]
+    result = ad.AnnData(membership @ cells.X, obs=obs, var=cells.var)
+    result.layers["promoter"] = membership @ cells.layers["promoter"]
+    normalise(result)
+    return result
+
+
+def choose_cells(
+    cells: ad.AnnData, how: str, max_cells: int, seed: int
+) -> tuple[ad.AnnData, pd.DataFrame]:
+    """Bring a corpus to the cells that regulators are inferred from.
+
+    Parameters
+    ----------
+    cells
+        The corpus.
+    how
+        ``drawn``: cells of each sample and coarse cluster; ``metacells``: sums of like cells.
+    max_cells
+        Most rows of the result; a smaller corpus is taken whole (``drawn``).
+    seed
+        Of clusters, draw and metacells.
+
+    Returns
+    -------
+    tuple
+        The cells, and what was taken: ``sample``, ``cluster`` (of drawn cells), ``n_cells``,
+        ``n_used`` a row a stratum.
+    """
+    if how == "metacells":
+        strata, used = cells.obs[["sample"]], metacells(cells, max_cells, seed)
+        taken = used.obs[["sample"]]
+    else:
+        strata = cells.obs[["sample"]].assign(cluster=coarse_clusters(cells, seed))
+        rows = draw_cells(strata, max_cells, seed)
+        used, taken = cells[rows], strata.iloc[rows]
+    name = "metacells" if how == "metacells" else "cells"
+    logger.info("GRN inference on %d %s of %d cells", used.n_obs, name, cells.n_obs)
+    sizes = [table.groupby(list(table), observed=True).size() for table in (strata, taken)]
+    report = pd.concat(sizes, axis=1, keys=["n_cells", "n_used"]).fillna(0).astype(int)
+    return used, report.reset_index()
+
+
+def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
+    """Find the genes that can be explained or explain: detected often enough, and not constant.
+
+    Parameters
+    ----------
+    cells
+        ``layers["rna_log"]``; ``var["symbol"]``, ``var["is_tf"]``.
+    min_cells_share
+        A gene detected in a smaller share of the cells is left out: nothing is learnt from it.
+
+    Returns
+    -------
+    ndarray of bool, (genes,)
+
+    Raises
+    ------
+    InputError
+        If no TF is among them.
+    """
+    values = sparse.csc_matrix(cells.layers["rna_log"])
+    detected = values.getnnz(0) >= max(3, min_cells_share * cells.n_obs)
+    varies = values.max(0).toarray().ravel() > values.min(0).toarray().ravel()
+    # cisTarget databases know symbols; where two ids share one, the first speaks for both.
+    kept = detected & varies & ~cells.var["symbol"].astype(str).duplicated().to_numpy()
+    is_tf = cells.var["is_tf"].to_numpy()
+    logger.info(
+        "GRN inference on %d genes, %d of %d TFs among them; %d genes are detected in too few "
+        "cells, %d are constant",
+        *(kept.sum(), (kept & is_tf).sum(), is_tf.sum()),
+        *((~detected).sum(), (detected & ~varies).sum()),
+    )
+    if not (kept & is_tf).any():
+        raise InputError(
+            f"none of the {is_tf.sum()} TFs is detected in {min_cells_share:.1%} of the cells; "
+            "lower grn.min_cells_share, or check reference.tfs."
+        )
+    return kept
+
+
+def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
+    """Write the matrix for :func:`scdyn.grn.expression.read_expression`, with promoters beside it.
+
+    Parameters
+    ----------
+    cells
+        ``layers["rna_log"]``, ``layers["promoter_log"]``, ``obs["promoter_source"]``.
+    genes
+        (genes,) of bool: the columns to write.
+    path
+        An h5ad: ``X`` is the RNA, by genes (CSC); ``layers["promoter_log"]`` alike.
+    """
+    chosen = cells[:, genes]
+    table = ad.AnnData(
+        sparse.csc_matrix(chosen.layers["rna_log"]),
+        # No categories, which h5py alone would not read as the names they stand for.
+        obs=pd.DataFrame(
+            {
+                "sample": cells.obs["sample"].astype(object),
+                "promoters_measured": promoters_measured(cells.obs),
+            }
+        ),
+        var=chosen.var[["symbol", "is_tf"]].astype({"symbol": object}),
+        layers={"promoter_log": sparse.csc_matrix(chosen.layers["promoter_log"])},
+    )
+    with atomic(path) as temporary:
+        table.uns[STAMP] = stamp()
+        table.write_h5ad(temporary, convert_strings_to_categoricals=False)

@@ -1,0 +1,178 @@
+"""Edges of a gene regulatory network: several runs merged, signed, and set beside the chromatin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scdyn.errors import InputError
+from scdyn.grn.expression import Expression
+from scdyn.grn.promoters import promoter_evidence
+
+# Edges compared between runs: as many as a network has in which each gene has this many regulators.
+TOP_EDGES_PER_GENE = 5
+
+
+def correlations(expression: Expression, mask_dropouts: bool) -> np.ndarray:
+    """Correlate the TFs with all genes (Pearson), for the sign of edges.
+
+    Parameters
+    ----------
+    expression
+        Cells and genes.
+    mask_dropouts
+        Leave out, for each pair, the cells in which either is not detected (as pySCENIC's
+        ``--mask_dropouts``).
+
+    Returns
+    -------
+    ndarray, (TFs, genes)
+        Zero where a variance is.
+    """
+    values = expression.values.astype(np.float64)
+    squares = values.multiply(values).tocsc()
+    tfs = expression.tfs
+    products = (values[:, tfs].T @ values).toarray()
+    if mask_dropouts:
+        ones = values.copy()
+        ones.data = np.ones_like(ones.data)
+        n = (ones[:, tfs].T @ ones).toarray()
+        x, y = (values[:, tfs].T @ ones).toarray(), (ones[:, tfs].T @ values).toarray()
+        xx, yy = (squares[:, tfs].T @ ones).toarray(), (ones[:, tfs].T @ squares).toarray()
+    else:
+        n = values.shape[0]
+        y, yy = (np.asarray(matrix.sum(0)) for matrix in (values, squares))
+        x, xx = (sums.ravel()[tfs][:, None] for sums in (y, yy))
+    spread = (n * xx - x**2) * (n * yy - y**2)
+    return (n * products - x * y) / np.sqrt(np.where(spread > 1e-9, spread, np.inf))
+
+
+def merge_runs(runs: Mapping[str, pd.DataFrame], expression: Expression) -> pd.DataFrame:
+    """Average the edges of several runs.
+
+    Parameters
+    ----------
+    runs
+        Name to ``TF``, ``target``, ``importance``.
+    expression
+        The genes and TFs that the runs were over.
+
+    Returns
+    -------
+    DataFrame
+        ``tf``, ``target``, ``importance`` (mean over runs, 0 where one lacks the edge), ``n_runs``
+        (that have it); strongest first.
+
+    Raises
+    ------
+    InputError
+        If a run has no edge.
+    """
+    genes = np.array(expression.genes)
+    column = pd.Series(np.arange(len(genes)), index=genes)
+    row = pd.Series(np.arange(len(expression.tfs)), index=genes[expression.tfs])
+    importance = np.zeros((len(row), len(column)))
+    n_runs = np.zeros(importance.shape, dtype=np.int16)
+    for name, run in runs.items():
+        if run.empty:
+            raise InputError(f"GRN run {name} found no edge; see its log.")
+        at = row[run["TF"]].to_numpy(), column[run["target"]].to_numpy()
+        importance[at] += run["importance"].to_numpy()
+        n_runs[at] += 1
+    tf, target = np.nonzero(n_runs)
+    merged = pd.DataFrame(
+        {
+            "tf": genes[expression.tfs[tf]],
+            "target": genes[target],
+            "importance": importance[tf, target] / len(runs),
+            "n_runs": n_runs[tf, target],
+        }
+    )
+    order = ["importance", "tf", "target"]
+    return merged.sort_values(order, ascending=[False, True, True]).reset_index(drop=True)
+
+
+def describe_edges(
+    edges: pd.DataFrame,
+    expression: Expression,
+    mask_dropouts: bool,
+    promoters: sparse.spmatrix | None,
+    samples: np.ndarray,
+    measured: np.ndarray,
+    seed: int,
+) -> pd.DataFrame:
+    """Add to each edge its sign and what the chromatin says of it.
+
+    Parameters
+    ----------
+    edges
+        ``tf``, ``target``.
+    expression
+        The cells and genes.
+    mask_dropouts
+        As :func:`correlations`.
+    promoters
+        Accessibility of the same cells and genes, sparse; None for no evidence.
+    samples
+        (cells,) names.
+    measured
+        (cells,) whether promoters were measured.
+    seed
+        Of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
+
+    Returns
+    -------
+    DataFrame
+        With ``correlation``, ``promoter_score`` and ``promoter_p`` (empty where not tested).
+    """
+    column = pd.Series(np.arange(len(expression.genes)), index=expression.genes)
+    row = pd.Series(np.arange(len(expression.tfs)), index=column.index[expression.tfs])
+    at = row[edges["tf"]].to_numpy(), column[edges["target"]].to_numpy()
+    scores = p_values = np.full((len(row), len(column)), np.nan)
+    if promoters is not None and measured.any():
+        tf_values = expression.dense(expression.tfs)[measured]
+        scores, p_values = promoter_evidence(
+            tf_values, promoters.tocsr()[measured].tocsc(), samples[measured], seed
+        )
+    return edges.assign(
+        correlation=correlations(expression, mask_dropouts)[at],
+        promoter_score=scores[at],
+        promoter_p=p_values[at],
+    )
+
+
+def strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
+    """Return the ``n_edges`` strongest (tf, target) of a run."""
+    top = run.nlargest(n_edges, "importance")
+    return set(top[["tf", "target"]].itertuples(index=False, name=None))
+
+
+def agreement(sets: Mapping[str, set], what: str) -> pd.DataFrame:
+    """Compare what every two runs found.
+
+    Parameters
+    ----------
+    sets
+        Run to what it found.
+    what
+        Name of that.
+
+    Returns
+    -------
+    DataFrame
+        ``what``, ``run_a``, ``run_b``, ``n_a``, ``n_b``, ``jaccard``; empty for a single run.
+    """
+    rows = [
+        (what, a, b, len(sets[a]), len(sets[b]), jaccard(sets[a], sets[b]))
+        for a, b in combinations(sets, 2)
+    ]
+    return pd.DataFrame(rows, columns=["what", "run_a", "run_b", "n_a", "n_b", "jaccard"])
+
+
+def jaccard(a: set, b: set) -> float:
+    """Share of what two sets have together that both have; NaN for two empty ones."""
+    return len(a & b) / len(a | b) if a or b else float("nan")

@@ -1,0 +1,135 @@
+"""Whether motif databases know the genes and TFs at hand; asked before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import feather
+
+from scdyn.errors import InputError, reading
+from scdyn.io.bounds import open_bytes
+from scdyn.log import logger
+
+# Of a module's genes a database must rank more than this share; else the module is left out, as by
+# pySCENIC.
+MIN_SHARE = 0.8
+# Fewest of the TFs that must have a motif; a table of another species has of hardly any.
+MIN_TFS_WITH_MOTIF = 0.2
+# Names of the column of motifs in current databases; older ones say "features".
+MOTIF_COLUMNS = ("motifs", "tracks")
+# Annotations up to this q-value are taken, as by pyscenic ctx.
+MAX_SIMILARITY_Q = 0.001
+
+
+def read_annotations(path: str | Path) -> pd.DataFrame:
+    """Read which TF binds a motif.
+
+    Returns
+    -------
+    DataFrame
+        ``motif``, ``tf``, ``motif_similarity_qvalue`` (0 if it is the TF's own) and
+        ``orthologous_identity`` (1 if it is of this species), a row a pair: the surest.
+
+    Raises
+    ------
+    InputError
+        If it is no motif annotation table.
+    """
+    sure = ["motif_similarity_qvalue", "orthologous_identity"]
+    columns = ["#motif_id", "gene_name", *sure, "description"]
+    with reading(path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
+        table = pd.read_csv(open_bytes(path), sep="\t", usecols=columns)
+    table = table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})
+    taken = (table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q) & table["description"].notna()
+    taken &= table["orthologous_identity"] >= 0
+    surest = table[taken].sort_values(sure, ascending=[True, False], kind="stable")
+    return surest.drop_duplicates(["motif", "tf"])[["motif", "tf", *sure]].reset_index(drop=True)
+
+
+def read_database(path: str | Path) -> tuple[list[str], list[str]]:
+    """Read the genes and motifs of a ranking database, not its rankings.
+
+    Raises
+    ------
+    InputError
+        If it is no database of genes against motifs, or one of the old layout.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            names = pa.ipc.open_file(source).schema.names
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path}: no cisTarget ranking database that can be read ({error}); those made "
+            "before 2022 (Feather V1) have to be downloaded again in the new format."
+        ) from None
+    column = next((name for name in MOTIF_COLUMNS if name in names), None)
+    if column is None:
+        raise InputError(
+            f"{path}: has no column {' or '.join(MOTIF_COLUMNS)}; give the "
+            "genes_vs_motifs.rankings.feather of a cisTarget database."
+        )
+    motifs = feather.read_table(path, columns=[column], memory_map=True)[column].to_pylist()
+    return [name for name in names if name != column], motifs
+
+
+def check_databases(
+    rankings: Sequence[str | Path], annotations: str | Path, genes: pd.DataFrame, min_overlap: float
+) -> pd.DataFrame:
+    """Count what databases and the vocabulary have in common.
+
+    Parameters
+    ----------
+    rankings, annotations
+        cisTarget's files.
+    genes
+        The vocabulary: ``symbol``, ``is_tf``.
+    min_overlap
+        Smallest share of the vocabulary's genes that a database must rank.
+
+    Returns
+    -------
+    DataFrame
+        ``database``, ``n_genes``, ``n_found`` of the vocabulary, ``share``, ``n_tfs``,
+        ``n_tfs_with_motif`` in it.
+
+    Raises
+    ------
+    InputError
+        If a database ranks too few of the genes, or has motifs of too few TFs.
+    """
+    known = read_annotations(annotations)
+    symbols = genes["symbol"].astype(str)
+    tfs = set(symbols[genes["is_tf"].astype(bool)])
+    rows = []
+    for path in rankings:
+        ranked, motifs = read_database(path)
+        name, n_found = Path(path).name, int(symbols.isin(ranked).sum())
+        share = n_found / len(genes)
+        with_motif = tfs & set(known.loc[known["motif"].isin(motifs), "tf"])
+        rows.append((name, len(ranked), n_found, share, len(tfs), len(with_motif)))
+        logger.info(
+            "%s ranks %d genes, %d of the %d in the vocabulary (%.0f%%); %d of %d TFs have a motif",
+            *(name, len(ranked), n_found, len(genes), 100 * share, len(with_motif), len(tfs)),
+        )
+        if share < min_overlap:
+            raise InputError(
+                f"{path}: ranks {n_found} of the vocabulary's {len(genes)} genes ({share:.0%}; "
+                f"such as {', '.join(ranked[:3])} where the vocabulary has "
+                f"{', '.join(symbols[:3])}), at least {min_overlap:.0%} are asked for "
+                "(grn.min_database_overlap): another species, or ids instead of symbols?"
+            )
+        if len(with_motif) < MIN_TFS_WITH_MOTIF * len(tfs):
+            raise InputError(
+                f"{annotations}: has a motif in {name} for {len(with_motif)} of {len(tfs)} TFs; "
+                "does the table belong to the database, and to this species?"
+            )
+        if share < MIN_SHARE:
+            logger.warning(
+                "modules of whose genes a database ranks less than %.0f%% are left out: many",
+                100 * MIN_SHARE,
+            )
+    columns = ["database", "n_genes", "n_found", "share", "n_tfs", "n_tfs_with_motif"]
+    return pd.DataFrame(rows, columns=columns)

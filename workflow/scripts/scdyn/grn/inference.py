@@ -1,0 +1,243 @@
+"""Regulators of genes, by arboreto's regressions or by a ridge of our own, without Dask.
+
+Each gene is regressed on all TFs by itself. By arboreto's ``core`` functions, a part of the genes
+can be a job of its own, and all parts together give the edges of ``pyscenic grn`` on the same
+matrix and seed; its Dask runner, which hangs or dies with current Dask, is never started.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.grn.expression import Expression, read_expression, standardised_ranks
+from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
+from scdyn.log import PROGRESS_SECONDS, duration, logger
+
+# The share of the cells that a run of the ridge sees, drawn by its seed: as much as each of
+# GRNBoost2's trees does.
+SHARE_OF_CELLS = 0.9
+# Weakest score of an edge of the ridge that is written: its own standard error. What is left out
+# is most pairs, and hardly changes what is found.
+WEAKEST_SCORE = 1.0
+PILOT_GENES = 8
+COLUMNS = ["TF", "target", "importance"]
+
+
+def part_of(n_genes: int, number: int, n_parts: int) -> np.ndarray:
+    """Take every ``n_parts``-th gene, from ``number`` (1 to n_parts) on: parts of equal work."""
+    return np.arange(number - 1, n_genes, n_parts)
+
+
+def cells_of_run(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
+    """Draw the cells of a run.
+
+    Parameters
+    ----------
+    n_cells
+        There are.
+    seed
+        Of the run. A run that leaves some cells out draws the others as the run without would.
+    left_out
+        Share of the cells left out altogether.
+    share
+        Share of the others that the run sees.
+
+    Returns
+    -------
+    ndarray
+        Rows, ascending.
+    """
+    rng = np.random.default_rng(seed)
+    chance = rng.permutation(n_cells) / n_cells
+    stay = rng.permutation(n_cells) / n_cells
+    return np.flatnonzero((chance < share) & (stay >= left_out))
+
+
+def boosted_edges(
+    expression: Expression, targets: Sequence[int], method: str, seed: int
+) -> Iterator[pd.DataFrame]:
+    """Infer edges by arboreto, a gene at a time.
+
+    Parameters
+    ----------
+    expression
+        Cells and genes.
+    targets
+        Columns of the genes to explain.
+    method
+        ``grnboost2`` (Moerman et al. 2019) or ``genie3`` (Huynh-Thu et al. 2010), set as
+        pySCENIC sets them.
+    seed
+        Of every gene's regression.
+
+    Yields
+    ------
+    DataFrame
+        ``TF``, ``target``, ``importance`` of one gene: edges of importance over zero.
+
+    Raises
+    ------
+    InputError
+        If a gene's regression fails.
+    """
+    from arboreto import core
+
+    methods = {"grnboost2": ("GBM", core.SGBM_KWARGS), "genie3": ("RF", core.RF_KWARGS)}
+    regressor, settings = methods[method]
+    tf_matrix = expression.dense(expression.tfs)
+    tf_names = [expression.genes[i] for i in expression.tfs]
+    for column in targets:
+        name, values = expression.genes[column], expression.dense([column])[:, 0]
+        found = core.infer_partial_network(
+            regressor, settings, tf_matrix, tf_names, name, values, seed=seed
+        )
+        # Arboreto would go on without a gene whose regression failed ten times.
+        if found is core._GRN_SCHEMA:
+            raise InputError(f"the regression of gene {name} fails; see the log.")
+        yield found
+
+
+def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Infer edges by :mod:`scdyn.grn.ridge`, some hundred genes at a time.
+
+    Yields
+    ------
+    DataFrame
+        ``TF``, ``target``, ``importance`` (Wald statistic) of some genes; edges of a score below
+        :data:`WEAKEST_SCORE` are left out.
+    """
+    ridge = Ridge.of(standardised_ranks(expression.dense(expression.tfs)))
+    covariances = np.empty((len(expression.tfs), len(expression.genes)))
+    varies = np.empty(len(expression.genes), dtype=bool)
+    for start in range(0, len(varies), GENES_AT_ONCE):
+        part = np.arange(start, min(start + GENES_AT_ONCE, len(varies)))
+        ranks = standardised_ranks(expression.dense(part))
+        covariances[:, part], varies[part] = ridge.covariances(ranks), ranks.any(0)
+    penalty = ridge.best_penalty(covariances, varies & ~expression.is_tf) * PENALTY_SHARE
+    logger.info("ridge of %d TFs with penalty %.3g", len(expression.tfs), penalty)
+    own = np.full(len(varies), -1)
+    own[expression.tfs] = np.arange(len(expression.tfs))
+    names = np.array(expression.genes)
+    for start in range(0, len(targets), GENES_AT_ONCE):
+        part = np.asarray(targets[start : start + GENES_AT_ONCE])
+        part = part[varies[part]]
+        scores = ridge.scores(covariances[:, part], own[part], penalty)
+        target, tf = np.nonzero(np.abs(scores.T) >= WEAKEST_SCORE)
+        importance = scores[tf, target] ** 2
+        columns = (names[expression.tfs[tf]], names[part[target]], importance)
+        yield pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def infer_edges(
+    expression: Expression, targets: Sequence[int], method: str, seed: int, left_out: float = 0.0
+) -> pd.DataFrame:
+    """Infer which TFs regulate some genes.
+
+    Parameters
+    ----------
+    expression
+        Cells and genes; a gene is never its own regulator.
+    targets
+        Columns of the genes to explain.
+    method
+        ``fast`` (:mod:`scdyn.grn.ridge`), ``grnboost2`` or ``genie3`` (arboreto).
+    seed
+        Of the run.
+    left_out
+        Share of the cells that are left out, to see what hangs on them.
+
+    Returns
+    -------
+    DataFrame
+        ``TF``, ``target``, ``importance``, as arboreto writes them.
+
+    Raises
+    ------
+    InputError
+        If there is no TF, or a gene's regression fails.
+    """
+    if not len(expression.tfs):
+        raise InputError(f"none of the {len(expression.genes)} genes is a TF.")
+    share = SHARE_OF_CELLS if method == "fast" else 1.0
+    rows = cells_of_run(expression.values.shape[0], seed, left_out, share)
+    seen = Expression(expression.genes, expression.is_tf, expression.values[rows])
+    arguments = (seen, targets)
+    found = ridge_edges(*arguments) if method == "fast" else boosted_edges(*arguments, method, seed)
+    edges, n_done = [], 0
+    begun = said = time.monotonic()
+    for part in found:
+        edges.append(part)
+        n_done = min(n_done + (GENES_AT_ONCE if method == "fast" else 1), len(targets))
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            left = (said - begun) / n_done * (len(targets) - n_done)
+            logger.info("%d of %d genes, %s to go", n_done, len(targets), duration(left))
+    return pd.concat([pd.DataFrame(columns=COLUMNS), *edges], ignore_index=True)
+
+
+def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
+    """Refuse a run that found nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no edge.
+    """
+    if edges.empty:
+        raise InputError(
+            f"GRN run {run} of corpus {corpus} found no edge: no TF explains any gene. Are there "
+            "enough cells (grn.max_cells), and counts?"
+        )
+
+
+def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -> dict[str, float]:
+    """Time a few genes, to say how long all of them will take, and in how much memory.
+
+    Parameters
+    ----------
+    path
+        The matrix.
+    method, seed
+        As :func:`infer_edges`.
+    n_runs, n_parts
+        Runs there will be, and jobs that share a run's genes.
+
+    Returns
+    -------
+    dict
+        ``n_genes``, ``n_tfs``, ``n_cells``, ``seconds_to_begin`` (reading the matrix),
+        ``seconds_a_gene``, ``job_minutes``, ``job_memory_mb`` and ``core_hours`` of all runs.
+    """
+    begun = time.monotonic()
+    expression = read_expression(path)
+    read = time.monotonic()
+    n_genes = len(expression.genes)
+    # The ridge's cost lies in the TFs, not in the genes: it is simply run once.
+    n_pilot = n_genes if method == "fast" else min(PILOT_GENES, n_genes)
+    # From often detected to rarely: boosting takes longer where there is more to learn.
+    order = np.argsort(expression.values.getnnz(0), kind="stable")
+    targets = order[np.linspace(0, n_genes - 1, n_pilot).astype(int)]
+    edges = infer_edges(expression, targets, method, seed)
+    a_gene = (time.monotonic() - read) / n_pilot
+    n_of_job = -(-n_genes // n_parts)
+    seconds = read - begun + a_gene * n_of_job
+    # An edge of the table is two references and a number; writing it doubles that for a while.
+    table_mb = len(edges) / n_pilot * n_of_job * 2 * 24 / 1e6
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "n_genes": n_genes,
+        "n_tfs": len(expression.tfs),
+        "n_cells": expression.values.shape[0],
+        "seconds_to_begin": read - begun,
+        "seconds_a_gene": a_gene,
+        "job_minutes": seconds / 60,
+        "job_memory_mb": peak_mb + table_mb,
+        "core_hours": seconds * n_parts * n_runs / 3600,
+    }

@@ -1,0 +1,245 @@
+"""pySCENIC's commands, which run as programs of their own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.grn.databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
+from scdyn.grn.motifs import COLUMNS, last_rank
+from scdyn.io.files import atomic
+from scdyn.log import logger
+
+# What ``pyscenic ctx`` writes, in its order.
+CTX_COLUMNS = (
+    *("tf", "motif", "auc", "nes", "motif_similarity_qvalue", "orthologous_identity"),
+    *("annotation", "context", "targets", "rank_at_max"),
+)
+CTX_HEADER_LINES = 3
+# How the name of a database must end.
+DATABASE_NAMES = tuple(f".genes_vs_{what}.rankings.feather" for what in MOTIF_COLUMNS)
+SECONDS_BETWEEN_LOOKS = 1.0
+# It logs this, leaves the module out and goes on.
+OUT_OF_MEMORY = "ran out of memory"
+
+
+def run(command: str, arguments: Sequence[str | int | float], output: str | Path) -> None:
+    """Run one of them; what it says goes to the log as it says it.
+
+    Parameters
+    ----------
+    command
+        ``ctx`` or ``aucell``.
+    arguments
+        All but ``--output``.
+    output
+        What it is to write, whole or not at all.
+
+    Raises
+    ------
+    RuntimeError
+        With the last it said, if it fails, one of its processes dies, or it leaves a module out
+        for want of memory.
+    """
+    with atomic(output) as temporary:
+        last, dead, short_of_memory = "", threading.Event(), False
+        process = subprocess.Popen(
+            ["pyscenic", command, *map(str, arguments), "--output", str(temporary)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # it is its processes that work
+        )
+        threading.Thread(target=end_with_its_workers, args=(process, dead), daemon=True).start()
+        with process:
+            for line in process.stdout or ():
+                logger.debug("%s", line.rstrip())
+                last = line.strip() or last
+                short_of_memory |= OUT_OF_MEMORY in line
+        if dead.is_set():
+            raise RuntimeError(
+                f"pyscenic {command}: one of its processes died (of memory?); it last said: {last}"
+            )
+        if process.returncode:
+            raise RuntimeError(f"pyscenic {command} failed ({process.returncode}): {last}")
+        if short_of_memory:
+            raise RuntimeError(f"pyscenic {command} {OUT_OF_MEMORY}; see the log")
+
+
+def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
+    """Kill a program, and set ``dead``, once one of its processes has failed.
+
+    ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the
+    next look counts: those of short programs, which imports start, are cleared away at once. Needs
+    Linux' /proc; without it, this does nothing.
+    """
+    failed: set[int] = set()
+    while process.poll() is None:
+        states = child_states(process.pid)
+        before, failed = (
+            failed,
+            {pid for pid, (state, code) in states.items() if state == "Z" and code},
+        )
+        if failed & before:
+            dead.set()
+            for pid in (*states, process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def child_states(pid: int) -> dict[int, tuple[str, int]]:
+    """Look up the state ("Z": ended) and exit code of each child of a process."""
+    states = {}
+    with suppress(OSError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            with suppress(OSError):
+                # After the name, which may hold anything but stands in brackets.
+                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                states[child] = fields[0], int(fields[-1])
+    return states
+
+
+def find_motifs(
+    modules: Mapping[str, pd.DataFrame],
+    rankings: Sequence[str | Path],
+    annotations: str | Path,
+    *,
+    rank_threshold: int,
+    auc_threshold: float,
+    nes_threshold: float,
+    threads: int,
+) -> dict[str, pd.DataFrame]:
+    """Find enriched motifs by ``pyscenic ctx``, in one call for the modules of all runs.
+
+    Parameters
+    ----------
+    modules
+        Run to its modules, as :func:`scdyn.grn.motifs.make_modules` returns them.
+    rankings, annotations, rank_threshold, auc_threshold, nes_threshold
+        See :func:`scdyn.grn.motifs.find_motifs`.
+    threads
+        Processes that share the modules, each with a database of its own in memory; at least one
+        a database.
+
+    Returns
+    -------
+    dict
+        Run to a table as :func:`scdyn.grn.motifs.find_motifs` returns it, with the targets that
+        pySCENIC gives (:mod:`scdyn.grn.motifs` says where they differ).
+
+    Raises
+    ------
+    InputError
+        If a database cannot be read, is of a name that pySCENIC does not take, or ranks too few
+        genes for the thresholds.
+    RuntimeError
+        If pySCENIC fails.
+    """
+    for path in rankings:  # what pySCENIC's processes would die of
+        if not str(path).endswith(DATABASE_NAMES):
+            raise InputError(
+                f"{path}: pySCENIC takes no ranking database whose name does not end in "
+                f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast."
+            )
+        last_rank(len(read_database(path)[0]), rank_threshold, auc_threshold)
+    with tempfile.TemporaryDirectory() as folder:
+        written, found = Path(folder, "modules.yaml"), Path(folder, "motifs.tsv")
+        named = write_modules(modules, written)
+        if named.empty:
+            logger.warning("no run has a module that is large enough, so there are no motifs")
+            return {name: pd.DataFrame(columns=list(COLUMNS)) for name in modules}
+        # fmt: off
+        arguments: list[str | int | float] = [
+            str(written), *map(str, rankings),
+            "--annotations_fname", str(annotations),
+            "--mode", "custom_multiprocessing",
+            "--rank_threshold", rank_threshold,
+            "--auc_threshold", auc_threshold,
+            "--nes_threshold", nes_threshold,
+            "--max_similarity_fdr", MAX_SIMILARITY_Q,
+            "--num_workers", max(threads, len(rankings)),
+        ]
+        # fmt: on
+        run("ctx", arguments, found)
+        table = read_motifs(found)
+    table = table.join(named, on="number")
+    return {
+        name: table.loc[table["run"] == name, list(COLUMNS)].reset_index(drop=True)
+        for name in modules
+    }
+
+
+def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFrame:
+    """Write modules as ``pyscenic ctx`` 0.12.1 reads them, numbered in their context.
+
+    Of its formats, GMT has no TFs and DAT is a pickle, so it is YAML. The genes of a module are one
+    text that is split on reading: a node of YAML for each gene, as pySCENIC itself writes them,
+    takes gigabytes where there are thousands of modules.
+
+    Returns
+    -------
+    DataFrame
+        ``run``, ``regulon``, ``module``; the index is the number.
+    """
+    named: list[tuple[str, str, str]] = []
+    with path.open("w", encoding="utf-8") as file:
+        for name, members in modules.items():
+            of_module = members.groupby(["regulon", "tf", "module"], sort=False)["gene"]
+            for (regulon, tf, way), genes in of_module:
+                file.write(module_as_yaml(len(named), tf, genes))
+                named.append((name, regulon, way))
+    return pd.DataFrame(named, columns=["run", "regulon", "module"])
+
+
+def module_as_yaml(number: int, tf: str, genes: Iterable[str]) -> str:
+    """Write one module: a line."""
+    quoted = (json.dumps(text, ensure_ascii=False) for text in (tf, "\t".join(genes)))
+    return (
+        "- !!python/object/apply:ctxcore.genesig.Regulon {{kwds: {{name: {0}, "
+        'transcription_factor: {0}, context: !!python/tuple ["module {2}"], gene2occurrence: [], '
+        'gene2weight: !!python/object/apply:re.split ["\\t", {1}]}}}}\n'
+    ).format(*quoted, number)
+
+
+def read_motifs(path: Path) -> pd.DataFrame:
+    """Read what ``pyscenic ctx`` found in modules of :func:`write_modules`.
+
+    Returns
+    -------
+    DataFrame
+        ``number`` of the module, and the columns of ``motifs.tsv`` that do not follow from it.
+    """
+    table = pd.read_csv(
+        path,
+        sep="\t",
+        skiprows=CTX_HEADER_LINES,
+        names=list(CTX_COLUMNS),
+        dtype={"tf": str, "motif": str, "context": str, "targets": str},
+        keep_default_na=False,
+        float_precision="round_trip",
+    )
+    # Such as frozenset({'module 3', 'the database'}).
+    number = table["context"].str.extract(r"'module (\d+)'", expand=False)
+    contexts = table["context"].str.removeprefix("frozenset(").str.removesuffix(")")
+    databases = [
+        next(iter(ast.literal_eval(context) - {f"module {n}"}))
+        for context, n in zip(contexts, number, strict=True)
+    ]
+    targets = [",".join(name for name, _ in ast.literal_eval(pairs)) for pairs in table["targets"]]
+    return table.drop(columns=["annotation", "context"]).assign(
+        number=number.astype(int), database=databases, targets=targets
+    )

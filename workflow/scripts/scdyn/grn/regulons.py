@@ -1,0 +1,188 @@
+"""Regulons: from motifs or from modules, agreed upon by several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.grn.consensus import agreement
+from scdyn.io.files import atomic
+from scdyn.log import logger
+
+# Weakest correlation that gives an edge a sign, as in pySCENIC (``add_correlation``).
+MIN_CORRELATION = 0.03
+SIGNS = {1: "(+)", -1: "(-)"}
+
+
+def signs(correlations: np.ndarray) -> np.ndarray:
+    """Tell activation (1) from repression (-1); 0 where a correlation is too weak for either."""
+    return np.where(np.abs(correlations) > MIN_CORRELATION, np.sign(correlations), 0).astype(int)
+
+
+def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
+    """Join the targets of a regulon's motifs.
+
+    Parameters
+    ----------
+    motifs
+        Of one run: ``regulon``, ``tf``, ``targets`` of :func:`scdyn.grn.motifs.find_motifs`.
+    edges
+        Of that run: ``tf``, ``target``, ``importance``.
+
+    Returns
+    -------
+    DataFrame
+        ``regulon``, ``tf``, ``target``, ``weight``: the edge's importance, 1 of a TF on itself;
+        empty if no motif is enriched.
+    """
+    targets = motifs.assign(target=motifs["targets"].str.split(","))[["regulon", "tf", "target"]]
+    pairs = targets.explode("target").drop_duplicates().sort_values(["regulon", "target"])
+    weight = edges.rename(columns={"importance": "weight"})[["tf", "target", "weight"]]
+    joined = pairs.merge(weight, on=["tf", "target"], how="left")
+    return joined.fillna({"weight": 1.0}).reset_index(drop=True)
+
+
+def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
+    """Take each TF's strongest targets, where there is no motif database.
+
+    Parameters
+    ----------
+    edges
+        ``tf``, ``target``, ``importance``, ``correlation``.
+    n_targets
+        Of a TF, activated and repressed each.
+    repressing
+        Whether to take repressed ones, too.
+
+    Returns
+    -------
+    DataFrame
+        ``regulon``, ``tf``, ``target``, ``weight`` (importance).
+    """
+    sign = signs(edges["correlation"].to_numpy())
+    signed = edges.assign(sign=sign)[(sign > 0) | (repressing & (sign < 0))]
+    ordered = signed.sort_values("importance", ascending=False, kind="stable")
+    top = ordered.groupby(["tf", "sign"]).head(n_targets)
+    names = top["tf"].astype(str) + top["sign"].map(SIGNS).astype(str)
+    return pd.DataFrame(
+        {
+            "regulon": names,
+            "tf": top["tf"],
+            "target": top["target"],
+            "weight": top["importance"],
+        }
+    ).reset_index(drop=True)
+
+
+def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
+    """Keep the edges that the chromatin supports, or cannot be asked about.
+
+    Parameters
+    ----------
+    regulons
+        ``regulon``, ``tf``, ``target``.
+    edges
+        ``tf``, ``target``, ``promoter_score``, ``promoter_p``.
+    max_p
+        Largest p-value; the score's sign must be the regulon's: a promoter open where an
+        activator is expressed, closed where a repressor is.
+    """
+    evidence = regulons.merge(edges, on=["tf", "target"], how="left")
+    sign = np.where(evidence["regulon"].str.endswith(SIGNS[1]), 1, -1)
+    agrees = (evidence["promoter_p"] <= max_p) & (np.sign(evidence["promoter_score"]) == sign)
+    kept = (agrees | evidence["promoter_p"].isna()).to_numpy()
+    return regulons[kept].reset_index(drop=True)
+
+
+def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int) -> pd.DataFrame:
+    """Keep regulons, and of these the targets, that enough runs agree upon.
+
+    Parameters
+    ----------
+    runs
+        Run to its ``regulon``, ``tf``, ``target``, ``weight``.
+    min_runs
+        In which a regulon and a target must be found.
+    min_targets
+        Fewest targets of a regulon, in a run and after.
+
+    Returns
+    -------
+    DataFrame
+        ``regulon``, ``tf``, ``target``, ``weight`` (mean over the runs that have it), ``n_runs``
+        (that have the target); largest regulons first, their strongest targets first.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    found = pd.concat([drop_small(run, min_targets) for run in runs.values()])
+    if found.empty:
+        sizes = pd.concat([run.groupby("regulon").size() for run in runs.values()])
+        raise InputError(
+            f"no regulon has {min_targets} targets in any of {len(runs)} runs (the largest has "
+            f"{int(sizes.max()) if len(sizes) else 0}): check that grn.rankings are of this "
+            "species and hold its symbols, loosen grn.nes_threshold or grn.promoter_p, or lower "
+            "grn.min_targets."
+        )
+    edges = found.groupby(["regulon", "tf", "target"])["weight"].agg(["mean", "size"])
+    edges = edges.rename(columns={"mean": "weight", "size": "n_runs"}).reset_index()
+    kept = drop_small(edges[edges["n_runs"] >= min_runs], min_targets)
+    logger.info(
+        "%d regulons in any run, %d of them with %d targets in at least %d of %d runs",
+        *(edges["regulon"].nunique(), kept["regulon"].nunique()),
+        *(min_targets, min_runs, len(runs)),
+    )
+    if kept.empty:
+        raise InputError(
+            f"no regulon has {min_targets} targets that {min_runs} of {len(runs)} runs agree "
+            "upon; lower grn.min_runs or grn.min_targets, or give more cells (grn.max_cells)."
+        )
+    size = kept.groupby("regulon")["target"].transform("size")
+    order = ["size", "regulon", "weight", "target"]
+    ordered = kept.assign(size=size).sort_values(order, ascending=[False, True, False, True])
+    return ordered.drop(columns="size").reset_index(drop=True)
+
+
+def drop_small(edges: pd.DataFrame, min_targets: int) -> pd.DataFrame:
+    """Leave out regulons with fewer targets."""
+    return edges[edges.groupby("regulon")["target"].transform("size") >= min_targets]
+
+
+def stability(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame) -> pd.DataFrame:
+    """Compare the regulons of every two runs, over all and one by one.
+
+    Parameters
+    ----------
+    runs
+        Run to its regulons.
+    kept
+        The consensus, whose regulons are compared one by one.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`scdyn.grn.consensus.agreement`; ``what`` is "regulons' edges" or a regulon.
+    """
+    edges = {
+        name: set(run[["regulon", "target"]].itertuples(index=False, name=None))
+        for name, run in runs.items()
+    }
+    tables = [agreement(edges, "regulons' edges")]
+    of_run = {name: run.groupby("regulon")["target"].agg(set) for name, run in runs.items()}
+    for regulon in kept["regulon"].unique():
+        sets = {name: targets.get(regulon, set()) for name, targets in of_run.items()}
+        tables.append(agreement(sets, regulon))
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_gmt(regulons: pd.DataFrame, path: Path) -> None:
+    """Write regulons as gene sets: name, description, targets."""
+    with atomic(path) as temporary, temporary.open("w") as handle:
+        for name, members in regulons.groupby("regulon", sort=False):
+            handle.write("\t".join([name, f"{len(members)} targets", *members["target"]]) + "\n")

@@ -1,0 +1,18 @@
+"""Files: formats in, whole files out."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "read_fragments": "fragments",
+    "find_libraries": "libraries",
+    "read_h5": "tenx",
+    "read_mtx": "tenx",
+    "read_table": "artefacts",
+    "read_cells": "artefacts",
+    "write_h5ad": "artefacts",
+    "atomic": "files",
+    "write_table": "files",
+    "fetch": "download",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

@@ -1,0 +1,286 @@
+"""Public files that a study names and does not have: fetched once, whole, held to their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.io.files import atomic
+from scdyn.log import PROGRESS_SECONDS, logger
+
+# Seconds without a byte, after which a server is given up.
+TIMEOUT = 60
+BLOCK_BYTES = 2**20
+# Where the files lie, from the folder in which Snakemake is started.
+DOWNLOADS = "resources/downloads"
+# Patterns of the names of a genome build, by Ensembl, UCSC and Cell Ranger; a line each build.
+BUILDS = (
+    r"GRCh38|hg38",
+    r"GRCh37|hg19|b37",
+    r"GRCm39|mm39",
+    r"GRCm38|mm10",
+    r"mRatBN7|rn7",
+    r"Rnor_?6|rn6",
+    r"GRCz11|danRer11",
+)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A public file.
+
+    Attributes
+    ----------
+    url
+        Where it is from: https, ``file://`` or a path.
+    sha256
+        Of the file; empty if it is not known.
+    kind
+        "annotation", "tfs", "rankings" or "motifs".
+    species
+        "human" or "mouse".
+    genome
+        UCSC's name of the build (hg38, mm10, mm39); empty of what holds for any build.
+    reference
+        Cell Ranger's reference that is made from it, such as mm10-2020-A; may be empty.
+    """
+
+    url: str
+    sha256: str = ""
+    kind: str = ""
+    species: str = ""
+    genome: str = ""
+    reference: str = ""
+
+
+def read_catalogue(
+    path: str | Path, mirror: str | None = None, sha256: Mapping[str, str] | None = None
+) -> dict[str, Resource]:
+    """Read which files can be fetched, by name.
+
+    Parameters
+    ----------
+    path
+        Table of ``name``, ``what`` and the columns of :class:`Resource`.
+    mirror
+        Folder or URL that has the files under their names, and is used instead of the table's.
+    sha256
+        By name, over the table's.
+
+    Raises
+    ------
+    InputError
+        If ``sha256`` has a name that the table lacks.
+    """
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("name")
+    sha256 = dict(sha256 or {})
+    for name in sha256:
+        if name not in table.index:
+            raise InputError(
+                f"resources.sha256 names '{name}', which is not in {path}; it has "
+                f"{', '.join(table.index)}."
+            )
+    return {
+        row.Index: Resource(
+            f"{mirror.rstrip('/')}/{row.Index}" if mirror else row.url,
+            sha256.get(row.Index, row.sha256),
+            *(row.kind, row.species, row.genome, row.reference),
+        )
+        for row in table.itertuples()
+    }
+
+
+def annotation_of(genome: str, catalogue: pd.DataFrame, folder: str = DOWNLOADS) -> str:
+    """Name the catalogue's annotation of the genome build that Cell Ranger says it used.
+
+    Parameters
+    ----------
+    genome
+        Name of its reference, such as ``refdata-gex-mm10-2020-A`` or ``GRCh38``.
+    catalogue
+        ``name`` of each file; every other column but ``url`` may tell its build.
+    folder
+        Where the catalogue's files are fetched to.
+
+    Returns
+    -------
+    str
+        Path of the file; empty if the build is not known, or the catalogue has none of it. Of
+        several the one that names the reference's release, else the first.
+    """
+    annotations = catalogue[catalogue["name"].str.contains(r"\.(?:gtf|bed)(?:\.gz)?$")].fillna("")
+    texts = annotations.drop(columns="url", errors="ignore").astype(str).agg(" ".join, axis=1)
+    for build in BUILDS:
+        if not re.search(build, genome, re.IGNORECASE):
+            continue
+        names = annotations["name"][texts.str.contains(build, case=False)]
+        release = re.search(r"\d{4}-[A-Z]\b", genome)
+        exact = names[texts[names.index].str.contains(release[0])] if release else names[:0]
+        return next((f"{folder}/{name}" for name in [*exact, *names]), "")
+    return ""
+
+
+def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> str:
+    """Compare species and builds of the public files that a study names.
+
+    Parameters
+    ----------
+    catalogue
+        As :func:`read_catalogue` returns it.
+    paths
+        Files of the study; those that are not of the catalogue are not judged.
+
+    Returns
+    -------
+    str
+        A warning, if annotation and motif rankings are of two builds: rankings go by gene symbols,
+        so that most genes are found all the same. Empty if all is well.
+
+    Raises
+    ------
+    InputError
+        If two of them are of different species.
+    """
+    found = {Path(path).name: catalogue.get(Path(path).name) for path in paths}
+    named = {name: resource for name, resource in found.items() if resource}
+    first, *others = named or [""]
+    for other in others:
+        if named[first].species != named[other].species:
+            raise InputError(
+                f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
+                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv)."
+            )
+    of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
+    annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")
+    if not annotation or not rankings or named[annotation].genome == named[rankings].genome:
+        return ""
+    genome = named[rankings].genome
+    fitting = [
+        name + (f" ({resource.reference})" if resource.reference else "")
+        for name, resource in catalogue.items()
+        if resource.kind == "annotation" and resource.genome == genome
+    ]
+    return (
+        f"{annotation} is of {named[annotation].genome} and {rankings} of {genome}: genes that "
+        "were renamed between the two builds are not ranked. Keep it if Cell Ranger was run with "
+        f"this build; of {genome} there are {', '.join(fitting)}."
+    )
+
+
+def fetch(resource: Resource, path: str | Path) -> str:
+    """Fetch a file, whole or not at all, with its hash in ``{path}.sha256`` beside it.
+
+    Parameters
+    ----------
+    resource
+        What to fetch.
+    path
+        Where it is to stand.
+
+    Returns
+    -------
+    str
+        SHA-256 of what was fetched.
+
+    Raises
+    ------
+    InputError
+        If it cannot be fetched, is cut short, or is not the file that the hash says.
+    """
+    path = Path(path)
+    with atomic(path) as temporary:
+        try:
+            with open_source(resource.url) as source, temporary.open("wb") as target:
+                found = copy(source, target, resource.url)
+        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
+            raise InputError(
+                f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
+                "'snakemake resources' where there is one and copy the files, or name a folder "
+                "that has them in resources.mirror."
+            ) from error
+        if resource.sha256 and found != resource.sha256.lower():
+            raise InputError(
+                f"{resource.url}: is not the file that was asked for (SHA-256 {found}, expected "
+                f"{resource.sha256}); it was changed or cut short on the way, or resources.sha256 "
+                "is of another version."
+            )
+        if not resource.sha256:
+            logger.warning(
+                "%s: no SHA-256 is known of it; to hold later runs to this file, write '%s: %s' "
+                "under resources.sha256 in the config",
+                resource.url,
+                path.name,
+                found,
+            )
+    with atomic(f"{path}.sha256") as temporary:
+        temporary.write_text(f"{found}  {path.name}\n")  # as sha256sum writes and checks it
+    return found
+
+
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another https address, and to no other."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> Any:
+        """Make the request of a redirection."""
+        if urllib.parse.urlsplit(newurl).scheme != "https":
+            raise InputError(
+                f"{req.full_url}: its server leads to {newurl}, which is not https; name another "
+                "address, or a folder that has the files, in resources.mirror."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_source(url: str) -> BinaryIO:
+    """Open an https address, a ``file://`` address or a path to read.
+
+    Raises
+    ------
+    InputError
+        If it is an address of another kind, which nothing protects on its way.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "https":
+        return urllib.request.build_opener(HttpsOnly).open(url, timeout=TIMEOUT)
+    if parts.scheme == "file":
+        return Path(urllib.request.url2pathname(parts.path)).open("rb")
+    if "://" in url:
+        raise InputError(f"{url}: only https://, file:// and paths are read; name one of these.")
+    return Path(url).open("rb")
+
+
+def copy(source: BinaryIO, target: BinaryIO, url: str) -> str:
+    """Copy a stream, saying how far it is; returns its SHA-256.
+
+    Raises
+    ------
+    OSError
+        If the stream ends before the length that its server promised.
+    """
+    headers = getattr(source, "headers", {})
+    promised = int(headers.get("Content-Length") or 0)
+    digest, n_read, said = hashlib.sha256(), 0, time.monotonic()
+    while block := source.read(BLOCK_BYTES):
+        digest.update(block)
+        target.write(block)
+        n_read += len(block)
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            of = f" of {promised / 1e6:.0f}" if promised else ""
+            logger.info("%s: %.0f%s MB", url, n_read / 1e6, of)
+    if n_read < promised or not n_read:
+        raise OSError(f"it ended after {n_read} of {promised or 'some'} bytes")
+    return digest.hexdigest()

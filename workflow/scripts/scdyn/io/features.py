@@ -1,0 +1,294 @@
+"""What a matrix lists, read without its counts: its barcodes, its features and their genome."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+import h5py
+import pandas as pd
+from anndata.io import read_elem
+
+from scdyn.errors import InputError, reading
+from scdyn.io.bounds import MOST_TIMES_LIST, open_bytes
+from scdyn.io.checks import columns_of_names
+from scdyn.io.hdf5 import open_bounded
+from scdyn.io.libraries import PACKED, Matrix, find_matrix
+
+# Kinds of features, as Cell Ranger calls them.
+GENES, PEAKS = "Gene Expression", "Peaks"
+KINDS = (
+    GENES, PEAKS, "Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom",
+    "Multiplexing Capture",
+)  # fmt: skip
+# Before the ids of a reference of several genomes, as in GRCh38_ENSG00000141510.
+GENOME_BEFORE = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
+
+
+def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
+    """Read the barcodes of a matrix without its counts.
+
+    Parameters
+    ----------
+    matrix
+        As for :func:`read_features`.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read.
+    """
+    matrix = as_matrix(matrix)
+    with reading(matrix.path, "its barcodes cannot be read"):
+        if matrix.counts:
+            return listed_barcodes(matrix)
+        with open_bounded(matrix.path) as file:
+            if is_annotated(file):
+                return frame(part_of(file, matrix.modality)["obs"]).index.astype(str)
+            group, _ = group_of_counts(file, matrix.path)
+            return pd.Index(group["barcodes"].asstr()[:])
+
+
+def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFrame:
+    """Read the features of a matrix without its counts.
+
+    Parameters
+    ----------
+    matrix
+        As :func:`scdyn.io.libraries.locate` finds it, or the path of a 10x ``.h5``, an mtx folder,
+        an ``.h5ad`` or an ``.h5mu``.
+    source
+        Where the RNA counts of an AnnData lie (:func:`scdyn.pp.counts.rna_source`).
+
+    Returns
+    -------
+    DataFrame of str
+        ``kind`` ("Gene Expression", "Peaks"...); all other columns may name the feature: ``id`` and
+        ``name`` of 10x's and their like, every column of text of an AnnData's ``var``, of which
+        the first is ``name``, its index. An ``.h5ad`` is taken to be of genes, or of peaks if these
+        are read of it.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or are of several genomes.
+    """
+    matrix = as_matrix(matrix)
+    with reading(matrix.path, "its features cannot be read"):
+        if matrix.counts:
+            features = listed_features(matrix)
+            of_genes = features["id"][features["kind"] == GENES].astype(str)
+            require_one_genome(set(of_genes.str.extract(GENOME_BEFORE)[0].dropna()), matrix.path)
+            return features
+        with open_bounded(matrix.path) as file:
+            if is_annotated(file):
+                if matrix.modality == "atac":
+                    return annotated(part_of(file, "atac")["var"], PEAKS)
+                var = part_of(file, "rna")["raw/var" if source == "raw/X" else "var"]
+                tables = [annotated(var, GENES)]
+                if "mod/atac/var" in file:
+                    tables.append(annotated(file["mod/atac/var"], PEAKS))
+                return pd.concat(tables, ignore_index=True)
+            group, version = group_of_counts(file, matrix.path)
+            if version == 2:
+                names = {"id": group["genes"], "name": group["gene_names"]}
+                return pd.DataFrame({k: v.asstr()[:] for k, v in names.items()}).assign(kind=GENES)
+            keys = {"id": "id", "name": "name", "kind": "feature_type"}
+            features = pd.DataFrame(
+                {name: group[f"features/{key}"].asstr()[:] for name, key in keys.items()}
+            )
+            if "features/genome" in group:
+                genomes = group["features/genome"].asstr()[:][features["kind"] == GENES]
+                require_one_genome(set(genomes) - {""}, matrix.path)
+            return features
+
+
+def as_matrix(matrix: Matrix | str | Path) -> Matrix:
+    """Return a matrix, found if a path is given; see :func:`read_features`."""
+    if isinstance(matrix, Matrix):
+        return matrix
+    return find_matrix(matrix) if Path(matrix).is_dir() else Matrix(str(matrix))
+
+
+def is_annotated(file: h5py.File) -> bool:
+    """Tell whether a file is an AnnData or MuData."""
+    return bool({"obs", "mod"} & set(file))
+
+
+def require_annotated(file: h5py.File) -> None:
+    """Refuse a 10x matrix in the place of an AnnData.
+
+    Raises
+    ------
+    InputError
+        Naming the kind that it is.
+    """
+    if "matrix/features" in file:
+        raise InputError(
+            f"{file.filename}: is a 10x matrix; write 10x into the sample sheet's kind."
+        )
+
+
+def part_of(file: h5py.File, modality: str) -> h5py.Group:
+    """Return the AnnData of a modality: all of an ``.h5ad``, a part of an ``.h5mu``.
+
+    Raises
+    ------
+    InputError
+        If an ``.h5mu`` has it not.
+    """
+    if "mod" not in file:
+        return file
+    require_modality(modality, file["mod"], file.filename)
+    return file["mod"][modality]
+
+
+def require_modality(modality: str, there: Collection[str], path: str) -> None:
+    """Refuse an ``.h5mu`` that lacks a modality.
+
+    Raises
+    ------
+    InputError
+        Naming those that are there.
+    """
+    if modality not in there:
+        raise InputError(
+            f"{path}: has no modality '{modality}' but {', '.join(there)}; call it so."
+        )
+
+
+def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
+    """Find the matrix in a 10x ``.h5``, and the version of Cell Ranger that wrote it (2 or 3).
+
+    Raises
+    ------
+    InputError
+        If it is none, of version 2 with several genomes, or lacks its lists.
+    """
+    if "matrix" in file and isinstance(file["matrix"], h5py.Group):
+        return file["matrix"], 3
+    groups = {name: part for name, part in file.items() if isinstance(part, h5py.Group)}
+    genomes = [name for name, part in groups.items() if "indptr" in part]
+    if not genomes:
+        raise InputError(
+            f"{path}: is HDF5, but no matrix of Cell Ranger ({', '.join(file) or 'empty'}); name "
+            "its filtered_feature_bc_matrix.h5."
+        )
+    require_one_genome(set(genomes), path)
+    group = file[genomes[0]]
+    lacking = [name for name in ("barcodes", "genes", "gene_names") if name not in group]
+    if lacking:
+        raise InputError(
+            f"{path}: is a matrix of Cell Ranger 2 ({genomes[0]}) without its {lacking[0]}; fetch "
+            "the whole file again."
+        )
+    return group, 2
+
+
+def require_one_genome(genomes: set[str], path: str) -> None:
+    """Refuse a mixture of species.
+
+    Raises
+    ------
+    InputError
+        If genes are of several genomes.
+    """
+    if len(genomes) > 1:
+        raise InputError(
+            f"{path}: holds genes of {len(genomes)} genomes ({', '.join(sorted(genomes))}); write "
+            "the cells and genes of one of them as a matrix of its own and name that."
+        )
+
+
+def read_genomes(path: str | Path) -> set[str]:
+    """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
+    with reading(path, "its features cannot be read"), open_bounded(path) as file:
+        if "matrix" not in file:
+            return set(file)
+        genomes = file["matrix/features"].get("genome")
+        return set() if genomes is None else set(genomes.asstr()[:]) - {""}
+
+
+def listed_barcodes(matrix: Matrix) -> pd.Index:
+    """Read the list of barcodes that belongs to files of MatrixMarket.
+
+    Row numbers before them, as R writes them, and what stands behind are no part of a barcode, nor
+    is a first line that names the columns.
+    """
+    plain = read_lines(Path(matrix.barcodes))
+    table = in_columns(plain)
+    if len(table) and table.shape[1] > 1:
+        rows = table[int(table[0].iloc[0] == "") :]  # the column of row numbers has no name
+        counted = [[str(i + first) for i in range(len(rows))] for first in (0, 1)]
+        if rows[1].is_unique and rows[0].tolist() in counted:
+            return pd.Index(rows[1].to_numpy())
+        if table is not plain and table[0].is_unique and plain[0].str.contains(",").all():
+            return pd.Index(table[0].to_numpy())
+    return pd.Index(plain[0].to_numpy())
+
+
+def in_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Part a table of one column where commas or blanks part its columns in place of tabs."""
+    # A kind of two words ends a line, so no more than three fields stand between blanks.
+    for mark, n_splits in ((",", -1), (" ", 2)):
+        if table.shape[1] == 1 and len(table) and table[0].str.contains(mark).all():
+            table = table[0].str.split(rf"{mark}+", n=n_splits, expand=True, regex=True)
+            table = table.apply(lambda column: column.str.strip(' "'))
+    return table
+
+
+def listed_features(matrix: Matrix) -> pd.DataFrame:
+    """Read the list of features that belongs to files of MatrixMarket.
+
+    Commas or blanks separate its columns where no tab does.
+    """
+    table = in_columns(read_lines(Path(matrix.features)))
+    if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
+        names = table[0] + ":" + table[1] + "-" + table[2]
+        return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
+    n_genes = len(table) // 3
+    if matrix.parts and table[0][n_genes:].str.endswith(("-U", "-A")).all() and n_genes:
+        table = table[:n_genes]  # once each for spliced, unspliced and ambiguous counts
+    short = table[[column for column in (0, 1, 2) if column in table]].isna().any(axis=1)
+    if short.any():
+        raise ValueError(f"line {short.idxmax() + 1} has fewer columns than others")
+    # Version 2 knew genes alone and did not say so; others name biotypes. A list of one column is
+    # of ids or symbols.
+    kind = table[2] if 2 in table and table[2].isin(KINDS).any() else GENES
+    return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
+
+
+def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
+    """Read what may name the variables of an AnnData on the disk."""
+    index, *columns = columns_of_names(frame(var))
+    others = {f"column {i}": column.to_numpy() for i, column in enumerate(columns)}
+    return pd.DataFrame({"name": index.to_numpy(), **others, "kind": kind})
+
+
+def frame(group: h5py.Group) -> pd.DataFrame:
+    """Read a table of an AnnData on the disk, also as versions before 0.7 wrote it."""
+    table = read_elem(group)
+    if not isinstance(table, pd.DataFrame):
+        table = pd.DataFrame.from_records(table)
+        table = table.set_index(table.columns[0])
+        table.index = table.index.str.decode("utf-8") if is_bytes(table.index) else table.index
+    return table
+
+
+def is_bytes(names: pd.Index) -> bool:
+    """Tell whether names are bytes, as HDF5 keeps text of old."""
+    return bool(len(names)) and isinstance(names[0], bytes)
+
+
+def read_lines(path: Path) -> pd.DataFrame:
+    """Read a list of barcodes or features, all of it as text.
+
+    Blanks at either end of a field, and quotes, as R writes them, are no part of it.
+    """
+    with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
+        lines = [line.rstrip() for line in handle]
+    while lines and not lines[-1]:
+        lines.pop()
+    rows = [[field.strip(' "') for field in line.split("\t")] for line in lines]
+    return pd.DataFrame(rows, dtype=str) if rows else pd.DataFrame({0: []}, dtype=str)

@@ -1,0 +1,412 @@
+"""Fragments and peaks to counts in promoter windows."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from scipy import sparse
+
+from scdyn.errors import UNREADABLE, InputError, reading
+from scdyn.io.bounds import open_bytes
+from scdyn.io.chromosomes import chromosome_name, chromosome_names
+
+# Bytes of text parsed at once: large enough to parse quickly, small enough that memory
+# stays flat in the number of fragments.
+BLOCK_BYTES = 8 * 2**20
+# Blocks from which is seen how the barcodes are written, and whether they are the RNA's.
+BLOCKS_SEEN = 32
+COMMENTS = re.compile(rb"(?:#[^\n]*(?:\n|\Z)|[ \t\r]*\n)*")
+FRAGMENT = re.compile(rb"[^\t]+\t-?\d+\t-?\d+\t[^\t\r]+")
+COLUMNS = {"chrom": pl.String, "start": pl.Int64, "end": pl.Int64, "barcode": pl.String}
+
+
+def read_header(path: str | Path) -> list[str]:
+    """Read the lines that stand before the first fragment; none if they cannot be read."""
+    try:
+        with io.TextIOWrapper(open_bytes(path), errors="replace") as file:
+            return [line.strip() for line in takewhile(lambda line: line.startswith("#"), file)]
+    except UNREADABLE:
+        return []
+
+
+def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
+    """Stream a fragments file in blocks.
+
+    Parameters
+    ----------
+    path
+        Chromosome, start, end and barcode, tab-separated, as Cell Ranger's
+        ``atac_fragments.tsv.gz`` begins its lines; what stands behind them (number of reads,
+        strand) is not used. Lines that begin with ``#``, and a header, are skipped. Packed or
+        plain.
+
+    Yields
+    ------
+    polars.DataFrame
+        ``chrom``, ``start``, ``end``, ``barcode``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be unpacked, or a line is no fragment, which is shown.
+    """
+    remedy = "copy it again from the sequencing core"
+    with reading(path, "not a readable fragments file", remedy), open_bytes(path) as file:
+        n_lines = 0
+        for text in whole_lines(file):
+            try:
+                block = parse_fragments(text if n_lines else without_header(text))
+            except (ValueError, pl.exceptions.PolarsError):
+                refuse_line(text, n_lines, path)
+                raise
+            if len(block):
+                yield block
+            n_lines += text.count(b"\n")
+
+
+def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """Read a text in blocks that end between lines."""
+    begun = b""
+    while text := file.read(BLOCK_BYTES):
+        text = begun + text
+        end = text.rfind(b"\n") + 1
+        begun = text[end:]
+        if end:
+            yield text[:end]
+    if begun:
+        yield begun
+
+
+def without_header(text: bytes) -> bytes:
+    """Make a comment of the first line of a text if its start is a word: names of the columns."""
+    start = end_of_comments(text)
+    fields = text[start:].split(b"\n", 1)[0].split(b"\t")
+    is_header = len(fields) >= len(COLUMNS) and fields[1].strip(b'"')[:1].isalpha()
+    return text[:start] + b"#" + text[start:] if is_header else text
+
+
+def end_of_comments(text: bytes) -> int:
+    """Find where comments and empty lines at the beginning of a text end."""
+    found = COMMENTS.match(text)
+    return found.end() if found else 0
+
+
+def refuse_line(text: bytes, n_before: int, path: str | Path) -> None:
+    """Refuse the first line of a text that is no fragment; see :func:`read_fragments`.
+
+    Parameters
+    ----------
+    text, n_before
+        Whole lines, and how many stand before them in the file.
+    path
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        Showing the line.
+    """
+    for number, line in enumerate(text.split(b"\n"), n_before + 1):
+        if line.strip() and not line.startswith(b"#") and not FRAGMENT.match(line):
+            shown = "".join(
+                c if c.isprintable() else " " for c in line[:60].decode(errors="replace")
+            )
+            raise InputError(
+                f"{path}: line {number} ('{shown}') is no fragment; expected are chromosome, "
+                "start, end and barcode with tabs between them, start and end as whole numbers."
+            )
+
+
+def parse_fragments(text: bytes) -> pl.DataFrame:
+    """Parse whole lines of a fragments file; see :func:`read_fragments`.
+
+    Raises
+    ------
+    ValueError, polars.exceptions.PolarsError
+        If a line is no fragment.
+    """
+    text = text[end_of_comments(text) :]  # polars would take an empty line for the first row
+    if not text.strip():
+        return pl.DataFrame(schema=COLUMNS)
+    lines = pl.read_csv(
+        text, has_header=False, separator="\t", quote_char=None, comment_prefix="#", schema=COLUMNS,
+        truncate_ragged_lines=True, extra_columns="ignore",
+    )  # fmt: skip
+    lines = lines.filter(~pl.all_horizontal(pl.all().is_null()))  # empty ones
+    if lines.null_count().sum_horizontal()[0]:
+        raise ValueError("a line lacks one of chromosome, start, end, barcode")
+    return lines
+
+
+def count_barcodes(blocks: Iterable[pl.DataFrame]) -> pd.Series:
+    """Count the fragments of each barcode, in the order in which they are first seen."""
+    counts = [block.group_by("barcode", maintain_order=True).len() for block in blocks]
+    if not counts:
+        return pd.Series([], index=pd.Index([], dtype=str), dtype=int)
+    summed = pl.concat(counts).group_by("barcode", maintain_order=True).sum()
+    return pd.Series(summed["len"].to_numpy(), index=pd.Index(summed["barcode"].to_numpy()))
+
+
+def count_insertions(
+    fragments: str | Path,
+    windows: pd.DataFrame,
+    n_genes: int,
+    barcodes: pd.Index,
+    form: Callable[[pd.Series], pd.Series] | None = None,
+    rings: pd.DataFrame | None = None,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Count Tn5 insertions in each gene's promoter windows.
+
+    Both ends of a fragment are insertions, at ``start`` and at ``end - 1``. An
+    insertion counts once for every window that holds it, so that the sum divided
+    by the number of TSSs is the gene's mean over its TSSs.
+
+    Parameters
+    ----------
+    fragments
+        Path of the fragments file; its order does not matter.
+    windows
+        As :func:`scdyn.pp.reference.promoter_windows` returns them.
+    n_genes
+        Genes of the vocabulary.
+    barcodes
+        The barcodes to count, in the order of the rows.
+    form
+        Brings the file's barcodes to the form of ``barcodes``; as they are if None.
+    rings
+        As :func:`scdyn.pp.reference.tss_rings` returns them, for TSS enrichment.
+
+    Returns
+    -------
+    counts : csr_matrix of int32, (barcodes, genes)
+    totals : DataFrame, (barcodes)
+        ``fragments``, ``insertions_in_promoters`` (in any window, once), ``promoter_share`` (of
+        all insertions), ``nucleosome_signal`` (fragments of 147 to 294 bp over shorter ones, as
+        Signac, Stuart et al. 2021, defines it) and, with rings, ``tss_enrichment``
+        (:func:`enrichment_at_tss`).
+    """
+    rows = pl.DataFrame({"barcode": barcodes.to_numpy(), "row": np.arange(len(barcodes))})
+    counts = sparse.csr_matrix((len(barcodes), n_genes), dtype=np.int32)
+    totals = np.zeros((6, len(barcodes)), dtype=np.int64)
+    chromosomes: set[str] = set()
+    by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
+    rings_of = {} if rings is None else dict(list(rings.groupby("chrom")))
+    for block in read_fragments(fragments):
+        check_places(block, fragments)
+        chromosomes.update(block["chrom"].unique())
+        if form is None:
+            called = block.join(rows, on="barcode", how="inner")
+        else:
+            found = block["barcode"].unique()
+            formed = form(pd.Series(found.to_list(), dtype=str))
+            formed = pl.Series(formed.to_list(), dtype=pl.String)
+            names = pl.DataFrame({"barcode": found, "formed": formed})
+            meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
+            called = block.join(meant, on="barcode", how="inner")
+        length = (called["end"] - called["start"]).to_numpy()
+        row = called["row"].to_numpy()
+        for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
+            totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
+        for (named,), part in called.group_by("chrom"):
+            chrom = chromosome_name(named)
+            table = by_chrom.get(chrom)
+            if table is None:
+                continue
+            row = np.tile(part["row"].to_numpy(), 2)
+            position = np.concatenate([part["start"].to_numpy(), part["end"].to_numpy() - 1])
+            hit, window = overlaps(position, position + 1, table)
+            pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
+            counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
+            totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
+            if chrom in rings_of:
+                hit, ring = overlaps(position, position + 1, rings_of[chrom])
+                at_centre = rings_of[chrom]["is_centre"].to_numpy()[ring]
+                totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
+                totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
+    if not set(map(chromosome_name, chromosomes)) & set(by_chrom):
+        raise InputError(
+            f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
+            f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?"
+        )
+    table = pd.DataFrame(
+        {
+            "fragments": totals[0],
+            "insertions_in_promoters": totals[3],
+            "promoter_share": totals[3] / np.maximum(2 * totals[0], 1),
+            "nucleosome_signal": totals[1] / np.maximum(totals[2], 1),
+        },
+        index=barcodes,
+    )
+    if rings is not None:
+        table["tss_enrichment"] = enrichment_at_tss(totals[4], totals[5])
+    return counts, table
+
+
+def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
+    """Insertions a base at the TSSs over those in the flanks, cell by cell.
+
+    After ENCODE's TSS enrichment, which takes the highest base of a smoothed profile over all
+    cells; a single cell has too few insertions for that.
+
+    Parameters
+    ----------
+    centre, flanks
+        (cells,) insertions in the rings of :func:`scdyn.pp.reference.tss_rings`. A cell without
+        any in the flanks is given the mean of all cells, as Signac does, at least one.
+    """
+    n_centre, n_flanks = 101, 200
+    usual = max(flanks.mean(), 1.0) if len(flanks) else 1.0
+    return (centre / n_centre) / (np.where(flanks > 0, flanks, usual) / n_flanks)
+
+
+def check_places(block: pl.DataFrame, path: str | Path) -> None:
+    """Refuse fragments that lie nowhere.
+
+    Raises
+    ------
+    InputError
+        Showing the first that begins before its chromosome or does not end after its begin.
+    """
+    nowhere = block.filter((pl.col("start") < 0) | (pl.col("end") <= pl.col("start")))
+    if len(nowhere):
+        raise InputError(
+            f"{path}: {len(nowhere)} fragments lie nowhere, such as "
+            f"{' '.join(map(str, nowhere.row(0)))}; expected are chromosome, start, end (after the "
+            "start), barcode, number of reads."
+        )
+
+
+def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0) -> float:
+    """How much more often places lie in promoters than if they were drawn at random.
+
+    Open chromatin gathers at promoters. On another build of the genome, or on another species,
+    the annotation's promoters lie elsewhere and the ratio is about one.
+
+    Parameters
+    ----------
+    places
+        ``chrom`` and ``start`` of fragments or peaks.
+    windows
+        As :func:`scdyn.pp.reference.promoter_windows` returns them.
+    seed
+        Of the places drawn, which lie between the first and the last of their chromosome.
+
+    Returns
+    -------
+    float
+        Share of the places in promoters over that of places drawn, one added to both counts.
+        NaN if no place lies on a chromosome of the annotation.
+    """
+    rng = np.random.default_rng(seed)
+    found, drawn, n_places = 1, 1, 0
+    by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
+    for chrom, part in places.groupby(chromosome_names(places["chrom"])):
+        if chrom not in by_chrom:
+            continue
+        starts = part["start"].to_numpy()
+        random = rng.integers(starts.min(), starts.max() + 1, len(starts))
+        found, drawn = (
+            total + len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
+            for total, positions in ((found, starts), (drawn, random))
+        )
+        n_places += len(starts)
+    return found / drawn if n_places else np.nan
+
+
+def overlaps(
+    starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find all pairs of an interval and a window that share a base, on one chromosome.
+
+    Parameters
+    ----------
+    starts, ends
+        (N,) 0-based half-open intervals, in any order.
+    windows
+        ``start`` and ``end``, sorted by start.
+
+    Returns
+    -------
+    interval, window : ndarray of int64
+        Positions in ``starts`` and in ``windows``, a pair a row.
+    """
+    window_starts, window_ends = windows["start"].to_numpy(), windows["end"].to_numpy()
+    # Sorted by start, the ends are not sorted; their running maximum is, and bounds from
+    # below the first window that can still reach the interval.
+    first = np.searchsorted(np.maximum.accumulate(window_ends), starts, side="right")
+    last = np.searchsorted(window_starts, ends, side="left")
+    n_candidates = np.maximum(last - first, 0)
+    interval = np.repeat(np.arange(len(starts)), n_candidates)
+    offset = np.arange(n_candidates.sum()) - np.repeat(
+        np.cumsum(n_candidates) - n_candidates, n_candidates
+    )
+    window = first[interval] + offset
+    meets = window_ends[window] > starts[interval]
+    return interval[meets], window[meets]
+
+
+def parse_peaks(names: pd.Index) -> pd.DataFrame:
+    """Read places (``chrom``, ``start``, ``end``) from names as ``chrom:start-end``.
+
+    Raises
+    ------
+    InputError
+        Showing the first name that is no interval.
+    """
+    parsed = pd.Series(names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
+    if parsed[0].isna().any():
+        bad = names[parsed[0].isna().to_numpy()][0]
+        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+    parsed.columns = ["chrom", "start", "end"]
+    parsed["chrom"] = chromosome_names(parsed["chrom"])
+    return parsed.astype({"start": np.int64, "end": np.int64})
+
+
+def peaks_to_promoters(
+    peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
+) -> sparse.csr_matrix:
+    """Sum the counts of the peaks that meet each gene's windows: the way in without fragments.
+
+    Parameters
+    ----------
+    peak_counts
+        (cells, peaks) counts.
+    peak_names
+        ``chrom:start-end`` or ``chrom-start-end`` (0-based, half open).
+    windows, n_genes
+        As in :func:`count_insertions`.
+
+    Returns
+    -------
+    csr_matrix
+        (cells, genes).
+
+    Raises
+    ------
+    InputError
+        If a name is no interval, or no peak meets any window.
+    """
+    peaks = parse_peaks(peak_names)
+    pairs = []
+    for chrom, table in windows.groupby("chrom"):
+        on_chrom = np.flatnonzero(peaks["chrom"] == chrom)
+        bounds = peaks[["start", "end"]].to_numpy()[on_chrom]
+        peak, window = overlaps(bounds[:, 0], bounds[:, 1], table)
+        pairs.append(np.stack([on_chrom[peak], table["gene"].to_numpy()[window]]))
+    peak, gene = np.concatenate(pairs, axis=1)
+    if not len(peak):
+        raise InputError(
+            f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) meets a promoter: "
+            "another build?"
+        )
+    members = sparse.coo_matrix(
+        (np.ones(len(peak), np.int32), (peak, gene)), shape=(len(peak_names), n_genes)
+    )
+    return sparse.csr_matrix(peak_counts @ members.tocsr())

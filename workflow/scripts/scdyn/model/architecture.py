@@ -1,0 +1,144 @@
+"""What decides the model's architecture, and what it computes; for environments without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from scdyn.errors import InputError
+
+# Products of a backward pass over those of its forward pass: of matrices, and of fused attention,
+# which makes the scores once more (five products for two).
+BACKWARD, BACKWARD_OF_ATTENTION = 2.0, 2.5
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What is computed, by kind: a processor does them at different rates.
+
+    Attributes
+    ----------
+    products
+        Floating-point operations of products with weights, two for a multiplication and addition.
+    attention
+        Those of attention's two products.
+    elements
+        Numbers that are read or written between them: by norms, activations and sums.
+    """
+
+    products: float
+    attention: float
+    elements: float
+
+    def times(self, n: float) -> Operations:
+        """Return those of ``n`` times as much."""
+        return Operations(n * self.products, n * self.attention, n * self.elements)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the architecture.
+
+    Attributes
+    ----------
+    n_genes, n_tfs
+        Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
+    n_bins
+        Highest value bin. Ids 1 to ``n_bins`` are bins of expressed genes, 0 is
+        zero; ``mask_id`` and ``absent_id`` follow.
+    width, n_layers, n_heads, ffn_width
+        Token width, layers (TF and Full in turn, TF first), query heads, width
+        of the feed-forward layer.
+    n_latents
+        Latents that keys and values are projected to. A TF layer has at most
+        one latent a TF.
+    dropout
+        After attention and after the feed-forward layer.
+    """
+
+    n_genes: int
+    n_tfs: int
+    n_bins: int = 14
+    width: int = 96
+    n_layers: int = 12
+    n_heads: int = 12
+    n_latents: int = 500
+    ffn_width: int = 768
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width % self.n_heads:
+            raise InputError(
+                f"model: width {self.width} is not a multiple of its {self.n_heads} heads; "
+                "choose width = heads x head width."
+            )
+        if not 0 < self.n_tfs <= self.n_genes:
+            raise InputError(
+                f"model: {self.n_tfs} TFs among {self.n_genes} genes; a TF layer needs at least "
+                "one TF, so check the TF list against the gene annotation."
+            )
+
+    @property
+    def mask_id(self) -> int:
+        """Token id of a value hidden from the model."""
+        return self.n_bins + 1
+
+    @property
+    def absent_id(self) -> int:
+        """Token id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED`)."""
+        return self.n_bins + 2
+
+    @classmethod
+    def full_size(cls) -> ModelConfig:
+        """Return the paper's architecture: 22,000 genes, 1,500 TFs, about 75 M parameters."""
+        return cls(n_genes=22_000, n_tfs=1_500)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ModelConfig:
+        """Build from a mapping, refusing keys that are not attributes.
+
+        Raises
+        ------
+        InputError
+            Naming the unknown key.
+        """
+        unknown = sorted(set(content) - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"model config: unknown key '{unknown[0]}'.")
+        return cls(**content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as plain values."""
+        return asdict(self)
+
+    def operations(self, n_asked: int | None = None) -> Operations:
+        """Count what one cell's representations take, and the bins predicted from them.
+
+        Parameters
+        ----------
+        n_asked
+            Genes that are asked for, which alone the last layer is run for; all if None.
+        """
+        n_asked = self.n_genes if n_asked is None else n_asked
+        products = attention = elements = 0
+        head_width = self.width // self.n_heads
+        for i in range(self.n_layers):
+            n_sources = self.n_genes if i % 2 else self.n_tfs
+            n_latents = min(self.n_latents, n_sources)
+            n_queries = n_asked if i == self.n_layers - 1 else self.n_genes
+            per_query = 2 * self.width**2 + 2 * self.width * self.ffn_width
+            per_source = self.width * head_width + n_latents * head_width
+            products += 2 * (n_queries * per_query + n_sources * per_source)
+            attention += 4 * n_queries * n_latents * self.width
+            elements += n_queries * (8 * self.width + 2 * self.ffn_width)
+        products += 4 * n_asked * self.width * (self.n_bins + 1)
+        return Operations(products, attention, elements)
+
+    def training_operations(self, n_asked: int | None = None) -> Operations:
+        """Count what one cell takes forward and backward; see :meth:`operations`."""
+        forward = self.operations(n_asked)
+        return Operations(
+            (1 + BACKWARD) * forward.products,
+            (1 + BACKWARD_OF_ATTENTION) * forward.attention,
+            (1 + BACKWARD) * forward.elements,
+        )

@@ -1,0 +1,283 @@
+"""The classifier on top of an encoder: its head, what it calls from, and its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_batches
+from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.errors import InputError, reading
+from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.files import sha256, write_json
+from scdyn.model.adapters import load_adapter, merged, save_adapter
+from scdyn.model.pretrained import load_model
+from scdyn.model.transformer import ScDynOmics
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The classifier on top.
+
+    Attributes
+    ----------
+    n_pools
+        Learned weighted sums over a cell's expressed genes.
+    hidden
+        Width of the MLP's hidden layer.
+    dropout
+        Before each of its layers.
+    """
+
+    n_pools: int = 64
+    hidden: int = 128
+    dropout: float = 0.2
+
+
+class Head(nn.Module):
+    """Pooled gene representations to class logits.
+
+    The pools are weighted sums over genes whose weights are learned, so that a head can
+    listen to the genes its question turns on. They see a cell's expressed genes alone, and
+    each relative to what it is in the cell without counts: the many silent genes, nearly the
+    same in every cell, would drown the few that differ (ours; the paper pools all).
+    """
+
+    def __init__(self, n_genes: int, width: int, n_classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.pool = nn.Linear(n_genes, config.n_pools, bias=False)
+        self.norm = nn.LayerNorm(config.n_pools * width)
+        self.hidden = nn.Linear(config.n_pools * width, config.hidden)
+        self.output = nn.Linear(config.hidden, n_classes)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.pool.weight, std=n_genes**-0.5)
+
+    def forward(self, representations: Tensor, zero_cell: Tensor, expressed: Tensor) -> Tensor:
+        """Map cells to logits.
+
+        Parameters
+        ----------
+        representations
+            (B, G, D) of the cells' genes.
+        zero_cell
+            (1, G, D), or one a cell, of the cell in which every value is zero.
+        expressed
+            (B, G) boolean: which genes are pooled.
+
+        Returns
+        -------
+        Tensor
+            (B, classes).
+        """
+        changes = (representations - zero_cell) * expressed.unsqueeze(-1)
+        pooled = self.pool(changes.transpose(1, 2)).flatten(1)
+        hidden = functional.gelu(self.hidden(self.dropout(self.norm(pooled))))
+        return self.output(self.dropout(hidden))
+
+
+def cells_without_counts(
+    n_genes: int, device: torch.device, modalities: str = "both"
+) -> tuple[Tensor, Tensor]:
+    """Bins (2, G) of RNA and of promoters, all zero; in the second cell promoters not measured."""
+    rna, promoter = torch.zeros(2, 2, n_genes, dtype=torch.uint8, device=device)
+    promoter[1] = NOT_MEASURED
+    return hide(rna, promoter, modalities)
+
+
+def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
+    """Tell a model that a modality was not measured: bins (B, G) each, one of them replaced.
+
+    Parameters
+    ----------
+    rna, promoter
+        Bins.
+    modalities
+        What the model may read: "both", "rna" or "promoter".
+    """
+    if modalities == "rna":
+        return rna, torch.full_like(promoter, NOT_MEASURED)
+    if modalities == "promoter":
+        return torch.full_like(rna, NOT_MEASURED), promoter
+    return rna, promoter
+
+
+def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
+    """Choose for each cell (B,) which of the two :func:`cells_without_counts` it is held against.
+
+    Parameters
+    ----------
+    zero_cells
+        (2, ...) something of these two.
+    promoter_measured
+        (B,) boolean.
+
+    Returns
+    -------
+    Tensor
+        (1, ...) if it is the same for all cells, (B, ...) else.
+    """
+    if promoter_measured.all():
+        return zero_cells[:1]
+    # Not by an index in brackets: its gradient is summed by threads in any order.
+    return zero_cells.index_select(0, (~promoter_measured).long())
+
+
+class Classifier(nn.Module):
+    """An adapted encoder with its head and the names of its classes.
+
+    Attributes
+    ----------
+    modalities
+        What it reads of a cell: "both", "rna" or "promoter".
+    temperature
+        By which its logits are divided before they become probabilities.
+    familiar
+        As :func:`scdyn.tasks.familiarity.fit_familiarity` returns it, or None.
+    """
+
+    def __init__(
+        self,
+        encoder: PeftModel | ScDynOmics,
+        head: Head,
+        classes: list[str],
+        modalities: str = "both",
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.classes = classes
+        self.modalities = modalities
+        self.temperature = 1.0
+        self.familiar: np.ndarray | None = None
+
+    def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Map bins (B, G) each to logits (B, classes)."""
+        rna, promoter = hide(rna, promoter, self.modalities)
+        measured = is_measured(promoter)
+        # The cells without counts ride along as the first of the batch.
+        n_zero = 1 if measured.all() else 2
+        zeros = cells_without_counts(rna.shape[1], rna.device, self.modalities)
+        bins = (
+            torch.cat([zero[:n_zero], part])
+            for zero, part in zip(zeros, (rna, promoter), strict=True)
+        )
+        representations = self.encoder(*bins)
+        zero_cell = of_their_kind(representations[:n_zero], measured)
+        return self.head(representations[n_zero:], zero_cell, expressed_genes(rna, promoter))
+
+    def merge(self) -> Classifier:
+        """Add LoRA's modules to the weights: the same calls, at the speed of the plain model.
+
+        In place; what is merged can be neither trained on nor saved.
+        """
+        self.encoder = merged(self.encoder)
+        return self
+
+    def save(self, folder: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
+        """Write adapter, ``head.safetensors``, ``familiar.safetensors`` and ``task.json``.
+
+        Parameters
+        ----------
+        folder
+            Exists.
+        settings
+            Of the variant; ``adapter``, ``pretrained`` and ``rank`` decide what is written.
+        description
+            What else ``task.json`` is to hold.
+        """
+        how, pretrained = settings["adapter"], settings["pretrained"]
+        save_adapter(self.encoder, how, not pretrained, folder)
+        save_file(
+            {n: p.detach().cpu() for n, p in self.head.state_dict().items()},
+            folder / "head.safetensors",
+        )
+        if self.familiar is not None:
+            save_arrays({"energies": self.familiar}, folder / "familiar.safetensors")
+        content = {"classes": self.classes, "temperature": self.temperature, **settings}
+        write_json(folder / "task.json", content | description | {STAMP: stamp()})
+
+
+def load_classifier(
+    folder: str | Path, model_folder: str | Path, tokens: dict[str, Any] | None = None
+) -> Classifier:
+    """Load what :meth:`Classifier.save` wrote, merged into its pretrained model, on the CPU.
+
+    Parameters
+    ----------
+    folder, model_folder
+        Of the fine-tuned and of the pretrained model.
+    tokens
+        ``meta`` of the tokens that it is to read.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, the model is not the one the adapter was trained on, or the
+        tokens stand on another vocabulary.
+    """
+    folder, model_folder = Path(folder), Path(model_folder)
+    remedy = "remove the folder and run the workflow again"
+    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+        task = json.loads((folder / "task.json").read_text())
+        head_weights = load_file(folder / "head.safetensors")
+    if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
+        raise InputError(
+            f"{folder}: was trained on another model than {model_folder}; fine-tune again."
+        )
+    model = load_model(model_folder, tokens)
+    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+        sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
+        head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
+        head.load_state_dict(head_weights)
+        encoder = load_adapter(model, task["adapter"], task["rank"], folder)
+        classifier = Classifier(encoder, head, task["classes"], task["modalities"])
+        classifier.temperature = task["temperature"]
+        if (folder / "familiar.safetensors").exists():
+            classifier.familiar = load_arrays(folder / "familiar.safetensors")["energies"]
+    return classifier.merge().eval()
+
+
+@torch.no_grad()
+def run_classifier(
+    classifier: Classifier,
+    store: TokenStore | MemoryStore,
+    rows: np.ndarray,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Call cells.
+
+    Parameters
+    ----------
+    classifier
+        In evaluation mode.
+    store, rows
+        The cells.
+    batch_size
+        Cells at once.
+
+    Returns
+    -------
+    probabilities : ndarray, (cells, classes)
+        At temperature 1, whatever the classifier's own is.
+    energies : ndarray, (cells,)
+        See :func:`scdyn.tasks.familiarity.fit_familiarity`.
+    """
+    device = next(classifier.parameters()).device
+
+    def logits_of(rna: Tensor, promoter: Tensor) -> Tensor:
+        return classifier(rna, promoter).double().cpu()
+
+    none = torch.zeros((0, len(classifier.classes)), dtype=torch.float64)
+    logits = torch.cat([none, *run_batches(logits_of, store, rows, device, batch_size)])
+    return logits.softmax(1).numpy(), -logits.logsumexp(1).numpy()

@@ -1,0 +1,186 @@
+"""Figures of a perturbation: composition and its change, maps, and genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scdyn.plotting.studies import background, legend_below, words
+from scdyn.plotting.style import GREY, PALETTE, new, points
+from scdyn.tasks.settings import method_name
+
+GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
+CHANGE_COLOURS = {
+    "vanished": PALETTE[5],
+    "fewer": PALETTE[5],
+    "more": PALETTE[2],
+    "appeared": PALETTE[2],
+}
+MOST_NAMED = 6  # genes named in a panel
+
+
+def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
+    """Shares of control and perturbed cells by class, and their log2 ratio.
+
+    Parameters
+    ----------
+    change, by_sample
+        Of :func:`scdyn.studies.perturbation.perturbation_tables`.
+    """
+    model = change[change["method"] == "scdynomics"].iloc[::-1].reset_index(drop=True)
+    other = change[change["method"] == "logistic_regression"].set_index("class")
+    other = other.loc[model["class"]]
+    figure, axes = new(1, 2, 8.5, 1.8 + 0.3 * len(model), sharey=True)
+    axis, place = axes[0, 0], np.arange(len(model))
+    samples = by_sample[by_sample["method"] == "scdynomics"]
+    for shift, (group, colour) in zip((0.13, -0.13), GROUP_COLOURS.items(), strict=True):
+        part = samples[samples["group"] == group]
+        n_cells, n_samples = part["n_cells"].sum(), part["sample"].nunique()
+        plural = "s" if n_samples > 1 else ""
+        label = f"{group} ({n_cells:,} cells, {n_samples} sample{plural})"
+        share, low, high = (model[f"{x}_{group}"] for x in ("share", "low", "high"))
+        axis.hlines(place + shift, low, high, color=colour, lw=1.5)
+        axis.plot(share, place + shift, "o", ms=5, color=colour, label=label, clip_on=False)
+        if n_samples > 1:
+            heights = part["class"].map(dict(zip(model["class"], place, strict=True))) + shift
+            axis.plot(part["share"], heights, "|", ms=6, color="black", lw=0.8)
+    axis.set_yticks(place, model["class"])
+    axis.set(xlabel="share of predicted cells", ylim=(-0.6, len(model) - 0.4), title="composition")
+    axis.set_xlim(left=0)
+    axis = axes[0, 1]
+    shades = [CHANGE_COLOURS.get(name, "black") for name in model["change"]]
+    axis.hlines(place, model["low"], model["high"], color=shades, lw=1.5)
+    axis.scatter(model["log2_ratio"], place, c=shades, s=25, zorder=3)
+    hollow = {"facecolors": "none", "edgecolors": "#666666", "s": 16}
+    name = method_name("logistic_regression")
+    axis.scatter(other["log2_ratio"], place - 0.22, label=name, zorder=4, marker="D", **hollow)
+    axis.axvline(0, color="black", lw=0.6)
+    for height, row in zip(place, model.itertuples(), strict=True):
+        axis.annotate(
+            row.change, (1.01, height), xycoords=("axes fraction", "data"), va="center",
+            color=CHANGE_COLOURS.get(row.change, "black"),
+        )  # fmt: skip
+    known = [*model["log2_ratio"], *other["log2_ratio"], 0.0]
+    # Of a count of none the interval is endless: where it is cut, an arrow says so.
+    left, right = min(known) - 1.5, max(known) + 1.5
+    axis.set_xlim(left, right)
+    for beyond, edge, marker in (
+        (model["low"] < left, left, "<"),
+        (model["high"] > right, right, ">"),
+    ):
+        at = [shade for shade, cut in zip(shades, beyond, strict=True) if cut]
+        axis.scatter([edge] * len(at), place[beyond], c=at, marker=marker, s=20, clip_on=False)
+    over = "samples" if model["interval"].iloc[0] == "samples" else "cells, no replicates"
+    axis.set(xlabel=f"log2 ratio, perturbed to control\n(95% over {over})", title="change")
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], *axis.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def perturbation_maps(
+    layouts: Mapping[str, np.ndarray], called: pd.DataFrame, palette: Mapping, on_section: bool
+) -> Figure:
+    """Where control and perturbed cells lie, by predicted label: one panel per group.
+
+    Parameters
+    ----------
+    layouts
+        Group to (cells of the group, 2).
+    called
+        (cells,) rows: ``group``, ``called``.
+    palette
+        Colours of classes.
+    on_section
+        Whether the layout is that of sections; else it is a map of the RNA.
+    """
+    figure, axes = new(1, 2, 9, 3.2, sharex=not on_section, sharey=not on_section)
+    for axis, group in zip(axes[0], GROUP_COLOURS, strict=True):
+        here = (called["group"] == group).to_numpy()
+        title = f"{group} cells, predicted ({here.sum():,})"
+        if not on_section:
+            everything = np.concatenate(list(layouts.values()))
+            background(axis, everything)
+        points(axis, layouts[group], called.loc[here, "called"], title, palette, legend=False)
+        if on_section:
+            axis.set_aspect("equal")
+    names = sorted(called["called"].unique())
+    legend_below(figure, names, palette)
+    return figure
+
+
+def changed_genes(table: pd.DataFrame, most_panels: int = 4) -> Figure:
+    """Genes by fold change, against their specificity as drivers where that is known.
+
+    Parameters
+    ----------
+    table
+        Of :func:`scdyn.studies.genes.gene_table`.
+    most_panels
+        Comparisons drawn; the table has all.
+    """
+    pairs = list(dict.fromkeys(zip(table["class"], table["against"], strict=True)))[:most_panels]
+    if not pairs:
+        return words("no class has enough cells in both groups")
+    columns = min(len(pairs), 2)
+    rows = -(-len(pairs) // columns)
+    figure, axes = new(rows, columns, 4.2 * columns, 3.1 * rows)
+    for axis in axes.flat[len(pairs) :]:
+        axis.axis("off")
+    for axis, (name, against) in zip(axes.flat, pairs, strict=False):
+        part = table[(table["class"] == name) & (table["against"] == against)]
+        gene_panel(axis, part, name, against)
+    facts = "; ".join(dict.fromkeys(table["test"]))
+    figure.suptitle(f"perturbed against control: {facts}", fontsize=8)
+    return figure
+
+
+def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
+    """One comparison: drivers by specificity, or all genes of the table by p-value."""
+    with_drivers = part["specificity"].notna().any()
+    part = part.dropna(subset=["log2_fold_change", "p_value"])
+    if with_drivers:
+        part = part.dropna(subset=["specificity"])
+        x, x_label = part["specificity"], "specificity (driver)"
+        weight = part["log2_fold_change"].abs() * x.clip(lower=0)
+    else:
+        smallest = part.loc[part["p_value"] > 0, "p_value"].min()
+        x = -np.log10(part["p_value"].clip(lower=smallest))
+        x_label, weight = "-log10 p", x
+    sure = (part["adjusted"] < 0.05).to_numpy()
+    y = part["log2_fold_change"]
+    axis.scatter(x[~sure], y[~sure], s=10, color=GREY, linewidths=0, label="other")
+    axis.scatter(x[sure], y[sure], s=14, color=PALETTE[5], linewidths=0, label="adjusted p < 0.05")
+    axis.axhline(0, color="black", lw=0.6)
+    chosen = weight.sort_values(ascending=False).index[:MOST_NAMED]
+    name_points(axis, x[chosen].to_numpy(), y[chosen].to_numpy(), part.loc[chosen, "symbol"])
+    facts = part.iloc[0] if len(part) else None
+    title = name if name == against else f"{name} against control {against}"
+    if facts is not None:
+        title += f"\n({facts['n_perturbed']:,} perturbed, {facts['n_control']:,} control cells)"
+    axis.set(xlabel=x_label, ylabel="log2 fold change", title=title)
+    axis.margins(x=0.18, y=0.12)
+    axis.legend(loc="best", fontsize=6, handletextpad=0.1)
+
+
+def name_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Write names beside points, moved up until none covers another."""
+    axis.margins(x=0.18, y=0.12)
+    axis.autoscale_view()
+    low, high = axis.get_ylim()
+    step = 0.055 * (high - low)
+    width = 0.2 * np.ptp(axis.get_xlim())  # of a name
+    heights = np.array(y, dtype=float)
+    order = np.argsort(heights, kind="stable")
+    for i, after in enumerate(order):
+        for before in order[:i]:
+            if abs(x[after] - x[before]) < width:
+                heights[after] = max(heights[after], heights[before] + step)
+    for a, b, height, name in zip(x, y, heights, names, strict=True):
+        axis.annotate(
+            name, (a, b), (a + 0.02 * np.ptp(axis.get_xlim()), height), fontsize=6, va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#888888", "shrinkA": 0},
+        )  # fmt: skip

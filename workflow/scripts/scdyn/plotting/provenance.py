@@ -1,0 +1,226 @@
+"""What made these results: config, versions, commit, hashes, and a Methods text."""
+
+from __future__ import annotations
+
+import html
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scdyn import __version__
+from scdyn.grn import settings as grn_settings
+from scdyn.io.artefacts import read_stamp, stamp
+from scdyn.io.files import sha256
+from scdyn.io.packages import read_packages
+from scdyn.plotting.pages import document
+from scdyn.tasks.settings import method_name
+
+GRN_METHODS = {
+    "fast": "ridge regression on ranks",
+    "grnboost2": "GRNBoost2 (arboreto {arboreto})",
+    "genie3": "GENIE3 (arboreto {arboreto})",
+}
+MOTIF_PROGRAMS = {
+    "fast": "cisTarget's method in the workflow's own code",
+    "pyscenic": "cisTarget by pySCENIC {pyscenic}",
+}
+
+
+def commit_of(repository: str | Path) -> str:
+    """Return the repository's commit, marked if files differ from it; "unknown" without git."""
+    try:
+        git = ["git", "-C", str(repository)]
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + (" with changes" if status.stdout.strip() else "")
+
+
+def provenance(
+    config: Mapping[str, Any],
+    sheet: str | Path,
+    environments: Sequence[str | Path],
+    models: Sequence[str | Path],
+    repository: str | Path,
+    snakemake: str,
+    stamped: Mapping[str, Sequence[str]],
+    hashed: Sequence[str | Path],
+) -> dict[str, Any]:
+    """Bring together what made the results.
+
+    Parameters
+    ----------
+    config
+        The config with its defaults.
+    sheet
+        The sample sheet.
+    environments
+        What the rules' environments hold, as :func:`scdyn.io.packages.read_packages` reads it.
+    models
+        ``config.json`` of each pretrained model, in a folder of its name.
+    repository
+        The workflow's checkout.
+    snakemake
+        Version that ran it.
+    stamped
+        Results that say which code wrote them, by rule.
+    hashed
+        Results to identify by their SHA-256.
+    """
+    return {
+        "scdyn": __version__,
+        "code": "{version}, format {format}".format(**stamp()),
+        "commit": commit_of(repository),
+        "snakemake": snakemake,
+        "config": dict(config),
+        "samples": Path(sheet).read_text(),
+        "environments": {Path(path).stem: read_packages(path) for path in environments},
+        "devices": {
+            Path(path).parent.name: json.loads(Path(path).read_text())["device"] for path in models
+        },
+        "written_by": {
+            rule: dict(Counter(map(version_of, paths))) for rule, paths in stamped.items()
+        },
+        "sha256": {str(path): sha256(path) for path in hashed},
+    }
+
+
+def version_of(path: str | Path) -> str:
+    """Name the code that wrote a result, and the format that it wrote."""
+    return "{version}, format {format}".format(**read_stamp(path))
+
+
+def versions_sentence(record: Mapping[str, Any]) -> str:
+    """Say which code wrote these results, and what to remake; "" if all is of the present code.
+
+    Tables and figures do not say who wrote them, so that they are not counted.
+
+    Parameters
+    ----------
+    record
+        As :func:`provenance` returns it.
+    """
+    present, written_by = record["code"], record["written_by"]
+    versions = sorted({version for counts in written_by.values() for version in counts})
+    old = [rule for rule, counts in written_by.items() if set(counts) - {present}]
+    if not old:
+        return ""
+    if len(versions) == 1:
+        return f"These results are of version {versions[0]}; this page was written by {present}."
+    return (
+        f"Several versions of the code wrote these results: {'; '.join(versions)}. To have all of "
+        f"them by the present one ({present}): snakemake --forcerun {' '.join(old)}, with the "
+        "options of your run."
+    )
+
+
+def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
+    """Say how regulons were made."""
+    method = GRN_METHODS[grn["method"]].format(**packages)
+    of_whom = "" if grn["repressing"] else "positively correlated "
+    program = MOTIF_PROGRAMS[grn["motifs"]].format(**packages)
+    targets = (
+        f"pruned by motif enrichment ({program}, NES at least {grn['nes_threshold']:g})"
+        if grn["rankings"]
+        else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
+    )
+    if grn_settings.promoters_prune(grn):
+        targets += (
+            ", kept where the target's promoter is open in cells that express the TF (permutation "
+            f"p at most {grn['promoter_p']:g})"
+        )
+    return (
+        f"Regulatory edges were inferred by {method} in {len(grn['seeds'])} runs on at most "
+        f"{grn['max_cells']:,} {'metacells' if grn['cells'] == 'metacells' else 'cells'}; "
+        f"regulons ({targets}) and targets were kept if found in "
+        f"{grn_settings.runs_needed(grn)} of them, and scored by AUCell."
+    )
+
+
+def methods_text(record: Mapping[str, Any]) -> str:
+    """Write a Methods paragraph from what was run."""
+    config, packages = record["config"], record["environments"]
+    reference, qc, grn = config["reference"], config["ingest"]["qc"], config["grn"]
+    analysis, torch = packages["analysis"], packages["torch"]
+    sentences = [
+        f"Data were processed with the scDynOmics workflow (version {record['scdyn']}, commit "
+        f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
+        f"Accessibility was counted in pan-promoter windows from -{reference['upstream']} to "
+        f"+{reference['downstream']} bp of every TSS; cells were kept with at least "
+        f"{qc['min_rna_counts']} UMIs, {qc['min_genes']} genes, {qc['min_promoter_counts']} "
+        "promoter counts (where promoters were measured) and at most "
+        f"{qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
+        f"{analysis['scanpy']}).",
+        grn_sentence(grn, packages["grn"]),
+    ]
+    for name, model in config["models"].items():
+        sentences.append(
+            f"Model '{name}' ({model['n_layers']} layers, width {model['width']}, "
+            f"{model['n_heads']} heads, {model['n_latents']} latents) was pretrained for "
+            f"{model['training']['epochs']} epochs by predicting the bins of "
+            f"{model['mask_share']:.0%} hidden genes (PyTorch {torch['torch']} on "
+            f"{record['devices'][name]}, seed {model['seed']})."
+        )
+    for name, task in config["tasks"].items():
+        unit = f"keeping each {task['split_by']} whole" if task["split_by"] else "over cells"
+        how = {
+            "lora": f"with LoRA modules of rank {task['rank']} (peft {torch['peft']})",
+            "nonlinear": f"with non-linear modules of rank {task['rank']}",
+            "full": "by training all parameters",
+            "none": "by a head on the frozen encoder",
+        }[task["adapter"]]
+        sentences.append(
+            f"Task '{name}' ({task['label']}) was learned {how} in {task['folds']} folds {unit} "
+            f"with {len(task['seeds'])} seeds; {task['validation_share']:.0%} of the training "
+            "cells served to fit the probabilities' temperature alone. On the same splits it was "
+            f"compared with {'; '.join(map(method_name, task['baselines']))} "
+            f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
+            "Intervals are Student's t over folds and seeds, with the variance of folds that "
+            "share training cells (Nadeau and Bengio 2003)."
+        )
+    return " ".join(sentences)
+
+
+def dump(content: Any, sort_keys: bool = True) -> str:
+    """Write a part of the record as YAML, to be read by people."""
+    # What comes back from JSON is no longer one object in two places.
+    return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=sort_keys)
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Lay the record out as an HTML page; every value is escaped."""
+    versions = versions_sentence(record)
+    blocks = {
+        **({"Versions of the code": versions} if versions else {}),
+        "Methods": methods_text(record),
+        "Config, with defaults": dump(record["config"], sort_keys=False),
+        "Samples": record["samples"],
+        "Environments": dump(record["environments"]),
+        "Devices of the pretraining": dump(record["devices"]),
+        "Code that wrote the results, by rule": dump(record["written_by"]),
+        "SHA-256 of results": json.dumps(record["sha256"], indent=1),
+    }
+    parts = [
+        f"<h2>{html.escape(title)}</h2>"
+        + (
+            f"<p>{html.escape(text)}</p>"
+            if title in ("Methods", "Versions of the code")
+            else f"<pre>{html.escape(text)}</pre>"
+        )
+        for title, text in blocks.items()
+    ]
+    head = f"<h1>Provenance</h1><p>Commit {html.escape(record['commit'])}</p>"
+    return document("Provenance", head + "".join(parts))

@@ -1,0 +1,194 @@
+"""The figure of a task: every method's scores, and where the model is right, sure, and not."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
+
+from scdyn.plotting.style import GREY, PALETTE, blank, save
+from scdyn.tasks.metrics import reliability
+from scdyn.tasks.settings import MAIN, is_compared, method_name
+
+__all__ = ["save", "task"]
+
+PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
+
+
+def task(report: Mapping[str, Any]) -> Figure:
+    """Draw what :func:`scdyn.tasks.evaluation.evaluate` found.
+
+    Parameters
+    ----------
+    report
+        Its tables.
+
+    Returns
+    -------
+    Figure
+        Scores of all runs by method, the model's confusion matrix, F1 by class beside the best
+        baseline, reliability, and, where they were asked for, scores by share of the labels
+        and how well a left-out class is detected.
+    """
+    calls, summary = report["predictions"], report["summary"]
+    best = best_baseline(summary)
+    n_classes = calls.loc[calls["part"] == "test", "label"].nunique()
+    n_methods = summary["method"].nunique()
+    extra = [name for name in ("efficiency", "novelty") if len(report[name])]
+    side = max(3.0, 2.0 + 0.24 * n_classes)
+    height = max(3.0, side, 0.28 * n_methods + 1.2)
+    figure = blank(9.5, height + 3.2)
+    above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
+    left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
+    scores_by_method(left, report["scores"], summary)
+    confusion_matrix(right, calls[(calls["part"] == "test") & (calls["method"] == MAIN)])
+    panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
+    scores_by_class(panels[0], report["classes"], best)
+    reliability_curves(panels[1], calls, [MAIN, *([best] if best else [])])
+    for panel, name in zip(panels[2:], extra, strict=True):
+        {"efficiency": label_curve, "novelty": novelty_bars}[name](panel, report[name])
+    rare = [
+        f"{name} ({why})" for name, why in report["metrics"].get("classes_left_out", {}).items()
+    ]
+    if rare:
+        text = textwrap.fill(f"Left out, too rare: {', '.join(rare)}", 150)
+        below.supxlabel(text, x=0.01, ha="left", fontsize=6, parse_math=False)
+    return figure
+
+
+def best_baseline(summary: pd.DataFrame) -> str | None:
+    """Name the method of others with the highest macro-F1 on held-out cells, if there is one."""
+    chosen = (summary["part"] == "test") & (summary["score"] == "macro_f1")
+    others = summary[chosen & ~summary["method"].map(is_compared)]
+    return None if others.empty else others.loc[others["mean"].idxmax(), "method"]
+
+
+def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Macro-F1 of each run as a dot, with the mean and its 95% interval, a row a method."""
+    means = summary[summary["score"] == "macro_f1"]
+    tested = means[means["part"] == "test"].sort_values("mean")
+    rows = {method: i for i, method in enumerate(tested["method"])}
+    parts = [part for part in PARTS if (means["part"] == part).any()]
+    for j, part in enumerate(parts):
+        name, marker = PARTS[part]
+        shift = 0.18 * (j - (len(parts) - 1) / 2) * -2
+        for row in means[means["part"] == part].itertuples():
+            ours = is_compared(row.method)
+            colour = PALETTE[0] if ours else PALETTE[5]
+            place = rows[row.method] + shift
+            runs = scores[(scores["method"] == row.method) & (scores["part"] == part)]
+            runs = runs[runs["variant"].map(is_compared)]["macro_f1"]
+            axis.scatter(
+                runs, np.full(len(runs), place), s=9, color="#888888", zorder=4, linewidths=0
+            )
+            if np.isfinite(row.low):
+                axis.plot([row.low, row.high], [place, place], color=colour, lw=1.2, zorder=2)
+            filled = colour if part == "test" else "white"
+            axis.plot(row.mean, place, marker, ms=4, color=colour, mfc=filled, zorder=3)
+        axis.plot(
+            [], [], marker, ms=4, color="black", mfc="black" if j == 0 else "white", label=name
+        )
+    axis.set_yticks(range(len(rows)), [method_name(name) for name in rows])
+    lows = means.loc[means["method"] != "majority", ["mean", "low"]].min().min()
+    axis.set_xlim(max(0, lows - 0.05), min(1.0, means[["mean", "high"]].max().max() + 0.03))
+    left = axis.get_xlim()[0]
+    for row in tested[tested["mean"] < left].itertuples():
+        axis.annotate(
+            f"◂ {row.mean:.2f}", (left, rows[row.method]), (3, 0), textcoords="offset points",
+            va="center", color="#666666",
+        )  # fmt: skip
+    axis.set(xlabel="macro-F1", title="every fold and seed; mean, 95% interval")
+    axis.grid(axis="x", color="#EEEEEE")
+    axis.set_axisbelow(True)
+    if len(parts) > 1:
+        legend_beneath(axis, ncols=2)
+
+
+def legend_beneath(axis: Axes, **options: Any) -> None:
+    """Draw a legend below the ticks and the label of the x axis, however high the panel is."""
+    place = offset_copy(axis.transAxes, axis.figure, y=-0.38)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, 0), bbox_transform=place, **options)
+
+
+def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
+    """Share of each label's held-out cells by predicted label."""
+    confusion = pd.crosstab(calls["label"], calls["called"])
+    classes = sorted(set(confusion.index) | set(confusion.columns))
+    confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
+    shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90)
+    axis.set_yticks(range(len(classes)), [f"{c} ({n:,})" for c, n in confusion.sum(1).items()])
+    axis.set(xlabel="predicted", title="held-out cells")
+    if len(classes) <= 8:
+        for i, j in np.ndindex(shares.shape):
+            colour = "white" if shares.iat[i, j] > 0.5 else "black"
+            text = f"{shares.iat[i, j]:.2f}"
+            axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+    axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7, pad=0.03)
+
+
+def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
+    """F1 of each class, the model's and the best baseline's."""
+    order = classes[classes["method"] == MAIN].sort_values("f1")["class"].tolist()
+    for method, colour, shift in ((best, PALETTE[5], -0.2), (MAIN, PALETTE[0], 0.2)):
+        if method is None:
+            continue
+        values = classes[classes["method"] == method].set_index("class")["f1"].reindex(order)
+        bars = np.arange(len(order)) + shift
+        axis.barh(bars, values, 0.38, color=colour, label=method_name(method))
+    axis.set_yticks(range(len(order)), order, fontsize=8 if len(order) <= 10 else 5.5)
+    axis.set(xlim=(0, 1), xlabel="F1")
+    legend_beneath(axis, fontsize=7)
+
+
+def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> None:
+    """Share of right predictions against the probability given to them."""
+    axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
+    for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
+        part = calls[(calls["part"] == "test") & (calls["method"] == method)]
+        sure = part.filter(regex="^p_").max(axis=1).to_numpy()
+        bins = reliability(part["label"].to_numpy(), part["called"].to_numpy(), sure)
+        axis.plot(bins["confidence"], bins["accuracy"], "o-", ms=3, color=colour)
+    axis.set(xlabel="probability, calibrated", ylabel="share right", title="reliability")
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.05))
+
+
+def label_curve(axis: Axes, table: pd.DataFrame) -> None:
+    """Macro-F1 by share of the labels seen."""
+    for i, (method, part) in enumerate(table.groupby("method", sort=False)):
+        colour = PALETTE[0] if method == MAIN else PALETTE[5 - 4 * (i % 2)]
+        axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=method_name(method))
+        axis.fill_between(part["labels"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+    axis.set_xscale("log")
+    shares = sorted(table["labels"].unique())
+    axis.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    axis.minorticks_off()
+    lowest = max(0.0, table[["mean", "low"]].min().min() - 0.03)
+    axis.set(xlabel="labels seen", ylabel="macro-F1", title="fewer labels", ylim=(lowest, 1.0))
+    axis.legend(loc="lower right", fontsize=6.5)
+
+
+def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
+    """AUROC of detecting each class that was kept from a model."""
+    table = table.assign(
+        name=[f"{method_name(m)}, {by}" for m, by in zip(table["method"], table["by"], strict=True)]
+    )
+    wide = table.pivot_table(index="class", columns="name", values="auroc", sort=False)
+    wide = wide[sorted(wide, key=lambda name: not name.startswith(method_name(MAIN)))]
+    shades = [PALETTE[i] for i in (0, 4, 5, 1, 2, 3)]
+    place = np.arange(len(wide))
+    for i, name in enumerate(wide):
+        shift = (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1]
+        axis.barh(place + shift, wide[name], 0.75 / wide.shape[1], color=shades[i], label=name)
+    axis.axvline(0.5, color=GREY, lw=0.8)
+    axis.set_yticks(place, wide.index)
+    axis.invert_yaxis()  # in the order of the legend
+    axis.set(xlim=(0, 1.02), xlabel="AUROC", title="detecting a left-out class")
+    legend_beneath(axis, fontsize=6.5)

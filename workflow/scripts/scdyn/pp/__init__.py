@@ -1,0 +1,16 @@
+"""Raw files of a sample to counts over the vocabulary: reference, preflight, ingestion, QC."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "build_vocabulary": "reference",
+    "read_vocabulary": "reference",
+    "examine_sample": "preflight",
+    "ingest": "ingest",
+    "filter_cells": "qc",
+    "join_metadata": "cell_tables",
+    "join": "corpus",
+    "principal_components": "corpus",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

@@ -1,0 +1,80 @@
+"""The samples joined, with counts and the paper's normalised values side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse
+
+from scdyn.errors import InputError
+from scdyn.pp.cell_columns import METRICS
+from scdyn.pp.counts import normalise
+
+# What a corpus knows of its cells: nothing that a person decides.
+MEASURED = ("sample", "barcode", "promoter_source", *METRICS)
+
+
+def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
+    """Join samples over the same vocabulary and normalise them.
+
+    Of their cells' tables what ingestion measured is kept. What else is known of the cells stands
+    in the corpus' table of cells (:mod:`scdyn.pp.cell_tables`), which may change alone.
+
+    Parameters
+    ----------
+    samples
+        As ingestion wrote them; let go of once they are joined, if nobody else holds them.
+
+    Raises
+    ------
+    InputError
+        If two samples stand on different vocabularies.
+    """
+    samples = list(samples)
+    for sample in samples[1:]:
+        if not sample.var_names.equals(samples[0].var_names):
+            raise InputError("the samples stand on different vocabularies; ingest them again.")
+    var = samples[0].var.copy()
+    for sample in samples:
+        sample.obs = sample.obs[[name for name in MEASURED if name in sample.obs]]
+        sample.obsm = {}
+        sample.uns = {}
+    cells = samples[0] if len(samples) == 1 else ad.concat(samples, join="outer", merge="first")
+    del samples
+    cells.var = var
+    cells.X = sparse.csr_matrix(cells.X)
+    normalise(cells)
+    return cells
+
+
+def principal_components(
+    cells: ad.AnnData, seed: int, n_components: int = 30, layers: Sequence[str] = ("rna_log",)
+) -> np.ndarray:
+    """Principal components of log-normalised layers: (cells, n_components) or fewer."""
+    table = ad.AnnData(sparse.hstack([cells.layers[layer] for layer in layers], format="csr"))
+    sc.pp.pca(table, n_comps=min(n_components, min(table.shape) - 1), random_state=seed)
+    return table.obsm["X_pca"]
+
+
+def neighbour_map(values: np.ndarray, seed: int) -> np.ndarray:
+    """Lay cells out in two dimensions with UMAP.
+
+    Parameters
+    ----------
+    values
+        (cells, features), such as an embedding.
+    seed
+        Of the neighbours and of the layout.
+
+    Returns
+    -------
+    ndarray, (cells, 2)
+    """
+    table = ad.AnnData(obs=pd.DataFrame(index=range(len(values))), obsm={"values": values})
+    sc.pp.neighbors(table, use_rep="values", random_state=seed)
+    sc.tl.umap(table, random_state=seed)
+    return table.obsm["X_umap"]

@@ -1,0 +1,418 @@
+"""One sample, whatever its files, to RNA and promoter counts over the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scdyn.errors import InputError, reading
+from scdyn.io import barcodes, tenx
+from scdyn.io import fragments as fragment_files
+from scdyn.io.checks import require_some
+from scdyn.io.features import require_annotated, require_modality, require_one_genome
+from scdyn.io.hdf5 import open_bounded
+from scdyn.io.libraries import (
+    Library,
+    LibraryFiles,
+    Matrix,
+    find_libraries,
+    locate,
+    promoter_source,
+)
+from scdyn.log import logger
+from scdyn.pp.cell_columns import join, normalise
+from scdyn.pp.cell_tables import join_metadata
+from scdyn.pp.counts import NO_SOURCE, align_genes, raw_counts
+from scdyn.pp.reference import genomes_before, tss_rings
+
+# For notebooks, which join their tables by it.
+__all__ = ["ingest", "join_metadata", "read_library"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a library's files hold.
+
+    Attributes
+    ----------
+    rna
+        ``X`` counts (cells, genes), and ``layers["promoter"]`` if promoter counts come from a
+        layer.
+    peaks
+        Counts (cells, peaks), None if they are not used.
+    fragments
+        Path of the fragments file, empty if they are not used.
+    source
+        Where promoter counts come from: see :func:`scdyn.io.libraries.promoter_source`.
+    """
+
+    rna: ad.AnnData
+    peaks: ad.AnnData | None
+    fragments: str
+    source: str
+
+
+def read_library(library: Library) -> Content:
+    """Read a library's RNA counts, and peaks or a layer if promoter counts come from these.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read or holds no counts.
+    """
+    read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[library.kind]
+    rna, peaks, source = read(library)
+    if library.peaks:
+        peaks = read_peaks(library.peaks)
+    return Content(rna, peaks if source == "peaks" else None, library.fragments, source)
+
+
+def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
+    """Read what Cell Ranger and its like wrote: RNA, its peaks, where promoters come from."""
+    rna, peaks = tenx.read_matrix(library.rna)
+    if rna is None:
+        raise InputError(
+            f"{library.rna}: has peaks and no genes; the ATAC output goes into the column "
+            "atac_path, the GEX output into path."
+        )
+    source, _ = promoter_source(library, (), peaks is not None)
+    if library.unspliced:
+        rna.layers["promoter"] = tenx.read_layer(library.unspliced, rna)
+    if library.metrics:
+        rna.obs = rna.obs.join(tenx.read_metrics(Path(library.metrics), rna.obs_names))
+    return rna, peaks, source
+
+
+def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
+    """Read counts of an ``.h5ad``."""
+    path = library.rna.path
+    table = _open(ad.read_h5ad, path, "h5ad")
+    source, layer = promoter_source(library, table.layers, has_peaks=False)
+    return raw_counts(table, path, library.rna_layer, layer), None, source
+
+
+def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
+
+    What the file says of its cells beside the modalities is kept, too: muon writes labels there,
+    those called ``rna:NAME`` included that the RNA has no column of its own for.
+    """
+    path = library.rna.path
+    content = _open(mudata.read_h5mu, path, "h5mu")
+    require_modality("rna", content.mod, path)
+    rna, atac = content.mod["rna"], content.mod.get("atac")
+    # Columns that begin with a modality's name are copies of its own, if it has them.
+    others = tuple(f"{name}:" for name in content.mod if name != "rna")
+    joint = content.obs[~content.obs.index.duplicated()]
+    joint = joint[[name for name in joint if not name.startswith(others)]]
+    # Those without the modality's name come first, where both are there.
+    joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
+    joint.columns = joint.columns.str.removeprefix("rna:")
+    new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
+    rna.obs = rna.obs.join(joint.loc[:, new])
+    log_left_out(content, path)
+    source, layer = promoter_source(library, rna.layers, atac is not None)
+    used = source == "peaks" and library.peaks is None
+    peaks = raw_counts(atac, path) if used else None
+    return raw_counts(rna, path, library.rna_layer, layer), peaks, source
+
+
+def log_left_out(content: mudata.MuData, path: str) -> None:
+    """Name the columns of the other modalities' cells that the RNA's have none of the name of."""
+    kept, left_out = set(content["rna"].obs), []
+    for modality in set(content.mod) - {"rna"}:
+        prefix = f"{modality}:"
+        copies = [name.removeprefix(prefix) for name in content.obs if name.startswith(prefix)]
+        names = dict.fromkeys([*content[modality].obs, *copies])
+        left_out += [f"{prefix}{name}" for name in names if name not in kept]
+    if left_out:
+        logger.info(
+            "%s: columns of other modalities' cells are not read: %s; what is a label of the cells "
+            "belongs into the obs of rna, or of the file",
+            path, ", ".join(sorted(left_out)),
+        )  # fmt: skip
+
+
+def read_peaks(matrix: Matrix) -> ad.AnnData:
+    """Read peaks that lie in a file of their own.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    path = matrix.path
+    if path.endswith(".h5ad"):
+        return raw_counts(_open(ad.read_h5ad, path, "h5ad"), path)
+    if path.endswith(".h5mu"):
+        content = _open(mudata.read_h5mu, path, "h5mu")
+        require_modality("atac", content.mod, path)
+        return raw_counts(content.mod["atac"], path)
+    _, peaks = tenx.read_matrix(matrix)
+    if peaks is None:
+        raise InputError(
+            f"{matrix}: has genes and no peaks; the GEX output goes into the column path, the ATAC "
+            "output into atac_path."
+        )
+    return peaks
+
+
+def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
+    """Call a library's reader; whatever it raises ends in a sentence."""
+    with reading(path, f"not a readable {kind}"):
+        with open_bounded(path) as file:
+            require_annotated(file)
+        return read(path)
+
+
+def require_barcodes(
+    pairing: barcodes.Pairing,
+    rna: pd.Index,
+    other: pd.Index,
+    min_overlap: float,
+    name: str,
+    what: str,
+) -> None:
+    """Refuse modalities of different cells.
+
+    Raises
+    ------
+    InputError
+        If fewer than ``min_overlap`` of the RNA barcodes are among the others, showing
+        five of each.
+    """
+    shared = f"{pairing.n_shared} of its {len(rna)} RNA barcodes"
+    logger.info("%s: %s are among those of the %s (%s)", name, shared, what, pairing.how)
+    if pairing.n_shared < min_overlap * len(rna):
+        raise InputError(
+            f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "
+            f"of the {what} (such as {', '.join(other[:5])}); ingest.min_barcode_overlap asks for "
+            f"{min_overlap:.0%}: are these two of the same cells? If the two chemistries' barcodes "
+            "differ, name their table in ingest.barcode_translation."
+        )
+
+
+def promoter_counts(
+    library: Content,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    to_vocabulary: sparse.csr_matrix,
+    min_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Count promoter accessibility of the RNA's cells, paired by barcode.
+
+    Returns
+    -------
+    counts : csr_matrix
+        (cells, genes of the vocabulary), in the order of the RNA's cells; a barcode the
+        second modality lacks has an empty row.
+    totals : DataFrame
+        A row a cell: ``promoter_source``, "fragments", "promoter layer", "peaks", or "none" in
+        a cell that the second modality lacks; and with fragments what
+        :func:`scdyn.io.fragments.count_insertions` says of it.
+    """
+    rna, n_genes = library.rna, to_vocabulary.shape[1]
+    rest = (min_overlap, translation, name)
+    logger.info("%s: promoters: %s", name, library.source)
+    if library.source == "fragments":
+        return promoter_counts_of_fragments(rna, Path(library.fragments), genes, windows, *rest)
+    if library.peaks is not None:
+        return promoter_counts_of_peaks(rna, library.peaks, windows, n_genes, *rest)
+    if "promoter" in rna.layers:
+        counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
+    else:
+        counts = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
+    return counts, pd.DataFrame({"promoter_source": library.source}, index=rna.obs_names)
+
+
+def promoter_counts_of_fragments(
+    rna: ad.AnnData,
+    fragments: Path,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    min_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Count insertions in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    fragments
+        Path of the fragments file.
+    genes, windows
+        The vocabulary and its promoter windows.
+    min_overlap
+        Smallest share of the RNA's barcodes that must have fragments.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+    name
+        The sample, for messages.
+
+    Raises
+    ------
+    InputError
+        If the fragments cannot be read, or are of other cells or another genome.
+    """
+    blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
+    n_seen = fragment_files.count_barcodes(blocks)
+    known = n_seen.index
+    pairing = barcodes.pair(rna.obs_names, known, translation)
+    counts, totals = fragment_files.count_insertions(
+        fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
+    )
+    found = (totals["fragments"] > 0).to_numpy()
+    pairing = replace(pairing, n_shared=int(found.sum()))
+    require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    barcodes.require_cells(pairing, n_seen, fragments)
+    source = np.where(found, "fragments", NO_SOURCE)
+    return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
+
+
+def promoter_counts_of_peaks(
+    rna: ad.AnnData,
+    peaks: ad.AnnData,
+    windows: pd.DataFrame,
+    n_genes: int,
+    min_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Sum the counts of peaks in promoters; see :func:`promoter_counts`.
+
+    Parameters
+    ----------
+    rna
+        Counts of the library's cells.
+    peaks
+        Counts (cells, peaks), named ``chrom:start-end``.
+    windows, n_genes
+        Promoter windows, and genes of the vocabulary.
+    min_overlap, translation, name
+        As for :func:`promoter_counts_of_fragments`.
+
+    Raises
+    ------
+    InputError
+        If the peaks are of other cells or another genome.
+    """
+    pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
+    require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
+    of_peaks = pairing.form(peaks.obs_names.to_series())
+    row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
+    found = row.notna().to_numpy()
+    # One row a cell of the RNA, a one where its barcode stands in the peaks.
+    pairing_matrix = sparse.csr_matrix(
+        (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
+        shape=(rna.n_obs, peaks.n_obs),
+    )
+    counts = fragment_files.peaks_to_promoters(peaks.X, peaks.var_names, windows, n_genes)
+    source = np.where(found, "peaks", NO_SOURCE)
+    totals = pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
+    return pairing_matrix @ counts, totals
+
+
+def ingest_library(
+    files: LibraryFiles,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    min_gene_overlap: float,
+    min_barcode_overlap: float,
+    translation: Mapping[str, str] | None,
+    name: str,
+) -> ad.AnnData:
+    """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
+    located = locate(files)
+    library = read_library(located)
+    rna = library.rna
+    require_one_genome(genomes_before(rna.var_names.to_series()), located.rna.path)
+    require_some(rna.X.nnz, files.path)
+    to_vocabulary = align_genes(
+        rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
+    )
+    counts, totals = promoter_counts(
+        library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
+    )
+    # What Cell Ranger measured has our own names; what a file says of its cells has any.
+    obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
+    return ad.AnnData(
+        sparse.csr_matrix(rna.X @ to_vocabulary),
+        obs=obs.assign(**totals.set_axis(obs.index)),
+        var=genes.set_index("gene_id"),
+        layers={"promoter": counts},
+        obsm=dict(rna.obsm),
+    )
+
+
+def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
+    """Join a sample's libraries, numbered as :func:`scdyn.io.barcodes.sample_barcodes` does."""
+    if len(libraries) == 1:
+        return libraries[0]
+    names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
+    obs = join([cells.obs for cells in libraries]).set_axis(names)
+    joined = ad.concat(libraries, join="outer", merge="same")
+    joined.obs = obs
+    return joined
+
+
+def ingest(
+    sheet_row: dict[str, str],
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    min_gene_overlap: float,
+    min_barcode_overlap: float,
+    translation: Mapping[str, str] | None = None,
+) -> ad.AnnData:
+    """Bring one sample to the vocabulary.
+
+    Parameters
+    ----------
+    sheet_row
+        Of the sample sheet.
+    genes, windows
+        The vocabulary and its promoter windows.
+    min_gene_overlap, min_barcode_overlap
+        Shares, 0 to 1, below which the sample is refused.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+
+    Returns
+    -------
+    AnnData
+        All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
+        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and what an
+        ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
+        ``obsm["spatial"]`` its positions. What the sample sheet and its metadata say of the
+        cells is joined later; see :func:`scdyn.pp.cell_tables.annotate`.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used or holds no counts, or too few genes or barcodes are found.
+    """
+    name = sheet_row["sample"]
+    overlaps = min_gene_overlap, min_barcode_overlap
+    libraries = find_libraries(sheet_row)
+    if len(libraries) > 1:
+        order = (f"-{number} {files.path}" for number, files in enumerate(libraries, start=1))
+        logger.info("%s: %d libraries; %s", name, len(libraries), ", ".join(order))
+    cells = join_libraries(
+        [ingest_library(files, genes, windows, *overlaps, translation, name) for files in libraries]
+    )
+    barcodes.require_unique(cells.obs_names, sheet_row["path"])
+    cells.obs = cells.obs.assign(sample=name, barcode=cells.obs_names.to_numpy())
+    cells.obs_names = name + "_" + cells.obs_names
+    return cells

@@ -1,0 +1,496 @@
+"""What can be said of a study's input in seconds, before hours of compute are spent on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import sparse_dataset
+
+from scdyn.errors import InputError, reading
+from scdyn.io import barcodes, tenx
+from scdyn.io import fragments as fragment_files
+from scdyn.io.barcodes import require_unique, sample_barcodes
+from scdyn.io.checks import first_values, require_counts, require_some
+from scdyn.io.download import annotation_of
+from scdyn.io.features import (
+    GENES,
+    PEAKS,
+    barcode_names,
+    part_of,
+    read_features,
+    read_genomes,
+    require_annotated,
+    require_one_genome,
+)
+from scdyn.io.hdf5 import open_bounded
+from scdyn.io.libraries import (
+    Library,
+    LibraryFiles,
+    Matrix,
+    find_libraries,
+    locate,
+    promoter_source,
+)
+from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
+from scdyn.pp.counts import require_layer, require_same_genes, rna_source
+from scdyn.pp.findings import DISK, Finding
+from scdyn.pp.reference import find_genes, genomes_before, strip_version, without_genome
+
+# Results take about as much room as their input, and temporary files once more.
+ROOM_FOR_INPUT = 3
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Shares and ratios below which a sample is refused; see the config's ``ingest``."""
+
+    min_gene_overlap: float
+    min_barcode_overlap: float
+    min_promoter_enrichment: float
+
+
+def examine_sample(
+    row: Mapping[str, str],
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    thresholds: Thresholds,
+    translation: Mapping[str, str] | None = None,
+    catalogue: pd.DataFrame | None = None,
+) -> list[Finding]:
+    """Examine a sample's files; of its counts the first are looked at.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+    genes, windows
+        The vocabulary and its promoter windows.
+    thresholds
+        Of the config.
+    translation
+        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+    catalogue
+        Of public files, from which the annotation of another genome build is named.
+
+    Returns
+    -------
+    list of Finding
+        Of each library; the first that does not pass ends a library's.
+    """
+    findings: list[Finding] = []
+    name = row["sample"]
+    try:
+        libraries = find_libraries(row)
+    except InputError as error:
+        return [Finding(name, "files", str(error), passed=False)]
+    for files in libraries:
+        try:
+            seen = examine_library(files, genes, windows, thresholds, translation, catalogue)
+            for check, found in seen:
+                findings.append(Finding(name, check, found))
+        except InputError as error:
+            findings.append(Finding(name, "files", str(error), passed=False))
+    return findings
+
+
+def barcodes_of(row: Mapping[str, str]) -> pd.Index:
+    """List a sample's barcodes as ingestion names them, none if its files cannot be read.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+    """
+    try:
+        return sample_barcodes([barcode_names(locate(files).rna) for files in find_libraries(row)])
+    except InputError:  # which examine_sample says
+        return pd.Index([], dtype=str)
+
+
+def examine_library(
+    files: LibraryFiles,
+    genes: pd.DataFrame,
+    windows: pd.DataFrame,
+    thresholds: Thresholds,
+    translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
+) -> Iterator[tuple[str, str]]:
+    """Yield what was looked at and what was seen.
+
+    Raises
+    ------
+    InputError
+        At the first thing that is wrong.
+    """
+    library = locate(files)
+    matrix = library.rna
+    source, layers, has_peaks = look_into(library)
+    features = read_features(matrix, source)
+    names = names_of_genes(features, matrix)
+    found = find_genes(names, genes)
+    n_found, n_genes = len(np.unique(found[found >= 0])), len(found)
+    share = n_found / max(1, min(len(genes), n_genes))
+    text = f"{n_found} of {n_genes} genes are in the vocabulary of {len(genes)}"
+    if share < thresholds.min_gene_overlap:
+        named = features["name"][features["kind"] == GENES]
+        raise InputError(
+            f"{matrix}: only {text} (such as {', '.join(named[:3])} beside "
+            f"{', '.join(genes['symbol'][:3])} of reference.annotation), {share:.0%} where "
+            f"ingest.min_gene_overlap asks for {thresholds.min_gene_overlap:.0%}: another species "
+            "or annotation?"
+        )
+    yield "genes", text
+    if library.kind != "10x":
+        yield "RNA counts", f"in {source} of {matrix}"
+    cells = barcode_names(matrix)
+    require_unique(cells, matrix)
+    yield "cells", f"{len(cells)} barcodes in {matrix}"
+    others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
+    for kind, n_features in others.items():
+        yield "features", f"{n_features} of {kind} are not read"
+    promoters, layer = promoter_source(library, layers, has_peaks)
+    examine_counts(library, source, layer, of_peaks=promoters == "peaks")
+    stated = genome_stated(library)
+    if promoters == "none":
+        yield "promoters", "not measured, as the sheet says: RNA only"
+    elif promoters == "promoter layer":
+        yield "promoters", f"counts of the layer {layer} in {library.unspliced or matrix}"
+    elif promoters == "fragments":
+        path = Path(library.fragments)
+        yield "promoters", f"counted from {path}"
+        yield from examine_fragments(
+            path, cells, windows, thresholds, stated, translation, catalogue
+        )
+    else:
+        place = library.peaks or matrix
+        if library.peaks:
+            features = read_features(library.peaks)
+            yield examine_barcodes(place, cells, thresholds, translation)
+        names = features["name"][features["kind"] == PEAKS]
+        yield (
+            "promoters",
+            f"summed from the peaks of {place}, there being no fragments: these are coarser",
+        )
+        places = fragment_files.parse_peaks(pd.Index(names))
+        places["start"] = (places["start"] + places["end"]) // 2
+        yield from examine_build(
+            "peaks", place.path, places, windows, thresholds, stated, catalogue
+        )
+
+
+def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
+    """List the columns that may name the genes among features.
+
+    Raises
+    ------
+    InputError
+        If there are no genes, or they are of several genomes.
+    """
+    named = features[features["kind"] == GENES].drop(columns="kind").reset_index(drop=True)
+    if named.empty:
+        raise InputError(
+            f"{matrix}: has no {GENES} but {', '.join(features['kind'].unique()) or 'no features'};"
+            " the GEX output goes into the column path, the ATAC output into atac_path."
+        )
+    require_one_genome(genomes_before(named["name"]), matrix.path)
+    return [named[column] for column in named]
+
+
+def measured_genes(row: Mapping[str, str]) -> set[str]:
+    """List every id and symbol by which a sample's matrices call their genes.
+
+    Parameters
+    ----------
+    row
+        Of the sample sheet.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    names: set[str] = set()
+    for library in map(locate, find_libraries(row)):
+        source, _, _ = look_into(library)
+        for column in names_of_genes(read_features(library.rna, source), library.rna):
+            names.update(column, plain := without_genome(column), strip_version(plain))
+    return names
+
+
+def look_into(library: Library) -> tuple[str, list[str], bool]:
+    """See what decides where counts are read from.
+
+    Returns
+    -------
+    source : str
+        Where an AnnData's RNA counts lie; see :func:`scdyn.pp.counts.rna_source`.
+    layers : list of str
+        Of an AnnData.
+    has_peaks : bool
+        Whether the RNA's file has peaks, too.
+
+    Raises
+    ------
+    InputError
+        If the first of an AnnData's values are no counts.
+    """
+    path = library.rna.path
+    if library.kind == "10x":
+        features = read_features(library.rna)
+        for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+            n_cells, n_features = len(barcode_names(matrix)), len(read_features(matrix))
+            for file in matrix.counts:
+                tenx.require_sizes(matrix, Path(file), n_cells, n_features)
+        return "X", [], bool((features["kind"] == PEAKS).any())
+    with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+        require_annotated(file)
+        rna = part_of(file, "rna")
+        layers = rna.get("layers", {})
+        source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
+        if library.promoter_layer:
+            require_layer(library.promoter_layer, layers, path)
+        require_counts(first_values(rna[source]), path)
+        require_some(n_stored(rna[source]), path)
+        return source, list(layers), "mod/atac" in file
+
+
+def n_stored(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the values that an AnnData's matrix stores; zeros too, if it is dense."""
+    return values["data"].size if isinstance(values, h5py.Group) else values.size
+
+
+def n_columns(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the columns of an AnnData's matrix."""
+    return (sparse_dataset(values) if isinstance(values, h5py.Group) else values).shape[1]
+
+
+def examine_counts(library: Library, source: str, layer: str | None, of_peaks: bool) -> None:
+    """Look at the first counts of all that is read, but an AnnData's RNA: see :func:`look_into`.
+
+    Parameters
+    ----------
+    library
+        Whose files are there.
+    source
+        Where an AnnData's RNA counts lie, as :func:`look_into` says it.
+    layer, of_peaks
+        Where promoter counts come from, as :func:`scdyn.io.libraries.promoter_source` says it.
+
+    Raises
+    ------
+    InputError
+        If they are no counts, such as peaks after TF-IDF, of other genes, or there are none.
+    """
+    for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
+        if not matrix.path.endswith((".h5ad", ".h5mu")):
+            tenx.look_at_counts(matrix)
+    if library.kind != "10x" and layer is not None:
+        path = library.rna.path
+        with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+            rna = part_of(file, "rna")
+            values = rna["layers"][layer]
+            require_same_genes(n_columns(rna[source]), n_columns(values), path)
+            require_counts(first_values(values), f"{path}, layer {layer}")
+    place = library.peaks or library.rna
+    if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
+        with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
+            table = part_of(file, "atac")
+            layers, raw = table.get("layers", {}), table.get("raw/X")
+            source = rna_source(layers, table.get("X"), raw, "", place.path)
+            require_counts(first_values(table[source]), place.path)
+
+
+def genome_stated(library: Library) -> str:
+    """Name the genome that Cell Ranger says it used, empty if it does not say.
+
+    It stands in the header of a fragments file and with the features of an ``.h5``.
+    """
+    if library.fragments:
+        for line in fragment_files.read_header(library.fragments):
+            if line.startswith("# reference_path="):
+                return Path(line.split("=", 1)[1]).name
+    path = (library.peaks or library.rna).path
+    return ", ".join(sorted(read_genomes(path))) if path.endswith(".h5") else ""
+
+
+def examine_fragments(
+    path: Path,
+    cells: pd.Index,
+    windows: pd.DataFrame,
+    thresholds: Thresholds,
+    stated: str,
+    translation: Mapping[str, str] | None,
+    catalogue: pd.DataFrame | None = None,
+) -> Iterator[tuple[str, str]]:
+    """Look at the beginning of a fragments file: its barcodes, chromosomes and promoters.
+
+    Raises
+    ------
+    InputError
+        If it is of other cells or another genome. Whether enough of the barcodes are there
+        is for ingestion to say, which reads the whole file.
+    """
+    blocks = []
+    for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN):
+        fragment_files.check_places(block, path)
+        blocks.append(block.select("chrom", "start", "barcode").to_pandas())
+    seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
+    if seen.empty:
+        raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
+    n_seen = seen["barcode"].value_counts(sort=False)
+    others = pd.Index(n_seen.index)
+    pairing = barcodes.pair(cells, others, translation)
+    text = (
+        f"{pairing.n_shared} of {len(cells)} RNA barcodes are among those of the first "
+        f"{len(seen)} fragments, {pairing.how}"
+    )
+    if not pairing.n_shared:
+        raise InputError(
+            f"{path}: none of the {len(cells)} RNA barcodes (such as {', '.join(cells[:5])}) is "
+            f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
+        )
+    barcodes.require_cells(pairing, n_seen, path)
+    yield "barcodes", text
+    yield from examine_build("fragments", path, seen, windows, thresholds, stated, catalogue)
+
+
+def examine_barcodes(
+    path: Matrix,
+    cells: pd.Index,
+    thresholds: Thresholds,
+    translation: Mapping[str, str] | None,
+) -> tuple[str, str]:
+    """Look at the barcodes of a matrix of peaks.
+
+    Raises
+    ------
+    InputError
+        If it is of other cells.
+    """
+    others = barcode_names(path)
+    pairing = barcodes.pair(cells, others, translation)
+    if pairing.n_shared < thresholds.min_barcode_overlap * len(cells):
+        raise InputError(
+            f"{path}: only {pairing.n_shared} of the {len(cells)} RNA barcodes (such as "
+            f"{', '.join(cells[:5])}) are among its own (such as {', '.join(others[:5])}): "
+            "are these two of the same cells?"
+        )
+    return "barcodes", f"{pairing.n_shared} of {len(cells)} RNA barcodes, {pairing.how}"
+
+
+def examine_build(
+    what: str,
+    path: str | Path,
+    places: pd.DataFrame,
+    windows: pd.DataFrame,
+    thresholds: Thresholds,
+    stated: str,
+    catalogue: pd.DataFrame | None = None,
+) -> Iterator[tuple[str, str]]:
+    """Tell whether open chromatin lies at the annotation's promoters.
+
+    Raises
+    ------
+    InputError
+        If it lies there no more often than places drawn at random.
+    """
+    ratio = fragment_files.promoter_enrichment(places, windows)
+    asked = thresholds.min_promoter_enrichment
+    if not ratio >= asked:
+        chromosomes = ", ".join(sorted(places["chrom"].astype(str).unique())[:3])
+        annotated = ", ".join(sorted(windows["chrom"].unique())[:3])
+        why = (
+            f"lies in the annotation's promoters {ratio:.2f} times as often as by chance, where "
+            f"ingest.min_promoter_enrichment asks for {asked:g}"
+            if pd.notna(ratio)
+            else f"has chromosomes {chromosomes} and the annotation {annotated}"
+        )
+        name = annotation_of(stated, catalogue) if catalogue is not None else ""
+        named = f"{name} as reference.annotation" if name else "the annotation of that"
+        made = f"; it was made with {stated}, so name {named}" if stated else ""
+        raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
+    made = f", made with {stated}" if stated else ""
+    found = f"{what} lie in promoters {ratio:.1f} times as often as by chance{made}"
+    yield "genome build", found
+
+
+def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[Finding]:
+    """Examine the room on the disk, and say whether a GPU is here.
+
+    Parameters
+    ----------
+    inputs
+        Files and folders that are read.
+    results
+        Where what is made will lie; need not be there yet.
+    """
+    room, is_enough = room_for(inputs, results)
+    return [
+        Finding("study", DISK, room, is_enough),
+        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
+    ]
+
+
+def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
+    """Compare the room on the disk with what results from files: in words, and if it is enough.
+
+    Parameters
+    ----------
+    inputs, results
+        As for :func:`examine_machine`.
+    """
+    size = sum(size_of(Path(path)) for path in inputs)
+    place = Path(results).absolute()
+    while not place.exists():
+        place = place.parent
+    free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
+    room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
+    return (room, True) if free > needed else (f"{room}: make room.", False)
+
+
+def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
+    """Stop if the disk is too full for what results from some files.
+
+    Parameters
+    ----------
+    inputs, results
+        As for :func:`examine_machine`.
+
+    Raises
+    ------
+    InputError
+        Naming the place.
+    """
+    room, is_enough = room_for(inputs, results)
+    if not is_enough:
+        raise InputError(room)
+
+
+def seen_of_gpus() -> str:
+    """Say which GPUs are here; whether torch can use them is for the rules that train to say."""
+    if os.environ.get(VARIABLE) == "cpu":
+        return "not looked for: the config's device is cpu"
+    driver, n_gpus = nvidia_driver(), len(visible_gpus())
+    if n_gpus:
+        return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
+    if driver:
+        seen = f"NVIDIA's {driver} is here, but no GPU that may be used"
+    else:
+        seen = "none is here"
+    if os.environ.get(VARIABLE) == "gpu":
+        return f"{seen}; the config's device is gpu, so that the run will refuse on this machine"
+    return seen if driver else f"{seen}; the CPU is used instead"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

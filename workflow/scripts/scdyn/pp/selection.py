@@ -1,0 +1,96 @@
+"""Which cells a selection of the config means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.pp.cell_columns import MISSING, clean_text, one_spelling, word
+
+
+def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str) -> np.ndarray:
+    """Tell which cells a selection of the config means.
+
+    Parameters
+    ----------
+    obs
+        The cells' table.
+    selection
+        Column to allowed values; a cell must match in every column. Empty: all cells. A cell
+        whose value is missing matches none.
+    where
+        The config's key, for messages.
+
+    Returns
+    -------
+    ndarray of bool, (cells,)
+
+    Raises
+    ------
+    InputError
+        If a column or a value does not exist, or no cell matches.
+    """
+    chosen = np.ones(len(obs), dtype=bool)
+    for column, allowed in selection.items():
+        if column not in obs:
+            raise InputError(
+                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
+            )
+        values = spelt(obs[column])
+        for value in allowed:
+            text = one_spelling(str(value))
+            if not (values == text).any():
+                hint = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
+                if text in MISSING:
+                    hint = " (this word is read as missing: write another, such as none)"
+                raise InputError(
+                    f"{where}: no cell has {column} '{value}'{hint}; there are "
+                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}."
+                )
+        chosen &= values.isin([one_spelling(str(value)) for value in allowed]).to_numpy()
+    if not chosen.any():
+        raise InputError(f"{where}: no cell matches {dict(selection)}.")
+    return chosen
+
+
+def spelt(column: pd.Series) -> pd.Series:
+    """Write a column as the cells' table has it, None where a value is missing."""
+    codes, found = pd.factorize(column)
+    texts = [one_spelling(clean_text(word(value) or "")) for value in found]
+    known = np.array([*(None if text in MISSING else text for text in texts), None], dtype=object)
+    return pd.Series(known[codes], column.index)
+
+
+def select_samples(
+    sheet: pd.DataFrame,
+    selection: Mapping[str, Sequence[str]],
+    covariates: Sequence[str],
+    where: str,
+) -> list[str] | None:
+    """Name the samples that a selection means, where the sample sheet alone tells.
+
+    Parameters
+    ----------
+    sheet
+        Rows of the sample sheet, indexed by sample.
+    selection, where
+        As for :func:`select`.
+    covariates
+        Columns of the sheet that are covariates.
+
+    Returns
+    -------
+    list of str, or None
+        None if the selection names a column that only the cells have.
+
+    Raises
+    ------
+    InputError
+        If a value does not exist, or no sample matches.
+    """
+    if not set(selection) <= {"sample", *covariates}:
+        return None
+    return list(sheet.index[select(sheet, selection, where)])

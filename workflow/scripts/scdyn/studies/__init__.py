@@ -1,0 +1,14 @@
+"""Development, spatial and perturbation studies, as tables."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "pseudotime_of": "development",
+    "development_table": "development",
+    "fate_trends": "development",
+    "coherence_table": "spatial",
+    "perturbation_tables": "perturbation",
+    "gene_table": "genes",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

@@ -1,0 +1,172 @@
+"""What the studies share: whose calls they show, in which colours, and how sure a mean is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from scdyn.errors import InputError
+from scdyn.pp.corpus import neighbour_map, principal_components
+
+MODEL, BASELINE = "scdynomics", "logistic_regression"
+INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
+
+
+def calls_of(calls: pd.DataFrame, method: str) -> pd.DataFrame:
+    """All of a method's calls, indexed by cell.
+
+    Raises
+    ------
+    InputError
+        If the method called nothing.
+    """
+    table = calls[calls["method"] == method]
+    if table.empty:
+        raise InputError(
+            f"the task's predictions have no calls by '{method}'; they have "
+            f"{', '.join(calls['method'].unique())}."
+        )
+    return table.set_index("cell")
+
+
+def asked_cells(calls: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Calls of the cells that a task predicts, or of the tested ones where it predicts none."""
+    table = calls_of(calls, method)
+    part = "predict" if (table["part"] == "predict").any() else "test"
+    return table[table["part"] == part]
+
+
+def probabilities(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns ``p_<class>`` of a table of calls, named by class."""
+    return table.filter(regex="^p_").rename(columns=lambda name: name[2:])
+
+
+def text(column: pd.Series) -> pd.Series:
+    """A column as text, with "" where a value is missing."""
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
+def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFrame:
+    """What is known of each called cell, and what it is called.
+
+    Returns
+    -------
+    DataFrame
+        A row a called cell, in the corpus' order: ``cell``, ``label``, ``called``,
+        ``confidence`` (the called class's probability), ``logistic_regression`` (its call),
+        ``sample``, ``part`` ("test" or "predict").
+    """
+    model, baseline = calls_of(calls, MODEL), calls_of(calls, BASELINE)
+    names = cells.obs_names[cells.obs_names.isin(model.index)]
+    model = model.loc[names]
+    return pd.DataFrame(
+        {
+            "cell": names,
+            "label": text(cells.obs.loc[names, label]).to_numpy(),
+            "called": model["called"].to_numpy(),
+            "confidence": probabilities(model).max(axis=1).to_numpy(),
+            "logistic_regression": baseline["called"].reindex(names).to_numpy(),
+            "sample": cells.obs.loc[names, "sample"].astype(str).to_numpy(),
+            "part": model["part"].to_numpy(),
+        }
+    )
+
+
+def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
+    """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
+    return neighbour_map(principal_components(cells, seed), seed)
+
+
+def section_positions(cells: ad.AnnData) -> np.ndarray:
+    """Positions on the section, (cells, 2), NaN where a cell has none.
+
+    Raises
+    ------
+    InputError
+        If the cells have no positions.
+    """
+    if "spatial" not in cells.obsm:
+        raise InputError(
+            "the cells have no positions: give columns x and y in the sample sheet's metadata, or "
+            "leave the spatial study out."
+        )
+    return np.asarray(cells.obsm["spatial"], dtype=float)[:, :2]
+
+
+def sections(cells: ad.AnnData, column: str) -> pd.Series:
+    """The section of each cell, by a column of the cells.
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
+    """
+    if column not in cells.obs:
+        raise InputError(
+            f"studies: section is '{column}', but the cells have no such column; they have "
+            f"{', '.join(cells.obs)}."
+        )
+    return text(cells.obs[column])
+
+
+def landscape(positions: np.ndarray) -> np.ndarray:
+    """Turn a section so that its longer side lies flat: (cells, 2) to (cells, 2)."""
+    extent = np.nanmax(positions, axis=0) - np.nanmin(positions, axis=0)
+    return positions[:, ::-1] if extent[1] > extent[0] else positions
+
+
+def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
+    """Lay sections side by side, in rows, each on its longer side: (cells, 2) to (cells, 2)."""
+    result = np.full(positions.shape, np.nan)
+    members = [(section == name).to_numpy() for name in sorted(section.unique())]
+    members = [m for m in members if np.isfinite(positions[m]).any()]
+    for member in members:
+        result[member] = landscape(positions[member])
+    extents = [np.nanmax(result[m], 0) - np.nanmin(result[m], 0) for m in members]
+    step = np.maximum(1.08 * np.nanmax(extents, axis=0), 1e-9)
+    # About as wide as a screen.
+    n_columns = int(
+        np.clip(round(np.sqrt(1.5 * len(members) * step[1] / step[0])), 1, len(members))
+    )
+    for i, member in enumerate(members):
+        corner = np.nanmin(result[member], 0)
+        result[member] += step * [i % n_columns, -(i // n_columns)] - corner
+    return result
+
+
+def weighted_means(
+    values: np.ndarray, weights: np.ndarray, seed: int, n_draws: int = 500
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted means of cells, with 95% percentile bootstrap intervals over the cells.
+
+    Parameters
+    ----------
+    values
+        (cells,).
+    weights
+        (points, cells), such as membership in bins, or a kernel about points of a pseudotime.
+    seed, n_draws
+        Of the cells drawn with replacement.
+
+    Returns
+    -------
+    mean, low, high : ndarray, (points,)
+    """
+    rng = np.random.default_rng(seed)
+    n_cells = len(values)
+    share = np.full(n_cells, 1 / n_cells)
+    draws = []
+    for _ in range(n_draws):
+        drawn = rng.multinomial(n_cells, share)
+        with np.errstate(invalid="ignore"):  # a bin of which no cell was drawn
+            draws.append((weights @ (drawn * values)) / (weights @ drawn))
+    low, high = np.nanpercentile(draws, INTERVAL, axis=0)
+    return weights @ values / weights.sum(1), low, high
+
+
+def most_called(called: Sequence[str], n: int) -> list[str]:
+    """The ``n`` most called classes, most called first."""
+    return list(pd.Series(called).value_counts().index[:n])

@@ -1,0 +1,227 @@
+"""Genes that a perturbation changes within called classes, beside those that drive the calls."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from pydeseq2.dds import DeseqDataSet
+from pydeseq2.ds import DeseqStats
+from statsmodels.stats.multitest import multipletests
+
+from scdyn.log import logger
+from scdyn.studies.perturbation import GROUPS
+
+LEAST_CELLS = 10  # of a class in a group, and in a sample that is a replicate
+LEAST_COUNTS = 10  # of a gene over all replicates
+MOST_COMPARISONS = 12
+N_GENES = 100  # of a comparison in the table
+PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
+OVER_CELLS = "Wilcoxon over cells, which are no replicates"
+
+
+def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
+    """Which perturbed cells are held against which controls.
+
+    Parameters
+    ----------
+    change
+        Of :func:`scdyn.studies.perturbation.composition`.
+
+    Returns
+    -------
+    list of (class, class of controls)
+        The classes that are more against the controls of the class that lost the largest share;
+        then every class against controls of the same class, those that changed first. Only
+        those of at least ``LEAST_CELLS`` cells, and at most ``MOST_COMPARISONS``.
+    """
+    table = change.set_index("class")
+    enough = {
+        group: table.index[table[f"cells_{group}"] >= LEAST_CELLS].tolist() for group in GROUPS
+    }
+    pairs = []
+    difference = table["share_perturbed"] - table["share_control"]
+    lost = difference[table["change"].isin(["vanished", "fewer"])].nsmallest(1).index
+    gained = difference[table["change"].isin(["appeared", "more"])].sort_values(ascending=False)
+    if len(lost) and lost[0] in enough["control"]:
+        pairs = [(name, lost[0]) for name in gained.index if name in enough["perturbed"]]
+    order = table["log2_ratio"].abs().sort_values(ascending=False, kind="stable").index
+    changed_first = sorted(order, key=lambda name: table.loc[name, "change"] == "")
+    pairs += [
+        (name, name)
+        for name in changed_first
+        if name in enough["control"] and name in enough["perturbed"]
+    ]
+    return pairs[:MOST_COMPARISONS]
+
+
+def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Sum counts by sample and group, of those with at least ``LEAST_CELLS`` cells.
+
+    Parameters
+    ----------
+    counts
+        RNA counts in ``X``.
+    cells
+        ``group`` and ``sample`` of the cells to sum, indexed by cell.
+
+    Returns
+    -------
+    sums : DataFrame
+        (replicates, genes) of int.
+    group : Series
+        Of each replicate.
+    """
+    replicate = cells["group"] + " " + cells["sample"]
+    size = replicate.value_counts()
+    kept = cells[replicate.map(size) >= LEAST_CELLS]
+    replicate = replicate.loc[kept.index]
+    # What is grouped stays sparse.
+    sums = sc.get.aggregate(
+        ad.AnnData(counts[kept.index].X, obs=pd.DataFrame({"replicate": replicate})),
+        by="replicate", func="sum",
+    )  # fmt: skip
+    table = pd.DataFrame(
+        np.asarray(sums.layers["sum"]).astype(int), index=sums.obs_names, columns=counts.var_names
+    )
+    group = kept.groupby(replicate)["group"].first().loc[table.index]
+    return table, group
+
+
+def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
+    """Test perturbed against control replicates with PyDESeq2.
+
+    DESeq2's negative binomial model (Love et al. 2014) as PyDESeq2 has it (Muzellec et al. 2023).
+
+    Returns
+    -------
+    DataFrame
+        By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN where DESeq2 has set a gene
+        aside). Genes with fewer than ``LEAST_COUNTS`` counts are left out.
+    """
+    sums = sums.loc[:, sums.sum() >= LEAST_COUNTS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on fits of single genes that were done anew
+        data = DeseqDataSet(
+            counts=sums, metadata=group.to_frame("group"), design="~group", quiet=True, n_cpus=1
+        )
+        data.deseq2()
+        result = DeseqStats(data, contrast=["group", "perturbed", "control"], quiet=True, n_cpus=1)
+        result.summary()
+    names = {"log2FoldChange": "log2_fold_change", "pvalue": "p_value", "padj": "adjusted"}
+    return result.results_df[list(names)].rename(columns=names)
+
+
+def wilcoxon(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
+    """Test perturbed against control cells by Wilcoxon's rank sum (scanpy).
+
+    Parameters
+    ----------
+    cells
+        ``layers["rna_log"]``.
+    group
+        Of each cell.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`deseq`. Genes that no cell expresses are left out.
+    """
+    values = cells.layers["rna_log"]
+    seen = np.asarray((values != 0).sum(0)).ravel() > 0
+    table = ad.AnnData(values[:, seen], var=pd.DataFrame(index=cells.var_names[seen]))
+    table.obs["group"] = pd.Categorical(group.to_numpy(), GROUPS)
+    sc.tl.rank_genes_groups(
+        table, "group", groups=["perturbed"], reference="control", method="wilcoxon",
+        tie_correct=True, use_raw=False,
+    )  # fmt: skip
+    found = sc.get.rank_genes_groups_df(table, "perturbed").set_index("names")
+    result = pd.DataFrame({"log2_fold_change": found["logfoldchanges"], "p_value": found["pvals"]})
+    return result.assign(adjusted=multipletests(result["p_value"], method="fdr_bh")[1])
+
+
+def compare(
+    cells: ad.AnnData, called: pd.DataFrame, name: str, against: str
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Genes that differ between perturbed cells of a class and controls of a class.
+
+    Parameters
+    ----------
+    cells
+        The corpus.
+    called
+        Of :func:`scdyn.studies.perturbation.groups_of`.
+    name, against
+        Class of the perturbed cells, and of the controls.
+
+    Returns
+    -------
+    genes : DataFrame
+        As :func:`deseq`.
+    facts : dict
+        ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
+    """
+    chosen = called[
+        (called["group"].eq("perturbed") & called["called"].eq(name))
+        | (called["group"].eq("control") & called["called"].eq(against))
+    ]
+    facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
+    sums, group = pseudobulk(cells, chosen)
+    replicates = group.value_counts().reindex(GROUPS, fill_value=0)
+    if replicates.min() >= 2:
+        facts |= {f"samples_{key}": int(n) for key, n in replicates.items()}
+        return deseq(sums, group), {"test": PSEUDOBULK, **facts}
+    facts |= {f"samples_{key}": 0 for key in GROUPS}
+    part = cells[chosen.index]
+    return wilcoxon(part, chosen["group"]), {"test": OVER_CELLS, **facts}
+
+
+def gene_table(
+    cells: ad.AnnData,
+    called: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    drivers: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """The most changed genes of every comparison, and all drivers of its class.
+
+    Parameters
+    ----------
+    cells, called
+        As :func:`compare`.
+    pairs
+        Of :func:`comparisons`.
+    drivers
+        ``gene_id``, ``class``, ``specificity``; None where the task is not explained.
+
+    Returns
+    -------
+    DataFrame
+        ``class``, ``against``, ``gene_id``, ``symbol``, ``log2_fold_change``, ``p_value``,
+        ``adjusted`` (Benjamini-Hochberg), ``specificity`` (of a driver of the class, else NaN),
+        ``test``, ``n_control``, ``n_perturbed``, ``samples_control``, ``samples_perturbed``.
+    """
+    if drivers is None:
+        drivers = pd.DataFrame({"gene_id": [], "class": [], "specificity": []})
+    parts = []
+    for name, against in pairs:
+        genes, facts = compare(cells, called, name, against)
+        logger.info("%s against %s: %s", name, against, facts)
+        of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
+        genes = genes.assign(specificity=of_class.reindex(genes.index))
+        genes = genes.sort_values("p_value", kind="stable")
+        kept = genes["specificity"].notna() | (np.arange(len(genes)) < N_GENES)
+        genes = genes[kept].rename_axis("gene_id").reset_index()
+        genes.insert(0, "against", against)
+        genes.insert(0, "class", name)
+        parts.append(genes.assign(**facts))
+    columns = ["class", "against", "gene_id", "symbol", "log2_fold_change", "p_value", "adjusted"]
+    columns += ["specificity", "test", *(f"{x}_{g}" for x in ("n", "samples") for g in GROUPS)]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(parts, ignore_index=True)
+    table["symbol"] = cells.var["symbol"].reindex(table["gene_id"]).to_numpy()
+    return table[columns]

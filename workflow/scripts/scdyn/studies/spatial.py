@@ -1,0 +1,135 @@
+"""Calls on a section: where they lie, and whether they are ordered there beyond chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from sklearn.neighbors import kneighbors_graph
+
+from scdyn.log import logger
+from scdyn.studies.common import INTERVAL, MODEL, asked_cells, cell_table, probabilities, text
+
+N_NEIGHBOURS = 10
+N_PERMUTATIONS = 199
+LEAST_CELLS = 30  # of a section; fewer say nothing of order
+
+
+def coherence(
+    positions: np.ndarray, values: pd.DataFrame, seed: int, n_permutations: int = N_PERMUTATIONS
+) -> pd.DataFrame:
+    """Moran's I of values over nearest neighbours, against cells exchanged at random.
+
+    Parameters
+    ----------
+    positions
+        (cells, 2).
+    values
+        (cells, classes), such as probabilities. All classes are exchanged together.
+    seed, n_permutations
+        Of the null.
+
+    Returns
+    -------
+    DataFrame
+        By class: ``morans_i`` (0 for no order, 1 for perfect order; NaN for a constant),
+        ``null_low``, ``null_high`` (95% of the permutations), ``p_value`` (share of permutations,
+        the observed one among them, with as high a value).
+    """
+    rng = np.random.default_rng(seed)
+    graph = kneighbors_graph(positions, min(N_NEIGHBOURS, len(positions) - 1))
+    table = values.to_numpy(dtype=float).T
+    varied = np.ptp(table, axis=1) > 0
+    found = np.full(len(table), np.nan)
+    null = np.full((n_permutations, len(table)), np.nan)
+    if varied.any():
+        found[varied] = sc.metrics.morans_i(graph, table[varied])
+        for draw in null:
+            exchanged = table[varied][:, rng.permutation(len(positions))]
+            draw[varied] = sc.metrics.morans_i(graph, exchanged)
+    result = pd.DataFrame({"morans_i": found}, index=values.columns)
+    result["null_low"], result["null_high"] = np.percentile(null, INTERVAL, axis=0)
+    higher = (null >= found).sum(0)
+    result["p_value"] = np.where(varied, (1 + higher) / (1 + n_permutations), np.nan)
+    return result
+
+
+def coherence_table(
+    positions: pd.DataFrame,
+    section: pd.Series,
+    calls: pd.DataFrame,
+    methods: Sequence[str],
+    seed: int,
+) -> pd.DataFrame:
+    """Moran's I of each class's probability, section by section and method by method.
+
+    Parameters
+    ----------
+    positions
+        (cells, 2), NaN where a cell has none; indexed by cell.
+    section
+        Of each cell.
+    calls
+        The task's predictions.
+    methods
+        Whose probabilities.
+    seed
+        Of the permutations; the same for all methods.
+
+    Returns
+    -------
+    DataFrame
+        ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
+        :func:`coherence`. Sections with fewer than ``LEAST_CELLS`` called cells are left out.
+    """
+    placed = positions.index[positions.notna().all(axis=1)]
+    parts = []
+    for name, names in section.loc[placed].groupby(section.loc[placed]).groups.items():
+        for method in methods:
+            model = asked_cells(calls, method)
+            model = model.loc[model.index.intersection(names)]
+            if len(model) < LEAST_CELLS:
+                continue
+            part = coherence(positions.loc[model.index].to_numpy(), probabilities(model), seed)
+            counts = model["called"].value_counts().reindex(part.index, fill_value=0)
+            part.insert(0, "n_called", counts)
+            part.insert(0, "n_cells", len(model))
+            part = part.rename_axis("class").reset_index()
+            part.insert(0, "method", method)
+            part.insert(0, "section", name)
+            parts.append(part)
+    columns = ["section", "method", "class", "n_cells", "n_called", "morans_i"]
+    columns += ["null_low", "null_high", "p_value"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def placed_cells(
+    cells: ad.AnnData, positions: pd.DataFrame, section: pd.Series, calls: pd.DataFrame, label: str
+) -> pd.DataFrame:
+    """Every cell with a position on a section where fates are asked.
+
+    Parameters
+    ----------
+    cells, positions, section, calls
+        As :func:`coherence_table`, and the corpus.
+    label
+        Column of the task's label.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by cell: ``label``; ``called``, ``confidence`` and ``logistic_regression`` of the
+        cells whose fate is asked; ``section``.
+    """
+    asked = asked_cells(calls, MODEL).index
+    placed = positions.notna().all(axis=1)
+    logger.info("%d cells have no position", (~placed).sum())
+    shown = placed & section.isin(section[section.index.isin(asked)].unique())
+    names = cells.obs_names[shown]
+    table = pd.DataFrame({"label": text(cells.obs.loc[names, label])})
+    found = cell_table(cells, calls, label).set_index("cell")
+    found = found.loc[found.index.isin(asked), ["called", "confidence", "logistic_regression"]]
+    return table.join(found).assign(section=section[names])

@@ -1,0 +1,13 @@
+"""A question with labels: split, fit, predict, score, compare with baselines."""
+
+from scdyn.lazy import attach
+
+_HOMES = {
+    "make_splits": "splits",
+    "finetune_run": "finetuning",
+    "FineTuned": "finetuned",
+    "fit_baselines": "baselines",
+    "evaluate": "evaluation",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = attach(__name__, _HOMES)

@@ -1,0 +1,133 @@
+"""What the configured models and tasks will take on this machine's CPU, before they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from scdyn.model.architecture import Operations
+from scdyn.pp.findings import Finding
+from scdyn.tasks.settings import runs_of, variants_of
+from scdyn.training import cost
+from scdyn.training.cost import architecture_of, cpu_seconds, pretraining_operations
+
+
+def finetuning_operations(
+    settings: Mapping[str, Any],
+    folds: int,
+    model: Mapping[str, Any],
+    n_genes: int,
+    n_tfs: int,
+    n_cells: int,
+) -> Operations:
+    """Count what fine-tuning takes on all folds but one, if all cells have labels.
+
+    Parameters
+    ----------
+    settings
+        Of a variant (:func:`scdyn.tasks.settings.variants_of`).
+    folds
+        Of the task.
+    model
+        One entry of the config's ``models``.
+    n_genes, n_tfs, n_cells
+        Of the corpus.
+    """
+    architecture = architecture_of(model, n_genes, n_tfs)
+    frozen = settings["adapter"] == "none"
+    each = architecture.operations() if frozen else architecture.training_operations()
+    training = settings["training"]
+    # Fewer labels are seen more often (scdyn.tasks.finetuning.epochs_for).
+    passes = training["epochs"] * settings["labels"] ** 0.5
+    # A cell without counts rides along in each batch.
+    batch = 1 + 1 / training["batch_size"]
+    return each.times(n_cells * (1 - 1 / folds) * passes * batch)
+
+
+def estimate(
+    models: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Mapping[str, Any]],
+    n_cells: Mapping[str, int],
+    n_genes: int,
+    n_tfs: int,
+    rate: float,
+    n_threads: int,
+) -> Iterator[tuple[str, str, float]]:
+    """Estimate the time on a CPU of each model's pretraining and of each task's fine-tunings.
+
+    Parameters
+    ----------
+    models, tasks
+        Of the config.
+    n_cells
+        Cells of each corpus.
+    n_genes, n_tfs
+        Of the vocabulary.
+    rate
+        See :func:`product_rate`.
+    n_threads
+        Cores of a job.
+
+    Yields
+    ------
+    subject : str
+        ``models.NAME`` or ``tasks.NAME``.
+    work : str
+        What is done, in words.
+    seconds : float
+        How long it takes, one job after the other.
+    """
+    for name, model in models.items():
+        cells = n_cells[model["corpus"]]
+        operations = pretraining_operations(model, n_genes, n_tfs, cells)
+        epochs = model["training"]["epochs"]
+        work = f"pretraining on {cells:,} cells, {epochs} epochs"
+        yield f"models.{name}", work, cpu_seconds(operations, rate, n_threads)
+    for name, task in tasks.items():
+        model = models[task["model"]]
+        cells = n_cells[model["corpus"]]
+        n_runs, seconds = 0, 0.0
+        for variant, settings in variants_of(task).items():
+            n = len(runs_of(task, variant))
+            operations = finetuning_operations(
+                settings, task["folds"], model, n_genes, n_tfs, cells
+            )
+            n_runs += n
+            seconds += n * cpu_seconds(operations, rate, n_threads)
+        work = f"{n_runs} fine-tunings on up to {cells:,} cells"
+        yield f"tasks.{name}", work, seconds
+
+
+def examine_models(
+    models: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Mapping[str, Any]],
+    n_cells: Mapping[str, int],
+    genes: pd.DataFrame,
+) -> list[Finding]:
+    """Say what the configured models will cost on this machine; nothing here is refused.
+
+    Parameters
+    ----------
+    models, tasks
+        Of the config.
+    n_cells
+        Cells of each corpus, such as the :func:`barcodes_of` its samples together.
+    genes
+        The vocabulary.
+    """
+    n_threads, n_gpus = cost.cores_of_a_job(), len(cost.gpus_used())
+    found = estimate(
+        models,
+        tasks,
+        n_cells,
+        len(genes),
+        int(genes["is_tf"].sum()),
+        cost.product_rate(),
+        n_threads,
+    )
+    return [
+        Finding(subject, "time", cost.sentence(work, seconds, n_threads, n_gpus))
+        for subject, work, seconds in found
+    ]

@@ -1,0 +1,344 @@
+"""One training loop, for pretraining and fine-tuning, which goes on where it was killed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scdyn.data.loader import Loader, block_shuffle, halved
+from scdyn.errors import InputError, Interrupted
+from scdyn.model.transformer import ScDynOmics
+from scdyn.training import distributed
+from scdyn.training.checkpoint import Checkpoint
+from scdyn.training.interruption import Interruption
+from scdyn.training.progress import Progress
+
+CHECKPOINT_SECONDS = 60.0
+# An epoch's order: blocks of cells that stand together in the store, shuffled within buffers.
+BLOCK = 64
+BUFFER_BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How parameters are fitted.
+
+    Attributes
+    ----------
+    epochs, batch_size
+        Passes over the cells, cells a step on all GPUs together.
+    learning_rate, weight_decay, clip
+        Of AdamW; matrices alone are decayed; norm at which gradients are clipped.
+    warmup
+        Share of the steps over which the rate rises from zero.
+    cycles
+        How often a cosine takes the rate from its height to zero; 1 is no restart.
+    micro_batch
+        Most cells on a device at once; a step's gradients are added up over as many parts
+        as that takes. None puts a whole step on the device.
+    precision
+        Of the layers' products; see :class:`~scdyn.model.transformer.Norm`.
+    compiled
+        Whether layers are compiled by ``torch.compile``: ``auto`` does so on a GPU.
+    seed
+        Of initialisation, order, masks and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: float = 0.05
+    cycles: int = 1
+    micro_batch: int | None = None
+    precision: str = "auto"
+    compiled: bool | str = "auto"
+    seed: int = 0
+
+
+def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
+    """Rate of a step: linear warm-up, then cosines from its height to zero."""
+    n_warmup = max(1, round(config.warmup * n_steps))
+    if step < n_warmup:
+        return config.learning_rate * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup) * config.cycles % 1
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def step_seed(*place: int) -> int:
+    """Seed of the masks and dropout of one place in a run.
+
+    A resumed run, and a run on other numbers of GPUs, draws what it would have.
+    """
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Tell whether weight decay applies: to matrices, not to embeddings, norms and biases."""
+    return parameter.ndim > 1 and "embedding" not in name
+
+
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW over the parameters of a module that require gradients."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for name, p in trained if decays(name, p) == decayed],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for decayed in (True, False)
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def prepare(module: nn.Module, config: TrainingConfig) -> None:
+    """Give the encoders in a module the precision asked for and compile their layers, in place.
+
+    The layers are compiled one by one: alike layers share what is compiled. The last is not,
+    as it is asked for other numbers of genes at each step.
+    """
+    on_gpu = next(module.parameters()).is_cuda
+    for part in module.modules():
+        if isinstance(part, ScDynOmics):
+            part.set_precision(config.precision)
+            if on_gpu if config.compiled == "auto" else config.compiled:
+                for layer in part.layers[:-1]:
+                    layer.compile(dynamic=False)
+
+
+def epoch_parts(
+    epoch: int, n_cells: int, config: TrainingConfig, most: int
+) -> list[list[np.ndarray]]:
+    """Lay out an epoch for this process.
+
+    Parameters
+    ----------
+    epoch
+        Number of the epoch; decides the order with the seed.
+    n_cells
+        Cells to visit; a last incomplete step is left out.
+    config
+        See :class:`TrainingConfig`.
+    most
+        Cells on a device at once.
+
+    Returns
+    -------
+    list of list of ndarray
+        For each step the positions of the cells of each part that this process works on.
+    """
+    batch_size = min(config.batch_size, n_cells)
+    order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
+    n_parts = math.ceil(batch_size / most)
+    n_processes = distributed.n_processes()
+    n_parts = math.ceil(n_parts / n_processes) * n_processes
+    if n_parts > batch_size:
+        raise InputError(
+            f"training: a batch of {batch_size} cells cannot be shared by {n_processes} GPUs; "
+            "raise batch_size."
+        )
+    steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
+    return [np.array_split(step, n_parts)[distributed.rank() :: n_processes] for step in steps]
+
+
+Loss = Callable[[np.ndarray, Tensor, Tensor, int], Tensor]
+Load = Callable[[list[np.ndarray]], Loader]
+
+
+class Training:
+    """A run of training: what it works on, and how far it is.
+
+    Parameters
+    ----------
+    module
+        The parameters that require gradients are fitted, in place.
+    loss_of
+        Called with the positions of some cells (n,), their RNA and promoter bins (n, G) on the
+        device, and a seed; returns their mean loss.
+    load
+        Called with the positions of the cells of each part of an epoch; returns a loader of
+        their bins.
+    n_cells
+        Cells to draw from; each epoch visits all of them, save a last incomplete batch.
+    config
+        See :class:`TrainingConfig`.
+    evaluate
+        Called after each epoch, in evaluation mode and without gradients; returns scores.
+    checkpoint
+        Where to go on from and to save to, every minute and after each epoch.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss_of: Loss,
+        load: Load,
+        n_cells: int,
+        config: TrainingConfig,
+        evaluate: Callable[[], dict[str, float]] = dict,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.module, self.loss_of, self.load, self.evaluate = module, loss_of, load, evaluate
+        self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
+        self.device = next(module.parameters()).device
+        self.optimizer = make_optimizer(module, config)
+        prepare(module, config)
+        self.batch_size = min(config.batch_size, n_cells)
+        self.per_epoch = n_cells // self.batch_size
+        self.n_steps = self.per_epoch * config.epochs
+        self.is_first = distributed.rank() == 0
+        # Cells on a device at once; less, where they turn out not to fit.
+        share = math.ceil(self.batch_size / distributed.n_processes())
+        self.micro_batch = min(config.micro_batch or share, share)
+        # What a checkpoint keeps beside the tensors.
+        self.step = 0
+        self.losses: list[Tensor] = []
+        self.history: list[dict[str, float]] = []
+
+    def run(self) -> list[dict[str, float]]:
+        """Train from where the checkpoint is to the end.
+
+        Returns
+        -------
+        list of dict
+            A record an epoch: ``epoch``, ``step``, ``loss`` (mean of its steps), ``seconds``,
+            ``cells_per_second`` and what ``evaluate`` returned. The module is left in
+            evaluation mode.
+
+        Raises
+        ------
+        InputError
+            If the loss is no longer a number, a batch is too small for the GPUs, or one cell too
+            large for their memory.
+        Interrupted
+            If SIGTERM or SIGINT came; the state was saved before.
+        """
+        state = self.checkpoint.restore(self.module, self.optimizer) if self.checkpoint else None
+        state = state or {"step": 0, "losses": [], "seconds": 0.0, "history": []}
+        self.step, self.history = state["step"], state["history"]
+        self.losses = list(torch.tensor(state["losses"], device=self.device))
+        folder = self.checkpoint.folder if self.checkpoint and self.is_first else None
+        self.progress = Progress(self.n_steps, self.batch_size, state, folder, self.device)
+        self.saved = time.monotonic()
+        with Interruption() as interruption:
+            while self.step < self.n_steps:
+                self.run_epoch(interruption)
+        self.module.eval()
+        return self.history
+
+    def run_epoch(self, interruption: Interruption) -> None:
+        """Take the steps that are left of an epoch, and close it; or those until memory is out."""
+        epoch, place = divmod(self.step, self.per_epoch)
+        steps = epoch_parts(epoch, self.n_cells, self.config, self.micro_batch)[place:]
+        loading = self.load([part for parts in steps for part in parts])
+        waited = self.progress.waited
+        bins = iter(loading)
+        self.module.train()
+        for parts in steps:
+            loss = self.take_step(parts, bins)
+            if loss is None:
+                return
+            self.losses.append(loss)
+            self.step += 1
+            self.progress.waited = waited + loading.waited_seconds
+            if self.is_first:
+                self.progress.step(self.step, self.losses[-1])
+            if self.step % self.per_epoch == 0:
+                self.close_epoch(epoch + 1)
+                self.save()
+            elif time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                self.save()
+            if distributed.any_process(interruption.asked, self.device):
+                self.save()
+                raise Interrupted(
+                    f"stopped by a signal after step {self.step} of {self.n_steps}; started "
+                    "again, it goes on from there"
+                )
+
+    def take_step(
+        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
+    ) -> Tensor | None:
+        """Take one step of the optimiser and return its loss; None if memory was out before."""
+        try:
+            total = self.add_gradients(parts, bins)
+        except torch.OutOfMemoryError:
+            total = None
+        if distributed.any_process(total is None, self.device):
+            self.halve()
+            return None
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        distributed.sum_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return distributed.sum_values(total)
+
+    def add_gradients(
+        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Add up the gradients of a step's parts; returns this process's share of the loss."""
+        total = torch.zeros((), device=self.device)
+        for i, positions in enumerate(parts):
+            place = distributed.rank() + i * distributed.n_processes()
+            seed = step_seed(self.config.seed, self.step, place)
+            torch.manual_seed(seed)
+            rna, promoter = (part.to(self.device, non_blocking=True) for part in next(bins))
+            loss = self.loss_of(positions, rna, promoter, seed)
+            loss = loss * (len(positions) / self.batch_size)
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def halve(self) -> None:
+        """Put half as many cells on a device at once, as more do not fit its memory."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.micro_batch = halved(self.micro_batch)
+
+    def close_epoch(self, epoch: int) -> None:
+        """Evaluate and add the epoch's record to the history; its steps' losses are used up."""
+        loss = torch.stack(self.losses).mean().item()
+        self.losses = []
+        if not math.isfinite(loss):
+            raise InputError(
+                f"training: the loss is {loss} in epoch {epoch}; lower learning_rate or clip."
+            )
+        seconds = self.progress.seconds()
+        before = self.history[-1]["seconds"] if self.history else 0.0
+        record = {
+            "epoch": epoch,
+            "step": self.step,
+            "loss": loss,
+            "seconds": round(seconds, 3),
+            "cells_per_second": round(
+                self.per_epoch * self.batch_size / max(seconds - before, 1e-9), 2
+            ),
+        }
+        if self.is_first:
+            self.module.eval()
+            with torch.no_grad():
+                record |= self.evaluate()
+            self.module.train()
+            self.progress.epoch(record)
+        distributed.wait()
+        self.history.append(record)
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is to be one."""
+        self.saved = time.monotonic()
+        if self.checkpoint and self.is_first:
+            state = {
+                "step": self.step,
+                "losses": torch.stack(self.losses).tolist() if self.losses else [],
+                "seconds": self.progress.seconds(),
+                "history": self.history,
+            }
+            self.checkpoint.save(self.module, self.optimizer, state)

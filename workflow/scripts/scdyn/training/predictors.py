@@ -1,0 +1,159 @@
+"""What a gene alone would predict: the predictors that a pretrained model is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import sparse
+
+from scdyn.data.loader import MemoryStore
+from scdyn.data.tokens import MODALITIES, TokenStore
+
+CELLS_AT_ONCE = 4096
+
+
+def chunks(
+    store: TokenStore | MemoryStore, rows: np.ndarray
+) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
+    """Read some thousand cells at a time.
+
+    Yields
+    ------
+    list
+        For RNA and for promoters, of the cells where it was measured: the bins, and whether
+        either modality saw a gene.
+    """
+    for start in range(0, len(rows), CELLS_AT_ONCE):
+        part = rows[start : start + CELLS_AT_ONCE]
+        rna, promoter = store.read(part)
+        expressed = (rna > 0) + (promoter > 0)
+        measured = store.promoter_measured(part)
+        yield [(rna, expressed), (promoter[measured], expressed[measured])]
+
+
+def gene_frequencies(
+    store: TokenStore | MemoryStore, rows: np.ndarray, n_genes: int, n_bins: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each gene has each bin, in cells where either modality saw it.
+
+    Parameters
+    ----------
+    store, rows
+        The cells to count.
+    n_genes, n_bins
+        Genes, and the highest bin.
+
+    Returns
+    -------
+    tuple of ndarray, (genes, n_bins + 1)
+        Frequencies in RNA and in promoters, one added to each count so that none is zero.
+    """
+    counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
+    for modalities in chunks(store, rows):
+        for of_gene, (bins, expressed) in zip(counts, modalities, strict=True):
+            np.add.at(of_gene, (bins.indices, bins.data), 1)
+            of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
+    rna, promoter = counts / counts.sum(2, keepdims=True)
+    return rna, promoter
+
+
+def point_predictor(frequencies: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Predict one bin a gene with its frequency, and all other bins alike.
+
+    It is the best predictor that knows no more than that bin and how often it is right.
+
+    Parameters
+    ----------
+    frequencies
+        (genes, bins).
+    bins
+        (genes,) the bin predicted.
+
+    Returns
+    -------
+    ndarray, (genes, bins)
+        Probabilities.
+    """
+    genes = np.arange(len(frequencies))
+    right = frequencies[genes, bins]
+    rest = (1 - right) / (frequencies.shape[1] - 1)
+    predicted = np.repeat(rest[:, None], frequencies.shape[1], axis=1)
+    predicted[genes, bins] = right
+    return predicted
+
+
+def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
+    """Make predictors that know the gene and not the cell.
+
+    Parameters
+    ----------
+    frequencies
+        (genes, bins).
+
+    Returns
+    -------
+    dict of ndarray, (genes, bins)
+        ``mode``: each gene's commonest bin; ``mean``: its mean bin, rounded (both as
+        :func:`point_predictor`); ``frequency``: its frequencies, the best of their kind.
+    """
+    mean = np.rint(frequencies @ np.arange(frequencies.shape[1])).astype(int)
+    return {
+        "mode": point_predictor(frequencies, frequencies.argmax(1)),
+        "mean": point_predictor(frequencies, mean),
+        "frequency": frequencies,
+    }
+
+
+def trivial_losses(
+    store: TokenStore | MemoryStore,
+    learned: np.ndarray,
+    held_out: np.ndarray,
+    n_genes: int,
+    n_bins: int,
+) -> dict[str, float]:
+    """Score :func:`trivial_predictors` as a model is scored.
+
+    Parameters
+    ----------
+    store
+        Tokens.
+    learned, held_out
+        Rows whose frequencies are known, and rows to predict.
+    n_genes, n_bins
+        Genes, and the highest bin.
+
+    Returns
+    -------
+    dict
+        Cross-entropy in nats over all non-zero genes of the cells. The names are those of
+        :meth:`scdyn.training.pretraining.MaskedPretraining.evaluate` behind the predictor's, as
+        ``mode_masked_loss`` and ``mean_rna_zero_loss``.
+    """
+    predictors = [trivial_predictors(p) for p in gene_frequencies(store, learned, n_genes, n_bins)]
+    # (predictors, modalities, zero or not): sums of losses, and how many.
+    totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
+    for modalities in chunks(store, held_out):
+        for j, (bins, expressed) in enumerate(modalities):
+            if not expressed.nnz:
+                continue
+            expressed = expressed.tocoo()
+            observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
+            seen = (observed > 0).astype(int)
+            for i, predicted in enumerate(predictors[j].values()):
+                losses = -np.log(predicted[expressed.col, observed])
+                totals[i, j] += np.bincount(seen, losses, minlength=2)
+                n_seen[i, j] += np.bincount(seen, minlength=2)
+    scores = {}
+    for i, name in enumerate(predictors[0]):
+        seen_at_all = n_seen[i].sum(1) > 0
+        masked = totals[i].sum(1) / np.maximum(n_seen[i].sum(1), 1)
+        scores[f"{name}_masked_loss"] = float(masked[seen_at_all].mean())
+        for j, modality in enumerate(MODALITIES):
+            if seen_at_all[j]:
+                scores[f"{name}_{modality}_masked_loss"] = float(masked[j])
+            for k, kind in enumerate(("zero", "nonzero")):
+                if n_seen[i, j, k]:
+                    value = totals[i, j, k] / n_seen[i, j, k]
+                    scores[f"{name}_{modality}_{kind}_loss"] = float(value)
+    return scores

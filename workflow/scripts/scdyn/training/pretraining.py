@@ -1,0 +1,345 @@
+"""Masked pretraining: hide genes and predict their bins."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from scdyn.data.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
+from scdyn.data.tokens import MODALITIES, NOT_MEASURED, TokenStore
+from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.files import atomic, sha256, write_json, write_table
+from scdyn.log import logger
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import decisive
+from scdyn.training import distributed
+from scdyn.training.checkpoint import Checkpoint
+from scdyn.training.devices import choose_device
+from scdyn.training.loop import Training, TrainingConfig, step_seed
+from scdyn.training.predictors import trivial_losses
+from scdyn.training.progress import write_records
+
+# Cells that are scored at a time.
+SCORED_AT_ONCE = 32
+
+
+def mask_genes(
+    rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Hide a share of each cell's non-zero genes in all modalities that were measured.
+
+    Parameters
+    ----------
+    rna, promoter
+        (B, G) bins. A gene counts as non-zero if either modality saw it.
+    share
+        Share of the non-zero genes to hide, rounded to whole genes, at least
+        one in a cell that has any (the paper: 0.15).
+    mask_id
+        Token id that stands for a hidden value.
+    generator
+        Source of randomness, on the device of ``rna``.
+
+    Returns
+    -------
+    masked_rna, masked_promoter : Tensor
+        Ids with the hidden values replaced.
+    genes : Tensor
+        (B, Q) positions of the hidden genes, Q the most that a cell hides; cells that hide
+        fewer are filled up with others of their genes.
+    hidden : Tensor
+        (B, Q) boolean: which of ``genes`` are hidden.
+    """
+    expressed = expressed_genes(rna, promoter)
+    n_expressed = expressed.sum(1)
+    n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
+    noise = torch.rand(rna.shape, generator=generator, device=rna.device)
+    # The least of the noise are a random subset of the non-zero genes.
+    genes = noise.masked_fill_(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
+    hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
+    masked = []
+    for bins in (rna, promoter):
+        measured = is_measured(bins)[:, None]
+        ids = bins.gather(1, genes).masked_fill_(hidden & measured, mask_id)
+        masked.append(bins.scatter(1, genes, ids))
+    return *masked, genes, hidden
+
+
+def masked_losses(
+    model: ScDynOmics, rna: Tensor, promoter: Tensor, share: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross-entropy of the bins of hidden genes.
+
+    Parameters
+    ----------
+    rna, promoter
+        (B, G) uint8 bins on the model's device.
+    share
+        Share of the non-zero genes to hide.
+    seed
+        Of the mask; on the CPU and on a GPU it hides different genes.
+
+    Returns
+    -------
+    rna_losses, promoter_losses : Tensor, (hidden genes of the cells where it was measured,)
+        In nats.
+    rna_bins, promoter_bins : Tensor
+        What was hidden.
+    """
+    generator = torch.Generator(rna.device).manual_seed(seed)
+    masked_rna, masked_promoter, genes, hidden = mask_genes(
+        rna, promoter, share, model.config.mask_id, generator
+    )
+    logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
+    losses, bins = [], []
+    for predicted, part in zip(logits, (rna, promoter), strict=True):
+        observed = part.gather(1, genes)[hidden].long()
+        measured = observed != NOT_MEASURED
+        bins.append(observed[measured])
+        losses.append(functional.cross_entropy(predicted[measured], bins[-1], reduction="none"))
+    return *losses, *bins
+
+
+def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality.
+
+    NaN in a cell where it was not measured.
+    """
+    logits = model.decode(model(rna, promoter))
+    means = []
+    for predicted, part in zip(logits, (rna, promoter), strict=True):
+        losses = functional.cross_entropy(
+            predicted.transpose(1, 2), part.long(), reduction="none", ignore_index=NOT_MEASURED
+        )
+        means.append(losses.mean(1).masked_fill(~is_measured(part), torch.nan))
+    return means[0], means[1]
+
+
+class MaskedPretraining:
+    """Masked pretraining of a model on some cells, scored on others.
+
+    Parameters
+    ----------
+    model
+        On the device to train on.
+    store
+        Tokens.
+    learned, held_out
+        Rows of the store to train on and to score.
+    mask_share
+        Share of the non-zero genes that is hidden.
+    seed
+        Of the masks of the scored cells, which are the same each time.
+    promoter_dropout
+        Share of the training cells whose promoters are read as not measured, drawn anew each
+        time, so that the model learns to do without.
+    """
+
+    def __init__(
+        self,
+        model: ScDynOmics,
+        store: TokenStore | MemoryStore,
+        learned: np.ndarray,
+        held_out: np.ndarray,
+        mask_share: float,
+        seed: int,
+        promoter_dropout: float = 0.0,
+    ) -> None:
+        self.model, self.store = model, store
+        self.learned, self.held_out = learned, held_out
+        self.mask_share, self.seed, self.promoter_dropout = mask_share, seed, promoter_dropout
+        self.device = next(model.parameters()).device
+
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Load the training cells at some positions, part by part."""
+        return Loader(self.store, [self.learned[part] for part in parts], self.device)
+
+    def loss_of(self, _: np.ndarray, rna: Tensor, promoter: Tensor, seed: int) -> Tensor:
+        """Mean over the modalities of the loss over the hidden genes of a batch."""
+        if self.promoter_dropout:
+            drawn = np.random.default_rng(seed).random(len(promoter)) < self.promoter_dropout
+            promoter = promoter.clone()
+            promoter[torch.from_numpy(drawn).to(promoter.device)] = NOT_MEASURED
+        losses = masked_losses(self.model, rna, promoter, self.mask_share, seed)[:2]
+        means = [of_modality.mean() for of_modality in losses if len(of_modality)]
+        return sum(means) / len(means)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Score the held-out cells, always with the same masks.
+
+        Returns
+        -------
+        dict
+            In nats a gene: ``masked_loss``, mean of the modalities over hidden genes, and
+            ``full_loss``, over all genes with none hidden; for RNA and promoters
+            ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (hidden genes
+            whose bin there is zero, or is not). A modality measured in no cell has none.
+        """
+        losses: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
+        bins: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
+        full = []
+        for start in range(0, len(self.held_out), SCORED_AT_ONCE):
+            rows = self.held_out[start : start + SCORED_AT_ONCE]
+            rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
+            seed = step_seed(self.seed, start)
+            *parts, rna_bins, promoter_bins = masked_losses(
+                self.model, rna, promoter, self.mask_share, seed
+            )
+            for name, loss, hidden in zip(
+                MODALITIES, parts, (rna_bins, promoter_bins), strict=True
+            ):
+                losses[name].append(loss)
+                bins[name].append(hidden)
+            full.append(torch.stack(full_losses(self.model, rna, promoter)).nanmean(0))
+        scores = {"full_loss": torch.cat(full).mean().item()}
+        for name in MODALITIES:
+            loss, silent = torch.cat(losses[name]), torch.cat(bins[name]) == 0
+            if len(loss):
+                scores[f"{name}_masked_loss"] = loss.mean().item()
+            for kind, chosen in (("zero", silent), ("nonzero", ~silent)):
+                if chosen.any():
+                    scores[f"{name}_{kind}_loss"] = loss[chosen].mean().item()
+        means = [scores.get(f"{name}_masked_loss", np.nan) for name in MODALITIES]
+        scores["masked_loss"] = float(np.nanmean(means))
+        return scores
+
+
+def pretrain(
+    store: TokenStore,
+    rows: np.ndarray,
+    regulons: pd.DataFrame,
+    vocabulary: pd.DataFrame,
+    settings: dict[str, Any],
+    folder: Path,
+    checkpoints: Path,
+) -> None:
+    """Pretrain a model on some cells of a corpus, as a block of the config says.
+
+    Parameters
+    ----------
+    store
+        Tokens of the corpus.
+    rows
+        Positions of the cells to use; a seeded share is held out for validation.
+    regulons
+        (regulons, genes) weights, rows named, for ``projection_init: regulon``.
+    vocabulary
+        Of the tokens; kept with the model, which then needs nothing else to read cells.
+    settings
+        One entry of the config's ``models``.
+    folder
+        Receives ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl``
+        and ``scores.json``.
+    checkpoints
+        Where a killed run goes on from; removed when the run is done.
+    """
+    seed = settings["seed"]
+    config = TrainingConfig(seed=seed, **settings["training"])
+    sizes = ("width", "n_layers", "n_heads", "n_latents", "ffn_width", "dropout")
+    architecture = ModelConfig.from_dict(
+        {key: settings[key] for key in sizes}
+        | {key: store.meta[key] for key in ("n_genes", "n_tfs", "n_bins")}
+    )
+    torch.manual_seed(seed)
+    model = ScDynOmics(architecture)
+    names = []
+    if settings["projection_init"] == "regulon":
+        model.anchor_latents(torch.tensor(regulons.to_numpy()))
+        names = list(regulons.index)
+    model.to(choose_device())
+    order = np.random.default_rng(seed).permutation(rows)
+    n_validation = max(1, round(settings["validation_share"] * len(rows)))
+    held_out, learned = np.sort(order[:n_validation]), np.sort(order[n_validation:])
+    logger.info(
+        "%.2f M parameters; %d cells to learn from, %d to validate on",
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        len(learned),
+        len(held_out),
+    )
+    shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
+    task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
+    # On other hardware a run goes on.
+    identity = {
+        "model": architecture.to_dict(),
+        "tokens": store.meta,
+        "settings": decisive(settings),
+        "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
+    }
+    checkpoint = Checkpoint(checkpoints, identity)
+    run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
+    history = run.run()
+    if distributed.rank() == 0:
+        description = {
+            "training": asdict(config),
+            "settings": settings,
+            "tokens": store.meta,
+            "latents": latent_names(model, names),
+            "n_learned_without_promoters": int((~store.promoter_measured(learned)).sum()),
+        }
+        trivial = trivial_losses(
+            store, learned, held_out, architecture.n_genes, architecture.n_bins
+        )
+        save_model(folder, model, vocabulary, history, trivial, description)
+        checkpoint.remove()
+
+
+def latent_names(model: ScDynOmics, regulons: list[str]) -> list[str]:
+    """Name the latents of the last Full layer: by the regulon that each began as, or a number."""
+    n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
+    return [*regulons, *(f"latent_{i}" for i in range(len(regulons), n_latents))][:n_latents]
+
+
+def save_model(
+    folder: Path,
+    model: ScDynOmics,
+    vocabulary: pd.DataFrame,
+    history: list[dict[str, float]],
+    trivial: dict[str, float],
+    description: dict[str, Any],
+) -> None:
+    """Write a pretrained model's files; ``config.json``, which hashes the weights, last.
+
+    Parameters
+    ----------
+    folder
+        Receives them.
+    model
+        Whose weights and architecture are written.
+    vocabulary
+        Genes that it reads, in its order.
+    history
+        Records of the epochs; the last one's scores go into ``scores.json``.
+    trivial
+        Scores to compare them with.
+    description
+        What made the model, for ``config.json``.
+    """
+    device = next(model.parameters()).device
+    records = {"epoch", "step", "loss", "seconds", "cells_per_second"}
+    scores = {key: value for key, value in history[-1].items() if key not in records} | trivial
+    logger.info("held-out cells: %s", "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    write_records(folder / "metrics.jsonl", history)
+    write_json(folder / "scores.json", scores)
+    write_table(folder / "vocabulary.tsv", vocabulary)
+    with atomic(folder / "model.safetensors") as temporary:
+        save_file({name: p.detach().cpu() for name, p in model.state_dict().items()}, temporary)
+    content = {
+        "model": model.config.to_dict(),
+        "model_sha256": sha256(folder / "model.safetensors"),
+        "torch": torch.__version__,
+        STAMP: stamp(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU",
+        **description,
+    }
+    write_json(folder / "config.json", content)

@@ -1,0 +1,131 @@
+"""Everything that decides what is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scdyn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Everything that decides what is simulated.
+
+    Times have no natural unit; 1 is somewhat longer than the life of an RNA, and
+    0 is the mean time at which a cell leaves the niche.
+    """
+
+    seed: int = 1
+    """Seed of all random streams; the same seed gives the same files, byte for byte."""
+    n_cells: int = 3000
+    """Called barcodes over the three samples."""
+    n_genes: int = 1000
+    """Protein-coding genes: transcription factors, targets and 13 mitochondrial ones."""
+    n_tfs: int = 60
+    """Transcription factors."""
+    n_lncrnas: int = 20
+    """Non-coding genes beside the ``n_genes``, outside the network."""
+    n_decoy_motifs: int = 250
+    """Motifs in the ranking database that belong to no transcription factor."""
+
+    least_targets: float = 0.02
+    """Smallest out-degree of a transcription factor, as a share of the genes."""
+    most_targets: float = 0.08
+    """Largest out-degree of a transcription factor, as a share of the genes."""
+    activating_share: float = 0.72
+    """Probability that an edge activates."""
+
+    step: float = 0.1
+    """Length of an Euler-Maruyama step, in time units."""
+    start: float = -4.0
+    """Time at which the run begins; what comes before 0 lets the start be forgotten."""
+    end: float = 16.0
+    """Time at which fates are read."""
+    hill: float = 3.0
+    """Hill exponent of regulation."""
+    half: float = 0.4
+    """Protein level of half-maximal regulation; a fully open promoter leads to 1."""
+    promoter_time: float = 0.25
+    """Median relaxation time of a promoter."""
+    rna_time: float = 0.8
+    """Median life of an RNA."""
+    protein_time: float = 0.6
+    """Median life of a protein."""
+    rna_noise: float = 0.2
+    """Amplitude of the chemical Langevin noise on RNA."""
+    drive_time: float = 8.0
+    """Correlation time of the drives of fate-unrelated transcription factors."""
+    drive_sd: float = 1.5
+    """Standard deviation of these drives, in natural-log units of promoter input."""
+    signal_strength: float = 0.3
+    """Largest input of the medio-lateral signal to a master; self-activation has 4."""
+    niche_sd: float = 0.5
+    """Standard deviation of the time at which a cell leaves the niche."""
+
+    progenitor_share: float = 0.35
+    """Share of cells captured around the decision, in the tail."""
+    endothelium_share: float = 0.15
+    """Share of cells of the third, unrelated type."""
+    progenitor_times: tuple[float, float] = (1.5, 7.5)
+    """Capture times of progenitors, uniform."""
+    mature_times: tuple[float, float] = (10.0, 15.0)
+    """Capture times of mature cells, uniform; endothelium: from 0 on."""
+
+    umis: float = 2800.0
+    """Median UMIs of a cell."""
+    umis_sd: float = 0.4
+    """Spread of UMIs over cells, standard deviation in natural-log units."""
+    baseline_sd: float = 1.0
+    """Spread of baseline expression over genes, natural-log units."""
+    dispersion: float = 0.15
+    """Median dispersion of the negative binomial: variance = mean + dispersion mean^2."""
+    mitochondrial_share: float = 0.06
+    """Median share of mitochondrial UMIs in a sound cell."""
+    ambient_share: float = 0.04
+    """Mean share of ambient RNA, and of ambient fragments, in a cell."""
+    batch_sd: float = 0.1
+    """Spread of a sample's gene-wise factors, natural-log units."""
+    doublet_share: float = 0.045
+    """Share of called barcodes that hold two cells of different states."""
+    poor_share: float = 0.04
+    """Share of called barcodes that hold a damaged cell."""
+    one_modality_share: float = 0.02
+    """Share of called barcodes with RNA alone, and again with fragments alone."""
+    uncalled_share: float = 0.015
+    """Barcodes rich in fragments but not called, relative to the called ones."""
+    empty_ratio: float = 2.0
+    """Barcodes of empty droplets with a few fragments, for each called one."""
+    label_error: float = 0.02
+    """Share of wild-type cells whose annotated type is wrong."""
+
+    fragments: float = 2200.0
+    """Median fragments of a cell."""
+    fragments_sd: float = 0.4
+    """Spread of fragments over cells, natural-log units."""
+    empty_fragments: float = 12.0
+    """Median fragments of an empty droplet."""
+    promoter_share: float = 0.40
+    """Mean share of a cell's fragments that are aimed at promoters."""
+    distal_share: float = 0.25
+    """Mean share of a cell's fragments at distal elements; the rest is background."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes for which there is no embryo.
+
+        Raises
+        ------
+        InputError
+            If a size is too small for its network or its samples, or a cell would be
+            captured after its fate is read.
+        """
+        if self.n_tfs < 12:
+            raise InputError(f"n_tfs is {self.n_tfs}: four programmes need at least 12.")
+        if self.n_genes < self.n_tfs + 100:
+            raise InputError(
+                f"n_genes is {self.n_genes}: give at least {self.n_tfs + 100} "
+                f"(n_tfs + 100), so that every programme has targets."
+            )
+        if self.n_cells < 60:
+            raise InputError(f"n_cells is {self.n_cells}: give at least 60, 20 a sample.")
+        if max(self.mature_times[1], self.progenitor_times[1]) >= self.end:
+            raise InputError(f"end is {self.end}: fates must be read after the last capture.")
