@@ -57,6 +57,7 @@ lint: runner ## Formats and lints of Snakefiles and Python, and types of the lib
 	ruff check --no-cache .
 	ruff format --check .
 	mypy
+	PYTHONPATH=workflow/scripts lint-imports --no-logo
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
 
 unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in

@@ -1,15 +1,32 @@
-"""scdyn: the library behind the scDynOmics workflow.
+"""scdyn: the library of the scDynOmics workflow.
 
-In a notebook, :func:`load` opens a pretrained model and :func:`load_task` a fine-tuned one. Each
-module is one stage of the data's way: reference, counts, tenx, ingest, corpus, grn, tokens, loader,
-model, training, pretraining, pretrained, embedding, adapters, classifier, finetune, evaluation,
-explain, studies. Nothing here imports snakemake, and nothing is imported at the top that the
-environment of another stage would lack.
+In a notebook, :func:`load` opens a pretrained model and :func:`load_task` a fine-tuned one. The
+packages follow the data's way; each may import those above it in this table, and none imports
+snakemake (``make lint`` checks both):
+
+==================  ==============================================================================
+``scdyn``           errors, log, the machine, and the two functions for notebooks
+``scdyn.io``        files: formats in, whole files out
+``scdyn.pp``        raw files of a sample to counts over the vocabulary; preflight, QC, corpus
+``scdyn.data``      the corpus as bins on disk, and batches of them for the model
+``scdyn.grn``       gene regulatory networks: expression to edges to regulons to activity
+``scdyn.model``     the transformer in plain torch: encoder, heads, adapters, inference
+``scdyn.training``  the training loop, masked pretraining, checkpoints, several GPUs
+``scdyn.tasks``     a question with labels: split, fit, predict, score, baselines
+``scdyn.explain``   which genes decide a prediction, and whether to believe it
+``scdyn.studies``   development, spatial and perturbation studies, as tables
+``scdyn.plotting``  tables to figures and pages; nothing else imports matplotlib
+``scdyn.config``    the workflow's config and sample sheet, read and checked
+==================  ==============================================================================
+
+The embedded study is a package of its own, ``scdyn_simulate``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from scdyn.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +34,7 @@ if TYPE_CHECKING:
     from scdyn.model.pretrained import Pretrained
     from scdyn.tasks.finetuned import FineTuned
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load", "load_task"]
 
 
 def load(folder: str | Path, device: str | None = None) -> Pretrained:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scdyn import __version__
 from scdyn.errors import reading
 from scdyn.io.files import atomic
+from scdyn.version import __version__
 
 if TYPE_CHECKING:  # Snakemake's own environment reads tables, too, and lacks it
     from anndata import AnnData

@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from scdyn import __version__
 from scdyn.grn import settings as grn_settings
 from scdyn.io.artefacts import read_stamp, stamp
 from scdyn.io.files import sha256
 from scdyn.io.packages import read_packages
 from scdyn.plotting.pages import document
 from scdyn.tasks.settings import method_name
+from scdyn.version import __version__
 
 GRN_METHODS = {
     "fast": "ridge regression on ranks",
