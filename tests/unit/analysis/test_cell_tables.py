@@ -725,6 +725,16 @@ def test_the_sheet_comes_before_the_table_and_the_table_before_the_file(tmp_path
     assert "sample S: condition: taken from the sample sheet" in said.text
 
 
+def test_an_empty_covariate_hides_no_column_of_the_table_or_the_file(tmp_path):
+    own = cells(12)
+    path = write_table(tmp_path / "cells.csv", own, "new", donor="d1")
+    obs = obs_of(own, genotype="knockout")
+    table = cell_tables.annotate(obs, "S", {"genotype": "", "donor": "", "day": ""}, path, 0.5)
+    assert set(table["genotype"]) == {"knockout"} and set(table["donor"]) == {"d1"}
+    assert table["day"].isna().all()
+    assert not [name for name in table if "_in_" in name]
+
+
 def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_control_left(tmp_path):
     of_matrix = cells(40)
     left = of_matrix[:3]

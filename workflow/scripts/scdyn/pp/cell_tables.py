@@ -723,8 +723,10 @@ def annotate(
     own = f"sample {sample}"
     table = without_strange_places(plain(obs, own), own)
     sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
-    # A cell of the sheet that is empty says nothing, and hides nothing.
-    sheet = normalise(sheet, f"{own} in the sample sheet").dropna(axis=1)
+    sheet = normalise(sheet, f"{own} in the sample sheet")
+    # An empty cell of the sheet says nothing, and hides no value of a table or of the file.
+    empty = [name for name in sheet if sheet[name].isna().all()]
+    sheet = sheet.drop(columns=empty)
     if positions is not None:
         places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
         table = put(table, plain(places, own), own, "obsm['spatial']")
@@ -739,6 +741,7 @@ def annotate(
         joined.columns = pd.Index(new_names(list(joined), in_both, metadata))
         table = put(table, joined.set_axis(table.index), own, metadata)
     given = {name: np.repeat(sheet[name].to_numpy(), len(table)) for name in sheet}
+    given |= {name: np.full(len(table), np.nan, object) for name in empty if name not in table}
     for axis in {"x", "y"} & set(sheet):
         coordinates(sheet, axis, f"sample {sample} in the sample sheet")
     return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
