@@ -90,7 +90,8 @@ def test_what_config_changes_reaches_the_jobs_and_results_may_lie_anywhere(proje
     """For real: each job of a script reads the config anew, in a process of its own."""
     place = project / "scratch" / "proj-12" / "results.v2"
     path = project / "config/config.yaml"
-    path.write_text(path.read_text().replace("results/simulation", f"{place}/simulation"))
+    config = path.read_text().replace("results/simulation", f"{place}/simulation")
+    path.write_text(config.replace("results/grn", f"{place}/grn"))
     sheet = (project / "other.tsv").read_text()
     (project / "other.tsv").write_text(sheet.replace("results/simulation", f"{place}/simulation"))
     options = ["--config", "samples=other.tsv", f"results={place}"]

@@ -147,6 +147,8 @@ def test_report_holds_the_figures_and_real_captions(small_study):
     assert run.returncode == 0, run.stdout[-3000:]
     page = (small_study / "results/report.html").read_text()
     assert "simulated cells" in page
-    assert "hidden in both modalities" in page and "of 15% of each cell" in page.replace("\n", " ")
+    assert "hidden in both modalities" in page and "of 15% of the genes of each cell" in " ".join(
+        page.split()
+    )
     for name in ("scores.html", "drivers.svg", "spatial.svg", "qc.svg"):
         assert name in page
