@@ -6,8 +6,8 @@ torch, and ``import scdyn`` takes no time.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 
@@ -25,6 +25,6 @@ def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return get
