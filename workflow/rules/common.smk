@@ -159,9 +159,9 @@ def matrices_of(samples):
 
 
 def sizes(paths):
-    """Sizes of those inputs of a rule that no rule makes, as its param.
+    """Sizes of the inputs that no rule makes, as a param of the rule that reads them.
 
-    A file that was replaced by one with an older date is newer than nothing: only its size tells.
+    Snakemake compares dates: it takes a file that was replaced by an older one for unchanged.
     """
     return {
         path: os.path.getsize(path)

@@ -60,6 +60,7 @@ rule rank_drivers:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        sizes=lambda wildcards: sizes(NAMED.get(f"tasks.{wildcards.task}.gene_sets", [])),
         seed=config["seed"],
     script:
         "../scripts/rank_drivers.py"

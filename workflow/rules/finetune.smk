@@ -74,8 +74,8 @@ rule fit_baselines:
         "../scripts/fit_baselines.py"
 
 
-# A rule of its own: genes' order by these weights does not depend on the list of baselines, so that
-# a baseline more leaves the explanation as it is.
+# Not part of fit_baselines: adding a baseline then does not remake the explanations, which compare
+# their genes with those of the largest weights.
 rule fit_weights:
     input:
         splits=rules.split_cells.output[0],

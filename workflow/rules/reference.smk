@@ -29,6 +29,7 @@ PANEL = (
     if config["reference"]["genes"] == "measured"
     else []
 )
+PANEL_FILES = [path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)]
 
 
 rule build_vocabulary:
@@ -36,7 +37,7 @@ rule build_vocabulary:
         annotation=config["reference"]["annotation"],
         tfs=config["reference"]["tfs"],
         # A panel's vocabulary is made of the genes that the matrices name.
-        samples=[path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)],
+        samples=PANEL_FILES,
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
     log:
@@ -47,7 +48,7 @@ rule build_vocabulary:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        sizes=sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"]]),
+        sizes=sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"], *PANEL_FILES]),
         biotypes=config["reference"]["biotypes"],
         rows=PANEL,
     script:

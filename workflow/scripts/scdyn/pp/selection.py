@@ -39,7 +39,7 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
             raise InputError(
                 f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
             )
-        values = spelt(obs[column])
+        values = spell(obs[column])
         for value in allowed:
             text = one_spelling(str(value))
             if not (values == text).any():
@@ -56,7 +56,7 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
     return chosen
 
 
-def spelt(column: pd.Series) -> pd.Series:
+def spell(column: pd.Series) -> pd.Series:
     """Write a column as the cells' table has it, None where a value is missing."""
     codes, found = pd.factorize(column)
     texts = [one_spelling(clean_text(word(value) or "")) for value in found]

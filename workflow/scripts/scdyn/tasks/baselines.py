@@ -176,10 +176,8 @@ def fit_weights(cells: ad.AnnData, splits: pd.DataFrame, fold: str) -> pd.DataFr
 
     Parameters
     ----------
-    cells
-        Corpus with the normalised layers.
-    splits, fold
-        The split, and the fold that is tested.
+    cells, splits, fold
+        See :func:`fit_baselines`.
 
     Returns
     -------

@@ -79,7 +79,7 @@ def make_splits(
         )
     chosen = obs[labelled & obs[label].notna().to_numpy()]
     if split_by:
-        chosen = with_unit(chosen, label, split_by)
+        chosen = drop_unknown_units(chosen, label, split_by)
     learned = pd.DataFrame(
         {
             "cell": chosen.index,
@@ -111,7 +111,7 @@ def make_splits(
     return learned.reset_index(drop=True), left_out.reset_index(drop=True)
 
 
-def with_unit(chosen: pd.DataFrame, label: str, split_by: str) -> pd.DataFrame:
+def drop_unknown_units(chosen: pd.DataFrame, label: str, split_by: str) -> pd.DataFrame:
     """Leave out the cells whose unit is not known, and say how many.
 
     Raises
