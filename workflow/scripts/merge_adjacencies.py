@@ -1,28 +1,13 @@
-from scdyn.grn import consensus
+from scdyn.grn.consensus import merge_adjacencies
 from scdyn.grn.expression import read_expression
 from scdyn.io.artefacts import read_cells, read_table
 from scdyn.io.files import write_table
-from scdyn.log import logged, logger
+from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    params = snakemake.params
-    settings = params.settings
-    expression = read_expression(snakemake.input.expression)
-    cells = read_cells(snakemake.input.expression)
-    runs = {
-        name: read_table(path) for name, path in zip(params.runs, snakemake.input.runs, strict=True)
-    }
-    edges = consensus.describe_edges(
-        consensus.merge_runs(runs, expression),
-        expression,
-        settings["mask_dropouts"],
-        cells.layers["promoter_log"] if settings["promoters"] else None,
-        cells.obs["sample"].astype(str).to_numpy(),
-        cells.obs["promoters_measured"].to_numpy(),
-        settings["seed"],
-    )
-    tested = edges["promoter_p"].notna()
-    logger.info(
-        "%d edges of %d runs; the chromatin tells of %d", len(edges), len(runs), tested.sum()
+    files, params = snakemake.input, snakemake.params
+    runs = dict(zip(params.runs, map(read_table, files.runs), strict=True))
+    edges = merge_adjacencies(
+        runs, read_expression(files.expression), read_cells(files.expression), **params.settings
     )
     write_table(snakemake.output[0], edges)

@@ -1,5 +1,6 @@
 """Inference by ridge, edges over several runs, their signs, and what the chromatin says."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,7 +96,7 @@ def test_a_run_that_leaves_cells_out_draws_the_others_as_the_run_with_them():
 
 
 def test_parts_hold_every_gene_once():
-    parts = [grn_inference.part_of(10, number, 3) for number in (1, 2, 3)]
+    parts = [grn_inference.targets_of_part(10, number, 3) for number in (1, 2, 3)]
     assert sorted(np.concatenate(parts)) == list(range(10))
 
 
@@ -145,9 +146,9 @@ def test_correlations_are_pearsons(masked):
 def test_strongest_edges_of_runs_are_compared():
     runs = {name: run.rename(columns={"TF": "tf"}) for name, run in RUNS.items()}
     sets = {name: consensus.strongest(run, 2) for name, run in runs.items()}
-    table = consensus.agreement(sets, "edges")
+    table = consensus.compare_runs(sets, "edges")
     assert table["jaccard"].tolist() == [pytest.approx(1 / 3)]
-    assert consensus.agreement({"1": sets["1"]}, "edges").empty
+    assert consensus.compare_runs({"1": sets["1"]}, "edges").empty
 
 
 def promoters_of(expression, follow, seed=0):
@@ -192,4 +193,24 @@ def test_closed_promoters_and_rna_only_cells_tell_nothing():
     edges = consensus.describe_edges(
         consensus.merge_runs(RUNS, SMALL), SMALL, False, SMALL.values, np.repeat("a", 4), none, 0
     )
+    assert edges["promoter_p"].isna().all() and edges["correlation"].notna().all()
+
+
+def test_merged_edges_have_their_promoters_evidence_where_it_is_asked_for():
+    expression = simulated()
+    closed = sparse.csc_matrix((400, 6))
+    cells = ad.AnnData(
+        expression.values.tocsr(),
+        obs=pd.DataFrame({"sample": "a", "promoters_measured": True}, index=map(str, range(400))),
+        layers={"promoter_log": sparse.hstack([closed, promoters_of(expression, True)]).tocsr()},
+    )
+    runs = {"1": pd.DataFrame({"TF": ["T0", "T0"], "target": ["G0", "T1"], "importance": [4, 2]})}
+    asked = {"mask_dropouts": False, "seed": 0}
+    edges = consensus.merge_adjacencies(runs, expression, cells, promoters=True, **asked)
+    merged = consensus.merge_runs(runs, expression)
+    pd.testing.assert_frame_equal(edges[list(merged)], merged)
+    # G0 hangs on T0, T1's own promoter is closed throughout.
+    assert edges["promoter_p"].iloc[0] < 0.01 and np.isnan(edges["promoter_p"].iloc[1])
+    assert edges["correlation"].iloc[0] > 0.5
+    edges = consensus.merge_adjacencies(runs, expression, cells, promoters=False, **asked)
     assert edges["promoter_p"].isna().all() and edges["correlation"].notna().all()

@@ -1,5 +1,6 @@
 """Regulons from motifs or modules, agreed upon by runs; their activity and specificity."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.grn import aucell, regulons
+from scdyn.grn.settings import LEFT_OUT
 
 
 def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
@@ -75,10 +77,65 @@ def test_the_consensus_keeps_what_enough_runs_found():
 
 
 def test_stability_compares_all_edges_and_each_kept_regulon():
-    table = regulons.stability(RUNS, regulons.consensus(RUNS, 2, 2))
+    table = regulons.compare_runs_by_regulon(RUNS, regulons.consensus(RUNS, 2, 2))
     assert table["what"].unique().tolist() == ["regulons' edges", "A(+)"]
     one = table[(table["what"] == "A(+)") & (table["run_b"] == "2")]
     assert one["jaccard"].tolist() == [3 / 5]
+
+
+# Two runs and one without some cells, as the inference writes them.
+ADJACENCIES = {
+    name: pd.DataFrame(rows, columns=["TF", "target", "importance"])
+    for name, rows in {
+        "1": [("A", "w", 9.0), ("A", "x", 7.0), ("A", "y", 5.0), ("B", "w", 3.0)],
+        "2": [("A", "w", 8.0), ("A", "x", 6.0), ("B", "w", 4.0), ("B", "x", 1.0)],
+        LEFT_OUT: [("A", "x", 2.0), ("A", "y", 1.0)],
+    }.items()
+}
+MERGED = pd.DataFrame(
+    {
+        "tf": list("AAABB"), "target": list("wxywx"), "importance": 1.0, "n_runs": 2,
+        "correlation": [0.5, 0.5, 0.5, 0.5, -0.5], "promoter_score": [2.0, 2.0, 2.0, -2.0, 0.0],
+        "promoter_p": [0.01, 0.3, np.nan, 0.01, np.nan],
+    }
+)  # fmt: skip
+CHOICES = {"n_targets": 2, "repressing": False, "min_runs": 2, "min_targets": 1}
+
+
+def test_regulons_without_motifs_are_the_strongest_targets_of_both_runs():
+    found, stability = regulons.find_regulons(ADJACENCIES, MERGED, None, promoter_p=None, **CHOICES)
+    # Of A the two strongest targets of each run, w and x; B's x is repressed. The run without some
+    # cells has A's x and y and no say.
+    assert found[["regulon", "target", "weight", "n_runs"]].values.tolist() == [
+        ["A(+)", "w", 8.5, 2], ["A(+)", "x", 6.5, 2], ["B(+)", "w", 3.5, 2]
+    ]  # fmt: skip
+    assert found["promoter_score"].tolist() == [2.0, 2.0, -2.0]
+    pairs = stability.set_index(["what", "run_a", "run_b"])["jaccard"]
+    # Three targets have 15 strongest edges at most, so all count: 3 of 5 are in both runs.
+    assert pairs["strongest edges", "1", "2"] == 3 / 5
+    assert pairs["strongest edges", "1", LEFT_OUT] == 2 / 4
+    assert pairs["regulons' edges", "1", "2"] == 1.0
+    assert pairs["regulons' edges", "2", LEFT_OUT] == 1 / 4
+    assert pairs["A(+)", "1", LEFT_OUT] == 1 / 3
+    assert pairs["B(+)", "1", LEFT_OUT] == 0.0
+
+
+def test_promoters_prune_each_run_before_the_consensus():
+    found, _ = regulons.find_regulons(ADJACENCIES, MERGED, None, promoter_p=0.05, **CHOICES)
+    # x is not supported, and w's promoter closes with B.
+    assert found[["regulon", "target"]].values.tolist() == [["A(+)", "w"]]
+
+
+def test_regulons_of_motifs_take_their_targets_from_the_motifs():
+    motifs = {
+        name: pd.DataFrame({"regulon": ["B(+)"], "tf": ["B"], "targets": ["w,x"]})
+        for name in ADJACENCIES
+    }
+    found, _ = regulons.find_regulons(ADJACENCIES, MERGED, motifs, promoter_p=None, **CHOICES)
+    # x is an edge of B in run 2 alone; without one its weight in run 1 is 1.
+    assert found[["regulon", "target", "weight"]].values.tolist() == [
+        ["B(+)", "w", 3.5], ["B(+)", "x", 1.0]
+    ]  # fmt: skip
 
 
 def test_gmt_names_regulon_and_targets(tmp_path):
@@ -113,7 +170,40 @@ def test_chunks_do_not_change_activities(monkeypatch):
 def test_specificity_is_one_for_a_label_of_its_own():
     activity = pd.DataFrame({"own": [1.0, 1, 0, 0, 9], "even": 1.0, "silent": 0.0})
     labels = pd.Series(["a", "a", "b", "b", None])
-    found = aucell.specificity(activity, labels)
+    found = aucell.regulon_specificity(activity, labels)
     assert found.loc["a", "own"] == pytest.approx(1) and found.loc["b", "own"] < 0.2
     assert found.loc["a", "even"] == pytest.approx(found.loc["b", "even"])
     assert found["silent"].isna().all()
+
+
+def corpus_of_three_genes():
+    """Two cells, of symbols a, b and a again; the first cell expresses a most, the second b."""
+    cells = ad.AnnData(
+        np.ones((2, 3)),
+        obs=pd.DataFrame({"sample": "S", "type": ["one", "two"]}, index=["S_1", "S_2"]),
+        var=pd.DataFrame({"symbol": ["a", "b", "a"]}, index=["g1", "g2", "g3"]),
+    )
+    cells.layers["rna_log"] = sparse.csr_matrix([[2.0, 1.0, 0.0], [1.0, 2.0, 9.0]])
+    return cells
+
+
+def test_regulons_are_scored_by_the_first_gene_of_a_symbol():
+    table = pd.DataFrame({"regulon": ["A(+)", "B(+)"], "tf": ["A", "B"], "target": ["a", "b"]})
+    scored = aucell.score_regulons(
+        corpus_of_three_genes(), ["a", "b"], table, threshold=1.0, seed=1
+    )
+    # One rank counts, of height 1 over at most 2: the second cell's best gene is b, for the a that
+    # it expresses most is another gene.
+    assert scored.X.tolist() == [[0.5, 0.0], [0.0, 0.5]]
+    assert scored.var["n_targets"].tolist() == [1, 1] and list(scored.obs) == ["sample"]
+
+
+def test_activity_is_compared_by_the_first_label_that_the_cells_have():
+    cells = corpus_of_three_genes()
+    by, found = aucell.compare_activity(cells, ["stage", "type"])
+    assert by == "type" and list(found.index) == ["one", "two"]
+    assert aucell.compare_activity(cells, ["stage"])[0] == "sample"
+    specificity = pd.DataFrame({"A(+)": [0.2, 0.9], "B(+)": [0.4, 0.1]}, index=["one", "two"])
+    assert aucell.specificity_table(specificity, "type").values.tolist() == [
+        ["one", "B(+)", 0.4], ["one", "A(+)", 0.2], ["two", "A(+)", 0.9], ["two", "B(+)", 0.1]
+    ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -68,7 +70,7 @@ def aucell(
     return pd.DataFrame(result, columns=names)
 
 
-def specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+def regulon_specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     """Score how much a regulon's activity is one label's alone (RSS, Suo et al. 2018).
 
     Parameters
@@ -94,6 +96,64 @@ def specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
         mine = (labels == name).astype(float)
         rows.append(1 - jensenshannon(shares, np.repeat(mine[:, None], shares.shape[1], 1), axis=0))
     return pd.DataFrame(rows, index=names, columns=activity.columns)
+
+
+def compare_activity(cells: ad.AnnData, labels: Sequence[str]) -> tuple[str, pd.DataFrame]:
+    """Score the regulons' specificity for the first label that the cells have.
+
+    Parameters
+    ----------
+    cells
+        As :func:`activity_table`, with the columns of the cells' table in ``obs``.
+    labels
+        Columns to look for; ``sample`` if the cells have none of them.
+
+    Returns
+    -------
+    by : str
+        The column.
+    specificity : DataFrame
+        As :func:`regulon_specificity`.
+    """
+    by = next((name for name in labels if name in cells.obs), "sample")
+    return by, regulon_specificity(cells.to_df(), cells.obs[by])
+
+
+def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Lay specificities (labels, regulons) out as ``by``, ``regulon``, ``rss``, highest first."""
+    table = specificity.rename_axis(by).melt(
+        ignore_index=False, var_name="regulon", value_name="rss"
+    )
+    return table.reset_index().sort_values([by, "rss"], ascending=[True, False])
+
+
+def score_regulons(
+    cells: ad.AnnData, genes: Sequence[str], regulons: pd.DataFrame, *, threshold: float, seed: int
+) -> ad.AnnData:
+    """Score the regulons in all cells of a corpus, by AUCell on the log-normalised RNA.
+
+    Parameters
+    ----------
+    cells
+        The corpus: ``layers["rna_log"]``, ``var["symbol"]`` and ``obs["sample"]``.
+    genes
+        Symbols that are ranked: those that the regulons were inferred from. Of two genes of one
+        symbol the first is meant.
+    regulons
+        ``regulon``, ``tf``, ``target``.
+    threshold, seed
+        As :func:`aucell`.
+
+    Returns
+    -------
+    AnnData
+        As :func:`activity_table`.
+    """
+    column = pd.Series(range(cells.n_vars), index=cells.var["symbol"].astype(str))
+    columns = column[~column.index.duplicated()][list(genes)]
+    values = cells.layers["rna_log"][:, columns]
+    activity = aucell(values, list(genes), regulons, threshold, seed)
+    return activity_table(activity, regulons, cells.obs[["sample"]])
 
 
 def activity_table(activity: pd.DataFrame, regulons: pd.DataFrame, obs: pd.DataFrame) -> ad.AnnData:

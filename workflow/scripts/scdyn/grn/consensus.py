@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,10 @@ from scipy import sparse
 from scdyn.errors import InputError
 from scdyn.grn.expression import Expression
 from scdyn.grn.promoters import promoter_evidence
+from scdyn.log import logger
+
+if TYPE_CHECKING:  # the inference's environment has no anndata
+    from anndata import AnnData
 
 # Edges compared between runs: as many as a network has in which each gene has this many regulators.
 TOP_EDGES_PER_GENE = 5
@@ -145,13 +150,59 @@ def describe_edges(
     )
 
 
+def merge_adjacencies(
+    runs: Mapping[str, pd.DataFrame],
+    expression: Expression,
+    cells: AnnData,
+    *,
+    mask_dropouts: bool,
+    promoters: bool,
+    seed: int,
+) -> pd.DataFrame:
+    """Average the edges of several runs, and add to each its sign and what the promoters say.
+
+    Parameters
+    ----------
+    runs
+        Name to ``TF``, ``target``, ``importance``.
+    expression
+        The genes and TFs that the runs were over.
+    cells
+        The same cells and genes, as :func:`scdyn.grn.cells.write_expression` wrote them:
+        ``layers["promoter_log"]``, ``obs`` with ``sample`` and ``promoters_measured``.
+    mask_dropouts
+        As :func:`correlations`.
+    promoters
+        Whether promoter accessibility counts as evidence.
+    seed
+        Of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`merge_runs` and of :func:`describe_edges`.
+    """
+    edges = describe_edges(
+        merge_runs(runs, expression),
+        expression,
+        mask_dropouts,
+        cells.layers["promoter_log"] if promoters else None,
+        cells.obs["sample"].astype(str).to_numpy(),
+        cells.obs["promoters_measured"].to_numpy(),
+        seed,
+    )
+    n_tested = int(edges["promoter_p"].notna().sum())
+    logger.info("%d edges of %d runs; promoters tell of %d", len(edges), len(runs), n_tested)
+    return edges
+
+
 def strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
     """Return the ``n_edges`` strongest (tf, target) of a run."""
     top = run.nlargest(n_edges, "importance")
     return set(top[["tf", "target"]].itertuples(index=False, name=None))
 
 
-def agreement(sets: Mapping[str, set], what: str) -> pd.DataFrame:
+def compare_runs(sets: Mapping[str, set], what: str) -> pd.DataFrame:
     """Compare what every two runs found.
 
     Parameters

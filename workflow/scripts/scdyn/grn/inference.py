@@ -30,7 +30,7 @@ PILOT_GENES = 8
 COLUMNS = ["TF", "target", "importance"]
 
 
-def part_of(n_genes: int, number: int, n_parts: int) -> np.ndarray:
+def targets_of_part(n_genes: int, number: int, n_parts: int) -> np.ndarray:
     """Take every ``n_parts``-th gene, from ``number`` (1 to n_parts) on: parts of equal work."""
     return np.arange(number - 1, n_genes, n_parts)
 
@@ -231,7 +231,7 @@ def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -
     # An edge of the table is two references and a number; writing it doubles that for a while.
     table_mb = len(edges) / n_pilot * n_of_job * 2 * 24 / 1e6
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {
+    found = {
         "n_genes": n_genes,
         "n_tfs": len(expression.tfs),
         "n_cells": expression.values.shape[0],
@@ -241,3 +241,12 @@ def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -
         "job_memory_mb": peak_mb + table_mb,
         "core_hours": seconds * n_parts * n_runs / 3600,
     }
+    logger.info(
+        "GRN inference (%s) of %d genes from %d TFs in %d cells will take about %s on one core: "
+        "%d jobs of %s and %.1f GB each",
+        *(method, found["n_genes"], found["n_tfs"], found["n_cells"]),
+        duration(3600 * found["core_hours"]),
+        *(n_runs * n_parts, duration(60 * found["job_minutes"])),
+        found["job_memory_mb"] / 1000,
+    )
+    return found

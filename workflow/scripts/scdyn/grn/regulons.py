@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.consensus import agreement
+from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, strongest
+from scdyn.grn.settings import LEFT_OUT
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -154,7 +155,7 @@ def drop_small(edges: pd.DataFrame, min_targets: int) -> pd.DataFrame:
     return edges[edges.groupby("regulon")["target"].transform("size") >= min_targets]
 
 
-def stability(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame) -> pd.DataFrame:
+def compare_runs_by_regulon(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame) -> pd.DataFrame:
     """Compare the regulons of every two runs, over all and one by one.
 
     Parameters
@@ -167,18 +168,86 @@ def stability(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame
-        As :func:`scdyn.grn.consensus.agreement`; ``what`` is "regulons' edges" or a regulon.
+        As :func:`scdyn.grn.consensus.compare_runs`; ``what`` is "regulons' edges" or a regulon.
     """
     edges = {
         name: set(run[["regulon", "target"]].itertuples(index=False, name=None))
         for name, run in runs.items()
     }
-    tables = [agreement(edges, "regulons' edges")]
+    tables = [compare_runs(edges, "regulons' edges")]
     of_run = {name: run.groupby("regulon")["target"].agg(set) for name, run in runs.items()}
     for regulon in kept["regulon"].unique():
         sets = {name: targets.get(regulon, set()) for name, targets in of_run.items()}
-        tables.append(agreement(sets, regulon))
+        tables.append(compare_runs(sets, regulon))
     return pd.concat(tables, ignore_index=True)
+
+
+def find_regulons(
+    edges: Mapping[str, pd.DataFrame],
+    merged: pd.DataFrame,
+    motifs: Mapping[str, pd.DataFrame] | None,
+    *,
+    n_targets: int,
+    repressing: bool,
+    promoter_p: float | None,
+    min_runs: int,
+    min_targets: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find each run's regulons, keep those that the runs agree upon, and say how well they agree.
+
+    Parameters
+    ----------
+    edges
+        Run to its ``TF``, ``target``, ``importance``. The run :data:`scdyn.grn.settings.LEFT_OUT`,
+        if there is one, is compared with the others and has no say in the consensus.
+    merged
+        As :func:`scdyn.grn.consensus.merge_adjacencies` returns it.
+    motifs
+        Run to what :func:`scdyn.grn.motifs.find_motifs` found in its edges; None without a motif
+        database, where a regulon is its TF's strongest targets.
+    n_targets, repressing
+        As :func:`modules`; unused where there are motifs.
+    promoter_p
+        As ``max_p`` of :func:`supported`; None keeps edges whatever the promoters say.
+    min_runs, min_targets
+        As :func:`consensus`.
+
+    Returns
+    -------
+    regulons : DataFrame
+        As :func:`consensus`, with the evidence of ``merged``: ``correlation``,
+        ``promoter_score``, ``promoter_p``.
+    stability : DataFrame
+        ``what``, ``run_a``, ``run_b``, ``n_a``, ``n_b``, ``jaccard`` of every two runs: first of
+        their "strongest edges" (:data:`scdyn.grn.consensus.TOP_EDGES_PER_GENE` per target), then as
+        :func:`compare_runs_by_regulon`.
+
+    Raises
+    ------
+    InputError
+        If no regulon is left.
+    """
+    evidence = merged.drop(columns=["importance", "n_runs"])
+    edges = {name: run.rename(columns={"TF": "tf"}) for name, run in edges.items()}
+    if motifs is None:
+        logger.info("no motif database: regulons are each TF's strongest targets")
+        runs = {
+            name: modules(run.merge(evidence, on=["tf", "target"]), n_targets, repressing)
+            for name, run in edges.items()
+        }
+    else:
+        runs = {name: of_motifs(motifs[name], run) for name, run in edges.items()}
+    if promoter_p is not None:
+        runs = {name: supported(run, evidence, promoter_p) for name, run in runs.items()}
+    seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
+    kept = consensus(seeded, min_runs, min_targets)
+    n_edges = TOP_EDGES_PER_GENE * evidence["target"].nunique()
+    top = {name: strongest(run, n_edges) for name, run in edges.items()}
+    stability = [compare_runs(top, "strongest edges"), compare_runs_by_regulon(runs, kept)]
+    return (
+        kept.merge(evidence, on=["tf", "target"], how="left"),
+        pd.concat(stability, ignore_index=True),
+    )
 
 
 def write_gmt(regulons: pd.DataFrame, path: Path) -> None:
