@@ -24,7 +24,7 @@ from scdyn.data import tokens
 from scdyn.explain import runs
 from scdyn.io.files import write_json
 from scdyn.pp import reference
-from scdyn.tasks import evaluation, finetuning, metrics, scores, splits
+from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
 from scdyn.tasks import settings as task_settings
 from scdyn.training import pretraining
 
@@ -177,7 +177,7 @@ def driver_scores(store, genes, folder, folds, task, truth):
     )
     drivers = pd.read_csv(truth / "drivers.tsv", sep="\t")
     drivers = drivers[drivers["fate"].isin(table["class"])]
-    ranks = scores.driver_ranks({"": scores.attribution_ranking(table)}, drivers)
+    ranks = truth.driver_ranks({"": rankings.attribution_ranking(table)}, drivers)
     return {name: ranks[f"drivers.{name}"] for name in ("recall20", "tf_auroc")}
 
 

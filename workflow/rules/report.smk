@@ -1,6 +1,10 @@
 # Scores of every part, against the truth where it is known, and what made these results.
 
 
+# Of each explained task a table of weights per fold.
+WEIGHTS = [(task, fold) for task in EXPLAINED for fold in folds_of(task)]
+
+
 rule score:
     input:
         metrics=expand(rules.evaluate_task.output.metrics, task=TASKS),
@@ -19,11 +23,7 @@ rule score:
         adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
-        weights=[
-            rules.fit_weights.output[0].format(task=task, fold=fold)
-            for task in EXPLAINED
-            for fold in folds_of(task)
-        ],
+        weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
     output:
         scores=ensure(f"{RESULTS}/scores.json", non_empty=True),
         table=report(
@@ -44,6 +44,9 @@ rule score:
         explained=EXPLAINED,
         models=list(MODELS),
         corpora=list(CORPORA),
+        # Of the tables of weights and of the truth, in their order.
+        weights=[task for task, _ in WEIGHTS],
+        truth=TRUTH_TABLES,
     script:
         "../scripts/score.py"
 

@@ -1,7 +1,8 @@
 # The embedded study: what a sequencing core would hand over, with its truth.
 
 SIMULATION = f"{RESULTS}/simulation"
-TRUTH = [f"{SIMULATION}/truth/{name}.tsv" for name in ("edges", "drivers", "cells")]
+TRUTH_TABLES = ["edges", "drivers", "cells"]
+TRUTH = [f"{SIMULATION}/truth/{name}.tsv" for name in TRUTH_TABLES]
 # They count as there before they are made, so that what follows from them is planned the same.
 SIMULATED = [
     f"{SIMULATION}/{name}"
@@ -25,5 +26,6 @@ if "simulation" in config:
             runtime=lambda wildcards, attempt: 20 * attempt,
         params:
             simulation=config["simulation"],
+            folder=SIMULATION,
         script:
             "../scripts/simulate_study.py"

@@ -1,34 +1,23 @@
-import pandas as pd
-
-from scdyn.io.artefacts import read_json, read_table
+from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
-from scdyn.plotting import task as figures_task
-from scdyn.tasks import evaluation, splits
-from scdyn.tasks import settings as task_settings
+from scdyn.plotting import task as figures
+from scdyn.plotting.style import save
+from scdyn.tasks import evaluation
+from scdyn.tasks.settings import variants_of
+from scdyn.tasks.splits import read_splits
 
 with logged(snakemake.log[0]):
     files, task = snakemake.input, snakemake.params.task
-    split = splits.read_splits(files.splits)
-    paths = [
-        *(f"{folder}/predictions.tsv" for folder in files.models),
-        *files.baselines,
-        *files.scanvi,
-    ]
-    runs = pd.concat(map(evaluation.read_predictions, paths), ignore_index=True)
-    costs = pd.concat(
-        [
-            pd.DataFrame([read_json(f"{folder}/task.json") for folder in files.models]),
-            *(read_table(path) for path in files.costs),
-        ]
+    report = evaluation.evaluate(
+        evaluation.read_runs(files.models, [*files.baselines, *files.scanvi]),
+        evaluation.read_costs(files.models, files.costs),
+        read_splits(files.splits),
+        variants_of(task),
+        task["split_by"],
+        read_table(files.left_out, dtype=str, keep_default_na=False),
     )
-    variants = task_settings.variants_of(task)
-    report = evaluation.evaluate(runs, costs, split, variants, task["split_by"])
-    rare = read_table(files.left_out, dtype=str, keep_default_na=False)
-    report["metrics"]["classes_left_out"] = dict(zip(rare["class"], rare["reason"], strict=True))
     for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):
         write_table(snakemake.output[name], report[name])
     write_json(snakemake.output.metrics, report["metrics"])
-    figure = figures_task.task(report)
-    figures_task.save(figure, snakemake.output.figure)
-    figures_task.save(figure, snakemake.output.png)
+    save(figures.task(report), snakemake.output.figure, snakemake.output.png)

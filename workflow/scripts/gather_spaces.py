@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     peer = snakemake.input.get("scvi")
     if not peer:
         logger.info("scVI is left out: the config has no peers")
-    table = spaces.gather(
+    table = spaces.gather_embeddings(
         read_cells(snakemake.input.embedding),
         read_cells(snakemake.input.corpus),
         read_cells(peer).obsm["X_scvi"] if peer else None,

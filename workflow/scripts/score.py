@@ -1,56 +1,41 @@
-from pathlib import Path
-
-import pandas as pd
-
 from scdyn.io.artefacts import read_cells, read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.plotting.scores import score_page
-from scdyn.tasks import evaluation, scores
-from scdyn.tasks.settings import MAIN
+from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.scores import collect_scores, model_variants
+from scdyn.tasks.truth import truth_scores
+
+
+def read_each(names, paths, read=read_table):
+    return dict(zip(names, map(read, paths), strict=True))
+
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
-    result = {}
-    for corpus, path in zip(params.corpora, files.stability, strict=True):
-        name = "grn" if len(params.corpora) == 1 else f"grn.{corpus}"
-        result |= scores.stability_scores(name, read_table(path))
-    for model, path in zip(params.models, files.pretraining, strict=True):
-        name = "pretrain" if len(params.models) == 1 else f"pretrain.{model}"
-        result |= {f"{name}.{key}": value for key, value in read_json(path).items()}
-    for model, path in zip(params.models, files.embeddings, strict=True):
-        result |= {f"embed.{model}.{key}": value for key, value in read_json(path).items()}
-    calls = {
-        task: evaluation.read_predictions(path)
-        for task, path in zip(params.tasks, files.predictions, strict=True)
-    }
-    variants = {}
-    for task, path in zip(params.tasks, files.metrics, strict=True):
-        metrics = read_json(path)
-        asks = (calls[task]["part"] == "predict").any()
-        names = {"test": f"{task}.held_out" if asks else task, "predict": f"{task}.predicted"}
-        for part in set(names) & set(metrics):
-            result |= scores.task_scores(names[part], metrics[part])
-            own = {name for name in metrics[part] if name.startswith(f"{MAIN}_")}
-            variants[task] = sorted(own.union(variants.get(task, ())))
-    for task, path in zip(params.explained, files.checks, strict=True):
-        result |= scores.explanation_scores(f"explain.{task}", read_json(path))
+    predictions = read_each(params.tasks, files.predictions, read_predictions)
+    metrics = read_each(params.tasks, files.metrics, read_json)
+    scores = collect_scores(
+        stability=read_each(params.corpora, files.stability),
+        pretraining=read_each(params.models, files.pretraining, read_json),
+        embeddings=read_each(params.models, files.embeddings, read_json),
+        predictions=predictions,
+        metrics=metrics,
+        explanations=read_each(params.explained, files.checks, read_json),
+    )
     if files.truth:
-        names = (Path(path).stem for path in files.truth)
-        weights = {task: [] for task in params.explained}
-        for path in files.weights:  # results/finetune/{task}/baselines/...
-            weights[Path(path).parts[-3]].append(read_table(path))
-        against_truth = scores.truth_scores(
-            {name: read_table(path) for name, path in zip(names, files.truth, strict=True)},
+        weights = list(zip(params.weights, map(read_table, files.weights), strict=True))
+        of_truth = truth_scores(
+            read_each(params.truth, files.truth),
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
             read_cells(files.corpora[0]),
-            calls,
-            dict(zip(params.tasks, map(evaluation.read_predictions, files.runs), strict=True)),
-            dict(zip(params.explained, map(read_table, files.attributions), strict=True)),
-            {task: pd.concat(tables) for task, tables in weights.items()},
+            predictions,
+            read_each(params.tasks, files.runs, read_predictions),
+            read_each(params.explained, files.attributions),
+            {task: [table for name, table in weights if name == task] for task in params.explained},
         )
-        result = {**against_truth, **result}  # what a reader asks first stands first
-    write_json(snakemake.output.scores, result)
+        scores = of_truth | scores  # a reader asks for the former first
+    write_json(snakemake.output.scores, scores)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(score_page(result, variants))
+        temporary.write_text(score_page(scores, model_variants(metrics)))

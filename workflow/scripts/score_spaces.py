@@ -14,4 +14,6 @@ with logged(snakemake.log[0]):
         for label in snakemake.params.labels
         if label in table.obs
     ]
-    write_table(snakemake.output[0], pd.concat([pd.DataFrame(columns=spaces.COLUMNS), *scores]))
+    write_table(
+        snakemake.output[0], pd.concat([pd.DataFrame(columns=spaces.SCORE_COLUMNS), *scores])
+    )

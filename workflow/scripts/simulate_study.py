@@ -5,6 +5,4 @@ from scdyn_simulate.parameters import Simulation
 from scdyn_simulate.study import simulate_study
 
 with logged(snakemake.log[0]):
-    simulate_study(
-        Simulation(**snakemake.params.simulation), Path(snakemake.output.files[0]).parent
-    )
+    simulate_study(Simulation(**snakemake.params.simulation), Path(snakemake.params.folder))

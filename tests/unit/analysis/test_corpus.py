@@ -97,10 +97,3 @@ def test_a_word_for_missing_chooses_neither_cells_nor_samples(missing):
     with pytest.raises(InputError, match=words):
         select_samples(sheet, {"drug": [missing]}, ["drug"], "here")
     assert select_samples(sheet, {"drug": ["x"]}, ["drug"], "here") == ["a"]
-
-
-def test_a_map_of_many_cells_can_be_drawn():
-    # From 4,096 cells on neighbours are approximate, by another library.
-    values = np.random.default_rng(0).normal(size=(4200, 5)).astype(np.float32)
-    layout = corpus.neighbour_map(values, 0)
-    assert layout.shape == (4200, 2) and np.isfinite(layout).all()

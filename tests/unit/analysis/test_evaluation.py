@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scdyn.plotting import style
 from scdyn.plotting import task as figures_task
 from scdyn.tasks import evaluation
 from scdyn.tasks import settings as task_settings
@@ -82,7 +83,7 @@ def test_predicted_cells_are_scored_where_their_label_is_a_class():
 
 
 def test_every_method_is_held_against_the_best_of_the_others():
-    summary = evaluation.summarise(evaluation.score_runs(all_runs()), 1.0)
+    summary = evaluation.summarise_scores(evaluation.score_runs(all_runs()), 1.0)
     f1 = summary[(summary["part"] == "test") & (summary["score"] == "macro_f1")]
     f1 = f1.set_index("method")
     assert set(f1["best_baseline"].dropna()) == {"logistic_regression"}
@@ -116,7 +117,8 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     runs = all_runs()
     split = pd.concat([pd.DataFrame({"fold": [fold] * 60, "unit": f"d{fold}"}) for fold in "01"])
     costs = runs[evaluation.RUN].drop_duplicates().assign(seconds=2.0)
-    report = evaluation.evaluate(runs, costs, split, task_settings.variants_of(task), "donor")
+    rare = pd.DataFrame({"class": ["HSC $x$"], "reason": ["fewer than 5 cells"]})
+    report = evaluation.evaluate(runs, costs, split, task_settings.variants_of(task), "donor", rare)
     assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
     assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
@@ -124,14 +126,20 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     figure = figures_task.task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
-    report["metrics"]["classes_left_out"] = {"HSC $x$": "fewer than 5 cells"}
-    figures_task.save(figures_task.task(report), tmp_path / "task.svg")
+    style.save(figures_task.task(report), tmp_path / "task.svg")
     assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()
 
 
-def test_neighbours_vote():
-    values = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
-    assert evaluation.neighbour_accuracy(values, np.array(list("aaabbb")), 2) == 1.0
-    assert evaluation.neighbour_accuracy(values, np.array(list("aabbbb")), 2) == pytest.approx(
-        5 / 6
-    )
+def test_runs_and_costs_are_read_from_models_folders_and_from_tables(tmp_path):
+    (tmp_path / "model").mkdir()
+    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tcalled\tp_NA\n"
+    row = "\t1\t0\ttest\tNA\tNA\t"
+    (tmp_path / "model/predictions.tsv").write_text(f"{header}a\tm\tm{row}0.5\n")
+    (tmp_path / "model/task.json").write_text('{"method": "m", "seed": 1, "seconds": 2.5}')
+    (tmp_path / "lr.tsv").write_text(f"{header}a\tlr\tlr{row}\n")
+    (tmp_path / "costs.tsv").write_text("method\tseed\tseconds\nlr\t1\t0.5\n")
+    runs = evaluation.read_runs([tmp_path / "model"], [tmp_path / "lr.tsv"])
+    assert runs[["method", "label", "seed"]].values.tolist() == [["m", "NA", 1], ["lr", "NA", 1]]
+    assert runs["p_NA"].iloc[0] == 0.5 and np.isnan(runs["p_NA"].iloc[1])
+    costs = evaluation.read_costs([tmp_path / "model"], [tmp_path / "costs.tsv"])
+    assert dict(zip(costs["method"], costs["seconds"], strict=True)) == {"m": 2.5, "lr": 0.5}

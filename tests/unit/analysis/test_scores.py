@@ -1,40 +1,14 @@
-"""What is held against the truth, and how it is shown."""
+"""The scores of all parts gathered, and how they are shown."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pytest
 
 from scdyn.plotting import scores as scores_page
 from scdyn.tasks import scores
 
 ROOT = Path(__file__).parents[3]
-
-
-def test_edge_recovery_on_a_network_worked_out_by_hand():
-    genes = pd.DataFrame({"symbol": ["A", "B", "C", "D"], "is_tf": [True, True, False, False]})
-    edges = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "D"]})
-    found = pd.DataFrame(
-        {"tf": ["A", "A", "B"], "target": ["C", "B", "D"], "importance": [3.0, 2.0, 1.0]}
-    )
-    result = scores.edge_recovery(found, found[["tf", "target"]], edges, genes)
-    assert result["grn.auprc_chance"] == pytest.approx(2 / 6)  # 2 TFs x 3 other genes
-    assert result["grn.auprc"] == pytest.approx((1 + 2 / 3) / 2)
-    assert result["grn.regulon_precision"] == pytest.approx(2 / 3)
-
-
-def test_driver_recall_counts_the_best_twenty():
-    genes = [f"g{i}" for i in range(40)]
-    ranking = pd.DataFrame(
-        {"class": "fate", "symbol": genes, "is_tf": [i % 2 == 0 for i in range(40)]}
-    ).assign(score=np.arange(40, 0, -1))
-    drivers = pd.DataFrame({"symbol": ["g0", "g30"], "fate": "fate"})
-    result = scores.driver_ranks({"": ranking}, drivers)
-    assert result["drivers.recall20"] == 0.5
-    assert result["drivers.tf_recall20"] == 1.0
-    assert result["drivers.chance20"] == 0.5
 
 
 def test_scores_page_escapes_what_it_shows():
@@ -50,28 +24,57 @@ def test_runs_of_other_seeds_and_of_fewer_cells_are_scored_apart():
     assert scores.stability_scores("grn", table.iloc[:0]) == {}
 
 
-def runs_and_calls():
-    calls = pd.DataFrame({"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"})
-    runs = [
-        calls.assign(seed=s, fold="0", called=c) for s, c in ((1, list("xyxy")), (2, list("xyyy")))
-    ]
-    return pd.concat(runs), calls.assign(called=list("xyxy"))
+TABLE = pd.DataFrame({"what": "strongest edges", "run_a": ["1"], "run_b": ["2"], "jaccard": [0.5]})
+CHECKS = {"randomised_correlation": {"head": -0.25, "all": 0.75}, "completeness": {"median": 0.01}}
+PARTS = {
+    "test": {"scdynomics": {"macro_f1": 0.75}, "scdynomics_rna": {"macro_f1": 0.5, "nll": 1.0}},
+    "predict": {"scdynomics_promoter": {"accuracy": 0.25}, "majority": {"accuracy": 0.125}},
+    "split": "by donor: 4 units",
+}
 
 
-def test_fates_are_scored_by_run_and_combined():
-    runs, calls = runs_and_calls()
-    fates = pd.Series(list("xyxy"), index=list("abcd"))
-    found = scores.fate_scores("fate", runs, calls, fates)
-    assert found["fate.combined_macro_f1"] == 1
-    second = (2 / 3 + 4 / 5) / 2
-    assert found["fate.macro_f1"] == pytest.approx((1 + second) / 2)
-    assert found["fate.macro_f1_low"] < found["fate.macro_f1"] < found["fate.macro_f1_high"]
+def collect(corpora, models):
+    return scores.collect_scores(
+        stability=dict.fromkeys(corpora, TABLE),
+        pretraining={model: {"masked_loss": 1.5} for model in models},
+        embeddings={model: {"library_size_r2": 0.25} for model in models},
+        predictions={
+            "fate": pd.DataFrame({"part": ["test", "predict"]}),
+            "type": pd.DataFrame({"part": ["test"]}),
+        },
+        metrics={"fate": PARTS, "type": {"test": {"logistic_regression": {"ece": 0.5}}}},
+        explanations={"fate": CHECKS},
+    )
 
 
-def test_ectopic_cells_are_counted_over_all_runs():
-    runs, _ = runs_and_calls()
-    found = scores.ectopic_shares("ko", runs, pd.Index(["c", "d"]), "y")
-    assert found == {"ko.ectopic_share": 0.75, "ko.n_ectopic": 2}
+def test_scores_of_all_parts_are_named_by_their_part():
+    assert collect(["embryo"], ["small"]) == {
+        "grn.seed_jaccard": 0.5,
+        "pretrain.masked_loss": 1.5,
+        "embed.small.library_size_r2": 0.25,
+        "fate.held_out.macro_f1": 0.75,
+        "fate.held_out.rna_macro_f1": 0.5,
+        "fate.predicted.promoter_accuracy": 0.25,
+        "fate.predicted.majority_accuracy": 0.125,
+        "type.lr_ece": 0.5,
+        "explain.fate.completeness": 0.01,
+        "explain.fate.randomised_correlation": 0.5,
+    }
+
+
+def test_several_corpora_and_models_are_told_apart():
+    found = collect(["embryo", "adult"], ["small", "large"])
+    assert {name for name in found if name.startswith(("grn", "pretrain"))} == {
+        "grn.embryo.seed_jaccard", "grn.adult.seed_jaccard",
+        "pretrain.small.masked_loss", "pretrain.large.masked_loss",
+    }  # fmt: skip
+
+
+def test_variants_of_a_task_are_those_of_either_part():
+    metrics = {"fate": PARTS, "type": {"test": {"scdynomics": {}, "majority": {}}}}
+    assert scores.model_variants(metrics) == {
+        "fate": ["scdynomics_promoter", "scdynomics_rna"], "type": []
+    }  # fmt: skip
 
 
 def test_bounds_stand_beside_their_score_and_variants_in_columns_of_their_own():

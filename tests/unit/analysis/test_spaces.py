@@ -40,7 +40,7 @@ def cells():
 @pytest.fixture
 def gathered(cells):
     embedded = ad.AnnData(obs=cells.obs, obsm={"X_scdyn": cells.X.toarray().astype(np.float32)})
-    table = spaces.gather(embedded, cells, None, 1)
+    table = spaces.gather_embeddings(embedded, cells, None, 1)
     table.obs["cell_type"] = cells.obs["cell_type"]
     return table
 
@@ -65,15 +65,15 @@ def test_depth_is_found_in_any_direction_of_an_embedding():
 
 
 def test_scores_are_named_by_label_and_embedding(gathered):
-    scores = spaces.judge(gathered, ["cell_type"])
+    scores = spaces.score_embeddings(gathered, ["cell_type"])
     scib = pd.DataFrame(
         [
             ("X_pca", "cell_type", "labels kept", "cLISI", 0.4),
             ("X_pca", "cell_type", spaces.MEAN, "labels kept", 0.5),
         ],
-        columns=spaces.COLUMNS,
+        columns=spaces.SCORE_COLUMNS,
     )
-    flat = spaces.flat(pd.concat([scores, scib]))
+    flat = spaces.flatten_scores(pd.concat([scores, scib]))
     assert flat["cell_type.pca_scib_labels_kept"] == 0.5
     prefixes = ("", "pca_", "pca_both_")
     assert set(flat) == {"cell_type.pca_scib_labels_kept"} | {
@@ -87,9 +87,25 @@ def test_scores_are_named_by_label_and_embedding(gathered):
 
 @pytest.mark.parametrize("labels", [["cell_type"], []])
 def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path):
-    scores = spaces.judge(gathered, labels)
+    scores = spaces.score_embeddings(gathered, labels)
     layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
     figure = figures_spaces.embeddings(scores, layouts, gathered.obs, labels, "sample")
     assert len(figure.axes) == 1 + 3 * (1 + len(labels))
     style.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_neighbours_vote():
+    values = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    assert spaces.neighbour_accuracy(values, np.array(list("aaabbb")), 2) == 1.0
+    assert spaces.neighbour_accuracy(values, np.array(list("aabbbb")), 2) == pytest.approx(5 / 6)
+
+
+def test_every_embedding_at_hand_is_laid_out():
+    values = np.repeat([[0.0, 0.0, 0.0], [20.0, 20.0, 20.0]], 20, axis=0)
+    values += np.random.default_rng(0).normal(size=values.shape)
+    table = ad.AnnData(obs=pd.DataFrame(index=map(str, range(40))), obsm={"X_pca": values})
+    layouts = spaces.lay_out_embeddings(table, 1)
+    assert list(layouts) == ["X_pca"] and layouts["X_pca"].shape == (40, 2)
+    # Two clumps stay two clumps.
+    assert spaces.neighbour_accuracy(layouts["X_pca"], np.repeat(["a", "b"], 20), 5) == 1.0

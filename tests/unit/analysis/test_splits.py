@@ -223,3 +223,25 @@ def test_cells_both_learned_and_predicted_are_refused():
     everyone = np.ones(120, dtype=bool)
     with pytest.raises(InputError, match="exclude each other"):
         splits.make_splits(obs(), everyone, everyone, "type", None, 2, 0)
+
+
+def test_a_tasks_cells_are_chosen_by_its_selections(caplog):
+    cells = obs()
+    cells["stage"] = np.where(np.arange(120) < 100, "early", "late")
+    cells.loc["c0", "type"] = "rare"
+    options = {
+        "label": "type", "split_by": "donor", "folds": 3, "seed": 1, "validation_share": 0.1,
+        "min_cells_per_class": 2, "min_units": 2, "where": "tasks.t",
+    }  # fmt: skip
+    early, late = {"stage": ["early"]}, {"stage": ["late"]}
+    with caplog.at_level("INFO"):
+        table, left_out = splits.split_task(cells, train=early, predict=late, **options)
+    assert set(table.loc[table["fold"] == splits.PREDICTED, "cell"]) == set(cells.index[100:])
+    assert set(table.loc[table["fold"] != splits.PREDICTED, "cell"]) == set(cells.index[1:100])
+    assert left_out["class"].tolist() == ["rare"]
+    assert "class 'rare' (1 cells) is left out: fewer than 2 cells" in caplog.text
+    assert "by donor: 5 units, each in one of 3 folds" in caplog.text
+    table, _ = splits.split_task(cells, train=early, predict=None, **options)
+    assert splits.PREDICTED not in set(table["fold"])
+    with pytest.raises(InputError, match="tasks.t.train: the cells have no column 'age'"):
+        splits.split_task(cells, train={"age": ["1"]}, predict=None, **options)

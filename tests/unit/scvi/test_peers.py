@@ -73,11 +73,11 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_scvi": latents, "X_pca": noise})
     table.obs.loc["cell7", "cell_type"] = None
     scores = scib.scib_scores(table, ["X_pca", "X_scvi"], "cell_type", "sample", 1)
-    assert list(scores) == spaces.COLUMNS and scores["value"].between(-0.1, 1).all()
+    assert list(scores) == spaces.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
     kept = scores[(scores["kind"] == spaces.MEAN) & (scores["metric"] == "labels kept")]
     kept = kept.set_index("space")["value"]
     assert kept["X_scvi"] > kept["X_pca"] + 0.1
-    assert "cell_type.scvi_scib_batches_mixed" in spaces.flat(scores)
+    assert "cell_type.scvi_scib_batches_mixed" in spaces.flatten_scores(scores)
 
 
 def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):

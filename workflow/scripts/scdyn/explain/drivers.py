@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from scdyn.tasks.scores import weight_ranking, wilcoxon_ranking
+from scdyn.tasks.rankings import weight_ranking, wilcoxon_ranking
 
 
 def rankings_table(

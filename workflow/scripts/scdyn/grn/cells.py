@@ -14,8 +14,8 @@ from scdyn.errors import InputError
 from scdyn.io.artefacts import STAMP, stamp
 from scdyn.io.files import atomic
 from scdyn.log import logger
-from scdyn.pp.corpus import principal_components
 from scdyn.pp.counts import normalise, promoters_measured
+from scdyn.pp.neighbours import principal_components
 
 # Coarse clusters of a corpus: enough to hold a rare cell type apart from its neighbours.
 N_CLUSTERS = 20

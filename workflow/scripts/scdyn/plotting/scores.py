@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from scdyn.plotting.pages import document
-from scdyn.tasks.scores import METHODS, method_prefix
+from scdyn.tasks.scores import PREFIXES, method_prefix
 from scdyn.tasks.settings import method_name
 
 MEANINGS = {
@@ -53,8 +53,8 @@ MEANINGS = {
 
 
 # What the columns of the page are called.
-COLUMNS = {
-    **{prefix: method_name(method) for method, prefix in METHODS.items()},
+METHOD_TITLES = {
+    **{prefix: method_name(method) for method, prefix in PREFIXES.items()},
     "wilcoxon_": "Wilcoxon",
     "pca_": "PCA of RNA",
     "pca_both_": "PCA of RNA and promoters",
@@ -83,7 +83,8 @@ def score_page(
         prefix, measure = split_method(name, columns_of(part, variants))
         parts.setdefault(part, {}).setdefault(measure, {})[prefix] = value
     tables = "".join(
-        score_table(part, measures, columns_of(part, variants)) for part, measures in parts.items()
+        table_of_part(part, measures, columns_of(part, variants))
+        for part, measures in parts.items()
     )
     return document("Scores", "<h1>Scores</h1>" + tables)
 
@@ -95,7 +96,7 @@ def columns_of(part: str, variants: Mapping[str, Sequence[str]]) -> dict[str, st
     ``rna_masked_loss`` of pretraining, too.
     """
     own = variants.get(part.removesuffix(".held_out").removesuffix(".predicted"), ())
-    return COLUMNS | {method_prefix(name): method_name(name) for name in own}
+    return METHOD_TITLES | {method_prefix(name): method_name(name) for name in own}
 
 
 def split_method(name: str, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -105,7 +106,7 @@ def split_method(name: str, columns: Mapping[str, str]) -> tuple[str, str]:
     return prefix, name.removeprefix(prefix)
 
 
-def score_table(
+def table_of_part(
     part: str, measures: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
 ) -> str:
     """One part's table, with the methods that it has scores of; bounds stand below their score.

@@ -35,7 +35,7 @@ def embeddings(
     Parameters
     ----------
     scores
-        As :func:`scdyn.tasks.spaces.judge`, with those of scib-metrics where it was run.
+        As :func:`scdyn.tasks.spaces.score_embeddings`, with those of scib-metrics where it was run.
     layouts
         Key of the embedding to (cells, 2).
     obs
@@ -44,7 +44,7 @@ def embeddings(
         Its columns that are shown.
     """
     plt.rcParams.update(STYLE)
-    tables = {label: score_table(scores, label) for label in labels or [""]}
+    tables = {label: lay_out_scores(scores, label) for label in labels or [""]}
     above = sum(1.5 + 0.2 * len(table) for table in tables.values())
     below = 1.9 * (1 + len(labels))
     figure = plt.figure(figsize=(2.1 * len(layouts) + 1.6, above + below))
@@ -62,7 +62,7 @@ def embeddings(
     return figure
 
 
-def score_table(scores: pd.DataFrame, label: str) -> pd.DataFrame:
+def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     """One label's scores, and those of no label: a row an embedding, columns (kind, metric)."""
     chosen = scores[scores["label"].isin(["", label])]
     wide = chosen.pivot(index="space", columns=["kind", "metric"], values="value")

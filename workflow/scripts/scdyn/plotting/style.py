@@ -50,11 +50,12 @@ def blank(width: float, height: float) -> Figure:
     return plt.figure(figsize=(width, height))
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as its suffix says and close it."""
-    with atomic(path) as temporary:
-        metadata = {"Date": None} if Path(path).suffix == ".svg" else None
-        figure.savefig(temporary, metadata=metadata)
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write a figure to each path as its suffix says, and close it."""
+    for path in paths:
+        with atomic(path) as temporary:
+            metadata = {"Date": None} if Path(path).suffix == ".svg" else None
+            figure.savefig(temporary, metadata=metadata)
     plt.close(figure)
 
 

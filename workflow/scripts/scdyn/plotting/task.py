@@ -12,11 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
-from scdyn.plotting.style import GREY, PALETTE, blank, save
+from scdyn.plotting.style import GREY, PALETTE, blank
 from scdyn.tasks.metrics import reliability
 from scdyn.tasks.settings import MAIN, is_compared, method_name
-
-__all__ = ["save", "task"]
 
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
 

@@ -10,7 +10,7 @@ _HOMES = {
     "filter_cells": "qc",
     "join_metadata": "cell_tables",
     "join": "corpus",
-    "principal_components": "corpus",
+    "principal_components": "neighbours",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = attach(__name__, _HOMES)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.corpus import neighbour_map, principal_components
+from scdyn.pp.neighbours import principal_components, umap
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
@@ -77,7 +77,7 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
 
 def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
     """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
-    return neighbour_map(principal_components(cells, seed), seed)
+    return umap(principal_components(cells, seed), seed)
 
 
 def section_positions(cells: ad.AnnData) -> np.ndarray:

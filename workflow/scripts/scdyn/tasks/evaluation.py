@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 
-from scdyn.io.artefacts import read_table
+from scdyn.io.artefacts import read_json, read_table
 from scdyn.tasks import metrics
 from scdyn.tasks.settings import MAIN, is_compared
 from scdyn.tasks.splits import PREDICTED, describe_split
 
 # What identifies a run: one model of one method, on one fold, by one seed.
 RUN = ["method", "variant", "seed", "fold"]
-TEXT = ("cell", "method", "variant", "fold", "part", "label", "called")
+TEXT_COLUMNS = ("cell", "method", "variant", "fold", "part", "label", "called")
 # What a run took, where it is known.
 COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
@@ -74,8 +73,36 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a table of :func:`predictions` or :func:`combine`."""
     table = read_table(path, dtype=str, keep_default_na=False)
     # A class may be called NA; a number that is missing is empty.
-    numbers = table.columns.difference(TEXT)
+    numbers = table.columns.difference(TEXT_COLUMNS)
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+
+
+def read_runs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
+    """Read the predictions of all runs of a task, one below the other.
+
+    Parameters
+    ----------
+    models
+        Folders of fine-tuned models, with ``predictions.tsv``.
+    tables
+        Predictions of other methods.
+    """
+    paths = [*(Path(folder, "predictions.tsv") for folder in models), *tables]
+    return pd.concat(map(read_predictions, paths), ignore_index=True)
+
+
+def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
+    """Read what the runs of a task took: a row per run.
+
+    Parameters
+    ----------
+    models
+        Folders of fine-tuned models, with ``task.json``.
+    tables
+        Costs of baselines, as :func:`scdyn.tasks.baselines.fit_baselines` returns them.
+    """
+    described = pd.DataFrame([read_json(Path(folder, "task.json")) for folder in models])
+    return pd.concat([described, *map(read_table, tables)])
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
@@ -146,7 +173,7 @@ def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarise(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
+def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
     """Bring the compared runs' scores to a mean and an interval, and compare each with the best.
 
     Parameters
@@ -273,35 +300,13 @@ def headline(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return result
 
 
-def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
-    """How often the nearest other cells, by majority, have a cell's label.
-
-    Parameters
-    ----------
-    values
-        (cells, features), such as an embedding.
-    labels
-        (cells,).
-    n_neighbours
-        Neighbours that vote.
-
-    Returns
-    -------
-    float
-        Share of cells, 0 to 1.
-    """
-    n_neighbours = min(n_neighbours, len(values) - 1)
-    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
-    votes = pd.DataFrame(np.asarray(labels)[nearest]).mode(axis=1)[0]
-    return float((votes.to_numpy() == labels).mean())
-
-
 def evaluate(
     runs: pd.DataFrame,
     costs: pd.DataFrame,
     split: pd.DataFrame,
     variants: Mapping[str, Mapping[str, Any]],
     split_by: str | None,
+    left_out: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Bring all runs of a task to the tables that its page shows.
 
@@ -316,6 +321,8 @@ def evaluate(
         The task's split and the column that was kept whole.
     variants
         As :func:`scdyn.tasks.settings.variants_of` returns them.
+    left_out
+        ``class`` and ``reason`` of the rare classes that the split leaves out, if any.
 
     Returns
     -------
@@ -323,8 +330,8 @@ def evaluate(
         Tables ``predictions`` (:func:`combine`), ``runs`` (what each compared run called each
         cell), ``scores`` (a row a run), ``summary``,
         ``classes`` (F1 of each class by the compared methods), ``efficiency`` and ``novelty``;
-        ``metrics`` (:func:`headline`, with ``split`` in words, ``n_held_out`` cells and ``costs``
-        by method).
+        ``metrics`` (:func:`headline`, with ``split`` in words, ``n_held_out`` cells, ``costs``
+        by method and ``classes_left_out`` with their reasons).
     """
     scores = score_runs(runs)
     cost = costs[[*RUN, *(c for c in COSTS if c in costs)]]
@@ -333,7 +340,9 @@ def evaluate(
     )
     tested = split["fold"] != PREDICTED
     n_folds = split.loc[tested, "fold"].nunique()
-    summary = summarise(scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1))
+    summary = summarise_scores(
+        scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1)
+    )
     shares = {name: v["labels"] for name, v in variants.items() if v["labels"] < 1}
     without = {name: v["without"] for name, v in variants.items() if v["without"] is not None}
     calls = combine(runs)
@@ -345,6 +354,7 @@ def evaluate(
         for method, part in held_out.groupby("method", sort=False)
     ]
     compared = scores[scores["variant"].map(is_compared)]
+    rare = {} if left_out is None else dict(zip(left_out["class"], left_out["reason"], strict=True))
     spent = compared.groupby("method")[[c for c in COSTS if c in compared]].mean()
     return {
         "predictions": calls,
@@ -359,5 +369,6 @@ def evaluate(
             "split": describe_split(split, split_by),
             "n_held_out": int(tested.sum()),
             "costs": {m: row.dropna().to_dict() for m, row in spent.iterrows()},
+            "classes_left_out": rare,
         },
     }

@@ -14,15 +14,15 @@ from sklearn.neighbors import NearestNeighbors
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.tasks.spaces import COLUMNS, MEAN
+from scdyn.tasks.spaces import MEAN, SCORE_COLUMNS
 
 # Some metrics take time and memory by the square of the cells.
 MAX_CELLS = 20_000
 # A wider embedding is reduced to its principal components, as genes would be.
 MAX_DIMENSIONS = 50
 # Its kinds of metrics, and what they are called here.
-KINDS = {"Bio conservation": "labels kept", "Batch correction": "batches mixed"}
-N_NEIGHBOURS = 90  # which its metrics ask for
+KIND_OF = {"Bio conservation": "labels kept", "Batch correction": "batches mixed"}
+SCIB_NEIGHBOURS = 90  # which its metrics ask for
 
 
 def scib_scores(
@@ -54,9 +54,9 @@ def scib_scores(
         If fewer cells have a label than its metrics look at neighbours.
     """
     rows = np.flatnonzero(table.obs[label].notna())
-    if len(rows) < N_NEIGHBOURS:
+    if len(rows) < SCIB_NEIGHBOURS:
         raise InputError(
-            f"{len(rows)} cells have a '{label}', and scib-metrics looks at {N_NEIGHBOURS} "
+            f"{len(rows)} cells have a '{label}', and scib-metrics looks at {SCIB_NEIGHBOURS} "
             "neighbours; set peers to false in the config to do without it."
         )
     if len(rows) > MAX_CELLS:
@@ -97,11 +97,11 @@ def nearest(values: np.ndarray, n_neighbours: int) -> NeighborsResults:
 
 def long(wide: pd.DataFrame, label: str) -> pd.DataFrame:
     """Turn scib-metrics' table, a row an embedding and a column a metric, into a row a value."""
-    kinds = wide.loc["Metric Type"].replace({**KINDS, "Aggregate score": MEAN})
+    kinds = wide.loc["Metric Type"].replace({**KIND_OF, "Aggregate score": MEAN})
     # The means are kept in the order of their kinds.
-    metrics = [name for name in wide if name not in KINDS] + [n for n in KINDS if n in wide]
+    metrics = [name for name in wide if name not in KIND_OF] + [n for n in KIND_OF if n in wide]
     table = wide.drop(index="Metric Type")[metrics].rename_axis("space").reset_index()
     table = table.melt("space", var_name="metric")
     table["kind"] = table["metric"].map(kinds)
-    table = table[table["metric"] != "Total"].replace({"metric": KINDS}).assign(label=label)
-    return table.astype({"value": float})[COLUMNS]
+    table = table[table["metric"] != "Total"].replace({"metric": KIND_OF}).assign(label=label)
+    return table.astype({"value": float})[SCORE_COLUMNS]

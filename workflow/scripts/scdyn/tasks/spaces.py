@@ -10,10 +10,10 @@ import pandas as pd
 from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import NearestNeighbors
 
 from scdyn.errors import InputError
-from scdyn.pp.corpus import principal_components
-from scdyn.tasks.evaluation import neighbour_accuracy
+from scdyn.pp.neighbours import principal_components, umap
 
 # Keys of obsm: what begins the names of its scores, and what it is called.
 SPACES = {
@@ -22,13 +22,13 @@ SPACES = {
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
     "X_scvi": ("scvi_", "scVI"),
 }
-COLUMNS = ["space", "label", "kind", "metric", "value"]
+SCORE_COLUMNS = ["space", "label", "kind", "metric", "value"]
 MEAN = "mean"  # the kind of what sums up a kind
 OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"
 
 
-def gather(
+def gather_embeddings(
     embedded: ad.AnnData, cells: ad.AnnData, scvi: np.ndarray | None, seed: int
 ) -> ad.AnnData:
     """Put the embeddings of a corpus' cells beside each other.
@@ -74,6 +74,29 @@ def gather(
     return table
 
 
+def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
+    """How often the nearest other cells, by majority, have a cell's label.
+
+    Parameters
+    ----------
+    values
+        (cells, features), such as an embedding.
+    labels
+        (cells,).
+    n_neighbours
+        Neighbours that vote.
+
+    Returns
+    -------
+    float
+        Share of cells, 0 to 1.
+    """
+    n_neighbours = min(n_neighbours, len(values) - 1)
+    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
+    votes = pd.DataFrame(np.asarray(labels)[nearest]).mode(axis=1)[0]
+    return float((votes.to_numpy() == labels).mean())
+
+
 def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: int = 10) -> float:
     """Tell how much of an embedding's main directions is the depth of sequencing.
 
@@ -100,20 +123,20 @@ def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: 
     return float(LinearRegression().fit(components, log_counts).score(components, log_counts))
 
 
-def judge(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
+def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
     """Score each embedding by what needs no further library.
 
     Parameters
     ----------
     table
-        As :func:`gather` returns it, with the labels in ``obs``.
+        As :func:`gather_embeddings` returns it, with the labels in ``obs``.
     labels
         Columns of the cells; those without a label are left out.
 
     Returns
     -------
     DataFrame
-        :data:`COLUMNS`: key of :data:`SPACES`, label ("" where the metric is of none), kind,
+        :data:`SCORE_COLUMNS`: key of :data:`SPACES`, label ("" where the metric is of none), kind,
         metric and value.
     """
     rows = []
@@ -126,19 +149,20 @@ def judge(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
             rows.append((space, label, "labels kept", "Neighbour accuracy", accuracy))
         r2 = library_size_r2(values, table.obs[LIBRARY_SIZE].to_numpy())
         rows.append((space, "", "library size", "Library size R2", r2))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
-def flat(scores: pd.DataFrame) -> dict[str, float]:
+def flatten_scores(scores: pd.DataFrame) -> dict[str, float]:
     """Name what a reader asks first as scores.json does: ``label.prefix_metric`` to the value.
 
     Parameters
     ----------
     scores
-        Of :func:`judge`, and of scib-metrics where it was run; of the latter the means are taken.
+        Of :func:`score_embeddings`, and of scib-metrics where it was run; of the latter the means
+        are taken.
     """
     result = {}
-    for space, label, kind, metric, value in scores[COLUMNS].itertuples(index=False):
+    for space, label, kind, metric, value in scores[SCORE_COLUMNS].itertuples(index=False):
         if kind == MEAN:
             metric = f"scib {metric}"
         elif metric not in OWN_METRICS:
@@ -146,3 +170,16 @@ def flat(scores: pd.DataFrame) -> dict[str, float]:
         name = SPACES[space][0] + metric.lower().replace(" ", "_")
         result[f"{label}.{name}" if label else name] = value
     return result
+
+
+def lay_out_embeddings(table: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
+    """Lay the cells out in two dimensions by each embedding: its key to (cells, 2).
+
+    Parameters
+    ----------
+    table
+        As :func:`gather_embeddings` returns it.
+    seed
+        Of :func:`scdyn.pp.neighbours.umap`.
+    """
+    return {space: umap(table.obsm[space], seed) for space in SPACES if space in table.obsm}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,57 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from scdyn.errors import InputError
 from scdyn.io.artefacts import read_table
 from scdyn.log import logger
+from scdyn.pp.selection import select
 
 PREDICTED = "predict"  # what the column ``fold`` says of cells no fold trains on
 # How often folds are drawn until no class is in one of them alone.
 MAX_DRAWS = 20
+
+
+def split_task(
+    obs: pd.DataFrame,
+    *,
+    train: Mapping[str, Sequence[str]],
+    predict: Mapping[str, Sequence[str]] | None,
+    label: str,
+    split_by: str | None,
+    folds: int,
+    seed: int,
+    validation_share: float,
+    min_cells_per_class: int | None,
+    min_units: int,
+    where: str,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose a task's cells and part them as :func:`make_splits`; log what is left out.
+
+    Parameters
+    ----------
+    obs
+        The cells' table.
+    train, predict
+        Selections (:func:`scdyn.pp.selection.select`) of the labelled cells and of those that every
+        fold predicts; the latter None if there are none.
+    label, split_by, folds, seed, validation_share, min_cells_per_class, min_units
+        As :func:`make_splits`.
+    where
+        The task's key in the config, for messages.
+
+    Returns
+    -------
+    splits, left_out : DataFrame
+        As :func:`make_splits`.
+    """
+    labelled, predicted = select(obs, train, f"{where}.train"), np.zeros(len(obs), dtype=bool)
+    if predict is not None:
+        predicted = select(obs, predict, f"{where}.predict")
+    splits, left_out = make_splits(
+        obs, labelled, predicted, label, split_by, folds, seed, validation_share,
+        min_cells_per_class, min_units,
+    )  # fmt: skip
+    logger.info("%s", describe_split(splits, split_by))
+    for name, n_cells, reason in left_out[["class", "n_cells", "reason"]].to_numpy():
+        logger.warning("class '%s' (%d cells) is left out: %s", name, n_cells, reason)
+    return splits, left_out
 
 
 def make_splits(

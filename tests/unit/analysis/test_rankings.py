@@ -1,0 +1,69 @@
+"""Rankings of genes for each class, and the rank-sum test, worked out by hand."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.stats import mannwhitneyu
+
+from scdyn.pp.wilcoxon import compare_groups
+from scdyn.tasks import rankings
+
+GENES = pd.DataFrame({"gene_id": ["g1", "g2"], "symbol": ["A", "B"], "is_tf": [True, False]})
+# Four cells: g1 is highest in a's cells, g2 in b's.
+VALUES = sparse.csr_matrix([[4.0, 1.0], [3.0, 2.0], [2.0, 3.0], [1.0, 4.0]])
+
+
+def test_the_z_of_a_rank_sum_is_that_of_the_formula():
+    found = compare_groups(VALUES, pd.Index(["g1", "g2"]), pd.Categorical(list("aabb")))
+    # Ranks 4 and 3 sum to 7; by chance 2 * 5 / 2 = 5, of variance 2 * 2 * 5 / 12.
+    z = (7 - 5) / np.sqrt(2 * 2 * 5 / 12)
+    assert found[["group", "gene_id"]].values.tolist() == [
+        ["a", "g1"], ["a", "g2"], ["b", "g2"], ["b", "g1"]
+    ]  # fmt: skip
+    np.testing.assert_allclose(found["score"], [z, -z, z, -z], rtol=1e-6)
+
+
+def test_a_group_can_be_compared_with_one_other_and_ties_corrected():
+    values = sparse.csr_matrix([[0.0], [0.0], [2.0], [0.0], [3.0], [3.0], [9.0]])
+    groups = pd.Categorical(["control"] * 4 + ["perturbed"] * 2 + ["other"])
+    found = compare_groups(
+        values, pd.Index(["g"]), groups, tested=["perturbed"], reference="control", tie_correct=True
+    )
+    exact = mannwhitneyu([3, 3], [0, 0, 2, 0], method="asymptotic", use_continuity=False)
+    assert found["group"].tolist() == ["perturbed"]
+    assert found["p_value"].item() == pytest.approx(exact.pvalue)
+    assert found["log2_fold_change"].item() > 0
+
+
+def test_cells_of_a_class_are_ranked_against_all_others():
+    cells = ad.AnnData(np.zeros((5, 2)), var=GENES.set_index("gene_id"))
+    cells.layers["rna_log"] = sparse.vstack([VALUES, [[9.0, 9.0]]]).tocsr()
+    # The last cell has no label and takes no part.
+    label = pd.Series(list("aabb"), index=list("0123"))
+    table = rankings.wilcoxon_ranking(cells, label)
+    assert table[["class", "symbol", "is_tf"]].values.tolist() == [
+        ["a", "A", True], ["a", "B", False], ["b", "B", False], ["b", "A", True]
+    ]  # fmt: skip
+
+
+def test_weights_are_averaged_over_folds_and_the_larger_modality_counts():
+    folds = pd.DataFrame(
+        {
+            "class": "a", "gene_id": ["g1", "g2", "g1", "g2"],
+            "rna": [1.0, 0.0, 3.0, 1.0], "promoter": [0.0, 2.0, 0.0, 4.0],
+        }
+    )  # fmt: skip
+    table = rankings.weight_ranking(folds, GENES)
+    assert dict(zip(table["symbol"], table["score"], strict=True)) == {"A": 2.0, "B": 3.0}
+
+
+def test_attributions_rank_by_specificity_over_both_modalities():
+    table = pd.DataFrame(
+        {
+            "class": "a", "symbol": ["A", "A"], "is_tf": True, "modality": ["rna", "both"],
+            "specificity": [1.0, 2.0],
+        }
+    )  # fmt: skip
+    assert rankings.attribution_ranking(table)["score"].tolist() == [2.0]

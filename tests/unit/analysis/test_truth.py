@@ -1,0 +1,98 @@
+"""Results compared with the truth of the simulation, on tables worked out by hand."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdyn.tasks import truth
+
+
+def test_edge_recovery_on_a_network_worked_out_by_hand():
+    genes = pd.DataFrame({"symbol": ["A", "B", "C", "D"], "is_tf": [True, True, False, False]})
+    edges = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "D"]})
+    found = pd.DataFrame(
+        {"tf": ["A", "A", "B"], "target": ["C", "B", "D"], "importance": [3.0, 2.0, 1.0]}
+    )
+    result = truth.edge_recovery(found, found[["tf", "target"]], edges, genes)
+    assert result["grn.auprc_chance"] == pytest.approx(2 / 6)  # 2 TFs x 3 other genes
+    assert result["grn.auprc"] == pytest.approx((1 + 2 / 3) / 2)
+    assert result["grn.regulon_precision"] == pytest.approx(2 / 3)
+
+
+def test_driver_recall_counts_the_best_twenty():
+    genes = [f"g{i}" for i in range(40)]
+    ranking = pd.DataFrame(
+        {"class": "fate", "symbol": genes, "is_tf": [i % 2 == 0 for i in range(40)]}
+    ).assign(score=np.arange(40, 0, -1))
+    drivers = pd.DataFrame({"symbol": ["g0", "g30"], "fate": "fate"})
+    result = truth.driver_ranks({"": ranking}, drivers)
+    assert result["drivers.recall20"] == 0.5
+    assert result["drivers.tf_recall20"] == 1.0
+    assert result["drivers.chance20"] == 0.5
+
+
+def runs_and_calls():
+    calls = pd.DataFrame({"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"})
+    runs = [
+        calls.assign(seed=s, fold="0", called=c) for s, c in ((1, list("xyxy")), (2, list("xyyy")))
+    ]
+    return pd.concat(runs), calls.assign(called=list("xyxy"))
+
+
+def test_fates_are_scored_by_run_and_combined():
+    runs, calls = runs_and_calls()
+    fates = pd.Series(list("xyxy"), index=list("abcd"))
+    found = truth.fate_scores("fate", runs, calls, fates)
+    assert found["fate.combined_macro_f1"] == 1
+    second = (2 / 3 + 4 / 5) / 2
+    assert found["fate.macro_f1"] == pytest.approx((1 + second) / 2)
+    assert found["fate.macro_f1_low"] < found["fate.macro_f1"] < found["fate.macro_f1_high"]
+
+
+def test_ectopic_cells_are_counted_over_all_runs():
+    runs, _ = runs_and_calls()
+    found = truth.ectopic_shares("ko", runs, pd.Index(["c", "d"]), "y")
+    assert found == {"ko.ectopic_share": 0.75, "ko.n_ectopic": 2}
+
+
+def test_each_task_is_compared_with_the_truth_that_it_asks_about():
+    cells = ad.AnnData(
+        np.zeros((4, 3)),
+        obs=pd.DataFrame({"sample": list("WWKK")}, index=["W_1", "W_2", "K_1", "K_2"]),
+        var=pd.DataFrame(
+            {"symbol": ["A", "B", "C"], "is_tf": [True, True, False]}, index=["g1", "g2", "g3"]
+        ),
+    )
+    rows = [
+        ("W", "1", 0, "progenitor", "x", "x"),
+        ("W", "2", 0, "progenitor", "y", "y"),
+        ("K", "1", 0, "y", "y", "x"),  # the knockout turned it from x to y
+        ("K", "2", 1, "y", "y", "x"),  # a doublet
+    ]
+    columns = ["sample", "barcode", "is_doublet", "state", "fate", "intended_fate"]
+    tables = {
+        "edges": pd.DataFrame({"tf": ["A"], "target": ["C"]}),
+        "drivers": pd.DataFrame({"symbol": ["A"], "fate": ["x"]}),
+        "cells": pd.DataFrame(rows, columns=columns),
+    }
+    adjacencies = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "C"], "importance": [2.0, 1.0]})
+
+    def predicted(*called):
+        return pd.DataFrame(called, columns=["cell", "called"]).assign(
+            method="scdynomics", seed=1, fold="0", part="predict"
+        )
+
+    of_task = {
+        "fate": predicted(("W_1", "x"), ("W_2", "x")),
+        "knockout": predicted(("K_1", "y"), ("K_2", "x")),
+    }
+    found = truth.truth_scores(
+        tables, adjacencies, adjacencies.iloc[:1], cells, of_task, of_task, {}, {}
+    )
+    # Of 4 pairs of a TF and another gene one is true, and it is the strongest.
+    assert found["grn.auprc"] == 1 and found["grn.auprc_chance"] == 0.25
+    assert found["grn.regulon_precision"] == found["grn.regulon_recall"] == 1
+    assert found["fate.accuracy"] == 0.5 and found["fate.n_cells"] == 2
+    assert found["knockout.ectopic_share"] == 1 and found["knockout.n_ectopic"] == 1
+    assert "barcode" in tables["cells"] and list(tables["cells"].index) == [0, 1, 2, 3]

@@ -1,0 +1,217 @@
+"""Results on the simulated study compared with its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from scdyn.tasks.metrics import interval, score
+from scdyn.tasks.rankings import attribution_ranking, weight_ranking, wilcoxon_ranking
+from scdyn.tasks.scores import method_prefix
+
+
+def edge_recovery(
+    adjacencies: pd.DataFrame, regulons: pd.DataFrame, edges: pd.DataFrame, genes: pd.DataFrame
+) -> dict[str, float]:
+    """Compare inferred edges with the true network.
+
+    Parameters
+    ----------
+    adjacencies, regulons
+        ``tf``, ``target`` and ``importance``; ``tf``, ``target``.
+    edges
+        True ``tf``, ``target``.
+    genes
+        The vocabulary; candidates are all pairs of a TF and another gene of it.
+
+    Returns
+    -------
+    dict
+        ``grn.auprc``, ``grn.auprc_chance`` (share of true pairs), ``grn.auprc_ratio``,
+        ``grn.n_regulons``, ``grn.regulon_precision`` and ``grn.regulon_recall`` (of all true
+        edges), and ``grn.adjacency_precision`` at as many edges.
+    """
+    symbols, tfs = genes["symbol"], genes.loc[genes["is_tf"], "symbol"]
+    pairs = pd.MultiIndex.from_product([tfs, symbols], names=["tf", "target"])
+    pairs = pairs[pairs.get_level_values(0) != pairs.get_level_values(1)]
+    true = pairs.isin(pd.MultiIndex.from_frame(edges[["tf", "target"]]))
+    importance = adjacencies.set_index(["tf", "target"])["importance"].reindex(pairs, fill_value=0)
+    found = pd.MultiIndex.from_frame(regulons[["tf", "target"]].drop_duplicates())
+    known = pairs[true]
+    strongest = importance.nlargest(len(found)).index
+    auprc = float(average_precision_score(true, importance))
+    return {
+        "grn.auprc": auprc,
+        "grn.auprc_chance": float(true.mean()),
+        "grn.auprc_ratio": auprc / float(true.mean()),
+        "grn.n_regulons": int(regulons["tf"].nunique()),
+        "grn.regulon_precision": float(found.isin(known).mean()),
+        "grn.regulon_recall": float(known.isin(found).mean()),
+        "grn.adjacency_precision": float(strongest.isin(known).mean()),
+    }
+
+
+def fate_scores(
+    task: str, runs: pd.DataFrame, calls: pd.DataFrame, fates: pd.Series
+) -> dict[str, float]:
+    """Score the calls of progenitors against the fates they reach.
+
+    Parameters
+    ----------
+    runs
+        Every run's calls: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``called``.
+    calls
+        The task's combined predictions, by the runs' mean probability.
+    fates
+        True fate by cell.
+
+    Returns
+    -------
+    dict
+        For each method the mean over its runs of ``accuracy`` and ``macro_f1``, 95% bounds of
+        the latter over the runs, and ``combined_macro_f1`` of the combined calls.
+    """
+    known = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
+    result: dict[str, float] = {}
+    for method, of_method in known.groupby("method", sort=False):
+        prefix = f"{task}.{method_prefix(method)}"
+        found = pd.DataFrame(
+            score(fates[run["cell"]].to_numpy(), run["called"].to_numpy())
+            for _, run in of_method.groupby(["seed", "fold"])
+        )
+        result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
+        bounds = np.clip(interval(found["macro_f1"].to_numpy()), 0, 1)
+        if np.isfinite(bounds[0]):
+            result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
+        mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
+        mean = mean[mean["part"] == "predict"]
+        combined = score(fates[mean["cell"]].to_numpy(), mean["called"].to_numpy())
+        result[f"{prefix}combined_macro_f1"] = combined["macro_f1"]
+    return result | {f"{task}.n_cells": int(known["cell"].nunique())}
+
+
+def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
+    """Share of the knockout's would-be cells of one fate that are called the other.
+
+    Parameters
+    ----------
+    runs
+        Every run's calls, as for :func:`fate_scores`.
+    ectopic
+        Names of the cells whose position says one fate and whose state is the other.
+    fate
+        The fate they truly have.
+    """
+    known = runs[runs["cell"].isin(ectopic)]
+    shares = (known["called"] == fate).groupby(known["method"], sort=False).mean()
+    result = {
+        f"{task}.{method_prefix(method)}ectopic_share": float(share)
+        for method, share in shares.items()
+    }
+    return result | {f"{task}.n_ectopic": int(known["cell"].nunique())}
+
+
+def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
+    """Find the true drivers of each fate in rankings of all genes.
+
+    Parameters
+    ----------
+    rankings
+        Prefix ("" for the model's) to ``class``, ``symbol``, ``is_tf``, ``score``.
+    drivers
+        ``symbol``, ``fate``.
+
+    Returns
+    -------
+    dict
+        ``drivers.recall20`` (share of a fate's drivers among the 20 best genes, mean over the
+        fates), ``drivers.tf_recall20`` (among the 20 best TFs), ``drivers.tf_auroc`` (of drivers
+        among TFs) and ``drivers.chance20`` (recall of a random ranking).
+    """
+    result = {}
+    for prefix, ranking in rankings.items():
+        recalls, tf_recalls, areas = [], [], []
+        for fate, true in drivers.groupby("fate"):
+            table = ranking[ranking["class"] == fate].sort_values("score", ascending=False)
+            tfs = table[table["is_tf"]]
+            is_driver = tfs["symbol"].isin(true["symbol"])
+            if table.empty or not is_driver.any():
+                continue
+            recalls.append(true["symbol"].isin(table["symbol"].head(20)).mean())
+            tf_recalls.append(true["symbol"].isin(tfs["symbol"].head(20)).mean())
+            areas.append(roc_auc_score(is_driver, tfs["score"]))
+        result[f"drivers.{prefix}recall20"] = float(np.mean(recalls))
+        result[f"drivers.{prefix}tf_recall20"] = float(np.mean(tf_recalls))
+        result[f"drivers.{prefix}tf_auroc"] = float(np.mean(areas))
+    return result | {"drivers.chance20": 20 / ranking["symbol"].nunique()}
+
+
+def truth_scores(
+    truth: Mapping[str, pd.DataFrame],
+    adjacencies: pd.DataFrame,
+    regulons: pd.DataFrame,
+    cells: ad.AnnData,
+    calls: Mapping[str, pd.DataFrame],
+    runs: Mapping[str, pd.DataFrame],
+    attributions: Mapping[str, pd.DataFrame],
+    weights: Mapping[str, Sequence[pd.DataFrame]],
+) -> dict[str, float]:
+    """Compare the embedded study's results with its truth.
+
+    Parameters
+    ----------
+    truth
+        ``edges``, ``drivers`` and ``cells`` as :mod:`scdyn_simulate.study` wrote them.
+    adjacencies, regulons, cells
+        Results on the study's corpus.
+    calls, runs
+        By task, as :func:`scdyn.tasks.evaluation.evaluate` returns ``predictions`` and ``runs``; a
+        task that predicts wild-type cells is scored on their fates, one that predicts the
+        knockout's on its ectopic cells.
+    attributions, weights
+        By explained task: as :func:`scdyn.explain.attribution_tables.attribution_table`, and each
+        fold's weights of logistic regression.
+
+    Returns
+    -------
+    dict
+        Of :func:`edge_recovery`, :func:`ectopic_shares` or :func:`fate_scores`, and
+        :func:`driver_ranks`.
+    """
+    genes = cells.var.rename_axis("gene_id").reset_index()
+    names = truth["cells"]["sample"] + "_" + truth["cells"]["barcode"]
+    true_cells = truth["cells"].set_index(pd.Index(names))
+    result = edge_recovery(adjacencies, regulons, truth["edges"], genes)
+    singlets = true_cells[true_cells["is_doublet"] == 0]
+    knocked_out = singlets["fate"] != singlets["intended_fate"]
+    in_knockout = set(singlets.loc[knocked_out, "sample"])
+    mature = singlets["state"] == singlets["fate"]
+    ectopic = singlets.index[knocked_out & mature]
+    for task, table in calls.items():
+        asked = table.loc[table["part"] == "predict", "cell"]
+        if asked.empty:
+            continue
+        if set(cells.obs.loc[asked, "sample"]) & in_knockout:
+            fate = singlets.loc[ectopic, "fate"].mode()[0]
+            result |= ectopic_shares(task, runs[task], ectopic, fate)
+        else:
+            # The lab's labels err: a mature cell among the asked ones has no fate to come.
+            fates = singlets.loc[singlets["state"] == "progenitor", "fate"]
+            result |= fate_scores(task, runs[task], table, fates)
+    for task, table in attributions.items():
+        labels = calls[task][(calls[task]["part"] == "test")].drop_duplicates("cell")
+        rankings = {
+            "": attribution_ranking(table),
+            "lr_": weight_ranking(pd.concat(weights[task]), genes),
+            "wilcoxon_": wilcoxon_ranking(cells, labels.set_index("cell")["label"]),
+        }
+        classes = set(table["class"])
+        drivers = truth["drivers"][truth["drivers"]["fate"].isin(classes)]
+        # The fates that a progenitor chooses between; the third type is not a choice.
+        chosen = set(singlets.loc[singlets["state"] == "progenitor", "fate"])
+        result |= driver_ranks(rankings, drivers[drivers["fate"].isin(chosen)])
+    return result
