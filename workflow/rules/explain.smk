@@ -23,6 +23,7 @@ rule explain:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         task=task_params(task_settings.of_explanation),
+        model=follow(PRETRAINED),
     script:
         "../scripts/explain.py"
 
@@ -88,6 +89,7 @@ rule check_explanation:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         task=task_params(task_settings.of_checks),
+        model=follow(PRETRAINED),
     script:
         "../scripts/check_explanation.py"
 
@@ -122,6 +124,7 @@ rule perturb_in_silico:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         task=task_params(task_settings.of_in_silico),
+        model=follow(PRETRAINED),
     script:
         "../scripts/perturb_in_silico.py"
 
@@ -163,9 +166,10 @@ rule plot_explanation:
             labels={"task": "{task}", "what": "in-silico perturbation"},
             caption="../report/in_silico.rst",
         ),
-        png=multiext(
-            f"{EXPLANATION}/", "drivers.png", "regulons.png", "checks.png", "in_silico.png"
-        ),
+        drivers_png=f"{EXPLANATION}/drivers.png",
+        regulons_png=f"{EXPLANATION}/regulons.png",
+        checks_png=f"{EXPLANATION}/checks.png",
+        in_silico_png=f"{EXPLANATION}/in_silico.png",
     log:
         f"{LOGS}/plot_explanation/{{task}}.log",
     conda:

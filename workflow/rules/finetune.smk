@@ -48,6 +48,7 @@ rule finetune:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         settings=variant_settings,
+        model=follow(PRETRAINED),
         checkpoints=f"{RUN}/checkpoints",
     script:
         "../scripts/finetune.py"

@@ -4,6 +4,10 @@ LABELS = sorted({task["label"] for task in TASKS.values()})
 BATCH = config["peers"]["batch"] if config["peers"] else "sample"
 
 
+# A pretrained model's folder, for the scripts that read or write all of it.
+PRETRAINED = f"{RESULTS}/pretrain/{{model}}"
+
+
 rule pretrain:
     input:
         tokens=follow(rules.write_tokens.output[0]),
@@ -12,11 +16,11 @@ rule pretrain:
         cells=cells_of_model,
         regulons=follow(rules.make_regulons.output.regulons),
     output:
-        weights=ensure(f"{RESULTS}/pretrain/{{model}}/model.safetensors", non_empty=True),
-        config=f"{RESULTS}/pretrain/{{model}}/config.json",
-        vocabulary=f"{RESULTS}/pretrain/{{model}}/vocabulary.tsv",
-        metrics=f"{RESULTS}/pretrain/{{model}}/metrics.jsonl",
-        scores=f"{RESULTS}/pretrain/{{model}}/scores.json",
+        weights=ensure(f"{PRETRAINED}/model.safetensors", non_empty=True),
+        config=f"{PRETRAINED}/config.json",
+        vocabulary=f"{PRETRAINED}/vocabulary.tsv",
+        metrics=f"{PRETRAINED}/metrics.jsonl",
+        scores=f"{PRETRAINED}/scores.json",
     log:
         f"{LOGS}/pretrain/{{model}}.log",
     conda:
@@ -37,7 +41,8 @@ rule pretrain:
         settings=model_settings,
         cells=selection_of_model,
         # Not an output: Snakemake would remove it before going on with a killed run.
-        checkpoints=f"{RESULTS}/pretrain/{{model}}/checkpoints",
+        checkpoints=f"{PRETRAINED}/checkpoints",
+        folder=PRETRAINED,
     script:
         "../scripts/pretrain.py"
 
@@ -48,7 +53,7 @@ rule plot_training:
         scores=rules.pretrain.output.scores,
     output:
         report(
-            f"{RESULTS}/pretrain/{{model}}/training.svg",
+            f"{PRETRAINED}/training.svg",
             category="3. Model",
             labels={"model": "{model}", "what": "masked pretraining"},
             caption="../report/training.rst",
@@ -81,6 +86,8 @@ rule embed:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        model=PRETRAINED,
     script:
         "../scripts/embed.py"
 

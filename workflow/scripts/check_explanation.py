@@ -18,7 +18,7 @@ with logged(snakemake.log[0]):
         splits.read_splits(files.splits),
         read_table(files.rankings),
         files.folds,
-        files.model.rsplit("/", 1)[0],
+        snakemake.params.model,
         task,
     )
     write_json(snakemake.output.checks, read_json(files.runs) | checks)

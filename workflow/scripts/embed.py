@@ -13,7 +13,7 @@ from scdyn.training import devices
 with logged(snakemake.log[0]):
     store = tokens.TokenStore(snakemake.input.tokens)
     store.require_corpus(snakemake.input.corpus)
-    model = pretrained.load_model(snakemake.input.model.rsplit("/", 1)[0], store.meta)
+    model = pretrained.load_model(snakemake.params.model, store.meta)
     model = model.to(devices.choose_device())
     embedded = embedding.embed(model, store, np.arange(len(store.cells)))
     cells = ad.AnnData(obs=pd.DataFrame(index=store.cells), obsm={"X_scdyn": embedded})

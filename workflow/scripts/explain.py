@@ -13,7 +13,7 @@ with logged(snakemake.log[0]):
         store,
         store.vocabulary,
         snakemake.input.folds,
-        snakemake.input.model.rsplit("/", 1)[0],
+        snakemake.params.model,
         task,
     )
     write_table(snakemake.output.attributions, table)

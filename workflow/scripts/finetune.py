@@ -15,7 +15,7 @@ with logged(snakemake.log[0]):
         int(wildcards.seed),
         wildcards.fold,
         with_hardware(snakemake.params.settings, snakemake.config["tasks"][wildcards.task]),
-        Path(snakemake.input.model).parent,
+        Path(snakemake.params.model),
         Path(snakemake.output[0]),
         Path(snakemake.params.checkpoints),
     )

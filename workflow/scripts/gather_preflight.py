@@ -1,29 +1,22 @@
-import pandas as pd
-
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import atomic, write_table
-from scdyn.log import logged, logger
+from scdyn.log import logged
 from scdyn.plotting.pages import findings_page
-from scdyn.pp import findings as checked
-from scdyn.pp import preflight, reference
+from scdyn.pp import findings, preflight, reference
 from scdyn.tasks.cost import examine_models
 
 with logged(snakemake.log[0]):
-    files, params = snakemake.input, snakemake.params
-    n_cells = {row["sample"]: len(preflight.barcodes_of(row)) for row in params.rows}
-    of_corpus = {name: sum(n_cells[s] for s in samples) for name, samples in params.corpora.items()}
+    files, params, output = snakemake.input, snakemake.params, snakemake.output
+    n_cells = preflight.count_cells(params.rows, params.corpora)
     genes = reference.read_vocabulary(files.genes)
-    machine = checked.report(
-        preflight.examine_machine(files.files, snakemake.output.table)
-        + examine_models(params.models, params.tasks, of_corpus, genes)
+    machine = findings.report(
+        preflight.examine_machine(files.files, output.table)
+        + examine_models(params.models, params.tasks, n_cells, genes)
     )
-    checked.tell(machine)
+    findings.tell(machine)
     paths = [*files.samples, *files.metadata]
-    parts = [read_table(path, dtype=str, keep_default_na=False) for path in paths]
-    found = pd.concat(parts).drop_duplicates()  # a sample's table of cells, of each corpus it is in
-    table = checked.sort(pd.concat([machine, found.assign(passed=found["passed"] == "True")]))
-    n_refused = int((~table["passed"]).sum())
-    logger.info("%d checks, of which %d do not pass", len(table), n_refused)
-    write_table(snakemake.output.table, table)
-    with atomic(snakemake.output.page) as temporary:
+    others = [read_table(path, dtype=str, keep_default_na=False) for path in paths]
+    table = findings.gather_findings(machine, others)
+    write_table(output.table, table)
+    with atomic(output.page) as temporary:
         temporary.write_text(findings_page(table))

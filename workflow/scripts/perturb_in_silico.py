@@ -24,7 +24,7 @@ with logged(snakemake.log[0]):
         read_cells_table(files.cells) if files.cells else read_obs(files.corpus),
         edits,
         files.folds,
-        files.model.rsplit("/", 1)[0],
+        snakemake.params.model,
         task,
     )
     write_table(snakemake.output.effects, effects)

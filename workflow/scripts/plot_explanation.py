@@ -1,21 +1,15 @@
-from pathlib import Path
-
 from scdyn.io.artefacts import read_json, read_table
 from scdyn.log import logged
-from scdyn.plotting import explain as figures_explain
+from scdyn.plotting import explain as figures
 from scdyn.plotting.style import save
 
 with logged(snakemake.log[0]):
-    files = snakemake.input
-    checks = read_json(files.checks)
-    figures = {
-        "drivers": figures_explain.drivers(read_table(files.drivers)),
-        "regulons": figures_explain.regulons(read_table(files.regulons)),
-        "checks": figures_explain.checks(checks, read_table(files.curves)),
-        "in_silico": figures_explain.in_silico(
-            read_table(files.effects), read_table(files.measured)
-        ),
-    }
-    for name, figure in figures.items():
-        save(figure, snakemake.output[name])
-        save(figure, Path(snakemake.output[name]).with_suffix(".png"))
+    files, output = snakemake.input, snakemake.output
+    drivers = figures.drivers(read_table(files.drivers))
+    save(drivers, output.drivers, output.drivers_png)
+    regulons = figures.regulons(read_table(files.regulons))
+    save(regulons, output.regulons, output.regulons_png)
+    checks = figures.checks(read_json(files.checks), read_table(files.curves))
+    save(checks, output.checks, output.checks_png)
+    effects = figures.in_silico(read_table(files.effects), read_table(files.measured))
+    save(effects, output.in_silico, output.in_silico_png)

@@ -27,6 +27,6 @@ with logged(snakemake.log[0]):
         regulons,
         store.vocabulary,
         settings,
-        Path(snakemake.output.weights).parent,
+        Path(snakemake.params.folder),
         Path(snakemake.params.checkpoints),
     )

@@ -15,4 +15,4 @@ with logged(snakemake.log[0]):
     )
     write_json(snakemake.output.provenance, record)
     with atomic(snakemake.output.page) as temporary:
-        temporary.write_text(provenance.page(record))
+        temporary.write_text(provenance.provenance_page(record))

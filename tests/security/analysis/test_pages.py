@@ -43,7 +43,7 @@ def view():
     n = len(NASTY)
     table = pd.DataFrame({"label": NASTY, ALL: range(n)}, index=NASTY)
     layouts = {name: np.column_stack([np.arange(n), np.arange(n)]) for name in ("UMAP", ALL)}
-    return views.page(ALL, layouts, table, {NASTY[0]: "#0072B2"}, ALL, 1)
+    return views.view_page(ALL, layouts, table, {NASTY[0]: "#0072B2"}, ALL, 1)
 
 
 def pinned(environment):
@@ -70,7 +70,7 @@ def of_provenance():
         "environments": {name: {**pinned(name), ALL: ALL} for name in names},
         "devices": {ALL: ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
     }  # fmt: skip
-    return provenance.page(record)
+    return provenance.provenance_page(record)
 
 
 def of_preflight():

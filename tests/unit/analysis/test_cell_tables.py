@@ -806,3 +806,23 @@ def test_positions(tmp_path):
     path = write_table(tmp_path / "cells.csv", own, x="left", y="1")
     with pytest.raises(InputError, match="'left' in column x .* is no number; x and y are pos"):
         cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)
+
+
+def test_all_samples_are_annotated_each_by_its_own_table_and_covariates(tmp_path):
+    samples, names = [], {}
+    for sample in "AB":
+        names[sample] = cells(seed=ord(sample))
+        index = f"{sample}_" + names[sample]
+        obs = pd.DataFrame({"sample": sample, "barcode": names[sample]}, index)
+        kept = ad.AnnData(np.zeros((4, 1)), obs=obs.iloc[:4])
+        samples.append((kept, pd.DataFrame({"cell": index})))
+    samples[1][0].obsm["spatial"] = np.full((4, 2), 2.5)
+    # The table is of all cells, so that its overlap is that of the matrix and not of what is left.
+    path = write_table(tmp_path / "a.csv", names["A"], ["T cell"] * 4 + ["B cell"] * 8)
+    table = cell_tables.annotate_samples(
+        samples, {"A": {"day": "1"}, "B": {"day": "2"}}, {"A": path, "B": ""}, 0.9
+    )
+    assert list(table.index) == [f"{s}_{name}" for s in "AB" for name in names[s][:4]]
+    assert values_of(table["cell_type"]) == ["T cell"] * 4 + [None] * 4
+    assert values_of(table["x"]) == [None] * 4 + [2.5] * 4
+    assert table["day"].astype(str).tolist() == ["1"] * 4 + ["2"] * 4

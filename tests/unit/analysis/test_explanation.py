@@ -168,7 +168,8 @@ def test_gene_sets_of_a_gmt_file_are_sought_in_the_ranking(attributions, tmp_pat
     assert gene_sets.gene_set_enrichment(attributions, {}).empty
 
 
-def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
+def corpus_of_two_classes():
+    """Sixty cells of x and y by turns; of 200 genes the sixth is x's own."""
     rng = np.random.default_rng(0)
     label = pd.Series(["x", "y"] * 30, index=[f"c{i}" for i in range(60)])
     values = rng.poisson(1.0, (60, 200)).astype(float)
@@ -178,6 +179,11 @@ def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
     cells.var["symbol"] = cells.var_names.str.upper()
     cells.var["is_tf"] = np.arange(200) < 20
     cells.layers["rna_log"] = sparse.csr_matrix(np.log1p(values))
+    return cells, label
+
+
+def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
+    cells, label = corpus_of_two_classes()
     weights = pd.DataFrame({"gene_id": cells.var_names, "class": "x", "promoter": 0.0})
     weights["rna"] = np.where(weights["gene_id"] == "g007", 1.0, 0.0)
     rankings = drivers.rankings_table(attributions, weights, cells, label)
@@ -194,6 +200,31 @@ def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
     figure = figures_explain.drivers(table.reset_index())
     shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(shown) == 20 and shown[-1].startswith(table.index[0])
+
+
+def test_the_drivers_of_a_task_are_ranked_over_the_cells_of_its_folds(attributions):
+    cells, label = corpus_of_two_classes()
+    splits = pd.DataFrame({"cell": label.index, "label": label.to_numpy(), "fold": "0"})
+    # The last cells are only predicted, and one has a class that is not explained.
+    splits.loc[40:, "fold"] = "predict"
+    splits.loc[0, "label"] = "z"
+    weights = pd.DataFrame({"gene_id": cells.var_names, "class": "x", "promoter": 0.0, "rna": 0.5})
+    first = attributions.loc[attributions["class"] == "x", "symbol"].iloc[0]
+    targets = [f"G{i:03}" for i in range(190, 199)]
+    regulons = pd.DataFrame({"regulon": "R(+)", "tf": first, "target": targets})
+    sets = {"low": symbols(range(20, 30))}
+    given = attributions, [weights, weights.assign(rna=1.5)]
+    found = drivers.rank_drivers(*given, regulons, sets, cells, splits, seed=1)
+    compared = label.iloc[1:40]
+    expected = drivers.rankings_table(attributions, weights.assign(rna=1.0), cells, compared)
+    pd.testing.assert_frame_equal(found["rankings"], expected)
+    assert set(found["regulons"]["regulon"]) == {"R(+)"}
+    assert set(found["gene_sets"]["set"]) == {"low"}
+    best = found["drivers"].set_index(["class", "symbol"])
+    assert best.loc[("x", first), "own_regulons"] == "R(+)"
+    assert drivers.rank_drivers(*given, regulons, {}, cells, splits, seed=1)["gene_sets"].empty
+    with pytest.raises(InputError, match="not in the corpus"):
+        drivers.rank_drivers(*given, regulons, {}, cells[1:], splits, seed=1)
 
 
 def test_figures_of_checks_and_perturbations_show_all_there_is():

@@ -117,17 +117,17 @@ def fates(cells, wrong_before=None):
     )
 
 
-SETTINGS = {"root": None, "pseudotime": "time"}
+SETTINGS = {"root": None, "pseudotime": "time", "seed": 1}
 ALONE = {"rna": "scdynomics_rna", "promoter": "scdynomics_promoter"}
 
 
 def test_the_modality_that_knows_first_is_seen_to_know_first():
     cells = corpus()
     calls = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
-    table = studies_development.development_table(cells, calls, "kind", ALONE, SETTINGS, 1)
+    table = studies_development.development_table(cells, calls, "kind", ALONE, **SETTINGS)
     asked = studies_development.progenitors(table, calls)
     assert set(asked["label"]) == {"stem"} and len(asked) == 150
-    found = studies_development.agreement(asked, list(ALONE), 1).set_index("of")
+    found = studies_development.agreement_of_modalities(asked, list(ALONE), 1).set_index("of")
     assert set(found["measure"]) == {"agreement with the prediction from both modalities"}
     for name, end in (("rna", 0.8), ("promoter", 0.4)):
         part = found.loc[name]
@@ -169,7 +169,7 @@ def test_fate_trends_follow_a_line_and_are_of_the_called_fate():
 def test_driver_trends_rise_where_the_fate_is_taken():
     cells = corpus()
     calls = fates(cells)
-    table = studies_development.development_table(cells, calls, "kind", {}, SETTINGS, 1)
+    table = studies_development.development_table(cells, calls, "kind", {}, **SETTINGS)
     drivers = pd.DataFrame({"gene_id": ["g1", "g1"], "symbol": "Tf", "class": ["y", "x"]})
     points, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
     assert genes["gene_id"].tolist() == ["g1"] and set(shown) == {"x", "y"}
@@ -190,7 +190,7 @@ def test_driver_trends_rise_where_the_fate_is_taken():
 def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
     cells = corpus()
     with pytest.raises(InputError, match=words):
-        studies_development.development_table(cells, fates(cells), "kind", {}, settings, 1)
+        studies_development.development_table(cells, fates(cells), "kind", {}, seed=1, **settings)
 
 
 def test_a_task_without_predicted_cells_needs_a_root():
@@ -198,9 +198,9 @@ def test_a_task_without_predicted_cells_needs_a_root():
     calls = fates(cells).assign(part="test")
     settings = {"root": None, "pseudotime": None}
     with pytest.raises(InputError, match="name the study's root or pseudotime"):
-        studies_development.development_table(cells, calls, "kind", {}, settings, 1)
+        studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
     settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
-    table = studies_development.development_table(cells, calls, "kind", {}, settings, 1)
+    table = studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
     assert len(studies_development.progenitors(table, calls)) == len(cells)
 
 
@@ -264,7 +264,7 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
 
 def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():
     cells = corpus()
-    table = studies_development.development_table(cells, fates(cells), "kind", {}, SETTINGS, 1)
+    table = studies_development.development_table(cells, fates(cells), "kind", {}, **SETTINGS)
     drivers = pd.DataFrame({"gene_id": ["g1", "g2", "g2", "g1"], "symbol": "Tf"})
     drivers["class"] = ["x", "x", "y", "y"]
     _, genes, _, _ = studies_development.driver_trends(cells, table, drivers, 4, 1)
@@ -273,10 +273,46 @@ def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():
 
 def test_fates_without_drivers_are_not_drawn():
     cells = corpus()
-    table = studies_development.development_table(cells, fates(cells), "kind", {}, SETTINGS, 1)
+    table = studies_development.development_table(cells, fates(cells), "kind", {}, **SETTINGS)
     drivers = pd.DataFrame({"gene_id": ["g1"], "symbol": "Tf", "class": ["z"]})
     _, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
     assert genes.empty and not shown and not trends
+
+
+def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout():
+    cells = corpus()
+    calls = fates(cells, {"scdynomics_rna": 0.8})
+    calls = calls[calls["cell"] != "c449"]  # of which there is no prediction
+    alone = {"rna": "scdynomics_rna"}
+    found = studies_development.study_development(
+        cells, calls, label="kind", alone=alone, **SETTINGS
+    )
+    assert found.cells["cell"].tolist() == [f"c{i}" for i in range(449)]
+    assert found.layout.shape == (449, 2)
+    assert found.is_progenitor.tolist() == (cells.obs["kind"] == "stem").tolist()[:449]
+    assert set(found.trends["of"]) == {"x", "y"} and set(found.agreement["of"]) == {"rna"}
+    table = found.along_pseudotime
+    assert len(table) == len(found.trends) + len(found.agreement)
+    assert table["chance"].isna().sum() == len(found.trends)
+    found = studies_development.study_development(cells, calls, label="kind", alone={}, **SETTINGS)
+    assert found.agreement is None and found.along_pseudotime["chance"].isna().all()
+
+
+def test_a_study_of_sections_shows_the_cells_that_have_a_place():
+    cells = corpus()
+    cells.obsm["spatial"] = branching()[2][:, :2]
+    cells.obsm["spatial"][0] = np.nan
+    cells.obs["slide"] = np.where(np.arange(450) % 2, "odd", "even")
+    found = studies_spatial.study_sections(
+        cells, fates(cells), label="kind", section="slide", seed=1
+    )
+    assert set(found.coherence["method"]) == {"scdynomics", "logistic_regression"}
+    assert list(found.cells.index) == list(cells.obs_names[1:])
+    np.testing.assert_array_equal(found.positions, cells.obsm["spatial"][1:])
+    odd = (found.cells["section"] == "odd").to_numpy()
+    a, b = found.layout[~odd], found.layout[odd]
+    # Side by side, though their cells' places are mixed.
+    assert ((a.min(0) > b.max(0)) | (b.min(0) > a.max(0))).any()
 
 
 @pytest.mark.parametrize(
@@ -284,12 +320,26 @@ def test_fates_without_drivers_are_not_drawn():
     [
         ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random permutations"]),
         ("development_maps", [f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells"]),
-        ("pseudotime", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
-        ("driver_trends", [f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range"]),
+        (
+            "pseudotime",
+            [
+                "the eight commonest",
+                f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range",
+            ],
+        ),
+        (
+            "driver_trends",
+            [
+                "ten of each of the four commonest",
+                f"deviation {studies_development.KERNEL_WIDTH:.0%} of the range",
+            ],
+        ),
     ],
 )
 def test_captions_state_the_parameters_in_use(caption, parameters):
     text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
     for parameter in parameters:
         assert parameter in text
-    assert studies_spatial.N_NEIGHBOURS == 10 and studies_development.FEWEST == 5
+    assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.FEWEST == 5
+    followed = studies_development.MOST_DRIVEN_FATES, studies_development.MOST_DRIVERS
+    assert (*followed, studies_development.MOST_FATES) == (4, 10, 8)

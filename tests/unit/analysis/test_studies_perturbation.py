@@ -91,32 +91,29 @@ def test_groups_are_of_called_cells_and_exclude_each_other():
         index=["c0", "c1", "c2", "c3"],
     )
     calls = calls_of_cells(["c0", "c2", "c3"], ["x", "x", "y"])
-    table = perturbation.groups_of(obs, calls, SELECTIONS)
+    table = perturbation.groups_of(obs, calls, **SELECTIONS)
     assert table["group"].to_dict() == {"c0": "control", "c2": "perturbed", "c3": "perturbed"}
     with pytest.raises(InputError, match="none of the perturbed cells"):
-        perturbation.groups_of(obs, calls.loc[["c0"]], SELECTIONS)
+        perturbation.groups_of(obs, calls.loc[["c0"]], **SELECTIONS)
     both = {"control": {}, "perturbed": {"genotype": ["ko"]}}
     with pytest.raises(InputError, match="2 cells are both control and perturbed"):
-        perturbation.groups_of(obs, calls, both)
+        perturbation.groups_of(obs, calls, **both)
     pooled = perturbation.groups_of(
-        obs.assign(embryo="e1"), calls, {**SELECTIONS, "replicate": "embryo"}
+        obs.assign(embryo="e1"), calls, replicate="embryo", **SELECTIONS
     )
     assert set(pooled["sample"]) == {"e1"}
     with pytest.raises(InputError, match="no such column"):
-        perturbation.groups_of(obs, calls, {**SELECTIONS, "replicate": "embryo"})
+        perturbation.groups_of(obs, calls, replicate="embryo", **SELECTIONS)
 
 
 def test_tables_are_by_method_and_by_sample():
     names = [f"c{i}" for i in range(8)]
     obs = pd.DataFrame({"sample": list("aabbccdd"), "genotype": ["wt"] * 4 + ["ko"] * 4}, names)
-    calls = pd.concat(
-        pd.DataFrame(
-            {"cell": names, "method": method, "called": called, "p_x": 0.5, "p_y": 0.5, "p_z": 0.0}
-        )
+    groups = {
+        method: perturbation.groups_of(obs, calls_of_cells(names, called), **SELECTIONS)
         for method, called in (("scdynomics", list("xyxyxyxx")), ("logistic_regression", "x"))
-    )
-    methods = ["scdynomics", "logistic_regression"]
-    change, by_sample = perturbation.perturbation_tables(obs, calls, SELECTIONS, methods, 1)
+    }
+    change, by_sample = perturbation.perturbation_tables(groups, list("xyz"), 1)
     rows = change.set_index(["method", "class"])
     assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [2, 3]
     assert rows.loc[("logistic_regression", "y"), "cells_perturbed"] == 0
@@ -143,7 +140,7 @@ def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
     cells.var_names = [f"g{i}" for i in range(n_genes)]
     cells.layers["rna_log"] = cells.X.astype(float).log1p()
     calls = calls_of_cells(cells.obs_names, ["x"] * len(cells))
-    return cells, perturbation.groups_of(cells.obs, calls, SELECTIONS)
+    return cells, perturbation.groups_of(cells.obs, calls, **SELECTIONS)
 
 
 def test_pseudobulks_are_sums_of_samples_with_enough_cells():
@@ -182,7 +179,7 @@ def test_the_gaining_class_is_held_against_the_class_that_lost():
 
 
 def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
-    monkeypatch.setattr(studies_genes, "N_GENES", 3)
+    monkeypatch.setattr(studies_genes, "GENES_OF_COMPARISON", 3)
     cells, called = simulated(1)
     drivers = pd.DataFrame({"gene_id": ["g7", "g8"], "class": ["x", "y"], "specificity": 0.5})
     table = studies_genes.gene_table(cells, called, [("x", "x")], drivers)
@@ -210,3 +207,44 @@ def test_pseudobulks_of_few_counts_are_tested_too():
     group = pd.Series(["control", "control", "perturbed", "perturbed"], sums.index)
     found = studies_genes.deseq(sums, group)
     assert np.isfinite(found["log2_fold_change"]).all() and (found["adjusted"] > 0.01).mean() > 0.9
+
+
+def study_of(cells):
+    """A study of the simulated cells, all of which both methods call x but for the first."""
+    called = ["y", *["x"] * (len(cells) - 1)]
+    calls = pd.concat(
+        pd.DataFrame(
+            {"cell": cells.obs_names, "method": method, "part": "test", "called": called}
+        ).assign(p_x=0.75, p_y=0.25)
+        for method in ("scdynomics", "logistic_regression")
+    )
+    return perturbation.study_perturbation(
+        cells, calls, None, label="genotype", replicate="sample", section="sample", seed=1,
+        **SELECTIONS,
+    )  # fmt: skip
+
+
+def test_a_study_of_a_perturbation_has_its_tables_and_a_place_for_every_cell():
+    cells, _ = simulated(1)
+    cells.obs.loc["c79", "genotype"] = "another"  # which is in neither group
+    found = study_of(cells)
+    rows = found.change.set_index(["method", "class"])
+    assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [39, 39]
+    assert set(found.by_sample["sample"]) == {"wt0", "ko0"}
+    assert {"g0", "g1", "g2"} <= set(found.genes.loc[found.genes["adjusted"] < 1e-3, "gene_id"])
+    assert list(found.cells.index) == [f"c{i}" for i in range(79)]
+    assert list(found.layouts) == ["UMAP"] and not found.on_section
+    layout = found.layouts["UMAP"]
+    assert layout.shape == (79, 2)
+    np.testing.assert_array_equal(found.of_group["control"], layout[:40])
+    np.testing.assert_array_equal(found.of_group["perturbed"], layout[40:])
+
+
+def test_groups_with_positions_are_laid_out_on_their_sections():
+    cells, _ = simulated(1)
+    cells.obsm["spatial"] = np.random.default_rng(0).uniform([0, 0], [9, 1], (80, 2))
+    found = study_of(cells)
+    assert found.on_section and list(found.layouts) == ["UMAP", "section"]
+    # A section is only shifted where it is laid out: distances within it stay.
+    laid, there = found.of_group["control"], cells.obsm["spatial"][:40]
+    np.testing.assert_allclose(laid - laid[0], there - there[0])

@@ -24,7 +24,7 @@ def unpacked(text, kind):
 def make(n=6, **columns):
     layout = np.column_stack([np.arange(n) * 2.0, np.arange(n) * 1.0])
     table = pd.DataFrame(columns, index=[f"c{i}" for i in range(n)])
-    return views.page("a page", {"UMAP": layout}, table, {"x": "#0072B2"}, "note", 1)
+    return views.view_page("a page", {"UMAP": layout}, table, {"x": "#0072B2"}, "note", 1)
 
 
 def test_positions_and_values_come_back():
@@ -54,7 +54,7 @@ def test_a_cell_without_a_position_is_placed_nowhere():
 
 def test_names_are_text_and_nothing_else():
     table = pd.DataFrame({"label": [EVIL, "x"]}, index=[EVIL, "c1"])
-    page = views.page(EVIL, {"UMAP": np.eye(2)}, table, {}, EVIL, 1)
+    page = views.view_page(EVIL, {"UMAP": np.eye(2)}, table, {}, EVIL, 1)
     assert "<script>document.title" not in page
     assert page.count("<script") == page.count("</script>") == 2  # the data's and the page's own
     found = content(page)

@@ -84,26 +84,28 @@ def test_methods_name_the_program_that_found_the_motifs(record):
 
 
 def test_the_page_escapes_what_it_is_given(record):
-    page = provenance.page(record)
+    page = provenance.provenance_page(record)
     assert "&lt;script&gt;" in page and "<script>" not in page
     assert "NVIDIA &lt;H100&gt;" in page
 
 
 def test_the_page_says_in_full_what_is_the_same_in_several_places(record):
     shared = {"folds": [5, 3], "nested": {"seed": 1}}
-    page = provenance.page({**record, "config": {**record["config"], "one": shared, "two": shared}})
+    page = provenance.provenance_page(
+        {**record, "config": {**record["config"], "one": shared, "two": shared}}
+    )
     assert page.count("nested:\n    seed: 1") == 2
     assert "&amp;id0" not in page and "*id0" not in page
 
 
 def test_a_study_of_the_present_version_says_nothing_and_a_mixed_one_what_to_remake(record):
     assert provenance.versions_sentence(record) == ""
-    assert "Versions of the code" not in provenance.page(record)
+    assert "Versions of the code" not in provenance.provenance_page(record)
     record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
     said = provenance.versions_sentence(record)
     assert said.startswith("Several versions")
     assert "0.0.9+01234567" in said and "--forcerun ingest_sample," in said
-    assert "Versions of the code" in provenance.page(record)
+    assert "Versions of the code" in provenance.provenance_page(record)
 
 
 def test_a_study_of_one_older_version_says_so_and_not_that_there_are_several(record):

@@ -62,7 +62,7 @@ def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
 
 def test_variable_genes_are_chosen_where_there_are_too_many(cells, monkeypatch):
     assert peers.variable_genes(cells).all()
-    monkeypatch.setattr(peers, "N_GENES", 10)
+    monkeypatch.setattr(peers, "N_VARIABLE_GENES", 10)
     assert peers.variable_genes(cells).sum() == 10
 
 

@@ -244,14 +244,14 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
     edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
     trials = [in_silico.trial(chosen, "x", names, edit, 19, 0) for edit in edits]
     per_cell, random = (pd.concat(tables) for tables in zip(*trials, strict=True))
-    table = in_silico.summarise(per_cell, random).set_index("perturbation")
+    table = in_silico.summarise_edits(per_cell, random).set_index("perturbation")
     assert table.loc["own", "shift"] < -1 and table.loc["own", "shift_p"] == pytest.approx(0.05)
     assert table.loc["own", "probability_shift"] < -0.3
     assert table.loc["own", "distance"] > table.loc["own", "random_distance"]
     assert table.loc["others", "shift"] < 0  # z's genes in x's cells
     own = per_cell[per_cell["perturbation"] == "own"]
     np.testing.assert_allclose(own.filter(regex="^shift_").sum(axis=1), 0, atol=1e-6)
-    twice = in_silico.summarise(pd.concat([per_cell, per_cell]), pd.concat([random, random]))
+    twice = in_silico.summarise_edits(pd.concat([per_cell, per_cell]), pd.concat([random, random]))
     assert twice["n_cells"].tolist() == [40, 40]
     np.testing.assert_allclose(twice["shift_p"], table["shift_p"])
 

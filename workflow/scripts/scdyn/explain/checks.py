@@ -27,7 +27,7 @@ from scdyn.training.devices import choose_device
 from scdyn.training.loop import TrainingConfig
 
 # How many of the best genes are deleted or kept.
-N_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
+NUMBERS_OF_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
 # Draws of random genes that the curves are compared with.
 N_RANDOM = 3
 # Cells a class that a model learns permuted labels of.
@@ -203,7 +203,7 @@ def deletion_curves(
         expression = mean_bins(store, chosen)
         orders = {ranking: [of_class[name]] for ranking, of_class in rankings.items()}
         n_genes = len(expression)
-        sizes = [0, *(n for n in N_GENES if n <= n_genes // 2)]
+        sizes = [0, *(n for n in NUMBERS_OF_GENES if n <= n_genes // 2)]
         best = rankings["attribution"][name][: sizes[-1]]
         orders["random"] = [rng.permutation(n_genes) for _ in range(N_RANDOM)]
         orders["matched"] = [matched_genes(expression, best, rng) for _ in range(N_RANDOM)]

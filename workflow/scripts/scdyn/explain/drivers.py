@@ -2,11 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 
+from scdyn.explain.gene_sets import gene_set_enrichment, regulon_attribution, regulon_members
 from scdyn.tasks.rankings import weight_ranking, wilcoxon_ranking
+from scdyn.tasks.splits import PREDICTED, require_cells
+
+
+def rank_drivers(
+    attributions: pd.DataFrame,
+    weights: Sequence[pd.DataFrame],
+    regulons: pd.DataFrame,
+    sets: Mapping[str, set[str]],
+    cells: ad.AnnData,
+    splits: pd.DataFrame,
+    *,
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Rank genes, regulons and gene sets for each class, beside what other methods say.
+
+    Parameters
+    ----------
+    attributions
+        As :func:`scdyn.explain.attribution_tables.attribution_table`.
+    weights
+        Each fold's weights of logistic regression.
+    regulons
+        ``regulon``, ``tf``, ``target``.
+    sets
+        Gene sets as :func:`scdyn.explain.gene_sets.read_gmt`; may be empty.
+    cells
+        Corpus with the normalised layers.
+    splits
+        Of the task (:func:`scdyn.tasks.splits.read_splits`). Cells of explained classes that are in
+        a fold are compared; those that are only predicted are not.
+    seed
+        Of the permutations of :func:`scdyn.explain.gene_sets.regulon_attribution`.
+
+    Returns
+    -------
+    dict
+        ``rankings`` (:func:`rankings_table`), ``regulons``
+        (:func:`scdyn.explain.gene_sets.regulon_attribution`), ``gene_sets``
+        (:func:`scdyn.explain.gene_sets.gene_set_enrichment`) and ``drivers``
+        (:func:`drivers_table`).
+
+    Raises
+    ------
+    InputError
+        If the split is of another corpus, or no gene set has genes of the vocabulary.
+    """
+    require_cells(splits, cells.obs_names)
+    label = splits[splits["fold"] != PREDICTED].set_index("cell")["label"]
+    label = label[label.isin(attributions["class"])]
+    rankings = rankings_table(attributions, pd.concat(weights), cells, label)
+    of_regulons = regulon_attribution(
+        attributions, regulon_members(regulons), mean_expression(cells, label.index), seed=seed
+    )
+    return {
+        "rankings": rankings,
+        "regulons": of_regulons,
+        "gene_sets": gene_set_enrichment(attributions, sets),
+        "drivers": drivers_table(attributions, rankings, regulons, of_regulons),
+    }
 
 
 def rankings_table(

@@ -212,7 +212,7 @@ def trial(
     return per_cell, pd.DataFrame(drawn).assign(**key, draw=range(n_random))
 
 
-def summarise(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """Lay out each edit's mean effect on each class beside that of random genes.
 
     Parameters
@@ -327,7 +327,7 @@ def perturb_task(
     Returns
     -------
     effects, per_cell : DataFrame
-        As :func:`summarise` and :func:`trial`, all runs' cells together.
+        As :func:`summarise_edits` and :func:`trial`, all runs' cells together.
     measured : DataFrame
         As :func:`compare_measured`, mean over runs; empty if no knockout is named.
     """
@@ -352,7 +352,7 @@ def perturb_task(
     if comparisons:
         measured = pd.concat(comparisons).groupby("method", sort=False).mean().reset_index()
     per_cell = pd.concat(tables, ignore_index=True)
-    return summarise(per_cell, pd.concat(draws)), per_cell, measured
+    return summarise_edits(per_cell, pd.concat(draws)), per_cell, measured
 
 
 def _measured(

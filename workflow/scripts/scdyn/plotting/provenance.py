@@ -200,7 +200,7 @@ def dump(content: Any, sort_keys: bool = True) -> str:
     return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=sort_keys)
 
 
-def page(record: Mapping[str, Any]) -> str:
+def provenance_page(record: Mapping[str, Any]) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
     versions = versions_sentence(record)
     blocks = {

@@ -131,7 +131,8 @@ def along_pseudotime(
     trends
         Of :func:`scdyn.studies.development.fate_trends`.
     agreement
-        Of :func:`scdyn.studies.development.agreement`; None where no modality was read alone.
+        Of :func:`scdyn.studies.development.agreement_of_modalities`; None where no modality was
+        read alone.
     names
         What to call the modalities.
     palette

@@ -16,6 +16,11 @@ from scdyn.plotting import pages
 from scdyn.studies.common import text
 
 MOST_CELLS = 50_000  # that a browser draws at once
+# What is said of a study's layouts.
+NOTES = {
+    "UMAP": "UMAP of the RNA, which no prediction depends on.",
+    "section": "Positions on the section; sections side by side.",
+}
 
 
 def packed(values: np.ndarray) -> str:
@@ -56,7 +61,7 @@ def packed_column(values: pd.Series, palette: Mapping[str, str]) -> dict[str, An
     }
 
 
-def page(
+def view_page(
     title: str,
     layouts: Mapping[str, np.ndarray],
     columns: pd.DataFrame,
@@ -103,3 +108,25 @@ def page(
         f"<script>{script}</script>"
     )
     return pages.document(title, body)
+
+
+def study_page(
+    study: str,
+    layouts: Mapping[str, np.ndarray],
+    columns: pd.DataFrame,
+    palette: Mapping[str, str],
+    seed: int,
+) -> str:
+    """Make the page of a study's cells.
+
+    Parameters
+    ----------
+    study
+        Its name.
+    layouts
+        As :func:`view_page`, by the names of :data:`NOTES`.
+    columns, palette, seed
+        As :func:`view_page`.
+    """
+    note = " ".join(NOTES[name] for name in layouts)
+    return view_page(f"{study}: {len(columns):,} cells", layouts, columns, palette, note, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -745,6 +745,46 @@ def annotate(
     for axis in {"x", "y"} & set(sheet):
         coordinates(sheet, axis, f"sample {sample} in the sample sheet")
     return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
+
+
+def annotate_samples(
+    samples: Iterable[tuple[AnnData, pd.DataFrame]],
+    covariates: Mapping[str, Mapping[str, str]],
+    metadata: Mapping[str, str],
+    min_overlap: float,
+) -> pd.DataFrame:
+    """Bring together what is known of the cells of all samples of a corpus.
+
+    Parameters
+    ----------
+    samples
+        Each sample as ingestion wrote it, and its table of QC with ``cell``, the names of all cells
+        of its matrix; in the order of ``covariates``. Read one at a time.
+    covariates
+        Sample to its further columns of the sample sheet.
+    metadata
+        Sample to the path of its table about cells, "" if there is none.
+    min_overlap
+        See :func:`join_metadata`.
+
+    Returns
+    -------
+    DataFrame
+        A row per cell, the tables of :func:`annotate` one below the other.
+
+    Raises
+    ------
+    InputError
+        If a sample's metadata is refused.
+    """
+    tables = []
+    for (sample, given), (cells, qc) in zip(covariates.items(), samples, strict=True):
+        barcodes = pd.Index(qc["cell"].str.removeprefix(f"{sample}_"))
+        places = cells.obsm.get("spatial")
+        tables.append(
+            annotate(cells.obs, sample, given, metadata[sample], min_overlap, places, barcodes)
+        )
+    return join(tables)
 
 
 def without_strange_places(table: pd.DataFrame, origin: str) -> pd.DataFrame:

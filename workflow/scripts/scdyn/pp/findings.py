@@ -45,6 +45,24 @@ def report(findings: Sequence[Finding]) -> pd.DataFrame:
     return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
 
 
+def gather_findings(own: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of findings together, each finding once, those that do not pass first.
+
+    Parameters
+    ----------
+    own
+        As :func:`report`.
+    others
+        As they were written and read as text. A sample's table of cells is examined in each corpus
+        that it is in, with the same finding.
+    """
+    found = pd.concat(others).drop_duplicates()
+    table = sort(pd.concat([own, found.assign(passed=found["passed"] == "True")]))
+    n_refused = int((~table["passed"]).sum())
+    logger.info("%d checks, of which %d do not pass", len(table), n_refused)
+    return table
+
+
 def sort(table: pd.DataFrame) -> pd.DataFrame:
     """Order a table of findings: those that do not pass first."""
     table = table.astype({"passed": bool})

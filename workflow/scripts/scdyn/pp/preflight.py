@@ -39,6 +39,7 @@ from scdyn.io.libraries import (
     locate,
     promoter_source,
 )
+from scdyn.log import logger
 from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
 from scdyn.pp.counts import require_layer, require_same_genes, rna_source
 from scdyn.pp.findings import DISK, Finding
@@ -113,6 +114,22 @@ def barcodes_of(row: Mapping[str, str]) -> pd.Index:
         return sample_barcodes([barcode_names(locate(files).rna) for files in find_libraries(row)])
     except InputError:  # which examine_sample says
         return pd.Index([], dtype=str)
+
+
+def count_cells(
+    rows: Sequence[Mapping[str, str]], corpora: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Count the barcodes of each corpus' matrices.
+
+    Parameters
+    ----------
+    rows
+        Of the sample sheet, with ``sample``.
+    corpora
+        Corpus to its samples.
+    """
+    of_sample = {row["sample"]: len(barcodes_of(row)) for row in rows}
+    return {name: sum(of_sample[s] for s in samples) for name, samples in corpora.items()}
 
 
 def examine_library(
@@ -222,6 +239,33 @@ def measured_genes(row: Mapping[str, str]) -> set[str]:
         source, _, _ = look_into(library)
         for column in names_of_genes(read_features(library.rna, source), library.rna):
             names.update(column, plain := without_genome(column), strip_version(plain))
+    return names
+
+
+def genes_of_panel(rows: Sequence[Mapping[str, str]]) -> set[str]:
+    """List every id and symbol by which the matrices of any sample call their genes.
+
+    A sample whose files cannot be read is left out, with a warning: its examination says so of it
+    and of all others.
+
+    Parameters
+    ----------
+    rows
+        Of the sample sheet.
+
+    Raises
+    ------
+    InputError
+        If no sample's files can be read.
+    """
+    names: set[str] = set()
+    for row in rows:
+        try:
+            names |= measured_genes(row)
+        except InputError as error:
+            logger.warning("sample %s is left out: %s", row["sample"], error)
+            if row is rows[-1] and not names:
+                raise
     return names
 
 

@@ -12,6 +12,7 @@ from scdyn.errors import InputError
 from scdyn.pp.neighbours import principal_components, umap
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
+GROUPS = ("control", "perturbed")
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
@@ -20,15 +20,19 @@ from scdyn.studies.common import (
     asked_cells,
     calls_of,
     cell_table,
+    most_called,
     probabilities,
+    rna_map,
     weighted_means,
 )
 
 N_POINTS = 60  # of a smoothed curve
 KERNEL_WIDTH = 0.06  # of the progenitors' range of pseudotime, standard deviation
-MOST_BINS, LEAST_CELLS = 10, 20  # bins of equal numbers of cells
+MOST_BINS, LEAST_CELLS_OF_BIN = 10, 20  # bins of equal numbers of cells
 FEWEST = 5  # cells, that a smoothed value needs
 ROOT_SHARE = 0.05  # of the predicted cells, furthest from the mature ones
+MOST_FATES = 8  # whose probability is followed along pseudotime
+MOST_DRIVEN_FATES, MOST_DRIVERS = 4, 10  # fates whose drivers are followed, and drivers of each
 
 
 def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -149,7 +153,9 @@ def development_table(
     calls: pd.DataFrame,
     label: str,
     alone: Mapping[str, str],
-    pseudotime: Mapping[str, Any],
+    *,
+    root: Mapping[str, Sequence[str]] | None,
+    pseudotime: str | None,
     seed: int,
 ) -> pd.DataFrame:
     """Every shown cell with its calls and its pseudotime.
@@ -160,10 +166,8 @@ def development_table(
         The corpus, the task's predictions, the column of its label.
     alone
         Modality to the method that reads it alone; may be empty.
-    pseudotime
-        ``root`` and ``pseudotime`` of the study's settings.
-    seed
-        Of pseudotime.
+    root, pseudotime, seed
+        As ``root``, ``column`` and ``seed`` of :func:`pseudotime_of`.
 
     Returns
     -------
@@ -173,9 +177,7 @@ def development_table(
     """
     table = cell_table(cells, calls, label)
     shown = cells[table["cell"]]
-    table["pseudotime"] = pseudotime_of(
-        shown, table, pseudotime["root"], pseudotime["pseudotime"], seed
-    )
+    table["pseudotime"] = pseudotime_of(shown, table, root, pseudotime, seed)
     for modality, method in alone.items():
         called = calls_of(calls, method)["called"]
         table[f"called_{modality}"] = called.reindex(table["cell"]).to_numpy()
@@ -250,7 +252,9 @@ def own_fates(table: pd.DataFrame) -> tuple[pd.Series, str]:
     return table["called"], "the prediction from both modalities"
 
 
-def agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.DataFrame:
+def agreement_of_modalities(
+    table: pd.DataFrame, modalities: Sequence[str], seed: int
+) -> pd.DataFrame:
     """How often one modality alone calls a cell's own fate, in bins of pseudotime.
 
     Parameters
@@ -270,7 +274,7 @@ def agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.D
         ``low``, ``high``, ``chance`` (the share if calls and fates fell together at random).
     """
     own, what = own_fates(table)
-    n_bins = int(np.clip(len(table) // LEAST_CELLS, 1, MOST_BINS))
+    n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
     bins = pd.qcut(table["pseudotime"].rank(method="first"), n_bins, labels=False)
     member = (bins.to_numpy() == np.arange(n_bins)[:, None]).astype(float)
     right = {name: (table[f"called_{name}"] == own).to_numpy(float) for name in modalities}
@@ -310,15 +314,69 @@ def chance_agreement(a: pd.Series, b: pd.Series) -> float:
     return float(shares[0].mul(shares[1], fill_value=0).sum())
 
 
-def trend_table(trends: pd.DataFrame, agreement: pd.DataFrame | None) -> pd.DataFrame:
-    """Both kinds of trend in one table; ``chance`` is missing where there is none."""
-    if agreement is None:
-        return trends.assign(chance=np.nan)
-    return pd.concat([trends.assign(chance=np.nan), agreement], ignore_index=True)
+@dataclass(frozen=True)
+class Development:
+    """What a study of development shows."""
+
+    cells: pd.DataFrame
+    """Every shown cell, as :func:`development_table`."""
+    is_progenitor: np.ndarray
+    """(cells,) of bool: whose fate is asked, with a pseudotime."""
+    layout: np.ndarray
+    """(cells, 2): UMAP of the RNA."""
+    trends: pd.DataFrame
+    """As :func:`fate_trends`."""
+    agreement: pd.DataFrame | None
+    """As :func:`agreement_of_modalities`; None where no modality is read alone."""
+
+    @property
+    def along_pseudotime(self) -> pd.DataFrame:
+        """Both kinds of trend in one table; ``chance`` is missing where there is none."""
+        trends = self.trends.assign(chance=np.nan)
+        if self.agreement is None:
+            return trends
+        return pd.concat([trends, self.agreement], ignore_index=True)
+
+
+def study_development(
+    cells: ad.AnnData,
+    calls: pd.DataFrame,
+    *,
+    label: str,
+    alone: Mapping[str, str],
+    root: Mapping[str, Sequence[str]] | None,
+    pseudotime: str | None,
+    seed: int,
+) -> Development:
+    """Follow the predicted fates of progenitors along pseudotime.
+
+    Parameters
+    ----------
+    cells, calls, label, alone, root, pseudotime
+        As :func:`development_table`.
+    seed
+        Of pseudotime, of the bootstraps and of the layout.
+    """
+    table = development_table(
+        cells, calls, label, alone, root=root, pseudotime=pseudotime, seed=seed
+    )
+    asked = progenitors(table, calls)
+    fates = most_called(asked["called"], MOST_FATES)
+    return Development(
+        cells=table,
+        is_progenitor=table["cell"].isin(asked["cell"]).to_numpy(),
+        layout=rna_map(cells[table["cell"]], seed),
+        trends=fate_trends(asked, fates, seed),
+        agreement=agreement_of_modalities(asked, list(alone), seed) if alone else None,
+    )
 
 
 def driver_trends(
-    expression: ad.AnnData, table: pd.DataFrame, drivers: pd.DataFrame, n_fates: int, n_genes: int
+    expression: ad.AnnData,
+    table: pd.DataFrame,
+    drivers: pd.DataFrame,
+    n_fates: int = MOST_DRIVEN_FATES,
+    n_genes: int = MOST_DRIVERS,
 ) -> tuple[np.ndarray, pd.DataFrame, list[str], dict[str, np.ndarray]]:
     """Expression of each fate's drivers along pseudotime, fate by fate.
 

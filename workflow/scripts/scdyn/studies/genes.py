@@ -14,12 +14,13 @@ from pydeseq2.ds import DeseqStats
 from statsmodels.stats.multitest import multipletests
 
 from scdyn.log import logger
-from scdyn.studies.perturbation import GROUPS
+from scdyn.pp.wilcoxon import compare_groups
+from scdyn.studies.common import GROUPS
 
-LEAST_CELLS = 10  # of a class in a group, and in a sample that is a replicate
+LEAST_CELLS_OF_GROUP = 10  # of a class in a group, and in a sample that is a replicate
 LEAST_COUNTS = 10  # of a gene over all replicates
 MOST_COMPARISONS = 12
-N_GENES = 100  # of a comparison in the table
+GENES_OF_COMPARISON = 100  # in the table
 PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
 OVER_CELLS = "Wilcoxon over cells, which are no replicates"
 
@@ -37,11 +38,12 @@ def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     list of (class, class of controls)
         The classes that are more against the controls of the class that lost the largest share;
         then every class against controls of the same class, those that changed first. Only
-        those of at least ``LEAST_CELLS`` cells, and at most ``MOST_COMPARISONS``.
+        those of at least ``LEAST_CELLS_OF_GROUP`` cells, and at most ``MOST_COMPARISONS``.
     """
     table = change.set_index("class")
     enough = {
-        group: table.index[table[f"cells_{group}"] >= LEAST_CELLS].tolist() for group in GROUPS
+        group: table.index[table[f"cells_{group}"] >= LEAST_CELLS_OF_GROUP].tolist()
+        for group in GROUPS
     }
     pairs = []
     difference = table["share_perturbed"] - table["share_control"]
@@ -60,7 +62,7 @@ def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Sum counts by sample and group, of those with at least ``LEAST_CELLS`` cells.
+    """Sum counts by sample and group, of those with at least ``LEAST_CELLS_OF_GROUP`` cells.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, p
     """
     replicate = cells["group"] + " " + cells["sample"]
     size = replicate.value_counts()
-    kept = cells[replicate.map(size) >= LEAST_CELLS]
+    kept = cells[replicate.map(size) >= LEAST_CELLS_OF_GROUP]
     replicate = replicate.loc[kept.index]
     # What is grouped stays sparse.
     sums = sc.get.aggregate(
@@ -116,8 +118,8 @@ def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     return result.results_df[list(names)].rename(columns=names)
 
 
-def wilcoxon(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
-    """Test perturbed against control cells by Wilcoxon's rank sum (scanpy).
+def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
+    """Test perturbed against control cells by Wilcoxon's rank sum.
 
     Parameters
     ----------
@@ -133,14 +135,15 @@ def wilcoxon(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     """
     values = cells.layers["rna_log"]
     seen = np.asarray((values != 0).sum(0)).ravel() > 0
-    table = ad.AnnData(values[:, seen], var=pd.DataFrame(index=cells.var_names[seen]))
-    table.obs["group"] = pd.Categorical(group.to_numpy(), GROUPS)
-    sc.tl.rank_genes_groups(
-        table, "group", groups=["perturbed"], reference="control", method="wilcoxon",
-        tie_correct=True, use_raw=False,
-    )  # fmt: skip
-    found = sc.get.rank_genes_groups_df(table, "perturbed").set_index("names")
-    result = pd.DataFrame({"log2_fold_change": found["logfoldchanges"], "p_value": found["pvals"]})
+    found = compare_groups(
+        values[:, seen],
+        cells.var_names[seen],
+        pd.Categorical(group.to_numpy(), GROUPS),
+        tested=["perturbed"],
+        reference="control",
+        tie_correct=True,
+    )
+    result = found.set_index("gene_id")[["log2_fold_change", "p_value"]]
     return result.assign(adjusted=multipletests(result["p_value"], method="fdr_bh")[1])
 
 
@@ -177,7 +180,7 @@ def compare(
         return deseq(sums, group), {"test": PSEUDOBULK, **facts}
     facts |= {f"samples_{key}": 0 for key in GROUPS}
     part = cells[chosen.index]
-    return wilcoxon(part, chosen["group"]), {"test": OVER_CELLS, **facts}
+    return rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
 
 
 def gene_table(
@@ -213,7 +216,7 @@ def gene_table(
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))
         genes = genes.sort_values("p_value", kind="stable")
-        kept = genes["specificity"].notna() | (np.arange(len(genes)) < N_GENES)
+        kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_OF_COMPARISON)
         genes = genes[kept].rename_axis("gene_id").reset_index()
         genes.insert(0, "against", against)
         genes.insert(0, "class", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anndata as ad
@@ -12,15 +13,32 @@ from scipy import stats
 
 from scdyn.errors import InputError
 from scdyn.pp.selection import select
-from scdyn.studies.common import INTERVAL, calls_of, section_positions
+from scdyn.studies.common import (
+    BASELINE,
+    GROUPS,
+    INTERVAL,
+    MODEL,
+    calls_of,
+    cell_table,
+    probabilities,
+    rna_map,
+    section_positions,
+    sections,
+    tiled,
+)
+from scdyn.studies.genes import comparisons, gene_table
 
-GROUPS = ("control", "perturbed")
 HALF = 0.5  # added to every count: a class that is called nowhere has a ratio, too
 VANISHED = 10  # fewer than one in so many are left
 
 
 def groups_of(
-    obs: pd.DataFrame, calls: pd.DataFrame, selections: Mapping[str, Mapping[str, Sequence[str]]]
+    obs: pd.DataFrame,
+    calls: pd.DataFrame,
+    *,
+    control: Mapping[str, Sequence[str]],
+    perturbed: Mapping[str, Sequence[str]],
+    replicate: str = "sample",
 ) -> pd.DataFrame:
     """Called cells of both groups.
 
@@ -30,8 +48,10 @@ def groups_of(
         The cells' table.
     calls
         One method's calls, indexed by cell.
-    selections
-        ``control`` and ``perturbed``, and the column ``replicate`` (``sample`` by default).
+    control, perturbed
+        Selections of the groups' cells (:func:`scdyn.pp.selection.select`).
+    replicate
+        Column that names a cell's replicate.
 
     Returns
     -------
@@ -43,15 +63,14 @@ def groups_of(
     InputError
         If no cell of a group was called, a cell is in both, or a column is missing.
     """
-    replicate = selections.get("replicate", "sample")
     if replicate not in obs:
         raise InputError(
             f"studies: replicate is '{replicate}', but the cells have no such column; they have "
             f"{', '.join(obs)}."
         )
     parts = []
-    for group in GROUPS:
-        names = calls.index.intersection(obs.index[select(obs, selections[group], group)])
+    for group, selection in zip(GROUPS, (control, perturbed), strict=True):
+        names = calls.index.intersection(obs.index[select(obs, selection, group)])
         if names.empty:
             raise InputError(
                 f"studies: the task called none of the {group} cells; see its train and predict."
@@ -199,13 +218,18 @@ def changed(row: Any) -> str:
 
 
 def perturbation_tables(
-    obs: pd.DataFrame,
-    calls: pd.DataFrame,
-    selections: Mapping[str, Mapping[str, Sequence[str]]],
-    methods: Sequence[str],
-    seed: int,
+    groups: Mapping[str, pd.DataFrame], classes: Sequence[str], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Composition by class and by sample, for each method.
+
+    Parameters
+    ----------
+    groups
+        Method to the called cells of both groups (:func:`groups_of`).
+    classes
+        That may be called.
+    seed
+        Of the intervals over cells.
 
     Returns
     -------
@@ -215,9 +239,8 @@ def perturbation_tables(
         ``method``, ``group``, ``sample``, ``class``, ``n_cells``, ``share``.
     """
     changes, samples = [], []
-    classes = [name[2:] for name in calls if name.startswith("p_")]
-    for method in methods:
-        counts = counts_by_sample(groups_of(obs, calls_of(calls, method), selections), classes)
+    for method, called in groups.items():
+        counts = counts_by_sample(called, classes)
         changes.append(composition(counts, seed).assign(method=method))
         long = counts.stack().rename("n_cells").reset_index()
         long["share"] = counts.div(counts.sum(axis=1), axis=0).stack().to_numpy()
@@ -226,3 +249,104 @@ def perturbation_tables(
         pd.concat(parts, ignore_index=True)[["method", *parts[0].columns.drop("method")]]
         for parts in (changes, samples)
     )
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What a study of a perturbation shows."""
+
+    change: pd.DataFrame
+    """As :func:`perturbation_tables`, of the model and the baseline."""
+    by_sample: pd.DataFrame
+    """As :func:`perturbation_tables`."""
+    genes: pd.DataFrame
+    """As :func:`scdyn.studies.genes.gene_table`, of the model's predictions."""
+    cells: pd.DataFrame
+    """Indexed by cell: the columns of :func:`scdyn.studies.common.cell_table`, and ``group``."""
+    layouts: dict[str, np.ndarray]
+    """``UMAP`` of the RNA and, where both groups have positions, ``section``: (cells, 2)."""
+    of_group: dict[str, np.ndarray]
+    """Group to (cells of the group, 2): on sections, laid out by themselves, or in the UMAP."""
+
+    @property
+    def on_section(self) -> bool:
+        """Whether both groups have positions on sections."""
+        return "section" in self.layouts
+
+
+def study_perturbation(
+    cells: ad.AnnData,
+    calls: pd.DataFrame,
+    drivers: pd.DataFrame | None,
+    *,
+    label: str,
+    control: Mapping[str, Sequence[str]],
+    perturbed: Mapping[str, Sequence[str]],
+    replicate: str,
+    section: str,
+    seed: int,
+) -> Perturbation:
+    """Compare perturbed with control cells: their composition, their genes, where they lie.
+
+    Parameters
+    ----------
+    cells
+        The corpus.
+    calls
+        The task's predictions.
+    drivers
+        As :func:`scdyn.explain.drivers.drivers_table`; None where the task is not explained.
+    label
+        Column of the task's label.
+    control, perturbed, replicate
+        As :func:`groups_of`.
+    section
+        Column that names a cell's section; read only where cells of both groups have positions.
+    seed
+        Of intervals and of the layout.
+    """
+    of_method = {
+        method: groups_of(
+            cells.obs,
+            calls_of(calls, method),
+            control=control,
+            perturbed=perturbed,
+            replicate=replicate,
+        )
+        for method in (MODEL, BASELINE)
+    }
+    change, by_sample = perturbation_tables(of_method, list(probabilities(calls)), seed)
+    called = of_method[MODEL]
+    pairs = comparisons(change[change["method"] == MODEL])
+    genes = gene_table(cells, called, pairs, drivers)
+    table = cell_table(cells, calls, label).set_index("cell").join(called["group"], how="inner")
+    layouts, of_group = lay_out_groups(cells[table.index], table["group"], section, seed)
+    return Perturbation(change, by_sample, genes, table, layouts, of_group)
+
+
+def lay_out_groups(
+    cells: ad.AnnData, group: pd.Series, section: str, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Lay out the cells of both groups together, and each group by itself.
+
+    Parameters
+    ----------
+    cells
+        Of both groups.
+    group
+        Of each cell.
+    section, seed
+        As :func:`study_perturbation`.
+
+    Returns
+    -------
+    layouts, of_group : dict
+        As the fields of :class:`Perturbation`.
+    """
+    members = {name: (group == name).to_numpy() for name in GROUPS}
+    layout = rna_map(cells, seed)
+    if not placed(cells, group):
+        return {"UMAP": layout}, {name: layout[here] for name, here in members.items()}
+    section_of, positions = sections(cells, section), section_positions(cells)
+    layouts = {"UMAP": layout, "section": tiled(positions, section_of)}
+    return layouts, {n: tiled(positions[here], section_of[here]) for n, here in members.items()}

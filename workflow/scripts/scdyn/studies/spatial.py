@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
@@ -11,11 +12,22 @@ import scanpy as sc
 from sklearn.neighbors import kneighbors_graph
 
 from scdyn.log import logger
-from scdyn.studies.common import INTERVAL, MODEL, asked_cells, cell_table, probabilities, text
+from scdyn.studies.common import (
+    BASELINE,
+    INTERVAL,
+    MODEL,
+    asked_cells,
+    cell_table,
+    probabilities,
+    section_positions,
+    sections,
+    text,
+    tiled,
+)
 
-N_NEIGHBOURS = 10
+NEIGHBOURS_ON_SECTION = 10
 N_PERMUTATIONS = 199
-LEAST_CELLS = 30  # of a section; fewer say nothing of order
+LEAST_CELLS_OF_SECTION = 30  # of a section; fewer say nothing of order
 
 
 def coherence(
@@ -40,7 +52,7 @@ def coherence(
         the observed one among them, with as high a value).
     """
     rng = np.random.default_rng(seed)
-    graph = kneighbors_graph(positions, min(N_NEIGHBOURS, len(positions) - 1))
+    graph = kneighbors_graph(positions, min(NEIGHBOURS_ON_SECTION, len(positions) - 1))
     table = values.to_numpy(dtype=float).T
     varied = np.ptp(table, axis=1) > 0
     found = np.full(len(table), np.nan)
@@ -83,7 +95,8 @@ def coherence_table(
     -------
     DataFrame
         ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
-        :func:`coherence`. Sections with fewer than ``LEAST_CELLS`` called cells are left out.
+        :func:`coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` called cells are
+        left out.
     """
     placed = positions.index[positions.notna().all(axis=1)]
     parts = []
@@ -91,7 +104,7 @@ def coherence_table(
         for method in methods:
             model = asked_cells(calls, method)
             model = model.loc[model.index.intersection(names)]
-            if len(model) < LEAST_CELLS:
+            if len(model) < LEAST_CELLS_OF_SECTION:
                 continue
             part = coherence(positions.loc[model.index].to_numpy(), probabilities(model), seed)
             counts = model["called"].value_counts().reindex(part.index, fill_value=0)
@@ -133,3 +146,43 @@ def placed_cells(
     found = cell_table(cells, calls, label).set_index("cell")
     found = found.loc[found.index.isin(asked), ["called", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """What a study of sections shows."""
+
+    coherence: pd.DataFrame
+    """As :func:`coherence_table`, of the model and the baseline."""
+    cells: pd.DataFrame
+    """Every shown cell, as :func:`placed_cells`."""
+    positions: np.ndarray
+    """(cells, 2) of these, on their section."""
+    layout: np.ndarray
+    """(cells, 2) of these, sections side by side."""
+
+
+def study_sections(
+    cells: ad.AnnData, calls: pd.DataFrame, *, label: str, section: str, seed: int
+) -> Spatial:
+    """Place predictions on their sections and measure their order there.
+
+    Parameters
+    ----------
+    cells
+        The corpus, with ``obsm["spatial"]``.
+    calls
+        The task's predictions.
+    label
+        Column of the task's label.
+    section
+        Column that names a cell's section.
+    seed
+        Of the permutations.
+    """
+    section_of = sections(cells, section)
+    positions = pd.DataFrame(section_positions(cells), index=cells.obs_names)
+    coherence = coherence_table(positions, section_of, calls, [MODEL, BASELINE], seed)
+    table = placed_cells(cells, positions, section_of, calls, label)
+    places = positions.loc[table.index].to_numpy()
+    return Spatial(coherence, table, places, tiled(places, table["section"]))

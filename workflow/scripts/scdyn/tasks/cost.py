@@ -113,7 +113,7 @@ def examine_models(
     models, tasks
         Of the config.
     n_cells
-        Cells of each corpus, such as the :func:`barcodes_of` its samples together.
+        Cells of each corpus, as :func:`scdyn.pp.preflight.count_cells` counts them.
     genes
         The vocabulary.
     """

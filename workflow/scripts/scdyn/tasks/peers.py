@@ -21,7 +21,7 @@ from scdyn.tasks.settings import MAIN
 from scdyn.tasks.splits import parts, require_cells
 
 # Genes a model reads at most: the most variable among the cells it learns from.
-N_GENES = 4000
+N_VARIABLE_GENES = 4000
 # Past this many cells scvi-tools makes fewer passes, in proportion.
 CELLS_OF_ALL_EPOCHS = 20_000
 UNLABELLED = ""
@@ -97,12 +97,12 @@ def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) ->
 
 def variable_genes(cells: ad.AnnData) -> np.ndarray:
     """Choose the genes of the highest dispersion of log counts per 10,000: boolean, (genes,)."""
-    if cells.n_vars <= N_GENES:
+    if cells.n_vars <= N_VARIABLE_GENES:
         return np.ones(cells.n_vars, dtype=bool)
     table = ad.AnnData(sparse.csr_matrix(cells.X, dtype=np.float32))
     sc.pp.normalize_total(table, 1e4)
     sc.pp.log1p(table)
-    sc.pp.highly_variable_genes(table, n_top_genes=N_GENES)
+    sc.pp.highly_variable_genes(table, n_top_genes=N_VARIABLE_GENES)
     return table.var["highly_variable"].to_numpy()
 
 
