@@ -325,6 +325,8 @@ def overlaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find all pairs of an interval and a window that share a base, on one chromosome.
 
+    Two binary searches over arrays; the joins of bioframe and pyranges copy whole tables.
+
     Parameters
     ----------
     starts, ends

@@ -131,6 +131,8 @@ def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame
 def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     """Read genes with all their TSSs from a GTF.
 
+    By pandas, as libraries for genomic intervals do, which do not name the line that is at fault.
+
     Parameters
     ----------
     path
