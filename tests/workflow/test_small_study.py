@@ -122,7 +122,7 @@ def test_studies_have_a_figure_and_a_table_each(small_study):
         assert read(folder / f"{kind}.tsv")
         assert b"<svg" in (folder / f"{kind}.svg").read_bytes()[:2000]
         assert (folder / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
-        assert "id='cells'" in (folder / "view.html").read_text()
+        assert 'id="cells"' in (folder / "view.html").read_text()
     assert (small_study / "results/studies/development/drivers.svg").exists()
 
 

@@ -13,7 +13,6 @@ rule fetch_resource:
         hash=f"{DOWNLOADS}/{{resource}}.sha256",
     log:
         f"{LOGS}/fetch_resource/{{resource}}.log",
-    retries: 3
     localrule: True
     conda:
         "../../envs/analysis.yaml"

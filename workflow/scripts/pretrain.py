@@ -12,21 +12,20 @@ from scdyn.training import distributed, pretraining
 with logged(snakemake.log[0]):
     name, files = snakemake.wildcards.model, snakemake.input
     settings = with_hardware(snakemake.params.settings, snakemake.config["models"][name])
-    store = tokens.TokenStore(files.tokens)
-    store.require_corpus(files.corpus)
-    obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
-    chosen = obs.index[select(obs, snakemake.params.cells, f"models.{name}.cells")]
-    regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
-    distributed.launch(
-        settings["nodes"],
-        distributed.processes_for(settings["gpus"]),
-        snakemake.threads,
-        pretraining.pretrain,
-        store,
-        store.rows_of(chosen),
-        regulons,
-        store.vocabulary,
-        settings,
-        Path(snakemake.params.folder),
-        Path(snakemake.params.checkpoints),
-    )
+    n_processes = distributed.processes_for(settings["gpus"])
+    distributed.launch(settings["nodes"], n_processes, snakemake.threads)
+    with distributed.process_group():
+        store = tokens.TokenStore(files.tokens)
+        store.require_corpus(files.corpus)
+        obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
+        chosen = obs.index[select(obs, snakemake.params.cells, f"models.{name}.cells")]
+        regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
+        pretraining.pretrain(
+            store,
+            store.rows_of(chosen),
+            regulons,
+            store.vocabulary,
+            settings,
+            Path(snakemake.params.folder),
+            Path(snakemake.params.checkpoints),
+        )

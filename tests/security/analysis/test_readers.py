@@ -1,4 +1,4 @@
-"""AnnData, MuData and 10x files that hold pickles and more: data, or refused.
+"""AnnData, MuData and 10x files that hold pickles, or claim to be huge: data, or refused.
 
 Runs in the environment `analysis`; models and tokens are tried in tests/security/torch.
 """
@@ -14,6 +14,7 @@ import small_input as small
 from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
 from scdyn.errors import InputError
+from scdyn.io.hdf5 import SMALL_BYTES, open_hdf5
 from scdyn.io.libraries import LibraryFiles, locate
 from scdyn.pp import ingest
 
@@ -71,3 +72,44 @@ def test_what_is_pickled_stays_so(kind, damage, tmp_path, ran):
 def test_the_payload_works(tmp_path):
     pickle.loads(pickled(tmp_path / "worked").tobytes())
     assert (tmp_path / "worked").exists()
+
+
+@pytest.mark.parametrize("kind", ["10x", "h5ad"])
+def test_an_array_that_was_never_written_is_not_read(kind, tmp_path):
+    """HDF5 makes it up: here 800 GB."""
+    path = tmp_path / {"10x": "s.h5", "h5ad": "s.h5ad"}[kind]
+    small.write_h5(path) if kind == "10x" else small.table().write_h5ad(path)
+    name = {"10x": "matrix/data", "h5ad": "X/data"}[kind]
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file.create_dataset(name, (10**11,), "i8", chunks=(2**20,), compression="gzip")
+    files = locate(LibraryFiles(kind, str(path), rna_only=True))
+    with pytest.raises(InputError, match="declare arrays of .* more than 300 times"):
+        ingest.read_library(files)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ("6 40 1000000000000", "its 240 entries"),
+        ("6 1000000000000 240", "6 features and 1000000000000 cells"),
+    ],
+)
+def test_the_header_of_a_matrix_is_believed_only_where_the_file_agrees(sizes, words, tmp_path):
+    place = small.write_mtx(tmp_path / "filtered_feature_bc_matrix")
+    text = (place / "matrix.mtx").read_text()
+    (place / "matrix.mtx").write_text(text.replace("\n6 40 240\n", f"\n{sizes}\n"))
+    files = locate(LibraryFiles("10x", str(place), rna_only=True))
+    with pytest.raises(InputError, match=words):
+        ingest.read_library(files)
+
+
+def test_a_sparse_matrix_that_is_stored_dense_is_read(tmp_path):
+    """It shrinks a hundredfold, which is less than what is refused."""
+    dense = np.zeros((2000, 10_000), np.float32)
+    rng = np.random.default_rng(0)
+    dense[rng.integers(0, 2000, 100_000), rng.integers(0, 10_000, 100_000)] = 1
+    with h5py.File(tmp_path / "dense.h5", "w") as file:
+        file.create_dataset("X", data=dense, compression="gzip", compression_opts=9)
+    assert dense.nbytes > SMALL_BYTES
+    open_hdf5(tmp_path / "dense.h5").close()

@@ -156,7 +156,8 @@ def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     write_table(tmp_path / "here.tsv", checked.report(found))
     with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\)"):
         checked.require(tmp_path / "here.tsv")
-    assert "b.h5: no such file" in findings_page(checked.report(found))
+    page = findings_page(checked.report([*found, checked.Finding("c", "files", "10x")]))
+    assert "b.h5: no such file" in page and page.count('<tr class="refused">') == 3
     write_table(tmp_path / "here.tsv", checked.report(found[:1]))
     checked.require(tmp_path / "here.tsv")
 

@@ -1,11 +1,8 @@
 """Public files: fetched whole, checked by hash, from anywhere that has them."""
 
 import hashlib
-import io
 import socket
-from email.message import Message
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -43,35 +40,26 @@ def test_a_file_whose_hash_is_not_known_is_said_to_be_so(tmp_path, source, caplo
 @pytest.mark.parametrize(
     ("url", "sha256", "words"),
     [
-        ("{source}", "0" * 64, "is not the file that was asked for"),
+        ("{source}", "0" * 64, "is not the file that was asked for .*expected 000"),
         ("{source}.not", "", "cannot be fetched .*snakemake resources"),
         ("http://example.org/tfs.txt", "", "only https://"),
         ("ftp://example.org/tfs.txt", "", "only https://"),
         ("https://127.0.0.1:9/tfs.txt", "", "cannot be fetched .*resources.mirror"),
     ],
 )
-def test_what_cannot_be_trusted_or_had_leaves_no_file(tmp_path, source, url, sha256, words):
+def test_what_cannot_be_trusted_or_had_leaves_no_file(
+    tmp_path, source, monkeypatch, url, sha256, words
+):
+    monkeypatch.setattr(download, "RETRIES", 0)
     target = tmp_path / "out" / "tfs.txt"
     with pytest.raises(InputError, match=words):
         fetch(Resource(url.format(source=source), sha256), target)
     assert not target.parent.exists() or not list(target.parent.iterdir())
 
 
-@pytest.mark.parametrize(("sent", "promised"), [(CONTENT[:4], len(CONTENT)), (b"", None)])
-def test_half_a_download_is_none(tmp_path, monkeypatch, sent, promised):
-    answer = io.BytesIO(sent)
-    answer.headers = Message()
-    if promised:
-        answer.headers["Content-Length"] = str(promised)
-    opener = SimpleNamespace(open=lambda url, timeout: answer)
-    monkeypatch.setattr(download.urllib.request, "build_opener", lambda handler: opener)
-    with pytest.raises(InputError, match=f"it ended after {len(sent)} of"):
-        fetch(Resource("https://example.org/tfs.txt"), tmp_path / "tfs.txt")
-    assert not (tmp_path / "tfs.txt").exists()
-
-
 def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "RETRIES", 0)
     with socket.create_server(("localhost", 0)) as silent:  # takes the call, and says nothing
         url = f"https://localhost:{silent.getsockname()[1]}/tfs.txt"
         with pytest.raises(InputError, match="cannot be fetched .*timed out"):

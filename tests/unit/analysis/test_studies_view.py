@@ -13,7 +13,7 @@ EVIL = "</script><script>document.title='evil'</script>"
 
 
 def content(page):
-    text = re.search(r"<script type='application/json' id='cells'>(.*?)</script>", page, re.S)
+    text = re.search(r'<script type="application/json" id="cells">(.*?)</script>', page, re.S)
     return json.loads(text[1])
 
 
@@ -61,7 +61,7 @@ def test_names_are_text_and_nothing_else():
     assert found["cells"][0] == EVIL and EVIL in found["columns"]["label"]["names"]
     # The page's script writes names as text alone.
     assert not re.search(
-        r"innerHTML|insertAdjacentHTML|document\.write|eval", page.split("id='cells'>")[1]
+        r"innerHTML|insertAdjacentHTML|document\.write|eval", page.split('id="cells">')[1]
     )
 
 

@@ -70,4 +70,6 @@ if __name__ == "__main__":
     values = (argument.split("=", 1) for argument in sys.argv[2:])
     settings = {key: json.loads(value) for key, value in values}
     n_processes = settings.pop("n_processes", 1)
-    distributed.launch(1, n_processes, 1, train, Path(sys.argv[1]), settings)
+    distributed.launch(1, n_processes, 1)
+    with distributed.process_group():
+        train(Path(sys.argv[1]), settings)

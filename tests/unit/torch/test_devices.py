@@ -75,8 +75,9 @@ import os, sys
 from scdyn.training import devices
 devices.take_gpus(int(sys.argv[1]))
 devices.take_gpus(1)  # what is taken stays
-print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
-sys.stdin.read()
+# Another program takes this one's place, as torchrun does.
+waits = "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+os.execv(sys.executable, [sys.executable, "-c", waits])
 """
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import feather
 
 from scdyn.errors import InputError, reading
-from scdyn.io.bounds import open_bytes
+from scdyn.io.files import open_bytes
 from scdyn.log import logger
 
 # Of a module's genes a database must rank more than this share; else the module is left out, as by

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError, reading
-from scdyn.io.bounds import open_bytes
-from scdyn.io.files import open_text
+from scdyn.io.files import open_bytes, open_text
 
 # What tools hang on a barcode, before or behind it, to say which modality it is of.
 MODALITY = r"(?:rna|gex|atac|peaks?)"

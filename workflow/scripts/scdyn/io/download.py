@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import re
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 
-from scdyn.errors import InputError
+from scdyn.errors import InputError, fault_of_disk
 from scdyn.io.files import atomic
-from scdyn.log import PROGRESS_SECONDS, logger
+from scdyn.log import logger
 
 # Seconds without a byte, after which a server is given up.
 TIMEOUT = 60
+# How often a download that fails is tried again.
+RETRIES = 3
 BLOCK_BYTES = 2**20
 # Where the files lie, from the folder in which Snakemake is started.
 DOWNLOADS = "resources/downloads"
@@ -180,107 +179,103 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
 
 
 def fetch(resource: Resource, path: str | Path) -> str:
-    """Fetch a file, whole or not at all, with its hash in ``{path}.sha256`` beside it.
+    """Fetch a file by pooch, whole or not at all, with its hash in ``{path}.sha256`` beside it.
 
     Parameters
     ----------
     resource
         What to fetch.
     path
-        Where it is to stand.
+        Where it is to stand. A file that is there already, of that hash, is kept.
 
     Returns
     -------
     str
-        SHA-256 of what was fetched.
+        SHA-256 of the file.
 
     Raises
     ------
     InputError
         If it cannot be fetched, is cut short, or is not the file that the hash says.
     """
+    import pooch  # of the rules' environment; the catalogue is read in Snakemake's
+
     path = Path(path)
-    with atomic(path) as temporary:
-        try:
-            with open_source(resource.url) as source, temporary.open("wb") as target:
-                found = copy(source, target, resource.url)
-        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
-            raise InputError(
-                f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
-                "'snakemake resources' where there is one and copy the files, or name a folder "
-                "that has them in resources.mirror."
-            ) from error
-        if resource.sha256 and found != resource.sha256.lower():
-            raise InputError(
-                f"{resource.url}: is not the file that was asked for (SHA-256 {found}, expected "
-                f"{resource.sha256}); it was changed or cut short on the way, or resources.sha256 "
-                "is of another version."
-            )
-        if not resource.sha256:
-            logger.warning(
-                "%s: no SHA-256 is known of it; to hold later runs to this file, write '%s: %s' "
-                "under resources.sha256 in the config",
-                resource.url,
-                path.name,
-                found,
-            )
+    scheme = urlsplit(resource.url).scheme if "://" in resource.url else ""
+    if scheme not in ("https", "file", ""):
+        raise InputError(
+            f"{resource.url}: only https://, file:// and paths are read; name one of these."
+        )
+    files = pooch.create(
+        path=path.parent,
+        base_url="",
+        registry={path.name: resource.sha256.lower() or None},
+        urls={path.name: resource.url},
+        retry_if_failed=RETRIES if scheme == "https" else 0,
+    )
+    try:
+        files.fetch(path.name, downloader=download if scheme == "https" else copy)
+    except InputError:
+        raise
+    except OSError as error:
+        if fault_of_disk(error, path.parent):
+            raise
+        raise InputError(
+            f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
+            "'snakemake resources' where there is one and copy the files, or name a folder "
+            "that has them in resources.mirror."
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{resource.url}: is not the file that was asked for ({error}); it was changed on the "
+            "way, or resources.sha256 is of another version."
+        ) from error
+    found: str = pooch.file_hash(str(path))
+    if not resource.sha256:
+        logger.warning(
+            "%s: no SHA-256 is known of it; to hold later runs to this file, write '%s: %s' "
+            "under resources.sha256 in the config",
+            resource.url,
+            path.name,
+            found,
+        )
     with atomic(f"{path}.sha256") as temporary:
         temporary.write_text(f"{found}  {path.name}\n")  # as sha256sum writes and checks it
     return found
 
 
-class HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows a server to another https address, and to no other."""
+def download(url: str, output_file: str, files: Any) -> None:
+    """Download by https; one of pooch's downloaders."""
+    import pooch
 
-    def redirect_request(
-        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
-    ) -> Any:
-        """Make the request of a redirection."""
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise InputError(
-                f"{req.full_url}: its server leads to {newurl}, which is not https; name another "
-                "address, or a folder that has the files, in resources.mirror."
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    pooch.HTTPDownloader(
+        progressbar=True,
+        chunk_size=BLOCK_BYTES,
+        timeout=TIMEOUT,
+        headers={"Accept-Encoding": "identity"},
+        hooks={"response": check_response},
+    )(url, output_file, files)
 
 
-def open_source(url: str) -> BinaryIO:
-    """Open an https address, a ``file://`` address or a path to read.
+def check_response(response: Any, **_: Any) -> None:
+    """Refuse to be led away from https, and take a packed file as it is.
 
     Raises
     ------
     InputError
-        If it is an address of another kind, which nothing protects on its way.
+        If the server leads to an address that is not https.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme == "https":
-        return urllib.request.build_opener(HttpsOnly).open(url, timeout=TIMEOUT)
-    if parts.scheme == "file":
-        return Path(urllib.request.url2pathname(parts.path)).open("rb")
-    if "://" in url:
-        raise InputError(f"{url}: only https://, file:// and paths are read; name one of these.")
-    return Path(url).open("rb")
+    # Some servers call a file that ends in .gz an encoding, which requests would unpack.
+    response.raw.headers.discard("Content-Encoding")
+    target = urljoin(response.url, response.headers.get("Location", ""))
+    if response.is_redirect and urlsplit(target).scheme != "https":
+        raise InputError(
+            f"{response.url}: its server leads to {target}, which is not https; name another "
+            "address, or a folder that has the files, in resources.mirror."
+        )
 
 
-def copy(source: BinaryIO, target: BinaryIO, url: str) -> str:
-    """Copy a stream, saying how far it is; returns its SHA-256.
-
-    Raises
-    ------
-    OSError
-        If the stream ends before the length that its server promised.
-    """
-    headers = getattr(source, "headers", {})
-    promised = int(headers.get("Content-Length") or 0)
-    digest, n_read, said = hashlib.sha256(), 0, time.monotonic()
-    while block := source.read(BLOCK_BYTES):
-        digest.update(block)
-        target.write(block)
-        n_read += len(block)
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
-            of = f" of {promised / 1e6:.0f}" if promised else ""
-            logger.info("%s: %.0f%s MB", url, n_read / 1e6, of)
-    if n_read < promised or not n_read:
-        raise OSError(f"it ended after {n_read} of {promised or 'some'} bytes")
-    return digest.hexdigest()
+def copy(url: str, output_file: str, files: Any) -> None:
+    """Copy a ``file://`` address or a path; one of pooch's downloaders."""
+    source = url2pathname(urlsplit(url).path) if "://" in url else url
+    shutil.copyfile(source, output_file)

@@ -11,9 +11,9 @@ import pandas as pd
 from anndata.io import read_elem
 
 from scdyn.errors import InputError, reading
-from scdyn.io.bounds import MOST_TIMES_LIST, open_bytes
 from scdyn.io.checks import columns_of_names
-from scdyn.io.hdf5 import open_bounded
+from scdyn.io.files import open_bytes
+from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import PACKED, Matrix, find_matrix
 
 # Kinds of features, as Cell Ranger calls them.
@@ -43,7 +43,7 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
     with reading(matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
             return listed_barcodes(matrix)
-        with open_bounded(matrix.path) as file:
+        with open_hdf5(matrix.path) as file:
             if is_annotated(file):
                 return frame(part_of(file, matrix.modality)["obs"]).index.astype(str)
             group, _ = group_of_counts(file, matrix.path)
@@ -81,7 +81,7 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
             of_genes = features["id"][features["kind"] == GENES].astype(str)
             require_one_genome(set(of_genes.str.extract(GENOME_BEFORE)[0].dropna()), matrix.path)
             return features
-        with open_bounded(matrix.path) as file:
+        with open_hdf5(matrix.path) as file:
             if is_annotated(file):
                 if matrix.modality == "atac":
                     return annotated(part_of(file, "atac")["var"], PEAKS)
@@ -203,7 +203,7 @@ def require_one_genome(genomes: set[str], path: str) -> None:
 
 def read_genomes(path: str | Path) -> set[str]:
     """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
-    with reading(path, "its features cannot be read"), open_bounded(path) as file:
+    with reading(path, "its features cannot be read"), open_hdf5(path) as file:
         if "matrix" not in file:
             return set(file)
         genomes = file["matrix/features"].get("genome")
@@ -286,7 +286,7 @@ def read_lines(path: Path) -> pd.DataFrame:
 
     Blanks at either end of a field, and quotes, as R writes them, are no part of it.
     """
-    with io.TextIOWrapper(open_bytes(path, MOST_TIMES_LIST), encoding="utf-8-sig") as handle:
+    with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig") as handle:
         lines = [line.rstrip() for line in handle]
     while lines and not lines[-1]:
         lines.pop()

@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all, and the hashes that identify them."""
+"""Files that appear whole or not at all, text plain or packed, and hashes that identify files."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -15,7 +18,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scdyn.errors import InputError, fault_of_disk
-from scdyn.io.bounds import open_bytes
+
+# The first bytes of what is packed; bgzip's files are gzip's.
+GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 
 
 @contextmanager
@@ -105,6 +110,29 @@ def to_disk(path: Path) -> None:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle)
+
+
+def open_bytes(path: str | Path) -> io.BufferedReader:
+    """Open a file to read its bytes, plain or unpacked; its first bytes tell, not its name."""
+    return io.BufferedReader(_unpacked(path), buffer_size=2**20)
+
+
+def _unpacked(path: str | Path) -> Any:
+    """Open what gzip, bgzip, bzip2, xz or zstd packed, or a plain file."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(GZIP):
+        return gzip.open(path, "rb")
+    if start.startswith(BZIP2):
+        return bz2.open(path, "rb")
+    if start.startswith(XZ):
+        return lzma.open(path, "rb")
+    if start.startswith(ZSTANDARD):
+        # The standard library reads it from Python 3.14 on; not every environment has pyarrow.
+        import pyarrow as pa
+
+        return pa.input_stream(str(path), compression="zstd")
+    return open(path, "rb", buffering=0)
 
 
 def open_text(path: str | Path) -> TextIO:

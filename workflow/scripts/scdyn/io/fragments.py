@@ -14,8 +14,8 @@ import polars as pl
 from scipy import sparse
 
 from scdyn.errors import UNREADABLE, InputError, reading
-from scdyn.io.bounds import open_bytes
 from scdyn.io.chromosomes import chromosome_name, chromosome_names
+from scdyn.io.files import open_bytes
 
 # Bytes of text parsed at once: large enough to parse quickly, small enough that memory
 # stays flat in the number of fragments.
@@ -324,6 +324,8 @@ def overlaps(
     starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find all pairs of an interval and a window that share a base, on one chromosome.
+
+    Two binary searches over arrays; the joins of bioframe and pyranges copy whole tables.
 
     Parameters
     ----------

@@ -7,19 +7,22 @@ from pathlib import Path
 import h5py
 
 from scdyn.errors import UNREADABLE, InputError
-from scdyn.io.bounds import SMALL_BYTES, unpacked
+from scdyn.io.files import open_bytes
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Bytes of text: all but most control characters.
 TEXT = bytes([*b"\t\n\r", *range(32, 127), *range(128, 256)])
-# Declared over stored bytes. Dense and all but empty matrices shrink most.
+# Declared over stored bytes, and declared bytes that are no matter however few are stored. Dense
+# and all but empty matrices shrink most.
 MOST_TIMES = 300
+SMALL_BYTES = 64 * 2**20
 
 
-def open_bounded(path: str | Path) -> h5py.File:
-    """Open an HDF5 file to read, unless it declares far more than it holds or leads elsewhere.
+def open_hdf5(path: str | Path) -> h5py.File:
+    """Open an HDF5 file to read, unless it declares far more than it holds.
 
-    Nothing but its headers is read.
+    HDF5 makes up what was never written, so that an array of a damaged header would be read
+    until the memory is full. Nothing but headers is read here.
 
     Parameters
     ----------
@@ -29,22 +32,22 @@ def open_bounded(path: str | Path) -> h5py.File:
     Raises
     ------
     InputError
-        If it is packed or a text, its arrays are more than :data:`MOST_TIMES` times as large as the
-        file (and than :data:`~scdyn.io.bounds.SMALL_BYTES`), or an array or a link stands for
-        another file.
+        If it is packed or a text, or its arrays are more than :data:`MOST_TIMES` times as large as
+        the file (and than :data:`SMALL_BYTES`).
     OSError
         If it cannot be opened.
     """
     refuse_other_content(path)
     file = h5py.File(path)
+    sizes: list[int] = []
+
+    def weigh(name: str, part: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(part, h5py.Dataset) and part.shape is not None:
+            sizes.append(part.nbytes)
+
     try:
-        declared, elsewhere = survey(file)
-        if elsewhere:
-            raise InputError(
-                f"{path}: {elsewhere} is kept in another file, which is not followed; write a file "
-                "that holds all of its content."
-            )
-        size = Path(path).stat().st_size
+        file.visititems(weigh)
+        size, declared = Path(path).stat().st_size, sum(sizes)
         if declared > max(SMALL_BYTES, MOST_TIMES * size):
             raise InputError(
                 f"{path}: its {size:,} bytes declare arrays of {declared:,}, more than "
@@ -66,7 +69,7 @@ def refuse_other_content(path: str | Path) -> None:
         If it is HDF5 that is packed, or a text.
     """
     try:
-        with open(path, "rb") as file, unpacked(path) as content:
+        with open(path, "rb") as file, open_bytes(path) as content:
             is_packed, start = not file.read(8).startswith(SIGNATURE), content.read(1000)
     except UNREADABLE:
         return
@@ -78,22 +81,3 @@ def refuse_other_content(path: str | Path) -> None:
             f"{path}: is a text, not HDF5; name the folder of matrix.mtx, barcodes.tsv and "
             "features.tsv, or write the counts as .h5ad and name that."
         )
-
-
-def survey(file: h5py.File) -> tuple[int, str | None]:
-    """Add up the bytes that a file's arrays declare, and find what is kept in another file."""
-    declared = 0
-
-    def weigh(name: str, part: h5py.Group | h5py.Dataset) -> str | None:
-        nonlocal declared
-        if isinstance(part, h5py.Group) or part.shape is None:
-            return None
-        declared += part.nbytes
-        return name if part.external or part.is_virtual else None
-
-    def leads_out(name: str, link: object) -> str | None:
-        return name if isinstance(link, h5py.ExternalLink) else None
-
-    # What a visitor returns ends the visit.
-    elsewhere = file.visititems(weigh) or file.visititems_links(leads_out)
-    return declared, elsewhere

@@ -14,7 +14,6 @@ from scipy import sparse
 
 from scdyn.errors import InputError, reading
 from scdyn.io.barcodes import require_unique
-from scdyn.io.bounds import MOST_TIMES_LIST, open_bytes
 from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_some
 from scdyn.io.features import (
     GENES,
@@ -24,8 +23,8 @@ from scdyn.io.features import (
     group_of_counts,
     read_features,
 )
-from scdyn.io.files import open_text
-from scdyn.io.hdf5 import open_bounded
+from scdyn.io.files import open_bytes, open_text
+from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import USA, USA_PARTS, Matrix
 from scdyn.log import logger
 
@@ -90,7 +89,7 @@ def look_at_counts(matrix: Matrix) -> None:
         if matrix.counts:
             n_counts = sum(look_at_entries(Path(file)) for file in matrix.counts)
         else:
-            with open_bounded(path) as file:
+            with open_hdf5(path) as file:
                 data = group_of_counts(file, path)[0]["data"]
                 require_counts(data[:VALUES_SEEN], path)
                 n_counts = len(data)
@@ -182,7 +181,7 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
         If the arrays do not make a matrix.
     """
     names, features = barcode_names(path), read_features(path)
-    with open_bounded(path) as file:
+    with open_hdf5(path) as file:
         group, _ = group_of_counts(file, str(path))
         data, indices = group["data"], group["indices"]
         indptr = group["indptr"][:].astype(np.int64)
@@ -361,7 +360,7 @@ def look_at_entries(path: Path) -> int:
         If they are no counts, or others than its header says.
     """
     n_lines, *shape, n_promised = read_sizes(path)
-    with open_bytes(path, MOST_TIMES_LIST) as file:
+    with open_bytes(path) as file:
         for _ in range(n_lines):
             file.readline()
         text = file.read(BYTES_SEEN) + file.readline()
@@ -441,7 +440,7 @@ def read_coordinates(
         If it has other entries than its header says.
     """
     n_rows, n_columns = shape
-    with open_bytes(path, MOST_TIMES_LIST) as file:
+    with open_bytes(path) as file:
         for _ in range(n_lines):
             file.readline()
         entries = parse_entries(file.read(), path)

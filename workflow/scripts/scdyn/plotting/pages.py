@@ -1,33 +1,40 @@
-"""The frame of a self-contained HTML page."""
+"""Self-contained HTML pages: templates in ``templates/``, which escape all that is filled in."""
 
 from __future__ import annotations
 
-import html
+from pathlib import Path
+from typing import Any
 
+import jinja2
 import pandas as pd
 
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+# Of the filter tojson, which escapes what could end a script element.
+TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
-def document(title: str, body: str) -> str:
-    """Wrap a body as a self-contained HTML page."""
-    style = (
-        "body{font:14px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}"
-        "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
-        "text-align:left;vertical-align:top}div.w{overflow-x:auto}"
-        "td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
-        "th.m{min-width:9em;max-width:24em}small{color:#555;font-weight:normal}"
-        "pre{background:#f6f6f6;padding:1em;overflow:auto}"
-    )
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
-    )
+
+def render(template: str, title: str, **content: Any) -> str:
+    """Fill in a template of ``templates/``.
+
+    Parameters
+    ----------
+    template
+        Its name.
+    title
+        Of the page.
+    content
+        What the template names; text is escaped.
+    """
+    return TEMPLATES.get_template(template).render(title=title, **content)
 
 
 def findings_page(table: pd.DataFrame) -> str:
-    """Lay the findings out as HTML."""
-    rows = ["<th>of</th><th>check</th><th>found</th>"]
-    for row in table.itertuples():
-        cells = (row.subject, row.check, row.found)
-        rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
-    text = "".join(f"<tr>{row}</tr>" for row in rows)
-    return document("Input", f"<h1>Input, examined before the run</h1><table>{text}</table>")
+    """Lay a table of findings (:func:`scdyn.pp.findings.report`) out as HTML."""
+    return render("findings.html", "Input", findings=table.to_dict("records"))

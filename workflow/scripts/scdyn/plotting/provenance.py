@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import subprocess
 from collections import Counter
@@ -16,7 +15,7 @@ from scdyn.grn import settings as grn_settings
 from scdyn.io.artefacts import read_stamp, stamp
 from scdyn.io.files import sha256
 from scdyn.io.packages import read_packages
-from scdyn.plotting.pages import document
+from scdyn.plotting.pages import render
 from scdyn.tasks.settings import method_name
 from scdyn.version import __version__
 
@@ -203,24 +202,20 @@ def dump(content: Any, sort_keys: bool = True) -> str:
 def provenance_page(record: Mapping[str, Any]) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
     versions = versions_sentence(record)
-    blocks = {
-        **({"Versions of the code": versions} if versions else {}),
-        "Methods": methods_text(record),
-        "Config, with defaults": dump(record["config"], sort_keys=False),
-        "Samples": record["samples"],
-        "Environments": dump(record["environments"]),
-        "Devices of the pretraining": dump(record["devices"]),
-        "Code that wrote the results, by rule": dump(record["written_by"]),
-        "SHA-256 of results": json.dumps(record["sha256"], indent=1),
-    }
-    parts = [
-        f"<h2>{html.escape(title)}</h2>"
-        + (
-            f"<p>{html.escape(text)}</p>"
-            if title in ("Methods", "Versions of the code")
-            else f"<pre>{html.escape(text)}</pre>"
-        )
-        for title, text in blocks.items()
-    ]
-    head = f"<h1>Provenance</h1><p>Commit {html.escape(record['commit'])}</p>"
-    return document("Provenance", head + "".join(parts))
+    return render(
+        "provenance.html",
+        "Provenance",
+        commit=record["commit"],
+        paragraphs={
+            **({"Versions of the code": versions} if versions else {}),
+            "Methods": methods_text(record),
+        },
+        listings={
+            "Config, with defaults": dump(record["config"], sort_keys=False),
+            "Samples": record["samples"],
+            "Environments": dump(record["environments"]),
+            "Devices of the pretraining": dump(record["devices"]),
+            "Code that wrote the results, by rule": dump(record["written_by"]),
+            "SHA-256 of results": json.dumps(record["sha256"], indent=1),
+        },
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
-from scdyn.plotting.pages import document
+from scdyn.plotting.pages import render
 from scdyn.tasks.scores import PREFIXES, method_prefix
 from scdyn.tasks.settings import method_name
 
@@ -65,6 +65,24 @@ METHOD_TITLES = {
 }
 
 
+class Cell(NamedTuple):
+    """A cell of a table of scores.
+
+    Attributes
+    ----------
+    kind
+        "method", "measure" or "value".
+    text
+        Name or number.
+    note
+        Beneath it, small: the measure's meaning, the value's bounds.
+    """
+
+    kind: str
+    text: str
+    note: str = ""
+
+
 def score_page(
     scores: Mapping[str, float], variants: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> str:
@@ -82,11 +100,11 @@ def score_page(
         part, name = key.rsplit(".", 1)
         prefix, measure = split_method(name, columns_of(part, variants))
         parts.setdefault(part, {}).setdefault(measure, {})[prefix] = value
-    tables = "".join(
-        table_of_part(part, measures, columns_of(part, variants))
+    tables = {
+        part: table_of_part(measures, columns_of(part, variants))
         for part, measures in parts.items()
-    )
-    return document("Scores", "<h1>Scores</h1>" + tables)
+    }
+    return render("scores.html", "Scores", tables=tables)
 
 
 def columns_of(part: str, variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -107,24 +125,21 @@ def split_method(name: str, columns: Mapping[str, str]) -> tuple[str, str]:
 
 
 def table_of_part(
-    part: str, measures: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
-) -> str:
-    """One part's table, with the methods that it has scores of; bounds stand below their score.
+    measures: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
+) -> list[Sequence[Cell]]:
+    """Lay out one part's table, with the methods that it has scores of, by rows.
 
     Many methods are laid out as rows, so that the page is no wider than a screen.
     """
     methods = [p for p in columns if any(p in values for values in measures.values())]
     names = [name for name in measures if name.removesuffix("_low").removesuffix("_high") == name]
-    grid = [["<th></th>", *(f"<th>{html.escape(columns[p])}</th>" for p in methods)]]
+    grid: list[Sequence[Cell]]
+    grid = [[Cell("measure", ""), *(Cell("method", columns[p]) for p in methods)]]
     for name in names:
         low, high = (measures.get(f"{name}_{bound}", {}) for bound in ("low", "high"))
-        meaning = html.escape(MEANINGS.get(name, ""))
-        row = [f"<th class='m'>{html.escape(name)}<br><small>{meaning}</small></th>"]
+        row = [Cell("measure", name, MEANINGS.get(name, ""))]
         for p in methods:
             value = f"{measures[name][p]:.4g}" if p in measures[name] else ""
-            bounds = f"<br><small>{low[p]:.3f}-{high[p]:.3f}</small>" if p in low else ""
-            row.append(f"<td class='n'>{value}{bounds}</td>")
+            row.append(Cell("value", value, f"{low[p]:.3f}-{high[p]:.3f}" if p in low else ""))
         grid.append(row)
-    rows = zip(*grid, strict=True) if len(methods) > len(names) else grid
-    table = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<h2>{html.escape(part)}</h2><div class='w'><table>{table}</table></div>"
+    return list(zip(*grid, strict=True)) if len(methods) > len(names) else grid

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
+from sklearn.calibration import calibration_curve
 
 from scdyn.plotting.style import GREY, PALETTE, blank
-from scdyn.tasks.metrics import reliability
+from scdyn.tasks.metrics import N_BINS
 from scdyn.tasks.settings import MAIN, is_compared, method_name
 
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
@@ -152,8 +153,8 @@ def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> N
     for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
         part = calls[(calls["part"] == "test") & (calls["method"] == method)]
         sure = part.filter(regex="^p_").max(axis=1).to_numpy()
-        bins = reliability(part["label"].to_numpy(), part["called"].to_numpy(), sure)
-        axis.plot(bins["confidence"], bins["accuracy"], "o-", ms=3, color=colour)
+        right, confidence = calibration_curve(part["label"] == part["called"], sure, n_bins=N_BINS)
+        axis.plot(confidence, right, "o-", ms=3, color=colour)
     axis.set(xlabel="probability, calibrated", ylabel="share right", title="reliability")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.05))
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scdyn.plotting import pages
+from scdyn.plotting.pages import render
 from scdyn.studies.common import text
 
 MOST_CELLS = 50_000  # that a browser draws at once
@@ -99,15 +96,7 @@ def view_page(
         "layouts": {name: packed_layout(layout) for name, layout in layouts.items()},
         "columns": {str(name): packed_column(columns[name], palette) for name in columns},
     }
-    # Within a script element only "<" could end it; names are set as text by the script.
-    packed_cells = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    script = Path(__file__).with_name("view.js").read_text()
-    body = (
-        f"<h1>{html.escape(title)}</h1><p>{html.escape(note)}</p><div id='view'></div>"
-        f"<script type='application/json' id='cells'>{packed_cells}</script>"
-        f"<script>{script}</script>"
-    )
-    return pages.document(title, body)
+    return render("view.html", title, note=note, cells=content)
 
 
 def study_page(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from scdyn.errors import InputError, reading
 from scdyn.io.barcodes import NUCLEOTIDES
-from scdyn.io.bounds import open_bytes
+from scdyn.io.files import open_bytes
 from scdyn.log import logger
 from scdyn.pp.cell_columns import MISSING, column_names, names_barcodes
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import mudata
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
@@ -19,7 +20,7 @@ from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
 from scdyn.io.checks import require_some
 from scdyn.io.features import require_annotated, require_modality, require_one_genome
-from scdyn.io.hdf5 import open_bounded
+from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import (
     Library,
     LibraryFiles,
@@ -107,32 +108,38 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     those called ``rna:NAME`` included that the RNA has no column of its own for.
     """
     path = library.rna.path
-    content = _open(mudata.read_h5mu, path, "h5mu")
-    require_modality("rna", content.mod, path)
-    rna, atac = content.mod["rna"], content.mod.get("atac")
+    modalities, obs = _open(read_modalities, path, "h5mu")
+    require_modality("rna", modalities, path)
+    rna, atac = modalities["rna"], modalities.get("atac")
     # Columns that begin with a modality's name are copies of its own, if it has them.
-    others = tuple(f"{name}:" for name in content.mod if name != "rna")
-    joint = content.obs[~content.obs.index.duplicated()]
+    others = tuple(f"{name}:" for name in modalities if name != "rna")
+    joint = obs[~obs.index.duplicated()]
     joint = joint[[name for name in joint if not name.startswith(others)]]
     # Those without the modality's name come first, where both are there.
     joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
-    joint.columns = joint.columns.str.removeprefix("rna:")
+    joint.columns = [name.removeprefix("rna:") for name in joint]
     new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
     rna.obs = rna.obs.join(joint.loc[:, new])
-    log_left_out(content, path)
+    log_left_out(modalities, obs, path)
     source, layer = promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
     peaks = raw_counts(atac, path) if used else None
     return raw_counts(rna, path, library.rna_layer, layer), peaks, source
 
 
-def log_left_out(content: mudata.MuData, path: str) -> None:
+def read_modalities(path: str) -> tuple[dict[str, ad.AnnData], pd.DataFrame]:
+    """Read the modalities of an ``.h5mu``, and its table of all cells."""
+    with h5py.File(path) as file:
+        return {name: read_elem(part) for name, part in file["mod"].items()}, read_elem(file["obs"])
+
+
+def log_left_out(modalities: Mapping[str, ad.AnnData], obs: pd.DataFrame, path: str) -> None:
     """Name the columns of the other modalities' cells that the RNA's have none of the name of."""
-    kept, left_out = set(content["rna"].obs), []
-    for modality in set(content.mod) - {"rna"}:
+    kept, left_out = set(modalities["rna"].obs), []
+    for modality in modalities.keys() - {"rna"}:
         prefix = f"{modality}:"
-        copies = [name.removeprefix(prefix) for name in content.obs if name.startswith(prefix)]
-        names = dict.fromkeys([*content[modality].obs, *copies])
+        copies = [name.removeprefix(prefix) for name in obs if name.startswith(prefix)]
+        names = dict.fromkeys([*modalities[modality].obs, *copies])
         left_out += [f"{prefix}{name}" for name in names if name not in kept]
     if left_out:
         logger.info(
@@ -154,9 +161,9 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     if path.endswith(".h5ad"):
         return raw_counts(_open(ad.read_h5ad, path, "h5ad"), path)
     if path.endswith(".h5mu"):
-        content = _open(mudata.read_h5mu, path, "h5mu")
-        require_modality("atac", content.mod, path)
-        return raw_counts(content.mod["atac"], path)
+        modalities, _ = _open(read_modalities, path, "h5mu")
+        require_modality("atac", modalities, path)
+        return raw_counts(modalities["atac"], path)
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(
@@ -169,7 +176,7 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
     with reading(path, f"not a readable {kind}"):
-        with open_bounded(path) as file:
+        with open_hdf5(path) as file:
             require_annotated(file)
         return read(path)
 

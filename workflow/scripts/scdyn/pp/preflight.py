@@ -30,7 +30,7 @@ from scdyn.io.features import (
     require_annotated,
     require_one_genome,
 )
-from scdyn.io.hdf5 import open_bounded
+from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import (
     Library,
     LibraryFiles,
@@ -294,7 +294,7 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
             for file in matrix.counts:
                 tenx.require_sizes(matrix, Path(file), n_cells, n_features)
         return "X", [], bool((features["kind"] == PEAKS).any())
-    with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+    with reading(path, f"not a readable {library.kind}"), open_hdf5(path) as file:
         require_annotated(file)
         rna = part_of(file, "rna")
         layers = rna.get("layers", {})
@@ -338,14 +338,14 @@ def examine_counts(library: Library, source: str, layer: str | None, of_peaks: b
             tenx.look_at_counts(matrix)
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
-        with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+        with reading(path, f"not a readable {library.kind}"), open_hdf5(path) as file:
             rna = part_of(file, "rna")
             values = rna["layers"][layer]
             require_same_genes(n_columns(rna[source]), n_columns(values), path)
             require_counts(first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
-        with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
+        with reading(place.path, "not a readable h5ad"), open_hdf5(place.path) as file:
             table = part_of(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
             source = rna_source(layers, table.get("X"), raw, "", place.path)

@@ -12,9 +12,8 @@ import pandas as pd
 
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import read_table
-from scdyn.io.bounds import open_bytes
 from scdyn.io.chromosomes import MITOCHONDRIAL, chromosome_names
-from scdyn.io.files import open_text
+from scdyn.io.files import open_bytes, open_text
 from scdyn.log import logger
 
 # Chromosomes, by UCSC's names, and not scaffolds, alternatives and patches.
@@ -131,6 +130,8 @@ def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame
 
 def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     """Read genes with all their TSSs from a GTF.
+
+    By pandas, as libraries for genomic intervals do, which do not name the line that is at fault.
 
     Parameters
     ----------

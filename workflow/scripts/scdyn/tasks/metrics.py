@@ -8,11 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    precision_recall_fscore_support,
-)
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # Bins of the expected calibration error, as in Guo et al. 2017 (arXiv:1706.04599).
 N_BINS = 15
@@ -21,15 +18,14 @@ N_BINS = 15
 def score(labels: np.ndarray, called: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy and macro-F1 over the classes that occur among the labels."""
     classes = np.unique(labels)
-    # A call that is no class of the labels is wrong; scikit-learn would warn of it.
-    seen = np.where(np.isin(called, classes), called, "")
-    recalls = [(seen[labels == name] == name).mean() for name in classes]
+    # balanced_accuracy_score is this recall, but warns of predictions that are no class of these.
+    _, recall, f1, _ = precision_recall_fscore_support(
+        labels, called, labels=classes, average="macro", zero_division=0
+    )
     return {
         "accuracy": float(accuracy_score(labels, called)),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "macro_f1": float(
-            f1_score(labels, called, labels=classes, average="macro", zero_division=0)
-        ),
+        "balanced_accuracy": float(recall),
+        "macro_f1": float(f1),
     }
 
 
@@ -43,6 +39,9 @@ def class_scores(labels: np.ndarray, called: np.ndarray) -> pd.DataFrame:
 
 def calibration(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -> dict[str, float]:
     """Score probabilities.
+
+    scikit-learn's ``log_loss`` and ``brier_score_loss`` refuse labels that are none of the classes,
+    as a class that a model never saw has; its ``calibration_curve`` does not count cells by bin.
 
     Parameters
     ----------
@@ -82,16 +81,10 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(right))
 
 
-def reliability(labels: np.ndarray, called: np.ndarray, confidence: np.ndarray) -> pd.DataFrame:
-    """Share of right calls by confidence: ``confidence``, ``accuracy``, ``n_cells`` a bin."""
-    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": labels == called, "n_cells": 1})
-    grouped = table.groupby(bins)
-    return grouped.agg({"confidence": "mean", "accuracy": "mean", "n_cells": "sum"})
-
-
 def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -> float:
     """Find the temperature at which probabilities fit held-out labels best (Guo et al. 2017).
+
+    Of probabilities at hand; scikit-learn's ``CalibratedClassifierCV`` asks for their estimator.
 
     Parameters
     ----------
@@ -114,9 +107,7 @@ def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -
 
 def with_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
     """Divide log-probabilities by a temperature: (cells, classes) to (cells, classes)."""
-    log_p = np.log(p.clip(1e-30)) / temperature
-    warmed = np.exp(log_p - log_p.max(1, keepdims=True))
-    return warmed / warmed.sum(1, keepdims=True)
+    return softmax(np.log(p.clip(1e-30)) / temperature, axis=1)
 
 
 def interval(

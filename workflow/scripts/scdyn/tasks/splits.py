@@ -281,7 +281,10 @@ def draw_folds(learned: pd.DataFrame, by_unit: bool, n_folds: int, seed: int) ->
 
 
 def drawn(strata: pd.Series, share: float, seed: int, least: int = 0) -> np.ndarray:
-    """Draw a share of each stratum, rounded, at least some: (n,) to boolean (n,)."""
+    """Draw a share of each stratum, rounded, at least some: (n,) to boolean (n,).
+
+    scikit-learn's ``train_test_split`` refuses a stratum of one, and rounds over all strata.
+    """
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(strata), dtype=bool)
     for _, places in sorted(

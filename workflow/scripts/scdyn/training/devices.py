@@ -141,6 +141,7 @@ def lock(name: str) -> bool:
     try:
         handle = os.open(path, flags) if path.exists() else os.open(path, flags | os.O_CREAT, 0o644)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(handle, True)  # by the torchrun that takes this process' place
     except BlockingIOError:
         os.close(handle)
         return False

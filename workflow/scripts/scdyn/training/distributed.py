@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from scdyn.errors import InputError
-from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.training.devices import n_gpus, take_gpus
 
 # Others wait while the first process validates or writes a checkpoint.
 PATIENCE = timedelta(hours=2)
-# Names the file that takes the sentence of a process' InputError to the one that started it.
-REFUSAL = "SCDYN_REFUSAL"
 # Slurm starts one torchrun a node.
 SRUN = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
 
@@ -53,15 +46,12 @@ def processes_for(gpus: int) -> int:
     return max(1, min(gpus, n_gpus()))
 
 
-def launch(
-    n_nodes: int, per_node: int, n_threads: int, function: Callable[..., None], *arguments: Any
-) -> None:
-    """Call a function in one process or in several that train together.
+def launch(n_nodes: int, per_node: int, n_threads: int) -> None:
+    """Go on in several processes, if several are asked for: this one becomes torchrun.
 
-    Several are started by torchrun, each of which runs this program from its beginning; what
-    stands before the call is thus done in each of them, and what stands behind it only in the
-    process that started them. On several nodes a torchrun each is started by Slurm's srun, within
-    the job that this is.
+    Each of the processes that torchrun starts runs this program from its beginning, and passes by
+    here; what stands before the call is thus done once more than there are processes. On several
+    nodes Slurm's srun starts a torchrun each, within the job that this is.
 
     Parameters
     ----------
@@ -69,49 +59,24 @@ def launch(
         Nodes, and processes on each of them.
     n_threads
         Processors of each node.
-    function, arguments
-        What each process calls.
 
     Raises
     ------
     InputError
-        If one of them does, or if several nodes are asked for outside Slurm.
-    RuntimeError
-        If they fail otherwise.
+        If several nodes are asked for outside Slurm.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        try:
-            with process_group():
-                function(*arguments)
-        except InputError as error:
-            if REFUSAL in os.environ:
-                with atomic(os.environ[REFUSAL]) as temporary:
-                    temporary.write_text(str(error))
-            raise
-        # Threads of gloo's that ask for the interpreter while it ends abort the process (seen here,
-        # and in pytorch's pull request 179291). All is written: end without its ending.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    elif n_nodes == per_node == 1:
-        function(*arguments)
-    else:
-        logger.info("starting %d processes on each of %d nodes", per_node, n_nodes)
-        # Beside the program, where all nodes can write.
-        refusal = Path(f"{sys.argv[0]}.{os.getpid()}.refusal")
-        environment = os.environ | {REFUSAL: str(refusal.resolve())}
-        command = [
-            *torchrun(n_nodes, per_node, n_threads, os.environ.get("SLURM_JOB_ID")),
-            *sys.argv,
-        ]
-        code = _run_forwarding_signals(command, environment)
-        if refusal.exists():
-            sentence = refusal.read_text()
-            refusal.unlink()
-            raise InputError(sentence)
-        if code:
-            raise RuntimeError(f"training in several processes ended with status {code}")
+    if is_started_by_torchrun() or n_nodes == per_node == 1:
+        return
+    logger.info("starting %d processes on each of %d nodes", per_node, n_nodes)
+    command = [*torchrun(n_nodes, per_node, n_threads, os.environ.get("SLURM_JOB_ID")), *sys.argv]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(command[0], command)
+
+
+def is_started_by_torchrun() -> bool:
+    """Tell whether this is one of several processes."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> list[str]:
@@ -155,24 +120,12 @@ def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> li
     ]
 
 
-def _run_forwarding_signals(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command that gets the signals which would end this process; returns its status."""
-    process = subprocess.Popen(command, env=environment)
-
-    def forward(number: int, _: object) -> None:
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that the environment names, each with its own GPU."""
+    """Join the processes that torchrun started, each with its own GPU; alone, do nothing."""
+    if not is_started_by_torchrun():
+        yield
+        return
     if n_gpus():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if n_gpus() else "gloo", timeout=PATIENCE)

@@ -1,4 +1,7 @@
-"""Being asked to end: what Slurm does before a time limit, and people by Ctrl-C."""
+"""Being asked to end: what Slurm does before a time limit, and people by Ctrl-C.
+
+torchrun passes the signal on to each process, which ends its training at a good place by this.
+"""
 
 from __future__ import annotations
 
