@@ -6,11 +6,13 @@ Everything comes from committed files: JSON of benchmarks and of the demo, schem
 from __future__ import annotations
 
 import argparse
+import ast
 import csv
 import difflib
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +77,20 @@ def snakemake_versions() -> str:
     return f"The Snakefile takes Snakemake {oldest} or later; the tests run with {pinned}."
 
 
+def packages() -> str:
+    """List the packages of the library in the order of imports, each with its modules."""
+    library = ROOT / "workflow/scripts/scdyn"
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    order = [name.removeprefix("scdyn.") for name in layers["contracts"][0]["layers"]][::-1]
+    body = []
+    for name in (name for name in order if (library / name).is_dir()):
+        text = ast.get_docstring(ast.parse((library / name / "__init__.py").read_text())) or ""
+        modules = (path.stem for path in sorted((library / name).glob("[!_]*.py")))
+        purpose = text.splitlines()[0].removesuffix(".")
+        body.append([f"`scdyn.{name}`", purpose, ", ".join(f"`{module}`" for module in modules)])
+    return marks.table(["package", "purpose", "modules"], body, text=3)
+
+
 def blocks() -> dict[str, str]:
     """Write the blocks of all pages but docs/files.md, whose index depends on the page."""
     found = {name: read_json(f"benchmarks/results/{name}.json") for name in BENCHMARKS}
@@ -104,6 +120,7 @@ def blocks() -> dict[str, str]:
         "ablations.demo": benchmark_tables.ablations(found["ablations_demo"]["runs"]),
         "ablations.cortex": benchmark_tables.ablations(found["ablations_cortex"]["runs"]),
         "audit": audit(),
+        "packages": packages(),
         "references": references(),
         "snakemake": snakemake_versions(),
         "missing": ", ".join(
