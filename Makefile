@@ -81,7 +81,7 @@ $(COVERAGE)/ready: | runner
 	@pip install --quiet --no-deps --target $(COVERAGE) coverage==7.17.4
 	@touch $@
 
-test-security: environments ## The tests of docs/security.md alone; five minutes
+test-security: environments ## The tests of docs/security.md alone; three minutes
 	pytest tests/security/runner tests/workflow/test_hostile_names.py
 	tests/in_env.sh analysis pytest tests/security/analysis
 	tests/in_env.sh torch pytest tests/security/torch

@@ -1,4 +1,4 @@
-"""What is installed is what was chosen: every package pinned, in environments and hooks.
+"""Promise: every package is pinned, with everything it pulls in, in environments and hooks.
 
 Runs in the runner's environment, and asks the environments of the rules what they hold.
 """
