@@ -67,7 +67,7 @@ def bounds(part: Schema) -> str:
     if part.get("minItems"):
         words.append("not empty")
     if part.get("uniqueItems"):
-        words.append("no two alike")
+        words.append("all different")
     return ", ".join(words)
 
 
