@@ -25,7 +25,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs-config docs-costs docs-figures docs-rules Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -50,7 +50,7 @@ demo: runner ## Simulate the embedded study, run the whole workflow on it, write
 	@echo "predicted compared with other methods, which genes decide, and the three studies."
 	@echo "docs/tutorial.md walks through it; results/scores.html compares it with the simulation's truth."
 
-test: lint unit workflow-test ## Everything CI runs, except the Slurm tests (make test-slurm)
+test: lint docs-check unit workflow-test ## Everything CI runs, except the Slurm tests (make test-slurm)
 
 lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
 	snakefmt --check Snakefile workflow
@@ -81,7 +81,7 @@ $(COVERAGE)/ready: | runner
 	@pip install --quiet --no-deps --target $(COVERAGE) coverage==7.17.4
 	@touch $@
 
-test-security: environments ## The tests of docs/security.md alone; five minutes
+test-security: environments ## The tests of docs/security.md alone; three minutes
 	pytest tests/security/runner tests/workflow/test_hostile_names.py
 	tests/in_env.sh analysis pytest tests/security/analysis
 	tests/in_env.sh torch pytest tests/security/torch
@@ -129,26 +129,22 @@ evaluation: runner ## The embedded study with five seeds, scANVI and scVI; conti
 adapters: runner ## The embedded study with all ways to adapt the model; continues from the demo
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
-collect-results: environments ## Write the studies' results into docs/results.md
-	PYTHONPATH=workflow/scripts:tools/docs tests/in_env.sh analysis python benchmarks/collect_results.py \
-		$(wildcard results $(REAL:%=results/real/%)) \
-		--output benchmarks/results/evaluation.json --page docs/results.md
+collect-results: environments ## Gather the studies' results into benchmarks/results; then make docs
+	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
+		$(wildcard results $(REAL:%=results/real/%)) --output benchmarks/results/evaluation.json
 
-docs-config: runner ## Write every key of the schemas into config/README.md
-	python tools/docs/config_keys.py
+docs: runner ## Write what follows from committed files into the pages; half a minute
+	PYTHONPATH=workflow/scripts python tools/docs/pages.py
 
-docs-costs: runner ## Bring measured costs, and a cohort's by extrapolation, into docs/
-	python tools/docs/measured.py
+docs-check: runner ## Fail if make docs would change a page
+	PYTHONPATH=workflow/scripts python tools/docs/pages.py --check
 
-docs-figures: environments ## Bring the demo's figures and numbers into docs/tutorial.md
+docs-figures: environments ## Keep the demo's figures, numbers and notebook output in docs/figures; then make docs
 	@test -e results/provenance.json || { echo "make docs-figures needs the demo: make demo first."; exit 1; }
 	tests/in_env.sh analysis python tools/docs/tutorial_figures.py results docs/figures
-	python tools/docs/tutorial.py results docs/figures/numbers.json docs/tutorial.md
+	python tools/docs/tutorial.py results docs/figures/numbers.json
 	PYTHONPATH=workflow/scripts tests/in_env.sh torch python tools/docs/notebook.py \
 		results docs/figures/outputs.json docs/tutorial.md
-
-docs-rules: runner ## Write what each rule asks of a cluster into docs/cluster.md and the profile's page
-	python tools/docs/asked.py
 
 # With the peers', so that one image serves all configs.
 Dockerfile: runner ## Write the definition of an image that holds all environments

@@ -181,18 +181,6 @@ def driver_scores(store, genes, folder, folds, task, truth):
     return {name: ranks[f"drivers.{name}"] for name in ("recall20", "tf_auroc")}
 
 
-def summarise(done):
-    """Mean and standard deviation over the seeds: a row a variant, as Markdown."""
-    table = pd.DataFrame(done)
-    measures = [name for name in table if name not in ("variant", "seed")]
-    lines = [f"| variant | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
-    for variant in VARIANTS:
-        rows = table[table["variant"] == variant]
-        cells = [f"{rows[name].mean():.4f} ± {rows[name].std():.4f}" for name in measures]
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -218,7 +206,6 @@ def main():
             done.append({"variant": variant, "seed": seed, **found})
             write_json(options.output, {"study": described, "runs": done})
             print(done[-1], flush=True)
-    print(summarise(done))
 
 
 if __name__ == "__main__":

@@ -179,74 +179,6 @@ def commit():
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
-def table(rows):
-    """Lay rows out as Markdown."""
-    lines = [
-        "| what | size | instructions | ours | peer | ratio | unit |",
-        "|---|---|---|--:|--:|--:|---|",
-    ]
-    for row in rows:
-        figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['ratio']:.2f}"
-        lines.append(
-            f"| {row['what']} | {row['size']} | {row['instructions']} | {figures} | {row['unit']} |"
-        )
-    return "\n".join(lines)
-
-
-def costs_table(found):
-    """Lay out what costs.py found on one core, by instructions, as Markdown."""
-    lines = [
-        "| what | size | instructions | seconds a cell, on one core | estimated by scdyn |",
-        "|---|---|---|--:|--:|",
-    ]
-    words = {"train": "training step", "infer": "inference"}
-    for part in found:
-        for row in part["rows"]:
-            lines.append(
-                f"| {words[row['what']]} | {row['size']} | {part['instructions']} "
-                f"| {row['seconds']:.3g} | {row['estimated']:.3g} |"
-            )
-    return "\n".join(lines)
-
-
-def error_table(errors):
-    """Lay relative errors out as Markdown."""
-    lines = [
-        "| precision | size | error of the output | of the gradient |",
-        "|---|---|--:|--:|",
-    ]
-    for e in errors:
-        lines.append(
-            f"| {e['precision']} | {e['size']} | {e['output']:.2g} | {e['gradient']:.2g} |"
-        )
-    return "\n".join(lines)
-
-
-def profile_text(found):
-    """Tell what bounds a training step, as Markdown."""
-    floor, rates = found["floor_seconds"], found["ceilings"]
-    lines = [
-        "| a training step | | seconds of a core, or of a GPU |",
-        "|---|--:|--:|",
-        f"| measured at {found['size']}, {found['instructions']}, cells | {found['cells']} "
-        f"| {found['seconds']:.3g} |",
-        f"| least for its products, GFLOP | {found['operations'] / 1e9:.4g} "
-        f"| {floor['operations']:.3g} |",
-        f"| least for what it moves, GB | {found['bytes'] / 1e9:.3g} | {floor['bytes']:.3g} |",
-        f"| one large product, GFLOP/s | {rates['operations_per_second'] / 1e9:.4g} | |",
-        f"| one large copy, GB/s | {rates['bytes_per_second'] / 1e9:.3g} | |",
-        f"| exponentials of the softmax, 1e9 | {found['exponentials'] / 1e9:.3g} | |",
-        "",
-        "| part of the step | share of its time |",
-        "|---|--:|",
-    ]
-    lines += [f"| {name} | {share:.1%} |" for name, share in found["split"].items()]
-    lines += ["", "| attention of a Full layer, forward and backward | seconds |", "|---|--:|"]
-    for name, value in found["attention_seconds"].items():
-        lines.append(f"| {name} | {'not to be had' if value is None else f'{value:.4g}'} |")
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True, help="Python that has scdynomics 0.0.1")
@@ -286,7 +218,7 @@ def main():
                 if what == "train" and size.startswith("F"):
                     found.append(memory_row(size, answers))
                 rows += [row | {"instructions": named} for row in found]
-                print(table(rows[-len(found) :]), file=sys.stderr, flush=True)
+                print(*rows[-len(found) :], sep="\n", file=sys.stderr, flush=True)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -300,9 +232,7 @@ def main():
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n")
-    texts = table(rows), error_table(result["errors"]), profile_text(result["profile"])
-    print(*texts, sep="\n\n")
-    print(f"written to {output}")
+    print(f"written to {output}; make docs brings it into the pages")
 
 
 if __name__ == "__main__":

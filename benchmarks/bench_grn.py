@@ -265,74 +265,8 @@ def support_of_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-METHODS = {
-    "grnboost2": "GRNBoost2 (arboreto's multiprocessing runner)",
-    "fast": "`fast`, one run",
-    "fast_of_five": "`fast`, mean of five runs",
-    "fast_penalty_of_gcv": "`fast`, penalty of GCV itself",
-    "fast_penalty_tenth": "`fast`, a tenth of it",
-    "correlation": "Pearson correlation",
-    "rank_correlation": "Spearman correlation",
-    "spline": "additive spline, block Wald",
-    "lightgbm": "LightGBM, a model a gene",
-}
-MADE_BY = {
-    "motifs": "motifs (cisTarget)",
-    "motifs_and_promoters": "motifs and promoters (`promoter_evidence: prune`)",
-    "modules": "50 strongest targets",
-    "modules_and_promoters": "50 strongest targets and promoters (no motif database)",
-}
-
-
-def method_table(result: dict[str, object]) -> str:
-    """Lay the methods out: AUPRC and early precision of each data set, seconds, memory."""
-    rows = pd.DataFrame(result["rows"])
-    sets = list(rows["data"].unique())
-    known = [name for name in sets if rows.loc[rows["data"] == name, "auprc"].notna().all()]
-    lines = [
-        "| method | " + " | ".join(f"{name}: AUPRC, early precision" for name in known)
-        + " | seconds (" + ", ".join(sets) + ") | GiB |",
-        "|---|" + "--:|" * (len(known) + 2),
-    ]  # fmt: skip
-    for method, name in METHODS.items():
-        mine = rows[rows["method"] == method].set_index("data")
-        quality = [f"{mine.auprc[d]:.3f}, {mine.early_precision[d]:.3f}" for d in known]
-        seconds = ", ".join(f"{mine.seconds[d]:.3g}" for d in sets)
-        cells = [name, *quality, seconds, f"{mine.memory_gib.max():.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    chance = [f"{rows.loc[rows['data'] == d, 'chance'].iloc[0]:.3f}" for d in known]
-    lines.append("| " + " | ".join(["chance", *chance, "", ""]) + " |")
-    return "\n".join(lines)
-
-
-def regulon_table(result: dict[str, object]) -> str:
-    """Lay the embedded study's regulons out, by what made them."""
-    lines = [
-        "| regulons from | number | edges | precision | as many adjacencies | recall "
-        "| Jaccard: two runs | two sets of five |",
-        "|---|" + "--:|" * 7,
-    ]
-    for key, name in MADE_BY.items():
-        row = result["regulons"][key]
-        lines.append(
-            f"| {name} | {row['n_regulons']} | {row['n_edges']} | {row['precision']:.3f} | "
-            f"{row['adjacency_precision']:.3f} | {row['recall']:.3f} | "
-            f"{row['two_runs']['edges']:.2f} | {row['disjoint_sets']['edges']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def support_table(result: dict[str, object]) -> str:
-    """Lay out how many of each method's strongest edges the cortex' chromatin supports."""
-    lines = ["| edges | supported |", "|---|--:|"]
-    for row in result["support"]:
-        name = METHODS.get(row["method"], "any pair of TF and gene")
-        lines.append(f"| {name} | {row['supported']:.3f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Measure all, write the JSON and print the tables of docs/grn.md."""
+    """Measure all and write the JSON; ``make docs`` brings it into docs/grn.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=Path("results"))
     parser.add_argument("--real", type=Path, default=Path("results/real/cortex"))
@@ -354,7 +288,6 @@ def main() -> None:
         }
         result["support"] = support_of_promoters(asked.real, folder)
     write_json(asked.output, result)
-    print(method_table(result), regulon_table(result), support_table(result), sep="\n\n")
 
 
 if __name__ == "__main__":

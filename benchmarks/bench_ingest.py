@@ -169,31 +169,6 @@ def bench_samples(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def fragment_table(rows: list[dict[str, float]]) -> str:
-    """Lay out what fragments take, as Markdown."""
-    lines = ["| fragments | seconds | fragments/s | peak memory, GiB |", "|--:|--:|--:|--:|"]
-    for row in rows:
-        if "per_second" in row:
-            lines.append(
-                f"| {row['n']:,} | {row['seconds']:.1f} | {row['per_second'] / 1e6:.2f} M "
-                f"| {row['memory_gib']:.2f} |"
-            )
-    return "\n".join(lines)
-
-
-def sample_table(rows: list[dict[str, float]]) -> str:
-    """Lay out what samples take, as Markdown: seconds and GiB of each rule."""
-    names = {"ingest": "ingest_sample", "join": "join_corpus", "write_tokens": "write_tokens"}
-    lines = [f"| cells | {' | '.join(names.values())} |", "|--:" * 4 + "|"]
-    for n in sorted({row["n"] for row in rows if row["what"] in names}):
-        found = {row["what"]: row for row in rows if row["n"] == n}
-        cells = [
-            f"{found[name]['seconds']:.0f} s, {found[name]['memory_gib']:.1f} GiB" for name in names
-        ]
-        lines.append(f"| {n:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="JSON of all rows")
@@ -208,7 +183,6 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = bench_fragments(Path(folder)) + bench_samples(Path(folder))
-    print(f"\n{fragment_table(rows)}\n\n{sample_table(rows)}")
     write_json(
         options.output,
         {

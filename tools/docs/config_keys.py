@@ -1,7 +1,4 @@
-"""Write every key of the config and the sample sheet into config/README.md: ``make docs-config``.
-
-What a key means stands in the schema, in workflow/schemas/, and nowhere else.
-"""
+"""Every key of the config and every column of the sample sheet, from workflow/schemas/."""
 
 from __future__ import annotations
 
@@ -10,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from marks import fill
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "config/README.md"
 SCHEMAS = ROOT / "workflow/schemas"
 HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
 # Blocks of the schema that are called by their name instead of being described at each use.
@@ -72,7 +67,7 @@ def bounds(part: Schema) -> str:
     if part.get("minItems"):
         words.append("not empty")
     if part.get("uniqueItems"):
-        words.append("no two alike")
+        words.append("all different")
     return ", ".join(words)
 
 
@@ -168,14 +163,10 @@ def key_tables(config: Schema, sheet: Schema) -> dict[str, str]:
     return {"columns": columns, "keys": "\n\n".join(parts)} | presets
 
 
-def page_of_keys() -> str:
-    """Write the page anew, with the keys that the schemas have now."""
+def read_tables() -> dict[str, str]:
+    """Lay out the keys that the schemas have now."""
     config, sheet = (
         yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
         for name in ("config", "samples")
     )
-    return fill(PAGE.read_text(), key_tables(config, sheet))
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page_of_keys())
+    return key_tables(config, sheet)

@@ -1,22 +1,33 @@
-"""Put what commands have found between the marks of a page."""
+"""Blocks of a page that commands write: between ``<!-- NAME -->`` and ``<!-- end -->``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+BLOCK = re.compile(r"(<!-- ([\w.]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """Replace what stands between a block's marks: ``<!-- NAME -->`` and ``<!-- end -->``.
+    """Replace the text of every block of a page.
 
     Parameters
     ----------
     page
         Markdown.
     blocks
-        Markdown by the name of its mark; one that the page has no mark for is left out.
+        Markdown by the name of its block.
+
+    Raises
+    ------
+    KeyError
+        If the page has a block that nothing generates.
     """
-    for name, text in blocks.items():
-        pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
-        page = re.sub(pattern, lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}", page, flags=re.S)
-    return page
+    return BLOCK.sub(lambda m: f"{m[1]}\n{blocks[m[2]]}\n\n{m[3]}", page)
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]], text: int = 1) -> str:
+    """Lay out Markdown; all columns but the first ones, of text, are numbers."""
+    rule = "---|" * text + "--:|" * (len(head) - text)
+    lines = [f"| {' | '.join(head)} |", f"|{rule}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])

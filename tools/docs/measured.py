@@ -1,30 +1,26 @@
-"""Costs: measured, and extrapolated to a cohort: ``make docs-costs``.
+"""Costs: measured, and extrapolated to a cohort.
 
 For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json and the sizes of the
-demo's files in docs/figures/numbers.json. What is extrapolated is linear; the page says how.
+demo's files in docs/figures/numbers.json. Extrapolations are linear; the page says how.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from marks import fill
-from tutorial import table
+from marks import table
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("ingest", "grn", "latest", "costs", "evaluation")
-PAGES = [ROOT / "docs/measured.md", ROOT / "docs/own-data.md"]
 REAL = ROOT / "config/real"
 # The cohort that is asked about, and what is assumed of it.
 CELLS = 5_900_000
 SAMPLE = 100_000
-FRAGMENTS_A_CELL = 20_000
+FRAGMENTS_PER_CELL = 20_000
 GENES, TFS, METACELLS = 22_000, 1_500, 5_000
-RNA_GENES_A_CELL, PROMOTERS_A_CELL = 2_500, 3_000
+RNA_GENES_PER_CELL, PROMOTERS_PER_CELL = 2_500, 3_000
 # The paper's architecture and training.
 LATENTS, HEAD_WIDTH, EPOCHS = 500, 8, 10
 PAPER_CELLS, PAPER_GPUS, PAPER_HOURS = 752_155, 8, 24
@@ -35,16 +31,8 @@ TWO_CORES = 1.75
 Benchmarks = Mapping[str, Any]
 
 
-def read_benchmarks() -> dict[str, Any]:
-    """Read what was measured."""
-    results = ROOT / "benchmarks/results"
-    found = {name: json.loads((results / f"{name}.json").read_text()) for name in NAMES}
-    numbers = json.loads((ROOT / "docs/figures/numbers.json").read_text())
-    return found | {"demo": numbers}
-
-
 def rate(benchmarks: Benchmarks, what: str, size: str = "F") -> float:
-    """Cells a second of two cores, without AVX-512: "train" or "infer", at the paper's size."""
+    """Cells per second on two cores, without AVX-512: "train" or "infer", at the paper's size."""
     (part,) = [part for part in benchmarks["costs"] if part["instructions"] == "AVX2"]
     rows = {(row["what"], row["size"]): row["seconds"] for row in part["rows"]}
     return TWO_CORES / rows[what, size]
@@ -86,21 +74,29 @@ def stages(benchmarks: Benchmarks) -> str:
     )
     body = []
     seconds, memory = (line(benchmarks, "ingest", key, SAMPLE) for key in ("seconds", "memory_gib"))
-    body.append(["ingest_sample, each", hours(seconds), f"{memory:.0f} GiB"])
-    body.append([f"ingest_sample, all {n_samples}", hours(seconds * n_samples), "as each"])
-    body.append(["fragments, besides", hours(CELLS * FRAGMENTS_A_CELL / fragments), "about 1 GiB"])
+    body.append(["ingest_sample, per sample", hours(seconds), f"{memory:.0f} GiB"])
+    body.append([f"ingest_sample, all {n_samples}", hours(seconds * n_samples), "as per sample"])
+    body.append(
+        [
+            "counting fragments, in addition",
+            hours(CELLS * FRAGMENTS_PER_CELL / fragments),
+            "about 1 GiB",
+        ]
+    )
     for rule, what in (("join_corpus", "join"), ("write_tokens", "write_tokens")):
         seconds, memory = (line(benchmarks, what, key, CELLS) for key in ("seconds", "memory_gib"))
         body.append([rule, hours(seconds), f"{memory:.0f} GiB"])
     matrix = TFS * GENES * 8 / GIB
-    for method, words in (("fast", "`fast`, a run"), ("grnboost2", "`grnboost2`, a run")):
+    for method, words in (("fast", "`fast`, one run"), ("grnboost2", "`grnboost2`, one run")):
         seconds = grn_seconds(benchmarks, method)
         needed = f"a few times {matrix:.2f} GiB" if method == "fast" else "not extrapolated"
         body.append([f"infer_adjacencies, {words}", hours(seconds), needed])
     training, inference = rate(benchmarks, "train"), rate(benchmarks, "infer")
     rows = benchmarks["latest"]["rows"]
     peak = max(row["ours"] for row in rows if row["what"] == "peak memory of training")
-    body.append(["pretrain, an epoch", hours(CELLS / training), f"{peak:.1f} GiB, a cell a step"])
+    body.append(
+        ["pretrain, one epoch", hours(CELLS / training), f"{peak:.1f} GiB, one cell per step"]
+    )
     body.append([f"pretrain, {EPOCHS} epochs", hours(EPOCHS * CELLS / training), "the same"])
     body.append(["embed", hours(CELLS / inference), "not extrapolated"])
     return table(["rule", "time on two cores", "memory"], body)
@@ -121,17 +117,17 @@ def needed(benchmarks: Benchmarks) -> str:
     rates["measured, two CPU cores, AVX2"] = rate(benchmarks, "train")
     rates["the paper's, an H100"] = paper
     body = [[words, f"{r:.2f}", f"{r * operations / 1e12:.2f}"] for words, r in rates.items()]
-    return table([f"{EPOCHS} epochs in", "cells/s a GPU", "TFLOP/s a GPU"], body)
+    return table([f"{EPOCHS} epochs in", "cells/s per GPU", "TFLOP/s per GPU"], body)
 
 
 def disk(benchmarks: Benchmarks) -> str:
-    """Disk of the large files, by the demo's bytes a value."""
+    """Disk of the large files, by the demo's bytes per value."""
     demo = benchmarks["demo"]
     values = demo["n_values"]
-    a_cell = RNA_GENES_A_CELL + PROMOTERS_A_CELL
+    per_cell = RNA_GENES_PER_CELL + PROMOTERS_PER_CELL
     # Counts and normalised values of both modalities.
-    corpus = demo["bytes"]["corpus/embryo.h5ad"] / (2 * values) * 2 * a_cell
-    tokens = demo["bytes"]["tokens/embryo/tokens.zarr"] / values * a_cell
+    corpus = demo["bytes"]["corpus/embryo.h5ad"] / (2 * values) * 2 * per_cell
+    tokens = demo["bytes"]["tokens/embryo/tokens.zarr"] / values * per_cell
     embedding = 4 * LATENTS * HEAD_WIDTH
     body = [
         [what, f"{size / 1000:.1f} kB", f"{size * CELLS / 1e9:,.0f} GB"]
@@ -142,7 +138,7 @@ def disk(benchmarks: Benchmarks) -> str:
             ("`embed/`, twice", 2 * embedding),
         )
     ]
-    return table(["what", "a cell", f"{CELLS / 1e6:.1f} million cells"], body)
+    return table(["files", "per cell", f"{CELLS / 1e6:.1f} million cells"], body)
 
 
 def rates(benchmarks: Benchmarks) -> str:
@@ -183,14 +179,6 @@ def studies(benchmarks: Benchmarks) -> str:
     return table(["study", "labelled cells", "size", "epochs", "seconds", "GiB"], body)
 
 
-def quoted(path: Path, language: str) -> str:
-    """Quote a file, without the comments before it."""
-    text = path.read_text()
-    while text.startswith("#"):
-        text = text.split("\n", 1)[1]
-    return f"```{language}\n{text}```"
-
-
 def blocks(benchmarks: Benchmarks) -> dict[str, str]:
     """Name of a mark to the Markdown that belongs there."""
     machine = benchmarks["latest"]["machine"]
@@ -198,12 +186,12 @@ def blocks(benchmarks: Benchmarks) -> dict[str, str]:
         ["assumed", "value"],
         [
             ["cells", f"{CELLS:,}"],
-            ["cells a sample", f"{SAMPLE:,}"],
-            ["fragments a cell", f"{FRAGMENTS_A_CELL:,}"],
+            ["cells per sample", f"{SAMPLE:,}"],
+            ["fragments per cell", f"{FRAGMENTS_PER_CELL:,}"],
             ["genes, TFs", f"{GENES:,}, {TFS:,}"],
             ["metacells for the GRN", f"{METACELLS:,}"],
-            ["genes with RNA a cell", f"{RNA_GENES_A_CELL:,}"],
-            ["open promoters a cell", f"{PROMOTERS_A_CELL:,}"],
+            ["genes with RNA per cell", f"{RNA_GENES_PER_CELL:,}"],
+            ["open promoters per cell", f"{PROMOTERS_PER_CELL:,}"],
         ],
     )
     text = "Measured on {cores} cores of an {processor} with {memory_gib} GiB of memory."
@@ -215,12 +203,4 @@ def blocks(benchmarks: Benchmarks) -> dict[str, str]:
         "disk": disk(benchmarks),
         "rates": rates(benchmarks),
         "studies": studies(benchmarks),
-        "cortex_sheet": quoted(REAL / "cortex.tsv", "tsv"),
-        "cortex_config": quoted(REAL / "cortex.yaml", "yaml"),
     }
-
-
-if __name__ == "__main__":
-    found = blocks(read_benchmarks())
-    for page in PAGES:
-        page.write_text(fill(page.read_text(), found))

@@ -1,8 +1,8 @@
-"""Run a page's Python and write what it prints below it: the last part of ``make docs-figures``.
+"""Run the Python of docs/tutorial.md and keep its output: the last part of ``make docs-figures``.
 
 Blocks of ``python`` are run in their order, in one namespace and in the folder that holds
-``results``, as the cells of a notebook are. What each prints, and the value of its last line, goes
-into the ``text`` block that follows.
+``results``, as the cells of a notebook are. ``make docs`` writes the output of each, and the value
+of its last line, into the ``text`` block that follows it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,24 @@ def run_cell(code: str, namespace: dict[str, Any]) -> str:
 
 
 def filled(page: str, outputs: dict[str, str]) -> str:
-    """Write the output of each block below it."""
+    """Write the output of each block below it.
+
+    Raises
+    ------
+    SystemExit
+        If a block was changed since its output was kept.
+    """
+    for code, _ in CELL.findall(page):
+        if code not in outputs:
+            raise SystemExit(
+                f"docs/tutorial.md: this code was not run since it changed; make docs-figures runs "
+                f"it (it needs the demo's results):\n{code}"
+            )
     return CELL.sub(lambda m: f"```python\n{m[1]}```\n\n```text\n{outputs[m[1]]}```\n", page)
 
 
 def main() -> None:
-    """Run the page's blocks, keep their outputs, write them."""
+    """Run the page's blocks and keep their outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of the demo")
     parser.add_argument("outputs", type=Path, help="JSON to keep the outputs in")
@@ -54,7 +66,6 @@ def main() -> None:
     with contextlib.chdir(results.parent):
         outputs = {code: run_cell(code, namespace) for code, _ in CELL.findall(page)}
     options.outputs.write_text(json.dumps(outputs, indent=1) + "\n")
-    options.page.write_text(filled(page, outputs))
 
 
 if __name__ == "__main__":

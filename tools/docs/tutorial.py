@@ -1,7 +1,7 @@
 """Numbers of the tutorial, from the demo's results: the second part of ``make docs-figures``.
 
-They are kept in docs/figures/numbers.json, with the commit that made them, and written between the
-marks of docs/tutorial.md; a test compares the page with that file.
+They are kept in docs/figures/numbers.json, with the commit that made them; ``make docs`` writes
+their tables, and the sentences that follow from them, into docs/tutorial.md.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from marks import fill
+from marks import table
 
 # Methods of the tables: their prefix in scores.json, and what they are called.
 METHODS = {
@@ -29,6 +29,13 @@ METHODS = {
     "mlp_": "MLP",
     "majority_": "commonest class",
 }
+# The embeddings and the rankings of genes, by what their scores begin with.
+EMBEDDINGS = {"scDynOmics": "", "PCA of RNA": "pca_", "PCA of RNA and promoters": "pca_both_"}
+RANKINGS = {
+    "Integrated Gradients": "",
+    "logistic regression's weights": "lr_",
+    "Wilcoxon's test": "wilcoxon_",
+}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -43,7 +50,7 @@ def size(path: Path) -> int:
 
 
 def read_numbers(results: Path) -> dict[str, Any]:
-    """Gather what the tutorial says of the demo's results."""
+    """Gather the numbers of the demo's results that the tutorial has."""
     checks = json.loads((results / "explain/fate/checks.json").read_text())
     quality = {
         path.name.removesuffix(".qc.tsv"): [cell["kept"] == "True" for cell in rows(path)]
@@ -71,12 +78,6 @@ def read_numbers(results: Path) -> dict[str, Any]:
             for name in ("rna", "promoter")
         ),
     }
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Lay out Markdown; all columns but the first are numbers."""
-    lines = [f"| {' | '.join(head)} |", f"|---{'|--:' * (len(head) - 1)}|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])
 
 
 def three(value: float | str) -> str:
@@ -112,7 +113,6 @@ def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
         "each gene's commonest bin": "mode_",
         "each gene's mean bin": "mean_",
     }
-    spaces = {"scDynOmics": "", "PCA of RNA": "pca_", "PCA of RNA and promoters": "pca_both_"}
     kept, depth = "embed.hybrid.cell_type.{}neighbour_accuracy", "embed.hybrid.{}library_size_r2"
     return {
         "cells": table(
@@ -124,7 +124,7 @@ def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             [[f"{tokens[key]:,}" for key in ("n_cells", "n_genes", "n_tfs", "n_bins")]],
         ),
         "grn": table(
-            ["what", "value"],
+            ["measure", "value"],
             [["regulons", str(scores["grn.n_regulons"])]]
             + [[what, three(scores[f"grn.{name}"])] for what, name in edges.items()],
         ),
@@ -135,8 +135,8 @@ def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
         "embed": table(
             ["embedding", "neighbour accuracy", "library size R2"],
             [
-                [space, *(three(scores[score.format(name)]) for score in (kept, depth))]
-                for space, name in spaces.items()
+                [name, *(three(scores[score.format(prefix)]) for score in (kept, depth))]
+                for name, prefix in EMBEDDINGS.items()
             ],
         ),
     }
@@ -167,14 +167,9 @@ def tasks(numbers: Mapping[str, Any]) -> dict[str, str]:
 def explanation(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Tables of the drivers, of their checks and of genes silenced in the model."""
     scores = numbers["scores"]
-    rankings = {
-        "Integrated Gradients": "",
-        "logistic regression's weights": "lr_",
-        "Wilcoxon's test": "wilcoxon_",
-    }
     drivers = [
         [name, *(three(scores[f"drivers.{prefix}{score}"]) for score in ("recall20", "tf_auroc"))]
-        for name, prefix in rankings.items()
+        for name, prefix in RANKINGS.items()
     ]
     checks = [
         ["completeness, median", f"{scores['explain.fate.completeness']:.2%}", "below 2%"],
@@ -237,7 +232,7 @@ def studies(numbers: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "coherence": table(
-            ["section", "method", "Moran's I of P(somite)", "permutation null, 95%", "p"], order
+            ["section", "method", "Moran's I of P(somite)", "permutation null, 95%", "p"], order, 2
         ),
         "composition": table(
             ["predicted", "wild type", "knockout", "log2 ratio (95%)", "change"], composition
@@ -245,28 +240,88 @@ def studies(numbers: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def blocks(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Name of a mark to the Markdown that belongs there."""
-    commit = f"Numbers and figures of this page are of commit {numbers['commit'][:7]}."
+def first_of(values: Mapping[str, float], ours: str) -> str:
+    """Name the best of some methods, and the place of one of them."""
+    ranked = sorted(values, key=lambda name: -values[name])
+    found = f"first of {len(ranked)} is {ranked[0]} ({three(values[ranked[0]])})"
+    place = ranked.index(ours) + 1
+    return (
+        f"{found}." if place == 1 else f"{found}, number {place} is {ours} ({three(values[ours])})."
+    )
+
+
+def readings(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Sentences that follow from the numbers."""
+    scores = numbers["scores"]
+
+    def by_method(score: str) -> dict[str, float]:
+        names = {name: score.format(prefix) for prefix, name in METHODS.items()}
+        return {name: scores[key] for name, key in names.items() if key in scores}
+
+    fates, ectopic = by_method("fate.{}macro_f1"), by_method("knockout.{}ectopic_share")
+    neighbours = {
+        name: scores[f"embed.hybrid.cell_type.{prefix}neighbour_accuracy"]
+        for name, prefix in EMBEDDINGS.items()
+    }
+    recall = {name: scores[f"drivers.{prefix}recall20"] for name, prefix in RANKINGS.items()}
+    silenced = {row["method"]: row["shift_somite"] for row in numbers["measured"]}
+    changed = [
+        f"`{row['class']}`: {row['change']}"
+        for row in numbers["composition"]
+        if row["method"] == "scdynomics" and row["change"]
+    ]
+    ordered = [
+        f"{row['method']} in {row['section']}"
+        for row in numbers["coherence"]
+        if row["class"] == "somite" and float(row["morans_i"]) > float(row["null_high"])
+    ]
     return {
-        "commit": commit,
+        "grn_reading": (
+            f"The AUPRC is {scores['grn.auprc'] / scores['grn.auprc_chance']:.1f} times that of "
+            f"chance. Of the regulons' edges {1 - scores['grn.regulon_precision']:.0%} are wrong,\n"
+            f"and {1 - scores['grn.regulon_recall']:.0%} of the true edges are missing."
+        ),
+        "embed_reading": f"By neighbour accuracy, {first_of(neighbours, 'scDynOmics')}",
+        "fate_reading": f"By macro-F1 of the fates, {first_of(fates, 'scDynOmics')}",
+        "knockout_reading": f"By the share of ectopic cells, {first_of(ectopic, 'scDynOmics')}",
+        "drivers_reading": (
+            f"By recall at 20, {first_of(recall, 'Integrated Gradients')}\n"
+            f"Chance is {three(scores['drivers.chance20'])}."
+        ),
+        "measured_reading": (
+            f"Silencing `Som1` in the model shifts the mean probability of somite by "
+            f"{three(silenced['silenced'])}; in the measured knockout it\n"
+            f"is shifted by {three(silenced['measured'])}."
+        ),
+        "coherence_reading": (
+            f"Ordered beyond the permutation null: {', '.join(ordered) or 'none'}."
+        ),
+        "composition_reading": (
+            f"Predicted classes whose share changes: {', '.join(changed) or 'none'}."
+        ),
+    }
+
+
+def blocks(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a block to the Markdown that belongs there."""
+    return {
+        "commit": f"Numbers and figures of this page are of commit {numbers['commit'][:7]}.",
         **data_and_model(numbers),
         **tasks(numbers),
         **explanation(numbers),
         **studies(numbers),
+        **readings(numbers),
     }
 
 
 def main() -> None:
-    """Gather the numbers, keep them and fill the page."""
+    """Gather the numbers and keep them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of the demo")
     parser.add_argument("numbers", type=Path, help="JSON to keep them in")
-    parser.add_argument("page", type=Path, help="Markdown with the marks")
     options = parser.parse_args()
     numbers = read_numbers(options.results)
     options.numbers.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-    options.page.write_text(fill(options.page.read_text(), blocks(numbers)))
 
 
 if __name__ == "__main__":

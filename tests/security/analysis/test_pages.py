@@ -1,13 +1,10 @@
-"""Names and labels in pages and figures are text: nothing in them runs.
+"""Promise: names and labels in pages and figures are text, and nothing in them runs.
 
-Runs in the environment `analysis`. The pages are read by an HTML parser and, where there is
-Chromium, opened in it: a script that ran would have changed the title.
+Runs in the environment `analysis`, by an HTML parser; tests/workflow/test_hostile_names.py opens a
+whole report in Chromium.
 """
 
 import html
-import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,19 +21,11 @@ from scdyn.pp import findings as checked
 RUN = "document.title='pwned'"
 NASTY = [
     f"<script>{RUN}</script>",
-    f"</script><script>{RUN}</script>",
-    f"<img src=x onerror={RUN}>",
+    f"</title></style></script><script>{RUN}</script>",
     f"'\"><svg onload={RUN}>",
-    f"</title></style></pre></textarea><script>{RUN}</script>",
-    f"<!--<script>{RUN}</script>",
-    f"\\u003cscript>{RUN}</script>",
-    "&lt;b&gt;&amp;",
     "$x_{$ and $\\frac$",
 ]
 ALL = " ".join(NASTY)
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def view():
@@ -150,48 +139,3 @@ def test_names_in_a_figure_are_text(svg):
     assert not [key for element in drawing.iter() for key in element.attrib if key.startswith("on")]
     text = " ".join(drawing.itertext())
     assert all(name in text for name in NASTY)
-
-
-def title_in_browser(path):
-    dumped = subprocess.run(
-        [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"),
-            *("--dump-dom", path.as_uri()),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    assert len(dumped) > 100
-    return re.search(r"<title>(.*?)</title>", dumped, re.S)[1], dumped
-
-
-@pytest.fixture
-def browser():
-    if BROWSER is None:
-        pytest.skip("no Chromium to open the pages in; the parser has read them")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_runs_in_a_browser(name, tmp_path, browser):
-    page = PAGES[name][0]()
-    (tmp_path / "page.html").write_text(page)
-    title, dumped = title_in_browser(tmp_path / "page.html")
-    assert html.unescape(title) == Reader(page).title != "pwned"
-    if name == "view":  # its own script has run, and set names as text
-        assert "<canvas" in dumped and html.escape(NASTY[0], quote=False) in dumped
-
-
-def test_nothing_runs_in_a_figure(tmp_path, browser, svg):
-    # The report shows a figure as an image; here it could do as it likes.
-    page = (
-        f"<!doctype html><html><head><title>figure</title></head><body>{svg[svg.index('<svg') :]}"
-    )
-    (tmp_path / "page.html").write_text(page)
-    assert title_in_browser(tmp_path / "page.html")[0] == "figure"
-
-
-def test_what_runs_would_be_seen(tmp_path, browser):
-    for name in NASTY[:3]:
-        page = f"<!doctype html><html><head><title>x</title></head><body>{name}</body></html>"
-        (tmp_path / "page.html").write_text(page)
-        assert title_in_browser(tmp_path / "page.html")[0] == "pwned"
-        assert Reader(page).scripts or Reader(page).handlers

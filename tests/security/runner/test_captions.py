@@ -1,4 +1,4 @@
-"""What the report's captions make of the config's text: text. Runs in the runner's environment."""
+"""Promise: the report's captions set text of the config as text."""
 
 from collections import defaultdict
 from html.parser import HTMLParser

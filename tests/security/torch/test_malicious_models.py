@@ -1,4 +1,4 @@
-"""Models, adapters, checkpoints and tokens that want to run code when they are loaded.
+"""Promise: no model, adapter, checkpoint or tokens runs code when it is loaded.
 
 Each is loaded as the workflow and a notebook load it. Runs in the environment `torch`.
 """
@@ -6,7 +6,6 @@ Each is loaded as the workflow and a notebook load it. Runs in the environment `
 import json
 import pickle
 import shutil
-import struct
 import sys
 
 import anndata as ad
@@ -71,10 +70,6 @@ def torch_saved(ran, path):
     return path.read_bytes()
 
 
-def huge_header(ran):
-    return struct.pack("<Q", 2**60) + b"{}"
-
-
 def test_the_good_ones_load_and_the_payload_works(folders, tmp_path):
     called = load(folders)(*torch.zeros(2, 1, CONFIG.n_genes, dtype=torch.uint8))
     assert called.shape == (1, 2)
@@ -82,26 +77,23 @@ def test_the_good_ones_load_and_the_payload_works(folders, tmp_path):
     assert (tmp_path / "worked").exists()
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
-def test_a_pickle_in_the_place_of_an_adapter_is_not_read(folders, ran, name):
+def test_a_pickle_in_the_place_of_an_adapter_is_not_read(folders, ran):
     (folders[1] / "adapter_model.safetensors").unlink()
-    torch_saved(ran, folders[1] / name)
+    torch_saved(ran, folders[1] / "adapter_model.bin")
     with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
         load(folders)
 
 
-@pytest.mark.parametrize("content", [pickled, huge_header])
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "head.safetensors"])
-def test_a_pickle_by_a_safe_name_is_not_read(folders, ran, name, content):
-    (folders[1] / name).write_bytes(content(ran))
+def test_a_pickle_by_a_safe_name_is_not_read(folders, ran, name):
+    (folders[1] / name).write_bytes(pickled(ran))
     with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
         load(folders)
 
 
-@pytest.mark.parametrize("content", [pickled, huge_header])
-def test_a_pickled_model_is_not_read(folders, ran, content):
+def test_a_pickled_model_is_not_read(folders, ran):
     torch_saved(ran, folders[0] / "pytorch_model.bin")
-    (folders[0] / "model.safetensors").write_bytes(content(ran))
+    (folders[0] / "model.safetensors").write_bytes(pickled(ran))
     with pytest.raises(InputError, match="holds no weights that can be read"):
         pretrained.load_model(folders[0])
     (folders[0] / "model.safetensors").unlink()

@@ -7,7 +7,6 @@ import re
 import unicodedata
 import zipfile
 from decimal import Decimal
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -112,12 +111,6 @@ def test_what_is_read_as_missing_is_in_the_log(said):
     cell_tables.normalise(table, "cells.csv")
     assert "cells.csv: column cell_type: read as missing: 'NA' (2), '' (1)" in said.text
     assert "column n" not in said.text
-
-
-def test_the_words_for_missing_are_those_of_the_page():
-    page = (Path(__file__).parents[3] / "docs/own-data.md").read_text()
-    said = page.split("- **Missing** are")[1].split(":")[0]
-    assert set(re.findall("`(.+?)`", said)) == MISSING - {""}
 
 
 def test_names_that_cannot_be_written_are_changed(said, tmp_path):

@@ -85,13 +85,6 @@ def test_files_of_one_reference_of_cell_ranger_go_together(reference):
     assert compare_builds(CATALOGUE, [*paths, "my/own.feather"]) == ""
 
 
-def test_the_page_pairs_references_and_annotations_as_the_catalogue_does():
-    page = Path("docs/own-data.md").read_text()
-    rows = [(one.reference, name) for name, one in CATALOGUE.items() if one.reference]
-    assert len(rows) == 4
-    assert all(f"| {reference} | `{name}` |" in page for reference, name in rows)
-
-
 def test_an_annotation_of_another_build_than_the_rankings_is_warned_of():
     found = compare_builds(
         CATALOGUE, ["d/gencode.vM33.annotation.gtf.gz", "allTFs_mm.txt", RANKINGS.format("mm10")]

@@ -1,4 +1,4 @@
-"""What is said of clusters is what the rules ask for; the profile is linked, and never over one."""
+"""Resources that rules ask for, the Slurm profile, projects of their own, the image."""
 
 import os
 import re
@@ -7,17 +7,9 @@ import subprocess
 
 import asked
 import pytest
-from marks import fill
 
 ROOT = asked.ROOT
 INSTRUCTION = re.compile(r"(FROM|LABEL|RUN|COPY) \S+")
-
-
-def test_pages_have_what_the_rules_ask_for():
-    found = asked.blocks()
-    pages = [page.read_text() for page in asked.PAGES]
-    assert [fill(page, found) for page in pages] == pages, "run make docs-rules"
-    assert all(sum(f"<!-- {name} -->" in page for page in pages) == 1 for name in found)
 
 
 def test_memory_and_time_grow_with_each_attempt_except_where_they_are_constant():
@@ -48,14 +40,6 @@ def test_only_local_rules_ask_for_nothing():
     rules = dict(zip(parts[::2], parts[1::2], strict=True))
     expected = {n for n, body in rules.items() if "output:" in body and "localrule" not in body}
     assert set(asked.asked(asked.plan(1))) == expected
-
-
-def test_the_page_names_the_oldest_snakemake_that_the_snakefile_takes():
-    (oldest,) = re.findall(r'^min_version\("(.+)"\)$', (ROOT / "Snakefile").read_text(), re.M)
-    page = (ROOT / "docs/cluster.md").read_text()
-    assert f"takes Snakemake {oldest} or later" in page
-    pinned = re.search(r"snakemake==(\d+)", (ROOT / "envs/runner.yaml").read_text())
-    assert int(pinned[1]) >= int(oldest.split(".")[0])
 
 
 def link(folder):

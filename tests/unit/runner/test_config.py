@@ -293,13 +293,11 @@ def test_windows_line_ends_and_byte_order_mark_are_taken(tmp_path):
     assert sheet.loc["001", "fragments"] == ""
 
 
-def test_the_sheet_in_own_data_is_valid(tmp_path):
-    page = Path("docs/own-data.md").read_text()
+@pytest.mark.parametrize("page", ["docs/own-data.md", "docs/input.md"])
+def test_sheets_on_the_pages_are_valid(page, tmp_path):
     path = tmp_path / "samples.tsv"
-    path.write_text(page.split("```tsv\n")[1].split("```")[0])
-    sheet = study.read_samples(path, ROW, [], {})
-    assert {"donor", "condition"} < set(sheet)
-    assert set(sheet["kind"]) == {"10x", "h5ad"}
+    path.write_text(Path(page).read_text().split("```tsv\n")[1].split("```")[0])
+    assert "condition" in study.read_samples(path, ROW, [], {})
 
 
 def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
@@ -323,10 +321,9 @@ def every_key(schema, root):
             yield from every_key(part, root)
 
 
-def test_every_key_says_what_it_means_and_stands_in_the_readme():
-    page = config_keys.page_of_keys()
-    assert page == Path("config/README.md").read_text(), "run make docs-config"
+def test_every_key_says_what_it_means_and_has_its_row():
+    tables = "\n".join(config_keys.read_tables().values())
     training = SCHEMA["$defs"]["training"]
     keys = [*every_key(SCHEMA, SCHEMA), *every_key(training, SCHEMA), *every_key(ROW, ROW)]
     for key, description in keys:
-        assert description and f"| `{key}` |" in page, key
+        assert description and f"| `{key}` |" in tables, key

@@ -8,15 +8,11 @@ import re
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from outputs import pattern
+
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/files.md"
 ROW = re.compile(r"^\| `(.+?)` \| (.+?) \|", re.M)
-
-
-def pattern(name: str) -> re.Pattern[str]:
-    """Turn a path with words in braces into the pattern of what it stands for."""
-    before_a_suffix = re.sub(r"\\\{\w+\\\}(?=\\\.)", "[^/.]+", re.escape(name))
-    return re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", before_a_suffix) + "$")
 
 
 def column_pattern(name: str) -> re.Pattern[str]:

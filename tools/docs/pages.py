@@ -1,0 +1,171 @@
+"""Write the generated blocks of every page: ``make docs``; compare them alone: ``--check``.
+
+Everything comes from committed files: JSON of benchmarks and of the demo, schemas, rules, tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import difflib
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import asked
+import benchmark_tables
+import config_keys
+import marks
+import measured
+import notebook
+import outputs
+import results_tables
+import tutorial
+
+from scdyn.pp.cell_columns import MISSING
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ("latest", "costs", "ingest", "grn", "ablations_demo", "ablations_cortex")
+REFUSAL = """\
+These pages are not what `make docs` writes from the committed files: {names}.
+Run `make docs`, look at `git diff -- README.md docs config profiles`, and commit that, too.
+"""
+
+
+def read_json(path: str) -> Any:
+    """Read a committed file."""
+    return json.loads((ROOT / path).read_text())
+
+
+def pages() -> list[Path]:
+    """List all pages."""
+    fixed = [ROOT / "README.md", ROOT / "config/README.md", ROOT / "profiles/slurm/README.md"]
+    return [*fixed, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def references() -> str:
+    """Pair Cell Ranger's references with the annotations that they were made from."""
+    with (ROOT / "resources/catalogue.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    ranked = {row["genome"] for row in rows if row["kind"] == "rankings"}
+    body = [
+        [row["reference"], f"`{row['name']}`", row["genome"] if row["genome"] in ranked else "none"]
+        for row in rows
+        if row["reference"]
+    ]
+    head = ["reference of Cell Ranger", "annotation", "motif rankings of this build"]
+    return marks.table(head, sorted(body), text=3)
+
+
+def audit() -> str:
+    """List the known vulnerabilities that make audit leaves out, with their reasons."""
+    lines = (ROOT / "tools/audit.ignore").read_text().splitlines()
+    found = [line.split(" ", 1) for line in lines if line and not line.startswith("#")]
+    return "\n".join(f"- {identity}: {reason}" for identity, reason in found) or "None so far."
+
+
+def snakemake_versions() -> str:
+    """Name the oldest Snakemake that the Snakefile takes, and the one of the tests."""
+    (oldest,) = re.findall(r'^min_version\("(.+)"\)$', (ROOT / "Snakefile").read_text(), re.M)
+    (pinned,) = re.findall(r"snakemake==(\S+)", (ROOT / "envs/runner.yaml").read_text())
+    return f"The Snakefile takes Snakemake {oldest} or later; the tests run with {pinned}."
+
+
+def packages() -> str:
+    """List the packages of the library in the order of imports, each with its modules."""
+    library = ROOT / "workflow/scripts/scdyn"
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    order = [name.removeprefix("scdyn.") for name in layers["contracts"][0]["layers"]][::-1]
+    body = []
+    for name in (name for name in order if (library / name).is_dir()):
+        text = ast.get_docstring(ast.parse((library / name / "__init__.py").read_text())) or ""
+        modules = (path.stem for path in sorted((library / name).glob("[!_]*.py")))
+        purpose = text.splitlines()[0].removesuffix(".")
+        body.append([f"`scdyn.{name}`", purpose, ", ".join(f"`{module}`" for module in modules)])
+    return marks.table(["package", "purpose", "modules"], body, text=3)
+
+
+def blocks() -> dict[str, str]:
+    """Write the blocks of all pages but docs/files.md, whose index depends on the page."""
+    found = {name: read_json(f"benchmarks/results/{name}.json") for name in BENCHMARKS}
+    numbers = read_json("docs/figures/numbers.json")
+    evaluation = read_json("benchmarks/results/evaluation.json")
+    costs = found | {"demo": numbers, "evaluation": evaluation}
+    return {
+        **config_keys.read_tables(),
+        **{f"tutorial.{name}": text for name, text in tutorial.blocks(numbers).items()},
+        **{f"measured.{name}": text for name, text in measured.blocks(costs).items()},
+        **asked.blocks(),
+        **results_tables.blocks(evaluation),
+        "comparison": results_tables.comparison(evaluation),
+        "speed": benchmark_tables.speed(found["latest"]["rows"]),
+        "speed.machine": benchmark_tables.machine(found["latest"]),
+        "speed.costs": benchmark_tables.costs(found["costs"]),
+        "speed.errors": benchmark_tables.errors(found["latest"]["errors"]),
+        "speed.step": benchmark_tables.step(found["latest"]["profile"]),
+        "ingest.fragments": benchmark_tables.fragments(found["ingest"]["rows"]),
+        "ingest.samples": benchmark_tables.samples(found["ingest"]["rows"]),
+        "ingest.machine": benchmark_tables.machine(found["ingest"]),
+        "grn.methods": benchmark_tables.grn_methods(found["grn"]),
+        "grn.speed": benchmark_tables.grn_speed(found["grn"]),
+        "grn.regulons": benchmark_tables.grn_regulons(found["grn"]),
+        "grn.support": benchmark_tables.grn_support(found["grn"]),
+        "grn.machine": benchmark_tables.machine(found["grn"]),
+        "ablations.demo": benchmark_tables.ablations(found["ablations_demo"]["runs"]),
+        "ablations.cortex": benchmark_tables.ablations(found["ablations_cortex"]["runs"]),
+        "audit": audit(),
+        "packages": packages(),
+        "references": references(),
+        "snakemake": snakemake_versions(),
+        "missing": ", ".join(
+            f"`{word}`" for word in sorted(MISSING - {""}, key=lambda w: (w.lower(), w))
+        ),
+    }
+
+
+def written() -> Iterator[tuple[Path, str, str]]:
+    """Yield each page, its text, and the text that it should have."""
+    with ThreadPoolExecutor() as pool:
+        index = pool.submit(outputs.index, (ROOT / "docs/files.md").read_text())
+        found = blocks() | {"files": index.result()}
+    unused = set(found)
+    printed = read_json("docs/figures/outputs.json")
+    for page in pages():
+        text = page.read_text()
+        names = {name for _, name, _ in marks.BLOCK.findall(text)}
+        if unknown := names - set(found):
+            raise SystemExit(f"{page.relative_to(ROOT)}: nothing generates the blocks {unknown}.")
+        unused -= names
+        new = marks.fill(text, found)
+        yield page, text, notebook.filled(new, printed) if page.name == "tutorial.md" else new
+    if unused:
+        raise SystemExit(f"No page has the blocks {sorted(unused)}: add or delete them.")
+
+
+def main() -> None:
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if a page would change")
+    check = parser.parse_args().check
+    changed = []
+    for page, old, new in list(written()):
+        name = str(page.relative_to(ROOT))
+        if old != new:
+            changed.append(name)
+            lines = (text.splitlines(keepends=True) for text in (old, new))
+            sys.stdout.writelines(difflib.unified_diff(*lines, name, f"{name} by make docs", n=0))
+            if not check:
+                page.write_text(new)
+    if check and changed:
+        raise SystemExit(REFUSAL.format(names=", ".join(changed)))
+    print(f"Pages that changed: {', '.join(changed) or 'none'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Tables of the studies' results, from benchmarks/results/evaluation.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marks import table
+
+from scdyn.tasks.settings import MAIN, method_name
+
+Content = Mapping[str, Any]
+
+PARTS = {"test": "held out", "predict": "predicted"}
+SCORES = {
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "ECE",
+}
+STUDIES = {
+    "embedded": "simulated embryo",
+    "cortex": "mouse cortex",
+    "bone_marrow": "human bone marrow",
+    "spatial": "section of a mouse embryo",
+    "chimera": "Tal1 chimeras",
+}
+# Scores against the simulation's truth, and which of them are left to scores.json.
+TRUTHS = ("fate.", "knockout.", "drivers.", "embed.", "explain.")
+LEFT = (".held_out", ".predicted", "_low", "_high", "accuracy", "n_cells", "majority", "tf_recall")
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Write a mean with its interval, if it has one."""
+    text = f"{row['mean']:.3f}"
+    return text if row.get("low") is None else f"{text} ({row['low']:.3f}-{row['high']:.3f})"
+
+
+def task(content: Content) -> str:
+    """Lay out a task's scores, a row per method by falling macro-F1."""
+    lines = [f"Split {content['split']}; {content['n_held_out']:,} held-out cells.", ""]
+    for part, words in PARTS.items():
+        found = {(r["method"], r["score"]): r for r in content["summary"] if r["part"] == part}
+        if found:
+            head = [words, *SCORES.values(), "p, macro-F1", "runs", "s per run"]
+            lines += [table(head, method_rows(found, content["costs"])), ""]
+    for row in content["efficiency"]:
+        if row["labels"] < 1:
+            name = method_name(row["method"])
+            lines.append(f"- {row['labels']:.0%} of the labels, {name}: {interval(row)}")
+    for row in content["novelty"]:
+        lines.append(
+            f"- cells of {row['class']}, left out of the training set, detected by {row['by']} of "
+            f"{method_name(row['method'])}: AUROC {row['auroc']:.3f}"
+        )
+    return "\n".join(lines).strip()
+
+
+def method_rows(found: Content, costs: Content) -> list[Sequence[str]]:
+    """Write the scores of each method, by method and score."""
+    body = []
+    names = {method for method, _ in found}
+    for method in sorted(names, key=lambda m: (-found[m, "macro_f1"]["mean"], m)):
+        row = found[method, "macro_f1"]
+        seconds = costs.get(method, {}).get("seconds")
+        body.append(
+            [
+                *(method_name(method), *(interval(found[method, score]) for score in SCORES)),
+                "" if row.get("p") is None else f"{row['p']:.2g}",
+                *(str(row["n_runs"]), "" if seconds is None else f"{seconds:.1f}"),
+            ]
+        )
+    return body
+
+
+def scores(flat: Mapping[str, float]) -> str:
+    """Lay out the scores against the truth, with their bounds where they have any."""
+    body = []
+    for name, value in flat.items():
+        if name.startswith(TRUTHS) and not any(part in name for part in LEFT):
+            low, high = (flat.get(f"{name}_{bound}") for bound in ("low", "high"))
+            bounds = "" if low is None else f" ({low:.3f}-{high:.3f})"
+            body.append([f"`{name}`", f"{value:.3f}{bounds}"])
+    return table(["score", "value"], body)
+
+
+def blocks(content: Content) -> dict[str, str]:
+    """Write the blocks of docs/results.md, by name."""
+    found = {}
+    for study, result in content.items():
+        for name, values in result["tasks"].items():
+            seeds = ", ".join(map(str, result["seeds"][name]))
+            head = f"Commit {result['commit'][:7]}, seeds {seeds}. "
+            found[f"{study}.{name}"] = head + task(values)
+    # The real studies have no known truth.
+    found["embedded.scores"] = scores(content["embedded"]["scores"])
+    return found
+
+
+def comparison(content: Content) -> str:
+    """Compare the model with the best baseline on the held-out cells of every task."""
+    body = []
+    for study, words in STUDIES.items():
+        for name, values in content[study]["tasks"].items():
+            found = {
+                row["method"]: row
+                for row in values["summary"]
+                if (row["part"], row["score"]) == ("test", "macro_f1")
+            }
+            ours = found[MAIN]
+            baselines = [row for method, row in found.items() if not method.startswith(MAIN)]
+            best = max(baselines, key=lambda row: row["mean"])
+            p = "" if ours.get("p") is None else f"{ours['p']:.2g}"
+            labels = [words, f"`{name}`", method_name(best["method"])]
+            body.append([*labels, interval(best), interval(ours), p])
+    head = ["study", "task", "best baseline", "its macro-F1", "scDynOmics", "p"]
+    return table(head, body, text=3)
