@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -23,7 +22,6 @@ from scdyn.io.artefacts import STAMP, stamp
 from scdyn.io.files import sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
-from scdyn.model.transformer import ScDynOmics
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        encoder: PeftModel | ScDynOmics,
+        encoder: nn.Module,
         head: Head,
         classes: list[str],
         modalities: str = "both",
