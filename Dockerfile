@@ -1,6 +1,6 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="6b50b6d29de01a7e0c023d0ea0ca2de6aaec3f58844fbe390b4cab0e85c646e2"
+LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db21760fde5e66b9ddcf6a9a773776de"
 # Conda environment:
 #   source: envs/analysis.yaml
 #   prefix: /conda-envs/b30754e8badee39215a9a56fd14e7a2c
@@ -280,7 +280,7 @@ RUN mkdir -p /conda-envs/b7de2c50d7059af394fe909604732226
 COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml
 # Conda environment:
 #   source: envs/torch.yaml
-#   prefix: /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
+#   prefix: /conda-envs/c2a07a43bc5d4b889874850ec34d372d
 #   # The model: tokens, pretraining, adapters, attributions. On Linux torch also pulls the CUDA
 #   # packages that belong to its release; a build without CUDA has none, so they are not listed.
 #   # pytest is here because the library's unit tests run in the environments its rules run in.
@@ -292,7 +292,6 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #     - pip:
 #         - torch==2.13.0
 #         - peft==0.21.2
-#         - captum==0.9.0
 #         - safetensors==0.8.0
 #         - anndata==0.12.19
 #         - zarr==3.1.6
@@ -307,11 +306,8 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - array-api-compat==1.16.0
 #         - click==8.5.1
 #         - cloudpickle==3.1.2
-#         - contourpy==1.3.3
-#         - cycler==0.12.1
 #         - donfig==0.8.1.post1
 #         - filelock==4.2.12
-#         - fonttools==4.68.0
 #         - fsspec==2026.9.0
 #         - google-crc32c==1.9.0
 #         - h11==0.16.0
@@ -324,11 +320,9 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - iniconfig==2.3.1
 #         - jinja2==3.1.6
 #         - joblib==1.6.0
-#         - kiwisolver==1.5.1
 #         - legacy-api-wrap==1.5
 #         - markdown-it-py==4.3.0
 #         - markupsafe==3.0.4
-#         - matplotlib==3.11.2
 #         - mdurl==0.1.2
 #         - mpmath==1.3.0
 #         - narwhals==2.29.0
@@ -337,13 +331,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - numcodecs==0.16.6
 #         - numpy==2.4.6
 #         - packaging==26.3
-#         - pillow==13.0.0
 #         - pluggy==1.7.0
 #         - psutil==7.2.2
 #         - pydantic==2.14.3
 #         - pydantic-core==2.50.4
 #         - pygments==2.21.0
-#         - pyparsing==3.3.3
 #         - python-dateutil==4.0.0
 #         - pytz==2026.6
 #         - pyyaml==6.0.3
@@ -364,11 +356,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - tzdata==2026.6
-RUN mkdir -p /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
-COPY envs/torch.yaml /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml
+RUN mkdir -p /conda-envs/c2a07a43bc5d4b889874850ec34d372d
+COPY envs/torch.yaml /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml
 
 RUN conda env create --prefix /conda-envs/b30754e8badee39215a9a56fd14e7a2c --file /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
     conda env create --prefix /conda-envs/b7de2c50d7059af394fe909604732226 --file /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml && \
-    conda env create --prefix /conda-envs/2f21d31daa73da19bcb292531bc9ce1f --file /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml && \
+    conda env create --prefix /conda-envs/c2a07a43bc5d4b889874850ec34d372d --file /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml && \
     conda clean --all -y
