@@ -82,7 +82,7 @@ def test_completeness_is_the_error_of_the_log_odds_or_of_one_nat(trained, cells)
     bins = [
         [torch.from_numpy(x.toarray()) for x in store.read(part)] for part in (references, rows)
     ]
-    zero_cells = attribution.encoded_zero_cells(trained)
+    zero_cells = trained.encode_zero_cells().detach()
     held = expressed_genes(*bins[1]), torch.ones(6, dtype=torch.bool)
     with torch.no_grad():
         start, end = (
@@ -138,7 +138,7 @@ def test_attributions_are_those_of_a_fine_sum_over_each_cells_path(trained, cell
     mean = attribution.mean_values(trained, store, np.arange(90))
     baseline = {"zero": None, "mean": mean, "cells": references}[start]
     found, errors = attribution.integrated_gradients(trained, store, rows, 1, 64, 5, baseline)
-    zero_cells = attribution.encoded_zero_cells(trained)
+    zero_cells = trained.encode_zero_cells().detach()
     along = (torch.arange(2000) + 0.5)[:, None, None] / 2000
     for i, row in enumerate(rows):
         bins = [torch.from_numpy(part.toarray()) for part in store.read(np.array([row]))]

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from scdyn.data.loader import MemoryStore
 from scdyn.errors import InputError
 from scdyn.io.files import sha256
 from scdyn.model import adapters, classifier, pretrained
+from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import Linear, ScDynOmics
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
@@ -185,6 +187,61 @@ def test_classes_are_learned(trained, cells):
     p = probabilities(trained, store, np.arange(90))
     np.testing.assert_allclose(p.sum(1), 1)
     assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
+
+
+def test_classes_are_learned_with_the_full_sizes_dropout(config, cells):
+    torch.manual_seed(0)
+    dropout = ModelConfig.full_size().dropout
+    assert dropout == 0.1
+    trained = fit(ScDynOmics(replace(config, dropout=dropout)), cells)
+    p = probabilities(trained, cells[0], np.arange(90))
+    assert (np.array(trained.classes)[p.argmax(1)] == cells[1]).mean() > 0.95
+    np.testing.assert_array_equal(p, probabilities(trained, cells[0], np.arange(90)))
+
+
+@pytest.fixture
+def dropping(config):
+    """A classifier in training mode whose encoder drops a third, and its head nothing."""
+    torch.manual_seed(0)
+    encoder = adapters.adapt(ScDynOmics(replace(config, dropout=0.3)), "lora", 4)
+    head = classifier.Head(config.n_genes, config.width, 3, classifier.HeadConfig(4, 16, 0.0))
+    return classifier.Classifier(encoder, head, list("xyz")).train()
+
+
+def test_cells_without_counts_are_encoded_without_dropout(dropping, bins):
+    seen = []
+    dropping.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    for _ in range(2):
+        dropping(*bins)
+    assert all(module.training for module in dropping.modules())
+    (one, zero, _), (other, same, _) = seen
+    assert not torch.equal(one, other) and torch.equal(zero, same)
+    zero.sum().backward()  # and yet they are trained through
+    assert any(p.grad is not None and p.grad.any() for p in dropping.encoder.parameters())
+    torch.testing.assert_close(dropping.eval().encode_zero_cells(1), zero)
+
+
+def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, bins):
+    pooled = []
+    dropping.head.norm.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    rna, promoter = (part.clone() for part in bins)
+    rna[2] = promoter[2] = 0
+    dropping(rna, promoter)
+    assert not pooled[0][2].any() and pooled[0][[0, 1, 3]].any(1).all()
+
+
+@torch.no_grad()
+def test_the_noise_of_dropout_is_each_cells_own(dropping, bins):
+    """One that the cells without counts brought would be alike in all cells of a batch."""
+    changes = []
+    dropping.head.register_forward_pre_hook(lambda _, inputs: changes.append(inputs[0] - inputs[1]))
+    twice = [part[:1].repeat(2, 1) for part in bins]
+    for _ in range(60):
+        dropping(*twice)
+    noise = torch.stack(changes)  # (draws, cells, genes, width)
+    noise = (noise - noise.mean(0)).flatten(2)
+    correlation = (noise[:, 0] * noise[:, 1]).sum() / noise.square().sum() * 2
+    assert abs(correlation) < 0.1
 
 
 def write_model(model, folder):

@@ -39,14 +39,6 @@ def embedded_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Va
     return model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach()
 
 
-@torch.no_grad()
-def encoded_zero_cells(classifier: Classifier) -> Tensor:
-    """Representations (2, genes, width) of :func:`scdyn.model.classifier.cells_without_counts`."""
-    device = next(classifier.parameters()).device
-    n_genes = classifier.encoder.config.n_genes
-    return classifier.encoder(*cells_without_counts(n_genes, device, classifier.modalities))
-
-
 def log_odds(
     classifier: Classifier,
     values: Values,
@@ -200,7 +192,7 @@ def integrated_gradients(
     frozen = [p for p in classifier.parameters() if p.requires_grad]
     for parameter in frozen:  # only the inputs' gradients are wanted
         parameter.requires_grad_(False)
-    zero_cells = encoded_zero_cells(classifier)
+    zero_cells = classifier.encode_zero_cells()
 
     attributions = [np.zeros((0, 2, classifier.encoder.config.n_genes), dtype=np.float32)]
     errors = [np.zeros(0)]
@@ -315,7 +307,8 @@ def points_at_once(
         memory_gib = free / 2
     rna, promoter = (bins.to(device) for bins in densify(store, np.array([row])))
     rna, promoter = hide(rna, promoter, classifier.modalities)
-    zero_cells = encoded_zero_cells(classifier)
+    with torch.no_grad():
+        zero_cells = classifier.encode_zero_cells()
     values = [x.requires_grad_() for x in embedded_values(classifier, rna, promoter)]
     kept: dict[int, int] = {}
 

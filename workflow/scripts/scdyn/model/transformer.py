@@ -78,8 +78,12 @@ class Norm(nn.LayerNorm):
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalise tokens (B, G, D)."""
         low = self.precision == "bfloat16" or (self.precision == "auto" and tokens.is_cuda)
-        normal = super().forward(tokens)
+        normal = self.normalise(tokens)
         return normal.to(torch.bfloat16) if low else normal
+
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """Normalise tokens (B, G, D) in their own type."""
+        return super().forward(tokens)
 
 
 class LatentAttention(nn.Module):
@@ -260,6 +264,13 @@ class ScDynOmics(nn.Module):
         """Position of the last Full layer; of the only layer if there is but one."""
         return max(0, len(self.layers) - 1 - len(self.layers) % 2)
 
+    def tokens_of_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Run the layers before the last Full one: token ids (B, G) each to tokens (B, G, D)."""
+        tokens = self.embed_tokens(rna, promoter)
+        for layer in self.layers[: self.last_full_layer()]:
+            tokens = layer(tokens)
+        return tokens
+
     def latents(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
         """Pool the genes' representations as the last Full layer does.
 
@@ -275,12 +286,8 @@ class ScDynOmics(nn.Module):
         tokens : Tensor
             (B, G, D), normalised, of which it makes its queries.
         """
-        position = self.last_full_layer()
-        tokens = self.embed_tokens(rna, promoter)
-        for layer in self.layers[:position]:
-            tokens = layer(tokens)
-        layer = self.layers[position]
-        tokens = layer.attention_norm(tokens)
+        layer = self.layers[self.last_full_layer()]
+        tokens = layer.attention_norm(self.tokens_of_last_full_layer(rna, promoter))
         return layer.attention.latents(tokens), tokens
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
