@@ -1,12 +1,12 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67db912a1682d7d02ce9ffb85705"
+LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db21760fde5e66b9ddcf6a9a773776de"
 # Conda environment:
 #   source: envs/analysis.yaml
-#   prefix: /conda-envs/c616d6de798259389231058713e7ca94
+#   prefix: /conda-envs/b30754e8badee39215a9a56fd14e7a2c
 #   # Everything on tables of cells: reference, ingest, QC, studies, figures, report.
-#   # pytest, hypothesis and mudata, which writes .h5mu, are here because the library's tests run in
-#   # the environments its rules run in.
+#   # pytest and hypothesis are here because the library's tests run in the environments its rules
+#   # run in.
 #   channels:
 #     - conda-forge
 #   dependencies:
@@ -15,6 +15,7 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #     - pip:
 #         - scanpy==1.11.5
 #         - anndata==0.12.19
+#         - mudata==0.3.10
 #         - zarr==3.1.6
 #         - polars==2.1.0
 #         - pyarrow==26.0.1
@@ -23,15 +24,10 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #         - xgboost-cpu==3.1.2
 #         - pydeseq2==0.5.4
 #         - matplotlib==3.11.2
-#         - jinja2==3.1.6
-#         - pooch==1.9.0
 #         - pytest==9.2.0
 #         - hypothesis==6.170.17
-#         - mudata==0.3.10
 #         # What these pull in, as resolved.
 #         - array-api-compat==1.16.0
-#         - certifi==2026.10.18
-#         - charset-normalizer==3.5.2
 #         - cloudpickle==3.1.2
 #         - contourpy==1.3.3
 #         - cycler==0.12.1
@@ -41,14 +37,12 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #         - formulaic-contrasts==1.0.0
 #         - google-crc32c==1.9.0
 #         - h5py==3.16.0
-#         - idna==3.20
 #         - iniconfig==2.3.1
 #         - interface-meta==2.0.1
 #         - joblib==1.6.0
 #         - kiwisolver==1.5.1
 #         - legacy-api-wrap==1.5
 #         - llvmlite==0.50.0
-#         - markupsafe==3.0.4
 #         - narwhals==2.29.0
 #         - natsort==8.4.0
 #         - networkx==3.6.1
@@ -59,7 +53,6 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #         - pandas==2.3.3
 #         - patsy==1.0.3
 #         - pillow==13.0.0
-#         - platformdirs==4.14.7
 #         - pluggy==1.7.0
 #         - polars-runtime-32==2.1.0
 #         - pygments==2.21.0
@@ -68,7 +61,6 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #         - python-dateutil==4.0.0
 #         - pytz==2026.6
 #         - pyyaml==6.0.3
-#         - requests==2.34.2
 #         - scipy==1.17.1
 #         - scverse-misc==0.0.3
 #         - seaborn==0.13.2
@@ -82,10 +74,9 @@ LABEL io.github.snakemake.conda_env_hash="9ff34d51870d6163eb2d3f715b57abe0b71a67
 #         - typing-extensions==4.16.0
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
-#         - urllib3==2.8.0
 #         - wrapt==2.5.2
-RUN mkdir -p /conda-envs/c616d6de798259389231058713e7ca94
-COPY envs/analysis.yaml /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml
+RUN mkdir -p /conda-envs/b30754e8badee39215a9a56fd14e7a2c
+COPY envs/analysis.yaml /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml
 # Conda environment:
 #   source: envs/grn.yaml
 #   prefix: /conda-envs/981f5dffb471091f5f63b3a4bd867e28
@@ -289,7 +280,7 @@ RUN mkdir -p /conda-envs/b7de2c50d7059af394fe909604732226
 COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml
 # Conda environment:
 #   source: envs/torch.yaml
-#   prefix: /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
+#   prefix: /conda-envs/c2a07a43bc5d4b889874850ec34d372d
 #   # The model: tokens, pretraining, adapters, attributions. On Linux torch also pulls the CUDA
 #   # packages that belong to its release; a build without CUDA has none, so they are not listed.
 #   # pytest is here because the library's unit tests run in the environments its rules run in.
@@ -301,7 +292,6 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #     - pip:
 #         - torch==2.13.0
 #         - peft==0.21.2
-#         - captum==0.9.0
 #         - safetensors==0.8.0
 #         - anndata==0.12.19
 #         - zarr==3.1.6
@@ -316,11 +306,8 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - array-api-compat==1.16.0
 #         - click==8.5.1
 #         - cloudpickle==3.1.2
-#         - contourpy==1.3.3
-#         - cycler==0.12.1
 #         - donfig==0.8.1.post1
 #         - filelock==4.2.12
-#         - fonttools==4.68.0
 #         - fsspec==2026.9.0
 #         - google-crc32c==1.9.0
 #         - h11==0.16.0
@@ -333,11 +320,9 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - iniconfig==2.3.1
 #         - jinja2==3.1.6
 #         - joblib==1.6.0
-#         - kiwisolver==1.5.1
 #         - legacy-api-wrap==1.5
 #         - markdown-it-py==4.3.0
 #         - markupsafe==3.0.4
-#         - matplotlib==3.11.2
 #         - mdurl==0.1.2
 #         - mpmath==1.3.0
 #         - narwhals==2.29.0
@@ -346,13 +331,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - numcodecs==0.16.6
 #         - numpy==2.4.6
 #         - packaging==26.3
-#         - pillow==13.0.0
 #         - pluggy==1.7.0
 #         - psutil==7.2.2
 #         - pydantic==2.14.3
 #         - pydantic-core==2.50.4
 #         - pygments==2.21.0
-#         - pyparsing==3.3.3
 #         - python-dateutil==4.0.0
 #         - pytz==2026.6
 #         - pyyaml==6.0.3
@@ -373,11 +356,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - tzdata==2026.6
-RUN mkdir -p /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
-COPY envs/torch.yaml /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml
+RUN mkdir -p /conda-envs/c2a07a43bc5d4b889874850ec34d372d
+COPY envs/torch.yaml /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml
 
-RUN conda env create --prefix /conda-envs/c616d6de798259389231058713e7ca94 --file /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml && \
+RUN conda env create --prefix /conda-envs/b30754e8badee39215a9a56fd14e7a2c --file /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
     conda env create --prefix /conda-envs/b7de2c50d7059af394fe909604732226 --file /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml && \
-    conda env create --prefix /conda-envs/2f21d31daa73da19bcb292531bc9ce1f --file /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml && \
+    conda env create --prefix /conda-envs/c2a07a43bc5d4b889874850ec34d372d --file /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml && \
     conda clean --all -y

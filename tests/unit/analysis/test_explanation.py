@@ -29,6 +29,17 @@ def test_specificity_is_against_the_largest_or_the_median_other_class():
     np.testing.assert_allclose(found, [[3, -2], [0, 2.5], [-3, -0.5]])
 
 
+def test_scores_of_genes_on_which_cells_agree_are_those_of_float64():
+    rng = np.random.default_rng(0)
+    values = (1 + 1e-3 * rng.standard_normal((40, 2, 5))).astype(np.float32)
+    values[:, 0, 0] = 0.1  # varies in no cell, so nothing is attributed
+    contrasts = scores.class_contrasts([{("x", "y"): values, ("y", "x"): values}], ["x", "y"])[0]
+    exact = values.astype(np.float64)
+    exact[:, 0, 0] = [-1, 1] * 20  # whose mean is zero
+    expected = exact.mean(0) / exact.std(0, ddof=1)
+    np.testing.assert_allclose(contrasts[0, 1, :2], expected, rtol=1e-3)
+
+
 def test_table_orders_by_specificity_and_gives_the_spread():
     runs = [
         whole({"x": [[0.2, 0.5], [0.0, 0.3]], "y": [[0.4, 0.1], [0.5, 0.0]]}),

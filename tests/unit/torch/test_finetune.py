@@ -1,12 +1,16 @@
 """Adapters that change nothing before training, and attributions that add up."""
 
+import copy
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import peft
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import save_file
 from scipy import sparse
 
@@ -15,7 +19,7 @@ from scdyn.errors import InputError
 from scdyn.io.files import sha256
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.transformer import Linear, ScDynOmics
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
 
@@ -97,34 +101,73 @@ def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
     torch.testing.assert_close(trained.merge()(*bins), wrapped, rtol=1e-4, atol=1e-5)
 
 
-def test_adapters_train_alike_in_one_product_and_as_peft_runs_them(monkeypatch):
-    torch.manual_seed(0)
-    config = ModelConfig(
-        20, 5, n_bins=6, width=32, n_layers=2, n_heads=2, n_latents=4, ffn_width=48
-    )
-    wrapped = adapters.adapt(ScDynOmics(config).eval(), "lora", 4)
+def as_peft_wraps(model, make):
+    """Wrap a model whose layers are torch's own, with none of our LoRA layers."""
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = torch.nn.Linear
+    wrapped = make(model)
+    assert type(wrapped.get_base_model().layers[0].ffn_in) is peft.tuners.lora.Linear
+    return wrapped
+
+
+def draw_adapters(wrapped):
     trained = [p for p in wrapped.parameters() if p.requires_grad]
     with torch.no_grad():
         for parameter in trained:
             parameter.normal_(std=0.1)
-    rna = torch.arange(60).reshape(3, 20) % 7
+    return trained
+
+
+def test_adapters_train_in_one_product_as_in_pefts_own_layers(config, model, bins):
+    wrapped = adapters.adapt(model, "lora", 4)
+    draw_adapters(wrapped)
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(adapters.ADAPTED))
+    own = as_peft_wraps(ScDynOmics(config), lambda plain: peft.get_peft_model(plain, settings))
+    own.load_state_dict(wrapped.state_dict())
     results = []
-    for _ in range(2):
-        output = wrapped(rna, rna // 2)
+    for each in (wrapped.double(), own.double()):
+        trained = [p for p in each.parameters() if p.requires_grad]
+        output = each(*bins)
         results.append([output, *torch.autograd.grad(output.square().sum(), trained)])
-        monkeypatch.setattr("scdyn.model.transformer.dense_weight", lambda _: None)
-    for summed, own in zip(*results, strict=True):
-        torch.testing.assert_close(summed, own, rtol=1e-3, atol=1e-3)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_adapters_work_in_bfloat16(trained, bins):
-    expected = trained(*bins)
-    with trained.encoder.disable_adapter():
-        base = trained(*bins)
-    trained.encoder.set_precision("bfloat16")
-    assert 0 < (trained(*bins) - expected).norm() < 0.05 * expected.norm()
-    with trained.encoder.disable_adapter():
-        assert 0 < (trained(*bins) - base).norm() < 0.05 * base.norm()
+def test_a_written_adapter_is_read_by_peft_alone(config, model, bins, tmp_path):
+    weights = copy.deepcopy(model.state_dict())
+    wrapped = adapters.adapt(model, "lora", 4)
+    draw_adapters(wrapped)
+    adapters.save_adapter(wrapped, "lora", False, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", adapters.LORA_FILE}
+    plain = ScDynOmics(config)
+    plain.load_state_dict(weights)
+    read = as_peft_wraps(plain, lambda plain: PeftModel.from_pretrained(plain, tmp_path)).eval()
+    torch.testing.assert_close(read(*bins), wrapped(*bins), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        read.merge_and_unload()(*bins), adapters.merged(wrapped)(*bins), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("how", ["lora", "nonlinear"])
+def test_adapters_work_in_bfloat16(model, bins, how):
+    base = model(*bins).detach()
+    wrapped = adapters.adapt(model, how, 4)
+    draw_adapters(wrapped)
+    results = {}
+    for precision in ("float32", "bfloat16"):
+        model.set_precision(precision)
+        trained = [p for p in wrapped.parameters() if p.requires_grad]
+        output = wrapped(*bins)
+        gradients = torch.autograd.grad(output.square().sum(), trained)
+        assert output.dtype == torch.float32 and {g.dtype for g in gradients} == {torch.float32}
+        results[precision] = output.detach()
+    assert (results["float32"] - base).norm() > 0.1 * base.norm()  # the adapters count
+    error = (results["bfloat16"] - results["float32"]).norm() / results["float32"].norm()
+    assert 0 < error < 0.02
+    if how == "lora":
+        with wrapped.disable_adapter():
+            assert (wrapped(*bins) - base).norm() < 0.02 * base.norm()
 
 
 def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
@@ -144,6 +187,61 @@ def test_classes_are_learned(trained, cells):
     p = probabilities(trained, store, np.arange(90))
     np.testing.assert_allclose(p.sum(1), 1)
     assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
+
+
+def test_classes_are_learned_with_the_full_sizes_dropout(config, cells):
+    torch.manual_seed(0)
+    dropout = ModelConfig.full_size().dropout
+    assert dropout == 0.1
+    trained = fit(ScDynOmics(replace(config, dropout=dropout)), cells)
+    p = probabilities(trained, cells[0], np.arange(90))
+    assert (np.array(trained.classes)[p.argmax(1)] == cells[1]).mean() > 0.95
+    np.testing.assert_array_equal(p, probabilities(trained, cells[0], np.arange(90)))
+
+
+@pytest.fixture
+def dropping(config):
+    """A classifier in training mode whose encoder drops a third, and its head nothing."""
+    torch.manual_seed(0)
+    encoder = adapters.adapt(ScDynOmics(replace(config, dropout=0.3)), "lora", 4)
+    head = classifier.Head(config.n_genes, config.width, 3, classifier.HeadConfig(4, 16, 0.0))
+    return classifier.Classifier(encoder, head, list("xyz")).train()
+
+
+def test_cells_without_counts_are_encoded_without_dropout(dropping, bins):
+    seen = []
+    dropping.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    for _ in range(2):
+        dropping(*bins)
+    assert all(module.training for module in dropping.modules())
+    (one, zero, _), (other, same, _) = seen
+    assert not torch.equal(one, other) and torch.equal(zero, same)
+    zero.sum().backward()  # and yet they are trained through
+    assert any(p.grad is not None and p.grad.any() for p in dropping.encoder.parameters())
+    torch.testing.assert_close(dropping.eval().encode_zero_cells(1), zero)
+
+
+def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, bins):
+    pooled = []
+    dropping.head.norm.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    rna, promoter = (part.clone() for part in bins)
+    rna[2] = promoter[2] = 0
+    dropping(rna, promoter)
+    assert not pooled[0][2].any() and pooled[0][[0, 1, 3]].any(1).all()
+
+
+@torch.no_grad()
+def test_the_noise_of_dropout_is_each_cells_own(dropping, bins):
+    """One that the cells without counts brought would be alike in all cells of a batch."""
+    changes = []
+    dropping.head.register_forward_pre_hook(lambda _, inputs: changes.append(inputs[0] - inputs[1]))
+    twice = [part[:1].repeat(2, 1) for part in bins]
+    for _ in range(60):
+        dropping(*twice)
+    noise = torch.stack(changes)  # (draws, cells, genes, width)
+    noise = (noise - noise.mean(0)).flatten(2)
+    correlation = (noise[:, 0] * noise[:, 1]).sum() / noise.square().sum() * 2
+    assert abs(correlation) < 0.1
 
 
 def write_model(model, folder):

@@ -106,8 +106,12 @@ def _scores(
     for pair, values in part.items():
         n_cells, flat = len(values), values.reshape(len(values), -1)
         weight = weights[pair].astype(np.float32)
-        means[pair[1]] = weight @ flat
-        variance = weight @ flat**2 - means[pair[1]] ** 2
+        # Centred first: where cells agree, the squares of float32 would cancel.
+        centre = flat.mean(0, dtype=np.float64).astype(flat.dtype)
+        flat = flat - centre
+        shift = weight @ flat
+        means[pair[1]] = centre + shift
+        variance = weight @ flat**2 - shift**2
         variances.append(np.maximum(variance, 0.0) * n_cells / max(n_cells - 1, 1))
     if standardised:
         spread = np.sqrt(np.mean(variances, axis=0))

