@@ -42,7 +42,7 @@ rule pretrain:
         cells=selection_of_model,
         # Not an output: Snakemake would remove it before going on with a killed run.
         checkpoints=f"{PRETRAINED}/checkpoints",
-        folder=PRETRAINED,
+        folder=follow(PRETRAINED),
     script:
         "../scripts/pretrain.py"
 
@@ -87,7 +87,7 @@ rule embed:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        model=PRETRAINED,
+        model=follow(PRETRAINED),
     script:
         "../scripts/embed.py"
 

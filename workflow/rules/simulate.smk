@@ -26,6 +26,6 @@ if "simulation" in config:
             runtime=lambda wildcards, attempt: 20 * attempt,
         params:
             simulation=config["simulation"],
-            folder=SIMULATION,
+            folder=lambda wildcards: SIMULATION,
         script:
             "../scripts/simulate_study.py"

@@ -86,12 +86,12 @@ def test_thresholds_that_do_not_fit_the_database_are_refused(study):
 
 def test_no_enriched_motif_is_an_empty_table(study):
     found = motifs.find_motifs(*study, **SETTINGS | {"nes_threshold": 50.0})
-    assert found.empty and list(found) == list(motifs.COLUMNS)
+    assert found.empty and list(found) == list(motifs.FOUND_COLUMNS)
 
 
 def test_no_module_that_is_large_enough_is_an_empty_table(study):
     found = motifs.find_motifs(*study, **SETTINGS | {"min_genes": 100})
-    assert found.empty and list(found) == list(motifs.COLUMNS)
+    assert found.empty and list(found) == list(motifs.FOUND_COLUMNS)
 
 
 def test_a_database_that_ranks_none_of_the_genes_leaves_all_modules_out(study):

@@ -99,7 +99,7 @@ def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
         rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,
     )  # fmt: skip
     assert list(found) == ["1", "2"] and all(table.empty for table in found.values())
-    assert list(found["1"]) == list(pyscenic.COLUMNS)
+    assert list(found["1"]) == list(pyscenic.FOUND_COLUMNS)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from scdyn.lazy import attach
 _HOMES = {
     "integrated_gradients": "attribution",
     "explain_task": "runs",
+    "rank_drivers": "drivers",
     "check_task": "checks",
     "perturb_task": "in_silico",
 }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-MODALITIES = ("rna", "promoter", "both")
+PARTS_OF_ATTRIBUTION = ("rna", "promoter", "both")
 EVERY = ""  # the other class of attributions that are not against one other class
 
 # Attributions (cells, 2, genes) of a run's cells, by their class and the other class.
@@ -223,7 +223,7 @@ def attribution_table(
     for i, name in enumerate(classes):
         explained = [run for run in runs if any(pair[0] == name for pair in run)]
         means = np.stack([run_means(run, name) for run in explained])
-        for j, modality in enumerate(MODALITIES):
+        for j, modality in enumerate(PARTS_OF_ATTRIBUTION):
             table = genes[["gene_id", "symbol", "is_tf"]].assign(
                 modality=modality,
                 **{"class": name, "mean": means[:, j].mean(0), "spread": means[:, j].std(0)},

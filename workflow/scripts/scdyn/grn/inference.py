@@ -27,7 +27,7 @@ SHARE_OF_CELLS = 0.9
 # is most pairs, and hardly changes what is found.
 WEAKEST_SCORE = 1.0
 PILOT_GENES = 8
-COLUMNS = ["TF", "target", "importance"]
+EDGE_COLUMNS = ["TF", "target", "importance"]
 
 
 def targets_of_part(n_genes: int, number: int, n_parts: int) -> np.ndarray:
@@ -132,7 +132,7 @@ def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.D
         target, tf = np.nonzero(np.abs(scores.T) >= WEAKEST_SCORE)
         importance = scores[tf, target] ** 2
         columns = (names[expression.tfs[tf]], names[part[target]], importance)
-        yield pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+        yield pd.DataFrame(dict(zip(EDGE_COLUMNS, columns, strict=True)))
 
 
 def infer_edges(
@@ -179,7 +179,7 @@ def infer_edges(
             said = time.monotonic()
             left = (said - begun) / n_done * (len(targets) - n_done)
             logger.info("%d of %d genes, %s to go", n_done, len(targets), duration(left))
-    return pd.concat([pd.DataFrame(columns=COLUMNS), *edges], ignore_index=True)
+    return pd.concat([pd.DataFrame(columns=EDGE_COLUMNS), *edges], ignore_index=True)
 
 
 def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:

@@ -23,6 +23,7 @@ from scdyn.grn.consensus import correlations
 from scdyn.grn.databases import MIN_SHARE, read_annotations, read_database
 from scdyn.grn.expression import Expression
 from scdyn.grn.regulons import SIGNS, signs
+from scdyn.grn.ridge import GENES_AT_ONCE
 from scdyn.log import logger
 
 # A TF's modules, as SCENIC makes them: edges above a quantile of all weights, its strongest
@@ -30,10 +31,9 @@ from scdyn.log import logger
 QUANTILES = (0.75, 0.90)
 TOP_TARGETS = (50,)
 TOP_REGULATORS = (5, 10, 50)
-# Bounds on what is in memory at once.
+# Bounds what is in memory at once, as GENES_AT_ONCE does.
 MODULES_AT_ONCE = 512
-GENES_AT_ONCE = 512
-COLUMNS = (
+FOUND_COLUMNS = (
     *("regulon", "tf", "module", "database", "motif", "auc", "nes"),
     *("motif_similarity_qvalue", "orthologous_identity", "rank_at_max", "targets"),
 )
@@ -92,7 +92,7 @@ def find_motifs(
     members = make_modules(edges, expression, min_genes, mask_dropouts, repressing)
     if members.empty:
         logger.warning("no module has %d genes, so there are no motifs of any", min_genes)
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(FOUND_COLUMNS))
     known = read_annotations(annotations)
     tables = []
     for path in rankings:
@@ -287,7 +287,7 @@ def search(
             targets = [",".join(genes[own[which]]) for which in chosen]
             parts.append(part.assign(rank_at_max=at_max, targets=targets))
     found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return found.reindex(columns=list(COLUMNS))
+    return found.reindex(columns=list(FOUND_COLUMNS))
 
 
 def leading_edges(

@@ -18,7 +18,7 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
-from scdyn.grn.motifs import COLUMNS, last_rank
+from scdyn.grn.motifs import FOUND_COLUMNS, last_rank
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -32,7 +32,7 @@ CTX_HEADER_LINES = 3
 DATABASE_NAMES = tuple(f".genes_vs_{what}.rankings.feather" for what in MOTIF_COLUMNS)
 SECONDS_BETWEEN_LOOKS = 1.0
 # It logs this, leaves the module out and goes on.
-OUT_OF_MEMORY = "ran out of memory"
+SHORT_OF_MEMORY = "ran out of memory"
 
 
 def run(command: str, arguments: Sequence[str | int | float], output: str | Path) -> None:
@@ -67,7 +67,7 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
             for line in process.stdout or ():
                 logger.debug("%s", line.rstrip())
                 last = line.strip() or last
-                short_of_memory |= OUT_OF_MEMORY in line
+                short_of_memory |= SHORT_OF_MEMORY in line
         if dead.is_set():
             raise RuntimeError(
                 f"pyscenic {command}: one of its processes died (of memory?); it last said: {last}"
@@ -75,7 +75,7 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
         if process.returncode:
             raise RuntimeError(f"pyscenic {command} failed ({process.returncode}): {last}")
         if short_of_memory:
-            raise RuntimeError(f"pyscenic {command} {OUT_OF_MEMORY}; see the log")
+            raise RuntimeError(f"pyscenic {command} {SHORT_OF_MEMORY}; see the log")
 
 
 def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
@@ -161,7 +161,7 @@ def find_motifs(
         named = write_modules(modules, written)
         if named.empty:
             logger.warning("no run has a module that is large enough, so there are no motifs")
-            return {name: pd.DataFrame(columns=list(COLUMNS)) for name in modules}
+            return {name: pd.DataFrame(columns=list(FOUND_COLUMNS)) for name in modules}
         # fmt: off
         arguments: list[str | int | float] = [
             str(written), *map(str, rankings),
@@ -178,7 +178,7 @@ def find_motifs(
         table = read_motifs(found)
     table = table.join(named, on="number")
     return {
-        name: table.loc[table["run"] == name, list(COLUMNS)].reset_index(drop=True)
+        name: table.loc[table["run"] == name, list(FOUND_COLUMNS)].reset_index(drop=True)
         for name in modules
     }
 

@@ -15,7 +15,7 @@ from scdyn.plotting.style import STYLE, points
 from scdyn.tasks.spaces import MEAN, SPACES
 
 # Kinds of scores from left to right, and what is said above them.
-KINDS = {
+KIND_TITLES = {
     "labels kept": "labels kept (high is good)",
     "batches mixed": "batches mixed (high is good)",
     MEAN: "scib means",
@@ -67,7 +67,7 @@ def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     chosen = scores[scores["label"].isin(["", label])]
     wide = chosen.pivot(index="space", columns=["kind", "metric"], values="value")
     present = dict.fromkeys(zip(chosen["kind"], chosen["metric"], strict=True))
-    columns = sorted(present, key=lambda column: list(KINDS).index(column[0]))
+    columns = sorted(present, key=lambda column: list(KIND_TITLES).index(column[0]))
     return wide.loc[[space for space in SPACES if space in wide.index], columns]
 
 
@@ -88,7 +88,7 @@ def heat_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
         axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
     for kind in dict.fromkeys(kinds):
         place = np.flatnonzero(kinds == kind)
-        axis.text(place.mean(), -0.65, KINDS[kind], ha="center", va="bottom", fontsize=7)
+        axis.text(place.mean(), -0.65, KIND_TITLES[kind], ha="center", va="bottom", fontsize=7)
         axis.axvline(place[-1] + 0.5, color="white", linewidth=3)
     axis.set_xticks(range(len(kinds)), table.columns.get_level_values("metric"))
     plt.setp(axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")

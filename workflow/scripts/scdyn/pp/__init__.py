@@ -11,6 +11,7 @@ _HOMES = {
     "join_metadata": "cell_tables",
     "join": "corpus",
     "principal_components": "neighbours",
+    "umap": "neighbours",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = attach(__name__, _HOMES)

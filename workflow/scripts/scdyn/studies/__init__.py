@@ -3,6 +3,9 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "study_development": "development",
+    "study_sections": "spatial",
+    "study_perturbation": "perturbation",
     "pseudotime_of": "development",
     "development_table": "development",
     "fate_trends": "development",

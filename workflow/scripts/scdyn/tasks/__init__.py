@@ -3,6 +3,7 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "split_task": "splits",
     "make_splits": "splits",
     "finetune_run": "finetuning",
     "FineTuned": "finetuned",
