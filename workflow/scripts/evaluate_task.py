@@ -4,11 +4,11 @@ from scdyn.io.artefacts import read_json, read_table
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
 from scdyn.plotting import task as figures_task
+from scdyn.settings import EvaluationSettings
 from scdyn.tasks import evaluation, splits
-from scdyn.tasks import settings as task_settings
 
 with logged(snakemake.log[0]):
-    files, task = snakemake.input, snakemake.params.task
+    files, task = snakemake.input, EvaluationSettings(**snakemake.params.task)
     split = splits.read_splits(files.splits)
     paths = [
         *(f"{folder}/predictions.tsv" for folder in files.models),
@@ -22,8 +22,7 @@ with logged(snakemake.log[0]):
             *(read_table(path) for path in files.costs),
         ]
     )
-    variants = task_settings.variants_of(task)
-    report = evaluation.evaluate(runs, costs, split, variants, task["split_by"])
+    report = evaluation.evaluate(runs, costs, split, task.all_variants(), task.split_by)
     rare = read_table(files.left_out, dtype=str, keep_default_na=False)
     report["metrics"]["classes_left_out"] = dict(zip(rare["class"], rare["reason"], strict=True))
     for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):

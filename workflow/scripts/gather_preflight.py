@@ -6,6 +6,7 @@ from scdyn.log import logged, logger
 from scdyn.plotting.pages import findings_page
 from scdyn.pp import findings as checked
 from scdyn.pp import preflight, reference
+from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks.cost import examine_models
 
 with logged(snakemake.log[0]):
@@ -13,9 +14,11 @@ with logged(snakemake.log[0]):
     n_cells = {row["sample"]: len(preflight.barcodes_of(row)) for row in params.rows}
     of_corpus = {name: sum(n_cells[s] for s in samples) for name, samples in params.corpora.items()}
     genes = reference.read_vocabulary(files.genes)
+    models = {name: ModelSettings(**model) for name, model in params.models.items()}
+    tasks = {name: EvaluationSettings(**task) for name, task in params.tasks.items()}
     machine = checked.report(
         preflight.examine_machine(files.files, snakemake.output.table)
-        + examine_models(params.models, params.tasks, of_corpus, genes)
+        + examine_models(models, tasks, of_corpus, genes)
     )
     checked.tell(machine)
     paths = [*files.samples, *files.metadata]

@@ -3,6 +3,7 @@ from scdyn.log import logged
 from scdyn.plotting import studies as figures_studies
 from scdyn.plotting import style, views
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies import common, development
 from scdyn.tasks import evaluation
 
@@ -10,6 +11,7 @@ MOST_FATES = 8
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
+    study = StudySettings(**study)
     alone = snakemake.params.alone
     cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)

@@ -5,12 +5,14 @@ from scdyn.plotting import perturbation as figures_perturbation
 from scdyn.plotting import style, views
 from scdyn.plotting.studies import label_colours
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies import common, perturbation
 from scdyn.studies import genes as studies_genes
 from scdyn.tasks import evaluation
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
+    study = StudySettings(**study)
     cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)
     drivers = snakemake.input.get("drivers")
@@ -39,7 +41,7 @@ with logged(snakemake.log[0]):
     by_group = {group: layouts["UMAP"][table["group"] == group] for group in perturbation.GROUPS}
     on_section = perturbation.placed(shown, table["group"])
     if on_section:
-        section = common.sections(shown, study["section"])
+        section = common.sections(shown, study.section)
         positions = common.section_positions(shown)
         layouts["section"] = common.tiled(positions, section)
         for group in perturbation.GROUPS:

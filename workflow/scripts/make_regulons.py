@@ -1,12 +1,12 @@
 import pandas as pd
 
 from scdyn.grn import consensus, regulons
-from scdyn.grn.settings import LEFT_OUT
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 from scdyn.plotting import grn as figures_grn
 from scdyn.plotting.style import save
+from scdyn.settings import LEFT_OUT
 
 with logged(snakemake.log[0]):
     params, files = snakemake.params, snakemake.input

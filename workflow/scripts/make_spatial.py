@@ -5,15 +5,17 @@ from scdyn.log import logged
 from scdyn.plotting import studies as figures_studies
 from scdyn.plotting import style, views
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies import common
 from scdyn.studies import spatial as studies_spatial
 from scdyn.tasks import evaluation
 
 with logged(snakemake.log[0]):
     study, label, seed = (snakemake.params[key] for key in ("study", "label", "seed"))
+    study = StudySettings(**study)
     cells = read_annotated(snakemake.input.corpus, snakemake.input.cells)
     calls = evaluation.read_predictions(snakemake.input.predictions)
-    section = common.sections(cells, study["section"])
+    section = common.sections(cells, study.section)
     positions = pd.DataFrame(common.section_positions(cells), index=cells.obs_names)
 
     methods = [common.MODEL, common.BASELINE]

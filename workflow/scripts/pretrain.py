@@ -6,20 +6,21 @@ from scdyn.io.artefacts import read_obs, read_table
 from scdyn.log import logged
 from scdyn.pp.cell_tables import read_cells_table
 from scdyn.pp.selection import select
-from scdyn.settings import with_hardware
+from scdyn.settings import ModelSettings, PretrainingSettings
 from scdyn.training import distributed, pretraining
 
 with logged(snakemake.log[0]):
     name, files = snakemake.wildcards.model, snakemake.input
-    settings = with_hardware(snakemake.params.settings, snakemake.config["models"][name])
+    block = ModelSettings(**snakemake.config["models"][name])
+    settings = PretrainingSettings(**snakemake.params.settings).with_hardware(block)
     store = tokens.TokenStore(files.tokens)
     store.require_corpus(files.corpus)
     obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
     chosen = obs.index[select(obs, snakemake.params.cells, f"models.{name}.cells")]
     regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
     distributed.launch(
-        settings["nodes"],
-        distributed.processes_for(settings["gpus"]),
+        settings.nodes,
+        distributed.processes_for(settings.gpus),
         snakemake.threads,
         pretraining.pretrain,
         store,

@@ -6,8 +6,8 @@ from scdyn.io.artefacts import read_cells, read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.plotting.scores import score_page
+from scdyn.settings import MAIN
 from scdyn.tasks import evaluation, scores
-from scdyn.tasks.settings import MAIN
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from scdyn.plotting.pages import document
+from scdyn.tasks.methods import method_name
 from scdyn.tasks.scores import METHODS, method_prefix
-from scdyn.tasks.settings import method_name
 
 MEANINGS = {
     "accuracy": "share of cells predicted right",

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
 from scdyn.plotting.style import GREY, PALETTE, blank, save
+from scdyn.settings import MAIN, is_compared
+from scdyn.tasks.methods import method_name
 from scdyn.tasks.metrics import reliability
-from scdyn.tasks.settings import MAIN, is_compared, method_name
 
 __all__ = ["save", "task"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -15,6 +14,7 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.pp.corpus import principal_components
 from scdyn.pp.selection import select
+from scdyn.settings import StudySettings
 from scdyn.studies.common import (
     MODEL,
     asked_cells,
@@ -93,7 +93,7 @@ def diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.
 def pseudotime_of(
     cells: ad.AnnData,
     table: pd.DataFrame,
-    root: Mapping[str, Sequence[str]] | None,
+    root: Mapping[str, Sequence[object]] | None,
     column: str | None,
     seed: int,
 ) -> np.ndarray:
@@ -149,7 +149,7 @@ def development_table(
     calls: pd.DataFrame,
     label: str,
     alone: Mapping[str, str],
-    pseudotime: Mapping[str, Any],
+    study: StudySettings,
     seed: int,
 ) -> pd.DataFrame:
     """Every shown cell with its calls and its pseudotime.
@@ -160,8 +160,8 @@ def development_table(
         The corpus, the task's predictions, the column of its label.
     alone
         Modality to the method that reads it alone; may be empty.
-    pseudotime
-        ``root`` and ``pseudotime`` of the study's settings.
+    study
+        Where pseudotime starts, or which column it is.
     seed
         Of pseudotime.
 
@@ -173,9 +173,7 @@ def development_table(
     """
     table = cell_table(cells, calls, label)
     shown = cells[table["cell"]]
-    table["pseudotime"] = pseudotime_of(
-        shown, table, pseudotime["root"], pseudotime["pseudotime"], seed
-    )
+    table["pseudotime"] = pseudotime_of(shown, table, study.root, study.pseudotime, seed)
     for modality, method in alone.items():
         called = calls_of(calls, method)["called"]
         table[f"called_{modality}"] = called.reindex(table["cell"]).to_numpy()

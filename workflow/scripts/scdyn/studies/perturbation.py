@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anndata as ad
@@ -12,6 +12,7 @@ from scipy import stats
 
 from scdyn.errors import InputError
 from scdyn.pp.selection import select
+from scdyn.settings import StudySettings
 from scdyn.studies.common import INTERVAL, calls_of, section_positions
 
 GROUPS = ("control", "perturbed")
@@ -19,9 +20,7 @@ HALF = 0.5  # added to every count: a class that is called nowhere has a ratio, 
 VANISHED = 10  # fewer than one in so many are left
 
 
-def groups_of(
-    obs: pd.DataFrame, calls: pd.DataFrame, selections: Mapping[str, Mapping[str, Sequence[str]]]
-) -> pd.DataFrame:
+def groups_of(obs: pd.DataFrame, calls: pd.DataFrame, study: StudySettings) -> pd.DataFrame:
     """Called cells of both groups.
 
     Parameters
@@ -30,8 +29,8 @@ def groups_of(
         The cells' table.
     calls
         One method's calls, indexed by cell.
-    selections
-        ``control`` and ``perturbed``, and the column ``replicate`` (``sample`` by default).
+    study
+        Which cells are control and perturbed, and the column of the replicates.
 
     Returns
     -------
@@ -43,15 +42,15 @@ def groups_of(
     InputError
         If no cell of a group was called, a cell is in both, or a column is missing.
     """
-    replicate = selections.get("replicate", "sample")
+    replicate = study.replicate
     if replicate not in obs:
         raise InputError(
             f"studies: replicate is '{replicate}', but the cells have no such column; they have "
             f"{', '.join(obs)}."
         )
     parts = []
-    for group in GROUPS:
-        names = calls.index.intersection(obs.index[select(obs, selections[group], group)])
+    for group, selection in zip(GROUPS, (study.control, study.perturbed), strict=True):
+        names = calls.index.intersection(obs.index[select(obs, selection or {}, group)])
         if names.empty:
             raise InputError(
                 f"studies: the task called none of the {group} cells; see its train and predict."
@@ -201,7 +200,7 @@ def changed(row: Any) -> str:
 def perturbation_tables(
     obs: pd.DataFrame,
     calls: pd.DataFrame,
-    selections: Mapping[str, Mapping[str, Sequence[str]]],
+    study: StudySettings,
     methods: Sequence[str],
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -217,7 +216,7 @@ def perturbation_tables(
     changes, samples = [], []
     classes = [name[2:] for name in calls if name.startswith("p_")]
     for method in methods:
-        counts = counts_by_sample(groups_of(obs, calls_of(calls, method), selections), classes)
+        counts = counts_by_sample(groups_of(obs, calls_of(calls, method), study), classes)
         changes.append(composition(counts, seed).assign(method=method))
         long = counts.stack().rename("n_cells").reset_index()
         long["share"] = counts.div(counts.sum(axis=1), axis=0).stack().to_numpy()

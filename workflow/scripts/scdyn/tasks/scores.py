@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdyn.grn.settings import LEFT_OUT
+from scdyn.settings import LEFT_OUT, MAIN
 from scdyn.tasks.metrics import interval, score
-from scdyn.tasks.settings import MAIN
 
 # What scores of other methods begin with: a prefix a method, none for the model itself.
 METHODS = {
