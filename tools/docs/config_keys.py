@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from marks import fill
@@ -58,6 +58,14 @@ def tidied(part: Any) -> Any:
         [(pattern, value)] = part.pop("patternProperties").items()
         part |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
     return part
+
+
+def blocks_in(kind: Any) -> Iterator[type[Settings]]:
+    """Yield the blocks of settings in a type, such as the values of a mapping."""
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        yield kind
+    for part in get_args(kind):
+        yield from blocks_in(part)
 
 
 def schema_of(kind: type[Settings]) -> Schema:

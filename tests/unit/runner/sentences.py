@@ -26,6 +26,9 @@ def said_by(call: ast.Call) -> str:
     name, arguments = getattr(call.func, "id", ""), [template(node) for node in call.args]
     if name == "InputError":
         text = arguments[0]
+    elif name == "refuse":  # scdyn.settings.base.refuse: before, key, after
+        before, *rest = arguments
+        text = f"{GAP}: {before}" + (f"{GAP}.{''.join(rest)}" if rest else "")
     elif name == "reading":  # scdyn.errors.reading: path, fault, remedy
         text = f"{GAP}: {arguments[1]} ({GAP}); {(arguments + ['copy it again'])[2]}."
     else:

@@ -39,16 +39,16 @@ class Mark:
 HARDWARE = Mark()
 
 
-def refuse(before: str, key: str, after: str) -> PydanticCustomError:
+def refuse(before: str, key: str = "", after: str = "") -> PydanticCustomError:
     """Return the error of a validator of a whole block.
 
     Parameters
     ----------
     before, after
-        The sentence about the key.
+        The sentence, or its parts around the key.
     key
         A key of the block, to which the names of the blocks around it are added where they are
-        known; "" if the sentence is of none.
+        known.
     """
     parts = {"before": before, "key": key, "after": after}
     return PydanticCustomError("refused", "{before}{key}{after}", parts)

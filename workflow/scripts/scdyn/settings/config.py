@@ -131,7 +131,7 @@ class Config(Settings):
     @field_validator("peers", mode="before")
     @classmethod
     def _read_false(cls, value: Any) -> Any:
-        return None if value is False else value
+        return None if value in (False, "false") else value
 
     @model_validator(mode="before")
     @classmethod
@@ -158,9 +158,7 @@ class Config(Settings):
             if key not in (declared := getattr(self, known)):
                 names = ", ".join(declared) or "none"
                 raise refuse(
-                    f"{kind} '{name}' names '{key}', which is not among the {known} ({names}).",
-                    "",
-                    "",
+                    f"{kind} '{name}' names '{key}', which is not among the {known} ({names})."
                 )
         return self
 

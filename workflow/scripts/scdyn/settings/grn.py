@@ -75,10 +75,12 @@ class GrnSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.rankings and not self.annotations:
-            raise refuse("", "rankings", " need grn.annotations, the table of motifs and TFs.")
+            raise refuse("grn.rankings need grn.annotations, the table of motifs and TFs.")
         if (self.min_runs or 0) > len(self.seeds):
-            words = f" is {self.min_runs}, but there are {len(self.seeds)} runs (grn.seeds)."
-            raise refuse("", "min_runs", words)
+            n_runs = len(self.seeds)
+            raise refuse(
+                f"grn.min_runs is {self.min_runs}, but there are {n_runs} runs (grn.seeds)."
+            )
         return self
 
     def seed_of_runs(self) -> dict[str, int]:

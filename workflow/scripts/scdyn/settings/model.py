@@ -142,8 +142,12 @@ class PretrainingSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.width % self.n_heads:
-            words = f" is {self.width}, which is no multiple of its {self.n_heads} n_heads; "
-            raise refuse("", "width", words + "give both, or a size.")
+            raise refuse(
+                "",
+                "width",
+                f" is {self.width}, which is no multiple of its {self.n_heads} n_heads; give both, "
+                "or a size.",
+            )
         return self
 
     def architecture(self) -> dict[str, int | float]:

@@ -45,10 +45,9 @@ def path_of(error: ErrorDetails, content: Any) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Write a value as YAML has it, on one line and not too long."""
+    """Write a value as JSON has it, text without its quotes, and not too long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
-    return f"'{text}'"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
 def refusal(error: ValidationError, content: Any, origin: str) -> InputError:
@@ -86,13 +85,13 @@ def refusal(error: ValidationError, content: Any, origin: str) -> InputError:
     key = key or "the content"
     if kind == "literal_error":
         allowed = words["expected"].replace("'", "").replace(" or ", ", ")
-        return InputError(f"{origin}: {key} is {value}; it must be one of {allowed}.")
+        return InputError(f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
     if kind == "fits":
-        pattern, meaning = words["pattern"], words["meaning"]
-        return InputError(f"{origin}: {key} is {value}, which does not fit {pattern} ({meaning}).")
+        pattern = f"{words['pattern']} ({words['meaning']})"
+        return InputError(f"{origin}: {key} is '{value}', which does not fit {pattern}.")
     if kind == "repeated":
         return InputError(f"{origin}: {key} has '{words['value']}' twice; name it once.")
     if kind == "too_short":
         return InputError(f"{origin}: {key} is empty; give at least one.")
     must = WORDS.get(kind, fault["msg"].removeprefix("Input should be "))
-    return InputError(f"{origin}: {key} is {value}; it must be {must}.")
+    return InputError(f"{origin}: {key} is '{value}'; it must be {must}.")
