@@ -19,7 +19,6 @@ from scdyn.errors import InputError
 from scdyn.settings import Config, SampleRow, Settings
 from scdyn.settings.base import Seed
 
-
 # What would end, or take over, a script element of the report that holds the text.
 TAGS = ["a</script>", "<!--", "<script>", "<SCRIPT x>", "</"]
 # No name may be any of these...

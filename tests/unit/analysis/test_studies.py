@@ -11,6 +11,7 @@ from scipy import sparse, stats
 from scdyn.errors import InputError
 from scdyn.plotting import style
 from scdyn.plotting.studies import label_colours
+from scdyn.settings import StudySettings
 from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
@@ -117,7 +118,8 @@ def fates(cells, wrong_before=None):
     )
 
 
-SETTINGS = {"root": None, "pseudotime": "time"}
+STUDY = {"kind": "development", "task": "t"}
+SETTINGS = StudySettings(**STUDY, pseudotime="time")
 ALONE = {"rna": "scdynomics_rna", "promoter": "scdynomics_promoter"}
 
 
@@ -182,25 +184,26 @@ def test_driver_trends_rise_where_the_fate_is_taken():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"root": None, "pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
-        ({"root": None, "pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
-        ({"root": {"kind": ["bulb"]}, "pseudotime": None}, "root: no cell has kind 'bulb'"),
+        ({"pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
+        ({"pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
+        ({"root": {"kind": ["bulb"]}}, "root: no cell has kind 'bulb'"),
     ],
 )
 def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
     cells = corpus()
+    study = StudySettings(**STUDY, **settings)
     with pytest.raises(InputError, match=words):
-        studies_development.development_table(cells, fates(cells), "kind", {}, settings, 1)
+        studies_development.development_table(cells, fates(cells), "kind", {}, study, 1)
 
 
 def test_a_task_without_predicted_cells_needs_a_root():
     cells = corpus()
     calls = fates(cells).assign(part="test")
-    settings = {"root": None, "pseudotime": None}
+    study = StudySettings(**STUDY)
     with pytest.raises(InputError, match="name the study's root or pseudotime"):
-        studies_development.development_table(cells, calls, "kind", {}, settings, 1)
-    settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
-    table = studies_development.development_table(cells, calls, "kind", {}, settings, 1)
+        studies_development.development_table(cells, calls, "kind", {}, study, 1)
+    study = StudySettings(**STUDY, root={"kind": ["stem"]})
+    table = studies_development.development_table(cells, calls, "kind", {}, study, 1)
     assert len(studies_development.progenitors(table, calls)) == len(cells)
 
 

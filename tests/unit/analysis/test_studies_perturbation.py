@@ -7,10 +7,13 @@ import pytest
 from scipy import sparse
 
 from scdyn.errors import InputError
+from scdyn.settings import StudySettings
 from scdyn.studies import genes as studies_genes
 from scdyn.studies import perturbation
 
-SELECTIONS = {"control": {"genotype": ["wt"]}, "perturbed": {"genotype": ["ko"]}}
+STUDY = StudySettings(
+    kind="perturbation", task="t", control={"genotype": ["wt"]}, perturbed={"genotype": ["ko"]}
+)
 
 
 def counts(control, perturbed, classes=("lost", "same", "new")):
@@ -91,19 +94,18 @@ def test_groups_are_of_called_cells_and_exclude_each_other():
         index=["c0", "c1", "c2", "c3"],
     )
     calls = calls_of_cells(["c0", "c2", "c3"], ["x", "x", "y"])
-    table = perturbation.groups_of(obs, calls, SELECTIONS)
+    table = perturbation.groups_of(obs, calls, STUDY)
     assert table["group"].to_dict() == {"c0": "control", "c2": "perturbed", "c3": "perturbed"}
     with pytest.raises(InputError, match="none of the perturbed cells"):
-        perturbation.groups_of(obs, calls.loc[["c0"]], SELECTIONS)
-    both = {"control": {}, "perturbed": {"genotype": ["ko"]}}
+        perturbation.groups_of(obs, calls.loc[["c0"]], STUDY)
+    both = STUDY.model_copy(update={"control": {}})
+    by_embryo = STUDY.model_copy(update={"replicate": "embryo"})
     with pytest.raises(InputError, match="2 cells are both control and perturbed"):
         perturbation.groups_of(obs, calls, both)
-    pooled = perturbation.groups_of(
-        obs.assign(embryo="e1"), calls, {**SELECTIONS, "replicate": "embryo"}
-    )
+    pooled = perturbation.groups_of(obs.assign(embryo="e1"), calls, by_embryo)
     assert set(pooled["sample"]) == {"e1"}
     with pytest.raises(InputError, match="no such column"):
-        perturbation.groups_of(obs, calls, {**SELECTIONS, "replicate": "embryo"})
+        perturbation.groups_of(obs, calls, by_embryo)
 
 
 def test_tables_are_by_method_and_by_sample():
@@ -116,7 +118,7 @@ def test_tables_are_by_method_and_by_sample():
         for method, called in (("scdynomics", list("xyxyxyxx")), ("logistic_regression", "x"))
     )
     methods = ["scdynomics", "logistic_regression"]
-    change, by_sample = perturbation.perturbation_tables(obs, calls, SELECTIONS, methods, 1)
+    change, by_sample = perturbation.perturbation_tables(obs, calls, STUDY, methods, 1)
     rows = change.set_index(["method", "class"])
     assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [2, 3]
     assert rows.loc[("logistic_regression", "y"), "cells_perturbed"] == 0
@@ -143,7 +145,7 @@ def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
     cells.var_names = [f"g{i}" for i in range(n_genes)]
     cells.layers["rna_log"] = cells.X.astype(float).log1p()
     calls = calls_of_cells(cells.obs_names, ["x"] * len(cells))
-    return cells, perturbation.groups_of(cells.obs, calls, SELECTIONS)
+    return cells, perturbation.groups_of(cells.obs, calls, STUDY)
 
 
 def test_pseudobulks_are_sums_of_samples_with_enough_cells():

@@ -267,8 +267,9 @@ def pretrain(
         len(learned),
         len(held_out),
     )
-    shares = settings.mask_share, settings.promoter_dropout
-    task = MaskedPretraining(model, store, learned, held_out, shares[0], seed, shares[1])
+    task = MaskedPretraining(
+        model, store, learned, held_out, settings.mask_share, seed, settings.promoter_dropout
+    )
     # On other hardware a run goes on.
     identity = {
         "model": architecture.to_dict(),
