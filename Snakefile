@@ -20,9 +20,9 @@ include: "workflow/rules/common.smk"
 
 
 # With --sdm apptainer the rules run in this image and use its environments.
-if config["container"]:
+if CONFIG.container:
 
-    containerized: config["container"]
+    containerized: CONFIG.container
 
 
 include: "workflow/rules/simulate.smk"

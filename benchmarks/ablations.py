@@ -24,8 +24,8 @@ from scdyn.data import tokens
 from scdyn.explain import runs
 from scdyn.io.files import write_json
 from scdyn.pp import reference
+from scdyn.settings import MAIN, ModelSettings, PretrainingSettings, TaskSettings
 from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
-from scdyn.tasks import settings as task_settings
 from scdyn.training import pretraining
 
 # Name: (TF index, start of the Full layers' projection).
@@ -110,9 +110,10 @@ def run(results, study, variant, seed, n_folds, folder):
     """Pretrain, fine-tune and explain one variant with one seed; return its scores."""
     content, model_name, task_name = study
     index, projection = VARIANTS[variant]
-    settings = content["models"][model_name] | {"seed": seed, "projection_init": projection}
-    task = content["tasks"][task_name] | {"seeds": [seed]}
-    corpus = settings["corpus"]
+    changed = {"seed": seed, "projection_init": projection}
+    settings = ModelSettings(**content["models"][model_name] | changed)
+    task = TaskSettings(**content["tasks"][task_name] | {"seeds": [seed]})
+    corpus = settings.corpus
     plain = tokens.TokenStore(results / "tokens" / corpus)
     order = gene_order(index, plain, seed)
     store = ReorderedStore(results / "tokens" / corpus, order)
@@ -123,17 +124,18 @@ def run(results, study, variant, seed, n_folds, folder):
     if not (folder / "model" / "config.json").exists():
         pretraining.pretrain(
             store, rows, tokens.regulon_weights(genes, table).iloc[:, order],
-            genes.iloc[order].reset_index(drop=True), settings, folder / "model",
+            genes.iloc[order].reset_index(drop=True), settings.part(PretrainingSettings),
+            folder / "model",
             folder / "checkpoints",
         )  # fmt: skip
     pretrained = json.loads((folder / "model" / "scores.json").read_text())
     found = {"masked_loss": pretrained["masked_loss"]}
-    main = task_settings.variants_of(task)[task_settings.MAIN]
-    folds = [str(fold) for fold in range(min(n_folds, task["folds"]))]
+    main = task.all_variants()[MAIN]
+    folds = [str(fold) for fold in range(min(n_folds, task.folds))]
     for fold in folds:
         if not (folder / fold).exists():
             finetuning.finetune_run(
-                store, split, task_settings.MAIN, seed, fold, main, folder / "model",
+                store, split, MAIN, seed, fold, main, folder / "model",
                 folder / fold, folder / "checkpoints",
             )  # fmt: skip
     tables = [evaluation.read_predictions(folder / fold / "predictions.tsv") for fold in folds]
@@ -163,7 +165,7 @@ def learnable(results, corpus, settings):
     from scdyn.pp.selection import select
 
     obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")
-    return obs.index[select(obs, settings["cells"], "cells")]
+    return obs.index[select(obs, settings.cells, "cells")]
 
 
 def driver_scores(store, genes, folder, folds, task, truth):

@@ -24,6 +24,7 @@ from scdyn.explain import attribution
 from scdyn.model import adapters, classifier
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import HeadSettings
 from scdyn.training import devices, loop
 from scdyn.training.pretraining import masked_losses
 
@@ -43,7 +44,7 @@ def training_step(size, device, compiled="auto"):
     """A function that takes a step, the cells of a step, and the model."""
     model, bins = make(size)
     model.to(device)
-    config = loop.TrainingConfig(1, 1, learning_rate=1e-4, compiled=compiled)
+    config = loop.TrainingConfig(learning_rate=1e-4, compiled=compiled)
     optimizer = loop.make_optimizer(model, config)
     loop.prepare(model, config)
     seeds = iter(range(10**6))
@@ -80,7 +81,7 @@ def infer(size, _, device):
 
 def explain(size, _, device):
     model, bins = make(size)
-    head = classifier.Head(model.config.n_genes, WIDTH, N_CLASSES, classifier.HeadConfig())
+    head = classifier.Head(model.config.n_genes, WIDTH, N_CLASSES, HeadSettings())
     classes = [str(i) for i in range(N_CLASSES)]
     adapted = adapters.adapt(model, "lora", 8)
     task = classifier.Classifier(adapted, head, classes).merge().eval().to(device)

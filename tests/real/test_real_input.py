@@ -17,12 +17,13 @@ from scdyn.io.libraries import FILES, LAYERS, find_libraries, input_files, locat
 from scdyn.pp import ingest, preflight, reference
 from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import normalise, promoters_measured
+from scdyn.settings import InputThresholds
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 K562 = DATA / "multiome" / "k562_chr22"
 FRAGMENTS = K562 / "example_chr22p_multiome_cluster__atac_fragments.tsv.gz"
-THRESHOLDS = preflight.Thresholds(0.5, 0.5, 1.5)
+THRESHOLDS = InputThresholds()
 
 
 def vocabulary(species, measured=None):

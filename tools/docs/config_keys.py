@@ -1,35 +1,78 @@
-"""Every key of the config and every column of the sample sheet, from workflow/schemas/."""
+"""Every key of the config and every column of the sample sheet, from scdyn.settings.
+
+config/README.md and the JSON Schemas in workflow/schemas/ are made from there: ``make docs``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from pydantic.json_schema import GenerateJsonSchema
+
+from scdyn.settings import QC_PRESETS, SIZES, Config, SampleRow, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMAS = ROOT / "workflow/schemas"
+SCHEMAS = {ROOT / "workflow/schemas/config.schema.yaml": Config}
+SCHEMAS |= {ROOT / "workflow/schemas/samples.schema.yaml": SampleRow}
+MADE = "# Made from scdyn.settings by make docs, for editors.\n"
 HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
-# Blocks of the schema that are called by their name instead of being described at each use.
-NAMED = ("name", "selection", "training")
-# Kinds of text, whose patterns tell a reader nothing.
-WORDS = {
-    "path": "path",
-    "path_or_null": "path or null",
-    "text": "text",
-    "text_or_null": "text or null",
-    "layer": "text",
-}
+# Kinds of values that the page explains, or whose patterns tell a reader nothing.
+KINDS = ("name", "selection", "path", "text")
+# The block that a table of its own describes, instead of each place that has it.
+TRAINING = "TrainingSettings"
 
 Schema = Mapping[str, Any]
+
+
+class WithoutTitles(GenerateJsonSchema):
+    """JSON Schema whose fields have no titles made of their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Set none."""
+        return False
+
+
+def tidied(part: Any) -> Any:
+    """Tidy a JSON Schema: texts on one line, no default where a preset gives it."""
+    if isinstance(part, list):
+        return [tidied(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    part = {key: value if key == "default" else tidied(value) for key, value in part.items()}
+    if "properties" in part and isinstance(part.get("title"), str):
+        del part["title"]
+    if isinstance(part.get("description"), str):
+        part["description"] = " ".join(part["description"].split("\n\nAttributes\n")[0].split())
+    if "by" in part:
+        del part["default"]
+    if "patternProperties" in part:  # which would let any other name pass
+        [(pattern, value)] = part.pop("patternProperties").items()
+        part |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+    return part
+
+
+def blocks_in(kind: Any) -> Iterator[type[Settings]]:
+    """Yield the blocks of settings in a type, such as the values of a mapping."""
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        yield kind
+    for part in get_args(kind):
+        yield from blocks_in(part)
+
+
+def schema_of(kind: type[Settings]) -> Schema:
+    """Describe settings as JSON Schema."""
+    schema = tidied(kind.model_json_schema(schema_generator=WithoutTitles))
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
 
 
 def resolved(part: Schema, root: Schema) -> Schema:
     """Follow ``$ref``; what stands beside it goes before what it leads to."""
     if "$ref" not in part:
         return part
-    return {**root["$defs"][part["$ref"].rsplit("/", 1)[1]], **part}
+    return {**root["$defs"][referred(part)], **part}
 
 
 def referred(part: Schema) -> str:
@@ -73,22 +116,21 @@ def bounds(part: Schema) -> str:
 
 def values(part: Schema, root: Schema) -> str:
     """Say which values a key may have."""
-    if referred(part) in NAMED:
-        return referred(part)
-    if referred(part) in WORDS:
-        return WORDS[referred(part)]
+    if referred(part) == TRAINING:
+        return "training"
     part = resolved(part, root)
+    nothing = " or null" if {"type": "null"} in part.get("anyOf", []) else ""
+    if nothing:
+        part = resolved(next(one for one in part["anyOf"] if one != {"type": "null"}), root)
+    if part.get("title") in KINDS:
+        return part["title"] + nothing
     if "enum" in part:
-        return joined([shown(value) for value in part["enum"]])
-    if "anyOf" in part:
-        return joined(sorted((values(one, root) for one in part["anyOf"]), key="null".__eq__))
-    types = [part["type"]] if isinstance(part["type"], str) else list(part["type"])
-    if "array" in types:
+        return joined([*map(shown, part["enum"]), *(["null"] if nothing else [])])
+    text = part["type"]
+    if text == "array":
         inner = values(part["items"], root)
-        types[types.index("array")] = f"list of ({inner})" if "," in inner else f"list of {inner}"
-    if part.get("not") == {"const": True}:
-        types[types.index("boolean")] = "false"
-    text = joined(types).replace("object", "mapping")
+        text = f"list of ({inner})" if "," in inner else f"list of {inner}"
+    text = text.replace("object", "mapping") + nothing
     if "pattern" in part:
         text += f" that fits `{part['pattern']}`"
     return ", ".join(filter(None, [text, bounds(part)])).replace("|", "\\|")
@@ -100,15 +142,15 @@ def default(key: str, part: Schema, block: Schema) -> str:
         return "required"
     if "by" in part:
         return f"by `{part['by']}`"
-    if part.get("default", {}) == {}:
+    if part.get("default", {}) == {}:  # a block, which has the defaults of its keys
         return "-"
     return f"`{shown(part['default'])}`" if part["default"] != "" else "empty"
 
 
 def table(block: Schema, root: Schema) -> str:
     """Lay out one block's keys, a row each."""
-    rows = []
-    for key, raw in block["properties"].items():
+    rows, required = [], block.get("required", [])
+    for key, raw in sorted(block["properties"].items(), key=lambda item: item[0] not in required):
         part = resolved(raw, root)
         # A sentence in the middle ends in a full stop, the last one does not.
         meaning = part.get("description", "").removesuffix(".").replace("|", "\\|")
@@ -121,9 +163,9 @@ def blocks(part: Schema, root: Schema, path: str = "") -> Iterator[tuple[str, Sc
     if "properties" in part:
         yield path, part
     for key, raw in part.get("properties", {}).items():
-        if referred(raw) not in NAMED:
-            inner = f"{path}.{key}".removeprefix(".")
-            for one in [raw, *raw.get("anyOf", [])]:
+        inner = f"{path}.{key}".removeprefix(".")
+        for one in [raw, *raw.get("anyOf", [])]:
+            if referred(one) != TRAINING:
                 yield from blocks(resolved(one, root), root, inner)
     entry = part.get("additionalProperties")
     if isinstance(entry, Mapping) and path:
@@ -151,22 +193,21 @@ def preset_table(presets: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([head, *rows])
 
 
-def key_tables(config: Schema, sheet: Schema) -> dict[str, str]:
+def key_tables() -> dict[str, str]:
     """Lay out all keys: the mark that each part of the page has, and its Markdown."""
+    config, sheet = schema_of(Config), schema_of(SampleRow)
     parts = []
     for path, block in blocks(config, config):
         parts.append(f"### {path}\n\n{table(block, config)}" if path else table(block, config))
-    training = config["$defs"]["training"]
-    parts.append(f"### training (of a model or a task)\n\n{table(training, config)}")
-    presets = {name: preset_table(config["presets"][name]) for name in ("qc", "size")}
+    training = table(config["$defs"][TRAINING], config)
+    parts.append(f"### training (of a model or a task)\n\n{training}")
+    presets = {"qc": preset_table(QC_PRESETS), "size": preset_table(SIZES)}
     columns = table(sheet, sheet).replace("| key |", "| column |", 1)
     return {"columns": columns, "keys": "\n\n".join(parts)} | presets
 
 
-def read_tables() -> dict[str, str]:
-    """Lay out the keys that the schemas have now."""
-    config, sheet = (
-        yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
-        for name in ("config", "samples")
-    )
-    return key_tables(config, sheet)
+def write_schemas() -> None:
+    """Write the JSON Schemas of config and sample sheet."""
+    for path, kind in SCHEMAS.items():
+        content = yaml.safe_dump(dict(schema_of(kind)), sort_keys=False, allow_unicode=True)
+        path.write_text(MADE + content)

@@ -98,7 +98,7 @@ def blocks() -> dict[str, str]:
     evaluation = read_json("benchmarks/results/evaluation.json")
     costs = found | {"demo": numbers, "evaluation": evaluation}
     return {
-        **config_keys.read_tables(),
+        **config_keys.key_tables(),
         **{f"tutorial.{name}": text for name, text in tutorial.blocks(numbers).items()},
         **{f"measured.{name}": text for name, text in measured.blocks(costs).items()},
         **asked.blocks(),

@@ -7,7 +7,8 @@ from typing import Any
 
 from marks import table
 
-from scdyn.tasks.settings import MAIN, method_name
+from scdyn.settings import MAIN
+from scdyn.tasks.methods import method_name
 
 Content = Mapping[str, Any]
 

@@ -15,10 +15,16 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from scdyn import config as study
-from scdyn import settings
-from scdyn.grn import settings as grn_settings
 from scdyn.plotting import stage_times
-from scdyn.tasks import settings as task_settings
+from scdyn.settings import (
+    LEFT_OUT,
+    MAIN,
+    BaselineSettings,
+    EvaluationSettings,
+    InputThresholds,
+    PretrainingSettings,
+    TaskSettings,
+)
 from scdyn.io.artefacts import read_json
 from scdyn.errors import InputError
 from scdyn.io.libraries import COLUMNS, input_files, require_distinct
@@ -46,15 +52,8 @@ try:
     if workflow.config_settings.config:
         ORIGIN += " with --config"
     config = study.with_preset_of_files(config, workflow.configfiles)
-    config = study.read_config(
-        config, study.read_schema(BASE / "workflow/schemas/config.schema.yaml"), ORIGIN
-    )
-    SAMPLES = study.read_samples(
-        config["samples"],
-        study.read_schema(BASE / "workflow/schemas/samples.schema.yaml"),
-        config["covariates"],
-        config["corpora"],
-    )
+    CONFIG = study.read_config(config, ORIGIN)
+    SAMPLES = study.read_samples(CONFIG.samples, CONFIG.covariates, CONFIG.corpora)
     # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
     SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural)]
     require_distinct(
@@ -64,26 +63,22 @@ try:
         }
     )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
-    CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **config["resources"])
+    CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **CONFIG.resources.model_dump())
     # The files that the config names, by key. Those that rules make may not be there yet.
     NAMED = {
         f"{section}.{key}": [paths] if isinstance(paths, str) else paths or []
         for section, key in FILE_KEYS
-        for paths in [config[section][key]]
+        for paths in [getattr(getattr(CONFIG, section), key)]
     }
     NAMED |= {
-        f"tasks.{name}.gene_sets": [task["gene_sets"]]
-        for name, task in config["tasks"].items()
-        if task["gene_sets"]
+        f"tasks.{name}.gene_sets": [task.gene_sets]
+        for name, task in CONFIG.tasks.items()
+        if task.gene_sets
     }
     FETCHED = {f"{DOWNLOADS}/{name}" for name in CATALOGUE}
     MADE = FETCHED.union(
-        [
-            f"{config['results']}/simulation/{name}"
-            for name in STUDY_FILES
-            if "simulation" in config
-        ],
-        [f"{config['results']}/grn/{corpus}/regulons.gmt" for corpus in config["corpora"]],
+        [f"{CONFIG.results}/simulation/{name}" for name in STUDY_FILES if CONFIG.simulation],
+        [f"{CONFIG.results}/grn/{corpus}/regulons.gmt" for corpus in CONFIG.corpora],
     )
     if "--lint" not in sys.argv:  # which looks at the rules alone, also where no data are
         study.require_files(NAMED, MADE, ORIGIN)
@@ -93,41 +88,43 @@ try:
     # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
     PRETRAINED_ON = {
         name: select_samples(
-            SAMPLES.loc[model_samples], model["cells"], COVARIATES, f"models.{name}.cells"
+            SAMPLES.loc[model_samples], model.cells, COVARIATES, f"models.{name}.cells"
         )
-        for name, model in config["models"].items()
-        for named in [config["corpora"][model["corpus"]]["samples"] or SAMPLES.index]
+        for name, model in CONFIG.models.items()
+        for named in [CONFIG.corpora[model.corpus].samples or SAMPLES.index]
         for model_samples in [sorted(named, key=natural)]
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
+# What captions and scripts read: plain values, with the defaults.
+config = CONFIG.model_dump()
 if BUILDS and workflow.is_main_process:
     logger.warning(BUILDS)
 
 # On one machine as many GPUs are used at a time as are there; where there is none, the cores bound
 # the jobs that would use one. A cluster counts its own.
-if workflow.is_main_process and workflow.local_exec and config["device"] != "cpu":
+if workflow.is_main_process and workflow.local_exec and CONFIG.device != "cpu":
     if "gpu" not in workflow.global_resources and visible_gpus():
         workflow.register_resource("gpu", len(visible_gpus()))
 # No param: it decides how fast a result is there, not which.
-os.environ.update(SCDYN_DEVICE=config["device"])
+os.environ.update(SCDYN_DEVICE=CONFIG.device)
 
 BEGUN = time.time()
-RESULTS = config["results"]
+RESULTS = CONFIG.results
 # The table of a corpus' cells: labels and covariates join the cells here and nowhere before.
 CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
-CORPORA, MODELS, TASKS, STUDIES = (config[key] for key in ("corpora", "models", "tasks", "studies"))
-ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if config["peers"] else [])]
+CORPORA, MODELS, TASKS, STUDIES = CONFIG.corpora, CONFIG.models, CONFIG.tasks, CONFIG.studies
+ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if CONFIG.peers else [])]
 # Width times layers of a model that one thread trains well.
 SMALL_MODEL = 256
-EXPLAINED = [name for name, task in TASKS.items() if task["explain"]]
+EXPLAINED = [name for name, task in TASKS.items() if task.explain]
 
 
 wildcard_constraints:
     sample="[A-Za-z0-9_-]+",
     corpus="|".join(CORPORA),
-    run=f"[0-9]+|{grn_settings.LEFT_OUT}",
+    run=f"[0-9]+|{LEFT_OUT}",
     model="|".join(MODELS),
     task="|".join(TASKS) or "none",
     variant="[A-Za-z0-9_.-]+",
@@ -139,7 +136,7 @@ wildcard_constraints:
 
 
 def samples_of(corpus):
-    return sorted(CORPORA[corpus]["samples"] or SAMPLES.index, key=natural)
+    return sorted(CORPORA[corpus].samples or SAMPLES.index, key=natural)
 
 
 def row_of(sample):
@@ -191,18 +188,18 @@ def cells_of_model(wildcards):
 def selection_of_model(wildcards):
     """The cells that a model is pretrained on: by sample, where the sheet alone tells."""
     samples, model = PRETRAINED_ON[wildcards.model], MODELS[wildcards.model]
-    return model["cells"] if samples is None or not model["cells"] else {"sample": samples}
+    return model.cells if samples is None or not model.cells else {"sample": samples}
 
 
 def names_from(wildcards):
     """Add the names that follow from a wildcard: a study's task, a task's model, its corpus."""
     names = dict(wildcards.items())
     if "study" in names:
-        names["task"] = STUDIES[names["study"]]["task"]
+        names["task"] = STUDIES[names["study"]].task
     if "task" in names:
-        names["model"] = TASKS[names["task"]]["model"]
+        names["model"] = TASKS[names["task"]].model
     if "model" in names:
-        names["corpus"] = MODELS[names["model"]]["corpus"]
+        names["corpus"] = MODELS[names["model"]].corpus
     return names
 
 
@@ -217,7 +214,7 @@ def all_folds(path):
 
 
 def folds_of(task):
-    return range(TASKS[task]["folds"])
+    return range(TASKS[task].folds)
 
 
 def runs_of(path, task, variants):
@@ -225,39 +222,33 @@ def runs_of(path, task, variants):
     return [
         path.format(task=task, variant=variant, seed=seed, fold=fold)
         for variant in variants
-        for seed, fold in task_settings.runs_of(TASKS[task], variant)
+        for seed, fold in TASKS[task].runs_of(variant)
     ]
 
 
 def all_runs(path):
     """Fill another rule's output with every run of every variant of the wildcard `task`."""
-    return lambda wildcards: runs_of(
-        path, wildcards.task, task_settings.variants_of(TASKS[wildcards.task])
-    )
+    return lambda wildcards: runs_of(path, wildcards.task, TASKS[wildcards.task].all_variants())
 
 
 def main_runs(path):
     """Fill another rule's output with the runs of the main model of the wildcard `task`."""
-    return lambda wildcards: runs_of(path, wildcards.task, [task_settings.MAIN])
+    return lambda wildcards: runs_of(path, wildcards.task, [MAIN])
 
 
 def variant_settings(wildcards):
     """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
-    variants = task_settings.variants_of(TASKS[wildcards.task])
-    return settings.decisive(variants[wildcards.variant])
+    return TASKS[wildcards.task].all_variants()[wildcards.variant].decisive()
 
 
-def settings_of(kind, wildcard):
-    """Plain values of one block of the config, chosen by a wildcard, as a rule's params."""
-    return lambda wildcards: config[kind][getattr(wildcards, wildcard)]
+def study_settings(wildcards):
+    """Settings of the wildcard `study`."""
+    return STUDIES[wildcards.study].model_dump()
 
 
 def model_settings(wildcards):
     """What decides a pretrained model; its corpus and its cells are inputs and params of their own."""
-    model = MODELS[wildcards.model]
-    return settings.decisive(
-        {key: value for key, value in model.items() if key not in ("corpus", "cells")}
-    )
+    return MODELS[wildcards.model].part(PretrainingSettings).decisive()
 
 
 def grn_params(*keys):
@@ -266,12 +257,12 @@ def grn_params(*keys):
     Snakemake compares the values of a rule's params as a set, without their names: two numbers that
     change places would remake nothing. So a rule has one param of its settings, with their names.
     """
-    return {key: config["grn"][key] for key in keys} | {"seed": config["grn"]["seeds"][0]}
+    return {key: getattr(CONFIG.grn, key) for key in keys} | {"seed": CONFIG.grn.seeds[0]}
 
 
 def inference_of_run(wildcards):
     """Settings of one run; the one without some cells leaves them out."""
-    left_out = config["grn"]["left_out_share"] if wildcards.run == grn_settings.LEFT_OUT else 0
+    left_out = CONFIG.grn.left_out_share if wildcards.run == LEFT_OUT else 0
     return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
 
 
@@ -293,18 +284,18 @@ def forget(path):
 
 
 def task_params(of):
-    """Those settings of the wildcard `task` that a rule reads, by a function of task_settings."""
-    return lambda wildcards: settings.decisive(of(TASKS[wildcards.task]))
+    """Those settings of the wildcard `task` that decide what a rule makes, by a function of it."""
+    return lambda wildcards: of(TASKS[wildcards.task]).decisive()
 
 
 def studies_of(kind):
     """A wildcard's pattern: the studies of a kind."""
-    return "|".join(name for name, study in STUDIES.items() if study["kind"] == kind) or "none"
+    return "|".join(name for name, study in STUDIES.items() if study.kind == kind) or "none"
 
 
 def alone_of(wildcards):
     """Methods of a study's task that read one modality alone, by modality."""
-    return task_settings.alone(TASKS[names_from(wildcards)["task"]])
+    return TASKS[names_from(wildcards)["task"]].variants_of_one_modality()
 
 
 def modalities_of(wildcards):
@@ -325,7 +316,7 @@ def drivers_of(wildcards):
 
 def measured_cells(wildcards):
     """The table of cells, where a task compares with a knockout that was measured in some of them."""
-    measured = TASKS[wildcards.task]["in_silico"]["measured"]
+    measured = TASKS[wildcards.task].in_silico.measured
     return follow(CELLS)(wildcards) if measured else []
 
 
@@ -341,9 +332,9 @@ def on_several_nodes(text):
 
 def resource_of(text, model, several):
     """Fill a resource with a model's settings, for one node or for several."""
-    if (model["nodes"] > 1) != several:
+    if (model.nodes > 1) != several:
         return None
-    filled = text.format(**model)
+    filled = text.format(gpus=model.gpus, nodes=model.nodes)
     return int(filled) if filled.isdecimal() else filled
 
 
@@ -354,7 +345,7 @@ def threads_of_model(wildcards):
     its start, which is of one thread whatever it is given.
     """
     model = MODELS[names_from(wildcards)["model"]]
-    return 1 if model["width"] * model["n_layers"] <= SMALL_MODEL else 8
+    return 1 if model.width * model.n_layers <= SMALL_MODEL else 8
 
 
 def by_pilot(key, least, factor, attempt, pilot):
@@ -376,17 +367,17 @@ def final_outputs():
         *expand(f"{RESULTS}/grn/{{corpus}}/regulons.svg", corpus=CORPORA),
         *expand(
             f"{RESULTS}/grn/{{corpus}}/regulons.loom",
-            corpus=CORPORA if config["grn"]["loom"] else [],
+            corpus=CORPORA if CONFIG.grn.loom else [],
         ),
         *expand(f"{RESULTS}/pretrain/{{model}}/training.svg", model=MODELS),
-        *[f"{RESULTS}/embed/{model}/{content['corpus']}.svg" for model, content in MODELS.items()],
+        *[f"{RESULTS}/embed/{model}/{content.corpus}.svg" for model, content in MODELS.items()],
         *expand(f"{RESULTS}/finetune/{{task}}/task.svg", task=TASKS),
         *expand(f"{RESULTS}/explain/{{task}}/checks.svg", task=EXPLAINED),
-        *[f"{RESULTS}/studies/{name}/{content['kind']}.svg" for name, content in STUDIES.items()],
+        *[f"{RESULTS}/studies/{name}/{content.kind}.svg" for name, content in STUDIES.items()],
         *[
             f"{RESULTS}/studies/{name}/drivers.svg"
             for name, content in STUDIES.items()
-            if content["kind"] == "development" and content["task"] in EXPLAINED
+            if content.kind == "development" and content.task in EXPLAINED
         ],
         f"{RESULTS}/scores.json",
         f"{RESULTS}/provenance.json",

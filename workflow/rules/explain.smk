@@ -22,7 +22,7 @@ rule explain:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        task=task_params(task_settings.of_explanation),
+        task=task_params(TaskSettings.explanation),
         model=follow(PRETRAINED),
     script:
         "../scripts/explain.py"
@@ -35,7 +35,7 @@ rule rank_drivers:
         corpus=follow(rules.join_corpus.output[0]),
         regulons=follow(rules.make_regulons.output.regulons),
         weights=all_folds(rules.fit_weights.output[0]),
-        gene_sets=lambda wildcards: TASKS[wildcards.task]["gene_sets"] or [],
+        gene_sets=lambda wildcards: TASKS[wildcards.task].gene_sets or [],
     output:
         rankings=f"{EXPLANATION}/rankings.tsv",
         drivers=report(
@@ -62,7 +62,7 @@ rule rank_drivers:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         sizes=lambda wildcards: sizes(NAMED.get(f"tasks.{wildcards.task}.gene_sets", [])),
-        seed=config["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/rank_drivers.py"
 
@@ -88,7 +88,7 @@ rule check_explanation:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(task_settings.of_checks),
+        task=task_params(TaskSettings.checks),
         model=follow(PRETRAINED),
     script:
         "../scripts/check_explanation.py"
@@ -123,7 +123,7 @@ rule perturb_in_silico:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(task_settings.of_in_silico),
+        task=task_params(TaskSettings.perturbations),
         model=follow(PRETRAINED),
     script:
         "../scripts/perturb_in_silico.py"

@@ -25,7 +25,7 @@ rule split_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        settings=task_params(task_settings.of_split),
+        settings=task_params(TaskSettings.split),
     script:
         "../scripts/split_cells.py"
 
@@ -70,7 +70,7 @@ rule fit_baselines:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(task_settings.of_baselines),
+        task=task_params(lambda task: task.part(BaselineSettings)),
     script:
         "../scripts/fit_baselines.py"
 
@@ -111,8 +111,8 @@ rule fit_scanvi:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        peers=config["peers"],
-        seed=lambda wildcards: TASKS[wildcards.task]["seeds"][0],
+        peers=CONFIG.peers and CONFIG.peers.model_dump(),
+        seed=lambda wildcards: TASKS[wildcards.task].seed,
     script:
         "../scripts/fit_scanvi.py"
 
@@ -123,7 +123,7 @@ rule evaluate_task:
         left_out=rules.split_cells.output.left_out,
         models=all_runs(rules.finetune.output[0]),
         baselines=all_folds(rules.fit_baselines.output.predictions),
-        scanvi=all_folds(rules.fit_scanvi.output[0]) if config["peers"] else [],
+        scanvi=all_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
         costs=all_folds(rules.fit_baselines.output.costs),
     output:
         predictions=ensure(f"{TASK}/predictions.tsv", non_empty=True),
@@ -156,6 +156,6 @@ rule evaluate_task:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        task=task_params(task_settings.of_evaluation),
+        task=task_params(lambda task: task.part(EvaluationSettings)),
     script:
         "../scripts/evaluate_task.py"

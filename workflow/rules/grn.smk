@@ -1,16 +1,16 @@
 # Gene regulatory networks: edges over several runs, regulons that the runs agree upon, activity.
 
 GRN = f"{RESULTS}/grn/{{corpus}}"
-SEED_OF_RUN = grn_settings.seeds_of_runs(config["grn"])
-SEEDED = [run for run in SEED_OF_RUN if run != grn_settings.LEFT_OUT]
-N_PARTS = grn_settings.number_of_parts(config["grn"])
+SEED_OF_RUN = CONFIG.grn.seed_of_runs()
+SEEDED = [run for run in SEED_OF_RUN if run != LEFT_OUT]
+N_PARTS = CONFIG.grn.n_parts
 MODULES = {
-    "min_genes": config["grn"]["min_targets"],
-    "mask_dropouts": config["grn"]["mask_dropouts"],
-    "repressing": config["grn"]["repressing"],
+    "min_genes": CONFIG.grn.min_targets,
+    "mask_dropouts": CONFIG.grn.mask_dropouts,
+    "repressing": CONFIG.grn.repressing,
 }
 THRESHOLDS = {
-    key: config["grn"][key] for key in ("rank_threshold", "auc_threshold", "nes_threshold")
+    key: getattr(CONFIG.grn, key) for key in ("rank_threshold", "auc_threshold", "nes_threshold")
 }
 
 # Edges of one run; with several parts they are gathered into it.
@@ -25,8 +25,8 @@ scattergather:
 rule check_databases:
     input:
         genes=rules.build_vocabulary.output[0],
-        rankings=config["grn"]["rankings"],
-        annotations=config["grn"]["annotations"] or [],
+        rankings=CONFIG.grn.rankings,
+        annotations=CONFIG.grn.annotations or [],
     output:
         report(
             f"{RESULTS}/grn/databases.tsv",
@@ -43,7 +43,7 @@ rule check_databases:
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
-        min_overlap=config["grn"]["min_database_overlap"],
+        min_overlap=CONFIG.grn.min_database_overlap,
     script:
         "../scripts/check_databases.py"
 
@@ -52,7 +52,7 @@ rule choose_cells:
     input:
         corpus=rules.join_corpus.output[0],
         # Refused databases are refused before hours are spent.
-        databases=rules.check_databases.output[0] if config["grn"]["rankings"] else [],
+        databases=rules.check_databases.output[0] if CONFIG.grn.rankings else [],
     output:
         expression=ensure(f"{GRN}/expression.h5ad", non_empty=True),
         cells=f"{GRN}/cells.tsv",
@@ -149,8 +149,7 @@ rule merge_adjacencies:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         runs=SEEDED,
-        settings=grn_params("mask_dropouts")
-        | {"promoters": config["grn"]["promoter_evidence"] != "none"},
+        settings=grn_params("mask_dropouts") | {"promoters": CONFIG.grn.promoter_evidence != "none"},
     script:
         "../scripts/merge_adjacencies.py"
 
@@ -174,14 +173,14 @@ rule write_matrix:
 
 MOTIFS = f"{GRN}/runs/{{run}}/motifs.tsv"
 
-if config["grn"]["motifs"] == "fast":
+if CONFIG.grn.motifs == "fast":
 
     rule find_motifs:
         input:
             adjacencies=RUN_EDGES,
             expression=rules.choose_cells.output.expression,
-            rankings=config["grn"]["rankings"],
-            annotations=config["grn"]["annotations"] or [],
+            rankings=CONFIG.grn.rankings,
+            annotations=CONFIG.grn.annotations or [],
         output:
             ensure(MOTIFS, non_empty=True),
         log:
@@ -205,8 +204,8 @@ else:
         input:
             adjacencies=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
             expression=rules.choose_cells.output.expression,
-            rankings=config["grn"]["rankings"],
-            annotations=config["grn"]["annotations"] or [],
+            rankings=CONFIG.grn.rankings,
+            annotations=CONFIG.grn.annotations or [],
         output:
             ensure(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True), non_empty=True),
         log:
@@ -231,11 +230,7 @@ rule make_regulons:
         adjacencies=rules.merge_adjacencies.output[0],
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database a regulon is its TF's strongest targets.
-        motifs=(
-            expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True)
-            if config["grn"]["rankings"]
-            else []
-        ),
+        motifs=(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True) if CONFIG.grn.rankings else []),
     output:
         regulons=report(
             f"{GRN}/regulons.tsv",
@@ -268,12 +263,8 @@ rule make_regulons:
         runs=list(SEED_OF_RUN),
         settings=grn_params("left_out_share", "min_targets", "n_targets", "repressing")
         | {
-            "min_runs": grn_settings.runs_needed(config["grn"]),
-            "promoter_p": (
-                config["grn"]["promoter_p"]
-                if grn_settings.promoters_prune(config["grn"])
-                else None
-            ),
+            "min_runs": CONFIG.grn.runs_needed,
+            "promoter_p": CONFIG.grn.promoter_p if CONFIG.grn.promoters_prune else None,
         },
     script:
         "../scripts/make_regulons.py"
@@ -324,7 +315,7 @@ rule compare_regulons:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        labels=sorted({task["label"] for task in TASKS.values()}),
+        labels=sorted({task.label for task in TASKS.values()}),
     script:
         "../scripts/compare_regulons.py"
 

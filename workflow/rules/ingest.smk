@@ -1,6 +1,8 @@
 # Raw files to counts over the vocabulary, quality control, and the samples joined.
 
-WINDOWS = {key: config["reference"][key] for key in ("upstream", "downstream")}
+WINDOWS = {key: getattr(CONFIG.reference, key) for key in ("upstream", "downstream")}
+# What a sample must reach to be ingested.
+THRESHOLDS_OF_INPUT = CONFIG.ingest.part(InputThresholds).model_dump()
 # Looked at before anything is computed, and before the other jobs that are ready.
 FIRST = 10
 
@@ -26,10 +28,7 @@ rule examine_sample:
         sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
         row=lambda wildcards: row_of(wildcards.sample),
         windows=WINDOWS,
-        thresholds={
-            key: config["ingest"][key]
-            for key in ("min_gene_overlap", "min_barcode_overlap", "min_promoter_enrichment")
-        },
+        thresholds=THRESHOLDS_OF_INPUT,
     script:
         "../scripts/examine_sample.py"
 
@@ -59,7 +58,7 @@ rule examine_metadata:
         ),
         rows=lambda wildcards: [row_of(sample) for sample in samples_of(wildcards.corpus)],
         metadata=lambda wildcards: SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict(),
-        min_overlap=config["ingest"]["min_metadata_overlap"],
+        min_overlap=CONFIG.ingest.min_metadata_overlap,
     script:
         "../scripts/examine_metadata.py"
 
@@ -93,11 +92,12 @@ rule gather_preflight:
     params:
         rows=[row_of(sample) for sample in SAMPLES.index],
         corpora={corpus: samples_of(corpus) for corpus in CORPORA},
-        models={name: settings.decisive({**model, "cells": None}) for name, model in MODELS.items()},
-        tasks={
-            name: settings.decisive(task_settings.of_evaluation(task) | {"model": task["model"]})
-            for name, task in TASKS.items()
+        # Which cells a model is pretrained on changes nothing about what it costs at most.
+        models={
+            name: model.model_copy(update={"cells": {}}).decisive()
+            for name, model in MODELS.items()
         },
+        tasks={name: task.part(EvaluationSettings).decisive() for name, task in TASKS.items()},
     script:
         "../scripts/gather_preflight.py"
 
@@ -143,9 +143,9 @@ rule ingest_sample:
         sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
         row=lambda wildcards: row_of(wildcards.sample),
         windows=WINDOWS,
-        overlaps=[config["ingest"][key] for key in ("min_gene_overlap", "min_barcode_overlap")],
-        qc=config["ingest"]["qc"],
-        seed=config["seed"],
+        thresholds=THRESHOLDS_OF_INPUT,
+        qc=CONFIG.ingest.qc.model_dump(),
+        seed=CONFIG.seed,
     script:
         "../scripts/ingest_sample.py"
 
@@ -169,7 +169,7 @@ rule plot_qc:
         mem_mb=2000,
         runtime=10,
     params:
-        qc=config["ingest"]["qc"],
+        qc=CONFIG.ingest.qc.model_dump(),
     script:
         "../scripts/plot_qc.py"
 
@@ -221,6 +221,6 @@ rule join_cells:
             SAMPLES.loc[samples_of(wildcards.corpus), COVARIATES].to_dict("index")
         ),
         metadata=lambda wildcards: (SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict()),
-        min_overlap=config["ingest"]["min_metadata_overlap"],
+        min_overlap=CONFIG.ingest.min_metadata_overlap,
     script:
         "../scripts/join_cells.py"

@@ -1,7 +1,7 @@
 # Masked pretraining, the embedding of every cell by its model, and other embeddings beside it.
 
-LABELS = sorted({task["label"] for task in TASKS.values()})
-BATCH = config["peers"]["batch"] if config["peers"] else "sample"
+LABELS = sorted({task.label for task in TASKS.values()})
+BATCH = CONFIG.peers.batch if CONFIG.peers else "sample"
 
 
 # A pretrained model's folder, for the scripts that read or write all of it.
@@ -109,8 +109,8 @@ rule embed_scvi:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        peers=config["peers"],
-        seed=config["seed"],
+        peers=CONFIG.peers and CONFIG.peers.model_dump(),
+        seed=CONFIG.seed,
     script:
         "../scripts/embed_scvi.py"
 
@@ -119,7 +119,7 @@ rule gather_spaces:
     input:
         embedding=rules.embed.output[0],
         corpus=rules.join_corpus.output[0],
-        scvi=rules.embed_scvi.output[0] if config["peers"] else [],
+        scvi=rules.embed_scvi.output[0] if CONFIG.peers else [],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.spaces.h5ad",
     log:
@@ -130,7 +130,7 @@ rule gather_spaces:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        seed=config["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/gather_spaces.py"
 
@@ -152,7 +152,7 @@ rule score_spaces:
     params:
         labels=LABELS,
         batch=BATCH,
-        seed=config["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/score_spaces.py"
 
@@ -161,7 +161,7 @@ rule judge_embedding:
     input:
         spaces=rules.gather_spaces.output[0],
         cells=rules.join_cells.output[0],
-        scib=rules.score_spaces.output[0] if config["peers"] else [],
+        scib=rules.score_spaces.output[0] if CONFIG.peers else [],
     output:
         scores=f"{RESULTS}/embed/{{model}}/{{corpus}}.scores.json",
         table=report(
@@ -186,6 +186,6 @@ rule judge_embedding:
     params:
         labels=LABELS,
         batch=BATCH,
-        seed=config["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/judge_embedding.py"

@@ -23,18 +23,14 @@ rule fetch_resource:
         "../scripts/fetch_resource.py"
 
 
-PANEL = (
-    [row_of(sample) for sample in SAMPLES.index]
-    if config["reference"]["genes"] == "measured"
-    else []
-)
+PANEL = [row_of(sample) for sample in SAMPLES.index] if CONFIG.reference.genes == "measured" else []
 PANEL_FILES = [path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)]
 
 
 rule build_vocabulary:
     input:
-        annotation=config["reference"]["annotation"],
-        tfs=config["reference"]["tfs"],
+        annotation=CONFIG.reference.annotation,
+        tfs=CONFIG.reference.tfs,
         # A panel's vocabulary is made of the genes that the matrices name.
         samples=PANEL_FILES,
     output:
@@ -48,7 +44,7 @@ rule build_vocabulary:
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         sizes=sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"], *PANEL_FILES]),
-        biotypes=config["reference"]["biotypes"],
+        biotypes=CONFIG.reference.biotypes,
         rows=PANEL,
     script:
         "../scripts/build_vocabulary.py"

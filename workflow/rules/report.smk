@@ -12,14 +12,14 @@ rule score:
         runs=expand(rules.evaluate_task.output.runs, task=TASKS),
         pretraining=expand(rules.pretrain.output.scores, model=MODELS),
         embeddings=[
-            rules.judge_embedding.output.scores.format(model=model, corpus=content["corpus"])
+            rules.judge_embedding.output.scores.format(model=model, corpus=content.corpus)
             for model, content in MODELS.items()
         ],
         stability=expand(rules.make_regulons.output.stability, corpus=CORPORA),
         checks=expand(rules.check_explanation.output.checks, task=EXPLAINED),
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # With the truth at hand, edges and drivers are held against it too.
-        truth=TRUTH if "simulation" in config else [],
+        truth=TRUTH if CONFIG.simulation else [],
         adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
@@ -75,15 +75,13 @@ STAMPED = {
     "write_tokens": expand(rules.write_tokens.output[0], corpus=CORPORA),
     "pretrain": expand(rules.pretrain.output.config, model=MODELS),
     "embed": [
-        rules.embed.output[0].format(model=model, corpus=content["corpus"])
+        rules.embed.output[0].format(model=model, corpus=content.corpus)
         for model, content in MODELS.items()
     ],
     "finetune": [
         folder
         for task in TASKS
-        for folder in runs_of(
-            rules.finetune.output[0], task, task_settings.variants_of(TASKS[task])
-        )
+        for folder in runs_of(rules.finetune.output[0], task, TASKS[task].all_variants())
     ],
 }
 
@@ -91,7 +89,7 @@ STAMPED = {
 rule write_provenance:
     input:
         scores=rules.score.output.scores,
-        sheet=config["samples"],
+        sheet=CONFIG.samples,
         environments=expand(rules.list_packages.output[0], environment=ENVIRONMENTS),
         models=expand(rules.pretrain.output.config, model=MODELS),
         stamped=[path for paths in STAMPED.values() for path in paths],

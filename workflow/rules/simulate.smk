@@ -6,11 +6,11 @@ TRUTH = [f"{SIMULATION}/truth/{name}.tsv" for name in TRUTH_TABLES]
 # They count as there before they are made, so that what follows from them is planned the same.
 SIMULATED = [
     f"{SIMULATION}/{name}"
-    for sample in (SAMPLES.index if "simulation" in config else [])
+    for sample in (SAMPLES.index if CONFIG.simulation else [])
     for name in files_of_simulated(sample)
 ]
 
-if "simulation" in config:
+if CONFIG.simulation:
 
     rule simulate_study:
         output:
@@ -25,7 +25,7 @@ if "simulation" in config:
             mem_mb=lambda wildcards, attempt: 6000 * attempt,
             runtime=lambda wildcards, attempt: 20 * attempt,
         params:
-            simulation=config["simulation"],
+            simulation=CONFIG.simulation.model_dump(),
             folder=lambda wildcards: SIMULATION,
         script:
             "../scripts/simulate_study.py"

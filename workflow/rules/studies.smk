@@ -56,11 +56,11 @@ rule make_development:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        study=settings_of("studies", "study"),
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
+        study=study_settings,
+        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
         alone=alone_of,
         modalities=modalities_of,
-        seed=config["seed"],
+        seed=CONFIG.seed,
     script:
         "../scripts/make_development.py"
 
@@ -138,9 +138,9 @@ rule make_spatial:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        study=settings_of("studies", "study"),
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
-        seed=config["seed"],
+        study=study_settings,
+        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
+        seed=CONFIG.seed,
     script:
         "../scripts/make_spatial.py"
 
@@ -214,8 +214,8 @@ rule make_perturbation:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        study=settings_of("studies", "study"),
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]]["label"],
-        seed=config["seed"],
+        study=study_settings,
+        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
+        seed=CONFIG.seed,
     script:
         "../scripts/make_perturbation.py"

@@ -16,6 +16,6 @@ rule write_tokens:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        n_bins=config["tokens"]["n_bins"],
+        n_bins=CONFIG.tokens.n_bins,
     script:
         "../scripts/write_tokens.py"

@@ -4,12 +4,12 @@ from scdyn.explain import checks
 from scdyn.io.artefacts import read_json, read_table
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
-from scdyn.settings import with_hardware
+from scdyn.settings import CheckSettings, TaskSettings
 from scdyn.tasks import splits
 
 with logged(snakemake.log[0]):
-    block = snakemake.config["tasks"][snakemake.wildcards.task]
-    task = with_hardware(snakemake.params.task, block)
+    block = TaskSettings(**snakemake.config["tasks"][snakemake.wildcards.task])
+    settings = CheckSettings(**snakemake.params.task).with_hardware(block)
     files = snakemake.input
     store = tokens.TokenStore(files.tokens)
     checks, curves = checks.check_task(
@@ -19,7 +19,7 @@ with logged(snakemake.log[0]):
         read_table(files.rankings),
         files.folds,
         snakemake.params.model,
-        task,
+        settings,
     )
     write_json(snakemake.output.checks, read_json(files.runs) | checks)
     write_table(snakemake.output.curves, curves)

@@ -3,18 +3,18 @@ from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
 from scdyn.plotting import task as figures
 from scdyn.plotting.style import save
+from scdyn.settings import EvaluationSettings
 from scdyn.tasks import evaluation
-from scdyn.tasks.settings import variants_of
 from scdyn.tasks.splits import read_splits
 
 with logged(snakemake.log[0]):
-    files, task = snakemake.input, snakemake.params.task
+    files, task = snakemake.input, EvaluationSettings(**snakemake.params.task)
     report = evaluation.evaluate(
         evaluation.read_runs(files.models, [*files.baselines, *files.scanvi]),
         evaluation.read_costs(files.models, files.costs),
         read_splits(files.splits),
-        variants_of(task),
-        task["split_by"],
+        task.all_variants(),
+        task.split_by,
         read_table(files.left_out, dtype=str, keep_default_na=False),
     )
     for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):

@@ -6,6 +6,7 @@ from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.pp import findings as checked
 from scdyn.pp import preflight, reference
+from scdyn.settings import InputThresholds
 
 with logged(snakemake.log[0]):
     params = snakemake.params
@@ -16,7 +17,7 @@ with logged(snakemake.log[0]):
     catalogue = read_table(
         Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv"
     )
-    thresholds = preflight.Thresholds(**params.thresholds)
+    thresholds = InputThresholds(**params.thresholds)
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )

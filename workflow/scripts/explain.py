@@ -3,18 +3,18 @@ from scdyn.data import tokens
 from scdyn.explain import runs
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged
-from scdyn.settings import with_hardware
+from scdyn.settings import ExplanationSettings, TaskSettings
 
 with logged(snakemake.log[0]):
-    block = snakemake.config["tasks"][snakemake.wildcards.task]
-    task = with_hardware(snakemake.params.task, block)
+    block = TaskSettings(**snakemake.config["tasks"][snakemake.wildcards.task])
+    settings = ExplanationSettings(**snakemake.params.task).with_hardware(block)
     store = tokens.TokenStore(snakemake.input.tokens)
     table, checks = runs.explain_task(
         store,
         store.vocabulary,
         snakemake.input.folds,
         snakemake.params.model,
-        task,
+        settings,
     )
     write_table(snakemake.output.attributions, table)
     write_json(snakemake.output.runs, checks)

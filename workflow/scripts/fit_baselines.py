@@ -1,6 +1,7 @@
 from scdyn.io.artefacts import read_cells
 from scdyn.io.files import write_table
 from scdyn.log import logged
+from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
 
 with logged(snakemake.log[0]):
@@ -8,7 +9,7 @@ with logged(snakemake.log[0]):
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
-        snakemake.params.task,
+        BaselineSettings(**snakemake.params.task),
     )
     write_table(snakemake.output.predictions, calls)
     write_table(snakemake.output.costs, costs)

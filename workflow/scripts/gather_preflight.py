@@ -3,15 +3,18 @@ from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting.pages import findings_page
 from scdyn.pp import findings, preflight, reference
+from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks.cost import examine_models
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     n_cells = preflight.count_cells(params.rows, params.corpora)
     genes = reference.read_vocabulary(files.genes)
+    models = {name: ModelSettings(**model) for name, model in params.models.items()}
+    tasks = {name: EvaluationSettings(**task) for name, task in params.tasks.items()}
     machine = findings.report(
         preflight.examine_machine(files.files, output.table)
-        + examine_models(params.models, params.tasks, n_cells, genes)
+        + examine_models(models, tasks, n_cells, genes)
     )
     findings.tell(machine)
     paths = [*files.samples, *files.metadata]

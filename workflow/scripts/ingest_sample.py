@@ -5,7 +5,8 @@ from scdyn.log import logged
 from scdyn.pp import findings as checked
 from scdyn.pp import preflight, reference
 from scdyn.pp.ingest import ingest
-from scdyn.pp.qc import QualityBounds, filter_cells
+from scdyn.pp.qc import filter_cells
+from scdyn.settings import InputThresholds, QualitySettings
 
 with logged(snakemake.log[0]):
     params = snakemake.params
@@ -15,8 +16,11 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(files.genes)
     windows = reference.promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in files.translation]
-    cells = ingest(params.row, genes, windows, *params.overlaps, *tables)
-    bounds = QualityBounds(**params.qc)
+    least = InputThresholds(**params.thresholds)
+    cells = ingest(
+        params.row, genes, windows, least.min_gene_overlap, least.min_barcode_overlap, *tables
+    )
+    bounds = QualitySettings(**params.qc)
     is_mt = genes["is_mt"].to_numpy()
     kept, table = filter_cells(cells, is_mt, bounds, params.seed, name)
     write_table(snakemake.output.qc, table.rename_axis("cell"), index=True)

@@ -4,11 +4,13 @@ from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import study_page
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies.development import study_development
 from scdyn.tasks.evaluation import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
+    study = StudySettings(**params.study)
     cells = read_annotated(files.corpus, files.cells)
     calls = read_predictions(files.predictions)
     found = study_development(
@@ -16,8 +18,8 @@ with logged(snakemake.log[0]):
         calls,
         label=params.label,
         alone=params.alone,
-        root=params.study["root"],
-        pseudotime=params.study["pseudotime"],
+        root=study.root,
+        pseudotime=study.pseudotime,
         seed=params.seed,
     )
     write_table(output.table, found.cells)

@@ -6,11 +6,13 @@ from scdyn.plotting.studies import label_colours
 from scdyn.plotting.style import save
 from scdyn.plotting.views import study_page
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies.perturbation import study_perturbation
 from scdyn.tasks.evaluation import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
+    study = StudySettings(**params.study)
     cells = read_annotated(files.corpus, files.cells)
     calls = read_predictions(files.predictions)
     found = study_perturbation(
@@ -18,7 +20,10 @@ with logged(snakemake.log[0]):
         calls,
         read_table(files.drivers, dtype={"class": str}) if files.drivers else None,
         label=params.label,
-        **{key: params.study[key] for key in ("control", "perturbed", "replicate", "section")},
+        control=study.control,
+        perturbed=study.perturbed,
+        replicate=study.replicate,
+        section=study.section,
         seed=params.seed,
     )
     write_table(output.table, found.change)

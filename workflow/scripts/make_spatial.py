@@ -4,6 +4,7 @@ from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import study_page
 from scdyn.pp.cell_tables import read_annotated
+from scdyn.settings import StudySettings
 from scdyn.studies.spatial import study_sections
 from scdyn.tasks.evaluation import read_predictions
 
@@ -12,7 +13,7 @@ with logged(snakemake.log[0]):
     cells = read_annotated(files.corpus, files.cells)
     calls = read_predictions(files.predictions)
     found = study_sections(
-        cells, calls, label=params.label, section=params.study["section"], seed=params.seed
+        cells, calls, label=params.label, section=StudySettings(**params.study).section, seed=params.seed
     )
     write_table(output.table, found.coherence)
     save(figures.coherence(found.coherence), output.coherence, output.coherence_png)

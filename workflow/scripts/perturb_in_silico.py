@@ -6,15 +6,14 @@ from scdyn.io.artefacts import read_obs, read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.pp.cell_tables import read_cells_table
-from scdyn.settings import with_hardware
+from scdyn.settings import InSilicoSettings
 
 with logged(snakemake.log[0]):
-    files, block = snakemake.input, snakemake.config["tasks"][snakemake.wildcards.task]
-    task = with_hardware(snakemake.params.task, block)
+    files, settings = snakemake.input, InSilicoSettings(**snakemake.params.task)
     store = tokens.TokenStore(files.tokens)
     store.require_corpus(files.corpus)
     edits = in_silico.edits_of(
-        task["in_silico"],
+        settings.in_silico,
         read_table(files.rankings),
         store.vocabulary,
         regulon_members(read_table(files.regulons)),
@@ -25,7 +24,7 @@ with logged(snakemake.log[0]):
         edits,
         files.folds,
         snakemake.params.model,
-        task,
+        settings,
     )
     write_table(snakemake.output.effects, effects)
     write_table(snakemake.output.cells, cells)

@@ -6,14 +6,15 @@ from scdyn.io.artefacts import read_obs, read_table
 from scdyn.log import logged
 from scdyn.pp.cell_tables import read_cells_table
 from scdyn.pp.selection import select
-from scdyn.settings import with_hardware
+from scdyn.settings import ModelSettings, PretrainingSettings
 from scdyn.training import distributed, pretraining
 
 with logged(snakemake.log[0]):
     name, files = snakemake.wildcards.model, snakemake.input
-    settings = with_hardware(snakemake.params.settings, snakemake.config["models"][name])
-    n_processes = distributed.processes_for(settings["gpus"])
-    distributed.launch(settings["nodes"], n_processes, snakemake.threads)
+    block = ModelSettings(**snakemake.config["models"][name])
+    settings = PretrainingSettings(**snakemake.params.settings).with_hardware(block)
+    n_processes = distributed.processes_for(settings.gpus)
+    distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
         store = tokens.TokenStore(files.tokens)
         store.require_corpus(files.corpus)

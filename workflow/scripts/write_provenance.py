@@ -1,10 +1,11 @@
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.plotting import provenance
+from scdyn.settings import Config
 
 with logged(snakemake.log[0]):
     record = provenance.provenance(
-        snakemake.params.config,
+        Config(**snakemake.params.config),
         snakemake.input.sheet,
         snakemake.input.environments,
         snakemake.input.models,

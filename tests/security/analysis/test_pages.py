@@ -17,6 +17,7 @@ import yaml
 from scdyn.plotting import pages, provenance, style, views
 from scdyn.plotting.scores import score_page
 from scdyn.pp import findings as checked
+from scdyn.settings import Config
 
 RUN = "document.title='pwned'"
 NASTY = [
@@ -26,6 +27,8 @@ NASTY = [
     "$x_{$ and $\\frac$",
 ]
 ALL = " ".join(NASTY)
+# The config lets no tags through.
+TEXT = "&lt;b&gt;&amp; '\"$x_{$"
 
 
 def view():
@@ -41,23 +44,17 @@ def pinned(environment):
 
 
 def of_provenance():
-    schema = yaml.safe_load(Path("workflow/schemas/config.schema.yaml").read_text())["properties"]
-    task = {"label": ALL, "split_by": ALL, "train": {ALL: [ALL]}, "rank": 8, "adapter": "lora"}
-    task |= {"folds": 2, "seeds": [1], "validation_share": 0.1, "baselines": [ALL]}
-    defaults = {name: part.get("default") for name, part in schema["grn"]["properties"].items()}
-    qc = schema["ingest"]["properties"]["qc"]["properties"]
+    config = Config(
+        samples="samples.tsv", reference={"annotation": "genes.gtf", "tfs": "tfs.txt"},
+        corpora={"c": {}}, models={"m": {"corpus": "c"}},
+        tasks={"t": {"model": "m", "label": TEXT, "split_by": TEXT, "train": {TEXT: [TEXT]}}},
+    )  # fmt: skip
     names = ("analysis", "torch", "grn")
     record = {
         "scdyn": ALL, "commit": ALL, "snakemake": ALL, "samples": ALL, "sha256": {ALL: ALL},
-        "config": {
-            "reference": {"upstream": ALL, "downstream": 500},
-            "ingest": {"qc": {n: part.get("default", 0.2) for n, part in qc.items()}},
-            "grn": defaults,
-            "models": {},
-            "tasks": {ALL: task},
-        },
+        "config": config.model_dump(),
         "environments": {name: {**pinned(name), ALL: ALL} for name in names},
-        "devices": {ALL: ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
+        "devices": {"m": ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
     }  # fmt: skip
     return provenance.provenance_page(record)
 

@@ -12,9 +12,8 @@ from docutils.core import publish_parts
 
 from scdyn import config as study
 
-SCHEMA = study.read_schema("workflow/schemas/config.schema.yaml")
 CAPTIONS = sorted(Path("workflow/report").glob("*.rst"))
-# Text that the schema lets through, of every kind that reStructuredText or HTML would act on.
+# Text that the settings let through, of every kind that reStructuredText or HTML would act on.
 NASTY = "1<2 & \"3\" x_ *y |z| :raw:q javascript:document.title='pwned' [1]_ \\"
 
 
@@ -31,7 +30,7 @@ def nasty_config():
         page |= {"section": NASTY, "replicate": NASTY, "root": cells, "pseudotime": NASTY}
         page |= {"control": cells, "perturbed": cells}
     config["peers"] = {"batch": NASTY}
-    return study.read_config(config, SCHEMA, "config")
+    return study.read_config(config, "config").model_dump()
 
 
 class Params(SimpleNamespace):

@@ -1,21 +1,23 @@
 """Promise: a name of config or sheet becomes no other path.
 
-The schema is walked, so that a new key of text has to be put into one of three kinds: a name, a
+The settings are walked, so that a new key of text has to be put into one of three kinds: a name, a
 user's path, or free text, which never becomes a path. Runs in the runner's environment.
 """
 
 import csv
 import subprocess
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from scdyn import config as study
 from scdyn.errors import InputError
-
-SCHEMA = study.read_schema("workflow/schemas/config.schema.yaml")
-ROW = study.read_schema("workflow/schemas/samples.schema.yaml")
+from scdyn.settings import Config, SampleRow, Settings
+from scdyn.settings.base import Seed
 
 # What would end, or take over, a script element of the report that holds the text.
 TAGS = ["a</script>", "<!--", "<script>", "<SCRIPT x>", "</"]
@@ -93,29 +95,36 @@ NAMES = {
 }
 
 
-def texts(schema, place=()):
-    """Yield every place of a schema that takes text, with its own schema; {} is a key."""
-    if "$ref" in schema:
-        schema = {**SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
-    kinds = schema.get("type", [])
-    if "string" in ([kinds] if isinstance(kinds, str) else kinds) and "enum" not in schema:
-        yield ".".join(place), schema
-    for part in schema.get("anyOf", []):
-        yield from texts(part, place)
-    for key, part in schema.get("properties", {}).items():
-        yield from texts(part, (*place, key))
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from texts({"type": "string", **schema.get("propertyNames", {})}, (*place, "{}"))
-        yield from texts(schema["additionalProperties"], (*place, "*"))
-    if "items" in schema:
-        yield from texts(schema["items"], (*place, "[]"))
+def texts(kind, place=()):
+    """Yield every place of settings that takes text, with its type; {} is a key."""
+    origin, parts = get_origin(kind), get_args(kind)
+    plain = parts[0] if origin is Annotated else kind
+    if plain is str:
+        yield ".".join(place), kind
+    elif isinstance(plain, type) and issubclass(plain, Settings):
+        for key, field in plain.model_fields.items():
+            annotated = Annotated[(field.annotation, *field.metadata, None)]
+            yield from texts(annotated, (*place, key))
+    elif get_origin(plain) is dict:
+        yield from texts(get_args(plain)[0], (*place, "{}"))
+        yield from texts(get_args(plain)[1], (*place, "*"))
+    elif get_origin(plain) is list:
+        yield from texts(get_args(plain)[0], (*place, "[]"))
+    elif get_origin(plain) in (Union, UnionType):
+        for part in get_args(plain):
+            yield from texts(part, place)
 
 
-TEXTS = dict(texts(SCHEMA))
+TEXTS = dict(texts(Config))
 
 
-def allows(schema, value):
-    return study.VALIDATOR({**schema, "$defs": SCHEMA["$defs"]}).is_valid(value)
+def allows(kind, value):
+    """Tell whether a type lets a value through, as strictly as settings do."""
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def test_every_text_of_the_config_is_of_a_known_kind():
@@ -148,7 +157,7 @@ def test_a_refused_name_is_said_in_one_sentence():
     config = yaml.safe_load(Path("config/demo/config.yaml").read_text())
     config["tasks"]["../../x\n"] = config["tasks"].pop("fate")
     with pytest.raises(InputError, match=r"^here: tasks is '\.\./\.\./x.*becomes a folder"):
-        study.read_config(config, SCHEMA, "here")
+        study.read_config(config, "here")
 
 
 def sheet(folder, **cells):
@@ -162,10 +171,10 @@ def sheet(folder, **cells):
 def test_a_sample_is_a_plain_word(tmp_path):
     for name in (name for name in NASTY if "\0" not in name):
         with pytest.raises(InputError, match=r"samples\.tsv"):
-            study.read_samples(sheet(tmp_path, sample=name), ROW, [], {})
+            study.read_samples(sheet(tmp_path, sample=name), [], {})
 
 
-COLUMNS = sorted(key for key, part in ROW["properties"].items() if "enum" not in part)
+COLUMNS = sorted(dict(texts(SampleRow)))
 
 
 def test_every_column_of_the_sheet_is_of_a_known_kind():
@@ -179,9 +188,9 @@ def test_a_path_of_the_sheet_is_one_line_without_wildcards(tmp_path, column):
     for path in filter(None, NASTY_PATHS):
         if "\0" not in path:
             with pytest.raises(InputError, match=rf"line 2: {column} is"):
-                study.read_samples(sheet(tmp_path, **{column: path}), ROW, [], {})
+                study.read_samples(sheet(tmp_path, **{column: path}), [], {})
     for path in GOOD_PATHS:
-        read = study.read_samples(sheet(tmp_path, **{column: path}), ROW, [], {})
+        read = study.read_samples(sheet(tmp_path, **{column: path}), [], {})
         assert read[column].iloc[0] == path
 
 

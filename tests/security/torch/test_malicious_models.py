@@ -23,17 +23,15 @@ from scdyn.errors import InputError
 from scdyn.io.files import sha256
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.classifier import Classifier, Head, HeadConfig
+from scdyn.model.classifier import Classifier, Head
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import FineTuningSettings
 from scdyn.training.checkpoint import Checkpoint
 
 CONFIG = ModelConfig(
     n_genes=17, n_tfs=5, n_bins=6, width=12, n_layers=2, n_heads=3, n_latents=4, ffn_width=20
 )
-TASK = {
-    "adapter": "lora", "pretrained": True, "rank": 2, "modalities": "both",
-    "n_pools": 3, "hidden": 4, "dropout": 0.0,
-}  # fmt: skip
+TASK = FineTuningSettings(rank=2, n_pools=3, hidden=4, dropout=0.0)
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def folders(tmp_path):
         "tokens": {"vocabulary_sha256": "abc"},
     }
     (base / "config.json").write_text(json.dumps(content))
-    head = Head(CONFIG.n_genes, CONFIG.width, 2, HeadConfig(3, 4, 0.0))
+    head = Head(CONFIG.n_genes, CONFIG.width, 2, TASK)
     tuned = Classifier(adapters.adapt(model, "lora", 2), head, ["x", "y"], "both")
     tuned.save(task, TASK, {"model_sha256": sha256(base / "model.safetensors")})
     return base, task

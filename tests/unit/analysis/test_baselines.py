@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
 
-TASK = {"baselines": list(baselines.METHODS), "seeds": [1, 2], "folds": 2, "label_shares": [0.3],
-        "left_out": ["x"]}  # fmt: skip
+TASK = BaselineSettings(seeds=[1, 2], folds=2, label_shares=[0.3], left_out=["x"])
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 
 from scdyn.plotting import style
 from scdyn.plotting import task as figures_task
+from scdyn.settings import EvaluationSettings
 from scdyn.tasks import evaluation
-from scdyn.tasks import settings as task_settings
 
 RNG = np.random.default_rng(0)
 LABELS = np.array(list("aabbcc") * 10)
@@ -110,15 +110,12 @@ def test_few_labels_and_new_classes_have_tables_of_their_own():
 
 
 def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
-    task = {
-        **dict.fromkeys(task_settings.DECISIVE), "modalities": "both", "variants": {},
-        "training": {"learning_rate": 1}, "label_shares": [0.1], "left_out": ["c"],
-    }  # fmt: skip
+    task = EvaluationSettings(model="m", label_shares=[0.1], left_out=["c"])
     runs = all_runs()
     split = pd.concat([pd.DataFrame({"fold": [fold] * 60, "unit": f"d{fold}"}) for fold in "01"])
     costs = runs[evaluation.RUN].drop_duplicates().assign(seconds=2.0)
     rare = pd.DataFrame({"class": ["HSC $x$"], "reason": ["fewer than 5 cells"]})
-    report = evaluation.evaluate(runs, costs, split, task_settings.variants_of(task), "donor", rare)
+    report = evaluation.evaluate(runs, costs, split, task.all_variants(), "donor", rare)
     assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
     assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8

@@ -1,6 +1,5 @@
 """Pairing by barcode, genes by id or symbol, and what is refused."""
 
-import dataclasses
 import gzip
 
 import anndata as ad
@@ -19,6 +18,7 @@ from scdyn.pp import ingest, preflight, qc
 from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import align_genes
 from scdyn.pp.reference import find_genes, strip_version
+from scdyn.settings import InputThresholds, QualitySettings
 
 GENES = pd.DataFrame(
     {
@@ -35,7 +35,7 @@ GENES = pd.DataFrame(
 WINDOWS = pd.DataFrame(
     {"chrom": "chr1", "start": [0, 1000, 2000], "end": [500, 1500, 2500], "gene": [0, 1, 2]}
 )
-THRESHOLDS = preflight.Thresholds(0.5, 0.5, 0.0)
+THRESHOLDS = InputThresholds(min_promoter_enrichment=0.0)
 BARCODES = ["AA-1", "CC-1", "GG-1", "TT-1"]
 
 
@@ -353,7 +353,7 @@ def test_every_dropped_cell_has_its_reasons():
             "doublet_score": [0.0, 0.0, 0.0, 0.0, 0.9],
         }
     )
-    table = qc.judge(metrics, qc.QualityBounds(n_mads=None))
+    table = qc.judge(metrics, QualitySettings(preset="cells", n_mads=None))
     assert table["kept"].tolist() == [True, False, False, False, False]
     assert table["reason"].tolist() == [
         "",
@@ -362,7 +362,7 @@ def test_every_dropped_cell_has_its_reasons():
         "under 200 promoter counts",
         "doublet score over 0.3",
     ]
-    either = qc.judge(metrics, qc.QualityBounds(n_mads=None, keep="either"))
+    either = qc.judge(metrics, QualitySettings(preset="cells", n_mads=None, keep="either"))
     assert either["kept"].tolist() == [True, True, True, True, False]
 
 
@@ -372,7 +372,7 @@ def test_cells_of_rna_alone_are_judged_by_it_alone():
         obs=pd.DataFrame({"promoter_source": "none"}, index=map(str, range(60))),
         layers={"promoter": sparse.csr_matrix((60, 3), dtype=np.int32)},
     )
-    bounds = qc.QualityBounds(
+    bounds = QualitySettings(
         min_rna_counts=20, min_genes=3, max_mito_share=1.0, max_doublet_score=None
     )
     kept, table = qc.filter_cells(cells, GENES["is_mt"].to_numpy(), bounds, 0, "s")
@@ -424,7 +424,7 @@ def test_what_fragments_tell_bounds_cells_that_have_them():
             "promoter_doublet_score": [0.0, 0.0, 0.0, 0.9],
         }
     )  # fmt: skip
-    bounds = qc.QualityBounds(
+    bounds = QualitySettings(
         n_mads=None, min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
@@ -444,7 +444,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
     metrics = pd.DataFrame(
         {"rna_counts": counts, "rna_genes": 900, "mito_share": 0.0, "promoter_counts": 900}
     )
-    bounds = qc.QualityBounds(n_mads=5.0, max_doublet_score=None)
+    bounds = QualitySettings(n_mads=5.0, max_doublet_score=None)
     table = qc.judge(metrics, bounds)
     assert table["kept"].dtype == bool
     assert table["kept"][:300].all()
@@ -459,7 +459,7 @@ def test_too_few_good_cells_stop_with_what_each_bound_dropped():
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
     with pytest.raises(InputError) as caught:
-        qc.filter_cells(cells, GENES["is_mt"].to_numpy(), qc.QualityBounds(), 0, "s")
+        qc.filter_cells(cells, GENES["is_mt"].to_numpy(), QualitySettings(preset="cells"), 0, "s")
     assert str(caught.value) == (
         "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
         "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
@@ -478,14 +478,17 @@ def test_every_reason_has_the_key_of_its_bound():
             "promoter_doublet_score": [1] + [0] * 41,
         }
     )  # fmt: skip
-    bounds = qc.QualityBounds(
+    bounds = QualitySettings(
         min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
     said = qc.dropped_by(qc.judge(metrics, bounds))
     named = [words.partition(")")[0] for words in said.split("(")[1:]]
-    fields = {field.name for field in dataclasses.fields(qc.QualityBounds)}
-    assert {*named} == fields - {"keep", "min_cells"} == {*qc.KEYS.values()}
+    assert (
+        {*named}
+        == {*QualitySettings.model_fields} - {"preset", "keep", "min_cells"}
+        == {*qc.KEYS.values()}
+    )
     assert named.count("n_mads") == 2
 
 
@@ -499,7 +502,7 @@ def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, sai
         obs=pd.DataFrame({"promoter_source": "none", "barcode": "A-1"}, map(str, range(60))),
         layers={"promoter": sparse.csr_matrix(np.zeros((60, 3), dtype=np.int32))},
     )
-    bounds = qc.QualityBounds(
+    bounds = QualitySettings(
         min_rna_counts=1, min_genes=1, n_mads=None, max_doublet_score=None, max_mito_share=0.05,
         min_cells=30,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from scdyn.plotting.pages import findings_page
 from scdyn.pp import findings as checked
 from scdyn.pp import ingest, preflight
 from scdyn.pp.reference import promoter_windows
+from scdyn.settings import InputThresholds, ModelSettings
 from scdyn.tasks.cost import examine_models
 
 GENES = pd.DataFrame(
@@ -29,7 +30,7 @@ GENES = pd.DataFrame(
     }
 )  # fmt: skip
 WINDOWS = promoter_windows(GENES, 1500, 500)
-THRESHOLDS = preflight.Thresholds(0.5, 0.5, 1.5)
+THRESHOLDS = InputThresholds()
 
 
 def examine(**row):
@@ -186,9 +187,7 @@ def test_enrichment_is_one_for_places_drawn_at_random():
 
 
 def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
-    model = {"corpus": "all", "width": 96, "n_layers": 12, "n_heads": 12, "n_latents": 500,
-             "ffn_width": 768, "mask_share": 0.15, "validation_share": 0.1,
-             "training": {"epochs": 10}}  # fmt: skip
+    model = ModelSettings(corpus="all", size="full")
     genes = pd.DataFrame({"gene_id": [f"g{i}" for i in range(22_000)]})
     genes["is_tf"] = np.arange(22_000) < 1_500
     path = genes_h5(tmp_path)

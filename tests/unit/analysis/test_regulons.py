@@ -8,7 +8,7 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.grn import aucell, regulons
-from scdyn.grn.settings import LEFT_OUT
+from scdyn.settings import LEFT_OUT
 
 
 def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():

@@ -7,10 +7,13 @@ import pytest
 from scipy import sparse
 
 from scdyn.errors import InputError
+from scdyn.settings import StudySettings
 from scdyn.studies import genes as studies_genes
 from scdyn.studies import perturbation
 
-SELECTIONS = {"control": {"genotype": ["wt"]}, "perturbed": {"genotype": ["ko"]}}
+STUDY = StudySettings(
+    kind="perturbation", task="t", control={"genotype": ["wt"]}, perturbed={"genotype": ["ko"]}
+)
 
 
 def counts(control, perturbed, classes=("lost", "same", "new")):

@@ -3,35 +3,56 @@
 import pandas as pd
 import pytest
 
-from scdyn import settings
 from scdyn.errors import InputError
 from scdyn.pp.selection import select_samples
+from scdyn.settings import (
+    ModelSettings,
+    PretrainingSettings,
+    TaskSettings,
+    VariantSettings,
+)
 
-BLOCK = {
-    "width": 8,
-    "gpus": 4,
-    "nodes": 2,
-    "training": {"epochs": 3, "micro_batch": 16, "compiled": "auto"},
-    "attribution_memory": None,
-}
+MODEL = ModelSettings(
+    corpus="c", gpus=4, nodes=2, training={"epochs": 3, "micro_batch": 16, "compiled": True}
+)
+HARDWARE = {"gpus", "nodes", "micro_batch", "compiled", "attribution_memory"}
+
+
+def keys_of(content):
+    """Every key of nested mappings."""
+    if isinstance(content, dict):
+        return {*content, *(key for part in content.values() for key in keys_of(part))}
+    return set()
 
 
 def test_settings_of_hardware_are_left_out_and_come_back():
-    chosen = settings.decisive(BLOCK)
-    assert chosen == {"width": 8, "training": {"epochs": 3}}
-    assert settings.with_hardware(chosen, BLOCK) == BLOCK
+    own = MODEL.part(PretrainingSettings)
+    chosen = own.decisive()
+    assert keys_of(own.model_dump()) - keys_of(chosen) == HARDWARE - {"attribution_memory"}
+    assert chosen["training"]["epochs"] == 3
+    assert PretrainingSettings(**chosen).with_hardware(MODEL) == own
+    task = TaskSettings(model="m", label="x", attribution_memory=2.0)
+    for part in (task.explanation(), task.checks(), task.perturbations(), task.split()):
+        assert not keys_of(part.decisive()) & HARDWARE
+        assert type(part)(**part.decisive()).with_hardware(task) == part
 
 
 def test_a_covariate_or_a_variant_may_have_the_name_of_a_setting_of_hardware():
-    task = {"train": {"nodes": ["LN1"]}, "variants": {"nodes": {"modalities": "rna"}}}
-    assert settings.decisive(task) == task == settings.with_hardware(task, task)
+    named = {"train": {"nodes": ["LN1"]}, "variants": {"nodes": {"modalities": "rna"}}}
+    task = TaskSettings(model="m", label="x", **named)
+    assert task.decisive().items() >= named.items()
 
 
 def test_a_variant_keeps_its_own_settings_beside_the_block_s_hardware():
-    variant = {"training": {"epochs": 1}, "adapter": "lora"}
-    whole = settings.with_hardware(variant, BLOCK)
-    assert whole["training"] == {"epochs": 1, "micro_batch": 16, "compiled": "auto"}
-    assert whole["adapter"] == "lora" and "width" not in whole
+    task = TaskSettings(model="m", label="x", training={"micro_batch": 16, "compiled": False})
+    variant = VariantSettings(training={"epochs": 1}, adapter="full").with_hardware(task)
+    assert variant.training.epochs == 1 and variant.adapter == "full"
+    assert (variant.training.micro_batch, variant.training.compiled) == (16, False)
+
+
+def test_settings_stay_as_they_were_made():
+    with pytest.raises(ValueError, match="frozen"):
+        MODEL.width = 3
 
 
 SHEET = pd.DataFrame(

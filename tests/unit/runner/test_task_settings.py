@@ -1,49 +1,64 @@
 """Which models a task's block means, and with which seeds."""
 
-from scdyn.tasks import settings as task_settings
+from scdyn.settings import MAIN, BaselineSettings, TaskSettings, is_compared
 
-TASK = {
-    **dict.fromkeys(task_settings.DECISIVE), "adapter": "lora", "modalities": "both",
-    "training": {"learning_rate": 0.1, "epochs": 2}, "seeds": [1, 2], "folds": 2,
+BLOCK = {
+    "model": "m", "label": "x", "training": {"learning_rate": 0.1, "epochs": 2},
+    "seeds": [1, 2], "folds": 2,
     "variants": {
         "rna": {"modalities": "rna", "seeds": [1]},
         "full": {"adapter": "full", "learning_rate": 0.01},
     },
     "label_shares": [0.1], "left_out": ["x y"],
 }  # fmt: skip
+TASK = TaskSettings(**BLOCK)
 
 
 def test_variants_differ_from_the_main_model_in_what_they_say():
-    variants = task_settings.variants_of(TASK)
+    variants = TASK.all_variants()
     assert list(variants) == [
         "scdynomics", "scdynomics_rna", "scdynomics_full", "labels_0.1", "without_0"
     ]  # fmt: skip
-    main = variants["scdynomics"]
-    assert variants["scdynomics_rna"] == main | {"modalities": "rna"}
+    main = variants[MAIN].model_dump()
+    assert {"adapter", "rank", "pretrained", "modalities", "training"} < set(main)
+    assert variants["scdynomics_rna"].model_dump() == main | {"modalities": "rna"}
     full = main["training"] | {"learning_rate": 0.01}
-    assert variants["scdynomics_full"] == main | {"adapter": "full", "training": full}
-    assert variants["labels_0.1"] == main | {"labels": 0.1}
-    assert variants["without_0"] == main | {"without": "x y"}
-    assert [name for name in variants if task_settings.is_compared(name)] == list(variants)[:3]
+    assert variants["scdynomics_full"].model_dump() == main | {"adapter": "full", "training": full}
+    assert variants["labels_0.1"].model_dump() == main | {"labels": 0.1}
+    assert variants["without_0"].model_dump() == main | {"without": "x y"}
+    assert [name for name in variants if is_compared(name)] == list(variants)[:3]
+
+
+def test_a_variant_is_recorded_as_what_differs():
+    assert TASK.model_dump()["variants"] == BLOCK["variants"]
 
 
 def test_runs_are_seeds_by_folds_unless_the_variant_has_its_own():
-    runs = {name: task_settings.runs_of(TASK, name) for name in task_settings.variants_of(TASK)}
+    runs = {name: TASK.runs_of(name) for name in TASK.all_variants()}
     assert runs["scdynomics"] == runs["labels_0.1"] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert runs["scdynomics_rna"] == [(1, 0), (1, 1)]
     assert runs["without_0"] == [(1, 0)]
-    assert task_settings.alone(TASK) == {"rna": "scdynomics_rna"}
+    assert TASK.variants_of_one_modality() == {"rna": "scdynomics_rna"}
 
 
 def test_a_variant_or_a_seed_more_leaves_the_split_as_it_is():
-    task = {**TASK, "label": "x", "train": {}, "predict": None, "split_by": None}
-    task |= {"validation_share": 0.1, "min_cells_per_class": None, "min_units": 2}
-    more = {**task, "seeds": [*task["seeds"], 9], "variants": {}, "explain": False}
-    assert task_settings.of_split(more) == task_settings.of_split(task)
-    assert task_settings.of_split({**task, "seeds": [2, 1]}) != task_settings.of_split(task)
+    more = TaskSettings(**BLOCK | {"seeds": [1, 2, 9], "variants": {}, "explain": False})
+    assert more.split() == TASK.split()
+    assert TaskSettings(**BLOCK | {"seeds": [2, 1]}).split() != TASK.split()
+
+
+def test_a_rule_depends_on_its_own_part_of_a_task_alone():
+    parts = (TASK.split(), TASK.explanation(), TASK.checks(), TASK.perturbations())
+    parts = {type(part).__name__: set(part.model_dump()) for part in parts}
+    runs = {"split_by", "folds", "seeds"}
+    own = {"explained_cells", "attribution_baseline", "steps", "attribution_memory"}
+    assert parts["ExplanationSettings"] == runs | own
+    assert parts["InSilicoSettings"] == runs | {"checked_cells", "in_silico"}
+    assert parts["CheckSettings"] > parts["ExplanationSettings"] | {"checked_cells", "adapter"}
+    assert not parts["SplitSettings"] & {"adapter", "training", "baselines", "variants"}
 
 
 def test_baselines_know_their_runs_from_their_own_settings():
-    settings = task_settings.of_baselines({**TASK, "baselines": ["knn"]})
-    assert list(task_settings.less_seen(settings)) == ["labels_0.1", "without_0"]
-    assert len(task_settings.runs_of(settings, "labels_0.1")) == 4
+    settings = TASK.part(BaselineSettings)
+    assert list(settings.less_seen()) == ["labels_0.1", "without_0"]
+    assert len(settings.runs_of("labels_0.1")) == 4

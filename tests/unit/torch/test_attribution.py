@@ -15,16 +15,16 @@ from scdyn.explain import attribution, checks, in_silico, runs
 from scdyn.explain import attribution_tables as scores
 from scdyn.io.files import sha256
 from scdyn.model.classifier import run_classifier
+from scdyn.settings import CheckSettings, EditSettings
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
 
 OWN_GENES = {"x": (0, [0, 1, 2]), "y": (1, [6, 7, 8]), "z": (0, [12, 13, 14])}
-SETTINGS = {
-    "seeds": [1], "adapter": "lora", "modalities": "both",
-    "attribution_baseline": "other", "steps": 16, "explained_cells": 20,
-    "attribution_memory": None, "checked_cells": 6, "rank": 4, "n_pools": 4, "hidden": 16,
-    "dropout": 0.0, "training": {"epochs": 12, "batch_size": 9, "learning_rate": 5e-3},
-}  # fmt: skip
+TRAINING = {"epochs": 12, "batch_size": 9, "learning_rate": 5e-3}
+SETTINGS = CheckSettings(
+    seeds=[1], steps=16, explained_cells=20, checked_cells=6, rank=4, n_pools=4, hidden=16,
+    dropout=0.0, training=TRAINING,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def trained(model, cells):
 
 
 def fit(model, store, labels, **changes):
-    config = TrainingConfig(**SETTINGS["training"])
-    settings = SETTINGS | changes
+    config = TrainingConfig(**TRAINING)
+    settings = SETTINGS.model_copy(update=changes)
     made, _ = finetuning.fit_classifier(model, store, np.arange(90), labels, settings, config)
     return made.merge()
 
@@ -196,7 +196,7 @@ def test_points_at_once_follow_the_memory(trained, cells):
 
 @pytest.mark.parametrize("baseline", ["other", "zero", "mean"])
 def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, baseline):
-    settings = SETTINGS | {"attribution_baseline": baseline, "steps": 32}
+    settings = SETTINGS.model_copy(update={"attribution_baseline": baseline, "steps": 32})
     run, errors = runs.explain_run(trained, cells[0], rows, settings)
     assert np.median(errors) < 0.02
     genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
@@ -252,7 +252,8 @@ def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(content))
     learned = pd.DataFrame({"label": labels})
-    settings = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 60}}
+    longer = SETTINGS.training.model_copy(update={"epochs": 60})
+    settings = SETTINGS.model_copy(update={"training": longer})
     classifier, fit = checks.model_of_permuted_labels(
         store, learned, np.arange(90), settings, tmp_path
     )
@@ -326,14 +327,16 @@ def test_edits_are_found_by_name_and_others_refused():
     rankings = pd.DataFrame({"class": "x", "symbol": ["A", "B", "C"], "attribution": [1, 2, 3]})
     rankings["is_tf"] = [True, True, False]
     regulons = {"A(+)": {"A", "C"}}
-    settings = {"n_drivers": 1, "silenced": ["A(+)"], "raised": ["C"], "measured": None}
+    settings = EditSettings(n_drivers=1, silenced=["A(+)"], raised=["C"])
     edits = in_silico.edits_of(settings, rankings, genes, regulons)
     assert edits == [
         in_silico.Edit("B", (1,), False, "x"),
         in_silico.Edit("A(+)", (0, 2)),
         in_silico.Edit("C", (2,), True),
     ]
-    named = in_silico.edits_of(settings | {"silenced": ["B"]}, rankings, genes, regulons)
+    named = in_silico.edits_of(
+        settings.model_copy(update={"silenced": ["B"]}), rankings, genes, regulons
+    )
     assert named == [in_silico.Edit("B", (1,)), in_silico.Edit("C", (2,), True)]
     with pytest.raises(InputError, match="'D' is neither"):
         in_silico.find_edit("D", False, genes, regulons)

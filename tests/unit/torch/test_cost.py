@@ -8,6 +8,7 @@ from scdyn.log import rounded
 from scdyn.model import adapters
 from scdyn.model.architecture import ModelConfig, Operations
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks import cost as tasks_cost
 from scdyn.training import cost
 from scdyn.training.pretraining import masked_losses
@@ -28,16 +29,8 @@ CONFIGS = [
     # More latents than TFs; a TF layer at the end.
     ModelConfig(200, 20, width=48, n_layers=3, n_heads=3, n_latents=64, ffn_width=96, dropout=0.0),
 ]
-MODEL = {
-    "corpus": "all", "width": 96, "n_layers": 12, "n_heads": 12, "n_latents": 500,
-    "ffn_width": 768, "mask_share": 0.15, "validation_share": 0.1, "training": {"epochs": 10},
-}  # fmt: skip
-TASK = {
-    "model": "m", "folds": 5, "seeds": [1, 2], "variants": {}, "label_shares": [], "left_out": [],
-    "adapter": "lora", "rank": 8, "pretrained": True, "modalities": "both", "n_pools": 4,
-    "hidden": 16, "dropout": 0.0,
-    "training": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-4},
-}  # fmt: skip
+MODEL = ModelSettings(corpus="all", size="full")
+TASK = EvaluationSettings(model="m", seeds=[1, 2], training={"epochs": 4, "batch_size": 16})
 
 
 def counted(function):
@@ -92,11 +85,13 @@ def test_an_estimate_grows_with_cells_epochs_and_runs_and_shrinks_with_rate_and_
     assert estimates(cells=32_000)["models.m"][1] == pytest.approx(2 * pretraining)
     assert estimates(rate=2e11)["models.m"][1] == pytest.approx(pretraining / 2)
     assert pretraining / 2 < estimates(n_threads=4)["models.m"][1] < pretraining
-    fewer = estimates(task=TASK | {"seeds": [1]})["tasks.t"]
+    fewer = estimates(task=TASK.model_copy(update={"seeds": [1]}))["tasks.t"]
     assert fewer[0].startswith("5 fine-tunings") and fewer[1] == pytest.approx(finetuning / 2)
-    assert estimates(task=TASK | {"adapter": "none"})["tasks.t"][1] < finetuning / 2
+    assert (
+        estimates(task=TASK.model_copy(update={"adapter": "none"}))["tasks.t"][1] < finetuning / 2
+    )
     # A quarter of the labels is seen twice as often.
-    shared = estimates(task=TASK | {"label_shares": [0.25]})["tasks.t"]
+    shared = estimates(task=TASK.model_copy(update={"label_shares": [0.25]}))["tasks.t"]
     assert shared[0].startswith("20 ") and shared[1] == pytest.approx(1.5 * finetuning)
 
 

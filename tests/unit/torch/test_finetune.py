@@ -20,18 +20,23 @@ from scdyn.io.files import sha256
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import Linear, ScDynOmics
+from scdyn.settings import HeadSettings, VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
 
-HEAD = {"n_pools": 4, "hidden": 16, "dropout": 0.0}
-SETTINGS = {"adapter": "lora", "rank": 4, "pretrained": True, "modalities": "both", **HEAD}
+SETTINGS = VariantSettings(
+    rank=4, n_pools=4, hidden=16, dropout=0.0,
+    training={"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
+)  # fmt: skip
 
 
 def fit(model, cells, **changes):
     store, labels = cells
     config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
     rows = np.arange(len(labels))
-    return finetuning.fit_classifier(model, store, rows, labels, SETTINGS | changes, config)[0]
+    return finetuning.fit_classifier(
+        model, store, rows, labels, SETTINGS.model_copy(update=changes), config
+    )[0]
 
 
 def probabilities(trained, store, rows):
@@ -204,7 +209,7 @@ def dropping(config):
     """A classifier in training mode whose encoder drops a third, and its head nothing."""
     torch.manual_seed(0)
     encoder = adapters.adapt(ScDynOmics(replace(config, dropout=0.3)), "lora", 4)
-    head = classifier.Head(config.n_genes, config.width, 3, classifier.HeadConfig(4, 16, 0.0))
+    head = classifier.Head(config.n_genes, config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
     return classifier.Classifier(encoder, head, list("xyz")).train()
 
 
@@ -263,7 +268,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     write_model(model, tmp_path / "model")
     if not from_pretrained:
         adapters.fresh(model, 5)
-    settings = SETTINGS | {"adapter": how, "pretrained": from_pretrained}
+    settings = SETTINGS.model_copy(update={"adapter": how, "pretrained": from_pretrained})
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(*cells[0].read(np.arange(90)))
@@ -384,15 +389,11 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
     split.loc[85:, "fold"] = "predict"
     split["validation"] = np.where(np.arange(90) % 5 == 0, "1", "0")
     called = (split["fold"] != "1").to_numpy()
-    settings = SETTINGS | {
-        "labels": 1.0, "without": None,
-        "training": {"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
-    }  # fmt: skip
 
     def files_of(name, store, split):
         folder = tmp_path / name
         finetuning.finetune_run(
-            store, split, "scdynomics", 1, "0", settings, tmp_path / "model", folder, folder / "c"
+            store, split, "scdynomics", 1, "0", SETTINGS, tmp_path / "model", folder, folder / "c"
         )
         task = json.loads((folder / "task.json").read_text())
         weights = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from scdyn.model import adapters, classifier
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import HeadSettings
 from scdyn.training import pretraining
 
 CONFIG = ModelConfig.full_size()
@@ -122,7 +123,7 @@ def labelled(request, monkeypatch, precision):
         model = ScDynOmics(CONFIG)
         model.set_precision(precision)
         encoder = adapters.adapt(model, request.param, RANK)
-        head = classifier.Head(N_GENES, CONFIG.width, N_CLASSES, classifier.HeadConfig())
+        head = classifier.Head(N_GENES, CONFIG.width, N_CLASSES, HeadSettings())
         whole = classifier.Classifier(encoder, head, [str(i) for i in range(N_CLASSES)])
 
         def loss_of(n_cells):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from scdyn.data.loader import expressed_genes
 from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics, attend
+from scdyn.settings import SIZES
 from scdyn.training.pretraining import mask_genes
 
 
@@ -61,11 +61,9 @@ def n_parameters(config):
 
 
 def test_every_size_of_the_config_has_its_number_of_parameters():
-    schema = yaml.safe_load(Path("workflow/schemas/config.schema.yaml").read_text())
     with torch.device("meta"):
         counts = [
-            n_parameters(ModelConfig(22_000, 1_500, **size["model"]))
-            for size in schema["presets"]["size"].values()
+            n_parameters(ModelConfig(22_000, 1_500, **size["model"])) for size in SIZES.values()
         ]
     assert [round(count / 1e6, 1) for count in counts] == [3.7, 19.7, 74.6]
 

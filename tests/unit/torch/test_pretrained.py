@@ -14,6 +14,7 @@ from scdyn.data import tokens
 from scdyn.errors import InputError
 from scdyn.model import embedding
 from scdyn.pp import counts
+from scdyn.settings import VariantSettings
 from scdyn.tasks import evaluation, finetuning
 from scdyn.training import pretraining
 
@@ -232,11 +233,10 @@ def task(folder):
     split = pd.DataFrame({"cell": store.cells, "label": np.repeat(["x", "y"], N_CELLS // 2)})
     split["fold"] = (np.arange(N_CELLS) % 2).astype(str)
     split["validation"] = np.where(np.arange(N_CELLS) % 5 == 0, "1", "0")
-    settings = {
-        "adapter": "lora", "rank": 2, "pretrained": True, "modalities": "both", "n_pools": 2,
-        "hidden": 4, "dropout": 0.0, "labels": 1.0, "without": None,
-        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2},
-    }  # fmt: skip
+    settings = VariantSettings(
+        rank=2, n_pools=2, hidden=4, dropout=0.0,
+        training={"epochs": 2, "batch_size": 8, "learning_rate": 1e-2},
+    )  # fmt: skip
     for fold in "01":
         run = folder / "finetune" / "task" / "scdynomics" / f"seed1_fold{fold}"
         run.mkdir(parents=True)

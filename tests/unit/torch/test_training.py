@@ -28,6 +28,9 @@ def cells(config):
     return MemoryStore(*(sparse.csr_matrix(part.astype(np.uint8)) for part in (rna, promoter)))
 
 
+TWO_EPOCHS = {"epochs": 2, "batch_size": 20, "learning_rate": 1e-2}
+
+
 def run(config, cells, checkpoint=None, stop_at=None, **settings):
     torch.manual_seed(0)
     model = ScDynOmics(config)
@@ -126,7 +129,7 @@ def test_parts_of_a_batch_add_up_to_it(cells):
         def loss_of(_, rna, promoter, seed, module=module):
             return module(rna.float()).square().mean()
 
-        config = loop.TrainingConfig(2, 20, 1e-2, micro_batch=micro_batch)
+        config = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch)
         load = lambda parts: Loader(cells, parts)  # noqa: E731
         loop.Training(module, loss_of, load, 60, config).run()
         weights.append(module.weight.detach())
@@ -147,7 +150,7 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, cells, caplog):
             return module(rna.float()).square().mean()
 
         load = lambda parts: Loader(cells, parts)  # noqa: E731
-        run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(2, 20, 1e-2))
+        run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
         history = run.run()
         assert [record["step"] for record in history] == [3, 6]
         weights.append(module.weight.detach())
@@ -162,13 +165,13 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
 
     module = torch.nn.Linear(17, 1)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(2, 20, 1e-2))
+    run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
     with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
         run.run()
 
 
 def test_rate_rises_again_after_a_restart():
-    config = loop.TrainingConfig(1, 1, 1.0, warmup=0.0, cycles=2)
+    config = loop.TrainingConfig(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.0, cycles=2)
     rates = [loop.learning_rate(step, 101, config) for step in range(101)]
     assert rates[50] < 0.01 and rates[51] > 0.99 and rates[-1] < 0.01
 
@@ -179,7 +182,7 @@ def test_a_loss_that_is_no_number_ends_the_run(cells):
     def loss_of(_, rna, promoter, seed):
         return module(rna.float()).mean() * float("nan")
 
-    config = loop.TrainingConfig(1, 20, 1e-2)
+    config = loop.TrainingConfig(epochs=1, batch_size=20, learning_rate=1e-2)
     with pytest.raises(InputError, match="the loss is nan in epoch 1; lower learning_rate"):
         loop.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
 

@@ -5,88 +5,22 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import jsonschema
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 
 from scdyn.errors import InputError
 from scdyn.io.libraries import RNA_ONLY
 from scdyn.pp.cell_columns import MISSING, OWN
+from scdyn.settings import Config, CorpusSettings, SampleRow
+from scdyn.settings.data import COVARIATE_NAME
+from scdyn.settings.refusal import refusal
 
-
-def read_schema(path: str | Path) -> dict[str, Any]:
-    """Read a JSON Schema written in YAML."""
-    return yaml.safe_load(Path(path).read_text())
-
-
-def _fits(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
-    """Hold text to a pattern, as jsonschema does, but that ``$`` is the end and no line's end."""
-    if validator.is_type(instance, "string"):
-        if instance.endswith("\n") or not re.search(pattern, instance):
-            yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-def _is_integer(checker: Any, instance: Any) -> bool:
-    """Tell whether a value is an integer; 1.0, which JSON Schema counts as one, is not."""
-    return isinstance(instance, int) and not isinstance(instance, bool)
-
-
-# Stricter than jsonschema's in what becomes a path: names and seeds.
-VALIDATOR = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {"pattern": _fits},
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
-)
-
-
-def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) -> None:
-    """Refuse content that the schema does not allow.
-
-    Parameters
-    ----------
-    content
-        A config, or a row of a sheet.
-    schema
-        Draft 2020-12.
-    origin
-        The file (and row), to begin the sentence with.
-
-    Raises
-    ------
-    InputError
-        Naming the key and, for a key that does not exist, the one that may be meant.
-    """
-    error = jsonschema.exceptions.best_match(VALIDATOR(schema).iter_errors(content))
-    if error is None:
-        return
-    key = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known))[0]
-        close = difflib.get_close_matches(unknown, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}."
-        raise InputError(
-            f"{origin}: unknown key '{'.'.join(filter(None, [key, unknown]))}'; {hint}"
-        )
-    if error.validator == "required":
-        missing = sorted(set(error.validator_value) - set(error.instance))[0]
-        raise InputError(
-            f"{origin}: the key '{'.'.join(filter(None, [key, missing]))}' is missing."
-        )
-    if error.validator == "enum":
-        allowed = ", ".join(map(str, error.validator_value))
-        raise InputError(f"{origin}: {key} is '{error.instance}'; it must be one of {allowed}.")
-    if error.validator == "pattern":
-        meant = error.schema.get("description")
-        raise InputError(
-            f"{origin}: {key or 'a name'} is '{error.instance}', which does not fit "
-            f"{error.validator_value}" + (f" ({meant.rstrip('.')})." if meant else ".")
-        )
-    raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
+KINDS = get_args(SampleRow.model_fields["kind"].annotation)
 
 
 def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], origin: str) -> None:
@@ -134,129 +68,25 @@ def check_environments_folder(folder: str | Path) -> None:
         )
 
 
-def with_values(
-    content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
-) -> Any:
-    """Return a content with text read as the value that the schema asks for.
-
-    YAML takes 1e-3 for text, and Snakemake whatever ``--config`` has within braces.
+def read_config(content: Mapping[str, Any], origin: str) -> Config:
+    """Read a config: check it, fill in defaults, and see that what it names is declared.
 
     Parameters
     ----------
     content
         As it is written.
-    schema, root
-        As for :func:`with_defaults`.
-    """
-    root = root or schema
-    if "$ref" in schema:
-        schema = {**root["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
-    if isinstance(content, Mapping):
-        known, rest = schema.get("properties", {}), schema.get("additionalProperties")
-        of_rest = rest if isinstance(rest, Mapping) else {}
-        return {
-            key: with_values(part, known.get(key, of_rest), root) for key, part in content.items()
-        }
-    if isinstance(content, list):
-        return [with_values(part, schema.get("items", {}), root) for part in content]
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not isinstance(content, str) or "string" in kinds or content in schema.get("enum", []):
-        return content
-    try:
-        value = float(content) if "number" in kinds else yaml.safe_load(content)
-    except (ValueError, yaml.YAMLError):
-        value = yaml.safe_load(content) if content in ("null", "true", "false") else content
-    alone = {key: part for key, part in schema.items() if key != "$ref"}
-    return value if VALIDATOR(alone).is_valid(value) else content
-
-
-def with_defaults(
-    content: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
-) -> Any:
-    """Return a valid content with the schema's defaults where keys are missing.
-
-    Parameters
-    ----------
-    content
-        What :func:`check` has passed.
-    schema
-        Its schema; ``$ref`` to ``#/$defs`` is followed.
-    root
-        The schema that holds ``$defs``; the schema itself if None.
-    """
-    root = root or schema
-    if "$ref" in schema:
-        schema = {**root["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
-    if not isinstance(content, dict):
-        return content
-    result = dict(content)
-    known = schema.get("properties", {})
-    for key, part in known.items():
-        if key in result:
-            result[key] = with_defaults(result[key], part, root)
-        elif "default" in part:
-            result[key] = with_defaults(part["default"], part, root)
-    rest = schema.get("additionalProperties")
-    if isinstance(rest, dict):
-        for key in set(result) - set(known):
-            result[key] = with_defaults(result[key], rest, root)
-    return result
-
-
-def read_config(
-    content: Mapping[str, Any], schema: Mapping[str, Any], origin: str
-) -> dict[str, Any]:
-    """Check a config, fill in defaults, and see that what it names is declared.
-
-    Parameters
-    ----------
-    content
-        As it is written.
-    schema
-        Of the whole, with its ``presets``.
     origin
         The file, to begin a refusal with.
-
-    Returns
-    -------
-    dict
-        With every key but the presets' names, in place of which there is what they fill in.
 
     Raises
     ------
     InputError
-        If a model names no corpus, a task no model, a study no task, or motif
-        databases come without their annotation, or fewer GRN runs are made than must agree, or a
-        model's width cannot be parted into its heads.
+        Naming the key and what is wrong with it.
     """
-    content = with_values(with_preset_spelt_out(content), schema)
-    check(content, schema, origin)
-    config = with_defaults(content, schema)
-    config["results"] = config["results"].rstrip("/")
-    for kind, name, key, known in references(config):
-        if key not in config[known]:
-            raise InputError(
-                f"{origin}: {kind} '{name}' names '{key}', which is not among the {known} "
-                f"({', '.join(config[known]) or 'none'})."
-            )
-    if config["grn"]["rankings"] and not config["grn"]["annotations"]:
-        raise InputError(
-            f"{origin}: grn.rankings need grn.annotations, the table of motifs and TFs."
-        )
-    min_runs, n_runs = config["grn"]["min_runs"], len(config["grn"]["seeds"])
-    if (min_runs or 0) > n_runs:
-        raise InputError(
-            f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
-        )
-    config = with_presets(config, schema["presets"])
-    for name, model in config["models"].items():
-        if model["width"] % model["n_heads"]:
-            raise InputError(
-                f"{origin}: models.{name}.width is {model['width']}, which is no multiple of its "
-                f"{model['n_heads']} n_heads; give both, or a size."
-            )
-    return config
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise refusal(error, content, origin) from None
 
 
 def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
@@ -296,61 +126,15 @@ def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**content, "ingest": {**ingest, "qc": {"preset": ingest["qc"]}}}
 
 
-def with_presets(config: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what the presets' names stand for, below the keys that are given.
-
-    Parameters
-    ----------
-    config
-        With its defaults.
-    presets
-        ``qc``, the bounds by preset, and ``size``, by size the ``model`` and the training of
-        ``pretraining`` and ``fine_tuning``.
-
-    Returns
-    -------
-    dict
-        Without the presets' names: what is made anew follows from the values alone.
-    """
-    bounds = dict(config["ingest"]["qc"])
-    bounds = presets["qc"][bounds.pop("preset")] | bounds
-    models, sizes = {}, {}
-    for name, given in config["models"].items():
-        model = dict(given)
-        sizes[name] = presets["size"][model.pop("size")]
-        training = sizes[name]["pretraining"] | model["training"]
-        models[name] = sizes[name]["model"] | model | {"training": training}
-    tasks = {
-        name: task | {"training": sizes[task["model"]]["fine_tuning"] | task["training"]}
-        for name, task in config["tasks"].items()
-    }
-    ingest = config["ingest"] | {"qc": bounds}
-    return {**config, "ingest": ingest, "models": models, "tasks": tasks}
-
-
-def references(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield what names what: kind, name, the name it gives, and where that must be declared."""
-    for name, model in config["models"].items():
-        yield "model", name, model["corpus"], "corpora"
-    for name, task in config["tasks"].items():
-        yield "task", name, task["model"], "models"
-    for name, study in config["studies"].items():
-        yield "study", name, study["task"], "tasks"
-
-
-def check_covariate(
-    column: str, schema: Mapping[str, Any], absent: Sequence[str], path: str | Path
-) -> None:
+def check_covariate(column: str, absent: Sequence[str], path: str | Path) -> None:
     """Refuse a further column of the sheet that is misspelt, or no name.
 
     Parameters
     ----------
     column
         Its name.
-    schema
-        Of a row.
     absent
-        Columns of the schema that the sheet lacks; a column much like one of these is taken to be
+        Columns of a sheet that this one lacks; a column much like one of these is taken to be
         misspelt. Beside ``sample``, ``sample_id`` is a covariate.
     path
         Of the sheet.
@@ -371,8 +155,7 @@ def check_covariate(
             f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
             "of its own of that name; rename it."
         )
-    name = {"$ref": "#/$defs/column", "$defs": schema["$defs"]}
-    if not VALIDATOR(name).is_valid(column):
+    if not COVARIATE_NAME.fits(column):
         raise InputError(
             f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
             "and _, a letter first, and not barcode, or remove it."
@@ -436,25 +219,22 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
     return sheet.loc[:, [bool(name) for name in header]]
 
 
-def tidy_sheet(sheet: pd.DataFrame, known: Mapping[str, Any]) -> pd.DataFrame:
+def tidy_sheet(sheet: pd.DataFrame) -> pd.DataFrame:
     """Take from a sheet what spreadsheets and R leave in it.
 
     In the columns that are known, NA and its like are empty; ``kind`` and ``none`` are written
     small.
     """
-    for column in set(sheet) & set(known) - {"sample"}:
+    for column in set(sheet) & set(SampleRow.model_fields) - {"sample"}:
         sheet[column] = sheet[column].mask(sheet[column].isin(MISSING - {"None"}), "")
     for column in {"kind", "atac_path"} & set(sheet):
         small = sheet[column].str.lower()
-        sheet[column] = sheet[column].mask(small.isin([*known["kind"]["enum"], RNA_ONLY]), small)
+        sheet[column] = sheet[column].mask(small.isin([*KINDS, RNA_ONLY]), small)
     return sheet
 
 
 def read_samples(
-    path: str | Path,
-    schema: Mapping[str, Any],
-    covariates: Sequence[str],
-    corpora: Mapping[str, Any],
+    path: str | Path, covariates: Sequence[str], corpora: Mapping[str, CorpusSettings]
 ) -> pd.DataFrame:
     """Read and check the sample sheet.
 
@@ -462,8 +242,6 @@ def read_samples(
     ----------
     path
         Tab-separated; a byte-order mark and CRLF line ends are taken as they come.
-    schema
-        Of a row.
     covariates
         Further columns that must be there; others may be. Each is a covariate.
     corpora
@@ -472,16 +250,14 @@ def read_samples(
     Returns
     -------
     DataFrame of str
-        All columns of the schema and the covariates, indexed by sample.
+        All columns of :class:`scdyn.settings.SampleRow` and the covariates, indexed by sample.
 
     Raises
     ------
     InputError
         Naming the sheet, the row and the column.
     """
-    sheet = read_sheet(path)
-    known = schema["properties"]
-    sheet = tidy_sheet(sheet, known)
+    sheet = tidy_sheet(read_sheet(path))
     if sheet.empty:
         raise InputError(f"{path}: has no sample.")
     if not {"sample", "kind", "path"} <= set(sheet) and len(sheet.columns) == 1:
@@ -489,21 +265,26 @@ def read_samples(
             f"{path}: has one column, '{sheet.columns[0]}'; columns are parted by tabs here: save "
             "it as tab-separated text."
         )
+    known = SampleRow.model_fields
     free = [column for column in sheet if column not in known]
     for column in free:
         if column not in covariates:
-            check_covariate(column, schema, [name for name in known if name not in sheet], path)
-    covariate = {"$ref": "#/$defs/covariate"}
-    columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
-    row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
+            check_covariate(column, [name for name in known if name not in sheet], path)
+    for column in covariates:
+        if column not in sheet:
+            raise InputError(f"{path}: the key '{column}' is missing.")
     for number, row in sheet.to_dict("index").items():
-        check(row, row_schema, f"{path}, line {number}")
+        try:
+            SampleRow.model_validate(row)
+        except ValidationError as error:
+            raise refusal(error, row, f"{path}, line {number}") from None
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
         raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")
+    columns = dict.fromkeys([*known, *free, *covariates])
     sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)
     for name, corpus in corpora.items():
-        for sample in corpus["samples"] or []:
+        for sample in corpus.samples or []:
             if sample not in sheet.index:
                 raise InputError(
                     f"corpus '{name}' names sample '{sample}', which is not in {path}."

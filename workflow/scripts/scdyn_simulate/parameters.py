@@ -12,16 +12,17 @@ class Simulation:
     """Everything that decides what is simulated.
 
     Times have no natural unit; 1 is somewhat longer than the life of an RNA, and
-    0 is the mean time at which a cell leaves the niche.
+    0 is the mean time at which a cell leaves the niche. The first four
+    are the config's and have their defaults there (:class:`scdyn.settings.SimulationSettings`).
     """
 
-    seed: int = 1
+    seed: int
     """Seed of all random streams; the same seed gives the same files, byte for byte."""
-    n_cells: int = 3000
+    n_cells: int
     """Called barcodes over the three samples."""
-    n_genes: int = 1000
+    n_genes: int
     """Protein-coding genes: transcription factors, targets and 13 mitochondrial ones."""
-    n_tfs: int = 60
+    n_tfs: int
     """Transcription factors."""
     n_lncrnas: int = 20
     """Non-coding genes beside the ``n_genes``, outside the network."""

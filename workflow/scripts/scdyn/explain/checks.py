@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from scdyn.data.loader import MemoryStore, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
 from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, explain_run, read_run, rows_by_class, seed_of
+from scdyn.explain.runs import Store, correct_cells, explain_run, read_run, rows_by_class
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.pretrained import load_model
+from scdyn.settings import CheckSettings
 from scdyn.tasks.finetuning import fit_classifier
 from scdyn.tasks.splits import parts
 from scdyn.training.devices import choose_device
@@ -82,7 +82,7 @@ def model_of_permuted_labels(
     store: Store,
     learned: pd.DataFrame,
     rows: np.ndarray,
-    settings: Mapping[str, Any],
+    settings: CheckSettings,
     model_folder: str | Path,
 ) -> tuple[Classifier, float]:
     """Fine-tune a model on labels exchanged at random among a few cells.
@@ -94,7 +94,7 @@ def model_of_permuted_labels(
     learned, rows
         Training cells with their ``label``, and where they stand in the store.
     settings
-        One entry of the config's ``tasks``.
+        How an explanation is checked.
     model_folder
         The pretrained model.
 
@@ -105,13 +105,13 @@ def model_of_permuted_labels(
     accuracy : float
         On the cells that it has learned: how far it knows the permuted labels by heart.
     """
-    seed = seed_of(settings)
+    seed = settings.seed
     places = pd.Series(np.arange(len(rows))).groupby(learned["label"].to_numpy())
     few = np.concatenate(
         [part.sample(min(MEMORISED_CELLS, len(part)), random_state=seed) for _, part in places]
     )
     labels = np.random.default_rng(seed).permutation(learned["label"].to_numpy()[few])
-    config = replace(TrainingConfig(**settings["training"]), seed=seed)
+    config = TrainingConfig(seed=seed, **settings.training.model_dump())
     model = load_model(model_folder).to(choose_device())
     classifier, _ = fit_classifier(model, store, rows[few], labels, settings, config)
     classifier = classifier.merge().eval()
@@ -125,7 +125,7 @@ def randomisation(
     permuted: Classifier,
     store: Store,
     rows: Mapping[str, np.ndarray],
-    settings: dict[str, Any],
+    settings: CheckSettings,
 ) -> dict[str, Any]:
     """Correlate a model's attributions with those of models that have not learned the labels.
 
@@ -136,7 +136,7 @@ def randomisation(
     store, rows
         Tokens, and class to the cells to explain.
     settings
-        One entry of the config's ``tasks``.
+        How an explanation is checked.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def randomisation(
     """
     own, _ = explain_run(classifier, store, rows, settings, refine=False)
     survived = []
-    for name, randomised in cascade(classifier, seed_of(settings)):
+    for name, randomised in cascade(classifier, settings.seed):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
         survived.append({"down_to": name, "correlation": rank_correlation(own, run)})
         logger.info("randomised from the head down to %s: correlation %s", *survived[-1].values())
@@ -270,7 +270,7 @@ def check_task(
     rankings: pd.DataFrame,
     folders: Sequence[str | Path],
     model_folder: str | Path,
-    settings: dict[str, Any],
+    settings: CheckSettings,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Check a task's attributions: randomisation by the first run, deletion by all of them.
 
@@ -284,8 +284,10 @@ def check_task(
         The task's split.
     rankings
         As :func:`scdyn.explain.drivers.rankings_table`.
-    folders, model_folder, settings
+    folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
+    settings
+        How an explanation is checked.
 
     Returns
     -------
@@ -296,8 +298,8 @@ def check_task(
     curves : DataFrame
         As :func:`deletion_curves`.
     """
-    seed = seed_of(settings)
-    per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
+    seed = settings.seed
+    per_run = int(np.ceil(settings.checked_cells / len(folders)))
     orders = gene_orders(rankings, pd.Index(genes["gene_id"]))
     checks: dict[str, Any] = {}
     curves = []
@@ -305,7 +307,7 @@ def check_task(
         classifier, calls, description = read_run(folder, model_folder, store)
         common = calls.loc[calls["part"] == "test", "label"].value_counts().index
         common = common[common.isin(rankings["class"])][:CHECKED_CLASSES]
-        cells = correct_cells(calls[calls["label"].isin(common)], settings["checked_cells"], seed)
+        cells = correct_cells(calls[calls["label"].isin(common)], settings.checked_cells, seed)
         rows = rows_by_class(store, cells)
         if len(rows) < 2:
             continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,11 @@ from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError
 from scdyn.explain.checks import mean_bins, silence
 from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, read_run, rows_by_class, seed_of
+from scdyn.explain.runs import Store, correct_cells, read_run, rows_by_class
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
+from scdyn.settings import EditSettings, InSilicoSettings, MeasuredKnockout
 
 # A raised gene gets this quantile of its own bins that are not zero.
 HIGH_QUANTILE = 0.95
@@ -78,17 +78,17 @@ def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -
 
 
 def edits_of(
-    settings: Mapping[str, Any],
+    settings: EditSettings,
     rankings: pd.DataFrame,
     genes: pd.DataFrame,
     regulons: Mapping[str, set[str]],
 ) -> list[Edit]:
     """All that is edited: the drivers, and what the config's ``in_silico`` names."""
-    edits = default_edits(rankings, genes, settings["n_drivers"])
-    names = [(name, False) for name in settings["silenced"]]
-    names += [(name, True) for name in settings["raised"]]
-    if settings["measured"]:
-        names.append((settings["measured"]["silenced"], False))
+    edits = default_edits(rankings, genes, settings.n_drivers)
+    names = [(name, False) for name in settings.silenced]
+    names += [(name, True) for name in settings.raised]
+    if settings.measured:
+        names.append((settings.measured.silenced, False))
     named = [find_edit(name, raised, genes, regulons) for name, raised in names]
     tried = {(edit.genes, edit.raised) for edit in named}
     return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
@@ -311,7 +311,7 @@ def perturb_task(
     edits: Sequence[Edit],
     folders: Sequence[str | Path],
     model_folder: str | Path,
-    settings: dict[str, Any],
+    settings: InSilicoSettings,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Try edits in correctly called held-out cells of each class, by all runs of a task.
 
@@ -321,8 +321,10 @@ def perturb_task(
         Tokens, and the corpus's table of cells.
     edits
         As :func:`edits_of`.
-    folders, model_folder, settings
+    folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
+    settings
+        Which edits are tried, in how many cells.
 
     Returns
     -------
@@ -331,8 +333,8 @@ def perturb_task(
     measured : DataFrame
         As :func:`compare_measured`, mean over runs; empty if no knockout is named.
     """
-    seed, options = seed_of(settings), settings["in_silico"]
-    per_run = int(np.ceil(settings["checked_cells"] / len(folders)))
+    seed, options = settings.seed, settings.in_silico
+    per_run = int(np.ceil(settings.checked_cells / len(folders)))
     tables, draws, comparisons = [], [], []
     for folder in folders:
         classifier, calls, _ = read_run(folder, model_folder, store)
@@ -343,11 +345,14 @@ def perturb_task(
             for edit in edits:
                 if edit.only_in not in (None, label):
                     continue
-                found = trial(chosen, label, cells[label], edit, options["n_random"], seed)
+                found = trial(chosen, label, cells[label], edit, options.n_random, seed)
                 tables.append(found[0])
                 draws.append(found[1])
-        if options["measured"]:
-            comparisons.append(_measured(classifier, store, obs, calls, edits, settings))
+        if options.measured:
+            run = _measured(
+                classifier, store, obs, calls, edits, options.n_random, options.measured, seed
+            )
+            comparisons.append(run)
     measured = pd.DataFrame(columns=["method", "rmse", "embedding_error", "embedding_correlation"])
     if comparisons:
         measured = pd.concat(comparisons).groupby("method", sort=False).mean().reset_index()
@@ -361,17 +366,17 @@ def _measured(
     obs: pd.DataFrame,
     calls: pd.DataFrame,
     edits: Sequence[Edit],
-    settings: dict[str, Any],
+    n_random: int,
+    measured: MeasuredKnockout,
+    seed: int,
 ) -> pd.DataFrame:
     """Compare one run's edit with the measured knockout, in cells it has not learned from."""
-    options, seed = settings["in_silico"], seed_of(settings)
-    measured = options["measured"]
-    edit = next(e for e in edits if e.name == measured["silenced"] and not e.raised)
+    edit = next(e for e in edits if e.name == measured.silenced and not e.raised)
     groups = {}
-    for name in ("control", "perturbed"):
-        cells = obs.index[select(obs, measured[name], f"in_silico.measured.{name}")]
+    for name, chosen in (("control", measured.control), ("perturbed", measured.perturbed)):
+        cells = obs.index[select(obs, chosen, f"in_silico.measured.{name}")]
         unseen = cells[cells.isin(calls["cell"])]
         cells = unseen if len(unseen) else cells
         few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
         groups[name] = Cells(classifier, store, store.rows_of(few))
-    return compare_measured(**groups, edit=edit, n_random=options["n_random"], seed=seed)
+    return compare_measured(**groups, edit=edit, n_random=n_random, seed=seed)

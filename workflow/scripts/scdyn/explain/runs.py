@@ -18,15 +18,11 @@ from scdyn.explain.attribution_tables import EVERY, Run, attribution_table, stab
 from scdyn.io.artefacts import read_json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, load_classifier
+from scdyn.settings import ExplanationSettings
 from scdyn.tasks import evaluation
 from scdyn.training.devices import choose_device
 
 Store = TokenStore | MemoryStore
-
-
-def seed_of(settings: Mapping[str, Any]) -> int:
-    """Seed of the draws of an explanation: the task's first."""
-    return settings["seeds"][0]
 
 
 def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
@@ -69,7 +65,7 @@ def explain_run(
     classifier: Classifier,
     store: Store,
     rows: Mapping[str, np.ndarray],
-    settings: dict[str, Any],
+    settings: ExplanationSettings,
     refine: bool = True,
 ) -> tuple[Run, np.ndarray]:
     """Attribute one model's calls of some cells.
@@ -90,7 +86,7 @@ def explain_run(
     rows
         Class to the cells to explain.
     settings
-        One entry of the config's ``tasks``.
+        How the predictions are attributed.
     refine
         Whether cells whose attributions do not add up get more steps.
 
@@ -101,9 +97,9 @@ def explain_run(
     completeness : ndarray
         Of all paths.
     """
-    kind, steps = settings["attribution_baseline"], settings["steps"]
+    kind, steps = settings.attribution_baseline, settings.steps
     first = next(iter(rows.values()))[0]
-    points = points_at_once(classifier, store, first, settings["attribution_memory"])
+    points = points_at_once(classifier, store, first, settings.attribution_memory)
     mean = None
     if kind == "mean":
         mean = mean_values(classifier, store, np.concatenate(list(rows.values())))
@@ -112,7 +108,7 @@ def explain_run(
     for name, explained in rows.items():
         target = classifier.classes.index(name)
         others = [other for other in rows if other != name] if kind == "other" else [EVERY]
-        rng = np.random.default_rng([seed_of(settings), target])
+        rng = np.random.default_rng([settings.seed, target])
         for other in others:
             chosen, against = explained, None
             start: Values | np.ndarray | None = mean
@@ -138,7 +134,7 @@ def explain_task(
     genes: pd.DataFrame,
     folders: Sequence[str | Path],
     model_folder: str | Path,
-    settings: dict[str, Any],
+    settings: ExplanationSettings,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Explain a task by the models of all its runs.
 
@@ -151,7 +147,7 @@ def explain_task(
     model_folder
         The pretrained model.
     settings
-        One entry of the config's ``tasks``.
+        How the predictions are attributed.
 
     Returns
     -------
@@ -167,11 +163,11 @@ def explain_task(
     InputError
         If no model calls cells of two classes right.
     """
-    seed = seed_of(settings)
+    seed = settings.seed
     runs, errors, descriptions = [], [], []
     for folder in folders:
         classifier, calls, description = read_run(folder, model_folder, store)
-        cells = correct_cells(calls, settings["explained_cells"], seed)
+        cells = correct_cells(calls, settings.explained_cells, seed)
         if len(cells) < 2:
             logger.warning("%s calls cells of %d classes right: not explained", folder, len(cells))
             continue

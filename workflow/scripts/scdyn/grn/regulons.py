@@ -10,7 +10,7 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, strongest
-from scdyn.grn.settings import LEFT_OUT
+from scdyn.settings import LEFT_OUT
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -198,7 +198,7 @@ def find_regulons(
     Parameters
     ----------
     edges
-        Run to its ``TF``, ``target``, ``importance``. The run :data:`scdyn.grn.settings.LEFT_OUT`,
+        Run to its ``TF``, ``target``, ``importance``. The run :data:`scdyn.settings.LEFT_OUT`,
         if there is one, is compared with the others and has no say in the consensus.
     merged
         As :func:`scdyn.grn.consensus.merge_adjacencies` returns it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,7 @@ from scdyn.io.artefacts import STAMP, stamp
 from scdyn.io.files import sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The classifier on top.
-
-    Attributes
-    ----------
-    n_pools
-        Learned weighted sums over a cell's expressed genes.
-    hidden
-        Width of the MLP's hidden layer.
-    dropout
-        Before each of its layers.
-    """
-
-    n_pools: int = 64
-    hidden: int = 128
-    dropout: float = 0.2
+from scdyn.settings import FineTuningSettings, HeadSettings, Plain
 
 
 class Head(nn.Module):
@@ -52,7 +33,7 @@ class Head(nn.Module):
     same in every cell, would drown the few that differ (ours; the paper pools all).
     """
 
-    def __init__(self, n_genes: int, width: int, n_classes: int, config: HeadConfig) -> None:
+    def __init__(self, n_genes: int, width: int, n_classes: int, config: HeadSettings) -> None:
         super().__init__()
         self.pool = nn.Linear(n_genes, config.n_pools, bias=False)
         self.norm = nn.LayerNorm(config.n_pools * width)
@@ -190,7 +171,7 @@ class Classifier(nn.Module):
         self.encoder = merged(self.encoder)
         return self
 
-    def save(self, folder: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
+    def save(self, folder: Path, settings: FineTuningSettings, description: Plain) -> None:
         """Write adapter, ``head.safetensors``, ``familiar.safetensors`` and ``task.json``.
 
         Parameters
@@ -202,15 +183,18 @@ class Classifier(nn.Module):
         description
             What else ``task.json`` is to hold.
         """
-        how, pretrained = settings["adapter"], settings["pretrained"]
-        save_adapter(self.encoder, how, not pretrained, folder)
+        save_adapter(self.encoder, settings.adapter, not settings.pretrained, folder)
         save_file(
             {n: p.detach().cpu() for n, p in self.head.state_dict().items()},
             folder / "head.safetensors",
         )
         if self.familiar is not None:
             save_arrays({"energies": self.familiar}, folder / "familiar.safetensors")
-        content = {"classes": self.classes, "temperature": self.temperature, **settings}
+        content = {
+            "classes": self.classes,
+            "temperature": self.temperature,
+            **settings.model_dump(),
+        }
         write_json(folder / "task.json", content | description | {STAMP: stamp()})
 
 
@@ -243,7 +227,7 @@ def load_classifier(
         )
     model = load_model(model_folder, tokens)
     with reading(folder, "holds no fine-tuned model that can be read", remedy):
-        sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
+        sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
         head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)
         encoder = load_adapter(model, task["adapter"], task["rank"], folder)

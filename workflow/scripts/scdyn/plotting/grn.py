@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.grn.settings import LEFT_OUT
 from scdyn.plotting.style import GREY, PALETTE, new
+from scdyn.settings import LEFT_OUT
 
 ACTIVATED, REPRESSED = PALETTE[0], PALETTE[5]
 # What of a network is legible on a page.

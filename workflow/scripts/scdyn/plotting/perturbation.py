@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from scdyn.plotting.studies import background, legend_below, words
 from scdyn.plotting.style import GREY, PALETTE, new, points
-from scdyn.tasks.settings import method_name
+from scdyn.tasks.methods import method_name
 
 GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
 CHANGE_COLOURS = {

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from scdyn.grn import settings as grn_settings
 from scdyn.io.artefacts import read_stamp, stamp
 from scdyn.io.files import sha256
 from scdyn.io.packages import read_packages
 from scdyn.plotting.pages import render
-from scdyn.tasks.settings import method_name
+from scdyn.settings import Config, GrnSettings
+from scdyn.tasks.methods import method_name
 from scdyn.version import __version__
 
 GRN_METHODS = {
@@ -49,7 +49,7 @@ def commit_of(repository: str | Path) -> str:
 
 
 def provenance(
-    config: Mapping[str, Any],
+    config: Config,
     sheet: str | Path,
     environments: Sequence[str | Path],
     models: Sequence[str | Path],
@@ -63,7 +63,7 @@ def provenance(
     Parameters
     ----------
     config
-        The config with its defaults.
+        The config.
     sheet
         The sample sheet.
     environments
@@ -84,7 +84,7 @@ def provenance(
         "code": "{version}, format {format}".format(**stamp()),
         "commit": commit_of(repository),
         "snakemake": snakemake,
-        "config": dict(config),
+        "config": config.model_dump(),
         "samples": Path(sheet).read_text(),
         "environments": {Path(path).stem: read_packages(path) for path in environments},
         "devices": {
@@ -126,66 +126,66 @@ def versions_sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def grn_sentence(grn: Mapping[str, Any], packages: Mapping[str, str]) -> str:
+def grn_sentence(grn: GrnSettings, packages: Mapping[str, str]) -> str:
     """Say how regulons were made."""
-    method = GRN_METHODS[grn["method"]].format(**packages)
-    of_whom = "" if grn["repressing"] else "positively correlated "
-    program = MOTIF_PROGRAMS[grn["motifs"]].format(**packages)
+    method = GRN_METHODS[grn.method].format(**packages)
+    of_whom = "" if grn.repressing else "positively correlated "
+    program = MOTIF_PROGRAMS[grn.motifs].format(**packages)
     targets = (
-        f"pruned by motif enrichment ({program}, NES at least {grn['nes_threshold']:g})"
-        if grn["rankings"]
-        else f"each TF's {grn['n_targets']} strongest {of_whom}targets, without a motif database"
+        f"pruned by motif enrichment ({program}, NES at least {grn.nes_threshold:g})"
+        if grn.rankings
+        else f"each TF's {grn.n_targets} strongest {of_whom}targets, without a motif database"
     )
-    if grn_settings.promoters_prune(grn):
+    if grn.promoters_prune:
         targets += (
             ", kept where the target's promoter is open in cells that express the TF (permutation "
-            f"p at most {grn['promoter_p']:g})"
+            f"p at most {grn.promoter_p:g})"
         )
     return (
-        f"Regulatory edges were inferred by {method} in {len(grn['seeds'])} runs on at most "
-        f"{grn['max_cells']:,} {'metacells' if grn['cells'] == 'metacells' else 'cells'}; "
+        f"Regulatory edges were inferred by {method} in {len(grn.seeds)} runs on at most "
+        f"{grn.max_cells:,} {'metacells' if grn.cells == 'metacells' else 'cells'}; "
         f"regulons ({targets}) and targets were kept if found in "
-        f"{grn_settings.runs_needed(grn)} of them, and scored by AUCell."
+        f"{grn.runs_needed} of them, and scored by AUCell."
     )
 
 
 def methods_text(record: Mapping[str, Any]) -> str:
     """Write a Methods paragraph from what was run."""
-    config, packages = record["config"], record["environments"]
-    reference, qc, grn = config["reference"], config["ingest"]["qc"], config["grn"]
+    config, packages = Config.model_validate(record["config"]), record["environments"]
+    reference, qc, grn = config.reference, config.ingest.qc, config.grn
     analysis, torch = packages["analysis"], packages["torch"]
     sentences = [
         f"Data were processed with the scDynOmics workflow (version {record['scdyn']}, commit "
         f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
-        f"Accessibility was counted in pan-promoter windows from -{reference['upstream']} to "
-        f"+{reference['downstream']} bp of every TSS; cells were kept with at least "
-        f"{qc['min_rna_counts']} UMIs, {qc['min_genes']} genes, {qc['min_promoter_counts']} "
+        f"Accessibility was counted in pan-promoter windows from -{reference.upstream} to "
+        f"+{reference.downstream} bp of every TSS; cells were kept with at least "
+        f"{qc.min_rna_counts} UMIs, {qc.min_genes} genes, {qc.min_promoter_counts} "
         "promoter counts (where promoters were measured) and at most "
-        f"{qc['max_mito_share']:.0%} mitochondrial UMIs (scanpy "
+        f"{qc.max_mito_share:.0%} mitochondrial UMIs (scanpy "
         f"{analysis['scanpy']}).",
         grn_sentence(grn, packages["grn"]),
     ]
-    for name, model in config["models"].items():
+    for name, model in config.models.items():
         sentences.append(
-            f"Model '{name}' ({model['n_layers']} layers, width {model['width']}, "
-            f"{model['n_heads']} heads, {model['n_latents']} latents) was pretrained for "
-            f"{model['training']['epochs']} epochs by predicting the bins of "
-            f"{model['mask_share']:.0%} hidden genes (PyTorch {torch['torch']} on "
-            f"{record['devices'][name]}, seed {model['seed']})."
+            f"Model '{name}' ({model.n_layers} layers, width {model.width}, "
+            f"{model.n_heads} heads, {model.n_latents} latents) was pretrained for "
+            f"{model.training.epochs} epochs by predicting the bins of "
+            f"{model.mask_share:.0%} hidden genes (PyTorch {torch['torch']} on "
+            f"{record['devices'][name]}, seed {model.seed})."
         )
-    for name, task in config["tasks"].items():
-        unit = f"keeping each {task['split_by']} whole" if task["split_by"] else "over cells"
+    for name, task in config.tasks.items():
+        unit = f"keeping each {task.split_by} whole" if task.split_by else "over cells"
         how = {
-            "lora": f"with LoRA modules of rank {task['rank']} (peft {torch['peft']})",
-            "nonlinear": f"with non-linear modules of rank {task['rank']}",
+            "lora": f"with LoRA modules of rank {task.rank} (peft {torch['peft']})",
+            "nonlinear": f"with non-linear modules of rank {task.rank}",
             "full": "by training all parameters",
             "none": "by a head on the frozen encoder",
-        }[task["adapter"]]
+        }[task.adapter]
         sentences.append(
-            f"Task '{name}' ({task['label']}) was learned {how} in {task['folds']} folds {unit} "
-            f"with {len(task['seeds'])} seeds; {task['validation_share']:.0%} of the training "
+            f"Task '{name}' ({task.label}) was learned {how} in {task.folds} folds {unit} "
+            f"with {len(task.seeds)} seeds; {task.validation_share:.0%} of the training "
             "cells served to fit the probabilities' temperature alone. On the same splits it was "
-            f"compared with {'; '.join(map(method_name, task['baselines']))} "
+            f"compared with {'; '.join(map(method_name, task.baselines))} "
             f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
             "Intervals are Student's t over folds and seeds, with the variance of folds that "
             "share training cells (Nadeau and Bengio 2003)."

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from scdyn.plotting.pages import render
+from scdyn.tasks.methods import method_name
 from scdyn.tasks.scores import PREFIXES, method_prefix
-from scdyn.tasks.settings import method_name
 
 MEANINGS = {
     "accuracy": "share of cells predicted right",

@@ -15,7 +15,7 @@ from scanpy.plotting.palettes import godsnot_102
 
 from scdyn.plotting.style import GREY, PALETTE, colours, new, points
 from scdyn.studies.common import landscape, text
-from scdyn.tasks.settings import method_name
+from scdyn.tasks.methods import method_name
 
 # Which colour says which modality or method, in all figures.
 MODALITY_COLOURS = {"rna": PALETTE[0], "promoter": PALETTE[1]}

@@ -14,8 +14,9 @@ from matplotlib.transforms import offset_copy
 from sklearn.calibration import calibration_curve
 
 from scdyn.plotting.style import GREY, PALETTE, blank
+from scdyn.settings import MAIN, is_compared
+from scdyn.tasks.methods import method_name
 from scdyn.tasks.metrics import N_BINS
-from scdyn.tasks.settings import MAIN, is_compared, method_name
 
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
 

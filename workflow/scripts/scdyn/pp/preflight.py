@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -44,25 +43,17 @@ from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
 from scdyn.pp.counts import require_layer, require_same_genes, rna_source
 from scdyn.pp.findings import DISK, Finding
 from scdyn.pp.reference import find_genes, genomes_before, strip_version, without_genome
+from scdyn.settings import InputThresholds
 
 # Results take about as much room as their input, and temporary files once more.
 ROOM_FOR_INPUT = 3
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Shares and ratios below which a sample is refused; see the config's ``ingest``."""
-
-    min_gene_overlap: float
-    min_barcode_overlap: float
-    min_promoter_enrichment: float
 
 
 def examine_sample(
     row: Mapping[str, str],
     genes: pd.DataFrame,
     windows: pd.DataFrame,
-    thresholds: Thresholds,
+    thresholds: InputThresholds,
     translation: Mapping[str, str] | None = None,
     catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
@@ -136,7 +127,7 @@ def examine_library(
     files: LibraryFiles,
     genes: pd.DataFrame,
     windows: pd.DataFrame,
-    thresholds: Thresholds,
+    thresholds: InputThresholds,
     translation: Mapping[str, str] | None,
     catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
@@ -369,7 +360,7 @@ def examine_fragments(
     path: Path,
     cells: pd.Index,
     windows: pd.DataFrame,
-    thresholds: Thresholds,
+    thresholds: InputThresholds,
     stated: str,
     translation: Mapping[str, str] | None,
     catalogue: pd.DataFrame | None = None,
@@ -409,7 +400,7 @@ def examine_fragments(
 def examine_barcodes(
     path: Matrix,
     cells: pd.Index,
-    thresholds: Thresholds,
+    thresholds: InputThresholds,
     translation: Mapping[str, str] | None,
 ) -> tuple[str, str]:
     """Look at the barcodes of a matrix of peaks.
@@ -435,7 +426,7 @@ def examine_build(
     path: str | Path,
     places: pd.DataFrame,
     windows: pd.DataFrame,
-    thresholds: Thresholds,
+    thresholds: InputThresholds,
     stated: str,
     catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:

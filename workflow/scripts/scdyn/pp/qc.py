@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.stats import median_abs_deviation
 from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.pp.counts import promoters_measured
+from scdyn.settings import QualitySettings
 
 # Most genes that Scrublet looks at, the most variable ones.
 VARIABLE_GENES = 3000
@@ -41,49 +41,6 @@ KEYS = {
     "^doublet score": "max_doublet_score",
     "^promoter doublet score": "max_promoter_doublet_score",
 }
-
-
-@dataclass(frozen=True)
-class QualityBounds:
-    """What a cell must reach.
-
-    Attributes
-    ----------
-    min_rna_counts, min_genes
-        Fewest UMIs and detected genes.
-    max_mito_share
-        Largest share of UMIs from mitochondrial genes, 0 to 1; here that of whole cells, while
-        the workflow's default is that of nuclei (config.schema.yaml, ``presets``).
-    min_promoter_counts
-        Fewest insertions (or peak counts) in promoters.
-    n_mads
-        Counts further than this many median absolute deviations from the median, on
-        log scale, are out of bounds too. None: no such bound.
-    min_tss_enrichment, max_nucleosome_signal, min_promoter_share
-        Of cells whose promoters were counted from fragments. None: no such bound.
-    max_doublet_score
-        Largest Scrublet score of the RNA. None: doublets are not looked for.
-    max_promoter_doublet_score
-        Largest Scrublet score of the promoter counts. None: no such bound; the score is
-        reported all the same if doublets are looked for.
-    keep
-        "both": a cell must pass in both modalities; "either": one is enough.
-    min_cells
-        Fewest cells that must be left.
-    """
-
-    min_rna_counts: int = 500
-    min_genes: int = 200
-    max_mito_share: float = 0.2
-    min_promoter_counts: int = 200
-    n_mads: float | None = 5.0
-    min_tss_enrichment: float | None = None
-    max_nucleosome_signal: float | None = None
-    min_promoter_share: float | None = None
-    max_doublet_score: float | None = 0.3
-    max_promoter_doublet_score: float | None = None
-    keep: str = "both"
-    min_cells: int = 50
 
 
 def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
@@ -193,7 +150,7 @@ def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
 
 
 def score_doublets(
-    cells: ad.AnnData, metrics: pd.DataFrame, bounds: QualityBounds, seed: int
+    cells: ad.AnnData, metrics: pd.DataFrame, bounds: QualitySettings, seed: int
 ) -> pd.DataFrame:
     """Score doublets in each modality that was measured, library by library.
 
@@ -240,7 +197,7 @@ def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
     return (logs - np.median(logs)).abs() > n_mads * spread
 
 
-def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
+def judge(metrics: pd.DataFrame, bounds: QualitySettings) -> pd.DataFrame:
     """Decide which cells are kept, with the reasons against each.
 
     Parameters
@@ -325,7 +282,7 @@ def dropped_by(table: pd.DataFrame) -> str:
 
 
 def filter_cells(
-    cells: ad.AnnData, is_mt: np.ndarray, bounds: QualityBounds, seed: int, name: str
+    cells: ad.AnnData, is_mt: np.ndarray, bounds: QualitySettings, seed: int, name: str
 ) -> tuple[ad.AnnData, pd.DataFrame]:
     """Keep the good cells of one sample.
 

@@ -11,7 +11,7 @@ from scdyn.errors import InputError
 from scdyn.pp.cell_columns import MISSING, clean_text, one_spelling, word
 
 
-def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str) -> np.ndarray:
+def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: str) -> np.ndarray:
     """Tell which cells a selection of the config means.
 
     Parameters
@@ -66,7 +66,7 @@ def spell(column: pd.Series) -> pd.Series:
 
 def select_samples(
     sheet: pd.DataFrame,
-    selection: Mapping[str, Sequence[str]],
+    selection: Mapping[str, Sequence[object]],
     covariates: Sequence[str],
     where: str,
 ) -> list[str] | None:

@@ -15,6 +15,7 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.pp.neighbours import principal_components
 from scdyn.pp.selection import select
+from scdyn.settings import StudySettings
 from scdyn.studies.common import (
     MODEL,
     asked_cells,
@@ -97,7 +98,7 @@ def diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.
 def pseudotime_of(
     cells: ad.AnnData,
     table: pd.DataFrame,
-    root: Mapping[str, Sequence[str]] | None,
+    root: Mapping[str, Sequence[object]] | None,
     column: str | None,
     seed: int,
 ) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import anndata as ad
@@ -20,9 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
 
 from scdyn.log import logger
+from scdyn.settings import MAIN, BaselineSettings
 from scdyn.tasks.evaluation import calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
-from scdyn.tasks.settings import MAIN, less_seen, runs_of
 from scdyn.tasks.splits import parts, require_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
@@ -105,11 +105,11 @@ def logistic_weights(model: Any) -> np.ndarray:
     return np.concatenate([-weights, weights]) if len(model.classes_) == 2 else weights
 
 
-def planned(task: Mapping[str, Any], fold: int) -> Iterator[tuple[str, str, int]]:
+def planned(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int]]:
     """Yield what is fitted on one fold: method, variant (of the cells it sees) and seed."""
-    for variant in (MAIN, *less_seen(task)):
-        seeds = [seed for seed, of_run in runs_of(task, variant) if of_run == fold]
-        for method in task["baselines"]:
+    for variant in (MAIN, *task.less_seen()):
+        seeds = [seed for seed, of_run in task.runs_of(variant) if of_run == fold]
+        for method in task.baselines:
             if variant != MAIN and method not in ALSO_ON_LESS:
                 continue
             # The draw of labels hangs on the seed, whatever the method.
@@ -119,7 +119,7 @@ def planned(task: Mapping[str, Any], fold: int) -> Iterator[tuple[str, str, int]
 
 
 def fit_baselines(
-    cells: ad.AnnData, splits: pd.DataFrame, fold: str, task: Mapping[str, Any]
+    cells: ad.AnnData, splits: pd.DataFrame, fold: str, task: BaselineSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit the task's baselines on one fold.
 
@@ -130,7 +130,7 @@ def fit_baselines(
     splits, fold
         The split, and the fold that is tested.
     task
-        Settings of :func:`scdyn.tasks.settings.of_baselines`.
+        Which baselines, and how often.
 
     Returns
     -------
@@ -141,13 +141,10 @@ def fit_baselines(
     """
     require_cells(splits, cells.obs_names)
     values = values_of(cells)
-    variants = {MAIN: {"labels": 1.0, "without": None}, **less_seen(task)}
+    variants = {MAIN: (1.0, None), **task.less_seen()}
     tables, costs = [], []
     for method, variant, seed in planned(task, int(fold)):
-        settings = variants[variant]
-        learned, validation, called = parts(
-            splits, fold, settings["labels"], settings["without"], seed
-        )
+        learned, validation, called = parts(splits, fold, *variants[variant], seed)
         modalities, make = METHODS[method]
         rows = cells.obs_names.get_indexer
         begun = time.perf_counter()

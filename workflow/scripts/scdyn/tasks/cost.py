@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pandas as pd
 
 from scdyn.model.architecture import Operations
 from scdyn.pp.findings import Finding
-from scdyn.tasks.settings import runs_of, variants_of
+from scdyn.settings import EvaluationSettings, ModelSettings, VariantSettings
 from scdyn.training import cost
 from scdyn.training.cost import architecture_of, cpu_seconds, pretraining_operations
 
 
 def finetuning_operations(
-    settings: Mapping[str, Any],
+    settings: VariantSettings,
     folds: int,
-    model: Mapping[str, Any],
+    model: ModelSettings,
     n_genes: int,
     n_tfs: int,
     n_cells: int,
@@ -27,7 +26,7 @@ def finetuning_operations(
     Parameters
     ----------
     settings
-        Of a variant (:func:`scdyn.tasks.settings.variants_of`).
+        Of a variant.
     folds
         Of the task.
     model
@@ -36,19 +35,18 @@ def finetuning_operations(
         Of the corpus.
     """
     architecture = architecture_of(model, n_genes, n_tfs)
-    frozen = settings["adapter"] == "none"
+    frozen = settings.adapter == "none"
     each = architecture.operations() if frozen else architecture.training_operations()
-    training = settings["training"]
     # Fewer labels are seen more often (scdyn.tasks.finetuning.epochs_for).
-    passes = training["epochs"] * settings["labels"] ** 0.5
+    passes = settings.training.epochs * settings.labels**0.5
     # A cell without counts rides along in each batch.
-    batch = 1 + 1 / training["batch_size"]
+    batch = 1 + 1 / settings.training.batch_size
     return each.times(n_cells * (1 - 1 / folds) * passes * batch)
 
 
 def estimate(
-    models: Mapping[str, Mapping[str, Any]],
-    tasks: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, ModelSettings],
+    tasks: Mapping[str, EvaluationSettings],
     n_cells: Mapping[str, int],
     n_genes: int,
     n_tfs: int,
@@ -80,20 +78,18 @@ def estimate(
         How long it takes, one job after the other.
     """
     for name, model in models.items():
-        cells = n_cells[model["corpus"]]
+        cells = n_cells[model.corpus]
         operations = pretraining_operations(model, n_genes, n_tfs, cells)
-        epochs = model["training"]["epochs"]
+        epochs = model.training.epochs
         work = f"pretraining on {cells:,} cells, {epochs} epochs"
         yield f"models.{name}", work, cpu_seconds(operations, rate, n_threads)
     for name, task in tasks.items():
-        model = models[task["model"]]
-        cells = n_cells[model["corpus"]]
+        model = models[task.model]
+        cells = n_cells[model.corpus]
         n_runs, seconds = 0, 0.0
-        for variant, settings in variants_of(task).items():
-            n = len(runs_of(task, variant))
-            operations = finetuning_operations(
-                settings, task["folds"], model, n_genes, n_tfs, cells
-            )
+        for variant, settings in task.all_variants().items():
+            n = len(task.runs_of(variant))
+            operations = finetuning_operations(settings, task.folds, model, n_genes, n_tfs, cells)
             n_runs += n
             seconds += n * cpu_seconds(operations, rate, n_threads)
         work = f"{n_runs} fine-tunings on up to {cells:,} cells"
@@ -101,8 +97,8 @@ def estimate(
 
 
 def examine_models(
-    models: Mapping[str, Mapping[str, Any]],
-    tasks: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, ModelSettings],
+    tasks: Mapping[str, EvaluationSettings],
     n_cells: Mapping[str, int],
     genes: pd.DataFrame,
 ) -> list[Finding]:

@@ -11,8 +11,8 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from scdyn.io.artefacts import read_json, read_table
+from scdyn.settings import MAIN, VariantSettings, is_compared
 from scdyn.tasks import metrics
-from scdyn.tasks.settings import MAIN, is_compared
 from scdyn.tasks.splits import PREDICTED, describe_split
 
 # What identifies a run: one model of one method, on one fold, by one seed.
@@ -304,7 +304,7 @@ def evaluate(
     runs: pd.DataFrame,
     costs: pd.DataFrame,
     split: pd.DataFrame,
-    variants: Mapping[str, Mapping[str, Any]],
+    variants: Mapping[str, VariantSettings],
     split_by: str | None,
     left_out: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def evaluate(
     split, split_by
         The task's split and the column that was kept whole.
     variants
-        As :func:`scdyn.tasks.settings.variants_of` returns them.
+        As :meth:`scdyn.settings.EvaluationSettings.all_variants` returns them.
     left_out
         ``class`` and ``reason`` of the rare classes that the split leaves out, if any.
 
@@ -343,8 +343,8 @@ def evaluate(
     summary = summarise_scores(
         scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1)
     )
-    shares = {name: v["labels"] for name, v in variants.items() if v["labels"] < 1}
-    without = {name: v["without"] for name, v in variants.items() if v["without"] is not None}
+    shares = {name: v.labels for name, v in variants.items() if v.labels < 1}
+    without = {name: v.without for name, v in variants.items() if v.without is not None}
     calls = combine(runs)
     held_out = calls[calls["part"] == "test"]
     classes = [

@@ -14,9 +14,9 @@ import torch
 from scdyn.errors import InputError
 from scdyn.model.classifier import load_classifier, run_classifier
 from scdyn.model.pretrained import Pretrained
+from scdyn.settings import MAIN
 from scdyn.tasks.familiarity import familiarity
 from scdyn.tasks.metrics import with_temperature
-from scdyn.tasks.settings import MAIN
 
 # Cells of a familiarity below this are flagged: of cells like the training cells one in a hundred.
 UNLIKE = 0.01

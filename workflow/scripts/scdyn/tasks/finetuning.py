@@ -6,7 +6,6 @@ import os
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from scdyn.data.tokens import TokenStore
 from scdyn.io.files import atomic, sha256, write_table
 from scdyn.log import logger
 from scdyn.model.adapters import adapt, fresh
-from scdyn.model.classifier import Classifier, Head, HeadConfig, run_classifier
+from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import decisive
+from scdyn.settings import MAIN, FineTuningSettings, VariantSettings, is_compared
 from scdyn.tasks import evaluation, metrics
 from scdyn.tasks.familiarity import familiarity, fit_familiarity
-from scdyn.tasks.settings import MAIN, is_compared
 from scdyn.tasks.splits import parts
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
@@ -40,7 +38,7 @@ def fit_classifier(
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
     labels: np.ndarray,
-    settings: Mapping[str, Any],
+    settings: FineTuningSettings,
     config: TrainingConfig,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
@@ -58,8 +56,7 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        Of a variant (:func:`scdyn.tasks.settings.variants_of`): ``adapter``, ``rank``,
-        ``modalities``, and the head's ``n_pools``, ``hidden`` and ``dropout``.
+        How the encoder is adapted, what it reads, and the head's sizes.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
@@ -75,10 +72,9 @@ def fit_classifier(
     device = next(model.parameters()).device
     classes, targets = np.unique(labels, return_inverse=True)
     torch.manual_seed(config.seed)
-    encoder = adapt(model, settings["adapter"], settings["rank"])
-    sizes = HeadConfig(settings["n_pools"], settings["hidden"], settings["dropout"])
-    head = Head(model.config.n_genes, model.config.width, len(classes), sizes)
-    classifier = Classifier(encoder, head, classes.tolist(), settings["modalities"]).to(device)
+    encoder = adapt(model, settings.adapter, settings.rank)
+    head = Head(model.config.n_genes, model.config.width, len(classes), settings)
+    classifier = Classifier(encoder, head, classes.tolist(), settings.modalities).to(device)
     weights = np.bincount(targets) ** -0.5
     weights = torch.tensor(weights / weights[targets].mean(), dtype=torch.float32, device=device)
     targets = torch.from_numpy(targets).to(device)
@@ -138,7 +134,7 @@ def finetune_run(
     variant: str,
     seed: int,
     fold: str,
-    settings: dict[str, Any],
+    settings: VariantSettings,
     model_folder: Path,
     folder: Path,
     checkpoints: Path,
@@ -154,7 +150,7 @@ def finetune_run(
     variant, seed, fold
         The variant's name, the seed of initialisation and order, the fold that is tested.
     settings
-        Of the variant, as :func:`scdyn.tasks.settings.variants_of` returns them.
+        Of the variant.
     model_folder
         The pretrained model.
     folder
@@ -164,14 +160,13 @@ def finetune_run(
         Where a killed run goes on from; removed when the run is done.
     """
     begun = time.perf_counter()
-    training = dict(settings["training"])
-    training["epochs"] = epochs_for(training["epochs"], settings["labels"])
-    config = TrainingConfig(seed=seed, **training)
+    epochs = epochs_for(settings.training.epochs, settings.labels)
+    config = TrainingConfig(**{**settings.training.model_dump(), "epochs": epochs, "seed": seed})
     device = choose_device()
     model = load_model(model_folder, store.meta)
-    if not settings["pretrained"]:
+    if not settings.pretrained:
         model = fresh(model, seed)
-    learned, validation, called = parts(splits, fold, settings["labels"], settings["without"], seed)
+    learned, validation, called = parts(splits, fold, settings.labels, settings.without, seed)
     run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {
@@ -179,10 +174,9 @@ def finetune_run(
         "model_sha256": sha256(model_folder / "model.safetensors"),
         # From where this is written, so that a results folder can be moved as a whole.
         "model_folder": os.path.relpath(model_folder, folder),
-        "training": asdict(config),
     }
     seen = {"cells": list(learned["cell"]), "labels": list(learned["label"])}
-    identity = decisive({**settings, **description, **seen})
+    identity = {**settings.decisive(), **description, "training": config.decisive(), **seen}
     checkpoint = Checkpoint(checkpoints, identity)
     rows, labels = store.rows_of(learned["cell"]), learned["label"].to_numpy()
     classifier, history = fit_classifier(
@@ -198,7 +192,9 @@ def finetune_run(
             "seconds": round(time.perf_counter() - begun, 2),
             "peak_memory_gib": round(peak_memory_gib(device), 3),
         }
-        classifier.save(temporary, settings, {**description, **cost})
+        classifier.save(
+            temporary, settings, {**description, "training": config.model_dump(), **cost}
+        )
         table = call(classifier.merge(), store, called, run)
         tested = table[table["part"] == "test"]
         scores = metrics.score(tested["label"].to_numpy(), tested["called"].to_numpy())

@@ -15,9 +15,9 @@ import scvi
 from scipy import sparse
 
 from scdyn.log import logger
+from scdyn.settings import MAIN
 from scdyn.tasks.evaluation import calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
-from scdyn.tasks.settings import MAIN
 from scdyn.tasks.splits import parts, require_cells
 
 # Genes a model reads at most: the most variable among the cells it learns from.

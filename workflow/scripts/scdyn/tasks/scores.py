@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scdyn.grn.settings import LEFT_OUT
-from scdyn.tasks.settings import MAIN
-from scdyn.tasks.splits import PREDICTED
+from scdyn.settings import LEFT_OUT, MAIN
 
 # What scores of other methods begin with: a prefix a method, none for the model itself.
 PREFIXES = {

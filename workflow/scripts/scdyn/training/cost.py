@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from scdyn.log import rounded
 from scdyn.machine import VARIABLE, visible_gpus
 from scdyn.model.architecture import ModelConfig, Operations
+from scdyn.settings import PretrainingSettings
 
 # An operation's time, in those of one operation of a large product.
 COST_OF_PRODUCTS, COST_OF_ATTENTION, COST_OF_ELEMENTS = 0.86, 5.0, 120.0
@@ -71,19 +71,18 @@ def cpu_seconds(operations: Operations, rate: float, n_threads: int) -> float:
     return in_products / rate / n_threads**SCALING
 
 
-def architecture_of(model: Mapping[str, Any], n_genes: int, n_tfs: int) -> ModelConfig:
-    """Return the architecture of one entry of the config's ``models`` on a vocabulary."""
-    keys = ("width", "n_layers", "n_heads", "n_latents", "ffn_width")
-    return ModelConfig(n_genes, n_tfs, **{key: model[key] for key in keys})
+def architecture_of(model: PretrainingSettings, n_genes: int, n_tfs: int) -> ModelConfig:
+    """Return a model's architecture on a vocabulary."""
+    return ModelConfig.from_dict({"n_genes": n_genes, "n_tfs": n_tfs, **model.architecture()})
 
 
 def pretraining_operations(
-    model: Mapping[str, Any], n_genes: int, n_tfs: int, n_cells: int
+    model: PretrainingSettings, n_genes: int, n_tfs: int, n_cells: int
 ) -> Operations:
     """Count what pretraining takes, if no cell is left out by quality control or ``cells``."""
-    n_hidden = round(EXPRESSED_SHARE * model["mask_share"] * n_genes)
+    n_hidden = round(EXPRESSED_SHARE * model.mask_share * n_genes)
     each = architecture_of(model, n_genes, n_tfs).training_operations(n_hidden)
-    return each.times(n_cells * (1 - model["validation_share"]) * model["training"]["epochs"])
+    return each.times(n_cells * (1 - model.validation_share) * model.training.epochs)
 
 
 def cores_of_a_job() -> int:

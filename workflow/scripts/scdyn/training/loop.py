@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from scdyn.data.loader import Loader, block_shuffle, halved
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import TrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.interruption import Interruption
@@ -25,42 +27,15 @@ BLOCK = 64
 BUFFER_BLOCKS = 256
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How parameters are fitted.
+class TrainingConfig(TrainingSettings):
+    """How the parameters of one run are fitted: the settings, and what no config sets."""
 
-    Attributes
-    ----------
-    epochs, batch_size
-        Passes over the cells, cells a step on all GPUs together.
-    learning_rate, weight_decay, clip
-        Of AdamW; matrices alone are decayed; norm at which gradients are clipped.
-    warmup
-        Share of the steps over which the rate rises from zero.
-    cycles
-        How often a cosine takes the rate from its height to zero; 1 is no restart.
-    micro_batch
-        Most cells on a device at once; a step's gradients are added up over as many parts
-        as that takes. None puts a whole step on the device.
-    precision
-        Of the layers' products; see :class:`~scdyn.model.transformer.Norm`.
-    compiled
-        Whether layers are compiled by ``torch.compile``: ``auto`` does so on a GPU.
-    seed
-        Of initialisation, order, masks and dropout.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    warmup: float = 0.05
-    cycles: int = 1
-    micro_batch: int | None = None
-    precision: str = "auto"
-    compiled: bool | str = "auto"
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Norm at which gradients are clipped."""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the steps over which the rate rises from zero."""
     seed: int = 0
+    """Of initialisation, order, masks and dropout."""
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from scdyn.io.files import atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import decisive
+from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
@@ -220,7 +219,7 @@ def pretrain(
     rows: np.ndarray,
     regulons: pd.DataFrame,
     vocabulary: pd.DataFrame,
-    settings: dict[str, Any],
+    settings: PretrainingSettings,
     folder: Path,
     checkpoints: Path,
 ) -> None:
@@ -237,29 +236,30 @@ def pretrain(
     vocabulary
         Of the tokens; kept with the model, which then needs nothing else to read cells.
     settings
-        One entry of the config's ``models``.
+        Architecture, what is hidden, and how it is trained.
     folder
         Receives ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl``
         and ``scores.json``.
     checkpoints
         Where a killed run goes on from; removed when the run is done.
     """
-    seed = settings["seed"]
-    config = TrainingConfig(seed=seed, **settings["training"])
-    sizes = ("width", "n_layers", "n_heads", "n_latents", "ffn_width", "dropout")
+    seed = settings.seed
+    config = TrainingConfig(seed=seed, **settings.training.model_dump())
     architecture = ModelConfig.from_dict(
-        {key: settings[key] for key in sizes}
-        | {key: store.meta[key] for key in ("n_genes", "n_tfs", "n_bins")}
+        {
+            **settings.architecture(),
+            **{key: store.meta[key] for key in ("n_genes", "n_tfs", "n_bins")},
+        }
     )
     torch.manual_seed(seed)
     model = ScDynOmics(architecture)
     names = []
-    if settings["projection_init"] == "regulon":
+    if settings.projection_init == "regulon":
         model.anchor_latents(torch.tensor(regulons.to_numpy()))
         names = list(regulons.index)
     model.to(choose_device())
     order = np.random.default_rng(seed).permutation(rows)
-    n_validation = max(1, round(settings["validation_share"] * len(rows)))
+    n_validation = max(1, round(settings.validation_share * len(rows)))
     held_out, learned = np.sort(order[:n_validation]), np.sort(order[n_validation:])
     logger.info(
         "%.2f M parameters; %d cells to learn from, %d to validate on",
@@ -267,13 +267,14 @@ def pretrain(
         len(learned),
         len(held_out),
     )
-    shares = {key: settings[key] for key in ("mask_share", "promoter_dropout")}
-    task = MaskedPretraining(model, store, learned, held_out, seed=seed, **shares)
+    task = MaskedPretraining(
+        model, store, learned, held_out, settings.mask_share, seed, settings.promoter_dropout
+    )
     # On other hardware a run goes on.
     identity = {
         "model": architecture.to_dict(),
         "tokens": store.meta,
-        "settings": decisive(settings),
+        "settings": settings.decisive(),
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
     }
     checkpoint = Checkpoint(checkpoints, identity)
@@ -281,8 +282,8 @@ def pretrain(
     history = run.run()
     if distributed.rank() == 0:
         description = {
-            "training": asdict(config),
-            "settings": settings,
+            "training": config.model_dump(),
+            "settings": settings.model_dump(),
             "tokens": store.meta,
             "latents": latent_names(model, names),
             "n_learned_without_promoters": int((~store.promoter_measured(learned)).sum()),

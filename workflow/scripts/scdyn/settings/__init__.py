@@ -1,0 +1,82 @@
+"""Settings: every key of the config and of the sample sheet, typed, with its default and meaning.
+
+By hand in a notebook, ``TrainingSettings(epochs=3)`` or ``TaskSettings(model="m", label="type")``
+have the workflow's defaults, and ``help`` lists the keys; the workflow reads all of them from its
+config. ``make docs-config`` writes config/README.md and workflow/schemas from them.
+"""
+
+from scdyn.settings.base import HARDWARE, Plain, Settings
+from scdyn.settings.config import Config, PeerSettings, StudySettings
+from scdyn.settings.data import (
+    QC_PRESETS,
+    CorpusSettings,
+    IngestSettings,
+    InputThresholds,
+    QualitySettings,
+    ReferenceSettings,
+    ResourceSettings,
+    SampleRow,
+    SimulationSettings,
+    TokenSettings,
+)
+from scdyn.settings.grn import LEFT_OUT, GrnSettings
+from scdyn.settings.model import SIZES, ModelSettings, PretrainingSettings, TrainingSettings
+from scdyn.settings.task import (
+    MAIN,
+    BaselineSettings,
+    CheckSettings,
+    EditSettings,
+    EvaluationSettings,
+    ExplanationSettings,
+    FineTuningSettings,
+    HeadSettings,
+    InSilicoSettings,
+    LessSeenSettings,
+    MeasuredKnockout,
+    SplitSettings,
+    TaskSettings,
+    VariantChanges,
+    VariantSettings,
+    is_compared,
+)
+
+__all__ = [
+    "HARDWARE",
+    "LEFT_OUT",
+    "MAIN",
+    "QC_PRESETS",
+    "SIZES",
+    "BaselineSettings",
+    "CheckSettings",
+    "Config",
+    "CorpusSettings",
+    "EditSettings",
+    "EvaluationSettings",
+    "ExplanationSettings",
+    "FineTuningSettings",
+    "GrnSettings",
+    "HeadSettings",
+    "InSilicoSettings",
+    "IngestSettings",
+    "InputThresholds",
+    "LessSeenSettings",
+    "MeasuredKnockout",
+    "ModelSettings",
+    "PeerSettings",
+    "Plain",
+    "PretrainingSettings",
+    "QualitySettings",
+    "ReferenceSettings",
+    "ResourceSettings",
+    "SampleRow",
+    "Settings",
+    "SimulationSettings",
+    "SplitSettings",
+    "StudySettings",
+    "TaskSettings",
+    "TokenSettings",
+    "TrainingSettings",
+    "VariantChanges",
+    "VariantSettings",
+    "is_compared",
+]

@@ -1,0 +1,242 @@
+"""What every block of settings is: typed, frozen, and strict about its keys."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Kind = TypeVar("Kind", bound="Settings")
+# What Snakemake records as a param, and JSON and YAML hold.
+Plain: TypeAlias = dict[str, JsonValue]
+
+
+class Mark:
+    """A word about a setting that its value does not depend on."""
+
+
+# Where and in what portions a model runs: it decides how fast a result is there, and not which.
+HARDWARE = Mark()
+
+
+def refuse(before: str, key: str = "", after: str = "") -> PydanticCustomError:
+    """Return the error of a validator of a whole block.
+
+    Parameters
+    ----------
+    before, after
+        The sentence, or its parts around the key.
+    key
+        A key of the block, to which the names of the blocks around it are added where they are
+        known.
+    """
+    parts = {"before": before, "key": key, "after": after}
+    return PydanticCustomError("refused", "{before}{key}{after}", parts)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Text that a pattern matches from end to end.
+
+    Attributes
+    ----------
+    name
+        What such text is called; "" if it is called text.
+    pattern
+        A regular expression of both Python and JSON Schema.
+    meaning
+        The pattern in words.
+    """
+
+    name: str
+    pattern: str
+    meaning: str
+
+    def fits(self, text: str) -> bool:
+        """Tell whether text fits; a line's end is none of the pattern's ``$``."""
+        return not text.endswith("\n") and re.search(self.pattern, text) is not None
+
+    def check(self, text: str) -> str:
+        """Return text that fits, and refuse any other."""
+        if not self.fits(text):
+            parts = {"pattern": self.pattern, "meaning": self.meaning}
+            raise PydanticCustomError("fits", "must fit {pattern} ({meaning})", parts)
+        return text
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Check text after its type."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe the text to an editor."""
+        title = {"title": self.name} if self.name else {}
+        return {**handler(schema), **title, "pattern": self.pattern}
+
+
+def all_differ(values: list[Any]) -> list[Any]:
+    """Refuse a list that has a value twice."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise PydanticCustomError("repeated", "has {value} twice", {"value": value})
+    return values
+
+
+PLAIN_LINE = r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]+$"
+_LINE = r"^(?!.*<[/!A-Za-z])[^`\s\x00-\x1f\x7f]([^`\x00-\x1f\x7f]*[^`\s\x00-\x1f\x7f])?$"
+
+Name = Annotated[str, Fits("name", r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "A name that becomes a folder")]
+PathText = Annotated[
+    str,
+    Fits(
+        "path",
+        PLAIN_LINE,
+        "A path, wherever it lies, without control characters, tags and braces, which Snakemake "
+        "reads as wildcards",
+    ),
+]
+# The report's captions set it as literal text, which a backtick would end; its script holds the
+# rules' params, and a tag in them would end that.
+Text = Annotated[
+    str,
+    Fits("text", _LINE, "A line of text, without backticks and without what looks like a tag"),
+]
+Selection = Annotated[
+    dict[Text, Annotated[list[Text | int | float | bool], Field(min_length=1)]],
+    Field(title="selection"),
+]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Unique = (AfterValidator(all_differ), Field(json_schema_extra={"uniqueItems": True}))
+Seeds = Annotated[list[Seed], *Unique, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A block of settings, whose keys, types, bounds, defaults and meanings its fields are."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """List the keys in the docstring, for ``help``."""
+        lines = [f"{cls.summary()}\n\nAttributes\n----------"]
+        for name, field in cls.model_fields.items():
+            has_default = not field.is_required() and field.default_factory is None
+            lines.append(name + (f", default {field.get_default()!r}" if has_default else ""))
+            lines.append(textwrap.indent(field.description or "", "    "))
+        cls.__doc__ = "\n".join(lines)
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first sentences of the docstring, without the keys."""
+        return inspect.cleandoc(cls.__doc__ or "").split("\n\nAttributes\n")[0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and cls.model_config["extra"] == "forbid":
+            for key in content:
+                if key not in cls.model_fields:
+                    close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                    known = ", ".join(cls.model_fields)
+                    hint = f"did you mean '{close[0]}'?" if close else f"known are {known}."
+                    raise refuse("unknown key '", str(key), f"'; {hint}")
+        return content
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _read_text(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """Read text as the value that a key asks for.
+
+        YAML takes 1e-3 for text, and Snakemake whatever ``--config`` has within braces.
+        """
+        try:
+            return validate(value)
+        except ValidationError as error:
+            meant = read_text(value)
+            if meant is value or error.errors()[0]["type"] == "fits":
+                raise
+            return validate(meant)
+
+    def decisive(self) -> Plain:
+        """Dump what decides a result: all but the settings of hardware."""
+        chosen = self.model_dump()
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if HARDWARE in field.metadata:
+                del chosen[name]
+            elif isinstance(value, Settings):
+                chosen[name] = value.decisive()
+        return chosen
+
+    def with_hardware(self, block: Settings) -> Self:
+        """Return these settings with the hardware of another block, such as the config's.
+
+        Parameters
+        ----------
+        block
+            Has the blocks of these settings that have settings of hardware, and may have more.
+        """
+        changes = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if HARDWARE in field.metadata:
+                changes[name] = getattr(block, name)
+            elif isinstance(value, Settings):
+                changes[name] = value.with_hardware(getattr(block, name))
+        return self.model_copy(update=changes)
+
+    def part(self, kind: type[Kind]) -> Kind:
+        """Return the settings of one kind among these, such as those that a rule depends on."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+
+def read_text(value: Any) -> Any:
+    """Return what text means in YAML, or as a number; itself if that is nothing but text."""
+    if isinstance(value, list):
+        meant = [read_text(part) for part in value]
+        return value if all(a is b for a, b in zip(meant, value, strict=True)) else meant
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+        read = float(read) if isinstance(read, str) else read
+    except (ValueError, yaml.YAMLError):
+        return value
+    return read if read is None or isinstance(read, bool | int | float | list) else value
+
+
+def given(block: Any) -> Any:
+    """Return what a block says itself, without the defaults of a block that is typed."""
+    return block.model_dump(exclude_unset=True) if isinstance(block, Settings) else block

@@ -1,0 +1,24 @@
+"""What people call the methods that a task compares."""
+
+from __future__ import annotations
+
+from scdyn.settings import MAIN
+
+NAMES = {
+    MAIN: "scDynOmics",
+    "majority": "commonest class",
+    "logistic_regression": "logistic regression",
+    "logistic_regression_rna": "logistic regression, RNA",
+    "logistic_regression_l1": "logistic regression, L1",
+    "knn": "nearest neighbours",
+    "xgboost": "XGBoost",
+    "mlp": "MLP",
+    "scanvi": "scANVI",
+}
+
+
+def method_name(method: str) -> str:
+    """Name a method as people do; variants of the model by what differs."""
+    if method.startswith(f"{MAIN}_"):
+        return f"scDynOmics, {method.removeprefix(f'{MAIN}_').replace('_', ' ')}"
+    return NAMES.get(method, method)
