@@ -122,6 +122,7 @@ def blocks() -> dict[str, str]:
         "audit": audit(),
         "packages": packages(),
         "references": references(),
+        "samples": f"```tsv\n{(ROOT / 'config/samples.tsv').read_text()}```",
         "snakemake": snakemake_versions(),
         "missing": ", ".join(
             f"`{word}`" for word in sorted(MISSING - {""}, key=lambda w: (w.lower(), w))
