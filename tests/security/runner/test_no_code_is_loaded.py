@@ -37,6 +37,10 @@ ALLOWED = {
         "workflow/scripts/scdyn/training/devices.py",
         "ctypes.CDLL",
     ): "the C library that runs already",
+    (
+        "workflow/scripts/scdyn/training/distributed.py",
+        "os.execvp",
+    ): "torchrun, with this program as its worker",
     ("workflow/scripts/scdyn/lazy.py", "importlib.import_module"): "modules of the library itself",
     ("benchmarks/bench_ingest.py", "runpy"): "runs the scripts of workflow/scripts",
     ("workflow/scripts/scdyn/model/transformer.py", "self.query"): "a layer, not a table's method",

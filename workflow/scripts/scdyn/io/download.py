@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,13 +249,18 @@ def download(url: str, output_file: str, files: Any) -> None:
     """Download by https; one of pooch's downloaders."""
     import pooch
 
-    pooch.HTTPDownloader(
+    read = pooch.HTTPDownloader(
         progressbar=True,
         chunk_size=BLOCK_BYTES,
         timeout=TIMEOUT,
         headers={"Accept-Encoding": "identity"},
         hooks={"response": check_response},
-    )(url, output_file, files)
+    )
+    try:
+        read(url, output_file, files)
+    except BaseException:
+        print(file=sys.stderr)  # the progress bar of a download that fails ends no line
+        raise
 
 
 def check_response(response: Any, **_: Any) -> None:
