@@ -206,8 +206,8 @@ def key_tables() -> dict[str, str]:
     return {"columns": columns, "keys": "\n\n".join(parts)} | presets
 
 
-def write_schemas() -> None:
-    """Write the JSON Schemas of config and sample sheet."""
+def schemas() -> Iterator[tuple[Path, str]]:
+    """Yield the files of the JSON Schemas of config and sample sheet, and their content."""
     for path, kind in SCHEMAS.items():
         content = yaml.safe_dump(dict(schema_of(kind)), sort_keys=False, allow_unicode=True)
-        path.write_text(MADE + content)
+        yield path, MADE + content

@@ -145,6 +145,8 @@ def written() -> Iterator[tuple[Path, str, str]]:
         unused -= names
         new = marks.fill(text, found)
         yield page, text, notebook.filled(new, printed) if page.name == "tutorial.md" else new
+    for path, new in config_keys.schemas():
+        yield path, path.read_text(), new
     if unused:
         raise SystemExit(f"No page has the blocks {sorted(unused)}: add or delete them.")
 

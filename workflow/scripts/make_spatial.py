@@ -13,7 +13,11 @@ with logged(snakemake.log[0]):
     cells = read_annotated(files.corpus, files.cells)
     calls = read_predictions(files.predictions)
     found = study_sections(
-        cells, calls, label=params.label, section=StudySettings(**params.study).section, seed=params.seed
+        cells,
+        calls,
+        label=params.label,
+        section=StudySettings(**params.study).section,
+        seed=params.seed,
     )
     write_table(output.table, found.coherence)
     save(figures.coherence(found.coherence), output.coherence, output.coherence_png)

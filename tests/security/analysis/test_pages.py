@@ -4,7 +4,6 @@ Runs in the environment `analysis`, by an HTML parser; tests/workflow/test_hosti
 whole report in Chromium.
 """
 
-import html
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path

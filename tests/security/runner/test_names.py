@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from scdyn import config as study
 from scdyn.errors import InputError
 from scdyn.settings import Config, SampleRow, Settings
-from scdyn.settings.base import Seed
 
 # What would end, or take over, a script element of the report that holds the text.
 TAGS = ["a</script>", "<!--", "<script>", "<SCRIPT x>", "</"]

@@ -11,7 +11,6 @@ from scipy import sparse, stats
 from scdyn.errors import InputError
 from scdyn.plotting import style
 from scdyn.plotting.studies import label_colours
-from scdyn.settings import StudySettings
 from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
@@ -183,14 +182,13 @@ def test_driver_trends_rise_where_the_fate_is_taken():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
-        ({"pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
-        ({"root": {"kind": ["bulb"]}}, "root: no cell has kind 'bulb'"),
+        ({"root": None, "pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
+        ({"root": None, "pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
+        ({"root": {"kind": ["bulb"]}, "pseudotime": None}, "root: no cell has kind 'bulb'"),
     ],
 )
 def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
     cells = corpus()
-    study = StudySettings(**STUDY, **settings)
     with pytest.raises(InputError, match=words):
         studies_development.development_table(cells, fates(cells), "kind", {}, seed=1, **settings)
 
@@ -198,7 +196,7 @@ def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
 def test_a_task_without_predicted_cells_needs_a_root():
     cells = corpus()
     calls = fates(cells).assign(part="test")
-    study = StudySettings(**STUDY)
+    settings = {"root": None, "pseudotime": None}
     with pytest.raises(InputError, match="name the study's root or pseudotime"):
         studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
     settings = {"root": {"kind": ["stem"]}, "pseudotime": None}

@@ -7,13 +7,10 @@ import pytest
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.settings import StudySettings
 from scdyn.studies import genes as studies_genes
 from scdyn.studies import perturbation
 
-STUDY = StudySettings(
-    kind="perturbation", task="t", control={"genotype": ["wt"]}, perturbed={"genotype": ["ko"]}
-)
+SELECTIONS = {"control": {"genotype": ["wt"]}, "perturbed": {"genotype": ["ko"]}}
 
 
 def counts(control, perturbed, classes=("lost", "same", "new")):

@@ -209,7 +209,9 @@ def dropping(config):
     """A classifier in training mode whose encoder drops a third, and its head nothing."""
     torch.manual_seed(0)
     encoder = adapters.adapt(ScDynOmics(replace(config, dropout=0.3)), "lora", 4)
-    head = classifier.Head(config.n_genes, config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
+    head = classifier.Head(
+        config.n_genes, config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0)
+    )
     return classifier.Classifier(encoder, head, list("xyz")).train()
 
 

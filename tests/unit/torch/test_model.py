@@ -1,7 +1,5 @@
 """The model against an explicit reference in float64, and what it must not do."""
 
-from pathlib import Path
-
 import pytest
 import torch
 

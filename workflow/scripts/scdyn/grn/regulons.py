@@ -10,9 +10,9 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, strongest
-from scdyn.settings import LEFT_OUT
 from scdyn.io.files import atomic
 from scdyn.log import logger
+from scdyn.settings import LEFT_OUT
 
 # Weakest correlation that gives an edge a sign, as in pySCENIC (``add_correlation``).
 MIN_CORRELATION = 0.03

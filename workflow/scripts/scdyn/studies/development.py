@@ -15,7 +15,6 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.pp.neighbours import principal_components
 from scdyn.pp.selection import select
-from scdyn.settings import StudySettings
 from scdyn.studies.common import (
     MODEL,
     asked_cells,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.settings import LEFT_OUT, MAIN
+from scdyn.tasks.splits import PREDICTED
 
 # What scores of other methods begin with: a prefix a method, none for the model itself.
 PREFIXES = {
