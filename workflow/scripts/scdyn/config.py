@@ -13,7 +13,7 @@ import jsonschema
 import pandas as pd
 import yaml
 
-from scdyn.errors import InputError
+from scdyn.errors import Code, InputError
 from scdyn.io.libraries import RNA_ONLY
 from scdyn.pp.cell_columns import MISSING, OWN
 
@@ -43,11 +43,13 @@ VALIDATOR = jsonschema.validators.extend(
 )
 
 
-def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) -> None:
+def check(code: Code, content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) -> None:
     """Refuse content that the schema does not allow.
 
     Parameters
     ----------
+    code
+        Of the error.
     content
         A config, or a row of a sheet.
     schema
@@ -70,23 +72,26 @@ def check(content: Mapping[str, Any], schema: Mapping[str, Any], origin: str) ->
         close = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}."
         raise InputError(
-            f"{origin}: unknown key '{'.'.join(filter(None, [key, unknown]))}'; {hint}"
+            code, f"{origin}: unknown key '{'.'.join(filter(None, [key, unknown]))}'; {hint}"
         )
     if error.validator == "required":
         missing = sorted(set(error.validator_value) - set(error.instance))[0]
         raise InputError(
-            f"{origin}: the key '{'.'.join(filter(None, [key, missing]))}' is missing."
+            code, f"{origin}: the key '{'.'.join(filter(None, [key, missing]))}' is missing."
         )
     if error.validator == "enum":
         allowed = ", ".join(map(str, error.validator_value))
-        raise InputError(f"{origin}: {key} is '{error.instance}'; it must be one of {allowed}.")
+        raise InputError(
+            code, f"{origin}: {key} is '{error.instance}'; it must be one of {allowed}."
+        )
     if error.validator == "pattern":
         meant = error.schema.get("description")
         raise InputError(
+            code,
             f"{origin}: {key or 'a name'} is '{error.instance}', which does not fit "
-            f"{error.validator_value}" + (f" ({meant.rstrip('.')})." if meant else ".")
+            f"{error.validator_value}" + (f" ({meant.rstrip('.')})." if meant else "."),
         )
-    raise InputError(f"{origin}: {key or 'the content'}: {error.message}.")
+    raise InputError(code, f"{origin}: {key or 'the content'}: {error.message}.")
 
 
 def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], origin: str) -> None:
@@ -111,7 +116,9 @@ def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], ori
     for key, paths in named.items():
         for path in paths:
             if path not in made and not Path(path).is_file():
-                raise InputError(f"{origin}: {key}: {path}: no such file; correct the path.")
+                raise InputError(
+                    "PATH", f"{origin}: {key}: {path}: no such file; correct the path."
+                )
 
 
 def check_environments_folder(folder: str | Path) -> None:
@@ -129,8 +136,9 @@ def check_environments_folder(folder: str | Path) -> None:
     found = re.search(r"[\'\"`$\\\x00-\x1f\x7f]", path)
     if found:
         raise InputError(
+            "CONFIG",
             f"{path}: the environments would be made here, but a shell acts on the {found[0]!r} in "
-            "its name; name another folder by --conda-prefix."
+            "its name; name another folder by --conda-prefix.",
         )
 
 
@@ -231,30 +239,33 @@ def read_config(
         model's width cannot be parted into its heads.
     """
     content = with_values(with_preset_spelt_out(content), schema)
-    check(content, schema, origin)
+    check("CONFIG", content, schema, origin)
     config = with_defaults(content, schema)
     config["results"] = config["results"].rstrip("/")
     for kind, name, key, known in references(config):
         if key not in config[known]:
             raise InputError(
+                "CONFIG",
                 f"{origin}: {kind} '{name}' names '{key}', which is not among the {known} "
-                f"({', '.join(config[known]) or 'none'})."
+                f"({', '.join(config[known]) or 'none'}).",
             )
     if config["grn"]["rankings"] and not config["grn"]["annotations"]:
         raise InputError(
-            f"{origin}: grn.rankings need grn.annotations, the table of motifs and TFs."
+            "CONFIG", f"{origin}: grn.rankings need grn.annotations, the table of motifs and TFs."
         )
     min_runs, n_runs = config["grn"]["min_runs"], len(config["grn"]["seeds"])
     if (min_runs or 0) > n_runs:
         raise InputError(
-            f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds)."
+            "CONFIG",
+            f"{origin}: grn.min_runs is {min_runs}, but there are {n_runs} runs (grn.seeds).",
         )
     config = with_presets(config, schema["presets"])
     for name, model in config["models"].items():
         if model["width"] % model["n_heads"]:
             raise InputError(
+                "CONFIG",
                 f"{origin}: models.{name}.width is {model['width']}, which is no multiple of its "
-                f"{model['n_heads']} n_heads; give both, or a size."
+                f"{model['n_heads']} n_heads; give both, or a size.",
             )
     return config
 
@@ -363,19 +374,22 @@ def check_covariate(
     close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
     if close:
         raise InputError(
+            "SHEET",
             f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
-            "covariate, list it under covariates in the config."
+            "covariate, list it under covariates in the config.",
         )
     if column in OWN:
         raise InputError(
+            "SHEET",
             f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
-            "of its own of that name; rename it."
+            "of its own of that name; rename it.",
         )
     name = {"$ref": "#/$defs/column", "$defs": schema["$defs"]}
     if not VALIDATOR(name).is_valid(column):
         raise InputError(
+            "SHEET",
             f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
-            "and _, a letter first, and not barcode, or remove it."
+            "and _, a letter first, and not barcode, or remove it.",
         )
 
 
@@ -407,16 +421,17 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
                     rows[number] = cells
                 number = lines.line_num + 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+        raise InputError("SHEET", f"{path}: not a readable sample sheet ({error}).") from error
     if not rows:
-        raise InputError(f"{path}: has no sample.")
+        raise InputError("SHEET", f"{path}: has no sample.")
     names = next(iter(rows.values()))
     for number, cells in rows.items():
         # Elsewhere # may begin a value, such as a colour.
         if cells[0].startswith("#") and (names[0] in ("sample", cells[0]) or not any(cells[1:])):
             raise InputError(
+                "SHEET",
                 f"{path}, line {number}: begins with #, and a sample sheet has no comments; remove "
-                "the line, or the # if it is the header or a sample."
+                "the line, or the # if it is the header or a sample.",
             )
     width = max(map(len, rows.values()))
     header, *rest = [[*cells, *[""] * (width - len(cells))] for cells in rows.values()]
@@ -425,12 +440,14 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
         given = sheet.index[sheet[place] != ""]
         if not name and len(given):
             raise InputError(
+                "SHEET",
                 f"{path}, line {given[0]}: '{sheet.loc[given[0], place]}' stands in a column "
-                "without a name; name the column in the first line, or remove it."
+                "without a name; name the column in the first line, or remove it.",
             )
         if name and name in header[:place]:
             raise InputError(
-                f"{path}: the column '{name}' is there twice; rename or remove one of them."
+                "SHEET",
+                f"{path}: the column '{name}' is there twice; rename or remove one of them.",
             )
     sheet = sheet.set_axis(header, axis=1)
     return sheet.loc[:, [bool(name) for name in header]]
@@ -483,11 +500,12 @@ def read_samples(
     known = schema["properties"]
     sheet = tidy_sheet(sheet, known)
     if sheet.empty:
-        raise InputError(f"{path}: has no sample.")
+        raise InputError("SHEET", f"{path}: has no sample.")
     if not {"sample", "kind", "path"} <= set(sheet) and len(sheet.columns) == 1:
         raise InputError(
+            "SHEET",
             f"{path}: has one column, '{sheet.columns[0]}'; columns are parted by tabs here: save "
-            "it as tab-separated text."
+            "it as tab-separated text.",
         )
     free = [column for column in sheet if column not in known]
     for column in free:
@@ -497,15 +515,17 @@ def read_samples(
     columns = {**known, **dict.fromkeys([*free, *covariates], covariate)}
     row_schema = {**schema, "properties": columns, "required": [*schema["required"], *covariates]}
     for number, row in sheet.to_dict("index").items():
-        check(row, row_schema, f"{path}, line {number}")
+        check("SHEET", row, row_schema, f"{path}, line {number}")
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
-        raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")
+        raise InputError(
+            "SHEET", f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ."
+        )
     sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)
     for name, corpus in corpora.items():
         for sample in corpus["samples"] or []:
             if sample not in sheet.index:
                 raise InputError(
-                    f"corpus '{name}' names sample '{sample}', which is not in {path}."
+                    "CONFIG", f"corpus '{name}' names sample '{sample}', which is not in {path}."
                 )
     return sheet

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError, fault_of_disk, is_out_of_memory
+from scdyn.errors import InputError, fault_of_disk, is_out_of_memory, tag
 
 logger = logging.getLogger("scdyn")
 # How often long work says how far it is.
@@ -45,7 +45,9 @@ def logged(path: str | Path) -> Iterator[None]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode=mode)
     except OSError as error:
-        raise SystemExit(f"Error: {path}: cannot be written ({error.strerror}).") from None
+        raise SystemExit(
+            f"Error: {path}: cannot be written ({error.strerror}). {tag('DISK')}"
+        ) from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
@@ -77,10 +79,10 @@ def sentence(error: BaseException, log: str | Path) -> str:
         return (
             f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
             "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
-            f"--retries 2: each asks for more than the last) (details: {log})."
+            f"--retries 2: each asks for more than the last) (details: {log}). {tag('MEMORY')}"
         )
     if fault := fault_of_disk(error, Path(log).parent):
-        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log})."
+        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log}). {tag('DISK')}"
     return f"{said} (details: {log})"
 
 

@@ -181,8 +181,9 @@ def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
     )
     if not (kept & is_tf).any():
         raise InputError(
+            "TFS",
             f"none of the {is_tf.sum()} TFs is detected in {min_cells_share:.1%} of the cells; "
-            "lower grn.min_cells_share, or check reference.tfs."
+            "lower grn.min_cells_share, or check reference.tfs.",
         )
     return kept
 

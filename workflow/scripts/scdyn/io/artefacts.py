@@ -82,7 +82,9 @@ def artefact(path: str | Path) -> AbstractContextManager[None]:
     InputError
         Naming the file, and that it can be removed: the workflow makes it anew.
     """
-    return reading(path, "was changed or cut short", "remove it and run the workflow again")
+    return reading(
+        "FORMAT", path, "was changed or cut short", "remove it and run the workflow again"
+    )
 
 
 def read_json(path: str | Path) -> Any:

@@ -122,7 +122,7 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
             best = found
     if best is None:
         twice = rna[rna.duplicated()].append(other[other.duplicated()])
-        raise InputError(f"barcode {twice[0]} is a duplicate; barcodes must differ.")
+        raise InputError("BARCODES", f"barcode {twice[0]} is a duplicate; barcodes must differ.")
     return best
 
 
@@ -173,9 +173,10 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
     of_cells, best = n_fragments[is_cell].median(), n_fragments.nlargest(is_cell.sum()).median()
     if best >= FEWEST_FRAGMENTS and of_cells < BACKGROUND * best:
         raise InputError(
+            "FRAGMENTS",
             f"{origin}: the RNA's cells that it has are background in it: of its first fragments "
             f"they have {of_cells:.0f} each, as many of its best barcodes {best:.0f}; are these "
-            "the fragments of another sample?"
+            "the fragments of another sample?",
         )
     n, of_rna = n_fragments[is_cell].to_numpy(), pairing.marks[row[is_cell]]
     of_file = library_marks(n_fragments.index[is_cell].to_series()).to_numpy()
@@ -185,11 +186,12 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
         few = medians.index[medians < BACKGROUND * medians.max()]
         if len(few) and medians.max() >= FEWEST_FRAGMENTS:
             raise InputError(
+                "FRAGMENTS",
                 f"{origin}: the RNA's cells called {few[0]} are background in it: of its first "
                 f"fragments they have {medians[few[0]]:.0f} each, those called {medians.idxmax()} "
                 f"{medians.max():.0f}; are these the fragments of one of several libraries? Give "
                 "each library a row of its own in the sample sheet, or fragments of all with the "
-                "RNA's barcodes."
+                "RNA's barcodes.",
             )
 
 
@@ -204,8 +206,9 @@ def require_unique(names: pd.Index, origin: object) -> None:
     twice = names[names.duplicated()]
     if len(twice):
         raise InputError(
+            "BARCODES",
             f"{origin}: barcode {twice[0]} is a duplicate; give each library a row or file of its "
-            "own."
+            "own.",
         )
 
 
@@ -227,9 +230,10 @@ def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
         plain = names.str.replace(r"-\d+$", "", regex=True)
         if plain.has_duplicates and not names.has_duplicates:
             raise InputError(
+                "BARCODES",
                 f"barcode {plain[plain.duplicated()][0]} is a duplicate in library {number} of "
                 "a sample once its number is that of the library; give a matrix of joined "
-                "libraries a row of its own in the sample sheet."
+                "libraries a row of its own in the sample sheet.",
             )
         joined.append(plain + f"-{number}")
     return pd.Index(np.concatenate(joined), dtype=object)
@@ -264,19 +268,20 @@ def read_translation(path: str | Path) -> dict[str, str]:
     InputError
         If there are not two columns of nucleotides, or a barcode is a duplicate.
     """
-    with reading(path, "not a readable table of barcodes"):
+    with reading("BARCODES", path, "not a readable table of barcodes"):
         table = pd.read_csv(open_bytes(path), header=None, sep=_separator(path), dtype=str)
     good = table.apply(lambda column: column.str.fullmatch("[ACGT]{8,}").fillna(False))
     if table.shape[1] != 2 or not good.to_numpy().all():
         bad = np.flatnonzero(~good.all(axis=1))
         where = f" (line {bad[0] + 1})" if len(bad) else ""
         raise InputError(
-            f"{path}: expected two columns of nucleotides, RNA barcode and ATAC barcode{where}."
+            "BARCODES",
+            f"{path}: expected two columns of nucleotides, RNA barcode and ATAC barcode{where}.",
         )
     for column in table:
         twice = table[column][table[column].duplicated()]
         if len(twice):
-            raise InputError(f"{path}: barcode {twice.iloc[0]} is a duplicate.")
+            raise InputError("BARCODES", f"{path}: barcode {twice.iloc[0]} is a duplicate.")
     plain = dict(zip(table[1], table[0], strict=True))
     turned = {atac.translate(COMPLEMENT)[::-1]: rna for atac, rna in plain.items()}
     return {**turned, **plain}

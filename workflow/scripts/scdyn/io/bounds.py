@@ -59,13 +59,15 @@ class BoundedText(io.RawIOBase):
         self.left -= n_read
         if self.left < 0:
             raise InputError(
+                "SIZE",
                 f"{self.path}: its {self.size:,} bytes unpack to more than {self.most_times} "
-                "times as many, which no such file does; do not trust it, fetch it again."
+                "times as many, which no such file does; do not trust it, fetch it again.",
             )
         if self.line > LONGEST_LINE_BYTES:
             raise InputError(
+                "SIZE",
                 f"{self.path}: has a line of more than {LONGEST_LINE_BYTES / 2**20:.0f} MB; is it "
-                "a text file?"
+                "a text file?",
             )
         return n_read
 

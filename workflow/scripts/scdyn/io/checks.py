@@ -66,13 +66,15 @@ def require_counts(values: np.ndarray, origin: str) -> None:
     """Refuse values that cannot be counts, or not be kept; see :func:`check_counts`."""
     if not are_counts(values):
         raise InputError(
+            "COUNTS",
             f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
-            "are needed, not normalised values."
+            "are needed, not normalised values.",
         )
     if len(values) and values.max() > MOST_COUNTS:
         raise InputError(
+            "COUNTS",
             f"{origin}: holds a count of {values.max():.3g}, more than {MOST_COUNTS:,} of one gene "
-            "in one cell; are these counts?"
+            "in one cell; are these counts?",
         )
 
 
@@ -86,7 +88,8 @@ def require_some(n_counts: int, origin: str) -> None:
     """
     if not n_counts:
         raise InputError(
-            f"{origin}: holds no counts at all; copy it again, or name the file that does."
+            "COUNTS",
+            f"{origin}: holds no counts at all; copy it again, or name the file that does.",
         )
 
 

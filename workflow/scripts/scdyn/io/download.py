@@ -89,8 +89,9 @@ def read_catalogue(
     for name in sha256:
         if name not in table.index:
             raise InputError(
+                "DOWNLOAD",
                 f"resources.sha256 names '{name}', which is not in {path}; it has "
-                f"{', '.join(table.index)}."
+                f"{', '.join(table.index)}.",
             )
     return {
         row.Index: Resource(
@@ -159,8 +160,9 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
     for other in others:
         if named[first].species != named[other].species:
             raise InputError(
+                "GENOMES",
                 f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
-                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv)."
+                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv).",
             )
     of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
     annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")
@@ -206,15 +208,17 @@ def fetch(resource: Resource, path: str | Path) -> str:
                 found = copy(source, target, resource.url)
         except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
             raise InputError(
+                "DOWNLOAD",
                 f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
                 "'snakemake resources' where there is one and copy the files, or name a folder "
-                "that has them in resources.mirror."
+                "that has them in resources.mirror.",
             ) from error
         if resource.sha256 and found != resource.sha256.lower():
             raise InputError(
+                "DOWNLOAD",
                 f"{resource.url}: is not the file that was asked for (SHA-256 {found}, expected "
                 f"{resource.sha256}); it was changed or cut short on the way, or resources.sha256 "
-                "is of another version."
+                "is of another version.",
             )
         if not resource.sha256:
             logger.warning(
@@ -238,8 +242,9 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         """Make the request of a redirection."""
         if urllib.parse.urlsplit(newurl).scheme != "https":
             raise InputError(
+                "DOWNLOAD",
                 f"{req.full_url}: its server leads to {newurl}, which is not https; name another "
-                "address, or a folder that has the files, in resources.mirror."
+                "address, or a folder that has the files, in resources.mirror.",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -258,7 +263,9 @@ def open_source(url: str) -> BinaryIO:
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path)).open("rb")
     if "://" in url:
-        raise InputError(f"{url}: only https://, file:// and paths are read; name one of these.")
+        raise InputError(
+            "DOWNLOAD", f"{url}: only https://, file:// and paths are read; name one of these."
+        )
     return Path(url).open("rb")
 
 

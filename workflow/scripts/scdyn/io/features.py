@@ -40,7 +40,7 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
         If they cannot be read.
     """
     matrix = as_matrix(matrix)
-    with reading(matrix.path, "its barcodes cannot be read"):
+    with reading("FORMAT", matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
             return listed_barcodes(matrix)
         with open_bounded(matrix.path) as file:
@@ -75,7 +75,7 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
         If they cannot be read, or are of several genomes.
     """
     matrix = as_matrix(matrix)
-    with reading(matrix.path, "its features cannot be read"):
+    with reading("FORMAT", matrix.path, "its features cannot be read"):
         if matrix.counts:
             features = listed_features(matrix)
             of_genes = features["id"][features["kind"] == GENES].astype(str)
@@ -126,7 +126,7 @@ def require_annotated(file: h5py.File) -> None:
     """
     if "matrix/features" in file:
         raise InputError(
-            f"{file.filename}: is a 10x matrix; write 10x into the sample sheet's kind."
+            "FORMAT", f"{file.filename}: is a 10x matrix; write 10x into the sample sheet's kind."
         )
 
 
@@ -154,7 +154,7 @@ def require_modality(modality: str, there: Collection[str], path: str) -> None:
     """
     if modality not in there:
         raise InputError(
-            f"{path}: has no modality '{modality}' but {', '.join(there)}; call it so."
+            "FORMAT", f"{path}: has no modality '{modality}' but {', '.join(there)}; call it so."
         )
 
 
@@ -172,16 +172,18 @@ def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
     genomes = [name for name, part in groups.items() if "indptr" in part]
     if not genomes:
         raise InputError(
+            "FORMAT",
             f"{path}: is HDF5, but no matrix of Cell Ranger ({', '.join(file) or 'empty'}); name "
-            "its filtered_feature_bc_matrix.h5."
+            "its filtered_feature_bc_matrix.h5.",
         )
     require_one_genome(set(genomes), path)
     group = file[genomes[0]]
     lacking = [name for name in ("barcodes", "genes", "gene_names") if name not in group]
     if lacking:
         raise InputError(
+            "FORMAT",
             f"{path}: is a matrix of Cell Ranger 2 ({genomes[0]}) without its {lacking[0]}; fetch "
-            "the whole file again."
+            "the whole file again.",
         )
     return group, 2
 
@@ -196,14 +198,15 @@ def require_one_genome(genomes: set[str], path: str) -> None:
     """
     if len(genomes) > 1:
         raise InputError(
+            "GENOMES",
             f"{path}: holds genes of {len(genomes)} genomes ({', '.join(sorted(genomes))}); write "
-            "the cells and genes of one of them as a matrix of its own and name that."
+            "the cells and genes of one of them as a matrix of its own and name that.",
         )
 
 
 def read_genomes(path: str | Path) -> set[str]:
     """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
-    with reading(path, "its features cannot be read"), open_bounded(path) as file:
+    with reading("FORMAT", path, "its features cannot be read"), open_bounded(path) as file:
         if "matrix" not in file:
             return set(file)
         genomes = file["matrix/features"].get("genome")

@@ -61,7 +61,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
     except Exception as error:
         if fault := fault_of_disk(error, path.parent):
-            raise InputError(f"{path}: cannot be written ({fault[0]}); {fault[1]}.") from error
+            raise InputError(
+                "DISK", f"{path}: cannot be written ({fault[0]}); {fault[1]}."
+            ) from error
         raise
     finally:
         remove(temporary)

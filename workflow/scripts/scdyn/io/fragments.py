@@ -58,7 +58,10 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
         If the file cannot be unpacked, or a line is no fragment, which is shown.
     """
     remedy = "copy it again from the sequencing core"
-    with reading(path, "not a readable fragments file", remedy), open_bytes(path) as file:
+    with (
+        reading("FRAGMENTS", path, "not a readable fragments file", remedy),
+        open_bytes(path) as file,
+    ):
         n_lines = 0
         for text in whole_lines(file):
             try:
@@ -119,8 +122,9 @@ def refuse_line(text: bytes, n_before: int, path: str | Path) -> None:
                 c if c.isprintable() else " " for c in line[:60].decode(errors="replace")
             )
             raise InputError(
+                "FRAGMENTS",
                 f"{path}: line {number} ('{shown}') is no fragment; expected are chromosome, "
-                "start, end and barcode with tabs between them, start and end as whole numbers."
+                "start, end and barcode with tabs between them, start and end as whole numbers.",
             )
 
 
@@ -232,8 +236,9 @@ def count_insertions(
                 totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
     if not set(map(chromosome_name, chromosomes)) & set(by_chrom):
         raise InputError(
+            "GENOMES",
             f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
-            f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?"
+            f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?",
         )
     table = pd.DataFrame(
         {
@@ -277,9 +282,10 @@ def check_places(block: pl.DataFrame, path: str | Path) -> None:
     nowhere = block.filter((pl.col("start") < 0) | (pl.col("end") <= pl.col("start")))
     if len(nowhere):
         raise InputError(
+            "FRAGMENTS",
             f"{path}: {len(nowhere)} fragments lie nowhere, such as "
             f"{' '.join(map(str, nowhere.row(0)))}; expected are chromosome, start, end (after the "
-            "start), barcode, number of reads."
+            "start), barcode, number of reads.",
         )
 
 
@@ -363,7 +369,9 @@ def parse_peaks(names: pd.Index) -> pd.DataFrame:
     parsed = pd.Series(names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
     if parsed[0].isna().any():
         bad = names[parsed[0].isna().to_numpy()][0]
-        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+        raise InputError(
+            "PROMOTERS", f"peak '{bad}' is not named chrom:start-end; rename the peaks."
+        )
     parsed.columns = ["chrom", "start", "end"]
     parsed["chrom"] = chromosome_names(parsed["chrom"])
     return parsed.astype({"start": np.int64, "end": np.int64})
@@ -403,8 +411,9 @@ def peaks_to_promoters(
     peak, gene = np.concatenate(pairs, axis=1)
     if not len(peak):
         raise InputError(
+            "PROMOTERS",
             f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) meets a promoter: "
-            "another build?"
+            "another build?",
         )
     members = sparse.coo_matrix(
         (np.ones(len(peak), np.int32), (peak, gene)), shape=(len(peak_names), n_genes)

@@ -41,15 +41,17 @@ def open_bounded(path: str | Path) -> h5py.File:
         declared, elsewhere = survey(file)
         if elsewhere:
             raise InputError(
+                "FORMAT",
                 f"{path}: {elsewhere} is kept in another file, which is not followed; write a file "
-                "that holds all of its content."
+                "that holds all of its content.",
             )
         size = Path(path).stat().st_size
         if declared > max(SMALL_BYTES, MOST_TIMES * size):
             raise InputError(
+                "SIZE",
                 f"{path}: its {size:,} bytes declare arrays of {declared:,}, more than "
                 f"{MOST_TIMES} times as many, which no such file does; do not trust it, fetch it "
-                "again."
+                "again.",
             )
     except BaseException:
         file.close()
@@ -72,11 +74,14 @@ def refuse_other_content(path: str | Path) -> None:
         return
     if start.startswith(SIGNATURE):
         if is_packed:
-            raise InputError(f"{path}: is packed; unpack it (gunzip) and name what comes out.")
+            raise InputError(
+                "FORMAT", f"{path}: is packed; unpack it (gunzip) and name what comes out."
+            )
     elif start and not start.translate(None, TEXT):
         raise InputError(
+            "FORMAT",
             f"{path}: is a text, not HDF5; name the folder of matrix.mtx, barcodes.tsv and "
-            "features.tsv, or write the counts as .h5ad and name that."
+            "features.tsv, or write the counts as .h5ad and name that.",
         )
 
 

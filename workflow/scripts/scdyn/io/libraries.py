@@ -246,8 +246,9 @@ class Tree:
             if os.path.realpath(path) != os.path.realpath(found[0]):
                 names = " and ".join(os.path.basename(p) for p in (found[0], path))
                 raise InputError(
+                    "PATH",
                     f"{folder}: holds {names}, and nothing tells which is meant; remove or rename "
-                    "one of them."
+                    "one of them.",
                 )
         return found[0] if found else ""
 
@@ -273,8 +274,9 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
     rna_only = row["atac_path"] == RNA_ONLY
     if rna_only and (row["fragments"] or row["promoter_layer"]):
         raise InputError(
+            "SHEET",
             f"sample {row['sample']}: atac_path says '{RNA_ONLY}', yet fragments or promoter_layer "
-            "names something; empty one of them in the sample sheet."
+            "names something; empty one of them in the sample sheet.",
         )
     found = {}
     for column in FILES:
@@ -286,15 +288,17 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
             found[column] = tree.glob(path)
             if not found[column]:
                 raise InputError(
+                    "PATH",
                     f"sample {row['sample']}: nothing is called {path} (column {column}); check "
-                    "the sample sheet's path."
+                    "the sample sheet's path.",
                 )
     n_libraries = len(found["path"])
     for column, paths in found.items():
         if paths != [""] and len(paths) != n_libraries:
             raise InputError(
+                "PATH",
                 f"sample {row['sample']}: {row['path']} finds {n_libraries} libraries, but column "
-                f"{column} ({row[column]}) {len(paths)}; each library needs one of each."
+                f"{column} ({row[column]}) {len(paths)}; each library needs one of each.",
             )
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
     kind, *layers = (row[column] for column in ("kind", *LAYERS))
@@ -361,8 +365,9 @@ def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
             other = of_whom.setdefault(os.path.realpath(path), sample)
             if other != sample:
                 raise InputError(
+                    "SHEET",
                     f"samples {other} and {sample} have one matrix, {path}: correct the sample "
-                    "sheet's path, or remove one of the two."
+                    "sheet's path, or remove one of the two.",
                 )
 
 
@@ -398,7 +403,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_matrix(files.path, tree)
         metrics = "" if files.rna_only else beside(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
-        raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")
+        raise InputError("PATH", f"{fragments}: no such file; check the sample sheet's fragments.")
     if fragments or files.promoter_layer or files.rna_only:
         pass
     elif files.atac_path:
@@ -456,9 +461,10 @@ def promoter_source(
     if "unspliced" in layers:
         return "promoter layer", "unspliced"
     raise InputError(
+        "PROMOTERS",
         f"sample {library.sample}: has neither fragments nor peaks nor a promoter layer; name one "
         "in the sample sheet (columns fragments, atac_path, promoter_layer), or write "
-        f"'{RNA_ONLY}' into atac_path if promoters were not measured."
+        f"'{RNA_ONLY}' into atac_path if promoters were not measured.",
     )
 
 
@@ -472,12 +478,13 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     """
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError(f"{path}: no such file; check the sample sheet's path.")
+        raise InputError("PATH", f"{path}: no such file; check the sample sheet's path.")
     refuse_other_formats(path)
     if tree.is_dir(path):
         raise InputError(
+            "FORMAT",
             f"{path}: is a folder, not an {kind} file; if it is of Cell Ranger or its like, write "
-            "10x into the sample sheet's kind."
+            "10x into the sample sheet's kind.",
         )
     return Matrix(path)
 
@@ -499,8 +506,9 @@ def refuse_dangling(path: str, tree: Tree) -> None:
     """
     if os.path.islink(path) and not os.path.exists(path) and not tree.is_planned(path):
         raise InputError(
+            "PATH",
             f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
-            "the file itself."
+            "the file itself.",
         )
 
 
@@ -547,16 +555,18 @@ def refuse_other_formats(path: str) -> None:
     """
     if path.endswith(".loom"):
         raise InputError(
+            "FORMAT",
             f"{path}: is a loom file; write it as .h5ad "
-            "(anndata.io.read_loom(file).write_h5ad(other)) and name that, with kind h5ad."
+            "(anndata.io.read_loom(file).write_h5ad(other)) and name that, with kind h5ad.",
         )
     if path.lower().endswith((".rds", ".rdata", ".qs")):
         raise InputError(
+            "FORMAT",
             f"{path}: is a file of R; write its counts as a 10x folder "
-            "(DropletUtils::write10xCounts) or as .h5ad, and name that."
+            "(DropletUtils::write10xCounts) or as .h5ad, and name that.",
         )
     if ARCHIVE.search(path):
-        raise InputError(f"{path}: is an archive; unpack it and name the folder in it.")
+        raise InputError("FORMAT", f"{path}: is an archive; unpack it and name the folder in it.")
 
 
 def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matrix:
@@ -578,13 +588,14 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
     path, tree = os.fspath(path), tree or Tree()
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
+        raise InputError("PATH", f"{path}: no such file or folder; check the sample sheet's path.")
     if not tree.is_dir(path):
         refuse_other_formats(path)
         if path.endswith((".h5ad", ".h5mu")):
             raise InputError(
+                "FORMAT",
                 f"{path}: is no 10x matrix; write {path.rsplit('.', 1)[1]} into the sample "
-                "sheet's kind."
+                "sheet's kind.",
             )
         return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
     for folder in folders_in(path, FOLDERS, tree):
@@ -592,8 +603,9 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
             return matrix
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
     raise InputError(
+        "PATH",
         f"{folder}: holds none of {', '.join(MATRICES)} and no matrix.mtx; name the .h5 or the "
-        f"folder of the matrix itself{other_matrices(path, tree)}."
+        f"folder of the matrix itself{other_matrices(path, tree)}.",
     )
 
 
@@ -680,8 +692,9 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
         if len(genomes) == 1:
             return matrix_in(os.path.join(folder, genomes[0]), tree)
         raise InputError(
+            "GENOMES",
             f"{folder}: holds {', '.join(genomes) or 'no genome'}; give the folder of one genome "
-            "as path."
+            "as path.",
         )
     if layer := layer_in(folder, "spliced", tree):
         return layer
@@ -718,8 +731,9 @@ def refuse_several(folder: str, found: Sequence[str]) -> None:
     if len(found) > 1:
         names = ", ".join(os.path.basename(path) for path in found[:3])
         raise InputError(
+            "PATH",
             f"{folder}: holds {len(found)} matrices ({names}); name one of them as path, or a "
-            "pattern with * if all are libraries of the sample."
+            "pattern with * if all are libraries of the sample.",
         )
 
 
@@ -735,8 +749,9 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
         if layer := layer_in(folder, name, tree):
             return layer
     raise InputError(
+        "LAYER",
         f"{path}: holds no matrix of the layer '{name}', as kallisto bustools, STARsolo (Velocyto) "
-        "and alevin-fry (USA) write them; check the sample sheet's rna_layer and promoter_layer."
+        "and alevin-fry (USA) write them; check the sample sheet's rna_layer and promoter_layer.",
     )
 
 
@@ -805,7 +820,7 @@ def mtx_matrix(
             lacks.append(f"{stem}.barcodes.txt")
         if tree.one(os.path.dirname(path), *lacks):
             lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
-        raise InputError(f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
+        raise InputError("PATH", f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
     usa = os.path.basename(path).startswith(f"{USA}.")
     return Matrix(folder or path, (path,), *lists, parts if usa else ())
 

@@ -60,15 +60,16 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     """
     matrix = as_matrix(matrix)
     path = matrix.path
-    with reading(path, "not a readable 10x matrix"):
+    with reading("FORMAT", path, "not a readable 10x matrix"):
         matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
     for table in matrices.values():
         require_unique(table.obs_names, path)
     if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
         found = [f"{table.n_obs} cells of {kind}" for kind, table in sorted(matrices.items())]
         raise InputError(
+            "MATRIX",
             f"{path}: has {', '.join(found) or 'no features'}; {GENES} or {PEAKS} of some cells "
-            "are needed."
+            "are needed.",
         )
     for kind in sorted(set(matrices) - {GENES, PEAKS}):
         logger.info("%s: %d features of %s are not read", path, matrices[kind].n_vars, kind)
@@ -86,7 +87,7 @@ def look_at_counts(matrix: Matrix) -> None:
         If the first values are no counts, there are none, or a file is cut short.
     """
     path, n_counts = matrix.path, 0
-    with reading(path, "not a readable 10x matrix"):
+    with reading("FORMAT", path, "not a readable 10x matrix"):
         if matrix.counts:
             n_counts = sum(look_at_entries(Path(file)) for file in matrix.counts)
         else:
@@ -115,14 +116,16 @@ def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
     table, _ = read_matrix(matrix)
     if table is None or list(table.var["gene_ids"]) != list(rna.var["gene_ids"]):
         raise InputError(
-            f"{matrix}: lists other genes than the RNA counts; are the two of the same run?"
+            "LAYER",
+            f"{matrix}: lists other genes than the RNA counts; are the two of the same run?",
         )
     rows = table.obs_names.get_indexer(rna.obs_names)
     found = np.flatnonzero(rows >= 0)
     if not len(found):
         raise InputError(
+            "LAYER",
             f"{matrix}: has none of the RNA's barcodes (such as {', '.join(rna.obs_names[:3])}); "
-            "are the two of the same run?"
+            "are the two of the same run?",
         )
     ones = (np.ones(len(found), np.int32), (found, rows[found]))
     return sparse.csr_matrix(sparse.csr_matrix(ones, (rna.n_obs, table.n_obs)) @ table.X)
@@ -233,7 +236,9 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
         "barcode", "atac_peak_region_fragments", "atac_fragments", "atac_mitochondrial_reads",
         "atac_raw_reads",
     ]  # fmt: skip
-    with reading(path, "not a readable table of barcodes", "copy it again, or remove it"):
+    with reading(
+        "BARCODES", path, "not a readable table of barcodes", "copy it again, or remove it"
+    ):
         table = pd.read_csv(open_bytes(path), usecols=columns).drop_duplicates("barcode")
         table = table.set_index("barcode").reindex(barcodes).astype(float)
     in_peaks, fragments, mitochondrial, reads = (table[name] for name in columns[1:])
@@ -292,8 +297,9 @@ def require_sizes(
     if found == (n_cells, n_features):
         if matrix.parts not in ((), USA_PARTS["spliced"]):
             raise InputError(
+                "MATRIX",
                 f"{path}: does not tell {matrix.parts[0]} counts apart; run alevin-fry with a "
-                "reference of introns, too, in its USA mode."
+                "reference of introns, too, in its USA mode.",
             )
     elif not (matrix.parts and found == (n_cells, 3 * n_features)):
         raise other_sizes(matrix, path, found, (n_cells, n_features))
@@ -317,8 +323,9 @@ def other_sizes(
             f"ambiguous counts; name its folder with {USA}.mtx as path."
         )
     return InputError(
+        "MATRIX",
         f"{path}: has {found[1]} features and {found[0]} cells, but {lists} list {listed[1]} and "
-        f"{listed[0]}: {why}"
+        f"{listed[0]}: {why}",
     )
 
 
@@ -335,14 +342,16 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
     InputError
         If it is of another format.
     """
-    with reading(path, "not a readable 10x matrix"), open_text(path) as handle:
+    with reading("FORMAT", path, "not a readable 10x matrix"), open_text(path) as handle:
         header = [handle.readline()]
         while len(header) < 1000 and (header[-1].startswith("%") or not header[-1].strip()):
             header.append(handle.readline())
     sizes = header[-1].split()
     kind = header[0].lower().split()
     if kind[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(sizes) != 3:
-        raise InputError(f"{path}: is no MatrixMarket file of coordinates; copy it again.")
+        raise InputError(
+            "FORMAT", f"{path}: is no MatrixMarket file of coordinates; copy it again."
+        )
     n_rows, n_columns, n_entries = map(int, sizes)
     return len(header), n_rows, n_columns, n_entries
 
@@ -379,8 +388,9 @@ def look_at_entries(path: Path) -> int:
 def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: int) -> InputError:
     """Say that a matrix has other entries than its header promises."""
     return InputError(
+        "MATRIX",
         f"{path}: its {n_entries} entries are not the {n_promised} of a matrix of {shape[0]} by "
-        f"{shape[1]} that its header promises; copy it again."
+        f"{shape[1]} that its header promises; copy it again.",
     )
 
 
@@ -405,8 +415,9 @@ def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
         lines = (line for line in text.splitlines() if line.strip())
         bad = next((line for line in lines if not ENTRY.fullmatch(line)), b"")
         raise InputError(
+            "FORMAT",
             f"{path}: '{bad[:60].decode(errors='replace')}' stands where row, column and count of "
-            "an entry are expected; copy it again."
+            "an entry are expected; copy it again.",
         ) from error
 
 

@@ -228,15 +228,15 @@ def load_classifier(
     """
     folder, model_folder = Path(folder), Path(model_folder)
     remedy = "remove the folder and run the workflow again"
-    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
         task = json.loads((folder / "task.json").read_text())
         head_weights = load_file(folder / "head.safetensors")
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
-            f"{folder}: was trained on another model than {model_folder}; fine-tune again."
+            "MODEL", f"{folder}: was trained on another model than {model_folder}; fine-tune again."
         )
     model = load_model(model_folder, tokens)
-    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
         sizes = HeadConfig(task["n_pools"], task["hidden"], task["dropout"])
         head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)

@@ -60,7 +60,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         skipped, body = skipped[:-1], named + body
     enclose = do_quotes_enclose(body, separator, path, len(skipped))
     header = find_header(body, separator, enclose, path, len(skipped))
-    with reading(path, "not a readable table of cells", REMEDY):
+    with reading("METADATA", path, "not a readable table of cells", REMEDY):
         table = pd.read_csv(
             io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False,
             names=list(range(len(header))), skipinitialspace=separator != " ",
@@ -122,13 +122,14 @@ def read_text(path: str | Path) -> str:
     InputError
         If it is not there, cannot be unpacked, or is no text.
     """
-    with reading(path, "not a readable table of cells", REMEDY):
+    with reading("METADATA", path, "not a readable table of cells", REMEDY):
         with open(path, "rb") as file:
             head = file.read(4096)
         if head.startswith(OLD_OFFICE) or (head.startswith(ZIP) and any(n in head for n in OFFICE)):
             raise InputError(
+                "METADATA",
                 f"{path}: is a workbook of Excel or another office program; save the sheet as "
-                "CSV or tab-separated text, and name that file."
+                "CSV or tab-separated text, and name that file.",
             )
         with open_bytes(path) as file:
             content = file.read()
@@ -144,7 +145,7 @@ def read_text(path: str | Path) -> str:
         except UnicodeDecodeError:
             continue
     if text is None or "\0" in text or content.startswith(BINARY):
-        raise InputError(f"{path}: is no text file; {REMEDY}.")
+        raise InputError("METADATA", f"{path}: is no text file; {REMEDY}.")
     if encoding in ("cp1252", "latin-1"):
         logger.info("%s: is not UTF-8; read as Windows-1252 (Latin-1)", path)
     return text
@@ -199,7 +200,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         broken.append((line + len(rest), "\n".join(rest)))
     if not broken:
         return True
-    with reading(path, "not a readable table of cells", REMEDY):
+    with reading("METADATA", path, "not a readable table of cells", REMEDY):
         rows = parted(text, separator, enclose=False)
         _, header = next(rows)
         plain = {len(row) if not any(map(is_quoted, row)) else 0 for _, row in rows}
@@ -215,8 +216,9 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         start, *others = value.split("\n")
         if max(other.count(separator) for other in others) >= n_fields - 1:
             raise InputError(
+                "METADATA",
                 f"{path}: a quote in line {line - len(others) + n_skipped} ({start[:20]}) opens a "
-                f"text, and whole rows follow before it is closed; remove the quote; {REMEDY}."
+                f"text, and whole rows follow before it is closed; remove the quote; {REMEDY}.",
             )
     return True
 
@@ -256,7 +258,7 @@ def find_header(
     InputError
         If there is no header, or a row has more fields than it.
     """
-    with reading(path, "not a readable table of cells", REMEDY):
+    with reading("METADATA", path, "not a readable table of cells", REMEDY):
         rows = parted(text, separator, enclose)
         _, first = next(rows, (0, []))
         header, width = [name.strip() for name in first], len(first)
@@ -271,12 +273,15 @@ def find_header(
                 named = len(row) == len(header) + 1 and row[0] not in names
                 names.add(row[0])
     if not header:
-        raise InputError(f"{path}: is empty; expected is a table with a header; {REMEDY}.")
+        raise InputError(
+            "METADATA", f"{path}: is empty; expected is a table with a header; {REMEDY}."
+        )
     if at and not named:
         raise InputError(
+            "METADATA",
             f"{path}: line {at} has {longest} fields, its header has {len(header)} names "
             f"({', '.join(header[:5])}); quote every text that has {SEPARATORS[separator]} in it, "
-            f"and give every column a name; {REMEDY}."
+            f"and give every column a name; {REMEDY}.",
         )
     if at:
         header = [ROW_NAMES, *header]

@@ -150,7 +150,7 @@ def load(path: str | Path) -> CellTable:
 @lru_cache(maxsize=1)
 def _load(path: str, state: tuple[int, int] | None) -> CellTable:
     if state is None:
-        raise InputError(f"{path}: no such file; check the sample sheet's metadata.")
+        raise InputError("PATH", f"{path}: no such file; check the sample sheet's metadata.")
     return CellTable(path, plain(read_cell_table(path), path))
 
 
@@ -509,8 +509,9 @@ def require_distinct(barcodes: pd.Index, sample: str) -> None:
     """
     if barcodes.has_duplicates:
         raise InputError(
+            "BARCODES",
             f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} is a duplicate; "
-            "barcodes must differ, for cells are joined to their table by them."
+            "barcodes must differ, for cells are joined to their table by them.",
         )
 
 
@@ -521,20 +522,23 @@ def require_found(
     path, values = table.path, table.values
     if one.twice and one.share >= min_overlap:
         raise InputError(
+            "METADATA",
             f"{path}: barcode {one.twice} of sample {sample} is a duplicate ({one.how}), and "
             "nothing tells which row is this sample's; give the table a column 'sample' with the "
-            "sample sheet's names, or each sample a table of its own."
+            "sample sheet's names, or each sample a table of its own.",
         )
     if one.rival and one.share >= min_overlap:
         raise InputError(
+            "METADATA",
             f"{path}: the columns {one.column} and {one.rival} both have the barcodes of sample "
-            f"{sample}, but in other rows; call the right one barcode."
+            f"{sample}, but in other rows; call the right one barcode.",
         )
     if one.shift and one.share >= min_overlap:
         raise InputError(
+            "METADATA",
             f"{path}: column {one.column} numbers the cells of sample {sample} "
             f"{'1 higher' if one.shift > 0 else '1 lower'} than the matrix, so that every row "
-            "would be joined to the cell beside its own; give the cells the same names in both."
+            "would be joined to the cell beside its own; give the cells the same names in both.",
         )
     by_library = FORMS[BY_LIBRARY]
     if one.n_matched and one.share >= min_overlap:
@@ -544,18 +548,20 @@ def require_found(
     header = by_library(pd.Series(list(values), dtype=object)).isin(by_library(pd.Series(barcodes)))
     if header.any():
         raise InputError(
+            "METADATA",
             f"{path}: its first line is of the cell {values.columns[header][0]}; give the table a "
-            "header with the names of its columns."
+            "header with the names of its columns.",
         )
     if not one.n_matched or one.share < min_overlap:
         has = values[one.column].dropna().astype(str) if one.column in values else pd.Series([])
         named = ", ".join([*values][:10]) + (", ..." if values.shape[1] > 10 else "")
         raise InputError(
+            "METADATA",
             f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
             f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
             f"matrix has {', '.join(barcodes[:3])}; the table's nearest column, {one.column}, has "
             f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}): is it the table "
-            "of another sample?"
+            "of another sample?",
         )
     return one
 
@@ -581,9 +587,10 @@ def require_libraries(
         n_left = int(left.isin(cells).sum())
         if number not in found and n_left >= max(ROWS_PER_GROUP, min_overlap * len(cells)):
             raise InputError(
+                "METADATA",
                 f"{table.path}: no row is clearly of library {number} of sample {sample}, though "
                 f"{n_left} have its nucleotides; write the library's number behind the barcodes, "
-                f"as the matrix has it ({', '.join(names[:2])})."
+                f"as the matrix has it ({', '.join(names[:2])}).",
             )
 
 
@@ -625,9 +632,10 @@ def require_cells(
 
     if hypergeom.sf(n_found - 1, len(barcodes), one.n_matched, len(kept)) > BY_CHANCE:
         raise InputError(
+            "METADATA",
             f"{path}: has {n_found} of the {len(kept)} cells of sample {sample} that pass quality "
             f"control, and {one.n_matched} of all {len(barcodes)} barcodes of its matrix: no more "
-            "cells than by chance; is it the table of another sample?"
+            "cells than by chance; is it the table of another sample?",
         )
 
 
@@ -778,8 +786,9 @@ def coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
     strange = table.loc[values.isna() & table[axis].notna(), axis]
     if len(strange):
         raise InputError(
+            "METADATA",
             f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is no number; "
-            "x and y are positions: rename the columns if they are something else."
+            "x and y are positions: rename the columns if they are something else.",
         )
     return values
 
@@ -876,10 +885,11 @@ def find_own(
         theirs = match(others, table, other, min_overlap)
         if theirs.share > own.share and theirs.share >= min_overlap:
             raise InputError(
+                "METADATA",
                 f"the tables of {sample} and {other} may be exchanged: {table.path} has "
                 f"{own.n_matched} of the {len(barcodes)} barcodes of {sample} and "
                 f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
-                "metadata."
+                "metadata.",
             )
     require_found(own, barcodes, table, sample, min_overlap)
     is_own = np.zeros(len(table.values), dtype=bool)
@@ -894,10 +904,11 @@ def find_own(
         shared = rows[is_own[rows]]
         if len(shared) and its.share >= min_overlap and not its.twice:
             raise InputError(
+                "METADATA",
                 f"{table.path}: {len(shared)} rows, such as that of "
                 f"{table.values[own.column].iloc[shared[0]]}, are of cells of both {sample} and "
                 f"{other}, and nothing tells whose; give the table a column 'sample' with the "
-                "sample sheet's names, or each sample a table of its own."
+                "sample sheet's names, or each sample a table of its own.",
             )
     return own
 

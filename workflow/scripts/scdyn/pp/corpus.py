@@ -37,7 +37,9 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     samples = list(samples)
     for sample in samples[1:]:
         if not sample.var_names.equals(samples[0].var_names):
-            raise InputError("the samples stand on different vocabularies; ingest them again.")
+            raise InputError(
+                "CORPUS", "the samples stand on different vocabularies; ingest them again."
+            )
     var = samples[0].var.copy()
     for sample in samples:
         sample.obs = sample.obs[[name for name in MEASURED if name in sample.obs]]

@@ -79,15 +79,17 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
         return known[(held or usable)[0]]
     if not usual:
         raise InputError(
+            "LAYER",
             f"{origin}: has no X and no layer 'spliced' or 'counts' but "
-            f"{', '.join(known) or 'none'}; name one in the sample sheet's rna_layer."
+            f"{', '.join(known) or 'none'}; name one in the sample sheet's rna_layer.",
         )
     counted = [name for name in known if are_counts(first_values(values[name]))]
     raise InputError(
+        "COUNTS",
         f"{origin}: holds values that are no counts (negative, fractional or NaN) in "
         f"{' and '.join(usual)}; raw counts are needed, not normalised values: name the layer that "
         f"holds them ({', '.join(counted) or 'none does'}) in the sample sheet's rna_layer, or "
-        "write them into X."
+        "write them into X.",
     )
 
 
@@ -103,8 +105,9 @@ def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
     more = [name for name, v in named.items() if are_counts(v) and v.max(initial=0) > 1]
     if more:
         raise InputError(
+            "LAYER",
             f"{origin}: X holds 0 and 1 alone, and the layers {', '.join(more)} counts; name one "
-            "of these, or X, in the sample sheet's rna_layer."
+            "of these, or X, in the sample sheet's rna_layer.",
         )
 
 
@@ -118,8 +121,9 @@ def require_layer(name: str, layers: Collection[str], origin: str) -> None:
     """
     if name not in layers:
         raise InputError(
+            "LAYER",
             f"{origin}: has no layer '{name}' but {', '.join(layers) or 'none'}; check the sample "
-            "sheet's rna_layer and promoter_layer."
+            "sheet's rna_layer and promoter_layer.",
         )
 
 
@@ -133,8 +137,9 @@ def require_same_genes(n_raw: int, n_layer: int, origin: str) -> None:
     """
     if n_raw != n_layer:
         raise InputError(
+            "LAYER",
             f"{origin}: has its RNA counts in .raw, of {n_raw} genes, and promoter counts in a "
-            f"layer, of {n_layer}; write both as layers of the same genes."
+            f"layer, of {n_layer}; write both as layers of the same genes.",
         )
 
 
@@ -247,10 +252,11 @@ def align_genes(
     )
     if share < min_overlap:
         raise InputError(
+            "GENES",
             f"{name}: only {n_found} of its {table.n_vars} genes (such as "
             f"{', '.join(table.var_names[:3])}) are in the vocabulary (such as "
             f"{', '.join(genes['symbol'][:3])}), {share:.0%} where at least {min_overlap:.0%} is "
-            f"asked for ({setting}): another species or build?"
+            f"asked for ({setting}): another species or build?",
         )
     rows = np.flatnonzero(best >= 0)
     ones = np.ones(len(rows), np.int32)

@@ -77,4 +77,5 @@ def require(path: str | Path) -> None:
     refused = table.loc[~table["passed"] & (table["check"] != DISK), "found"]
     if len(refused):
         more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
-        raise InputError(f"{refused.iloc[0]}{more}")
+        error = InputError.from_text(refused.iloc[0])
+        raise InputError(error.code, f"{error.message}{more}")

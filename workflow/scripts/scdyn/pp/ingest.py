@@ -81,8 +81,9 @@ def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     rna, peaks = tenx.read_matrix(library.rna)
     if rna is None:
         raise InputError(
+            "MATRIX",
             f"{library.rna}: has peaks and no genes; the ATAC output goes into the column "
-            "atac_path, the GEX output into path."
+            "atac_path, the GEX output into path.",
         )
     source, _ = promoter_source(library, (), peaks is not None)
     if library.unspliced:
@@ -160,15 +161,16 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(
+            "MATRIX",
             f"{matrix}: has genes and no peaks; the GEX output goes into the column path, the ATAC "
-            "output into atac_path."
+            "output into atac_path.",
         )
     return peaks
 
 
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
-    with reading(path, f"not a readable {kind}"):
+    with reading("FORMAT", path, f"not a readable {kind}"):
         with open_bounded(path) as file:
             require_annotated(file)
         return read(path)
@@ -194,10 +196,11 @@ def require_barcodes(
     logger.info("%s: %s are among those of the %s (%s)", name, shared, what, pairing.how)
     if pairing.n_shared < min_overlap * len(rna):
         raise InputError(
+            "BARCODES",
             f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "
             f"of the {what} (such as {', '.join(other[:5])}); ingest.min_barcode_overlap asks for "
             f"{min_overlap:.0%}: are these two of the same cells? If the two chemistries' barcodes "
-            "differ, name their table in ingest.barcode_translation."
+            "differ, name their table in ingest.barcode_translation.",
         )
 
 

@@ -142,10 +142,11 @@ def examine_library(
     if share < thresholds.min_gene_overlap:
         named = features["name"][features["kind"] == GENES]
         raise InputError(
+            "GENES",
             f"{matrix}: only {text} (such as {', '.join(named[:3])} beside "
             f"{', '.join(genes['symbol'][:3])} of reference.annotation), {share:.0%} where "
             f"ingest.min_gene_overlap asks for {thresholds.min_gene_overlap:.0%}: another species "
-            "or annotation?"
+            "or annotation?",
         )
     yield "genes", text
     if library.kind != "10x":
@@ -197,8 +198,9 @@ def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
     named = features[features["kind"] == GENES].drop(columns="kind").reset_index(drop=True)
     if named.empty:
         raise InputError(
+            "MATRIX",
             f"{matrix}: has no {GENES} but {', '.join(features['kind'].unique()) or 'no features'};"
-            " the GEX output goes into the column path, the ATAC output into atac_path."
+            " the GEX output goes into the column path, the ATAC output into atac_path.",
         )
     require_one_genome(genomes_before(named["name"]), matrix.path)
     return [named[column] for column in named]
@@ -250,7 +252,7 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
             for file in matrix.counts:
                 tenx.require_sizes(matrix, Path(file), n_cells, n_features)
         return "X", [], bool((features["kind"] == PEAKS).any())
-    with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+    with reading("FORMAT", path, f"not a readable {library.kind}"), open_bounded(path) as file:
         require_annotated(file)
         rna = part_of(file, "rna")
         layers = rna.get("layers", {})
@@ -294,14 +296,14 @@ def examine_counts(library: Library, source: str, layer: str | None, of_peaks: b
             tenx.look_at_counts(matrix)
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
-        with reading(path, f"not a readable {library.kind}"), open_bounded(path) as file:
+        with reading("FORMAT", path, f"not a readable {library.kind}"), open_bounded(path) as file:
             rna = part_of(file, "rna")
             values = rna["layers"][layer]
             require_same_genes(n_columns(rna[source]), n_columns(values), path)
             require_counts(first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
-        with reading(place.path, "not a readable h5ad"), open_bounded(place.path) as file:
+        with reading("FORMAT", place.path, "not a readable h5ad"), open_bounded(place.path) as file:
             table = part_of(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
             source = rna_source(layers, table.get("X"), raw, "", place.path)
@@ -344,7 +346,9 @@ def examine_fragments(
         blocks.append(block.select("chrom", "start", "barcode").to_pandas())
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
-        raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
+        raise InputError(
+            "FRAGMENTS", f"{path}: holds no fragments; copy it again from Cell Ranger's output."
+        )
     n_seen = seen["barcode"].value_counts(sort=False)
     others = pd.Index(n_seen.index)
     pairing = barcodes.pair(cells, others, translation)
@@ -354,8 +358,9 @@ def examine_fragments(
     )
     if not pairing.n_shared:
         raise InputError(
+            "BARCODES",
             f"{path}: none of the {len(cells)} RNA barcodes (such as {', '.join(cells[:5])}) is "
-            f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
+            f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?",
         )
     barcodes.require_cells(pairing, n_seen, path)
     yield "barcodes", text
@@ -379,9 +384,10 @@ def examine_barcodes(
     pairing = barcodes.pair(cells, others, translation)
     if pairing.n_shared < thresholds.min_barcode_overlap * len(cells):
         raise InputError(
+            "BARCODES",
             f"{path}: only {pairing.n_shared} of the {len(cells)} RNA barcodes (such as "
             f"{', '.join(cells[:5])}) are among its own (such as {', '.join(others[:5])}): "
-            "are these two of the same cells?"
+            "are these two of the same cells?",
         )
     return "barcodes", f"{pairing.n_shared} of {len(cells)} RNA barcodes, {pairing.how}"
 
@@ -416,7 +422,9 @@ def examine_build(
         name = annotation_of(stated, catalogue) if catalogue is not None else ""
         named = f"{name} as reference.annotation" if name else "the annotation of that"
         made = f"; it was made with {stated}, so name {named}" if stated else ""
-        raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
+        raise InputError(
+            "PROMOTERS", f"{path}: open chromatin {why}: another genome build or species?{made}"
+        )
     made = f", made with {stated}" if stated else ""
     found = f"{what} lie in promoters {ratio:.1f} times as often as by chance{made}"
     yield "genome build", found
@@ -453,7 +461,9 @@ def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bo
         place = place.parent
     free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
     room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
-    return (room, True) if free > needed else (f"{room}: make room.", False)
+    if free > needed:
+        return room, True
+    return str(InputError("DISK", f"{room}: make room.")), False
 
 
 def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
@@ -471,7 +481,7 @@ def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
     """
     room, is_enough = room_for(inputs, results)
     if not is_enough:
-        raise InputError(room)
+        raise InputError.from_text(room)
 
 
 def seen_of_gpus() -> str:

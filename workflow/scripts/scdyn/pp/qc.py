@@ -371,9 +371,10 @@ def filter_cells(
     if n_kept < bounds.min_cells:
         why = f": {dropped}" if (dropped := dropped_by(table)) else ""
         raise InputError(
+            "QC",
             f"sample {name}: {n_kept} of {len(table)} cells pass quality control, fewer than "
             f"ingest.qc.min_cells = {bounds.min_cells}{why}; loosen these bounds of ingest.qc if "
-            "the cells are sound."
+            "the cells are sound.",
         )
     table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
     kept = cells[table["kept"].to_numpy()].copy()

@@ -153,7 +153,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         If the file has no gene, exon or ``gene_id`` to read, or none of the biotypes.
     """
     names = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attribute"]
-    with reading(path, "not a readable GTF", "check or fetch it again"):
+    with reading("ANNOTATION", path, "not a readable GTF", "check or fetch it again"):
         lines = pd.read_csv(
             open_bytes(path), sep="\t", names=names, usecols=names, dtype={"chrom": str}, quoting=3
         )
@@ -162,7 +162,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     used = ["gene", "transcript", "exon"]
     lines = lines[lines["feature"].isin(used)].reset_index(drop=True)
     if not lines["feature"].isin(["transcript", "exon"]).any():
-        raise InputError(f"{path}: no transcript or exon lines; is this a GTF of genes?")
+        raise InputError(
+            "ANNOTATION", f"{path}: no transcript or exon lines; is this a GTF of genes?"
+        )
     to_places(lines, path)
 
     def attribute(name: str) -> pd.Series:
@@ -172,7 +174,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     if lines["gene_id"].isna().any():
         bad = lines.index[lines["gene_id"].isna()][0]
         shown = str(lines["attribute"][bad])[:60]
-        raise InputError(f"{path}: no gene_id in '{shown}'; is this a GTF?")
+        raise InputError("ANNOTATION", f"{path}: no gene_id in '{shown}'; is this a GTF?")
     # An empty name is none.
     named, or_named = (attribute(key).replace("", np.nan) for key in ("gene_name", "gene"))
     lines["symbol"] = named.fillna(or_named)
@@ -185,8 +187,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         lines = lines[lines["biotype"].isin(biotypes)]
         if lines.empty:
             raise InputError(
+                "ANNOTATION",
                 f"{path}: no gene of type {', '.join(biotypes)}; it has {', '.join(found[:5])}: "
-                "set reference.biotypes."
+                "set reference.biotypes.",
             )
     else:
         logger.info("%s: tells no gene's type, so genes of all types are kept", path)
@@ -211,7 +214,9 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     )
     genes["length"] = union_lengths(lines[lines["feature"] == "exon"])
     if genes["length"].isna().any():
-        raise InputError(f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line.")
+        raise InputError(
+            "ANNOTATION", f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line."
+        )
     return genes.astype({"length": int}).reset_index()
 
 
@@ -251,7 +256,9 @@ def to_places(rows: pd.DataFrame, path: str | Path) -> None:
         numbers = pd.to_numeric(rows[column], errors="coerce")
         if numbers.isna().any():
             bad = rows.loc[numbers.isna(), column].iloc[0]
-            raise InputError(f"{path}: '{bad}' stands where a {column} is expected; check it.")
+            raise InputError(
+                "ANNOTATION", f"{path}: '{bad}' stands where a {column} is expected; check it."
+            )
         rows[column] = numbers.astype(np.int64)
 
 
@@ -297,7 +304,7 @@ def read_bed(path: str | Path) -> pd.DataFrame:
         If there are fewer columns, or a strand is neither + nor -.
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
-    with reading(path, "not a readable BED", "check or fetch it again"):
+    with reading("ANNOTATION", path, "not a readable BED", "check or fetch it again"):
         with open_text(path) as handle:
             first = next((line for line in handle if not line.startswith(NO_ROW)), "")
         columns = list(range(len(first.split("\t"))))
@@ -312,7 +319,8 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     strand = next((i for i in (4, 5) if i in rows and rows[i].isin(["+", "-"]).all()), None)
     if strand is None:
         raise InputError(
-            f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
+            "ANNOTATION",
+            f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -).",
         )
     rows = rows[[0, 1, 2, 3, strand]].set_axis(names, axis=1)
     to_places(rows, path)
@@ -350,12 +358,12 @@ def read_tfs(path: str | Path, known: Collection[str] = ()) -> set[str]:
         If it is empty or cannot be read.
     """
     remedy = "expected is one symbol or id a line"
-    with reading(path, "not a readable TF list", remedy), open_text(path) as handle:
+    with reading("TFS", path, "not a readable TF list", remedy), open_text(path) as handle:
         lines = [line.strip() for line in handle.read().splitlines()]
     lines = [re.split(r"\s#", line)[0] for line in lines if line.strip("\"'")]
     lines = [line for line in lines if not line.startswith("#")]
     if not lines:
-        raise InputError(f"{path}: the TF list is empty.")
+        raise InputError("TFS", f"{path}: the TF list is empty.")
     mark = next((mark for mark in ("\t", ",") if mark in lines[0]), None)
     rows = [[field.strip(" \"'") for field in line.split(mark)[:MOST_COLUMNS]] for line in lines]
     columns = [pd.Series(names, dtype=str) for names in zip_longest(*rows, fillvalue="")]
@@ -395,17 +403,19 @@ def build_vocabulary(
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
             raise InputError(
+                "GENES",
                 f"none of the samples' {len(measured)} names of genes (such as "
                 f"{', '.join(sorted(measured)[:3])}) is in reference.annotation (such as "
-                f"{', '.join(genes['symbol'][:3])}): another species or build?"
+                f"{', '.join(genes['symbol'][:3])}): another species or build?",
             )
         genes = genes[is_measured]
     named = tfs | {*strip_version(pd.Series(sorted(tfs), dtype=str))}
     is_tf = genes["gene_id"].isin(named) | genes["symbol"].isin(named)
     if not is_tf.any():
         raise InputError(
+            "TFS",
             f"none of the {len(tfs)} TFs (such as {', '.join(sorted(tfs)[:3])}) is among the genes "
-            f"(such as {', '.join(genes['symbol'][:3])}): another species?"
+            f"(such as {', '.join(genes['symbol'][:3])}): another species?",
         )
     table = genes.assign(
         n_tss=genes["tss"].map(len),

@@ -37,7 +37,8 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
     for column, allowed in selection.items():
         if column not in obs:
             raise InputError(
-                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
+                "CONFIG",
+                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}.",
             )
         values = spell(obs[column])
         for value in allowed:
@@ -47,12 +48,13 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
                 if text in MISSING:
                     hint = " (this word is read as missing: write another, such as none)"
                 raise InputError(
+                    "CONFIG",
                     f"{where}: no cell has {column} '{value}'{hint}; there are "
-                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}."
+                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}.",
                 )
         chosen &= values.isin([one_spelling(str(value)) for value in allowed]).to_numpy()
     if not chosen.any():
-        raise InputError(f"{where}: no cell matches {dict(selection)}.")
+        raise InputError("CONFIG", f"{where}: no cell matches {dict(selection)}.")
     return chosen
 
 

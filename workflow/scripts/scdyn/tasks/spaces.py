@@ -57,7 +57,8 @@ def gather(
     """
     if not embedded.obs_names.equals(cells.obs_names):
         raise InputError(
-            "the embedding is of other cells than the corpus; remove it and run the workflow again."
+            "CORPUS",
+            "the embedding has other cells than the corpus; remove it and run the workflow again.",
         )
     both = ("rna_log", "promoter_log")
     table = ad.AnnData(
