@@ -1,4 +1,4 @@
-"""Files: formats in, whole files out."""
+"""Reading input formats, and writing files atomically."""
 
 from scdyn.lazy import attach
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the hashes that identify them."""
+"""Atomic writing of files and folders, and hashes of their content."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from scdyn.io.bounds import open_bytes
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder under a temporary name, then rename it.
 
-    What is renamed is on the disk: a power cut leaves the old one or the new one. What jobs that
-    were killed left under such names is removed first; while another process of this host is
-    still at it, its own is left alone.
+    The content is synced to the disk before the rename, so that a power cut leaves the old or the
+    new version. Temporary files of killed jobs are removed first, but not those of a process that
+    is still running on this host.
 
     Parameters
     ----------
     path
-        Where the finished file or folder is to stand. Its parents are made.
+        The finished file or folder. Its parent folders are created.
 
     Yields
     ------
     Path
-        A free name in the same folder, with the same suffixes. What stands
-        there when the block ends replaces ``path``; if the block raises, it is
-        removed and ``path`` is left as it was.
+        A temporary name in the same folder, with the same suffixes. When the block ends, the file
+        or folder written there replaces ``path``; if the block raises, it is removed and ``path``
+        stays as it was.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         to_disk(temporary)
         if path.is_dir():
-            # Out of the way at once, for half a folder must not stand there.
+            # A folder cannot be replaced in one step, and deleting the old one takes time.
             old = path.with_name(f".{host}-{os.getpid()}-old.{path.name}")
             path.rename(old)
             temporary.rename(path)
@@ -70,7 +70,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -79,9 +79,9 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path, host: str) -> None:
-    """Remove what :func:`atomic` of a killed process left beside ``path``.
+    """Remove temporary files that :func:`atomic` of killed processes left next to ``path``.
 
-    A temporary name of another host is a leftover, too: no two jobs make one output at a time.
+    Those of other hosts are removed, too, since Snakemake never runs two jobs for one output.
     """
     pattern = re.compile(rf"\.([^.]+)-(\d+)(-old)?\.{re.escape(path.name)}")
     for name in os.listdir(path.parent):
@@ -91,18 +91,18 @@ def remove_leftovers(path: Path, host: str) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this host is there."""
+    """Tell whether a process runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's
+    except PermissionError:  # it belongs to another user
         return True
     return True
 
 
 def to_disk(path: Path) -> None:
-    """Have the system write a file, or all files of a folder, to the disk."""
+    """Flush a file, or all files of a folder, to the disk (fsync)."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             with file.open("rb") as handle:
@@ -110,7 +110,7 @@ def to_disk(path: Path) -> None:
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Open a text file to read, plain or packed, with or without a byte-order mark."""
+    """Open a text file for reading, plain or compressed, with or without a byte-order mark."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
 
 
@@ -123,8 +123,8 @@ def write_json(path: str | Path, content: Any) -> None:
 def write_table(path: str | Path, table: Any, index: bool = False) -> None:
     """Write a pandas data frame as tab-separated text, atomically.
 
-    Floats are written with seven significant digits: what is compared between
-    machines then does not differ by the noise of their linear algebra.
+    Floats have seven significant digits, so that results of different machines do not differ by
+    rounding in their linear algebra.
     """
     with atomic(path) as temporary:
         table.to_csv(temporary, sep="\t", index=index, float_format="%.7g")

@@ -1,8 +1,8 @@
-"""Which files a row of the sample sheet means: the one place that decides what is read.
+"""Find the input files of a sample's libraries from its row of the sample sheet.
 
-The rules declare these files, preflight examines them and ingestion reads them. What the sheet
-names beats what is guessed. Nothing here opens a file, so that it runs in Snakemake's own
-environment.
+The rules declare these files as inputs, preflight examines them and ingestion reads them. Files
+named in the sheet take precedence over files that are found. Nothing here opens a file, so that it
+runs in Snakemake's environment.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from scdyn.order import natural
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
-# What a row of the sample sheet says of files and their content.
+# Columns of the sample sheet that describe files.
 COLUMNS = ("sample", "kind", *FILES, *LAYERS)
-# In the column atac_path: promoters were not measured, or are not to be used.
+# Value of the column atac_path: promoter accessibility was not measured, or is not to be used.
 RNA_ONLY = "none"
 
-# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2 (its aggr writes
-# `_mex`), and ATAC.
-# `sample_` or another prefix may stand before it, as cellranger multi and downloads have it.
+# Outputs of Cell Ranger: ARC and GEX from version 3 on, GEX version 2 (`_mex` by its aggr), ATAC.
+# They may have a prefix such as `sample_`, as from cellranger multi and in downloads.
 MATRICES = (
     "filtered_feature_bc_matrix.h5",
     "filtered_feature_bc_matrix",
@@ -39,35 +38,35 @@ MATRICES = (
 OF_GENOMES = ("gene_bc_matrices", "gene_bc_matrices_mex")
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
-# Where cellranger multi writes a folder a sample.
+# cellranger multi writes one folder per sample in it.
 OF_SAMPLES = "per_sample_outs"
-# STARsolo's folder, before which its user may have put a prefix, and what it counts in.
+# Output folder of STARsolo, which may have a prefix, and the folders of its counts.
 SOLO = "Solo.out"
 SOLO_FOLDERS = tuple(
     f"{outer}{features}/filtered"
     for features in ("Gene", "GeneFull", "GeneFull_Ex50pAS", "GeneFull_ExonOverIntron")
     for outer in (f"{SOLO}/", "")
 )
-# Where the matrix lies within the folder that a tool was told to write to: Cell Ranger (multi and
-# aggr have `count`), STARsolo, kb count --filter, alevin-fry.
+# Folders of the matrix within a tool's output folder: Cell Ranger (`count` for multi and aggr),
+# STARsolo, kb count --filter, alevin-fry.
 FOLDERS = (
     "", "outs", "count", "outs/count", *SOLO_FOLDERS, "filtered", "counts_filtered", "alevin",
     "af_quant/alevin",
 )  # fmt: skip
-# Where spliced and unspliced counts lie: kallisto bustools beside the matrix, STARsolo in a folder
-# of their own.
+# Folders of spliced and unspliced counts: next to the matrix (kallisto bustools), or in a separate
+# folder (STARsolo).
 LAYER_FOLDERS = (
     *FOLDERS, f"{SOLO}/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
 )  # fmt: skip
-# A layer's names in those of the files that are summed for it; kb's workflow nac calls spliced
-# RNA mature and keeps apart what may be either, which its authors count as mature.
+# Names of a layer's files, whose counts are summed. The nac workflow of kb calls spliced RNA
+# "mature" and writes ambiguous counts separately, which its authors count as mature.
 LAYER_FILES = {
     "spliced": (("spliced",), ("mature", "ambiguous")),
     "unspliced": (("unspliced",), ("nascent",)),
     "ambiguous": (("ambiguous",),),
 }
-# alevin-fry writes spliced, unspliced and ambiguous counts side by side (USA); its authors count
-# ambiguous ones as spliced.
+# alevin-fry writes spliced, unspliced and ambiguous counts into one matrix (USA mode); its authors
+# count ambiguous ones as spliced.
 USA = "quants_mat"
 USA_PARTS = {
     "spliced": ("spliced", "ambiguous"), "unspliced": ("unspliced",), "ambiguous": ("ambiguous",)
@@ -79,9 +78,14 @@ MTX = re.compile(r"\.mtx(\.gz|\.bz2|\.xz|\.zst)?$")
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """One library of a sample: the sheet's ``kind``, one file or folder a column, and layers.
+    """The paths and layers that the sample sheet names for one library.
 
-    ``rna_only`` says that promoters are to be read as not measured.
+    Attributes
+    ----------
+    kind, path, atac_path, fragments, rna_layer, promoter_layer, sample
+        As in the columns of the sheet; patterns are expanded.
+    rna_only
+        Whether promoter accessibility counts as not measured.
     """
 
     kind: str
@@ -95,29 +99,29 @@ class LibraryFiles:
 
     @property
     def named(self) -> list[str]:
-        """What the sheet names, as it names it."""
+        """The paths in the sheet."""
         return [path for path in (self.path, self.atac_path, self.fragments) if path]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which files hold a matrix of counts.
+    """The files of a count matrix.
 
     Attributes
     ----------
     path
-        The file (``.h5``, ``.h5ad``, ``.h5mu``), or the folder (or file) of MatrixMarket, by
-        which messages call it.
+        The file (``.h5``, ``.h5ad``, ``.h5mu``), or the folder (or file) of MatrixMarket, as shown
+        in messages.
     counts
-        Files of MatrixMarket, whose counts are summed; empty of a file of HDF5.
+        MatrixMarket files, whose counts are summed; empty for HDF5.
     barcodes, features
         The lists that belong to ``counts``.
     cells_in_rows
-        Whether cells stand in the rows of ``counts``.
+        Whether the rows of ``counts`` are cells.
     parts
-        Of alevin-fry's USA counts: which of "spliced", "unspliced" and "ambiguous" are summed.
+        For alevin-fry's USA mode: which of "spliced", "unspliced" and "ambiguous" are summed.
     modality
-        Of an ``.h5ad`` or ``.h5mu``: "rna", or "atac" if peaks are read of it.
+        For ``.h5ad`` and ``.h5mu``: "rna", or "atac" to read peaks.
     """
 
     path: str
@@ -129,31 +133,31 @@ class Matrix:
     modality: str = "rna"
 
     def __str__(self) -> str:
-        """Name it in messages."""
+        """Return the path, for messages."""
         return self.path
 
     @property
     def files(self) -> list[str]:
-        """Every file that is read."""
+        """All files that are read."""
         return [*self.counts, self.barcodes, self.features] if self.counts else [self.path]
 
 
 @dataclass(frozen=True)
 class Library:
-    """What is read of one library.
+    """The files that are read for one library.
 
     Attributes
     ----------
     sample, kind, rna_layer, promoter_layer, rna_only
-        As the sheet has them.
+        As in the sheet.
     rna
-        RNA counts; also the peaks', if they lie in the same file.
+        RNA counts, and peak counts if they are in the same file.
     unspliced
-        Counts of ``promoter_layer``, if they lie in files of their own.
+        Counts of ``promoter_layer``, if they are in separate files.
     peaks
-        Peaks, if they lie in a file of their own.
+        Peak counts, if they are in a separate file.
     fragments, metrics
-        Empty if not there, or not read.
+        Empty if they do not exist or are not read.
     """
 
     sample: str
@@ -169,21 +173,21 @@ class Library:
 
     @property
     def files(self) -> list[str]:
-        """Every file that is read."""
+        """All files that are read."""
         matrices = [matrix for matrix in (self.rna, self.unspliced, self.peaks) if matrix]
         files = {path for matrix in matrices for path in matrix.files}
         return sorted(files | {path for path in (self.fragments, self.metrics) if path})
 
 
 class Tree:
-    """The files that are there, and those that another rule will make.
+    """The file system, with files that another rule will create.
 
-    Hidden files, such as those that macOS leaves beside others (``._barcodes.tsv.gz``), are none.
+    Hidden files are ignored, such as those that macOS creates (``._barcodes.tsv.gz``).
 
     Parameters
     ----------
     planned
-        Files that count as being there.
+        Files that count as existing.
     """
 
     def __init__(self, planned: Collection[str] = ()) -> None:
@@ -195,20 +199,20 @@ class Tree:
                 path = folder
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or folder is there, or a link, wherever it leads."""
+        """Tell whether a file, a folder or a link exists, even a broken link."""
         return self.is_planned(path) or os.path.lexists(path)
 
     def is_planned(self, path: str) -> bool:
-        """Tell whether another rule will make a file or folder."""
+        """Tell whether another rule will create a file or folder."""
         folder, name = os.path.split(os.path.normpath(path))
         return name in self._planned.get(folder, ())
 
     def is_dir(self, path: str) -> bool:
-        """Tell whether a folder is there."""
+        """Tell whether a folder exists."""
         return os.path.normpath(path) in self._planned or os.path.isdir(path)
 
     def names(self, folder: str) -> list[str]:
-        """List what lies in a folder; nothing if it cannot be looked into."""
+        """List the content of a folder; an empty list if it cannot be read."""
         names = set(self._planned.get(os.path.normpath(folder), ()))
         try:
             names.update(os.listdir(folder))
@@ -217,7 +221,7 @@ class Tree:
         return sorted(name for name in names if not name.startswith("."))
 
     def glob(self, pattern: str) -> list[str]:
-        """List what a pattern finds, in natural order: ``lane2`` before ``lane10``."""
+        """List the paths that match a pattern, in natural order: ``lane2`` before ``lane10``."""
         parts = os.path.normpath(pattern).split(os.sep)
         planned = {os.path.join(f, name) for f, names in self._planned.items() for name in names}
         meant = [
@@ -229,32 +233,31 @@ class Tree:
         return sorted({*glob.glob(pattern), *meant}, key=natural)
 
     def one(self, folder: str, *names: str) -> str:
-        """Find the file that is there under one of some names, packed or not; empty if none is.
+        """Find the file with one of some names, compressed or not; empty if there is none.
 
         Raises
         ------
         InputError
-            If there are two, which need not hold the same.
+            If there are several, whose contents may differ.
         """
         paths = [os.path.join(folder, name + packed) for name in names for packed in PACKED[::-1]]
         return self.one_of(folder, paths)
 
     def one_of(self, folder: str, paths: Sequence[str]) -> str:
-        """Find the one path of some that is there, or links to it; see :meth:`one`."""
+        """Find the path that exists, or links to the same file; see :meth:`one`."""
         found = [path for path in paths if self.exists(path)]
         for path in found:
             if os.path.realpath(path) != os.path.realpath(found[0]):
                 names = " and ".join(os.path.basename(p) for p in (found[0], path))
                 raise InputError(
                     "PATH",
-                    f"{folder}: holds {names}, and nothing tells which is meant; remove or rename "
-                    "one of them.",
+                    f"{folder}: contains both {names}; remove or rename the one that is not meant.",
                 )
         return found[0] if found else ""
 
 
 def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> list[LibraryFiles]:
-    """Find a sample's libraries: one, or as many as the patterns of its paths find.
+    """Find a sample's libraries: one, or one per match of the patterns in its paths.
 
     Parameters
     ----------
@@ -262,26 +265,26 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
         Of the sample sheet: ``sample``, ``kind`` and the columns of :data:`FILES` and
         :data:`LAYERS`.
     planned
-        Files that another rule will make.
+        Files that another rule will create.
 
     Raises
     ------
     InputError
-        If a pattern finds nothing, the columns' patterns find different numbers, or a sample
-        of RNA only has fragments.
+        If a pattern matches nothing, the patterns of the columns match different numbers of
+        paths, or a sample without promoters has fragments.
     """
     tree = Tree(planned)
     rna_only = row["atac_path"] == RNA_ONLY
     if rna_only and (row["fragments"] or row["promoter_layer"]):
         raise InputError(
             "SHEET",
-            f"sample {row['sample']}: atac_path says '{RNA_ONLY}', yet fragments or promoter_layer "
-            "names something; empty one of them in the sample sheet.",
+            f"sample {row['sample']}: atac_path is '{RNA_ONLY}', but fragments or promoter_layer "
+            "is set; clear one of them in the sample sheet.",
         )
     found = {}
     for column in FILES:
         path = "" if column == "atac_path" and rna_only else row[column]
-        # A name that is there is meant as it is, even if it has brackets.
+        # An existing path is no pattern, even if it contains brackets.
         if not path or tree.exists(path) or not glob.has_magic(path):
             found[column] = [path]
         else:
@@ -289,16 +292,16 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
             if not found[column]:
                 raise InputError(
                     "PATH",
-                    f"sample {row['sample']}: nothing is called {path} (column {column}); check "
-                    "the sample sheet's path.",
+                    f"sample {row['sample']}: no file matches {path} (column {column}); correct "
+                    "the path in the sample sheet.",
                 )
     n_libraries = len(found["path"])
     for column, paths in found.items():
         if paths != [""] and len(paths) != n_libraries:
             raise InputError(
                 "PATH",
-                f"sample {row['sample']}: {row['path']} finds {n_libraries} libraries, but column "
-                f"{column} ({row[column]}) {len(paths)}; each library needs one of each.",
+                f"sample {row['sample']}: {row['path']} matches {n_libraries} libraries, but "
+                f"column {column} ({row[column]}) {len(paths)}; each library needs one of each.",
             )
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
     kind, *layers = (row[column] for column in ("kind", *LAYERS))
@@ -313,23 +316,23 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
 def input_files(
     row: Mapping[str, str], planned: Collection[str] = (), rna_alone: bool = False
 ) -> list[str]:
-    """List every file that ingestion of a sample reads, never a folder or an index.
+    """List all files that the ingestion of a sample reads, without folders and indices.
 
     Parameters
     ----------
     row
         As for :func:`find_libraries`.
     planned
-        Files that another rule will make; they count as being there, so that the answer is the
-        same before and after.
+        Files that another rule will create. They count as existing, so that the list is the same
+        before and after.
     rna_alone
-        List the files of the RNA counts alone.
+        List only the files of the RNA counts.
 
     Returns
     -------
     list of str
-        Sorted. Of what is not understood, the files that the sheet names. What is not there is
-        not listed: preflight says so, where Snakemake would take results of before for current.
+        Sorted. If the row has an error, the files that the sheet names. Missing files are left
+        out, so that preflight can report them; Snakemake would treat existing results as current.
     """
     files: set[str] = set()
     try:
@@ -347,17 +350,17 @@ def input_files(
 
 
 def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
-    """Refuse two samples of one matrix: their cells would be there twice, in training and test.
+    """Refuse two samples with the same matrix: cells could be both in training and test set.
 
     Parameters
     ----------
     files
-        By sample, the files of its RNA counts.
+        Files of the RNA counts, by sample.
 
     Raises
     ------
     InputError
-        Naming both.
+        Naming the two samples and the file.
     """
     of_whom: dict[str, str] = {}
     for sample, paths in files.items():
@@ -366,29 +369,29 @@ def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
             if other != sample:
                 raise InputError(
                     "SHEET",
-                    f"samples {other} and {sample} have one matrix, {path}: correct the sample "
-                    "sheet's path, or remove one of the two.",
+                    f"samples {other} and {sample} have the same matrix, {path}; correct the path "
+                    "in the sample sheet, or remove one of the samples.",
                 )
 
 
 def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
-    """Find what is read of one library.
+    """Find the files that are read for one library.
 
-    Promoters come from what the sheet names, in the order fragments, promoter_layer, atac_path;
-    if it names nothing, from fragments beside the matrix, else from what the matrix holds
-    (:func:`promoter_source`).
+    Promoter counts come from the first of fragments, promoter_layer and atac_path that the sheet
+    names. If it names none, they come from a fragments file next to the matrix, else from the
+    matrix itself (:func:`promoter_source`).
 
     Parameters
     ----------
     files
-        As the sheet names them.
+        Paths in the sheet.
     planned
-        Files that another rule will make.
+        Files that another rule will create.
 
     Raises
     ------
     InputError
-        If a file is missing, or a folder holds no matrix or several.
+        If a file is missing, or a folder contains no matrix or several.
     """
     tree = Tree(planned)
     fragments, metrics, unspliced, peaks = files.fragments, "", None, None
@@ -403,7 +406,9 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_matrix(files.path, tree)
         metrics = "" if files.rna_only else beside(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
-        raise InputError("PATH", f"{fragments}: no such file; check the sample sheet's fragments.")
+        raise InputError(
+            "PATH", f"{fragments}: no such file; correct fragments in the sample sheet."
+        )
     if fragments or files.promoter_layer or files.rna_only:
         pass
     elif files.atac_path:
@@ -422,28 +427,28 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
 def promoter_source(
     library: Library, layers: Collection[str], has_peaks: bool
 ) -> tuple[str, str | None]:
-    """Say where a library's promoter counts come from, as preflight says it and ingestion does it.
+    """Choose the source of a library's promoter counts, for preflight and ingestion.
 
     Parameters
     ----------
     library
-        As :func:`locate` finds it.
+        As found by :func:`locate`.
     layers
-        The layers that the RNA's file has.
+        Layers in the file of the RNA counts.
     has_peaks
-        Whether that file has peaks, too.
+        Whether that file also has peaks.
 
     Returns
     -------
     source : str
         "none", "fragments", "promoter layer" or "peaks".
     layer : str or None
-        The layer's name.
+        Name of the layer.
 
     Raises
     ------
     InputError
-        If promoters were not measured and the sheet does not say so.
+        If there is no source, and the sheet does not mark the sample as RNA only.
     """
     if library.rna_only:
         return "none", None
@@ -453,7 +458,7 @@ def promoter_source(
         return "promoter layer", library.promoter_layer
     if library.peaks:
         return "peaks", None
-    # Accessibility that was measured beats what only stands in for it.
+    # Measured accessibility is better than unspliced counts, which are only a proxy.
     if "promoter" in layers:
         return "promoter layer", "promoter"
     if has_peaks:
@@ -462,9 +467,9 @@ def promoter_source(
         return "promoter layer", "unspliced"
     raise InputError(
         "PROMOTERS",
-        f"sample {library.sample}: has neither fragments nor peaks nor a promoter layer; name one "
-        "in the sample sheet (columns fragments, atac_path, promoter_layer), or write "
-        f"'{RNA_ONLY}' into atac_path if promoters were not measured.",
+        f"sample {library.sample}: no promoter accessibility found (no fragments, peaks or "
+        "promoter layer); name one in the sample sheet (columns fragments, atac_path, "
+        f"promoter_layer), or write '{RNA_ONLY}' into atac_path if it was not measured.",
     )
 
 
@@ -474,54 +479,53 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     Raises
     ------
     InputError
-        If it is not there, or obviously something else.
+        If it does not exist, or has another format by its name.
     """
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError("PATH", f"{path}: no such file; check the sample sheet's path.")
+        raise InputError("PATH", f"{path}: no such file; correct the path in the sample sheet.")
     refuse_other_formats(path)
     if tree.is_dir(path):
         raise InputError(
             "FORMAT",
-            f"{path}: is a folder, not an {kind} file; if it is of Cell Ranger or its like, write "
-            "10x into the sample sheet's kind.",
+            f"{path}: is a folder, not an {kind} file; if Cell Ranger or a similar tool wrote it, "
+            "set kind to 10x in the sample sheet.",
         )
     return Matrix(path)
 
 
 def refuse_dangling(path: str, tree: Tree) -> None:
-    """Refuse a link to what is not there, and will not be made.
+    """Refuse a broken link, unless another rule will create the file.
 
     Parameters
     ----------
     path
-        The link, if it is one.
+        Any path.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        Naming what it leads to.
+        Naming the target of the link.
     """
     if os.path.islink(path) and not os.path.exists(path) and not tree.is_planned(path):
         raise InputError(
             "PATH",
-            f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
-            "the file itself.",
+            f"{path}: broken link to {os.readlink(path)}; repair it, or name the file itself.",
         )
 
 
 def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
-    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means.
+    """Find the fragments, or else the peak counts, of the column ``atac_path``.
 
     Parameters
     ----------
     path
-        A folder of a tool's output, or a file: a matrix of peaks, an AnnData of them, or a MuData
-        with a modality of them.
+        Output folder of a tool, or a file: a 10x matrix of peaks, an AnnData of peaks, or a MuData
+        with a modality "atac".
     tree
-        The files that are there.
+        The existing and planned files.
 
     Returns
     -------
@@ -546,56 +550,58 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
 
 
 def refuse_other_formats(path: str) -> None:
-    """Refuse what is known by its name to be of another format.
+    """Refuse a file whose name shows that its format is not supported.
 
     Raises
     ------
     InputError
-        Saying how to turn it into one that is read.
+        Naming a way to convert it.
     """
     if path.endswith(".loom"):
         raise InputError(
             "FORMAT",
-            f"{path}: is a loom file; write it as .h5ad "
-            "(anndata.io.read_loom(file).write_h5ad(other)) and name that, with kind h5ad.",
+            f"{path}: loom is not supported; convert it to .h5ad "
+            "(anndata.io.read_loom(file).write_h5ad(other)) and name that file, with kind h5ad.",
         )
     if path.lower().endswith((".rds", ".rdata", ".qs")):
         raise InputError(
             "FORMAT",
-            f"{path}: is a file of R; write its counts as a 10x folder "
+            f"{path}: R objects are not supported; export the raw counts as a 10x folder "
             "(DropletUtils::write10xCounts) or as .h5ad, and name that.",
         )
     if ARCHIVE.search(path):
-        raise InputError("FORMAT", f"{path}: is an archive; unpack it and name the folder in it.")
+        raise InputError("FORMAT", f"{path}: is an archive; unpack it and name its folder.")
 
 
 def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matrix:
-    """Find the matrix that Cell Ranger, STARsolo, kallisto bustools or alevin-fry wrote.
+    """Find the matrix written by Cell Ranger, STARsolo, kallisto bustools or alevin-fry.
 
     Parameters
     ----------
     path
-        The folder that the tool wrote to, a folder within it, or the matrix itself: an ``.h5``,
-        a folder with ``matrix.mtx`` and its lists, or an ``.mtx`` beside its lists.
+        Output folder of the tool, a folder within it, or the matrix itself: an ``.h5``, a folder
+        with ``matrix.mtx`` and its lists, or an ``.mtx`` in the same folder as its lists.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If there is no matrix, more than one, or a list of it is missing.
+        If there is no matrix or more than one, or if one of its lists is missing.
     """
     path, tree = os.fspath(path), tree or Tree()
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError("PATH", f"{path}: no such file or folder; check the sample sheet's path.")
+        raise InputError(
+            "PATH", f"{path}: no such file or folder; correct the path in the sample sheet."
+        )
     if not tree.is_dir(path):
         refuse_other_formats(path)
         if path.endswith((".h5ad", ".h5mu")):
             raise InputError(
                 "FORMAT",
-                f"{path}: is no 10x matrix; write {path.rsplit('.', 1)[1]} into the sample "
-                "sheet's kind.",
+                f"{path}: is not a 10x matrix; set kind to {path.rsplit('.', 1)[1]} in the sample "
+                "sheet.",
             )
         return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
     for folder in folders_in(path, FOLDERS, tree):
@@ -604,28 +610,28 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
     raise InputError(
         "PATH",
-        f"{folder}: holds none of {', '.join(MATRICES)} and no matrix.mtx; name the .h5 or the "
-        f"folder of the matrix itself{other_matrices(path, tree)}.",
+        f"{folder}: no count matrix found ({', '.join(MATRICES)} or matrix.mtx); name the .h5 or "
+        f"the folder of the matrix itself{other_matrices(path, tree)}.",
     )
 
 
 def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
-    """List the folders of a tool's layout that are there.
+    """List the existing folders of a tool's layout.
 
     Parameters
     ----------
     path
-        The folder that the tool wrote to, or one within it.
+        Output folder of the tool, or a folder within it.
     parts
-        As :data:`FOLDERS`. Those of STARsolo are looked for under any prefix, and all in the
-        folder of cellranger multi's sample, too, if it wrote a single one.
+        Such as :data:`FOLDERS`. STARsolo's folder may have any prefix. If cellranger multi wrote
+        a single sample, its folder is searched, too.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If several folders have a prefix before STARsolo's name.
+        If there are several folders of STARsolo.
     """
     prefixed = [name for name in tree.names(path) if name.endswith(SOLO)]
     solo = SOLO
@@ -640,7 +646,7 @@ def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
 
 
 def samples_of_multi(path: str, tree: Tree) -> list[str]:
-    """List the folders that cellranger multi wrote, one a sample."""
+    """List the folders of cellranger multi, one per sample."""
     for part in (OF_SAMPLES, f"outs/{OF_SAMPLES}", ""):
         folder = os.path.normpath(os.path.join(path, part))
         if os.path.basename(folder) == OF_SAMPLES and tree.is_dir(folder):
@@ -649,33 +655,33 @@ def samples_of_multi(path: str, tree: Tree) -> list[str]:
 
 
 def other_matrices(path: str, tree: Tree) -> str:
-    """Say which matrices a folder holds that are read only if they are named, in brackets."""
+    """Return a hint in brackets at matrices that are read only if the sheet names them."""
     samples = samples_of_multi(path, tree)
     if samples:
-        return f" ({OF_SAMPLES} holds {', '.join(map(os.path.basename, samples[:3]))}: name one)"
+        return f" ({OF_SAMPLES} has {', '.join(map(os.path.basename, samples[:3]))}: name one)"
     parts = {part.removesuffix("filtered") for part in FOLDERS}
     for folder in folders_in(path, sorted(parts, key=len), tree):
         for name in tree.names(folder):
             if re.search("^raw|_raw_|unfiltered", name):
                 raw = os.path.relpath(os.path.join(folder, name), path).removeprefix("outs/")
-                return f" (it holds {raw}: name that if all barcodes are meant)"
+                return f" (there is {raw}: name it to use all barcodes)"
     return ""
 
 
 def matrix_in(folder: str, tree: Tree) -> Matrix | None:
-    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`.
+    """Find the matrix in a folder, None if there is none; see :func:`find_matrix`.
 
     Parameters
     ----------
     folder
-        Itself, not the folders in it, save those of genomes that Cell Ranger 2 wrote.
+        Searched without its subfolders, except the genome folders of Cell Ranger 2.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If there are several, or one lacks its lists.
+        If there are several matrices, or a list is missing.
     """
     names = tree.names(folder)
     if plain := tree.one(folder, "matrix.mtx", f"{USA}.mtx"):
@@ -693,8 +699,8 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
             return matrix_in(os.path.join(folder, genomes[0]), tree)
         raise InputError(
             "GENOMES",
-            f"{folder}: holds {', '.join(genomes) or 'no genome'}; give the folder of one genome "
-            "as path.",
+            f"{folder}: contains {', '.join(genomes) or 'no genome'}; name the folder of one "
+            "genome as path.",
         )
     if layer := layer_in(folder, "spliced", tree):
         return layer
@@ -707,7 +713,7 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
 
 
 def holds_mtx(folder: str, tree: Tree) -> bool:
-    """Tell whether a folder, or one a genome in it, holds a matrix of MatrixMarket."""
+    """Tell whether a folder or one of its subfolders contains a ``matrix.mtx``."""
     folders = [folder, *(os.path.join(folder, name) for name in tree.names(folder))]
     names = [f"matrix.mtx{packed}" for packed in PACKED]
     return any(tree.is_dir(f) and tree.exists(os.path.join(f, n)) for f in folders for n in names)
@@ -719,9 +725,9 @@ def refuse_several(folder: str, found: Sequence[str]) -> None:
     Parameters
     ----------
     folder
-        For messages.
+        The folder, for messages.
     found
-        The paths of what it holds.
+        Paths of its matrices.
 
     Raises
     ------
@@ -732,13 +738,13 @@ def refuse_several(folder: str, found: Sequence[str]) -> None:
         names = ", ".join(os.path.basename(path) for path in found[:3])
         raise InputError(
             "PATH",
-            f"{folder}: holds {len(found)} matrices ({names}); name one of them as path, or a "
+            f"{folder}: contains {len(found)} matrices ({names}); name one of them as path, or a "
             "pattern with * if all are libraries of the sample.",
         )
 
 
 def find_layer(path: str, name: str, tree: Tree) -> Matrix:
-    """Find the counts of spliced or unspliced RNA that a tool keeps apart.
+    """Find the counts of spliced or unspliced RNA in a tool's output.
 
     Raises
     ------
@@ -750,27 +756,27 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
             return layer
     raise InputError(
         "LAYER",
-        f"{path}: holds no matrix of the layer '{name}', as kallisto bustools, STARsolo (Velocyto) "
-        "and alevin-fry (USA) write them; check the sample sheet's rna_layer and promoter_layer.",
+        f"{path}: no matrix of the layer '{name}' found, as written by kallisto bustools, STARsolo "
+        "(Velocyto) and alevin-fry (USA); check rna_layer and promoter_layer in the sample sheet.",
     )
 
 
 def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
-    """Find the counts of a layer in a folder, None if there are none.
+    """Find the counts of a layer in a folder; None if there are none.
 
     Parameters
     ----------
     folder
-        Itself, not the folders in it.
+        Searched without its subfolders.
     name
-        A key of :data:`LAYER_FILES`; of any other layer there are none.
+        A key of :data:`LAYER_FILES`; other layers are never found.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If several matrices hold it, or one lacks its lists.
+        If there are several matrices of the layer, or a list is missing.
     """
     if name in USA_PARTS and (path := tree.one(folder, f"{USA}.mtx")):
         return mtx_matrix(path, tree, folder, USA_PARTS[name])
@@ -793,23 +799,23 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
 def mtx_matrix(
     path: str, tree: Tree, folder: str = "", parts: tuple[str, ...] = USA_PARTS["spliced"]
 ) -> Matrix:
-    """Put a file of MatrixMarket together with its lists.
+    """Combine a MatrixMarket file with its lists.
 
     Parameters
     ----------
     path
         The file.
     tree
-        The files that are there.
+        The existing and planned files.
     folder
-        By which messages call it; the file if empty.
+        Shown in messages; the file if empty.
     parts
-        Of USA counts.
+        Of counts in USA mode.
 
     Raises
     ------
     InputError
-        If a list is not there.
+        If a list is missing.
     """
     lists = find_lists(path, tree)
     if lists is None:
@@ -820,24 +826,27 @@ def mtx_matrix(
             lacks.append(f"{stem}.barcodes.txt")
         if tree.one(os.path.dirname(path), *lacks):
             lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
-        raise InputError("PATH", f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
+        raise InputError(
+            "PATH", f"{folder or path}: {' or '.join(lacks)} is missing (plain or gzipped)."
+        )
     usa = os.path.basename(path).startswith(f"{USA}.")
     return Matrix(folder or path, (path,), *lists, parts if usa else ())
 
 
 def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
-    """Find the lists of a file of MatrixMarket by its name.
+    """Find the lists of a MatrixMarket file by its name.
 
     Returns
     -------
     tuple of str, str, bool or None
-        Barcodes, features, and whether cells stand in the matrix's rows; None if one is missing.
+        Barcodes, features, and whether the rows of the matrix are cells; None if a list is
+        missing.
     """
     folder, stem = os.path.dirname(path), MTX.sub("", os.path.basename(path))
     outer = stem.rpartition(".")[0]
     prefix = stem.removesuffix("matrix") if stem.endswith("matrix") else ""
     candidates = [
-        # kallisto bustools: genes.mtx, or cells_x_genes.mature.mtx of cells_x_genes.genes.txt
+        # kallisto bustools: genes.mtx, or cells_x_genes.mature.mtx with cells_x_genes.genes.txt
         (f"{stem}.barcodes.txt", [f"{stem}.genes.txt"], True),
         (f"{outer}.barcodes.txt", [f"{outer}.genes.txt"], True),
         (f"{USA}_rows.txt", [f"{USA}_cols.txt"], True),
@@ -849,7 +858,7 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
         ),
     ]
     for barcodes, features, cells_in_rows in candidates:
-        # Peaks may lie beside a list of features, as a file of their own.
+        # A list of features has precedence over peaks.bed, which may also be there.
         of_peaks = [name for name in features if name.endswith("peaks.bed")]
         listed = tree.one(folder, *(name for name in features if name not in of_peaks))
         found = tree.one(folder, barcodes), listed or tree.one(folder, *of_peaks)
@@ -859,7 +868,7 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
 
 
 def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
-    """Find a file beside a matrix, packed or not, under its prefix or none; empty if none is."""
+    """Find a file next to a matrix, with or without its prefix, compressed or not, else empty."""
     folder, file = os.path.split(matrix.path)
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
     of_mtx = [f"matrix.mtx{packed}" for packed in PACKED]

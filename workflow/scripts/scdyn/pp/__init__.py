@@ -1,4 +1,4 @@
-"""Raw files of a sample to counts over the vocabulary: reference, preflight, ingestion, QC."""
+"""From a sample's raw files to counts over the vocabulary: reference, preflight, ingestion, QC."""
 
 from scdyn.lazy import attach
 

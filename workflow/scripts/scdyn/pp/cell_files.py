@@ -1,4 +1,4 @@
-"""Files with tables about cells, as R, Excel, Python and people write them, read as text."""
+"""Reading tables of cells (metadata) as text, from R, Excel, Python and other programs."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from scdyn.log import logger
 from scdyn.pp.cell_columns import MISSING, column_names, names_barcodes
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "spaces"}
-# Lines by which is told what separates the columns.
+# Number of lines used to detect the separator.
 LINES_SEEN = 200
-# What office programs' files begin with, and names of files in theirs that are zip archives.
+# First bytes of workbooks, and names of files within those that are zip archives.
 OLD_OFFICE, ZIP = b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
 OFFICE = (b"[Content_Types].xml", b"xl/", b"docProps/", b"mimetype")
-# What other binary files begin with: Parquet, HDF5, zip.
+# First bytes of other binary files: Parquet, HDF5, zip.
 BINARY = (b"PAR1", b"\x89HDF", ZIP)
-# Names of row names that have no name of their own.
+# Name given to a column of row names that has none.
 ROW_NAMES = "row_names"
 DECIMAL_COMMA = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"
 REMEDY = "save it as comma- or tab-separated text with a header, in UTF-8"
 
 
 def read_cell_table(path: str | Path) -> pd.DataFrame:
-    """Read a table about cells, every column as text.
+    """Read a table of cells, with all columns as text.
 
-    Read are tabs, commas, semicolons or spaces between columns, whatever the file's name; plain
-    or compressed text in UTF-8, UTF-16 with its mark (Excel's "Unicode text") or Windows-1252;
-    line ends of any system; lines that begin with ``#`` before the header, and a header that does;
-    quoted fields; row names, with an empty name or none in the header, as R writes them.
+    Supported are columns separated by tabs, commas, semicolons or spaces, whatever the file's
+    name; plain or compressed text in UTF-8, UTF-16 with byte-order mark (Excel's "Unicode text")
+    or Windows-1252; any line ends; comments (``#``) before the header, and a header that begins
+    with ``#``; quoted fields; and R's row names, with an empty name or none in the header.
 
     Returns
     -------
     DataFrame
-        Text, stripped of surrounding blanks, "" where there is none; each row once. Row names
-        without a name are in the column ``row_names``. No number is read as such: 007 stays 007.
-        Only with semicolons, 1,5 in a column of numbers is 1.5.
+        Text without surrounding spaces, "" for missing values, without duplicate rows. Row names
+        without a name become the column ``row_names``. Numbers are not parsed, so that 007 stays
+        007; but decimal commas become points if semicolons separate the columns (for ``x`` and
+        ``y`` also if tabs do).
 
     Raises
     ------
     InputError
-        If it is no such table.
+        If the file is not such a table.
     """
     text = read_text(path)
     skipped, body = after_comments(text)
@@ -71,7 +72,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     table = table[(table != "").any(axis=1)]
     again = table.duplicated()
     if again.any():
-        logger.info("%s: %d duplicate rows are read once", path, again.sum())
+        logger.info("%s: ignoring %d duplicate rows", path, again.sum())
     table = table[~again].reset_index(drop=True)
     table = table.set_axis(header, axis=1)
     if header[0] == "":
@@ -90,7 +91,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
 
 
 def after_comments(text: str) -> tuple[list[str], str]:
-    """Part a text before its first line that is no comment, nor Excel's hint of the separator."""
+    """Split off the comments, empty lines and Excel's ``sep=`` at the beginning of a text."""
     lines, skipped, first = io.StringIO(text, newline=None), [], ""
     for first in lines:
         if first.strip() and not first.startswith(("#", "sep=")):
@@ -102,10 +103,10 @@ def after_comments(text: str) -> tuple[list[str], str]:
 
 
 def commented_header(skipped: list[str], body: str, separator: str) -> str:
-    """Find a header that begins with ``#``, as some programs write it; "" if there is none.
+    """Find a header that begins with ``#``; "" if there is none.
 
-    It is the last line before the table, with as many fields as its first row. To be no other
-    comment it names the barcodes where that row does not, or that row has a barcode itself.
+    This is the last comment before the table, if it has as many fields as the first row, and
+    either names a column of barcodes while the first row does not, or the first row has a barcode.
     """
     comment = skipped[-1].lstrip("# ") if skipped and skipped[-1].startswith("#") else ""
     names, first = (next(parted(text, separator), (0, []))[1] for text in (comment, body))
@@ -120,7 +121,7 @@ def read_text(path: str | Path) -> str:
     Raises
     ------
     InputError
-        If it is not there, cannot be unpacked, or is no text.
+        If it does not exist, cannot be decompressed, or is not text.
     """
     with reading("METADATA", path, "not a readable table of cells", REMEDY):
         with open(path, "rb") as file:
@@ -128,8 +129,8 @@ def read_text(path: str | Path) -> str:
         if head.startswith(OLD_OFFICE) or (head.startswith(ZIP) and any(n in head for n in OFFICE)):
             raise InputError(
                 "METADATA",
-                f"{path}: is a workbook of Excel or another office program; save the sheet as "
-                "CSV or tab-separated text, and name that file.",
+                f"{path}: Excel and other workbooks are not supported; save the sheet as CSV or "
+                "tab-separated text, and name that file.",
             )
         with open_bytes(path) as file:
             content = file.read()
@@ -145,14 +146,14 @@ def read_text(path: str | Path) -> str:
         except UnicodeDecodeError:
             continue
     if text is None or "\0" in text or content.startswith(BINARY):
-        raise InputError("METADATA", f"{path}: is no text file; {REMEDY}.")
+        raise InputError("METADATA", f"{path}: is not a text file; {REMEDY}.")
     if encoding in ("cp1252", "latin-1"):
-        logger.info("%s: is not UTF-8; read as Windows-1252 (Latin-1)", path)
+        logger.info("%s: is not UTF-8; reading it as Windows-1252 (Latin-1)", path)
     return text
 
 
 def sniff(text: str) -> str:
-    """Tell what separates the columns of a table, from its first lines."""
+    """Detect the column separator of a table from its first lines."""
     best = -1, ","
     for separator in SEPARATORS:
         rows = fields(text, separator)
@@ -165,7 +166,7 @@ def sniff(text: str) -> str:
         elif same and rest[0] == len(header) + 1:
             rank = 3 if len(header) > 1 else 1
         else:
-            # Rows that lack their last fields, or a field that should have been quoted.
+            # Some rows lack their last fields, or have an unquoted separator in a field.
             rank = 2 if len(header) > 1 and max(rest) > 1 else 0
         if rank > best[0]:
             best = rank, separator
@@ -173,10 +174,10 @@ def sniff(text: str) -> str:
 
 
 def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: int) -> bool:
-    """Tell whether quotes enclose texts; with ``quote=FALSE`` of R they are part of them.
+    """Tell whether quotes enclose fields, or are part of them as with ``quote=FALSE`` in R.
 
-    They are part of them if they would enclose line breaks, and without them every row has as many
-    fields.
+    They are part of the fields if they would enclose line breaks, and all rows have the same
+    number of fields without them.
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
     Raises
     ------
     InputError
-        If whole rows would be enclosed, and yet quotes are needed.
+        If a quote encloses whole rows, although other quotes are needed.
     """
     if '"' not in text:
         return True
@@ -195,7 +196,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         for line, row in parted(text, separator):
             widths[len(row)] += 1
             broken += [(line, value) for value in row if "\n" in value]
-    except csv.Error:  # a field beyond measure
+    except csv.Error:  # a field beyond the size limit of csv
         rest = text.split("\n")[line:]
         broken.append((line + len(rest), "\n".join(rest)))
     if not broken:
@@ -209,7 +210,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         and plain <= {len(header), len(header) + 1}
         and not any(map(is_quoted, header))
     ):
-        logger.info("%s: quotes are read as part of the texts", path)
+        logger.info("%s: reading quotes as part of the fields", path)
         return False
     n_fields = widths.most_common(1)[0][0] if widths else 1
     for line, value in broken:
@@ -217,8 +218,8 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         if max(other.count(separator) for other in others) >= n_fields - 1:
             raise InputError(
                 "METADATA",
-                f"{path}: a quote in line {line - len(others) + n_skipped} ({start[:20]}) opens a "
-                f"text, and whole rows follow before it is closed; remove the quote; {REMEDY}.",
+                f"{path}: the quote in line {line - len(others) + n_skipped} ({start[:20]}) is not "
+                f"closed before whole rows follow; remove the quote; {REMEDY}.",
             )
     return True
 
@@ -231,22 +232,21 @@ def is_quoted(value: str) -> bool:
 def find_header(
     text: str, separator: str, enclose: bool, path: str | Path, n_skipped: int
 ) -> list[str]:
-    """Find a name for every field of a table's rows.
+    """Read the header of a table, with a name for every field of its rows.
 
-    R writes row names, for which its header has no name. They are distinct, every row has one, and
-    such a header names no barcodes in first place: any other field more than the header has is
-    taken for a text with a separator in it, and refused.
+    If rows have one more field than the header, the first one may be R's row names, which have
+    no name in the header. They must be unique and in every row, and the first name in the header
+    must not be that of barcodes. Otherwise the extra field comes from an unquoted separator, which
+    is an error.
 
     Parameters
     ----------
     text
-        The table, from its header.
+        The table, from its header on.
     separator, enclose
-        What separates its columns, and whether quotes enclose texts.
-    path
-        The file, and
-    n_skipped
-        the number of its lines before the header, for the message.
+        Column separator, and whether quotes enclose fields.
+    path, n_skipped
+        The file, and its number of lines before the header, for messages.
 
     Returns
     -------
@@ -256,7 +256,7 @@ def find_header(
     Raises
     ------
     InputError
-        If there is no header, or a row has more fields than it.
+        If there is no header, or a row has more fields than the header.
     """
     with reading("METADATA", path, "not a readable table of cells", REMEDY):
         rows = parted(text, separator, enclose)
@@ -274,14 +274,14 @@ def find_header(
                 names.add(row[0])
     if not header:
         raise InputError(
-            "METADATA", f"{path}: is empty; expected is a table with a header; {REMEDY}."
+            "METADATA", f"{path}: the table is empty; write a table with a header: {REMEDY}."
         )
     if at and not named:
         raise InputError(
             "METADATA",
-            f"{path}: line {at} has {longest} fields, its header has {len(header)} names "
-            f"({', '.join(header[:5])}); quote every text that has {SEPARATORS[separator]} in it, "
-            f"and give every column a name; {REMEDY}.",
+            f"{path}: line {at} has {longest} fields, but the header has {len(header)} names "
+            f"({', '.join(header[:5])}); quote fields that contain {SEPARATORS[separator]}, and "
+            f"name every column; {REMEDY}.",
         )
     if at:
         header = [ROW_NAMES, *header]
@@ -289,7 +289,7 @@ def find_header(
 
 
 def parted(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of a line and its fields; lines without any are left out."""
+    """Yield the number and the fields of each line that is not empty."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator,
                       skipinitialspace=separator != " ",
                       quoting=csv.QUOTE_MINIMAL if enclose else csv.QUOTE_NONE)  # fmt: skip
@@ -299,20 +299,20 @@ def parted(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[in
 
 
 def fields(text: str, separator: str) -> list[list[str]]:
-    """Part the first lines of a table."""
+    """Split the first lines of a table into fields."""
     found = []
     try:
         for _, row in islice(parted(text, separator), LINES_SEEN):
             found.append(row)
-    except csv.Error:  # a field beyond measure
+    except csv.Error:  # a field beyond the size limit of csv
         pass
     return found
 
 
 def with_decimal_point(column: pd.Series, path: str | Path) -> pd.Series:
-    """Write 1,5 as 1.5 in a column of such numbers."""
+    """Replace decimal commas by points if all values of a column are such numbers."""
     known = column[~column.isin(MISSING)]
     if not known.str.contains(",").any() or not known.str.fullmatch(DECIMAL_COMMA).all():
         return column
-    logger.info("%s: column %s: decimal commas are read as points", path, column.name)
+    logger.info("%s: column %s: reading decimal commas as points", path, column.name)
     return column.str.replace(",", ".")

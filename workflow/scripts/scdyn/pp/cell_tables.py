@@ -1,4 +1,4 @@
-"""Tables about cells: found for a sample by its barcodes, joined to its cells, kept as text."""
+"""Metadata: match the rows of a table to a sample's cells by barcode, and join them."""
 
 from __future__ import annotations
 
@@ -34,52 +34,52 @@ __all__ = [
     "read_cell_table", "read_cells_table", "sample_barcodes", "write_cells",
 ]  # fmt: skip
 
-# Names of columns that say which sample a row is of, as Seurat, scanpy and people call them.
+# Names of columns that identify the sample of a row, in Seurat, scanpy and other tables.
 TELLING = (
     "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
     "library", "library_id", "dataset",
 )  # fmt: skip
 WITHOUT_NAME = "without the sample's name"
-# What of a barcode is not its name in a form: prefix and suffix there tell samples apart.
+# Pattern of the part that identifies the cell; the rest, prefix and suffix, identifies samples.
 BY_LIBRARY = "by nucleotides and library"
 CORE = {BY_LIBRARY: NUCLEOTIDES, "by nucleotides": SEQUENCE}
 NUMBER = r"-?\d+"
-# Rows by which is seen whether a column may hold barcodes.
+# Number of rows used to decide whether a column may have barcodes.
 ROWS_SEEN = 200
-# A prefix or suffix that tells samples apart stands at this many rows at least, on average.
+# A prefix or suffix that identifies samples has at least this many rows on average.
 ROWS_PER_GROUP = 4
-# A sample that has this share of its table's cells needs no comparison with the others' tables.
+# If a sample matches this share of its table, it is not compared with other samples' tables.
 SURE = 0.9
-# A matrix of so many barcodes for each cell that passed quality control has all droplets.
+# A matrix with this many barcodes per cell that passes quality control has all droplets.
 DROPLETS_PER_CELL = 10
-# What is as likely as this could be chance.
+# A match with a higher p-value may be due to chance.
 BY_CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which rows of a table are those of a sample's cells.
+    """The rows of a table that match a sample's cells.
 
     Attributes
     ----------
     column
-        The column that has the barcodes.
+        The column of the barcodes.
     how
-        The form in which they are the sample's, in words.
+        Description of the form in which the barcodes match.
     rows
-        (cells,) number of each cell's row, -1 where the table has none.
+        (cells,) row number of each cell, -1 if it has none.
     n_rows
-        Rows of the table that are this sample's, whether its matrix has the cell or not.
+        Number of rows of this sample, including those of cells that the matrix lacks.
     is_told
         Whether a column, or a prefix or suffix of the barcodes, names the sample.
     n_own
-        Rows that a column leaves to the sample; all rows if none tells.
+        Number of rows that a column assigns to the sample; all rows if there is no such column.
     twice
-        A barcode that two rows are of, "" if there is none. The match is then of no use.
+        A barcode with several rows, which makes the match invalid; "" if there is none.
     shift
-        1 if the rows number the cells one higher than the matrix, -1 if one lower.
+        1 if the table numbers the cells one higher than the matrix, -1 if one lower, else 0.
     rival
-        Another column in which as many barcodes are, but in other rows; "" if there is none.
+        Another column with as many matching barcodes in other rows; "" if there is none.
     """
 
     column: str
@@ -94,26 +94,26 @@ class Match:
 
     @property
     def n_matched(self) -> int:
-        """Cells that have a row."""
+        """Number of cells with a row."""
         return int((self.rows >= 0).sum())
 
     @property
     def share(self) -> float:
-        """Cells that have a row, of the cells or of the sample's rows, whichever are fewer."""
+        """Number of cells with a row, relative to the cells or the sample's rows if fewer."""
         return self.n_matched / max(1, min(len(self.rows), self.n_rows))
 
 
 @dataclass(frozen=True)
 class CellTable:
-    """A table about cells, with what its barcodes are in each form, found once for all samples.
+    """A table of cells, with its barcodes in each form cached for all samples.
 
     Attributes
     ----------
     path
         The file.
     values
-        As :func:`scdyn.pp.cell_columns.plain` makes it of what
-        :func:`scdyn.pp.cell_files.read_cell_table` reads.
+        From :func:`scdyn.pp.cell_files.read_cell_table`, in plain types
+        (:func:`scdyn.pp.cell_columns.plain`).
     """
 
     path: str
@@ -122,27 +122,27 @@ class CellTable:
 
     @cached_property
     def ids(self) -> dict[str, pd.Series]:
-        """Every column that may hold barcodes: its values by the numbers of their rows."""
+        """Known values of each text column, indexed by row number."""
         values = self.values.reset_index(drop=True)
         return {name: values[name].dropna() for name in values if values[name].dtype == object}
 
     @cached_property
     def likely(self) -> list[str]:
-        """Columns that have as many values as barcodes would, and nucleotides if any has."""
+        """Columns that probably have barcodes: many unique values, and nucleotides if possible."""
         seen = {name: ids.iloc[:ROWS_SEEN] for name, ids in self.ids.items()}
         likely = [n for n, ids in seen.items() if ids.nunique() * ROWS_PER_GROUP >= len(ids) > 0]
         core = CORE["by nucleotides"]
         return [n for n in likely if seen[n].str.contains(core).mean() > 0.5] or likely
 
     def formed(self, column: str, how: str, form: Form) -> pd.Series:
-        """Bring a column's barcodes to a form that is the same for all samples."""
+        """Convert a column's barcodes to a form that does not depend on the sample."""
         if (column, how) not in self._found:
             self._found[column, how] = form(self.ids[column])
         return self._found[column, how]
 
 
 def load(path: str | Path) -> CellTable:
-    """Read a table about cells, once for all the samples that it is of."""
+    """Read a table of cells; the last one is cached, since samples can share it."""
     state = Path(path).stat() if Path(path).exists() else None
     return _load(str(path), state and (state.st_mtime_ns, state.st_size))
 
@@ -150,36 +150,37 @@ def load(path: str | Path) -> CellTable:
 @lru_cache(maxsize=1)
 def _load(path: str, state: tuple[int, int] | None) -> CellTable:
     if state is None:
-        raise InputError("PATH", f"{path}: no such file; check the sample sheet's metadata.")
+        raise InputError("PATH", f"{path}: no such file; correct metadata in the sample sheet.")
     return CellTable(path, plain(read_cell_table(path), path))
 
 
 def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
-    """Find the rows of a sample's cells in a table, whatever a tool made of the barcodes.
+    """Match the rows of a table to a sample's cells, whatever form its barcodes have.
 
-    Every column may hold them; names that are numbers stand in row names or in a column that is
-    called as one of barcodes. Where a column of one of the names :data:`TELLING` has the sample's
-    name, only those rows count; of several such columns that which leaves the fewest rows. None is
-    believed that finds less than half of what the barcodes alone find without doubt, such as
-    ``orig.ident`` that is S in a few rows. Where barcodes have the sample's name before or behind
-    them, only those count. A form in which two cells become one is not used, unless a prefix, a
-    suffix or another column tells whose rows are the sample's.
+    - Any column may have the barcodes; but if the cells are numbered, only row names or a column
+      with a name in :data:`scdyn.pp.cell_columns.BARCODES`.
+    - If a column of :data:`TELLING` has the sample's name, only its rows are used; of several
+      such columns, the one with the fewest rows. A column is ignored if it matches less than half
+      of the cells that the barcodes alone match unambiguously.
+    - If barcodes have the sample's name as prefix or suffix, only those rows are used.
+    - A form that creates duplicate barcodes is not used, unless a prefix, a suffix or another
+      column identifies the rows of the sample.
 
     Parameters
     ----------
     barcodes
-        Of the sample's matrix, each once.
+        Unique barcodes of the sample's matrix.
     table
-        Of this and perhaps other samples.
+        Of this sample, and possibly others.
     sample
-        Its name.
+        Name of the sample.
     min_overlap
-        Smallest share that makes a match credible.
+        Minimum share of a valid match.
 
     Returns
     -------
     Match
-        The best, or what comes nearest to one.
+        The best valid match, else the one that comes closest.
     """
     enough = 0.0
 
@@ -211,26 +212,26 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
         return Match(column, "", np.full(len(barcodes), -1), len(table.values))
     best = max(found, key=rank)
     if best.share < min_overlap:
-        # That a cell has two rows says more than that few have one otherwise.
+        # Duplicate barcodes are a more helpful error than too few matches in another form.
         return max([best, *(one for one in found if one.twice)], key=lambda one: one.share)
     rivals = (one.column for one in found if rank(one) == rank(best) and differ(one, best))
     return replace(best, rival=next(rivals, ""))
 
 
 def differ(one: Match, other: Match) -> bool:
-    """Tell whether two columns name other rows as the sample's cells."""
+    """Tell whether two matches use different columns and different rows."""
     return one.column != other.column and not np.array_equal(one.rows, other.rows)
 
 
 def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
-    """Find which rows are the sample's by each column of the names :data:`TELLING` that has it.
+    """Find the rows of a sample by each column of :data:`TELLING` that has its name.
 
-    If none has its name as it is, one that differs in case and marks alone is taken for it.
+    If no column has the exact name, one that differs only in case and punctuation is used.
 
     Returns
     -------
     list of (array, str)
-        Whether each row is, and that in words; those with the fewest rows first.
+        A mask of the rows, and its description; masks with the fewest rows first.
     """
     columns = {n: ids for n, ids in table.ids.items() if n.casefold() in TELLING}
     names = {n: sample for n, ids in columns.items() if (ids == sample).any()}
@@ -254,13 +255,14 @@ def matches(
     is_own: np.ndarray,
     told: str,
 ) -> Iterator[Match]:
-    """Yield what each column's barcodes give, form by form, from the least change to the most.
+    """Yield the matches of each column in each form, forms with the fewest changes first.
 
-    Only rows of ``is_own`` count; ``told`` says in words what column tells them, "" if none does.
+    Only rows of ``is_own`` are used; ``told`` describes the column that identifies them, "" if
+    there is none.
     """
     cells = pd.Series(barcodes.astype(str), dtype=object)
     n_own = int(is_own.sum())
-    # Any column of numbers, such as a rank, would have these.
+    # Numbered cells would match any column of numbers, such as a rank.
     are_numbers = len(cells) > 0 and cells.str.fullmatch(NUMBER).all()
     for how, (of_cells, of_rows) in forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
@@ -291,7 +293,7 @@ def matches(
 
 
 def libraries(names: pd.Index) -> dict[str, pd.Index]:
-    """Part cells named by nucleotides and library: the nucleotides of each library."""
+    """Group cells named by nucleotides and library: nucleotides by library number."""
     parts = names.to_series().str.extract(rf"^{NUCLEOTIDES}$").dropna()
     return {number: pd.Index(part[0]) for number, part in parts.groupby(1, sort=False)}
 
@@ -299,12 +301,12 @@ def libraries(names: pd.Index) -> dict[str, pd.Index]:
 def by_shared_cells(
     table: CellTable, column: str, names: pd.Index, is_own: np.ndarray, min_overlap: float
 ) -> pd.Series:
-    """Number rows by the library whose cells they share with all rows of their prefix and suffix.
+    """Assign library numbers to rows: each prefix or suffix gets the library with the same cells.
 
     Parameters
     ----------
     table, column
-        Whose barcodes are numbered.
+        The table and its column of barcodes.
     names
         Of the sample's cells, by nucleotides and library.
     is_own, min_overlap
@@ -313,7 +315,7 @@ def by_shared_cells(
     Returns
     -------
     Series
-        Nucleotides and library of the rows of which it is clear.
+        Nucleotides and library of the rows whose library is unambiguous.
     """
     how = "by nucleotides"
     keys = table.formed(column, how, FORMS[how])
@@ -335,11 +337,12 @@ def by_shared_cells(
 
 
 def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
-    """Ways to bring the barcodes of the matrix, and those of a table, to one form.
+    """List the forms in which barcodes of the matrix and of a table can match.
 
-    Those of :data:`scdyn.io.barcodes.FORMS`, the sample's name removed; and where several libraries
-    were joined, the number that another tool gave them: behind the barcode (Seurat's ``_1``,
-    scanpy's ``-0``), or in a name before it. A wrong number finds other cells, and so too few.
+    These are :data:`scdyn.io.barcodes.FORMS` and barcodes without the sample's name. If there are
+    several libraries, also nucleotides with the number that another tool gave to the library: after
+    the barcode (``_1`` in Seurat, ``-0`` in scanpy), or in a prefix. A wrong numbering matches
+    too few cells and is rejected.
     """
     found: dict[str, tuple[Form, Form]] = {how: (form, form) for how, form in FORMS.items()}
     name, marks = re.escape(sample), r"[-_.#:| ]+"
@@ -365,7 +368,7 @@ def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
 
 
 def with_number(ids: pd.Series, pattern: str, first: int) -> pd.Series:
-    """Reduce to nucleotides and the number that ``pattern`` finds, the first library being 1."""
+    """Reduce barcodes to nucleotides and the number in ``pattern``, counted from 1."""
     parts = ids.str.extract(pattern)
     numbers = pd.to_numeric(parts["n"]).add(1 - first).astype("Int64").astype("string")
     return (parts["core"] + "-" + numbers).astype(object).fillna(ids)
@@ -381,34 +384,34 @@ def groups(
     is_own: np.ndarray,
     min_overlap: float,
 ) -> Iterator[tuple[pd.Series, str, bool]]:
-    """Part a table's rows by what stands before and behind the nucleotides.
+    """Select the rows of a sample by the prefix and suffix of their barcodes.
 
-    Tables of several samples have one prefix or suffix for each. This sample's is the one that has
-    its name; otherwise those with which enough of the barcodes are its own.
+    In a table of several samples, each has its own prefix or suffix. The sample's is the one with
+    its name, else those with enough matching barcodes.
 
     Parameters
     ----------
     how, column, table
         The form, and the column of the table's barcodes.
     keys
-        These, in the form.
+        Barcodes of the table in the form.
     names
-        Of the sample's barcodes, in the form.
+        Barcodes of the sample in the form.
     sample
-        Its name.
+        Name of the sample.
     is_own
-        (rows of the table,) whether a row may be the sample's.
+        (rows of the table,) whether a row may belong to the sample.
     min_overlap
         See :func:`match`.
 
     Yields
     ------
     keys : Series
-        Barcodes of the rows that may be the sample's, in the form.
-    what : str
-        For messages, how they were chosen; empty if it is all.
+        Barcodes of the selected rows in the form.
+    how : str
+        Description of the selection; empty for all rows.
     is_named : bool
-        Whether the prefix or suffix is the sample's name. A number is none.
+        Whether the prefix or suffix is the sample's name, and not just a number.
     """
     own = is_own[keys.index]
     keys, ids = keys[own], table.ids[column][own]
@@ -437,7 +440,7 @@ def groups(
 
 
 def rest_of(table: CellTable, column: str, how: str) -> pd.Series:
-    """Find what stands before and behind a column's nucleotides, with | in their place."""
+    """Return prefix and suffix of a column's barcodes, with | in place of the nucleotides."""
 
     def without_core(ids: pd.Series) -> pd.Series:
         return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
@@ -446,12 +449,12 @@ def rest_of(table: CellTable, column: str, how: str) -> pd.Series:
 
 
 def tidy(name: str) -> str:
-    """Bring a sample's name to what is left of it when R has made it a name, without case."""
+    """Reduce a sample's name to lower case, with dots as in names of R."""
     return re.sub(r"[^0-9a-z]+", ".", name.casefold()).strip(".") or " "
 
 
 def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool) -> Match:
-    """Find each cell's row by its key; ``keys`` has the numbers of the rows as its index."""
+    """Assign a row to each cell by its key; the index of ``keys`` has the row numbers."""
     places = names.get_indexer(keys)
     is_found = places >= 0
     rows = np.full(len(names), -1)
@@ -462,7 +465,7 @@ def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool)
 
 
 def shift(names: pd.Index, keys: pd.Series) -> int:
-    """Tell whether numbers of cells begin and end one higher (1) or lower (-1) in a table."""
+    """Detect numbers of cells that are one higher (1) or lower (-1) in a table, else 0."""
     own = [int(name) for name in names]
     others = [int(key) for key in keys[keys.str.fullmatch(NUMBER)]] or own
     by = min(others) - min(own)
@@ -472,9 +475,9 @@ def shift(names: pd.Index, keys: pd.Series) -> int:
 def told_apart(
     table: pd.DataFrame, one: Match, names: pd.Index, keys: pd.Series, sample: str
 ) -> Iterator[Match]:
-    """Yield matches in which another column tells the sample's rows, whatever its name.
+    """Yield matches in which another column, of any name, identifies the sample's rows.
 
-    It must tell all that is there twice apart, as a cluster that happens to have the sample's
+    The column must resolve all duplicate barcodes; a cluster that happens to have the sample's
     name would not.
     """
     for column in table:
@@ -487,12 +490,12 @@ def told_apart(
 
 
 def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
-    """Find the rows of a sample's cells, as :func:`match` does, or say what is wrong.
+    """Match the rows of a table to a sample's cells; see :func:`match`.
 
     Raises
     ------
     InputError
-        If fewer than ``min_overlap`` of the barcodes are there, or a barcode is there twice.
+        If fewer than ``min_overlap`` of the barcodes match, or there are duplicate barcodes.
     """
     require_distinct(barcodes, sample)
     own = match(barcodes, table, sample, min_overlap)
@@ -500,45 +503,45 @@ def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: fl
 
 
 def require_distinct(barcodes: pd.Index, sample: str) -> None:
-    """Refuse a sample two cells of which have one barcode.
+    """Refuse a sample with duplicate barcodes.
 
     Raises
     ------
     InputError
-        Naming it.
+        Naming the first duplicate.
     """
     if barcodes.has_duplicates:
         raise InputError(
             "BARCODES",
-            f"sample {sample}: barcode {barcodes[barcodes.duplicated()][0]} is a duplicate; "
-            "barcodes must differ, for cells are joined to their table by them.",
+            f"sample {sample}: duplicate barcode {barcodes[barcodes.duplicated()][0]}; barcodes "
+            "must be unique to join the metadata.",
         )
 
 
 def require_found(
     one: Match, barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
 ) -> Match:
-    """Refuse a match of too few cells, or of two rows for one; see :func:`find_rows`."""
+    """Refuse a match of too few cells, or with duplicate barcodes; see :func:`find_rows`."""
     path, values = table.path, table.values
     if one.twice and one.share >= min_overlap:
         raise InputError(
             "METADATA",
-            f"{path}: barcode {one.twice} of sample {sample} is a duplicate ({one.how}), and "
-            "nothing tells which row is this sample's; give the table a column 'sample' with the "
-            "sample sheet's names, or each sample a table of its own.",
+            f"{path}: duplicate barcode {one.twice} of sample {sample} ({one.how}), and no column "
+            "identifies the rows of this sample; add a column 'sample' with the names of the "
+            "sample sheet, or give each sample its own table.",
         )
     if one.rival and one.share >= min_overlap:
         raise InputError(
             "METADATA",
             f"{path}: the columns {one.column} and {one.rival} both have the barcodes of sample "
-            f"{sample}, but in other rows; call the right one barcode.",
+            f"{sample}, but in different rows; rename the right one to 'barcode'.",
         )
     if one.shift and one.share >= min_overlap:
         raise InputError(
             "METADATA",
-            f"{path}: column {one.column} numbers the cells of sample {sample} "
-            f"{'1 higher' if one.shift > 0 else '1 lower'} than the matrix, so that every row "
-            "would be joined to the cell beside its own; give the cells the same names in both.",
+            f"{path}: the numbers of the cells of sample {sample} in column {one.column} are "
+            f"{'1 higher' if one.shift > 0 else '1 lower'} than in the matrix, so that rows would "
+            "be joined to the wrong cells; use the same names in both.",
         )
     by_library = FORMS[BY_LIBRARY]
     if one.n_matched and one.share >= min_overlap:
@@ -549,19 +552,20 @@ def require_found(
     if header.any():
         raise InputError(
             "METADATA",
-            f"{path}: its first line is of the cell {values.columns[header][0]}; give the table a "
-            "header with the names of its columns.",
+            f"{path}: the table has no header (its first line is the cell "
+            f"{values.columns[header][0]}); add a first line with the names of the columns.",
         )
     if not one.n_matched or one.share < min_overlap:
         has = values[one.column].dropna().astype(str) if one.column in values else pd.Series([])
         named = ", ".join([*values][:10]) + (", ..." if values.shape[1] > 10 else "")
         raise InputError(
             "METADATA",
-            f"{path}: has {one.n_matched} of the {len(barcodes)} barcodes of sample {sample} "
-            f"({one.share:.0%}, where ingest.min_metadata_overlap asks for {min_overlap:.0%}): the "
-            f"matrix has {', '.join(barcodes[:3])}; the table's nearest column, {one.column}, has "
-            f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}): is it the table "
-            "of another sample?",
+            f"{path}: {'too few' if one.n_matched else 'no'} barcodes in common with sample "
+            f"{sample}: {one.n_matched} of {len(barcodes)} ({one.share:.0%}, where "
+            f"ingest.min_metadata_overlap requires {min_overlap:.0%}). The matrix has "
+            f"{', '.join(barcodes[:3])}; the best column of the table, {one.column}, has "
+            f"{', '.join(has[:3]) or 'nothing'} (its columns: {named}). Is it the table of another "
+            "sample?",
         )
     return one
 
@@ -569,7 +573,7 @@ def require_found(
 def require_libraries(
     one: Match, names: pd.Index, table: CellTable, sample: str, min_overlap: float
 ) -> None:
-    """Refuse a match that leaves out all of a library whose cells other rows seem to be.
+    """Refuse a match without any cell of a library, although other rows may be its cells.
 
     Raises
     ------
@@ -588,9 +592,9 @@ def require_libraries(
         if number not in found and n_left >= max(ROWS_PER_GROUP, min_overlap * len(cells)):
             raise InputError(
                 "METADATA",
-                f"{table.path}: no row is clearly of library {number} of sample {sample}, though "
-                f"{n_left} have its nucleotides; write the library's number behind the barcodes, "
-                f"as the matrix has it ({', '.join(names[:2])}).",
+                f"{table.path}: no barcodes in common with library {number} of sample {sample}, "
+                f"although {n_left} rows have its nucleotides; add the number of the library to "
+                f"the barcodes, as in the matrix ({', '.join(names[:2])}).",
             )
 
 
@@ -602,25 +606,25 @@ def require_cells(
     sample: str,
     min_overlap: float,
 ) -> None:
-    """Refuse a table whose rows are of the sample's cells no more than of its empty droplets.
+    """Refuse a table that matches the sample's cells no more often than its empty droplets.
 
-    A matrix of all droplets has most barcodes that there are, and so those of any table of cells;
-    a table of all droplets says nothing here. A table of the sample has more of its cells than
-    chance would give, even if quality control here dropped most of those that its authors kept.
+    A matrix of all droplets has nearly all possible barcodes, and therefore those of any table.
+    The table of the right sample has more of its cells than expected by chance, even if quality
+    control dropped most cells of the table.
 
     Parameters
     ----------
     one
-        The rows of the matrix' barcodes.
+        Rows of the barcodes of the matrix.
     barcodes, kept
-        Of the matrix, and those of the cells that passed quality control.
+        All barcodes of the matrix, and those of cells that pass quality control.
     path, sample, min_overlap
         See :func:`join_metadata`.
 
     Raises
     ------
     InputError
-        With both numbers.
+        With both numbers of matches.
     """
     is_of_droplets = len(kept) * DROPLETS_PER_CELL <= len(barcodes)
     if not is_of_droplets or one.n_matched >= min_overlap * len(barcodes):
@@ -628,14 +632,14 @@ def require_cells(
     n_found = int((one.rows[barcodes.get_indexer(kept)] >= 0).sum())
     if n_found >= min_overlap * min(len(kept), one.n_matched):
         return
-    from scipy.stats import hypergeom  # takes its time, and is rarely asked
+    from scipy.stats import hypergeom  # slow to import, and rarely needed
 
     if hypergeom.sf(n_found - 1, len(barcodes), one.n_matched, len(kept)) > BY_CHANCE:
         raise InputError(
             "METADATA",
             f"{path}: has {n_found} of the {len(kept)} cells of sample {sample} that pass quality "
-            f"control, and {one.n_matched} of all {len(barcodes)} barcodes of its matrix: no more "
-            "cells than by chance; is it the table of another sample?",
+            f"control and {one.n_matched} of the {len(barcodes)} barcodes of its matrix, which is "
+            "expected by chance; is it the table of another sample?",
         )
 
 
@@ -646,7 +650,7 @@ def join_metadata(
     min_overlap: float = 0.5,
     kept: pd.Index | None = None,
 ) -> pd.DataFrame:
-    """Read what is known of a sample's cells, such as labels or positions.
+    """Read the metadata of a sample's cells, such as labels or positions.
 
     Parameters
     ----------
@@ -657,22 +661,22 @@ def join_metadata(
     sample
         The sample's name.
     min_overlap
-        Smallest share of the barcodes, or of the sample's rows if these are fewer, that must be
-        the same; see :func:`match`.
+        Minimum share of matching barcodes, relative to the sample's rows if these are fewer; see
+        :func:`match`.
     kept
-        Barcodes of the cells that passed quality control, by which a table is judged, too, where
-        the matrix has all droplets. None: all.
+        Barcodes of the cells that pass quality control, used if the matrix has all droplets; see
+        :func:`require_cells`. None: all barcodes.
 
     Returns
     -------
     DataFrame
-        Its columns as text but for that of the barcodes, a row a barcode in the given order;
-        missing values where the table has no row.
+        The columns except that of the barcodes, one row per barcode in the given order, with
+        missing values if the table has no row.
 
     Raises
     ------
     InputError
-        If the table cannot be read, has too few of the barcodes, or one of them twice.
+        If the table cannot be read, too few barcodes match, or there are duplicate barcodes.
     """
     loaded = load(path)
     one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
@@ -695,44 +699,43 @@ def annotate(
     positions: np.ndarray | None = None,
     barcodes: pd.Index | None = None,
 ) -> pd.DataFrame:
-    """Bring together what is known of a sample's cells.
+    """Combine a sample's ``obs``, positions, metadata and covariates in one table.
 
     Parameters
     ----------
     obs
-        Of the ingested sample; its index has the names of the cells, ``barcode`` their barcodes.
+        Of the ingested sample, indexed by the names of the cells, with ``barcode``.
     sample
-        The sample's name.
+        Name of the sample.
     covariates
         Further columns of the sample sheet.
     metadata
-        Path of a table about cells, "" if there is none.
+        Path of a table of cells, "" if there is none.
     min_overlap
         See :func:`join_metadata`.
     positions
-        (cells, 2 or more), from the sample's own file.
+        (cells, 2 or more), from the sample's file.
     barcodes
-        All of the sample's matrix, whether their cells passed quality control or not: the metadata
-        is matched by these, as preflight does. None: those of ``obs``.
+        All barcodes of the sample's matrix, before quality control. The metadata is matched to
+        these, as in preflight. None: those of ``obs``.
 
     Returns
     -------
     DataFrame
-        A row a cell: the columns of ``obs``, the metadata's, the covariates, and ``x`` and ``y``
-        where there are positions. What the sample sheet names comes before the sample's own file,
-        whose column of the same name is then called ``{name}_in_file``; a covariate comes before
-        the metadata, whose column is then ``{name}_in_table``.
+        One row per cell, with all columns, and ``x`` and ``y`` if there are positions. If a name
+        occurs several times, covariates take precedence over metadata (renamed to
+        ``{name}_in_table``), and both over the sample's file (``{name}_in_file``).
 
     Raises
     ------
     InputError
-        If the metadata is refused, or its ``x`` and ``y`` are no numbers.
+        If the metadata does not match, or its ``x`` and ``y`` are not numbers.
     """
     own = f"sample {sample}"
     table = without_strange_places(plain(obs, own), own)
     sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
     sheet = normalise(sheet, f"{own} in the sample sheet")
-    # An empty cell of the sheet says nothing, and hides no value of a table or of the file.
+    # An empty cell of the sheet does not replace a value of the metadata or of the file.
     empty = [name for name in sheet if sheet[name].isna().all()]
     sheet = sheet.drop(columns=empty)
     if positions is not None:
@@ -756,7 +759,7 @@ def annotate(
 
 
 def without_strange_places(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Put ``_in_file`` behind a file's own columns ``x`` and ``y`` if they are no positions."""
+    """Rename the columns ``x`` and ``y`` of a file to ``_in_file`` unless they are numbers."""
     names = {axis: f"{axis}_in_file" for axis in "xy" if axis in table}
     if all(table[axis].dtype.kind in "if" for axis in names):
         return table
@@ -764,10 +767,10 @@ def without_strange_places(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.DataFrame:
-    """Add columns to a table; its own of the same names get ``_in_file`` behind them."""
+    """Add columns to a table; existing columns of the same names get the suffix ``_in_file``."""
     names = {name: f"{name}_in_file" for name in table if name in new}
     if names:
-        logger.info("%s: %s: taken from %s", origin, ", ".join(names), source)
+        logger.info("%s: %s: using the values of %s", origin, ", ".join(names), source)
         others = [name for name in [*table, *new] if name not in names]
         taken = new_names([*names, *others], names, origin)[: len(names)]
         table = table.rename(columns=dict(zip(names, taken, strict=True)))
@@ -775,32 +778,32 @@ def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.
 
 
 def coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
-    """Read a column of positions as numbers.
+    """Convert a column of positions to numbers.
 
     Raises
     ------
     InputError
-        If one is none.
+        Showing the first value that is not a number.
     """
     values = pd.to_numeric(table[axis], errors="coerce").astype(np.float64)
     strange = table.loc[values.isna() & table[axis].notna(), axis]
     if len(strange):
         raise InputError(
             "METADATA",
-            f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is no number; "
-            "x and y are positions: rename the columns if they are something else.",
+            f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is not a "
+            "number; x and y are positions: rename the columns if they are something else.",
         )
     return values
 
 
 def write_cells(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table about cells as TSV; its index is the column ``cell``."""
+    """Write a table of cells as TSV, with its index as the column ``cell``."""
     text = table.apply(as_text) if len(table.columns) else table
     write_table(path, text.rename_axis("cell"), index=True)
 
 
 def read_cells_table(path: str | Path) -> pd.DataFrame:
-    """Read what :func:`write_cells` wrote: all as text, NaN where there is none."""
+    """Read a table of :func:`write_cells`, all columns as text, with NaN for missing values."""
     table = read_table(path, dtype=str, keep_default_na=False, na_values=[""])
     return table.set_index("cell").rename_axis(None)
 
@@ -808,19 +811,19 @@ def read_cells_table(path: str | Path) -> pd.DataFrame:
 def examine_metadata(
     samples: Sequence[tuple[str, pd.Index, str]], min_overlap: float
 ) -> list[Finding]:
-    """Examine the tables of all samples: whose cells are in them, and whether by mistake.
+    """Check that the metadata of each sample match its cells, and not those of another sample.
 
     Parameters
     ----------
     samples
-        Name, barcodes and path of the metadata of each, "" if it has none.
+        Name, barcodes and path of the metadata ("" if there is none) of each sample.
     min_overlap
         See :func:`join_metadata`.
 
     Returns
     -------
     list of Finding
-        One for each sample that has metadata and barcodes.
+        One per sample with metadata and barcodes.
     """
     tables: dict[str, CellTable | InputError] = {}
     for _, _, path in samples:
@@ -837,13 +840,13 @@ def examine_metadata(
     findings = []
     for sample, barcodes, path in samples:
         table = tables.get(path)
-        if table is None or not len(barcodes):  # whose files cannot be read is said elsewhere
+        if table is None or not len(barcodes):  # unreadable matrices are reported elsewhere
             continue
         try:
             if isinstance(table, InputError):
                 raise table
             one = find_own(sample, barcodes, table, samples, found, min_overlap)
-            text = f"{one.n_matched} of {len(barcodes)} barcodes are in {path} ({one.how})"
+            text = f"{one.n_matched} of {len(barcodes)} barcodes match {path} ({one.how})"
             findings.append(Finding(sample, METADATA, text))
         except InputError as error:
             findings.append(Finding(sample, METADATA, str(error), passed=False))
@@ -858,10 +861,10 @@ def find_own(
     found: Mapping[str, Match],
     min_overlap: float,
 ) -> Match:
-    """Find the rows of a sample's cells; refuse a table that fits another sample better.
+    """Match a sample to its table, unless the table matches another sample better.
 
-    Refused are rows, too, that are as well of another sample's cells in the same table: the
-    samples are joined to their tables one by one, and each would get them.
+    Rows that match cells of two samples with the same table are also an error, because the samples
+    are joined one by one, and both would get these rows.
 
     Parameters
     ----------
@@ -870,12 +873,12 @@ def find_own(
     samples, min_overlap
         See :func:`examine_metadata`.
     found
-        What :func:`match` gives for each sample.
+        Result of :func:`match` for each sample.
 
     Raises
     ------
     InputError
-        Naming both samples, or as :func:`find_rows` does.
+        Naming both samples, or as for :func:`find_rows`.
     """
     require_distinct(barcodes, sample)
     own = found[sample]
@@ -886,10 +889,10 @@ def find_own(
         if theirs.share > own.share and theirs.share >= min_overlap:
             raise InputError(
                 "METADATA",
-                f"the tables of {sample} and {other} may be exchanged: {table.path} has "
-                f"{own.n_matched} of the {len(barcodes)} barcodes of {sample} and "
-                f"{theirs.n_matched} of the {len(others)} of {other}; check the sample sheet's "
-                "metadata.",
+                f"the tables of {sample} and {other} may be swapped: {table.path} has "
+                f"{own.n_matched} of {len(barcodes)} barcodes of {sample}, but "
+                f"{theirs.n_matched} of {len(others)} of {other}; check metadata in the sample "
+                "sheet.",
             )
     require_found(own, barcodes, table, sample, min_overlap)
     is_own = np.zeros(len(table.values), dtype=bool)
@@ -905,34 +908,34 @@ def find_own(
         if len(shared) and its.share >= min_overlap and not its.twice:
             raise InputError(
                 "METADATA",
-                f"{table.path}: {len(shared)} rows, such as that of "
-                f"{table.values[own.column].iloc[shared[0]]}, are of cells of both {sample} and "
-                f"{other}, and nothing tells whose; give the table a column 'sample' with the "
-                "sample sheet's names, or each sample a table of its own.",
+                f"{table.path}: {len(shared)} rows, such as "
+                f"{table.values[own.column].iloc[shared[0]]}, match cells of both {sample} and "
+                f"{other}; add a column 'sample' with the names of the sample sheet, or give each "
+                "sample its own table.",
             )
     return own
 
 
 def read_annotated(corpus: str | Path, cells: str | Path) -> AnnData:
-    """Read a corpus with what is known of its cells: labels, covariates and positions.
+    """Read a corpus with the labels, covariates and positions of its cells.
 
     Parameters
     ----------
     corpus
         Counts of the cells.
     cells
-        Their table, of :func:`scdyn.pp.cell_tables.write_cells`; its columns ``x`` and ``y`` become
+        Table of the same cells, of :func:`write_cells`; its columns ``x`` and ``y`` become
         ``obsm["spatial"]``.
 
     Raises
     ------
     InputError
-        If the two are of other cells.
+        If the cells differ.
     """
     result, table = read_cells(corpus), read_cells_table(cells)
     with artefact(cells):
         if not table.index.equals(result.obs_names):
-            raise ValueError(f"it is of other cells than {corpus}")
+            raise ValueError(f"its cells differ from those of {corpus}")
     result.obs = table.join(result.obs[[name for name in result.obs if name not in table]])
     if {"x", "y"} <= set(table):
         result.obsm["spatial"] = table[["x", "y"]].to_numpy(dtype=float)

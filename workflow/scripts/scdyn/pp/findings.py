@@ -1,4 +1,4 @@
-"""What was checked before a run, as a table; a check that does not pass stops it."""
+"""The table of preflight findings; a failed check stops the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scdyn.errors import InputError
 from scdyn.io.artefacts import read_table
 from scdyn.log import logger
 
-# What is looked at in a table of cells, and of the machine.
+# Names of checks.
 METADATA = "metadata"
 DISK = "disk"
 
@@ -26,11 +26,11 @@ class Finding:
     subject
         A sample, or "study".
     check
-        What was looked at.
+        Name of the check.
     found
-        What was seen, or the sentence that says what is wrong and what to do.
+        The result, or the text of an :class:`InputError`.
     passed
-        Whether the study can go on.
+        Whether the run can continue.
     """
 
     subject: str
@@ -40,19 +40,19 @@ class Finding:
 
 
 def report(findings: Sequence[Finding]) -> pd.DataFrame:
-    """Bring findings into one table, those that do not pass first."""
+    """Make a table of findings, failed checks first."""
     columns = [field.name for field in fields(Finding)]
     return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
 
 
 def sort(table: pd.DataFrame) -> pd.DataFrame:
-    """Order a table of findings: those that do not pass first."""
+    """Sort a table of findings, failed checks first."""
     table = table.astype({"passed": bool})
     return table.sort_values("passed", kind="stable", ignore_index=True)
 
 
 def tell(table: pd.DataFrame) -> None:
-    """Log all findings; those that do not pass as errors."""
+    """Log all findings, failed checks as errors."""
     for finding in table.itertuples():
         if finding.passed:
             logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)
@@ -61,17 +61,18 @@ def tell(table: pd.DataFrame) -> None:
 
 
 def require(path: str | Path) -> None:
-    """Stop if a finding does not pass.
+    """Stop if a check failed.
 
     Parameters
     ----------
     path
-        A table of findings; those about the disk are left to :func:`require_room`, which looks now.
+        A table of findings. Room on the disk is not considered, since it may have changed;
+        :func:`scdyn.pp.preflight.require_room` checks it again.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more the table has.
+        With the first failed check, and the number of others.
     """
     table = read_table(path, dtype={"subject": str, "passed": bool}, keep_default_na=False)
     refused = table.loc[~table["passed"] & (table["check"] != DISK), "found"]

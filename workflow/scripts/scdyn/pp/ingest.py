@@ -1,4 +1,4 @@
-"""One sample, whatever its files, to RNA and promoter counts over the vocabulary."""
+"""Ingestion: from the files of a sample to RNA and promoter counts over the vocabulary."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from scdyn.pp.cell_tables import join_metadata
 from scdyn.pp.counts import NO_SOURCE, align_genes, raw_counts
 from scdyn.pp.reference import genomes_before, tss_rings
 
-# For notebooks, which join their tables by it.
+# join_metadata is re-exported for notebooks.
 __all__ = ["ingest", "join_metadata", "read_library"]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a library's files hold.
+    """The counts of one library.
 
     Attributes
     ----------
     rna
-        ``X`` counts (cells, genes), and ``layers["promoter"]`` if promoter counts come from a
+        RNA counts (cells, genes), with ``layers["promoter"]`` if promoter counts come from a
         layer.
     peaks
-        Counts (cells, peaks), None if they are not used.
+        Counts (cells, peaks); None if they are not used.
     fragments
-        Path of the fragments file, empty if they are not used.
+        Path of the fragments file; empty if it is not used.
     source
-        Where promoter counts come from: see :func:`scdyn.io.libraries.promoter_source`.
+        Source of the promoter counts; see :func:`scdyn.io.libraries.promoter_source`.
     """
 
     rna: ad.AnnData
@@ -62,12 +62,12 @@ class Content:
 
 
 def read_library(library: Library) -> Content:
-    """Read a library's RNA counts, and peaks or a layer if promoter counts come from these.
+    """Read a library's RNA counts, and the peaks or layer of its promoter counts.
 
     Raises
     ------
     InputError
-        If a file cannot be read or holds no counts.
+        If a file cannot be read or has no counts.
     """
     read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[library.kind]
     rna, peaks, source = read(library)
@@ -77,13 +77,13 @@ def read_library(library: Library) -> Content:
 
 
 def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read what Cell Ranger and its like wrote: RNA, its peaks, where promoters come from."""
+    """Read 10x formats: RNA counts, peak counts, and the source of promoter counts."""
     rna, peaks = tenx.read_matrix(library.rna)
     if rna is None:
         raise InputError(
             "MATRIX",
-            f"{library.rna}: has peaks and no genes; the ATAC output goes into the column "
-            "atac_path, the GEX output into path.",
+            f"{library.rna}: has peaks but no genes; in the sample sheet, write the GEX output "
+            "into path and the ATAC output into atac_path.",
         )
     source, _ = promoter_source(library, (), peaks is not None)
     if library.unspliced:
@@ -94,7 +94,7 @@ def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
 
 
 def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
-    """Read counts of an ``.h5ad``."""
+    """Read the counts of an ``.h5ad``; returns the same as :func:`read_tenx`."""
     path = library.rna.path
     table = _open(ad.read_h5ad, path, "h5ad")
     source, layer = promoter_source(library, table.layers, has_peaks=False)
@@ -102,20 +102,20 @@ def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
 
 
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``, as :func:`read_tenx` does.
 
-    What the file says of its cells beside the modalities is kept, too: muon writes labels there,
-    those called ``rna:NAME`` included that the RNA has no column of its own for.
+    Labels in the joint ``obs``, where muon writes them, are added to those of the RNA, with
+    ``rna:NAME`` as ``NAME``. Columns that the RNA already has are not replaced.
     """
     path = library.rna.path
     content = _open(mudata.read_h5mu, path, "h5mu")
     require_modality("rna", content.mod, path)
     rna, atac = content.mod["rna"], content.mod.get("atac")
-    # Columns that begin with a modality's name are copies of its own, if it has them.
+    # Columns with the prefix of another modality are copies of its columns.
     others = tuple(f"{name}:" for name in content.mod if name != "rna")
     joint = content.obs[~content.obs.index.duplicated()]
     joint = joint[[name for name in joint if not name.startswith(others)]]
-    # Those without the modality's name come first, where both are there.
+    # Of ``NAME`` and ``rna:NAME``, the former takes precedence.
     joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
     joint.columns = joint.columns.str.removeprefix("rna:")
     new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
@@ -128,7 +128,7 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
 
 
 def log_left_out(content: mudata.MuData, path: str) -> None:
-    """Name the columns of the other modalities' cells that the RNA's have none of the name of."""
+    """Log the ``obs`` columns of other modalities that are not read."""
     kept, left_out = set(content["rna"].obs), []
     for modality in set(content.mod) - {"rna"}:
         prefix = f"{modality}:"
@@ -137,19 +137,19 @@ def log_left_out(content: mudata.MuData, path: str) -> None:
         left_out += [f"{prefix}{name}" for name in names if name not in kept]
     if left_out:
         logger.info(
-            "%s: columns of other modalities' cells are not read: %s; what is a label of the cells "
-            "belongs into the obs of rna, or of the file",
+            "%s: ignoring obs columns of other modalities: %s; write labels into the obs of rna or "
+            "of the file",
             path, ", ".join(sorted(left_out)),
         )  # fmt: skip
 
 
 def read_peaks(matrix: Matrix) -> ad.AnnData:
-    """Read peaks that lie in a file of their own.
+    """Read peak counts from a separate file.
 
     Raises
     ------
     InputError
-        If it has none.
+        If there are none.
     """
     path = matrix.path
     if path.endswith(".h5ad"):
@@ -162,14 +162,14 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     if peaks is None:
         raise InputError(
             "MATRIX",
-            f"{matrix}: has genes and no peaks; the GEX output goes into the column path, the ATAC "
-            "output into atac_path.",
+            f"{matrix}: has genes but no peaks; in the sample sheet, write the GEX output into "
+            "path and the ATAC output into atac_path.",
         )
     return peaks
 
 
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
-    """Call a library's reader; whatever it raises ends in a sentence."""
+    """Call a reader of anndata or mudata, and turn its errors into an :class:`InputError`."""
     with reading("FORMAT", path, f"not a readable {kind}"):
         with open_bounded(path) as file:
             require_annotated(file)
@@ -184,23 +184,24 @@ def require_barcodes(
     name: str,
     what: str,
 ) -> None:
-    """Refuse modalities of different cells.
+    """Refuse modalities with too few barcodes in common.
 
     Raises
     ------
     InputError
-        If fewer than ``min_overlap`` of the RNA barcodes are among the others, showing
-        five of each.
+        If the share of RNA barcodes in the other modality is below ``min_overlap``, showing five
+        barcodes of each.
     """
-    shared = f"{pairing.n_shared} of its {len(rna)} RNA barcodes"
+    shared = f"{pairing.n_shared} of {len(rna)} RNA barcodes"
     logger.info("%s: %s are among those of the %s (%s)", name, shared, what, pairing.how)
     if pairing.n_shared < min_overlap * len(rna):
         raise InputError(
             "BARCODES",
-            f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "
-            f"of the {what} (such as {', '.join(other[:5])}); ingest.min_barcode_overlap asks for "
-            f"{min_overlap:.0%}: are these two of the same cells? If the two chemistries' barcodes "
-            "differ, name their table in ingest.barcode_translation.",
+            f"sample {name}: {'too few' if pairing.n_shared else 'no'} barcodes in common between "
+            f"RNA and ATAC: only {shared} (such as {', '.join(rna[:5])}) are among those of the "
+            f"{what} (such as {', '.join(other[:5])}), but ingest.min_barcode_overlap requires "
+            f"{min_overlap:.0%}; use files of the same cells, or, if the barcodes of the two "
+            "chemistries differ, name a table in ingest.barcode_translation.",
         )
 
 
@@ -213,17 +214,17 @@ def promoter_counts(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count promoter accessibility of the RNA's cells, paired by barcode.
+    """Count promoter accessibility per cell, paired with the RNA by barcode.
 
     Returns
     -------
     counts : csr_matrix
-        (cells, genes of the vocabulary), in the order of the RNA's cells; a barcode the
-        second modality lacks has an empty row.
+        (cells, genes of the vocabulary), in the order of the RNA's cells. Rows of barcodes that
+        are missing in the second modality are empty.
     totals : DataFrame
-        A row a cell: ``promoter_source``, "fragments", "promoter layer", "peaks", or "none" in
-        a cell that the second modality lacks; and with fragments what
-        :func:`scdyn.io.fragments.count_insertions` says of it.
+        One row per cell: ``promoter_source``, one of "fragments", "promoter layer", "peaks", and
+        "none" for missing barcodes; with fragments also the metrics of
+        :func:`scdyn.io.fragments.count_insertions`.
     """
     rna, n_genes = library.rna, to_vocabulary.shape[1]
     rest = (min_overlap, translation, name)
@@ -259,16 +260,16 @@ def promoter_counts_of_fragments(
     genes, windows
         The vocabulary and its promoter windows.
     min_overlap
-        Smallest share of the RNA's barcodes that must have fragments.
+        Minimum share of RNA barcodes with fragments.
     translation
-        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+        RNA barcode of each ATAC barcode; see :func:`scdyn.io.barcodes.read_translation`.
     name
         The sample, for messages.
 
     Raises
     ------
     InputError
-        If the fragments cannot be read, or are of other cells or another genome.
+        If the fragments cannot be read, or belong to other cells or another genome.
     """
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
     n_seen = fragment_files.count_barcodes(blocks)
@@ -310,14 +311,14 @@ def promoter_counts_of_peaks(
     Raises
     ------
     InputError
-        If the peaks are of other cells or another genome.
+        If the peaks belong to other cells or another genome.
     """
     pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
     require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())
     row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
     found = row.notna().to_numpy()
-    # One row a cell of the RNA, a one where its barcode stands in the peaks.
+    # (cells of the RNA, cells of the peaks) with ones for equal barcodes.
     pairing_matrix = sparse.csr_matrix(
         (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
         shape=(rna.n_obs, peaks.n_obs),
@@ -337,7 +338,7 @@ def ingest_library(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> ad.AnnData:
-    """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
+    """Ingest one library; see :func:`ingest`. Cells are named by barcode."""
     located = locate(files)
     library = read_library(located)
     rna = library.rna
@@ -349,7 +350,7 @@ def ingest_library(
     counts, totals = promoter_counts(
         library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
-    # What Cell Ranger measured has our own names; what a file says of its cells has any.
+    # Columns of an input file can have any names and types; the metrics of 10x are our own.
     obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
@@ -361,7 +362,7 @@ def ingest_library(
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
-    """Join a sample's libraries, numbered as :func:`scdyn.io.barcodes.sample_barcodes` does."""
+    """Join a sample's libraries; see :func:`scdyn.io.barcodes.sample_barcodes`."""
     if len(libraries) == 1:
         return libraries[0]
     names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
@@ -379,7 +380,7 @@ def ingest(
     min_barcode_overlap: float,
     translation: Mapping[str, str] | None = None,
 ) -> ad.AnnData:
-    """Bring one sample to the vocabulary.
+    """Read one sample as counts over the vocabulary.
 
     Parameters
     ----------
@@ -388,23 +389,24 @@ def ingest(
     genes, windows
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
-        Shares, 0 to 1, below which the sample is refused.
+        Minimum shares, 0 to 1, of genes in the vocabulary, and of RNA barcodes in the other
+        modality.
     translation
-        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+        RNA barcode of each ATAC barcode; see :func:`scdyn.io.barcodes.read_translation`.
 
     Returns
     -------
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
-        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and what an
-        ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
-        ``obsm["spatial"]`` its positions. What the sample sheet and its metadata say of the
-        cells is joined later; see :func:`scdyn.pp.cell_tables.annotate`.
+        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and the
+        columns of an ``.h5ad`` (its ``sample`` as ``sample_in_file``); in ``obsm["spatial"]`` its
+        positions. Covariates of the sample sheet and metadata are joined later; see
+        :func:`scdyn.pp.cell_tables.annotate`.
 
     Raises
     ------
     InputError
-        If a file cannot be used or holds no counts, or too few genes or barcodes are found.
+        If a file cannot be read or has no counts, or too few genes or barcodes match.
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap

@@ -1,4 +1,4 @@
-"""Which cells a selection of the config means."""
+"""Selections of cells or samples in the config."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scdyn.pp.cell_columns import MISSING, clean_text, one_spelling, word
 
 
 def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str) -> np.ndarray:
-    """Tell which cells a selection of the config means.
+    """Select cells by the values of their columns.
 
     Parameters
     ----------
     obs
-        The cells' table.
+        Table of the cells.
     selection
-        Column to allowed values; a cell must match in every column. Empty: all cells. A cell
-        whose value is missing matches none.
+        Allowed values by column; a cell must match in every column, and missing values never
+        match. Empty: all cells.
     where
-        The config's key, for messages.
+        Key in the config, for messages.
 
     Returns
     -------
@@ -38,7 +38,8 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
         if column not in obs:
             raise InputError(
                 "CONFIG",
-                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}.",
+                f"{where}: the cells have no column '{column}', only {', '.join(obs)}; correct "
+                "the name.",
             )
         values = spell(obs[column])
         for value in allowed:
@@ -46,7 +47,7 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
             if not (values == text).any():
                 hint = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
                 if text in MISSING:
-                    hint = " (this word is read as missing: write another, such as none)"
+                    hint = " (this word means a missing value; use another, such as none)"
                 raise InputError(
                     "CONFIG",
                     f"{where}: no cell has {column} '{value}'{hint}; there are "
@@ -59,7 +60,7 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
 
 
 def spell(column: pd.Series) -> pd.Series:
-    """Write a column as the cells' table has it, None where a value is missing."""
+    """Spell values as in the table of cells, with None for missing values."""
     codes, found = pd.factorize(column)
     texts = [one_spelling(clean_text(word(value) or "")) for value in found]
     known = np.array([*(None if text in MISSING else text for text in texts), None], dtype=object)
@@ -72,7 +73,7 @@ def select_samples(
     covariates: Sequence[str],
     where: str,
 ) -> list[str] | None:
-    """Name the samples that a selection means, where the sample sheet alone tells.
+    """Select samples, if the columns of the sample sheet suffice.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def select_samples(
     Returns
     -------
     list of str, or None
-        None if the selection names a column that only the cells have.
+        None if the selection needs a column that only the cells have.
 
     Raises
     ------
