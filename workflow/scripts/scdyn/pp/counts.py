@@ -105,8 +105,8 @@ def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
     if more:
         raise InputError(
             "LAYER",
-            f"{origin}: X is binary (only 0 and 1), but there are counts in {', '.join(more)}; name "
-            "one of these, or X, as rna_layer in the sample sheet.",
+            f"{origin}: X is binary (only 0 and 1), but there are counts in {', '.join(more)}; "
+            "name one of these, or X, as rna_layer in the sample sheet.",
         )
 
 

@@ -199,8 +199,8 @@ def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
         raise InputError(
             "MATRIX",
             f"{matrix}: has no {GENES} features "
-            f"(found: {', '.join(features['kind'].unique()) or 'none'}); in the sample sheet, write "
-            "the GEX output into path and the ATAC output into atac_path.",
+            f"(found: {', '.join(features['kind'].unique()) or 'none'}); in the sample sheet, "
+            "write the GEX output into path and the ATAC output into atac_path.",
         )
     require_one_genome(genomes_before(named["name"]), matrix.path)
     return [named[column] for column in named]
