@@ -16,7 +16,7 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn.pp import cell_tables
+from scdyn.pp import metadata
 
 GARBAGE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
 
@@ -424,7 +424,7 @@ def test_a_faulty_table_of_cells_is_refused(case, tmp_path):
     own = pd.Index(small.barcodes())
     good = write(tmp_path / "good.tsv", cells_table(OTHERS))
     samples = [("s", own, str(path)), ("t", pd.Index(OTHERS), str(good))]
-    of_s, of_t = cell_tables.examine_metadata(samples, 0.5)
+    of_s, of_t = metadata.examine_metadata(samples, 0.5)
     assert not of_s.passed and re.search(words, of_s.found) and len(of_s.found) < 700
     assert of_t.passed
 

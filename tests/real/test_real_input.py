@@ -12,11 +12,11 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
-from scdyn.io.features import barcode_names, read_features
-from scdyn.io.libraries import FILES, LAYERS, find_libraries, input_files, locate
+from scdyn.io.features import read_barcodes, read_features
+from scdyn.io.sample_files import FILES, LAYERS, find_libraries, list_input_files, locate
 from scdyn.pp import ingest, preflight, reference
-from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import normalise, promoters_measured
+from scdyn.pp.metadata import annotate
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -33,7 +33,7 @@ def vocabulary(species, measured=None):
         reference.read_tfs(DATA / "reference" / f"{tfs}_tfs.txt"),
         measured,
     )
-    return genes, reference.promoter_windows(genes)
+    return genes, reference.make_promoter_windows(genes)
 
 
 def row(kind, path, **columns):
@@ -217,11 +217,11 @@ def test_files_of_other_tools_are_read(name):
     library = locate(files)
     found = ingest.read_library(library).rna
     assert (*found.shape, found.X.sum()) == (n_cells, n_genes, total)
-    source, _, _ = preflight.look_into(library)
-    assert list(barcode_names(library.rna)) == list(found.obs_names)
+    source, _, _ = preflight.inspect_library(library)
+    assert list(read_barcodes(library.rna)) == list(found.obs_names)
     features = read_features(library.rna, source)
     assert list(features["name"][features["kind"] == "Gene Expression"]) == list(found.var_names)
-    assert all(Path(path).is_file() for path in input_files(row(kind, FORMATS / name)))
+    assert all(Path(path).is_file() for path in list_input_files(row(kind, FORMATS / name)))
 
 
 def test_alevin_frys_counts_are_those_of_its_table():

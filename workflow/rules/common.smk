@@ -21,9 +21,9 @@ from scdyn.plotting import stage_times
 from scdyn.tasks import settings as task_settings
 from scdyn.io.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.io.libraries import COLUMNS, input_files, require_distinct
+from scdyn.io.sample_files import COLUMNS, list_input_files, require_distinct
 from scdyn.machine import visible_gpus
-from scdyn.order import natural
+from scdyn.order import natural_key
 from scdyn.io.download import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.pp.selection import select_samples
 from scdyn_simulate.layout import STUDY_FILES
@@ -56,10 +56,10 @@ try:
         config["corpora"],
     )
     # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
-    SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural)]
+    SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural_key)]
     require_distinct(
         {
-            sample: input_files(row, rna_alone=True)
+            sample: list_input_files(row, only_rna=True)
             for sample, row in SAMPLES[list(COLUMNS)].to_dict("index").items()
         }
     )
@@ -97,7 +97,7 @@ try:
         )
         for name, model in config["models"].items()
         for named in [config["corpora"][model["corpus"]]["samples"] or SAMPLES.index]
-        for model_samples in [sorted(named, key=natural)]
+        for model_samples in [sorted(named, key=natural_key)]
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -139,7 +139,7 @@ wildcard_constraints:
 
 
 def samples_of(corpus):
-    return sorted(CORPORA[corpus]["samples"] or SAMPLES.index, key=natural)
+    return sorted(CORPORA[corpus]["samples"] or SAMPLES.index, key=natural_key)
 
 
 def row_of(sample):
@@ -149,13 +149,13 @@ def row_of(sample):
 
 def files_of(sample):
     """Every file that ingestion of a sample reads."""
-    return input_files(row_of(sample), SIMULATED)
+    return list_input_files(row_of(sample), SIMULATED)
 
 
 def matrices_of(samples):
     """The files that list the barcodes of some samples."""
     rows = map(row_of, samples)
-    return sorted({f for row in rows for f in input_files(row, SIMULATED, rna_alone=True)})
+    return sorted({f for row in rows for f in list_input_files(row, SIMULATED, only_rna=True)})
 
 
 def sizes(paths):

@@ -29,7 +29,7 @@ PANEL = (
     if config["reference"]["genes"] == "measured"
     else []
 )
-PANEL_FILES = [path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)]
+PANEL_FILES = [path for row in PANEL for path in list_input_files(row, SIMULATED, only_rna=True)]
 
 
 rule build_vocabulary:

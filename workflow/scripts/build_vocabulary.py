@@ -2,7 +2,7 @@ from scdyn.errors import InputError
 from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 from scdyn.pp import reference
-from scdyn.pp.preflight import measured_genes
+from scdyn.pp.preflight import list_measured_genes
 
 with logged(snakemake.log[0]):
     genes = reference.read_annotation(snakemake.input.annotation, snakemake.params.biotypes)
@@ -10,7 +10,7 @@ with logged(snakemake.log[0]):
     measured: set[str] = set()
     for row in rows:
         try:
-            measured |= measured_genes(row)
+            measured |= list_measured_genes(row)
         except InputError as error:  # which preflight says, of all samples
             logger.warning("sample %s is left out: %s", row["sample"], error)
             if row is rows[-1] and not measured:

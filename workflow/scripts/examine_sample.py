@@ -4,13 +4,12 @@ from scdyn.io import barcodes
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp import findings as checked
-from scdyn.pp import preflight, reference
+from scdyn.pp import preflight, preflight_findings, reference
 
 with logged(snakemake.log[0]):
     params = snakemake.params
     genes = reference.read_vocabulary(snakemake.input.genes)
-    windows = reference.promoter_windows(genes, **params.windows)
+    windows = reference.make_promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     # No param: another catalogue does not make an examined sample another.
     catalogue = read_table(
@@ -20,6 +19,6 @@ with logged(snakemake.log[0]):
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )
-    table = checked.report(findings)
-    checked.tell(table)
+    table = preflight_findings.make_table(findings)
+    preflight_findings.log_findings(table)
     write_table(snakemake.output[0], table)

@@ -2,13 +2,12 @@ import pandas as pd
 
 from scdyn.io.artefacts import read_cells, read_table
 from scdyn.log import logged
-from scdyn.pp import cell_tables
-from scdyn.pp import findings as checked
+from scdyn.pp import metadata, obs_columns, preflight_findings
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     for examined in files.examined:
-        checked.require(examined)
+        preflight_findings.require_passed(examined)
     tables = []
     for path, qc, (sample, covariates) in zip(
         files.samples, files.qc, params.covariates.items(), strict=True
@@ -16,7 +15,7 @@ with logged(snakemake.log[0]):
         cells = read_cells(path)
         names = read_table(qc, usecols=["cell"], dtype=str)["cell"]
         tables.append(
-            cell_tables.annotate(
+            metadata.annotate(
                 cells.obs,
                 sample,
                 covariates,
@@ -26,4 +25,4 @@ with logged(snakemake.log[0]):
                 pd.Index(names.str.removeprefix(f"{sample}_")),
             )
         )
-    cell_tables.write_cells(snakemake.output[0], cell_tables.join(tables))
+    metadata.write_cells(snakemake.output[0], obs_columns.concatenate(tables))

@@ -6,7 +6,7 @@ from scdyn.log import logged, logger
 from scdyn.plotting import spaces as figures_spaces
 from scdyn.plotting import style
 from scdyn.pp import corpus
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.tasks import spaces
 
 with logged(snakemake.log[0]):
@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
     write_table(snakemake.output.table, scores)
     write_json(snakemake.output.scores, spaces.flat(scores))
     layouts = {
-        space: corpus.neighbour_map(table.obsm[space], params.seed)
+        space: corpus.compute_umap(table.obsm[space], params.seed)
         for space in spaces.SPACES
         if space in table.obsm
     }

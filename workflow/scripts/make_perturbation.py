@@ -4,7 +4,7 @@ from scdyn.log import logged
 from scdyn.plotting import perturbation as figures_perturbation
 from scdyn.plotting import style, views
 from scdyn.plotting.studies import label_colours
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.studies import common, perturbation
 from scdyn.studies import genes as studies_genes
 from scdyn.tasks import evaluation

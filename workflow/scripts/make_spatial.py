@@ -4,7 +4,7 @@ from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting import studies as figures_studies
 from scdyn.plotting import style, views
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.studies import common
 from scdyn.studies import spatial as studies_spatial
 from scdyn.tasks import evaluation

@@ -2,7 +2,7 @@ import numpy as np
 
 from scdyn.io.files import write_table
 from scdyn.log import logged, logger
-from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.metadata import read_cells_table
 from scdyn.pp.selection import select
 from scdyn.tasks import splits
 

@@ -1,6 +1,6 @@
 from scdyn.grn import inference as grn_inference
 from scdyn.io.files import write_json
-from scdyn.log import duration, logged, logger
+from scdyn.log import format_duration, logged, logger
 
 with logged(snakemake.log[0]):
     settings = snakemake.params.settings
@@ -15,8 +15,8 @@ with logged(snakemake.log[0]):
         "GRN inference (%s) of %d genes from %d TFs in %d cells will take about %s on one core: "
         "%d jobs of %s and %.1f GB each",
         *(settings["method"], found["n_genes"], found["n_tfs"], found["n_cells"]),
-        duration(3600 * found["core_hours"]),
-        *(settings["n_runs"] * settings["n_parts"], duration(60 * found["job_minutes"])),
+        format_duration(3600 * found["core_hours"]),
+        *(settings["n_runs"] * settings["n_parts"], format_duration(60 * found["job_minutes"])),
         found["job_memory_mb"] / 1000,
     )
     write_json(snakemake.output[0], found)

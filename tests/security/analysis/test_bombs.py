@@ -17,7 +17,7 @@ import small_input as small
 from scdyn.errors import InputError
 from scdyn.io.bounds import LONGEST_LINE_BYTES, MOST_TIMES, SMALL_BYTES, open_bytes
 from scdyn.io.hdf5 import open_bounded
-from scdyn.pp.cell_files import read_cell_table
+from scdyn.pp.metadata_files import read_cell_table
 
 MIB = 2**20
 # As text the bombs are of 2 GiB, as tables of many times that; what Python's imports take is not

@@ -14,7 +14,7 @@ import small_input as small
 from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
 from scdyn.errors import InputError
-from scdyn.io.libraries import LibraryFiles, locate
+from scdyn.io.sample_files import LibraryFiles, locate
 from scdyn.pp import ingest
 
 

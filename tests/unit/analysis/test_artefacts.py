@@ -49,7 +49,7 @@ def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
     cells = artefacts.read_cells(tmp_path / "cells.h5ad")
     assert artefacts.read_stamp(tmp_path / "cells.h5ad") == {"version": "unknown", "format": 1}
     artefacts.write_h5ad(tmp_path / "stamped.h5ad", cells)
-    assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.stamp()
+    assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.make_stamp()
     (tmp_path / "folder").mkdir()
     write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
     assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}
@@ -74,7 +74,7 @@ def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
 def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
     path = tmp_path / "table.tsv"
     path.write_text("a\n1\n")
-    with pytest.raises(MemoryError), artefacts.artefact(path):
+    with pytest.raises(MemoryError), artefacts.reading_artefact(path):
         np.empty(2**60, dtype=np.uint8)
 
 

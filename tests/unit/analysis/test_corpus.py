@@ -102,5 +102,5 @@ def test_a_word_for_missing_chooses_neither_cells_nor_samples(missing):
 def test_a_map_of_many_cells_can_be_drawn():
     # From 4,096 cells on neighbours are approximate, by another library.
     values = np.random.default_rng(0).normal(size=(4200, 5)).astype(np.float32)
-    layout = corpus.neighbour_map(values, 0)
+    layout = corpus.compute_umap(values, 0)
     assert layout.shape == (4200, 2) and np.isfinite(layout).all()

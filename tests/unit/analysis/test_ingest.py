@@ -14,10 +14,10 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io.checks import check_counts
-from scdyn.io.libraries import FILES, LAYERS, find_libraries
+from scdyn.io.sample_files import FILES, LAYERS, find_libraries
 from scdyn.pp import ingest, preflight, qc
-from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import align_genes
+from scdyn.pp.metadata import annotate
 from scdyn.pp.reference import find_genes, strip_version
 
 GENES = pd.DataFrame(
@@ -158,7 +158,7 @@ def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genom
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
-    assert set(strip_version(pd.Series(names))) <= preflight.measured_genes(sheet)
+    assert set(strip_version(pd.Series(names))) <= preflight.list_measured_genes(sheet)
     other = {"hg19_": "mm10_"}.get(genome, "hg19_")
     table.var_names = [genome + names[0], genome + names[1], other + names[2]]
     table.write_h5ad(tmp_path / "s.h5ad")
@@ -353,7 +353,7 @@ def test_every_dropped_cell_has_its_reasons():
             "doublet_score": [0.0, 0.0, 0.0, 0.0, 0.9],
         }
     )
-    table = qc.judge(metrics, qc.QualityBounds(n_mads=None))
+    table = qc.apply_bounds(metrics, qc.QualityBounds(n_mads=None))
     assert table["kept"].tolist() == [True, False, False, False, False]
     assert table["reason"].tolist() == [
         "",
@@ -362,7 +362,7 @@ def test_every_dropped_cell_has_its_reasons():
         "under 200 promoter counts",
         "doublet score over 0.3",
     ]
-    either = qc.judge(metrics, qc.QualityBounds(n_mads=None, keep="either"))
+    either = qc.apply_bounds(metrics, qc.QualityBounds(n_mads=None, keep="either"))
     assert either["kept"].tolist() == [True, True, True, True, False]
 
 
@@ -389,12 +389,12 @@ def test_doublets_are_scrublets_and_of_one_library():
     table.obs_names = table.obs_names.astype(str)
     sc.pp.scrublet(table, threshold=1.0, random_state=3, verbose=False)
     expected = table.obs["doublet_score"]
-    np.testing.assert_array_equal(qc.doublet_scores(table.X, 3), expected)
-    assert (qc.doublet_scores(np.ones((30, 5)), 3) == 0).all()  # no gene varies
+    np.testing.assert_array_equal(qc.run_scrublet(table.X, 3), expected)
+    assert (qc.run_scrublet(np.ones((30, 5)), 3) == 0).all()  # no gene varies
     names = pd.Series([f"{i}-{1 + i % 2}" for i in range(200)])
-    assert qc.libraries_of(names, 50).value_counts().tolist() == [100, 100]
-    assert qc.libraries_of(names, 150).nunique() == 1
-    assert qc.libraries_of(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
+    assert qc.assign_libraries(names, 50).value_counts().tolist() == [100, 100]
+    assert qc.assign_libraries(names, 150).nunique() == 1
+    assert qc.assign_libraries(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
 
 
 @pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 24), (20, 400), (300, 2), (12, 6), (3, 3)])
@@ -402,7 +402,7 @@ def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes)
     rng = np.random.default_rng(0)
     kinds = rng.lognormal(0, 1.5, (3, n_genes))
     counts = rng.poisson(kinds[rng.integers(0, 3, n_cells)] * 4) + 1
-    scores = qc.doublet_scores(counts, 3)
+    scores = qc.run_scrublet(counts, 3)
     assert scores.shape == (n_cells,) and np.isfinite(scores).all()
     assert scores.any() or n_cells == 3
 
@@ -411,7 +411,7 @@ def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes)
 def test_where_no_doublet_can_be_scored_the_log_says_so(n_cells, n_genes, caplog):
     caplog.set_level("INFO", "scdyn")
     counts = np.random.default_rng(0).poisson(5, (n_cells, n_genes))
-    assert (qc.doublet_scores(counts, 3) == np.zeros(n_cells)).all()
+    assert (qc.run_scrublet(counts, 3) == np.zeros(n_cells)).all()
     assert "no doublet scores, all zero:" in caplog.text
 
 
@@ -428,14 +428,14 @@ def test_what_fragments_tell_bounds_cells_that_have_them():
         n_mads=None, min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
-    assert qc.judge(metrics, bounds)["reason"].tolist() == [
+    assert qc.apply_bounds(metrics, bounds)["reason"].tolist() == [
         "",
         "TSS enrichment under 4",
         "nucleosome signal over 4",
         "promoter share under 0.1; promoter doublet score over 0.5",
     ]
     of_peaks = metrics.drop(columns=["tss_enrichment", "nucleosome_signal", "promoter_share"])
-    assert qc.judge(of_peaks, bounds)["kept"].tolist() == [True, True, True, False]
+    assert qc.apply_bounds(of_peaks, bounds)["kept"].tolist() == [True, True, True, False]
 
 
 def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it():
@@ -445,7 +445,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
         {"rna_counts": counts, "rna_genes": 900, "mito_share": 0.0, "promoter_counts": 900}
     )
     bounds = qc.QualityBounds(n_mads=5.0, max_doublet_score=None)
-    table = qc.judge(metrics, bounds)
+    table = qc.apply_bounds(metrics, bounds)
     assert table["kept"].dtype == bool
     assert table["kept"][:300].all()
     assert not table["kept"][300:].any()
@@ -482,7 +482,7 @@ def test_every_reason_has_the_key_of_its_bound():
         min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
-    said = qc.dropped_by(qc.judge(metrics, bounds))
+    said = qc.describe_drops(qc.apply_bounds(metrics, bounds))
     named = [words.partition(")")[0] for words in said.split("(")[1:]]
     fields = {field.name for field in dataclasses.fields(qc.QualityBounds)}
     assert {*named} == fields - {"keep", "min_cells"} == {*qc.KEYS.values()}

@@ -15,11 +15,10 @@ from scdyn import machine
 from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
 from scdyn.io.files import write_table
-from scdyn.io.libraries import FILES, LAYERS, Matrix
+from scdyn.io.sample_files import FILES, LAYERS, Matrix
 from scdyn.plotting.pages import findings_page
-from scdyn.pp import findings as checked
-from scdyn.pp import ingest, preflight
-from scdyn.pp.reference import promoter_windows
+from scdyn.pp import ingest, preflight, preflight_findings
+from scdyn.pp.reference import make_promoter_windows
 from scdyn.tasks.cost import examine_models
 
 GENES = pd.DataFrame(
@@ -28,7 +27,7 @@ GENES = pd.DataFrame(
         "tss": [str(start) for start in small.STARTS],
     }
 )  # fmt: skip
-WINDOWS = promoter_windows(GENES, 1500, 500)
+WINDOWS = make_promoter_windows(GENES, 1500, 500)
 THRESHOLDS = preflight.Thresholds(0.5, 0.5, 1.5)
 
 
@@ -149,16 +148,16 @@ def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
 
 def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     found = [
-        checked.Finding("study", "disk", "room", passed=False),
-        checked.Finding("NA", "files", "a.h5: no such file", passed=False),
-        checked.Finding("b", "files", "b.h5: no such file", passed=False),
+        preflight_findings.Finding("study", "disk", "room", passed=False),
+        preflight_findings.Finding("NA", "files", "a.h5: no such file", passed=False),
+        preflight_findings.Finding("b", "files", "b.h5: no such file", passed=False),
     ]
-    write_table(tmp_path / "here.tsv", checked.report(found))
+    write_table(tmp_path / "here.tsv", preflight_findings.make_table(found))
     with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\)"):
-        checked.require(tmp_path / "here.tsv")
-    assert "b.h5: no such file" in findings_page(checked.report(found))
-    write_table(tmp_path / "here.tsv", checked.report(found[:1]))
-    checked.require(tmp_path / "here.tsv")
+        preflight_findings.require_passed(tmp_path / "here.tsv")
+    assert "b.h5: no such file" in findings_page(preflight_findings.make_table(found))
+    write_table(tmp_path / "here.tsv", preflight_findings.make_table(found[:1]))
+    preflight_findings.require_passed(tmp_path / "here.tsv")
 
 
 def test_each_library_of_a_sample_is_examined(tmp_path):
@@ -181,7 +180,7 @@ def test_a_full_disk_is_refused(tmp_path, monkeypatch):
 def test_enrichment_is_one_for_places_drawn_at_random():
     rng = np.random.default_rng(0)
     places = pd.DataFrame({"chrom": "chr1", "start": rng.integers(0, 70_000, 20_000)})
-    assert fragments.promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
+    assert fragments.compute_promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
 
 
 def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
@@ -192,7 +191,7 @@ def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
     genes["is_tf"] = np.arange(22_000) < 1_500
     path = genes_h5(tmp_path)
     row = {"sample": "s", "kind": "10x", **dict.fromkeys([*FILES, *LAYERS, "metadata"], "")}
-    assert len(preflight.barcodes_of({**row, "path": str(path)})) == 40
+    assert len(preflight.list_barcodes({**row, "path": str(path)})) == 40
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (finding,) = examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
     assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
@@ -206,22 +205,23 @@ def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "FIRST_GPU", tmp_path / "nvidia0")
     monkeypatch.delenv(machine.VISIBLE, raising=False)
     monkeypatch.setenv(machine.VARIABLE, "auto")
-    assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    assert preflight.describe_gpus() == "none is here; the CPU is used instead"
     monkeypatch.setenv(machine.VARIABLE, "gpu")
     refuses = "; the config's device is gpu, so that the run will refuse on this machine"
-    assert preflight.seen_of_gpus() == f"none is here{refuses}"
+    assert preflight.describe_gpus() == f"none is here{refuses}"
     assert all(finding.passed for finding in preflight.examine_machine([], tmp_path))
     monkeypatch.setenv(machine.VARIABLE, "auto")
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     assert (
-        preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
+        preflight.describe_gpus()
+        == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
     )
     monkeypatch.setenv(machine.VARIABLE, "gpu")
-    assert preflight.seen_of_gpus().endswith(f"but no GPU that may be used{refuses}")
+    assert preflight.describe_gpus().endswith(f"but no GPU that may be used{refuses}")
     monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
-    assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
+    assert preflight.describe_gpus() == "2 here, NVIDIA's driver 470.82.01"
     monkeypatch.setenv(machine.VARIABLE, "cpu")
-    assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"
+    assert preflight.describe_gpus() == "not looked for: the config's device is cpu"
 
 
 def test_fragments_that_lie_nowhere_are_seen_before(tmp_path):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from scdyn.errors import InputError
-from scdyn.io.checks import columns_of_names
-from scdyn.io.chromosomes import chromosome_name
+from scdyn.io.checks import list_name_columns
+from scdyn.io.chromosomes import to_ucsc_name
 from scdyn.io.files import write_table
 from scdyn.pp import reference
 
@@ -57,7 +57,7 @@ def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
 
 
 def test_windows_follow_the_strand(vocabulary):
-    windows = reference.promoter_windows(vocabulary)
+    windows = reference.make_promoter_windows(vocabulary)
     bounds = {
         gene: list(w[["start", "end"]].to_numpy().tolist()) for gene, w in windows.groupby("gene")
     }
@@ -114,7 +114,7 @@ def test_union_of_nested_and_touching_exons():
     exons = pd.DataFrame(
         {"gene_id": ["a"] * 4 + ["b"], "start": [1, 3, 11, 21, 5], "end": [10, 5, 20, 30, 5]}
     )
-    assert reference.union_lengths(exons).to_dict() == {"a": 30, "b": 1}
+    assert reference.compute_union_lengths(exons).to_dict() == {"a": 30, "b": 1}
 
 
 REFSEQ = """\
@@ -143,7 +143,7 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
     ],
 )  # fmt: skip
 def test_chromosomes_go_by_ucscs_names(name, expected):
-    assert chromosome_name(name) == expected
+    assert to_ucsc_name(name) == expected
 
 
 def exons_alone(attributes):
@@ -215,7 +215,7 @@ def test_genes_called_like_a_missing_value_are_genes(tmp_path, gtf):
 def test_a_gene_without_a_name_is_not_the_gene_called_nan():
     genes = pd.DataFrame({"gene_id": ["G1", "G2"], "symbol": ["nan", "NA"]})
     var = pd.DataFrame({"symbol": ["NA", np.nan, "nan"]}, index=["a", "b", "c"])
-    found = reference.find_genes(columns_of_names(var), genes)
+    found = reference.find_genes(list_name_columns(var), genes)
     assert found.tolist() == [1, -1, 0]
 
 

@@ -12,8 +12,8 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io import tenx
-from scdyn.io.features import barcode_names, read_features
-from scdyn.io.libraries import LibraryFiles, find_matrix, locate
+from scdyn.io.features import read_barcodes, read_features
+from scdyn.io.sample_files import LibraryFiles, find_matrix, locate
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]
@@ -68,7 +68,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     assert list(rna.obs_names) == BARCODES and list(rna.var_names) == SYMBOLS
     assert list(rna.var["gene_ids"]) == IDS and list(peaks.var_names) == NAMES
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(barcode_names(folder)) == BARCODES
+    assert list(read_barcodes(folder)) == BARCODES
 
 
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
@@ -79,7 +79,7 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(barcode_names(folder)) == BARCODES
+    assert list(read_barcodes(folder)) == BARCODES
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
     with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
@@ -119,7 +119,7 @@ def test_h5_of_either_version(tmp_path):
         np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
         assert list(rna.var["gene_ids"]) == IDS
         assert named(path) == (IDS, SYMBOLS)
-        assert list(barcode_names(path)) == BARCODES
+        assert list(read_barcodes(path)) == BARCODES
 
 
 def test_lists_of_windows_files_are_read(tmp_path):
@@ -163,7 +163,7 @@ def test_lists_of_barcodes_as_tables_of_r_are_read(tmp_path, write_row, header):
     rows = [write_row.format(n=n, name=name) for n, name in enumerate(BARCODES, 1)]
     (folder / "barcodes.tsv").write_text(header + "\n".join(rows) + "\n")
     rna, _ = tenx.read_matrix(folder)
-    assert list(rna.obs_names) == list(barcode_names(folder)) == BARCODES
+    assert list(rna.obs_names) == list(read_barcodes(folder)) == BARCODES
 
 
 @pytest.mark.parametrize("write_row", ["cell {n}", "{n}\tA", "7,{n}"])
@@ -172,7 +172,7 @@ def test_barcodes_that_only_look_like_tables_are_kept(tmp_path, write_row):
     write_mtx(folder, GENE_ROWS, "features.tsv", GENES, packed=False)
     rows = [write_row.format(n=n) for n in range(1, 1 + len(BARCODES))]
     (folder / "barcodes.tsv").write_text("\n".join(rows) + "\n")
-    assert list(barcode_names(folder)) == [row.split("\t")[0] for row in rows]
+    assert list(read_barcodes(folder)) == [row.split("\t")[0] for row in rows]
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\n\n", " \n", "\r\n", "\t", "\n "])
@@ -181,7 +181,7 @@ def test_blank_lines_are_no_entries(tmp_path, end):
     path = tmp_path / "m" / "matrix.mtx"
     text = path.read_text()
     path.write_bytes((text + end).encode())
-    tenx.look_at_counts(find_matrix(tmp_path / "m"))
+    tenx.check_first_counts(find_matrix(tmp_path / "m"))
     rna, _ = tenx.read_matrix(tmp_path / "m")
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     header, *entries = text.split("\n3 3 4\n")
@@ -190,7 +190,7 @@ def test_blank_lines_are_no_entries(tmp_path, end):
         tenx.read_matrix(tmp_path / "m")
     path.write_bytes((header + "\n3 3 0\n" + end).encode())
     with pytest.raises(InputError, match="holds no counts at all"):
-        tenx.look_at_counts(find_matrix(tmp_path / "m"))
+        tenx.check_first_counts(find_matrix(tmp_path / "m"))
 
 
 ROWS = [f"{i}\t{s}\tGene Expression" for i, s in zip(IDS, SYMBOLS, strict=True)]

@@ -14,8 +14,8 @@ import pandas as pd
 import yaml
 
 from scdyn.errors import Code, InputError
-from scdyn.io.libraries import RNA_ONLY
-from scdyn.pp.cell_columns import MISSING, OWN
+from scdyn.io.sample_files import RNA_ONLY
+from scdyn.pp.obs_columns import MISSING, RESERVED
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
@@ -378,7 +378,7 @@ def check_covariate(
             f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
             "covariate, list it under covariates in the config.",
         )
-    if column in OWN:
+    if column in RESERVED:
         raise InputError(
             "SHEET",
             f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "

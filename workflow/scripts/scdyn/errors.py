@@ -102,7 +102,7 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Return the message and the code."""
-        return f"{self.message} {tag(self.code)}"
+        return f"{self.message} {format_code(self.code)}"
 
     @classmethod
     def from_text(cls, text: str) -> InputError:
@@ -117,7 +117,7 @@ class Interrupted(Exception):
     """Work stopped by a signal; it continues from the same place when started again."""
 
 
-def tag(code: Code) -> str:
+def format_code(code: Code) -> str:
     """Return a code as messages show it, such as ``[SCD-BARCODES]``."""
     return f"[SCD-{code}]"
 
@@ -168,7 +168,7 @@ def reading(
         raise InputError(code, f"{path}: {fault} ({reason}); {remedy}.") from error
 
 
-def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
+def find_disk_fault(error: BaseException, folder: Path) -> tuple[str, str] | None:
     """Find out whether a full or read-only disk caused an error of any library.
 
     Some libraries give the reason only in words (h5py, safetensors), some not at all (Pillow).

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError, fault_of_disk, is_out_of_memory, tag
+from scdyn.errors import InputError, find_disk_fault, format_code, is_out_of_memory
 
 logger = logging.getLogger("scdyn")
 # Interval between progress messages of long work.
@@ -45,7 +45,7 @@ def logged(path: str | Path) -> Iterator[None]:
         to_file = logging.FileHandler(path, mode=mode)
     except OSError as error:
         raise SystemExit(
-            f"Error: {path}: cannot be written ({error.strerror}). {tag('DISK')}"
+            f"Error: {path}: cannot be written ({error.strerror}). {format_code('DISK')}"
         ) from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
@@ -65,11 +65,11 @@ def logged(path: str | Path) -> Iterator[None]:
         with suppress(OSError):
             print(traceback.format_exc(), end="", file=to_file.stream)
             to_file.flush()
-        print(sentence(error, path), file=sys.stderr)
+        print(describe_error(error, path), file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def sentence(error: BaseException, log: str | Path) -> str:
+def describe_error(error: BaseException, log: str | Path) -> str:
     """Describe in one sentence the error that ended a script."""
     if isinstance(error, InputError):
         return f"Error: {error}"
@@ -78,14 +78,14 @@ def sentence(error: BaseException, log: str | Path) -> str:
         return (
             f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
             "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
-            f"--retries 2, which asks for more each time) (details: {log}). {tag('MEMORY')}"
+            f"--retries 2, which asks for more each time) (details: {log}). {format_code('MEMORY')}"
         )
-    if fault := fault_of_disk(error, Path(log).parent):
-        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log}). {tag('DISK')}"
+    if fault := find_disk_fault(error, Path(log).parent):
+        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log}). {format_code('DISK')}"
     return f"{said} (details: {log})"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds for people: 45 s, 12 min, 3 h 20 min."""
     minutes = round(seconds / 60)
     if seconds < 90:
@@ -93,9 +93,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def rounded(seconds: float) -> str:
+def format_estimate(seconds: float) -> str:
     """Format an estimate without false precision: 40 s, 12 min, 84 h, 9 days."""
     if seconds < 2 * 3600:
-        return duration(seconds)
+        return format_duration(seconds)
     hours = seconds / 3600
     return f"{hours:.0f} h" if hours < 96 else f"{hours / 24:,.0f} days"

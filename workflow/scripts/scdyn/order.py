@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def natural(text: str) -> tuple[tuple[tuple[str, int], ...], str]:
+def natural_key(text: str) -> tuple[tuple[tuple[str, int], ...], str]:
     """Return a sort key that compares numbers in a name by value: lane2 before lane10."""
     parts = re.findall(r"(\D*)(\d*)", text)
     # The text itself breaks the tie of lane2 and lane02.

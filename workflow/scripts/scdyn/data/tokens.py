@@ -16,7 +16,7 @@ import zarr
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic, sha256, write_json, write_table
 from scdyn.pp.counts import promoters_measured
 from scdyn.pp.reference import read_vocabulary
@@ -198,7 +198,7 @@ def write_tokens(
             "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
             "vocabulary_sha256": vocabulary_hash(genes),
             "corpus_sha256": sha256(source),
-            STAMP: stamp(),
+            STAMP: make_stamp(),
         }
         write_json(temporary / "meta.json", meta)
 

@@ -18,7 +18,7 @@ import pandas as pd
 from scdyn.errors import InputError
 from scdyn.grn.expression import Expression, read_expression, standardised_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
-from scdyn.log import PROGRESS_SECONDS, duration, logger
+from scdyn.log import PROGRESS_SECONDS, format_duration, logger
 
 # The share of the cells that a run of the ridge sees, drawn by its seed: as much as each of
 # GRNBoost2's trees does.
@@ -178,7 +178,7 @@ def infer_edges(
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             left = (said - begun) / n_done * (len(targets) - n_done)
-            logger.info("%d of %d genes, %s to go", n_done, len(targets), duration(left))
+            logger.info("%d of %d genes, %s to go", n_done, len(targets), format_duration(left))
     return pd.concat([pd.DataFrame(columns=COLUMNS), *edges], ignore_index=True)
 
 

@@ -4,7 +4,7 @@ from scdyn.lazy import attach
 
 _HOMES = {
     "read_fragments": "fragments",
-    "find_libraries": "libraries",
+    "find_libraries": "sample_files",
     "read_h5": "tenx",
     "read_mtx": "tenx",
     "read_table": "artefacts",

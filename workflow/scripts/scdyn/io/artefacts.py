@@ -28,7 +28,7 @@ FOLDERS = ("meta.json", "task.json")
 
 
 @cache
-def code_version() -> str:
+def compute_code_version() -> str:
     """Return the library's version, followed by eight digits of the hash of its code."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -36,9 +36,9 @@ def code_version() -> str:
     return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
-def stamp() -> dict[str, Any]:
+def make_stamp() -> dict[str, Any]:
     """Return the version of the code and of the format, to be stored as ``scdyn`` in an output."""
-    return {"version": code_version(), "format": FORMAT}
+    return {"version": compute_code_version(), "format": FORMAT}
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".h5ad":
         import h5py
 
-        with artefact(path), h5py.File(path) as file:
+        with reading_artefact(path), h5py.File(path) as file:
             group = file.get(f"uns/{STAMP}")
             if group is None:
                 return unknown
@@ -66,12 +66,12 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:
     """Write cells as compressed h5ad with a stamp, atomically."""
-    cells.uns[STAMP] = stamp()
+    cells.uns[STAMP] = make_stamp()
     with atomic(path) as temporary:
         cells.write_h5ad(temporary, compression="lzf")
 
 
-def artefact(path: str | Path) -> AbstractContextManager[None]:
+def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
     """Turn any error while an output of the workflow is read into an :class:`InputError`.
 
     Raises
@@ -86,13 +86,13 @@ def artefact(path: str | Path) -> AbstractContextManager[None]:
 
 def read_json(path: str | Path) -> Any:
     """Read a file of :func:`scdyn.io.files.write_json`."""
-    with artefact(path):
+    with reading_artefact(path):
         return json.loads(Path(path).read_text())
 
 
 def read_records(path: str | Path) -> pd.DataFrame:
     """Read a table of :func:`scdyn.training.progress.write_records`."""
-    with artefact(path):
+    with reading_artefact(path):
         table = pd.read_json(path, lines=True)
         if table.empty:
             raise ValueError("it is empty")
@@ -111,7 +111,7 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
     options
         Of :func:`pandas.read_csv`.
     """
-    with artefact(path):
+    with reading_artefact(path):
         with Path(path).open("rb") as file:
             file.seek(-1, os.SEEK_END)  # raises OSError if the file is empty
             if file.read() != b"\n":
@@ -123,7 +123,7 @@ def read_cells(path: str | Path) -> AnnData:
     """Read an h5ad of :func:`write_h5ad`."""
     from anndata import read_h5ad
 
-    with artefact(path):
+    with reading_artefact(path):
         return read_h5ad(path)
 
 
@@ -131,7 +131,7 @@ def read_obs(path: str | Path) -> pd.DataFrame:
     """Read only the ``obs`` table of an h5ad."""
     from anndata import read_h5ad
 
-    with artefact(path):
+    with reading_artefact(path):
         cells = read_h5ad(path, backed="r")
         cells.file.close()
         return cells.obs

@@ -30,24 +30,24 @@ COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 Form = Callable[[pd.Series], pd.Series]
 
 
-def without_modality(barcodes: pd.Series) -> pd.Series:
+def strip_modality(barcodes: pd.Series) -> pd.Series:
     """Remove ``_rna``, ``-ATAC``, ``gex#`` and similar from either end."""
     tail, head = rf"(?i)[-_.#:]{MODALITY}$", rf"(?i)^{MODALITY}[-_.#:]"
     return barcodes.str.replace(tail, "", regex=True).str.replace(head, "", regex=True)
 
 
-def with_library(barcodes: pd.Series) -> pd.Series:
+def keep_nucleotides_and_library(barcodes: pd.Series) -> pd.Series:
     """Reduce barcodes to nucleotides and the library number, which is 1 if it is missing."""
-    found = without_modality(barcodes).str.extract(NUCLEOTIDES)
+    found = strip_modality(barcodes).str.extract(NUCLEOTIDES)
     return (found[0] + "-" + found[1].fillna("1")).fillna(barcodes)
 
 
-def nucleotides(barcodes: pd.Series) -> pd.Series:
+def keep_nucleotides(barcodes: pd.Series) -> pd.Series:
     """Reduce barcodes to nucleotides, without prefixes and library numbers."""
     return barcodes.str.extract(NUCLEOTIDES)[0].fillna(barcodes)
 
 
-def library_marks(barcodes: pd.Series) -> pd.Series:
+def mask_nucleotides(barcodes: pd.Series) -> pd.Series:
     """Return prefix and suffix of each barcode, as ``s2_*-1``; they distinguish libraries."""
     marks = barcodes.str.replace("[ACGTN]{8,}", "*", n=1, regex=True)
     return marks.where(marks != barcodes, "")
@@ -56,9 +56,9 @@ def library_marks(barcodes: pd.Series) -> pd.Series:
 # Ordered by how much they change. Among forms that pair equally many barcodes the first is used.
 FORMS: dict[str, Form] = {
     "as they are": lambda barcodes: barcodes,
-    "without the modality's name": without_modality,
-    "by nucleotides and library": with_library,
-    "by nucleotides": nucleotides,
+    "without the modality's name": strip_modality,
+    "by nucleotides and library": keep_nucleotides_and_library,
+    "by nucleotides": keep_nucleotides,
 }
 
 
@@ -77,7 +77,7 @@ class Pairing:
     n_shared
         Number of barcodes in common.
     marks
-        Prefix and suffix of each RNA barcode; see :func:`library_marks`.
+        Prefix and suffix of each RNA barcode; see :func:`mask_nucleotides`.
     """
 
     how: str
@@ -87,11 +87,13 @@ class Pairing:
     marks: pd.Index
 
 
-def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None = None) -> Pairing:
+def pair_barcodes(
+    rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None = None
+) -> Pairing:
     """Find the form in which two modalities have the most barcodes in common.
 
     A form is not used if it creates duplicate barcodes within a modality, nor are nucleotides
-    alone if they pair the cells of two libraries with the same library; see :func:`confuses`.
+    alone if :func:`confuses_libraries` applies.
 
     Parameters
     ----------
@@ -110,17 +112,17 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
         If a modality has duplicate barcodes.
     """
     forms = dict(FORMS)
-    marks = pd.Index(library_marks(rna.to_series()))
+    marks = pd.Index(mask_nucleotides(rna.to_series()))
     if translation:
-        forms["by the translation table"] = lambda barcodes: translated(barcodes, translation)
+        forms["by the translation table"] = lambda barcodes: translate(barcodes, translation)
     best = None
     for how, form in forms.items():
         # The table translates only ATAC barcodes.
-        of_rna = with_library if how == "by the translation table" else form
+        of_rna = keep_nucleotides_and_library if how == "by the translation table" else form
         a, b = pd.Index(of_rna(rna.to_series())), pd.Index(form(other.to_series()))
         if a.has_duplicates or b.has_duplicates:
             continue
-        if how == "by nucleotides" and confuses(rna, other):
+        if how == "by nucleotides" and confuses_libraries(rna, other):
             continue
         found = Pairing(how, a, form, len(a.intersection(b)), marks)
         if best is None or found.n_shared > best.n_shared:
@@ -131,7 +133,7 @@ def pair(rna: pd.Index, other: pd.Index, translation: Mapping[str, str] | None =
     return best
 
 
-def confuses(rna: pd.Index, other: pd.Index) -> bool:
+def confuses_libraries(rna: pd.Index, other: pd.Index) -> bool:
     """Tell whether nucleotides alone pair the cells of two RNA libraries with one ATAC library.
 
     This happens because nearly every possible barcode occurs as background in the fragments of any
@@ -151,7 +153,7 @@ def confuses(rna: pd.Index, other: pd.Index) -> bool:
     return bool(taken.duplicated().any())
 
 
-def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> None:
+def refuse_background(pairing: Pairing, n_fragments: pd.Series, origin: object) -> None:
     """Refuse fragments in which the RNA's cells are only background.
 
     All 10x libraries use the same barcode whitelist, so that most barcodes of a sample also occur
@@ -184,7 +186,7 @@ def require_cells(pairing: Pairing, n_fragments: pd.Series, origin: object) -> N
             f"{best:.0f}; are these the fragments of another sample?",
         )
     n, of_rna = n_fragments[is_cell].to_numpy(), pairing.marks[row[is_cell]]
-    of_file = library_marks(n_fragments.index[is_cell].to_series()).to_numpy()
+    of_file = mask_nucleotides(n_fragments.index[is_cell].to_series()).to_numpy()
     for _, part in pd.DataFrame({"n": n, "mark": of_rna}).groupby(of_file):
         n_cells = part.groupby("mark")["n"].transform("size")
         medians = part[n_cells >= FEWEST_CELLS].groupby("mark")["n"].median()
@@ -216,7 +218,7 @@ def require_unique(names: pd.Index, origin: object) -> None:
         )
 
 
-def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
+def join_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
     """Join the barcodes of a sample's libraries, with the library number as a suffix.
 
     As in ``cellranger aggr``: ``-1`` for the first library, ``-2`` for the second. Barcodes of a
@@ -243,9 +245,9 @@ def sample_barcodes(libraries: Sequence[pd.Index]) -> pd.Index:
     return pd.Index(np.concatenate(joined), dtype=object)
 
 
-def translated(barcodes: pd.Series, translation: Mapping[str, str]) -> pd.Series:
+def translate(barcodes: pd.Series, translation: Mapping[str, str]) -> pd.Series:
     """Translate ATAC to RNA barcodes with library number; unknown ones are not changed."""
-    found = without_modality(barcodes).str.extract(NUCLEOTIDES)
+    found = strip_modality(barcodes).str.extract(NUCLEOTIDES)
     return (found[0].map(translation) + "-" + found[1].fillna("1")).fillna(barcodes)
 
 
@@ -273,7 +275,7 @@ def read_translation(path: str | Path) -> dict[str, str]:
         If the table does not have two columns of nucleotides, or has duplicate barcodes.
     """
     with reading("BARCODES", path, "not a readable table of barcodes"):
-        table = pd.read_csv(open_bytes(path), header=None, sep=_separator(path), dtype=str)
+        table = pd.read_csv(open_bytes(path), header=None, sep=_find_separator(path), dtype=str)
     good = table.apply(lambda column: column.str.fullmatch("[ACGT]{8,}").fillna(False))
     if table.shape[1] != 2 or not good.to_numpy().all():
         bad = np.flatnonzero(~good.all(axis=1))
@@ -291,7 +293,7 @@ def read_translation(path: str | Path) -> dict[str, str]:
     return {**turned, **plain}
 
 
-def _separator(path: str | Path) -> str:
+def _find_separator(path: str | Path) -> str:
     """Find the column separator of a table from its first line."""
     with open_text(path) as handle:
         line = handle.readline()

@@ -17,7 +17,7 @@ VALUES_SEEN = 100_000
 MOST_COUNTS = np.iinfo(np.int32).max
 
 
-def first_values(matrix: Any) -> np.ndarray:
+def read_first_values(matrix: Any) -> np.ndarray:
     """Return the first stored values of a matrix, in memory or on the disk, dense or sparse."""
     if isinstance(matrix, (CSRDataset, CSCDataset)):
         matrix = matrix.group
@@ -79,7 +79,7 @@ def require_counts(values: np.ndarray, origin: str) -> None:
         )
 
 
-def require_some(n_counts: int, origin: str) -> None:
+def require_nonempty(n_counts: int, origin: str) -> None:
     """Refuse a matrix without any count.
 
     Raises
@@ -94,7 +94,7 @@ def require_some(n_counts: int, origin: str) -> None:
         )
 
 
-def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
+def list_name_columns(var: pd.DataFrame) -> list[pd.Series]:
     """List the columns of ``var`` that may name genes: its index and every column of text.
 
     Missing names become empty strings, because a gene may be called ``nan``.

@@ -19,23 +19,23 @@ REFSEQ = {
 }
 MITOCHONDRIAL = "chrM"
 # Ensembl's names of the mitochondrial chromosome in vertebrates, worm, fly, yeast and plants.
-OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
+MITOCHONDRIAL_SYNONYMS = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 
 
-def chromosome_name(name: str) -> str:
+def to_ucsc_name(name: str) -> str:
     """Convert a chromosome's name to UCSC style.
 
     Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (human and mouse) become ``chr1``; ``MT`` and its
     synonyms become ``chrM``. Other names, such as those of scaffolds, are not changed.
     """
     name = str(name)
-    if name in OF_MITOCHONDRIA:
+    if name in MITOCHONDRIAL_SYNONYMS:
         return MITOCHONDRIAL
     if re.fullmatch(r"\d{1,2}[LR]?|[WXYZ]|[IVX]+", name):
         return f"chr{name}"
     return REFSEQ.get(name.split(".")[0], name)
 
 
-def chromosome_names(names: pd.Series) -> pd.Series:
-    """Convert chromosome names to UCSC style; see :func:`chromosome_name`."""
-    return names.map({name: chromosome_name(name) for name in names.unique()})
+def to_ucsc_names(names: pd.Series) -> pd.Series:
+    """Convert chromosome names to UCSC style; see :func:`to_ucsc_name`."""
+    return names.map({name: to_ucsc_name(name) for name in names.unique()})

@@ -12,9 +12,9 @@ from anndata.io import read_elem
 
 from scdyn.errors import InputError, reading
 from scdyn.io.bounds import MOST_TIMES_LIST, open_bytes
-from scdyn.io.checks import columns_of_names
+from scdyn.io.checks import list_name_columns
 from scdyn.io.hdf5 import open_bounded
-from scdyn.io.libraries import PACKED, Matrix, find_matrix
+from scdyn.io.sample_files import PACKED, Matrix, find_matrix
 
 # Feature types of Cell Ranger.
 GENES, PEAKS = "Gene Expression", "Peaks"
@@ -23,10 +23,10 @@ KINDS = (
     "Multiplexing Capture",
 )  # fmt: skip
 # Prefix of ids from a reference with several genomes, as in GRCh38_ENSG00000141510.
-GENOME_BEFORE = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
+GENOME_PREFIX = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
 
 
-def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
+def read_barcodes(matrix: Matrix | str | Path) -> pd.Index:
     """Read the barcodes of a matrix without its counts.
 
     Parameters
@@ -39,14 +39,14 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
     InputError
         If they cannot be read.
     """
-    matrix = as_matrix(matrix)
+    matrix = to_matrix(matrix)
     with reading("FORMAT", matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
-            return listed_barcodes(matrix)
+            return read_barcode_list(matrix)
         with open_bounded(matrix.path) as file:
-            if is_annotated(file):
-                return frame(part_of(file, matrix.modality)["obs"]).index.astype(str)
-            group, _ = group_of_counts(file, matrix.path)
+            if is_anndata(file):
+                return read_frame(open_modality(file, matrix.modality)["obs"]).index.astype(str)
+            group, _ = find_counts(file, matrix.path)
             return pd.Index(group["barcodes"].asstr()[:])
 
 
@@ -56,10 +56,10 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
     Parameters
     ----------
     matrix
-        As found by :func:`scdyn.io.libraries.locate`, or the path of a 10x ``.h5``, an mtx folder,
-        an ``.h5ad`` or an ``.h5mu``.
+        From :func:`scdyn.io.sample_files.locate`, or the path of a 10x ``.h5``, an mtx folder, an
+        ``.h5ad`` or an ``.h5mu``.
     source
-        Place of the RNA counts in an AnnData (:func:`scdyn.pp.counts.rna_source`).
+        Place of the RNA counts in an AnnData (:func:`scdyn.pp.counts.choose_rna_source`).
 
     Returns
     -------
@@ -73,23 +73,23 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
     InputError
         If they cannot be read, or come from several genomes.
     """
-    matrix = as_matrix(matrix)
+    matrix = to_matrix(matrix)
     with reading("FORMAT", matrix.path, "its features cannot be read"):
         if matrix.counts:
-            features = listed_features(matrix)
+            features = read_feature_list(matrix)
             of_genes = features["id"][features["kind"] == GENES].astype(str)
-            require_one_genome(set(of_genes.str.extract(GENOME_BEFORE)[0].dropna()), matrix.path)
+            require_one_genome(set(of_genes.str.extract(GENOME_PREFIX)[0].dropna()), matrix.path)
             return features
         with open_bounded(matrix.path) as file:
-            if is_annotated(file):
+            if is_anndata(file):
                 if matrix.modality == "atac":
-                    return annotated(part_of(file, "atac")["var"], PEAKS)
-                var = part_of(file, "rna")["raw/var" if source == "raw/X" else "var"]
-                tables = [annotated(var, GENES)]
+                    return read_var_names(open_modality(file, "atac")["var"], PEAKS)
+                var = open_modality(file, "rna")["raw/var" if source == "raw/X" else "var"]
+                tables = [read_var_names(var, GENES)]
                 if "mod/atac/var" in file:
-                    tables.append(annotated(file["mod/atac/var"], PEAKS))
+                    tables.append(read_var_names(file["mod/atac/var"], PEAKS))
                 return pd.concat(tables, ignore_index=True)
-            group, version = group_of_counts(file, matrix.path)
+            group, version = find_counts(file, matrix.path)
             if version == 2:
                 names = {"id": group["genes"], "name": group["gene_names"]}
                 return pd.DataFrame({k: v.asstr()[:] for k, v in names.items()}).assign(kind=GENES)
@@ -103,19 +103,19 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
             return features
 
 
-def as_matrix(matrix: Matrix | str | Path) -> Matrix:
+def to_matrix(matrix: Matrix | str | Path) -> Matrix:
     """Convert a path to a :class:`Matrix`; see :func:`read_features`."""
     if isinstance(matrix, Matrix):
         return matrix
     return find_matrix(matrix) if Path(matrix).is_dir() else Matrix(str(matrix))
 
 
-def is_annotated(file: h5py.File) -> bool:
+def is_anndata(file: h5py.File) -> bool:
     """Tell whether a file is an AnnData or MuData."""
     return bool({"obs", "mod"} & set(file))
 
 
-def require_annotated(file: h5py.File) -> None:
+def refuse_10x(file: h5py.File) -> None:
     """Refuse a 10x matrix where an AnnData is expected.
 
     Raises
@@ -129,7 +129,7 @@ def require_annotated(file: h5py.File) -> None:
         )
 
 
-def part_of(file: h5py.File, modality: str) -> h5py.Group:
+def open_modality(file: h5py.File, modality: str) -> h5py.Group:
     """Return the AnnData of a modality: the whole ``.h5ad``, or a part of an ``.h5mu``.
 
     Raises
@@ -158,7 +158,7 @@ def require_modality(modality: str, there: Collection[str], path: str) -> None:
         )
 
 
-def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
+def find_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
     """Find the matrix in a 10x ``.h5``, and the version of Cell Ranger that wrote it (2 or 3).
 
     Raises
@@ -213,13 +213,13 @@ def read_genomes(path: str | Path) -> set[str]:
         return set() if genomes is None else set(genomes.asstr()[:]) - {""}
 
 
-def listed_barcodes(matrix: Matrix) -> pd.Index:
+def read_barcode_list(matrix: Matrix) -> pd.Index:
     """Read the list of barcodes of a MatrixMarket file.
 
     Row numbers (as R writes them), further columns and a header are ignored.
     """
     plain = read_lines(Path(matrix.barcodes))
-    table = in_columns(plain)
+    table = split_columns(plain)
     if len(table) and table.shape[1] > 1:
         rows = table[int(table[0].iloc[0] == "") :]  # skip a header: row numbers have no name
         counted = [[str(i + first) for i in range(len(rows))] for first in (0, 1)]
@@ -230,7 +230,7 @@ def listed_barcodes(matrix: Matrix) -> pd.Index:
     return pd.Index(plain[0].to_numpy())
 
 
-def in_columns(table: pd.DataFrame) -> pd.DataFrame:
+def split_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Split a table that was read as one column by commas or spaces in place of tabs."""
     # At most three fields, because the last one, the feature type, may contain a space.
     for mark, n_splits in ((",", -1), (" ", 2)):
@@ -240,9 +240,9 @@ def in_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def listed_features(matrix: Matrix) -> pd.DataFrame:
+def read_feature_list(matrix: Matrix) -> pd.DataFrame:
     """Read the list of features of a MatrixMarket file, separated by tabs, commas or spaces."""
-    table = in_columns(read_lines(Path(matrix.features)))
+    table = split_columns(read_lines(Path(matrix.features)))
     if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
         names = table[0] + ":" + table[1] + "-" + table[2]
         return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
@@ -258,14 +258,14 @@ def listed_features(matrix: Matrix) -> pd.DataFrame:
     return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
 
 
-def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
+def read_var_names(var: h5py.Group, kind: str) -> pd.DataFrame:
     """Read the columns that may name the variables of an AnnData on the disk."""
-    index, *columns = columns_of_names(frame(var))
+    index, *columns = list_name_columns(read_frame(var))
     others = {f"column {i}": column.to_numpy() for i, column in enumerate(columns)}
     return pd.DataFrame({"name": index.to_numpy(), **others, "kind": kind})
 
 
-def frame(group: h5py.Group) -> pd.DataFrame:
+def read_frame(group: h5py.Group) -> pd.DataFrame:
     """Read a data frame of an AnnData on the disk, including those of anndata before 0.7."""
     table = read_elem(group)
     if not isinstance(table, pd.DataFrame):

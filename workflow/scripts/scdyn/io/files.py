@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from scdyn.errors import InputError, fault_of_disk
+from scdyn.errors import InputError, find_disk_fault
 from scdyn.io.bounds import open_bytes
 
 
@@ -50,7 +50,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path, host)
         yield temporary
-        to_disk(temporary)
+        sync_to_disk(temporary)
         if path.is_dir():
             # A folder cannot be replaced in one step, and deleting the old one takes time.
             old = path.with_name(f".{host}-{os.getpid()}-old.{path.name}")
@@ -60,7 +60,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except Exception as error:
-        if fault := fault_of_disk(error, path.parent):
+        if fault := find_disk_fault(error, path.parent):
             raise InputError(
                 "DISK", f"{path}: cannot be written ({fault[0]}); {fault[1]}."
             ) from error
@@ -101,7 +101,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def to_disk(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Flush a file, or all files of a folder, to the disk (fsync)."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from scdyn.errors import UNREADABLE, InputError, reading
 from scdyn.io.bounds import open_bytes
-from scdyn.io.chromosomes import chromosome_name, chromosome_names
+from scdyn.io.chromosomes import to_ucsc_name, to_ucsc_names
 
 # Bytes of text parsed at once; memory does not depend on the number of fragments.
 BLOCK_BYTES = 8 * 2**20
@@ -61,9 +61,9 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
         open_bytes(path) as file,
     ):
         n_lines = 0
-        for text in whole_lines(file):
+        for text in iter_line_blocks(file):
             try:
-                block = parse_fragments(text if n_lines else without_header(text))
+                block = parse_fragments(text if n_lines else comment_out_header(text))
             except (ValueError, pl.exceptions.PolarsError):
                 refuse_line(text, n_lines, path)
                 raise
@@ -72,7 +72,7 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
             n_lines += text.count(b"\n")
 
 
-def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
+def iter_line_blocks(file: io.BufferedReader) -> Iterator[bytes]:
     """Read a text in blocks of whole lines."""
     begun = b""
     while text := file.read(BLOCK_BYTES):
@@ -85,15 +85,15 @@ def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
         yield begun
 
 
-def without_header(text: bytes) -> bytes:
+def comment_out_header(text: bytes) -> bytes:
     """Turn a header into a comment: a first line whose second field begins with a letter."""
-    start = end_of_comments(text)
+    start = find_end_of_comments(text)
     fields = text[start:].split(b"\n", 1)[0].split(b"\t")
     is_header = len(fields) >= len(COLUMNS) and fields[1].strip(b'"')[:1].isalpha()
     return text[:start] + b"#" + text[start:] if is_header else text
 
 
-def end_of_comments(text: bytes) -> int:
+def find_end_of_comments(text: bytes) -> int:
     """Find the end of the comments and empty lines at the beginning of a text."""
     found = COMMENTS.match(text)
     return found.end() if found else 0
@@ -134,7 +134,7 @@ def parse_fragments(text: bytes) -> pl.DataFrame:
     ValueError, polars.exceptions.PolarsError
         If a line is not a fragment.
     """
-    text = text[end_of_comments(text) :]  # polars would read an empty first line as a row
+    text = text[find_end_of_comments(text) :]  # polars would read an empty first line as a row
     if not text.strip():
         return pl.DataFrame(schema=COLUMNS)
     lines = pl.read_csv(
@@ -175,7 +175,7 @@ def count_insertions(
     fragments
         Path of the fragments file, in any order.
     windows
-        From :func:`scdyn.pp.reference.promoter_windows`.
+        From :func:`scdyn.pp.reference.make_promoter_windows`.
     n_genes
         Number of genes of the vocabulary.
     barcodes
@@ -183,7 +183,7 @@ def count_insertions(
     form
         Converts the file's barcodes to the form of ``barcodes``; None if they have it.
     rings
-        From :func:`scdyn.pp.reference.tss_rings`, for TSS enrichment.
+        From :func:`scdyn.pp.reference.make_tss_rings`, for TSS enrichment.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def count_insertions(
         ``fragments``, ``insertions_in_promoters`` (each counted once), ``promoter_share`` (their
         share of all insertions), ``nucleosome_signal`` (ratio of fragments of 147 to 294 bp to
         shorter ones, as in Signac, Stuart et al. 2021) and, with rings, ``tss_enrichment``
-        (:func:`enrichment_at_tss`).
+        (:func:`compute_tss_enrichment`).
 
     Raises
     ------
@@ -206,7 +206,7 @@ def count_insertions(
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
     rings_of = {} if rings is None else dict(list(rings.groupby("chrom")))
     for block in read_fragments(fragments):
-        check_places(block, fragments)
+        check_positions(block, fragments)
         chromosomes.update(block["chrom"].unique())
         if form is None:
             called = block.join(rows, on="barcode", how="inner")
@@ -222,22 +222,22 @@ def count_insertions(
         for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
             totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
         for (named,), part in called.group_by("chrom"):
-            chrom = chromosome_name(named)
+            chrom = to_ucsc_name(named)
             table = by_chrom.get(chrom)
             if table is None:
                 continue
             row = np.tile(part["row"].to_numpy(), 2)
             position = np.concatenate([part["start"].to_numpy(), part["end"].to_numpy() - 1])
-            hit, window = overlaps(position, position + 1, table)
+            hit, window = find_overlaps(position, position + 1, table)
             pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
             counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
             totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
             if chrom in rings_of:
-                hit, ring = overlaps(position, position + 1, rings_of[chrom])
+                hit, ring = find_overlaps(position, position + 1, rings_of[chrom])
                 at_centre = rings_of[chrom]["is_centre"].to_numpy()[ring]
                 totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
                 totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
-    if not set(map(chromosome_name, chromosomes)) & set(by_chrom):
+    if not set(map(to_ucsc_name, chromosomes)) & set(by_chrom):
         raise InputError(
             "GENOMES",
             f"{fragments}: no chromosomes in common between fragments "
@@ -254,11 +254,11 @@ def count_insertions(
         index=barcodes,
     )
     if rings is not None:
-        table["tss_enrichment"] = enrichment_at_tss(totals[4], totals[5])
+        table["tss_enrichment"] = compute_tss_enrichment(totals[4], totals[5])
     return counts, table
 
 
-def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
+def compute_tss_enrichment(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
     """Compute the TSS enrichment per cell: insertions per base at the TSSs over the flanks.
 
     ENCODE's TSS enrichment takes the maximum of a smoothed profile over all cells, for which a
@@ -267,15 +267,15 @@ def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     centre, flanks
-        (cells,) insertions in the rings of :func:`scdyn.pp.reference.tss_rings`. A cell without
-        insertions in the flanks gets the mean of all cells, at least one, as in Signac.
+        (cells,) insertions in the rings of :func:`scdyn.pp.reference.make_tss_rings`. A cell
+        without insertions in the flanks gets the mean of all cells, at least one, as in Signac.
     """
     n_centre, n_flanks = 101, 200
     usual = max(flanks.mean(), 1.0) if len(flanks) else 1.0
     return (centre / n_centre) / (np.where(flanks > 0, flanks, usual) / n_flanks)
 
 
-def check_places(block: pl.DataFrame, path: str | Path) -> None:
+def check_positions(block: pl.DataFrame, path: str | Path) -> None:
     """Refuse fragments with an invalid position.
 
     Raises
@@ -293,7 +293,9 @@ def check_places(block: pl.DataFrame, path: str | Path) -> None:
         )
 
 
-def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0) -> float:
+def compute_promoter_enrichment(
+    places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0
+) -> float:
     """Compute the enrichment of fragments or peaks in promoters over random positions.
 
     Open chromatin is enriched at promoters. If the annotation is of another genome build or
@@ -304,7 +306,7 @@ def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int =
     places
         ``chrom`` and ``start`` of fragments or peaks.
     windows
-        From :func:`scdyn.pp.reference.promoter_windows`.
+        From :func:`scdyn.pp.reference.make_promoter_windows`.
     seed
         Of the random positions, uniform between the first and last position per chromosome.
 
@@ -317,20 +319,20 @@ def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int =
     rng = np.random.default_rng(seed)
     found, drawn, n_places = 1, 1, 0
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
-    for chrom, part in places.groupby(chromosome_names(places["chrom"])):
+    for chrom, part in places.groupby(to_ucsc_names(places["chrom"])):
         if chrom not in by_chrom:
             continue
         starts = part["start"].to_numpy()
         random = rng.integers(starts.min(), starts.max() + 1, len(starts))
         found, drawn = (
-            total + len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
+            total + len(np.unique(find_overlaps(positions, positions + 1, by_chrom[chrom])[0]))
             for total, positions in ((found, starts), (drawn, random))
         )
         n_places += len(starts)
     return found / drawn if n_places else np.nan
 
 
-def overlaps(
+def find_overlaps(
     starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find all pairs of an interval and a window that overlap, on one chromosome.
@@ -377,11 +379,11 @@ def parse_peaks(names: pd.Index) -> pd.DataFrame:
             "PROMOTERS", f"the peak name '{bad}' is not chrom:start-end; rename the peaks."
         )
     parsed.columns = ["chrom", "start", "end"]
-    parsed["chrom"] = chromosome_names(parsed["chrom"])
+    parsed["chrom"] = to_ucsc_names(parsed["chrom"])
     return parsed.astype({"start": np.int64, "end": np.int64})
 
 
-def peaks_to_promoters(
+def sum_peaks(
     peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
 ) -> sparse.csr_matrix:
     """Sum the counts of the peaks that overlap the promoter windows of each gene.
@@ -412,7 +414,7 @@ def peaks_to_promoters(
     for chrom, table in windows.groupby("chrom"):
         on_chrom = np.flatnonzero(peaks["chrom"] == chrom)
         bounds = peaks[["start", "end"]].to_numpy()[on_chrom]
-        peak, window = overlaps(bounds[:, 0], bounds[:, 1], table)
+        peak, window = find_overlaps(bounds[:, 0], bounds[:, 1], table)
         pairs.append(np.stack([on_chrom[peak], table["gene"].to_numpy()[window]]))
     peak, gene = np.concatenate(pairs, axis=1)
     if not len(peak):

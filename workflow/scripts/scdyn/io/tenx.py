@@ -15,18 +15,18 @@ from scipy import sparse
 from scdyn.errors import InputError, reading
 from scdyn.io.barcodes import require_unique
 from scdyn.io.bounds import MOST_TIMES_LIST, open_bytes
-from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_some
+from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_nonempty
 from scdyn.io.features import (
     GENES,
     PEAKS,
-    as_matrix,
-    barcode_names,
-    group_of_counts,
+    find_counts,
+    read_barcodes,
     read_features,
+    to_matrix,
 )
 from scdyn.io.files import open_text
 from scdyn.io.hdf5 import open_bounded
-from scdyn.io.libraries import USA, USA_PARTS, Matrix
+from scdyn.io.sample_files import USA, USA_PARTS, Matrix
 from scdyn.log import logger
 
 # Order of the counts in a matrix of alevin-fry's USA mode.
@@ -44,7 +44,7 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     Parameters
     ----------
     matrix
-        As found by :func:`scdyn.io.libraries.locate`, or the path of an ``.h5`` or a folder.
+        As found by :func:`scdyn.io.sample_files.locate`, or the path of an ``.h5`` or a folder.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     InputError
         If the file cannot be read, has no cell, or has neither genes nor peaks.
     """
-    matrix = as_matrix(matrix)
+    matrix = to_matrix(matrix)
     path = matrix.path
     with reading("FORMAT", path, "not a readable 10x matrix"):
         matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
@@ -76,7 +76,7 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     return matrices.get(GENES), matrices.get(PEAKS)
 
 
-def look_at_counts(matrix: Matrix) -> None:
+def check_first_counts(matrix: Matrix) -> None:
     """Check that a matrix has raw counts, by its first values.
 
     MatrixMarket files are read to their end to detect truncation.
@@ -89,13 +89,13 @@ def look_at_counts(matrix: Matrix) -> None:
     path, n_counts = matrix.path, 0
     with reading("FORMAT", path, "not a readable 10x matrix"):
         if matrix.counts:
-            n_counts = sum(look_at_entries(Path(file)) for file in matrix.counts)
+            n_counts = sum(check_entries(Path(file)) for file in matrix.counts)
         else:
             with open_bounded(path) as file:
-                data = group_of_counts(file, path)[0]["data"]
+                data = find_counts(file, path)[0]["data"]
                 require_counts(data[:VALUES_SEEN], path)
                 n_counts = len(data)
-    require_some(n_counts, path)
+    require_nonempty(n_counts, path)
 
 
 def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
@@ -131,7 +131,7 @@ def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.csr_matrix(ones, (rna.n_obs, table.n_obs)) @ table.X)
 
 
-def part_by_kind(
+def split_by_kind(
     blocks: Iterable[sparse.csr_matrix], names: pd.Index, features: pd.DataFrame, origin: str
 ) -> dict[str, ad.AnnData]:
     """Split counts by feature type.
@@ -184,9 +184,9 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
     ValueError
         If the arrays are inconsistent.
     """
-    names, features = barcode_names(path), read_features(path)
+    names, features = read_barcodes(path), read_features(path)
     with open_bounded(path) as file:
-        group, _ = group_of_counts(file, str(path))
+        group, _ = find_counts(file, str(path))
         data, indices = group["data"], group["indices"]
         indptr = group["indptr"][:].astype(np.int64)
         shape = tuple(group["shape"][:])
@@ -208,7 +208,7 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
                 block.check_format(full_check=True)
                 yield block
 
-        return part_by_kind(blocks(), names, features, str(path))
+        return split_by_kind(blocks(), names, features, str(path))
 
 
 def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
@@ -251,14 +251,14 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
 
 
 def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
-    """Read MatrixMarket files and their lists; returns the same as :func:`part_by_kind`.
+    """Read MatrixMarket files and their lists; returns the same as :func:`split_by_kind`.
 
     Raises
     ------
     InputError
         If the size of a matrix does not match its lists.
     """
-    names, features = barcode_names(matrix), read_features(matrix)
+    names, features = read_barcodes(matrix), read_features(matrix)
     parts = []
     for path in map(Path, matrix.counts):
         n_lines, sizes, n_entries = require_sizes(matrix, path, len(names), len(features))
@@ -269,7 +269,7 @@ def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
             parts += [cells[:, start : start + len(features)] for start in starts]
         else:
             parts.append(cells)
-    return part_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
+    return split_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
 
 
 def require_sizes(
@@ -302,11 +302,11 @@ def require_sizes(
                 "with a reference that includes introns.",
             )
     elif not (matrix.parts and found == (n_cells, 3 * n_features)):
-        raise other_sizes(matrix, path, found, (n_cells, n_features))
+        raise make_size_error(matrix, path, found, (n_cells, n_features))
     return n_lines, (n_rows, n_columns), n_entries
 
 
-def other_sizes(
+def make_size_error(
     matrix: Matrix, path: Path, found: tuple[int, int], listed: tuple[int, int]
 ) -> InputError:
     """Create the error for a matrix whose size, (cells, features), does not match its lists."""
@@ -356,7 +356,7 @@ def read_sizes(path: Path) -> tuple[int, int, int, int]:
     return len(header), n_rows, n_columns, n_entries
 
 
-def look_at_entries(path: Path) -> int:
+def check_entries(path: Path) -> int:
     """Check the first entries of a MatrixMarket file and its number of lines.
 
     Returns
@@ -381,11 +381,13 @@ def look_at_entries(path: Path) -> int:
             text = file.read(BYTES_SEEN)
         n_entries += last != b"\n"
     if n_entries < n_promised:
-        raise other_entries(path, n_entries, shape, n_promised)
+        raise make_entries_error(path, n_entries, shape, n_promised)
     return n_promised
 
 
-def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: int) -> InputError:
+def make_entries_error(
+    path: Path, n_entries: int, shape: Sequence[int], n_promised: int
+) -> InputError:
     """Create the error for a matrix whose entries do not match its header."""
     return InputError(
         "MATRIX",
@@ -405,12 +407,12 @@ def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
         Showing the first line that is not an entry.
     """
     try:
-        return parse_spaced(text)
+        return parse_space_separated(text)
     except pl.exceptions.PolarsError:
         one_space = re.sub(rb"[ \t\r]+", b" ", text)
         tidied = one_space.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
     try:
-        return parse_spaced(tidied)
+        return parse_space_separated(tidied)
     except pl.exceptions.PolarsError as error:
         lines = (line for line in text.splitlines() if line.strip())
         bad = next((line for line in lines if not ENTRY.fullmatch(line)), b"")
@@ -421,7 +423,7 @@ def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
         ) from error
 
 
-def parse_spaced(text: bytes) -> pl.DataFrame:
+def parse_space_separated(text: bytes) -> pl.DataFrame:
     """Parse entries separated by single spaces, without blank lines."""
     entries = pl.read_csv(
         b"" if text.isspace() else text, has_header=False, separator=" ",
@@ -459,6 +461,6 @@ def read_coordinates(
     row, column, value = (entries[name].to_numpy() for name in entries.columns)
     inside = (row > 0) & (row <= n_rows) & (column > 0) & (column <= n_columns)
     if entries.null_count().sum_horizontal()[0] or len(entries) != n_entries or not inside.all():
-        raise other_entries(path, len(entries), shape, n_entries)
+        raise make_entries_error(path, len(entries), shape, n_entries)
     places = (row - 1, column - 1)
     return sparse.coo_matrix((value, places), shape=shape, dtype=np.float64)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_batches
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
@@ -205,7 +205,7 @@ class Classifier(nn.Module):
         if self.familiar is not None:
             save_arrays({"energies": self.familiar}, folder / "familiar.safetensors")
         content = {"classes": self.classes, "temperature": self.temperature, **settings}
-        write_json(folder / "task.json", content | description | {STAMP: stamp()})
+        write_json(folder / "task.json", content | description | {STAMP: make_stamp()})
 
 
 def load_classifier(

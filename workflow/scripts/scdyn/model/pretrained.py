@@ -173,7 +173,7 @@ class Pretrained:
             If the values are no counts, or too few genes are found.
         """
         layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
-        table = counts.raw_counts(adata, "adata", promoter_layer=layer)
+        table = counts.extract_counts(adata, "adata", promoter_layer=layer)
         genes = self.vocabulary
         aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from scdyn.grn import settings as grn_settings
-from scdyn.io.artefacts import read_stamp, stamp
+from scdyn.io.artefacts import make_stamp, read_stamp
+from scdyn.io.environment import read_packages
 from scdyn.io.files import sha256
-from scdyn.io.packages import read_packages
 from scdyn.plotting.pages import document
 from scdyn.tasks.settings import method_name
 from scdyn.version import __version__
@@ -68,7 +68,7 @@ def provenance(
     sheet
         The sample sheet.
     environments
-        What the rules' environments hold, as :func:`scdyn.io.packages.read_packages` reads it.
+        What the rules' environments hold, as :func:`scdyn.io.environment.read_packages` reads it.
     models
         ``config.json`` of each pretrained model, in a folder of its name.
     repository
@@ -82,7 +82,7 @@ def provenance(
     """
     return {
         "scdyn": __version__,
-        "code": "{version}, format {format}".format(**stamp()),
+        "code": "{version}, format {format}".format(**make_stamp()),
         "commit": commit_of(repository),
         "snakemake": snakemake,
         "config": dict(config),

@@ -8,9 +8,9 @@ _HOMES = {
     "examine_sample": "preflight",
     "ingest": "ingest",
     "filter_cells": "qc",
-    "join_metadata": "cell_tables",
+    "join_metadata": "metadata",
     "join": "corpus",
-    "principal_components": "corpus",
+    "compute_pca": "corpus",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = attach(__name__, _HOMES)

@@ -11,8 +11,8 @@ import scanpy as sc
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.pp.cell_columns import METRICS
 from scdyn.pp.counts import normalise
+from scdyn.pp.obs_columns import METRICS
 
 # Columns of ``obs`` that are measured. Labels and covariates are in a separate table.
 MEASURED = ("sample", "barcode", "promoter_source", *METRICS)
@@ -22,7 +22,7 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     """Join samples over the same vocabulary and normalise them.
 
     Only the columns of :data:`MEASURED` are kept. Labels and covariates are in the corpus' table
-    of cells (:mod:`scdyn.pp.cell_tables`), so that they can change without recomputing counts.
+    of cells (:mod:`scdyn.pp.metadata`), so that they can change without recomputing counts.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     return cells
 
 
-def principal_components(
+def compute_pca(
     cells: ad.AnnData, seed: int, n_components: int = 30, layers: Sequence[str] = ("rna_log",)
 ) -> np.ndarray:
     """Compute principal components of log-normalised layers: (cells, n_components) or fewer."""
@@ -63,7 +63,7 @@ def principal_components(
     return table.obsm["X_pca"]
 
 
-def neighbour_map(values: np.ndarray, seed: int) -> np.ndarray:
+def compute_umap(values: np.ndarray, seed: int) -> np.ndarray:
     """Compute a two-dimensional layout of cells with UMAP.
 
     Parameters

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.io.checks import are_counts, check_counts, columns_of_names, first_values
+from scdyn.io.checks import are_counts, check_counts, list_name_columns, read_first_values
 from scdyn.log import logger
 from scdyn.pp.reference import find_genes
 
@@ -20,9 +20,9 @@ from scdyn.pp.reference import find_genes
 NO_SOURCE = "none"
 CELLS_AT_ONCE = 4096
 # Places in an AnnData where raw RNA counts are searched, in this order.
-USUAL = ("spliced", "counts", "X", "raw")
+USUAL_PLACES = ("spliced", "counts", "X", "raw")
 # Names of other layers that may have raw counts.
-OF_COUNTS = re.compile("count|raw|umi", re.IGNORECASE)
+COUNT_NAMES = re.compile("count|raw|umi", re.IGNORECASE)
 
 
 def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
@@ -30,7 +30,9 @@ def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
     return (obs["promoter_source"].astype(str) != NO_SOURCE).to_numpy()
 
 
-def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
+def choose_rna_source(
+    layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str
+) -> str:
     """Choose the matrix with the raw RNA counts of an AnnData, for preflight and ingestion.
 
     Parameters
@@ -40,9 +42,9 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     x, raw
         ``X`` and ``raw.X``, or None.
     rna_layer
-        A layer, "raw" or "X". If empty, the first of :data:`USUAL` whose first values are counts
-        and not all zero, because scVelo normalises the layer "spliced", and scanpy ``X``. If
-        ``X`` is binary and ``.raw`` is not, ``.raw`` is used.
+        A layer, "raw" or "X". If empty, the first of :data:`USUAL_PLACES` whose first values are
+        counts and not all zero, because scVelo normalises the layer "spliced", and scanpy ``X``.
+        If ``X`` is binary and ``.raw`` is not, ``.raw`` is used.
     origin
         The file, for messages.
 
@@ -66,15 +68,15 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     if rna_layer:
         require_layer(rna_layer, known, origin)
         return known[rna_layer]
-    usual = [name for name in USUAL if name in known]
-    seen = {name: first_values(values[name]) for name in usual}
+    usual = [name for name in USUAL_PLACES if name in known]
+    seen = {name: read_first_values(values[name]) for name in usual}
     usable = [name for name in usual if are_counts(seen[name])]
     held = [name for name in usable if seen[name].any()]
     if held[:1] == ["X"] and seen["X"].max() <= 1:
         if "raw" in held and seen["raw"].max() > 1:
             logger.info("%s: X is binary; using the counts in .raw", origin)
             return known["raw"]
-        refuse_flags({name: layers[name] for name in layers if name not in USUAL}, origin)
+        refuse_binary({name: layers[name] for name in layers if name not in USUAL_PLACES}, origin)
     if usable:
         return known[(held or usable)[0]]
     if not usual:
@@ -83,7 +85,7 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
             f"{origin}: no X and no layer 'spliced' or 'counts', only {', '.join(known) or 'none'};"
             " name a layer as rna_layer in the sample sheet.",
         )
-    counted = [name for name in known if are_counts(first_values(values[name]))]
+    counted = [name for name in known if are_counts(read_first_values(values[name]))]
     raise InputError(
         "COUNTS",
         f"{origin}: the counts in {' and '.join(usual)} are not integers; raw counts are needed, "
@@ -92,7 +94,7 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     )
 
 
-def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
+def refuse_binary(layers: Mapping[str, Any], origin: str) -> None:
     """Refuse a binary ``X`` if a layer seems to have the original counts.
 
     Raises
@@ -100,7 +102,7 @@ def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
     InputError
         Naming the layers.
     """
-    named = {name: first_values(layers[name]) for name in layers if OF_COUNTS.search(name)}
+    named = {name: read_first_values(layers[name]) for name in layers if COUNT_NAMES.search(name)}
     more = [name for name, v in named.items() if are_counts(v) and v.max(initial=0) > 1]
     if more:
         raise InputError(
@@ -142,12 +144,12 @@ def require_same_genes(n_raw: int, n_layer: int, origin: str) -> None:
         )
 
 
-def raw_counts(
+def extract_counts(
     table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str | None = None
 ) -> ad.AnnData:
     """Extract the raw counts of an AnnData: RNA in ``X``, promoters in ``layers["promoter"]``.
 
-    ``obs`` and the positions (:func:`positions`) are kept.
+    ``obs`` and the positions (:func:`read_positions`) are kept.
 
     Parameters
     ----------
@@ -156,7 +158,7 @@ def raw_counts(
     origin
         The file, for messages.
     rna_layer
-        See :func:`rna_source`.
+        See :func:`choose_rna_source`.
     promoter_layer
         Layer of the promoter counts; None if they are not in a layer.
 
@@ -166,14 +168,16 @@ def raw_counts(
         If a layer does not exist, or its values are not counts.
     """
     raw = table.raw
-    source = rna_source(table.layers, table.X, None if raw is None else raw.X, rna_layer, origin)
+    source = choose_rna_source(
+        table.layers, table.X, None if raw is None else raw.X, rna_layer, origin
+    )
     var, values = table.var, table.X
     if source == "raw/X":
         var, values = raw.var, raw.X
         logger.info("%s: using the counts in .raw, not X", origin)
     elif source != "X":
         values = table.layers[source.removeprefix("layers/")]
-    obsm = {} if (places := positions(table, origin)) is None else {"spatial": places}
+    obsm = {} if (places := read_positions(table, origin)) is None else {"spatial": places}
     counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=obsm)
     if promoter_layer is not None:
         require_layer(promoter_layer, table.layers, origin)
@@ -183,7 +187,7 @@ def raw_counts(
     return counts
 
 
-def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
+def read_positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
     """Read the positions of cells from ``obsm["spatial"]``, an array or a DataFrame.
 
     Parameters
@@ -243,7 +247,7 @@ def align_genes(
     InputError
         If the share is below ``min_overlap``.
     """
-    best = find_genes(columns_of_names(table.var), genes)
+    best = find_genes(list_name_columns(table.var), genes)
     n_found = len(np.unique(best[best >= 0]))
     share = n_found / max(1, min(len(genes), table.n_vars))
     logger.info(
@@ -262,7 +266,7 @@ def align_genes(
     return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
 
 
-def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
+def log_normalise(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
     """Divide counts by a size per gene, scale to a million per cell, and take log1p.
 
     With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is the
@@ -303,7 +307,7 @@ def normalise(cells: ad.AnnData) -> None:
         Counts from :func:`scdyn.pp.ingest.ingest`, with ``length`` (bp) and ``n_tss`` in ``var``.
         Changed in place.
     """
-    cells.layers["rna_log"] = log_scaled(cells.X, cells.var["length"].to_numpy() / 1000)
-    cells.layers["promoter_log"] = log_scaled(
+    cells.layers["rna_log"] = log_normalise(cells.X, cells.var["length"].to_numpy() / 1000)
+    cells.layers["promoter_log"] = log_normalise(
         cells.layers["promoter"], cells.var["n_tss"].to_numpy()
     )

@@ -17,29 +17,25 @@ from scipy import sparse
 from scdyn.errors import InputError, reading
 from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
-from scdyn.io.checks import require_some
-from scdyn.io.features import require_annotated, require_modality, require_one_genome
+from scdyn.io.checks import require_nonempty
+from scdyn.io.features import refuse_10x, require_modality, require_one_genome
 from scdyn.io.hdf5 import open_bounded
-from scdyn.io.libraries import (
+from scdyn.io.sample_files import (
     Library,
     LibraryFiles,
     Matrix,
+    choose_promoter_source,
     find_libraries,
     locate,
-    promoter_source,
 )
 from scdyn.log import logger
-from scdyn.pp.cell_columns import join, normalise
-from scdyn.pp.cell_tables import join_metadata
-from scdyn.pp.counts import NO_SOURCE, align_genes, raw_counts
-from scdyn.pp.reference import genomes_before, tss_rings
-
-# join_metadata is re-exported for notebooks.
-__all__ = ["ingest", "join_metadata", "read_library"]
+from scdyn.pp.counts import NO_SOURCE, align_genes, extract_counts
+from scdyn.pp.obs_columns import clean_columns, concatenate
+from scdyn.pp.reference import find_genome_prefixes, make_tss_rings
 
 
 @dataclass(frozen=True)
-class Content:
+class LibraryCounts:
     """The counts of one library.
 
     Attributes
@@ -52,7 +48,7 @@ class Content:
     fragments
         Path of the fragments file; empty if it is not used.
     source
-        Source of the promoter counts; see :func:`scdyn.io.libraries.promoter_source`.
+        Source of the promoter counts; see :func:`scdyn.io.sample_files.choose_promoter_source`.
     """
 
     rna: ad.AnnData
@@ -61,7 +57,7 @@ class Content:
     source: str
 
 
-def read_library(library: Library) -> Content:
+def read_library(library: Library) -> LibraryCounts:
     """Read a library's RNA counts, and the peaks or layer of its promoter counts.
 
     Raises
@@ -73,7 +69,7 @@ def read_library(library: Library) -> Content:
     rna, peaks, source = read(library)
     if library.peaks:
         peaks = read_peaks(library.peaks)
-    return Content(rna, peaks if source == "peaks" else None, library.fragments, source)
+    return LibraryCounts(rna, peaks if source == "peaks" else None, library.fragments, source)
 
 
 def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
@@ -85,7 +81,7 @@ def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
             f"{library.rna}: has peaks but no genes; in the sample sheet, write the GEX output "
             "into path and the ATAC output into atac_path.",
         )
-    source, _ = promoter_source(library, (), peaks is not None)
+    source, _ = choose_promoter_source(library, (), peaks is not None)
     if library.unspliced:
         rna.layers["promoter"] = tenx.read_layer(library.unspliced, rna)
     if library.metrics:
@@ -97,8 +93,8 @@ def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
     """Read the counts of an ``.h5ad``; returns the same as :func:`read_tenx`."""
     path = library.rna.path
     table = _open(ad.read_h5ad, path, "h5ad")
-    source, layer = promoter_source(library, table.layers, has_peaks=False)
-    return raw_counts(table, path, library.rna_layer, layer), None, source
+    source, layer = choose_promoter_source(library, table.layers, has_peaks=False)
+    return extract_counts(table, path, library.rna_layer, layer), None, source
 
 
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
@@ -121,10 +117,10 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
     rna.obs = rna.obs.join(joint.loc[:, new])
     log_left_out(content, path)
-    source, layer = promoter_source(library, rna.layers, atac is not None)
+    source, layer = choose_promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
-    peaks = raw_counts(atac, path) if used else None
-    return raw_counts(rna, path, library.rna_layer, layer), peaks, source
+    peaks = extract_counts(atac, path) if used else None
+    return extract_counts(rna, path, library.rna_layer, layer), peaks, source
 
 
 def log_left_out(content: mudata.MuData, path: str) -> None:
@@ -153,11 +149,11 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     """
     path = matrix.path
     if path.endswith(".h5ad"):
-        return raw_counts(_open(ad.read_h5ad, path, "h5ad"), path)
+        return extract_counts(_open(ad.read_h5ad, path, "h5ad"), path)
     if path.endswith(".h5mu"):
         content = _open(mudata.read_h5mu, path, "h5mu")
         require_modality("atac", content.mod, path)
-        return raw_counts(content.mod["atac"], path)
+        return extract_counts(content.mod["atac"], path)
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(
@@ -172,11 +168,11 @@ def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a reader of anndata or mudata, and turn its errors into an :class:`InputError`."""
     with reading("FORMAT", path, f"not a readable {kind}"):
         with open_bounded(path) as file:
-            require_annotated(file)
+            refuse_10x(file)
         return read(path)
 
 
-def require_barcodes(
+def require_common_barcodes(
     pairing: barcodes.Pairing,
     rna: pd.Index,
     other: pd.Index,
@@ -205,8 +201,8 @@ def require_barcodes(
         )
 
 
-def promoter_counts(
-    library: Content,
+def count_promoters(
+    library: LibraryCounts,
     genes: pd.DataFrame,
     windows: pd.DataFrame,
     to_vocabulary: sparse.csr_matrix,
@@ -230,9 +226,9 @@ def promoter_counts(
     rest = (min_overlap, translation, name)
     logger.info("%s: promoters: %s", name, library.source)
     if library.source == "fragments":
-        return promoter_counts_of_fragments(rna, Path(library.fragments), genes, windows, *rest)
+        return count_from_fragments(rna, Path(library.fragments), genes, windows, *rest)
     if library.peaks is not None:
-        return promoter_counts_of_peaks(rna, library.peaks, windows, n_genes, *rest)
+        return count_from_peaks(rna, library.peaks, windows, n_genes, *rest)
     if "promoter" in rna.layers:
         counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
     else:
@@ -240,7 +236,7 @@ def promoter_counts(
     return counts, pd.DataFrame({"promoter_source": library.source}, index=rna.obs_names)
 
 
-def promoter_counts_of_fragments(
+def count_from_fragments(
     rna: ad.AnnData,
     fragments: Path,
     genes: pd.DataFrame,
@@ -249,7 +245,7 @@ def promoter_counts_of_fragments(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count insertions in promoters; see :func:`promoter_counts`.
+    """Count insertions in promoters; see :func:`count_promoters`.
 
     Parameters
     ----------
@@ -274,19 +270,19 @@ def promoter_counts_of_fragments(
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
     n_seen = fragment_files.count_barcodes(blocks)
     known = n_seen.index
-    pairing = barcodes.pair(rna.obs_names, known, translation)
+    pairing = barcodes.pair_barcodes(rna.obs_names, known, translation)
     counts, totals = fragment_files.count_insertions(
-        fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
+        fragments, windows, len(genes), pairing.rna, pairing.form, make_tss_rings(genes)
     )
     found = (totals["fragments"] > 0).to_numpy()
     pairing = replace(pairing, n_shared=int(found.sum()))
-    require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
-    barcodes.require_cells(pairing, n_seen, fragments)
+    require_common_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    barcodes.refuse_background(pairing, n_seen, fragments)
     source = np.where(found, "fragments", NO_SOURCE)
     return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
 
 
-def promoter_counts_of_peaks(
+def count_from_peaks(
     rna: ad.AnnData,
     peaks: ad.AnnData,
     windows: pd.DataFrame,
@@ -295,7 +291,7 @@ def promoter_counts_of_peaks(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Sum the counts of peaks in promoters; see :func:`promoter_counts`.
+    """Sum the counts of peaks in promoters; see :func:`count_promoters`.
 
     Parameters
     ----------
@@ -306,15 +302,15 @@ def promoter_counts_of_peaks(
     windows, n_genes
         Promoter windows, and genes of the vocabulary.
     min_overlap, translation, name
-        As for :func:`promoter_counts_of_fragments`.
+        As for :func:`count_from_fragments`.
 
     Raises
     ------
     InputError
         If the peaks belong to other cells or another genome.
     """
-    pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
-    require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
+    pairing = barcodes.pair_barcodes(rna.obs_names, peaks.obs_names, translation)
+    require_common_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())
     row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
     found = row.notna().to_numpy()
@@ -323,7 +319,7 @@ def promoter_counts_of_peaks(
         (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
         shape=(rna.n_obs, peaks.n_obs),
     )
-    counts = fragment_files.peaks_to_promoters(peaks.X, peaks.var_names, windows, n_genes)
+    counts = fragment_files.sum_peaks(peaks.X, peaks.var_names, windows, n_genes)
     source = np.where(found, "peaks", NO_SOURCE)
     totals = pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
     return pairing_matrix @ counts, totals
@@ -342,16 +338,16 @@ def ingest_library(
     located = locate(files)
     library = read_library(located)
     rna = library.rna
-    require_one_genome(genomes_before(rna.var_names.to_series()), located.rna.path)
-    require_some(rna.X.nnz, files.path)
+    require_one_genome(find_genome_prefixes(rna.var_names.to_series()), located.rna.path)
+    require_nonempty(rna.X.nnz, files.path)
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
-    counts, totals = promoter_counts(
+    counts, totals = count_promoters(
         library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
     # Columns of an input file can have any names and types; the metrics of 10x are our own.
-    obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
+    obs = rna.obs if files.kind == "10x" else clean_columns(rna.obs, files.path)
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
         obs=obs.assign(**totals.set_axis(obs.index)),
@@ -362,11 +358,11 @@ def ingest_library(
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
-    """Join a sample's libraries; see :func:`scdyn.io.barcodes.sample_barcodes`."""
+    """Join a sample's libraries; see :func:`scdyn.io.barcodes.join_barcodes`."""
     if len(libraries) == 1:
         return libraries[0]
-    names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
-    obs = join([cells.obs for cells in libraries]).set_axis(names)
+    names = barcodes.join_barcodes([cells.obs_names for cells in libraries])
+    obs = concatenate([cells.obs for cells in libraries]).set_axis(names)
     joined = ad.concat(libraries, join="outer", merge="same")
     joined.obs = obs
     return joined
@@ -401,7 +397,7 @@ def ingest(
         ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and the
         columns of an ``.h5ad`` (its ``sample`` as ``sample_in_file``); in ``obsm["spatial"]`` its
         positions. Covariates of the sample sheet and metadata are joined later; see
-        :func:`scdyn.pp.cell_tables.annotate`.
+        :func:`scdyn.pp.metadata.annotate`.
 
     Raises
     ------

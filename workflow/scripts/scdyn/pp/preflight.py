@@ -17,32 +17,32 @@ from anndata.io import sparse_dataset
 from scdyn.errors import InputError, reading
 from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
-from scdyn.io.barcodes import require_unique, sample_barcodes
-from scdyn.io.checks import first_values, require_counts, require_some
+from scdyn.io.barcodes import join_barcodes, require_unique
+from scdyn.io.checks import read_first_values, require_counts, require_nonempty
 from scdyn.io.download import annotation_of
 from scdyn.io.features import (
     GENES,
     PEAKS,
-    barcode_names,
-    part_of,
+    open_modality,
+    read_barcodes,
     read_features,
     read_genomes,
-    require_annotated,
+    refuse_10x,
     require_one_genome,
 )
 from scdyn.io.hdf5 import open_bounded
-from scdyn.io.libraries import (
+from scdyn.io.sample_files import (
     Library,
     LibraryFiles,
     Matrix,
+    choose_promoter_source,
     find_libraries,
     locate,
-    promoter_source,
 )
 from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
-from scdyn.pp.counts import require_layer, require_same_genes, rna_source
-from scdyn.pp.findings import DISK, Finding
-from scdyn.pp.reference import find_genes, genomes_before, strip_version, without_genome
+from scdyn.pp.counts import choose_rna_source, require_layer, require_same_genes
+from scdyn.pp.preflight_findings import DISK, Finding
+from scdyn.pp.reference import find_genes, find_genome_prefixes, strip_genome_prefix, strip_version
 
 # Required room on the disk in multiples of the input: results and temporary files.
 ROOM_FOR_INPUT = 3
@@ -101,7 +101,7 @@ def examine_sample(
     return findings
 
 
-def barcodes_of(row: Mapping[str, str]) -> pd.Index:
+def list_barcodes(row: Mapping[str, str]) -> pd.Index:
     """List a sample's barcodes as in ingestion; an empty index if the files cannot be read.
 
     Parameters
@@ -110,7 +110,7 @@ def barcodes_of(row: Mapping[str, str]) -> pd.Index:
         Of the sample sheet.
     """
     try:
-        return sample_barcodes([barcode_names(locate(files).rna) for files in find_libraries(row)])
+        return join_barcodes([read_barcodes(locate(files).rna) for files in find_libraries(row)])
     except InputError:  # reported by examine_sample
         return pd.Index([], dtype=str)
 
@@ -132,9 +132,9 @@ def examine_library(
     """
     library = locate(files)
     matrix = library.rna
-    source, layers, has_peaks = look_into(library)
+    source, layers, has_peaks = inspect_library(library)
     features = read_features(matrix, source)
-    names = names_of_genes(features, matrix)
+    names = list_gene_names(features, matrix)
     found = find_genes(names, genes)
     n_found, n_genes = len(np.unique(found[found >= 0])), len(found)
     share = n_found / max(1, min(len(genes), n_genes))
@@ -150,15 +150,15 @@ def examine_library(
     yield "genes", text
     if library.kind != "10x":
         yield "RNA counts", f"in {source} of {matrix}"
-    cells = barcode_names(matrix)
+    cells = read_barcodes(matrix)
     require_unique(cells, matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
     others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
     for kind, n_features in others.items():
         yield "features", f"{n_features} of type {kind} are ignored"
-    promoters, layer = promoter_source(library, layers, has_peaks)
+    promoters, layer = choose_promoter_source(library, layers, has_peaks)
     examine_counts(library, source, layer, of_peaks=promoters == "peaks")
-    stated = genome_stated(library)
+    stated = read_stated_genome(library)
     if promoters == "none":
         yield "promoters", "not measured, according to the sample sheet (RNA only)"
     elif promoters == "promoter layer":
@@ -186,7 +186,7 @@ def examine_library(
         )
 
 
-def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
+def list_gene_names(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
     """List the columns of features that may name the genes.
 
     Raises
@@ -202,11 +202,11 @@ def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
             f"(found: {', '.join(features['kind'].unique()) or 'none'}); in the sample sheet, "
             "write the GEX output into path and the ATAC output into atac_path.",
         )
-    require_one_genome(genomes_before(named["name"]), matrix.path)
+    require_one_genome(find_genome_prefixes(named["name"]), matrix.path)
     return [named[column] for column in named]
 
 
-def measured_genes(row: Mapping[str, str]) -> set[str]:
+def list_measured_genes(row: Mapping[str, str]) -> set[str]:
     """List all ids and symbols of genes in a sample's matrices.
 
     Parameters
@@ -221,19 +221,19 @@ def measured_genes(row: Mapping[str, str]) -> set[str]:
     """
     names: set[str] = set()
     for library in map(locate, find_libraries(row)):
-        source, _, _ = look_into(library)
-        for column in names_of_genes(read_features(library.rna, source), library.rna):
-            names.update(column, plain := without_genome(column), strip_version(plain))
+        source, _, _ = inspect_library(library)
+        for column in list_gene_names(read_features(library.rna, source), library.rna):
+            names.update(column, plain := strip_genome_prefix(column), strip_version(plain))
     return names
 
 
-def look_into(library: Library) -> tuple[str, list[str], bool]:
+def inspect_library(library: Library) -> tuple[str, list[str], bool]:
     """Inspect the files of a library to find the source of its counts.
 
     Returns
     -------
     source : str
-        Place of the RNA counts in an AnnData; see :func:`scdyn.pp.counts.rna_source`.
+        Place of the RNA counts in an AnnData; see :func:`scdyn.pp.counts.choose_rna_source`.
     layers : list of str
         Layers of an AnnData.
     has_peaks : bool
@@ -248,43 +248,45 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
     if library.kind == "10x":
         features = read_features(library.rna)
         for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
-            n_cells, n_features = len(barcode_names(matrix)), len(read_features(matrix))
+            n_cells, n_features = len(read_barcodes(matrix)), len(read_features(matrix))
             for file in matrix.counts:
                 tenx.require_sizes(matrix, Path(file), n_cells, n_features)
         return "X", [], bool((features["kind"] == PEAKS).any())
     with reading("FORMAT", path, f"not a readable {library.kind}"), open_bounded(path) as file:
-        require_annotated(file)
-        rna = part_of(file, "rna")
+        refuse_10x(file)
+        rna = open_modality(file, "rna")
         layers = rna.get("layers", {})
-        source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
+        source = choose_rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
             require_layer(library.promoter_layer, layers, path)
-        require_counts(first_values(rna[source]), path)
-        require_some(n_stored(rna[source]), path)
+        require_counts(read_first_values(rna[source]), path)
+        require_nonempty(count_stored(rna[source]), path)
         return source, list(layers), "mod/atac" in file
 
 
-def n_stored(values: h5py.Group | h5py.Dataset) -> int:
+def count_stored(values: h5py.Group | h5py.Dataset) -> int:
     """Count the stored values of an AnnData's matrix, including zeros if it is dense."""
     return values["data"].size if isinstance(values, h5py.Group) else values.size
 
 
-def n_columns(values: h5py.Group | h5py.Dataset) -> int:
+def count_columns(values: h5py.Group | h5py.Dataset) -> int:
     """Count the columns of an AnnData's matrix."""
     return (sparse_dataset(values) if isinstance(values, h5py.Group) else values).shape[1]
 
 
 def examine_counts(library: Library, source: str, layer: str | None, of_peaks: bool) -> None:
-    """Check the first counts of all matrices, except the RNA of an AnnData (:func:`look_into`).
+    """Check the first counts of all matrices except the RNA of an AnnData.
+
+    :func:`inspect_library` checks that one.
 
     Parameters
     ----------
     library
         With existing files.
     source
-        Place of the RNA counts in an AnnData, from :func:`look_into`.
+        Place of the RNA counts in an AnnData, from :func:`inspect_library`.
     layer, of_peaks
-        Source of the promoter counts, from :func:`scdyn.io.libraries.promoter_source`.
+        Source of the promoter counts, from :func:`scdyn.io.sample_files.choose_promoter_source`.
 
     Raises
     ------
@@ -293,24 +295,24 @@ def examine_counts(library: Library, source: str, layer: str | None, of_peaks: b
     """
     for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
         if not matrix.path.endswith((".h5ad", ".h5mu")):
-            tenx.look_at_counts(matrix)
+            tenx.check_first_counts(matrix)
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
         with reading("FORMAT", path, f"not a readable {library.kind}"), open_bounded(path) as file:
-            rna = part_of(file, "rna")
+            rna = open_modality(file, "rna")
             values = rna["layers"][layer]
-            require_same_genes(n_columns(rna[source]), n_columns(values), path)
-            require_counts(first_values(values), f"{path}, layer {layer}")
+            require_same_genes(count_columns(rna[source]), count_columns(values), path)
+            require_counts(read_first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
         with reading("FORMAT", place.path, "not a readable h5ad"), open_bounded(place.path) as file:
-            table = part_of(file, "atac")
+            table = open_modality(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
-            source = rna_source(layers, table.get("X"), raw, "", place.path)
-            require_counts(first_values(table[source]), place.path)
+            source = choose_rna_source(layers, table.get("X"), raw, "", place.path)
+            require_counts(read_first_values(table[source]), place.path)
 
 
-def genome_stated(library: Library) -> str:
+def read_stated_genome(library: Library) -> str:
     """Return the genome that Cell Ranger used, or an empty string.
 
     It is in the header of a fragments file, or among the features of an ``.h5``.
@@ -342,7 +344,7 @@ def examine_fragments(
     """
     blocks = []
     for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN):
-        fragment_files.check_places(block, path)
+        fragment_files.check_positions(block, path)
         blocks.append(block.select("chrom", "start", "barcode").to_pandas())
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
@@ -351,7 +353,7 @@ def examine_fragments(
         )
     n_seen = seen["barcode"].value_counts(sort=False)
     others = pd.Index(n_seen.index)
-    pairing = barcodes.pair(cells, others, translation)
+    pairing = barcodes.pair_barcodes(cells, others, translation)
     text = (
         f"{pairing.n_shared} of {len(cells)} RNA barcodes are among the first {len(seen)} "
         f"fragments, {pairing.how}"
@@ -363,7 +365,7 @@ def examine_fragments(
             f"RNA, {', '.join(others[:5])} here); use files of the same cells, or, if the barcodes "
             "of the two chemistries differ, name a table in ingest.barcode_translation.",
         )
-    barcodes.require_cells(pairing, n_seen, path)
+    barcodes.refuse_background(pairing, n_seen, path)
     yield "barcodes", text
     yield from examine_build("fragments", path, seen, windows, thresholds, stated, catalogue)
 
@@ -381,8 +383,8 @@ def examine_barcodes(
     InputError
         If it belongs to other cells.
     """
-    others = barcode_names(path)
-    pairing = barcodes.pair(cells, others, translation)
+    others = read_barcodes(path)
+    pairing = barcodes.pair_barcodes(cells, others, translation)
     if pairing.n_shared < thresholds.min_barcode_overlap * len(cells):
         raise InputError(
             "BARCODES",
@@ -410,7 +412,7 @@ def examine_build(
     InputError
         If the enrichment is below the threshold.
     """
-    ratio = fragment_files.promoter_enrichment(places, windows)
+    ratio = fragment_files.compute_promoter_enrichment(places, windows)
     asked = thresholds.min_promoter_enrichment
     if not ratio >= asked:
         chromosomes = ", ".join(sorted(places["chrom"].astype(str).unique())[:3])
@@ -442,14 +444,14 @@ def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[F
     results
         Folder of the results, which may not exist yet.
     """
-    room, is_enough = room_for(inputs, results)
+    room, is_enough = compare_room(inputs, results)
     return [
         Finding("study", DISK, room, is_enough),
-        Finding("study", "GPU", f"{seen_of_gpus()} (other nodes of a cluster may differ)"),
+        Finding("study", "GPU", f"{describe_gpus()} (other nodes of a cluster may differ)"),
     ]
 
 
-def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
+def compare_room(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
     """Compare the free room on the disk with the room that the results need.
 
     Parameters
@@ -463,7 +465,7 @@ def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bo
         The comparison in words, as the text of an :class:`InputError` if there is too little.
     is_enough : bool
     """
-    size = sum(size_of(Path(path)) for path in inputs)
+    size = sum(measure_size(Path(path)) for path in inputs)
     place = Path(results).absolute()
     while not place.exists():
         place = place.parent
@@ -487,12 +489,12 @@ def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
     InputError
         Naming the folder.
     """
-    room, is_enough = room_for(inputs, results)
+    room, is_enough = compare_room(inputs, results)
     if not is_enough:
         raise InputError.from_text(room)
 
 
-def seen_of_gpus() -> str:
+def describe_gpus() -> str:
     """Describe the GPUs of this machine. Training checks later whether torch can use them."""
     if os.environ.get(VARIABLE) == "cpu":
         return "not used: device is cpu in the config"
@@ -508,7 +510,7 @@ def seen_of_gpus() -> str:
     return seen if driver else f"{seen}; using the CPU"
 
 
-def size_of(path: Path) -> int:
+def measure_size(path: Path) -> int:
     """Return the size of a file, or of all files in a folder, in bytes."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -85,7 +85,7 @@ class QualityBounds:
     min_cells: int = 50
 
 
-def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
+def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     """Compute QC metrics per cell: counts and genes of each modality, mitochondrial share.
 
     Parameters
@@ -122,7 +122,7 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     )
 
 
-def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
+def run_scrublet(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     """Compute Scrublet doublet scores from counts of one modality (Wolock et al. 2019).
 
     The steps are scanpy's, but limited to :data:`VARIABLE_GENES` genes, since scanpy makes the
@@ -143,14 +143,14 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
     cells = cells[:, cells.X.getnnz(0) >= 3].copy()
     if not cells.n_vars:
-        return no_scores(cells.n_obs, 0)
+        return skip_scrublet(cells.n_obs, 0)
     cells.layers["raw"] = cells.X.copy()
     sc.pp.normalize_total(cells)
     logs = sc.pp.log1p(cells, copy=True)
     sc.pp.highly_variable_genes(logs)
     chosen = logs.var.loc[logs.var["highly_variable"], "dispersions_norm"].nlargest(VARIABLE_GENES)
     if min(cells.n_obs, len(chosen)) < 2:
-        return no_scores(cells.n_obs, len(chosen))
+        return skip_scrublet(cells.n_obs, len(chosen))
     cells = cells[:, cells.var_names.isin(chosen.index)].copy()
     doublets = sc.pp.scrublet_simulate_doublets(cells, layer="raw", random_seed=seed)
     for table in (cells, doublets):
@@ -169,7 +169,7 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     return cells.obs["doublet_score"].to_numpy()
 
 
-def no_scores(n_cells: int, n_genes: int) -> np.ndarray:
+def skip_scrublet(n_cells: int, n_genes: int) -> np.ndarray:
     """Log that there are too few cells or variable genes for Scrublet, and return zeros."""
     logger.info(
         "doublet scores are zero: %d cells with %d variable genes are too few",
@@ -178,7 +178,7 @@ def no_scores(n_cells: int, n_genes: int) -> np.ndarray:
     return np.zeros(n_cells)
 
 
-def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
+def assign_libraries(barcodes: pd.Series, min_cells: int) -> pd.Series:
     """Return the library of each cell, from the number after its barcode.
 
     Cell Ranger and :mod:`scdyn.pp.ingest` number libraries in this way. If a library has fewer
@@ -198,7 +198,7 @@ def score_doublets(
     Parameters
     ----------
     cells, metrics
-        Of one sample, and the metrics of :func:`measure`.
+        Of one sample, and the metrics of :func:`compute_metrics`.
     bounds
         Barcodes with fewer counts get zero, because they would be noise among the neighbours of
         the others; so do libraries with fewer than ``min_cells`` cells.
@@ -210,7 +210,7 @@ def score_doublets(
     DataFrame, (cells)
         ``doublet_score`` and, if promoters were measured, ``promoter_doublet_score``.
     """
-    libraries = libraries_of(cells.obs["barcode"], bounds.min_cells)
+    libraries = assign_libraries(cells.obs["barcode"], bounds.min_cells)
     fewest = max(bounds.min_promoter_counts, 1)
     scores = pd.DataFrame(index=metrics.index)
     for score, counts, enough in [
@@ -227,24 +227,24 @@ def score_doublets(
         for library in libraries.unique():
             worth = (enough & (libraries == library)).to_numpy()
             if worth.sum() >= bounds.min_cells:
-                scores.loc[worth, score] = doublet_scores(counts[worth], seed)
+                scores.loc[worth, score] = run_scrublet(counts[worth], seed)
     return scores
 
 
-def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
+def find_outliers(counts: pd.Series, n_mads: float) -> pd.Series:
     """Find counts more than ``n_mads`` MADs from the median of log1p(counts)."""
     logs = np.log1p(counts)
     spread = median_abs_deviation(logs, scale="normal")
     return (logs - np.median(logs)).abs() > n_mads * spread
 
 
-def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
+def apply_bounds(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     """Apply the bounds to the metrics.
 
     Parameters
     ----------
     metrics
-        From :func:`measure`, with doublet scores if there is a bound for them.
+        From :func:`compute_metrics`, with doublet scores if there is a bound for them.
 
     Returns
     -------
@@ -278,7 +278,7 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
             if name not in metrics:
                 continue
             bulk = metrics.loc[~pd.DataFrame(fails).any(axis=1), name]
-            outliers = bulk.index[outlying(bulk, bounds.n_mads)] if len(bulk) else []
+            outliers = bulk.index[find_outliers(bulk, bounds.n_mads)] if len(bulk) else []
             words = name.replace("_", " ").replace("rna", "RNA")
             label = f"{words} over {bounds.n_mads:g} MADs from the median"
             fails[label] = metrics.index.to_series().isin(outliers)
@@ -306,13 +306,13 @@ def judge(metrics: pd.DataFrame, bounds: QualityBounds) -> pd.DataFrame:
     return table
 
 
-def dropped_by(table: pd.DataFrame) -> str:
+def describe_drops(table: pd.DataFrame) -> str:
     """Describe how many cells each bound dropped, the largest number first, with its key.
 
     Parameters
     ----------
     table
-        From :func:`judge`.
+        From :func:`apply_bounds`.
     """
     reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()
     keys = {
@@ -345,17 +345,17 @@ def filter_cells(
     kept : AnnData
         With the metrics in ``obs``.
     table : DataFrame
-        All cells, from :func:`judge`.
+        All cells, from :func:`apply_bounds`.
 
     Raises
     ------
     InputError
         If fewer than ``bounds.min_cells`` cells pass, with the number dropped by each bound.
     """
-    metrics = measure(cells, is_mt)
+    metrics = compute_metrics(cells, is_mt)
     if bounds.max_doublet_score is not None:
         metrics = metrics.join(score_doublets(cells, metrics, bounds, seed))
-    table = judge(metrics, bounds)
+    table = apply_bounds(metrics, bounds)
     n_kept = int(table["kept"].sum())
     reasons = table.loc[~table["kept"], "reason"].value_counts()
     logger.info("%s: %d of %d cells kept", name, n_kept, len(table))
@@ -369,7 +369,7 @@ def filter_cells(
             *(name, n_mito, len(table), bounds.max_mito_share),
         )
     if n_kept < bounds.min_cells:
-        why = f": {dropped}" if (dropped := dropped_by(table)) else ""
+        why = f": {dropped}" if (dropped := describe_drops(table)) else ""
         raise InputError(
             "QC",
             f"sample {name}: {n_kept} of {len(table)} cells pass quality control, fewer than "

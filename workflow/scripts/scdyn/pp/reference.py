@@ -13,12 +13,12 @@ import pandas as pd
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import read_table
 from scdyn.io.bounds import open_bytes
-from scdyn.io.chromosomes import MITOCHONDRIAL, chromosome_names
+from scdyn.io.chromosomes import MITOCHONDRIAL, to_ucsc_names
 from scdyn.io.files import open_text
 from scdyn.log import logger
 
 # Main chromosomes in UCSC style, without scaffolds, alternates and patches.
-MAIN = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
+MAIN_CHROMOSOMES = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
 # First characters of lines in a BED that are not rows.
 NO_ROW = ("#", "track ", "browser ")
 # Ensembl ids of genes, transcripts and exons of any species; MGP_ is the prefix of mouse strains.
@@ -44,16 +44,20 @@ def strip_version(ids: pd.Series) -> pd.Series:
     return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
-def genomes_before(names: pd.Series) -> set[str]:
+def find_genome_prefixes(names: pd.Series) -> set[str]:
     """Return the genome prefixes of gene names; an empty set unless all names have one."""
     genomes = names.astype(str).str.extract(GENOME)[0]
     return set() if genomes.isna().any() else set(genomes)
 
 
-def without_genome(names: pd.Series) -> pd.Series:
+def strip_genome_prefix(names: pd.Series) -> pd.Series:
     """Remove the genome prefix of gene names, as in ``GRCh38_TP53``, if all have the same one."""
     names = names.astype(str)
-    return names.str.replace(GENOME, "", regex=True) if len(genomes_before(names)) == 1 else names
+    return (
+        names.str.replace(GENOME, "", regex=True)
+        if len(find_genome_prefixes(names)) == 1
+        else names
+    )
 
 
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
@@ -72,10 +76,10 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     ndarray of int, (n,)
         Rows of ``genes``, -1 if there is no match.
     """
-    columns = [without_genome(column) for column in names]
+    columns = [strip_genome_prefix(column) for column in names]
     best, n_best = np.full(len(columns[0]), -1), (0, 0)
     for column in columns:
-        by_id, by_symbol = (rows_of(column, genes[known]) for known in ("gene_id", "symbol"))
+        by_id, by_symbol = (match_names(column, genes[known]) for known in ("gene_id", "symbol"))
         found = np.where(by_id >= 0, by_id, by_symbol)
         # Count genes, not rows, because a column of flags could match one gene in every row. Ids
         # break ties, because symbols can be ambiguous.
@@ -85,7 +89,7 @@ def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
     return best
 
 
-def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
+def match_names(names: pd.Series, known: pd.Series) -> np.ndarray:
     """Find the first row of each name among known ones, with or without version; -1 if missing."""
     rows = pd.Series(np.arange(len(known)), index=known.astype(str))
     rows = rows[~rows.index.duplicated()]
@@ -94,7 +98,7 @@ def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
     return np.nan_to_num(found, nan=-1).astype(int)
 
 
-def place_of_gene(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
+def choose_chromosomes(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
     """Choose one chromosome per gene.
 
     Parameters
@@ -105,9 +109,13 @@ def place_of_gene(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
     Returns
     -------
     Series
-        The gene's first main chromosome (:data:`MAIN`), else its first chromosome, per row.
+        Per row, the gene's first main chromosome (:data:`MAIN_CHROMOSOMES`), else its first one.
     """
-    main = chromosomes.where(chromosomes.str.fullmatch(MAIN)).groupby(genes).transform("first")
+    main = (
+        chromosomes.where(chromosomes.str.fullmatch(MAIN_CHROMOSOMES))
+        .groupby(genes)
+        .transform("first")
+    )
     return main.fillna(chromosomes.groupby(genes).transform("first"))
 
 
@@ -164,7 +172,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         raise InputError(
             "ANNOTATION", f"{path}: no transcript or exon lines; is this a GTF of genes?"
         )
-    to_places(lines, path)
+    parse_positions(lines, path)
 
     def attribute(name: str) -> pd.Series:
         return lines["attribute"].str.extract(rf'\b{name} "([^"]*)"', expand=False)
@@ -177,7 +185,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     # An empty name counts as missing.
     named, or_named = (attribute(key).replace("", np.nan) for key in ("gene_name", "gene"))
     lines["symbol"] = named.fillna(or_named)
-    lines["chrom"] = chromosome_names(lines["chrom"])
+    lines["chrom"] = to_ucsc_names(lines["chrom"])
     # RefSeq gives the biotype only on the gene's line.
     lines["biotype"] = attribute("gene_type").fillna(attribute("gene_biotype"))
     lines["biotype"] = lines.groupby("gene_id")["biotype"].transform("first")
@@ -195,11 +203,11 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     # A gene can be on both sex chromosomes, or also on scaffolds.
     lines["gene_id"] = strip_version(lines["gene_id"])
     lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
-    lines = lines[lines["chrom"] == place_of_gene(lines["chrom"], lines["gene_id"])]
+    lines = lines[lines["chrom"] == choose_chromosomes(lines["chrom"], lines["gene_id"])]
 
     transcripts = lines[lines["feature"] == "transcript"]
     without = lines[~lines["gene_id"].isin(transcripts["gene_id"])]
-    transcripts = pd.concat([transcripts, transcripts_of_exons(without)]).sort_index()
+    transcripts = pd.concat([transcripts, assemble_transcripts(without)]).sort_index()
     tss = np.where(transcripts["strand"] == "-", transcripts["end"] - 1, transcripts["start"] - 1)
     genes = (
         transcripts.assign(tss=tss)
@@ -211,7 +219,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
             tss=("tss", lambda positions: sorted(set(positions))),
         )
     )
-    genes["length"] = union_lengths(lines[lines["feature"] == "exon"])
+    genes["length"] = compute_union_lengths(lines[lines["feature"] == "exon"])
     if genes["length"].isna().any():
         raise InputError(
             "ANNOTATION",
@@ -221,7 +229,7 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     return genes.astype({"length": int}).reset_index()
 
 
-def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
+def assemble_transcripts(lines: pd.DataFrame) -> pd.DataFrame:
     """Assemble transcripts from their exons, for a GTF without transcript lines.
 
     Parameters
@@ -245,7 +253,7 @@ def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
     return of_transcript.agg(ends).reset_index().set_index("line")
 
 
-def to_places(rows: pd.DataFrame, path: str | Path) -> None:
+def parse_positions(rows: pd.DataFrame, path: str | Path) -> None:
     """Convert the columns ``start`` and ``end`` to integers, in place.
 
     Raises
@@ -263,7 +271,7 @@ def to_places(rows: pd.DataFrame, path: str | Path) -> None:
         rows[column] = numbers.astype(np.int64)
 
 
-def union_lengths(exons: pd.DataFrame) -> pd.Series:
+def compute_union_lengths(exons: pd.DataFrame) -> pd.Series:
     """Compute the number of bases in the union of exons, per gene.
 
     Parameters
@@ -323,12 +331,12 @@ def read_bed(path: str | Path) -> pd.DataFrame:
             f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -).",
         )
     rows = rows[[0, 1, 2, 3, strand]].set_axis(names, axis=1)
-    to_places(rows, path)
-    rows["chrom"] = chromosome_names(rows["chrom"])
+    parse_positions(rows, path)
+    rows["chrom"] = to_ucsc_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
-    rows = rows[rows["chrom"] == place_of_gene(rows["chrom"], rows["symbol"])]
+    rows = rows[rows["chrom"] == choose_chromosomes(rows["chrom"], rows["symbol"])]
     rows = rows[rows["strand"] == rows.groupby("symbol")["strand"].transform("first")]
     genes = rows.groupby("symbol").agg(
         chrom=("chrom", "first"),
@@ -398,7 +406,7 @@ def build_vocabulary(
     InputError
         If no gene is left, or none of them is a TF.
     """
-    tell_unknown(tfs, genes)
+    log_unknown_tfs(tfs, genes)
     if measured is not None:
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
@@ -428,7 +436,7 @@ def build_vocabulary(
     return table[COLUMNS].reset_index(drop=True)
 
 
-def tell_unknown(tfs: set[str], genes: pd.DataFrame) -> None:
+def log_unknown_tfs(tfs: set[str], genes: pd.DataFrame) -> None:
     """Log which names of a TF list are not in the annotation; see :func:`build_vocabulary`."""
     names = pd.Series(sorted(tfs), dtype=str)
     known = {*genes["gene_id"], *genes["symbol"]}
@@ -459,7 +467,7 @@ def read_vocabulary(path: str | Path) -> pd.DataFrame:
     return read_table(path, dtype=texts, keep_default_na=False)
 
 
-def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
+def make_tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
     """List the intervals at and around TSSs in which insertions are counted for TSS enrichment.
 
     Parameters
@@ -493,7 +501,7 @@ def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
     return rings.sort_values(["chrom", "start"], kind="stable", ignore_index=True)
 
 
-def promoter_windows(
+def make_promoter_windows(
     genes: pd.DataFrame, upstream: int = 1500, downstream: int = 500
 ) -> pd.DataFrame:
     """List the promoter window of every TSS of every gene.

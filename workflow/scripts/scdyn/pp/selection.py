@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.cell_columns import MISSING, clean_text, one_spelling, word
+from scdyn.pp.obs_columns import MISSING, clean_text, to_word, unify_spelling
 
 
 def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str) -> np.ndarray:
@@ -41,9 +41,9 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
                 f"{where}: the cells have no column '{column}', only {', '.join(obs)}; correct "
                 "the name.",
             )
-        values = spell(obs[column])
+        values = spell_values(obs[column])
         for value in allowed:
-            text = one_spelling(str(value))
+            text = unify_spelling(str(value))
             if not (values == text).any():
                 hint = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
                 if text in MISSING:
@@ -53,16 +53,16 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[str]], where: str
                     f"{where}: no cell has {column} '{value}'{hint}; there are "
                     f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}.",
                 )
-        chosen &= values.isin([one_spelling(str(value)) for value in allowed]).to_numpy()
+        chosen &= values.isin([unify_spelling(str(value)) for value in allowed]).to_numpy()
     if not chosen.any():
         raise InputError("CONFIG", f"{where}: no cell matches {dict(selection)}.")
     return chosen
 
 
-def spell(column: pd.Series) -> pd.Series:
+def spell_values(column: pd.Series) -> pd.Series:
     """Spell values as in the table of cells, with None for missing values."""
     codes, found = pd.factorize(column)
-    texts = [one_spelling(clean_text(word(value) or "")) for value in found]
+    texts = [unify_spelling(clean_text(to_word(value) or "")) for value in found]
     known = np.array([*(None if text in MISSING else text for text in texts), None], dtype=object)
     return pd.Series(known[codes], column.index)
 

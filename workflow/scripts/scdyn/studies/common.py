@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.corpus import neighbour_map, principal_components
+from scdyn.pp.corpus import compute_pca, compute_umap
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
@@ -78,7 +78,7 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
 
 def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
     """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
-    return neighbour_map(principal_components(cells, seed), seed)
+    return compute_umap(compute_pca(cells, seed), seed)
 
 
 def section_positions(cells: ad.AnnData) -> np.ndarray:

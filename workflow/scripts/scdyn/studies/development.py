@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.pp.corpus import principal_components
+from scdyn.pp.corpus import compute_pca
 from scdyn.pp.selection import select
 from scdyn.studies.common import (
     MODEL,
@@ -131,7 +131,7 @@ def pseudotime_of(
                 "STUDY", f"studies: the column '{column}' (pseudotime) holds no numbers."
             )
         return values
-    values = principal_components(cells, seed)
+    values = compute_pca(cells, seed)
     asked = (table["part"] == "predict").to_numpy()
     if root is not None:
         start = select(cells.obs, root, "studies: root")

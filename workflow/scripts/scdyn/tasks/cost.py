@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from scdyn.model.architecture import Operations
-from scdyn.pp.findings import Finding
+from scdyn.pp.preflight_findings import Finding
 from scdyn.tasks.settings import runs_of, variants_of
 from scdyn.training import cost
 from scdyn.training.cost import architecture_of, cpu_seconds, pretraining_operations

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 from scdyn.errors import InputError
-from scdyn.pp.corpus import principal_components
+from scdyn.pp.corpus import compute_pca
 from scdyn.tasks.evaluation import neighbour_accuracy
 
 # Keys of obsm: what begins the names of its scores, and what it is called.
@@ -65,8 +65,8 @@ def gather(
         obs=cells.obs[["sample"]].copy(),
         obsm={
             "X_scdyn": embedded.obsm["X_scdyn"],
-            "X_pca": principal_components(cells, seed),
-            "X_pca_both": principal_components(cells, seed, layers=both),
+            "X_pca": compute_pca(cells, seed),
+            "X_pca_both": compute_pca(cells, seed, layers=both),
         },
     )
     if scvi is not None:

@@ -1,41 +1,23 @@
-"""Metadata: match the rows of a table to a sample's cells by barcode, and join them."""
+"""Match the rows of a table of cells to a sample's cells, by barcode."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scdyn.errors import InputError
-from scdyn.io.artefacts import artefact, read_cells, read_table
-from scdyn.io.barcodes import FORMS, NUCLEOTIDES, SEQUENCE, Form, sample_barcodes
-from scdyn.io.files import write_table
-from scdyn.log import logger
-from scdyn.pp.cell_columns import (
-    as_text,
-    join,
-    names_barcodes,
-    new_names,
-    normalise,
-    plain,
-    rename_own,
-)
-from scdyn.pp.cell_files import read_cell_table
-from scdyn.pp.findings import METADATA, Finding
-
-__all__ = [
-    "annotate", "examine_metadata", "join", "join_metadata", "match", "normalise", "plain",
-    "read_cell_table", "read_cells_table", "sample_barcodes", "write_cells",
-]  # fmt: skip
+from scdyn.io.barcodes import FORMS, NUCLEOTIDES, SEQUENCE, Form
+from scdyn.pp.metadata_files import read_cell_table
+from scdyn.pp.obs_columns import is_barcode_name, to_plain_types
 
 # Names of columns that identify the sample of a row, in Seurat, scanpy and other tables.
-TELLING = (
+SAMPLE_COLUMNS = (
     "sample", "sample_id", "sampleid", "sample_name", "samplename", "orig.ident", "orig_ident",
     "library", "library_id", "dataset",
 )  # fmt: skip
@@ -48,8 +30,6 @@ NUMBER = r"-?\d+"
 ROWS_SEEN = 200
 # A prefix or suffix that identifies samples has at least this many rows on average.
 ROWS_PER_GROUP = 4
-# If a sample matches this share of its table, it is not compared with other samples' tables.
-SURE = 0.9
 # A matrix with this many barcodes per cell that passes quality control has all droplets.
 DROPLETS_PER_CELL = 10
 # A match with a higher p-value may be due to chance.
@@ -70,11 +50,11 @@ class Match:
         (cells,) row number of each cell, -1 if it has none.
     n_rows
         Number of rows of this sample, including those of cells that the matrix lacks.
-    is_told
+    names_sample
         Whether a column, or a prefix or suffix of the barcodes, names the sample.
     n_own
         Number of rows that a column assigns to the sample; all rows if there is no such column.
-    twice
+    duplicate
         A barcode with several rows, which makes the match invalid; "" if there is none.
     shift
         1 if the table numbers the cells one higher than the matrix, -1 if one lower, else 0.
@@ -86,8 +66,8 @@ class Match:
     how: str
     rows: np.ndarray
     n_rows: int
-    is_told: bool = False
-    twice: str = ""
+    names_sample: bool = False
+    duplicate: str = ""
     n_own: int = 0
     shift: int = 0
     rival: str = ""
@@ -112,8 +92,8 @@ class CellTable:
     path
         The file.
     values
-        From :func:`scdyn.pp.cell_files.read_cell_table`, in plain types
-        (:func:`scdyn.pp.cell_columns.plain`).
+        From :func:`scdyn.pp.metadata_files.read_cell_table`, in plain types
+        (:func:`scdyn.pp.obs_columns.to_plain_types`).
     """
 
     path: str
@@ -127,41 +107,41 @@ class CellTable:
         return {name: values[name].dropna() for name in values if values[name].dtype == object}
 
     @cached_property
-    def likely(self) -> list[str]:
+    def likely_columns(self) -> list[str]:
         """Columns that probably have barcodes: many unique values, and nucleotides if possible."""
         seen = {name: ids.iloc[:ROWS_SEEN] for name, ids in self.ids.items()}
         likely = [n for n, ids in seen.items() if ids.nunique() * ROWS_PER_GROUP >= len(ids) > 0]
         core = CORE["by nucleotides"]
         return [n for n in likely if seen[n].str.contains(core).mean() > 0.5] or likely
 
-    def formed(self, column: str, how: str, form: Form) -> pd.Series:
+    def convert(self, column: str, how: str, form: Form) -> pd.Series:
         """Convert a column's barcodes to a form that does not depend on the sample."""
         if (column, how) not in self._found:
             self._found[column, how] = form(self.ids[column])
         return self._found[column, how]
 
 
-def load(path: str | Path) -> CellTable:
+def load_table(path: str | Path) -> CellTable:
     """Read a table of cells; the last one is cached, since samples can share it."""
     state = Path(path).stat() if Path(path).exists() else None
-    return _load(str(path), state and (state.st_mtime_ns, state.st_size))
+    return _load_table(str(path), state and (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=1)
-def _load(path: str, state: tuple[int, int] | None) -> CellTable:
+def _load_table(path: str, state: tuple[int, int] | None) -> CellTable:
     if state is None:
         raise InputError("PATH", f"{path}: no such file; correct metadata in the sample sheet.")
-    return CellTable(path, plain(read_cell_table(path), path))
+    return CellTable(path, to_plain_types(read_cell_table(path), path))
 
 
 def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
     """Match the rows of a table to a sample's cells, whatever form its barcodes have.
 
     - Any column may have the barcodes; but if the cells are numbered, only row names or a column
-      with a name in :data:`scdyn.pp.cell_columns.BARCODES`.
-    - If a column of :data:`TELLING` has the sample's name, only its rows are used; of several
-      such columns, the one with the fewest rows. A column is ignored if it matches less than half
-      of the cells that the barcodes alone match unambiguously.
+      with a name in :data:`scdyn.pp.obs_columns.BARCODES`.
+    - If a column of :data:`SAMPLE_COLUMNS` has the sample's name, only its rows are used; of
+      several such columns, the one with the fewest rows. A column is ignored if it matches less
+      than half of the cells that the barcodes alone match unambiguously.
     - If barcodes have the sample's name as prefix or suffix, only those rows are used.
     - A form that creates duplicate barcodes is not used, unless a prefix, a suffix or another
       column identifies the rows of the sample.
@@ -185,46 +165,47 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     enough = 0.0
 
     def rank(one: Match) -> tuple[bool, bool, int, int, bool]:
-        is_sure = one.is_told and not one.twice and one.share >= min_overlap
+        is_sure = one.names_sample and not one.duplicate and one.share >= min_overlap
         is_sure = is_sure and one.n_matched >= enough
         n_own = one.n_own if is_sure else 0
-        return is_sure, not one.twice, -n_own, one.n_matched, names_barcodes(one.column)
+        return is_sure, not one.duplicate, -n_own, one.n_matched, is_barcode_name(one.column)
 
     found: list[Match] = []
-    told = tellings(table, sample)
+    by_column = find_sample_rows(table, sample)
     everything = np.ones(len(table.values), dtype=bool)
-    for number, (is_own, said) in enumerate(told or [(everything, "")]):
-        for one in matches(barcodes, table, sample, min_overlap, is_own, said):
+    for number, (is_own, said) in enumerate(by_column or [(everything, "")]):
+        for one in iter_matches(barcodes, table, sample, min_overlap, is_own, said):
             found.append(one)
-            is_all = one.n_matched == len(barcodes) and names_barcodes(one.column)
+            is_all = one.n_matched == len(barcodes) and is_barcode_name(one.column)
             if number == 0 and is_all and rank(one)[0]:
                 return one
-    if told and any(rank(one)[0] and 2 * one.n_matched < len(barcodes) for one in found):
+    if by_column and any(rank(one)[0] and 2 * one.n_matched < len(barcodes) for one in found):
         plain = [
             one
-            for one in matches(barcodes, table, sample, min_overlap, everything, "")
-            if not (one.is_told or one.twice) and one.n_matched >= min_overlap * len(barcodes)
+            for one in iter_matches(barcodes, table, sample, min_overlap, everything, "")
+            if not (one.names_sample or one.duplicate)
+            and one.n_matched >= min_overlap * len(barcodes)
         ]
         enough = max((one.n_matched for one in plain), default=0) / 2
-        found += [replace(one, how=f"{one.how}, not where{told[0][1][1:]}") for one in plain]
+        found += [replace(one, how=f"{one.how}, not where{by_column[0][1][1:]}") for one in plain]
     if not found:
         column = next(iter(table.values), "")
         return Match(column, "", np.full(len(barcodes), -1), len(table.values))
     best = max(found, key=rank)
     if best.share < min_overlap:
         # Duplicate barcodes are a more helpful error than too few matches in another form.
-        return max([best, *(one for one in found if one.twice)], key=lambda one: one.share)
-    rivals = (one.column for one in found if rank(one) == rank(best) and differ(one, best))
+        return max([best, *(one for one in found if one.duplicate)], key=lambda one: one.share)
+    rivals = (one.column for one in found if rank(one) == rank(best) and are_rivals(one, best))
     return replace(best, rival=next(rivals, ""))
 
 
-def differ(one: Match, other: Match) -> bool:
+def are_rivals(one: Match, other: Match) -> bool:
     """Tell whether two matches use different columns and different rows."""
     return one.column != other.column and not np.array_equal(one.rows, other.rows)
 
 
-def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
-    """Find the rows of a sample by each column of :data:`TELLING` that has its name.
+def find_sample_rows(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
+    """Find the rows of a sample by each column of :data:`SAMPLE_COLUMNS` that has its name.
 
     If no column has the exact name, one that differs only in case and punctuation is used.
 
@@ -233,11 +214,13 @@ def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
     list of (array, str)
         A mask of the rows, and its description; masks with the fewest rows first.
     """
-    columns = {n: ids for n, ids in table.ids.items() if n.casefold() in TELLING}
+    columns = {n: ids for n, ids in table.ids.items() if n.casefold() in SAMPLE_COLUMNS}
     names = {n: sample for n, ids in columns.items() if (ids == sample).any()}
     if not names:
         for name, ids in columns.items():
-            alike = [value for value in ids.unique() if tidy(value) == tidy(sample)]
+            alike = [
+                value for value in ids.unique() if simplify_name(value) == simplify_name(sample)
+            ]
             if len(alike) == 1:
                 names[name] = alike[0]
     found = [
@@ -247,58 +230,62 @@ def tellings(table: CellTable, sample: str) -> list[tuple[np.ndarray, str]]:
     return sorted(found, key=lambda telling: telling[0].sum())
 
 
-def matches(
+def iter_matches(
     barcodes: pd.Index,
     table: CellTable,
     sample: str,
     min_overlap: float,
     is_own: np.ndarray,
-    told: str,
+    by_column: str,
 ) -> Iterator[Match]:
     """Yield the matches of each column in each form, forms with the fewest changes first.
 
-    Only rows of ``is_own`` are used; ``told`` describes the column that identifies them, "" if
+    Only rows of ``is_own`` are used; ``by_column`` describes the column that identifies them, "" if
     there is none.
     """
     cells = pd.Series(barcodes.astype(str), dtype=object)
     n_own = int(is_own.sum())
     # Numbered cells would match any column of numbers, such as a rank.
     are_numbers = len(cells) > 0 and cells.str.fullmatch(NUMBER).all()
-    for how, (of_cells, of_rows) in forms(cells, sample).items():
+    for how, (of_cells, of_rows) in list_forms(cells, sample).items():
         names = pd.Index(of_cells(cells))
         if names.has_duplicates:
             continue
-        for column in table.ids if how == next(iter(FORMS)) else table.likely:
-            if are_numbers and not names_barcodes(column):
+        for column in table.ids if how == next(iter(FORMS)) else table.likely_columns:
+            if are_numbers and not is_barcode_name(column):
                 continue
             ids = table.ids[column]
-            keys = of_rows(ids) if how == WITHOUT_NAME else table.formed(column, how, of_rows)
-            for kept, group, is_named in groups(how, column, table, keys, names, sample, is_own,
-                                                min_overlap):  # fmt: skip
-                said = f"column {column}, {how}{group}{told}"
-                one = pick(column, said, names, kept, bool(told) or is_named)
-                yield replace(one, n_own=n_own, shift=shift(names, kept) if are_numbers else 0)
-                if one.twice and not told:
-                    for other in told_apart(table.values, one, names, kept, sample):
+            keys = of_rows(ids) if how == WITHOUT_NAME else table.convert(column, how, of_rows)
+            for kept, group, is_named in iter_groups(
+                how, column, table, keys, names, sample, is_own, min_overlap
+            ):
+                described = f"column {column}, {how}{group}{by_column}"
+                one = assign_rows(column, described, names, kept, bool(by_column) or is_named)
+                yield replace(
+                    one, n_own=n_own, shift=detect_shift(names, kept) if are_numbers else 0
+                )
+                if one.duplicate and not by_column:
+                    for other in iter_resolved(table.values, one, names, kept, sample):
                         yield replace(other, n_own=n_own)
 
     names = pd.Index(FORMS[BY_LIBRARY](cells))
-    if names.has_duplicates or are_numbers or len(libraries(names)) == 1:
+    if names.has_duplicates or are_numbers or len(split_by_library(names)) == 1:
         return
-    for column in table.likely:
-        keys = by_shared_cells(table, column, names, is_own, min_overlap)
+    for column in table.likely_columns:
+        keys = number_by_shared_cells(table, column, names, is_own, min_overlap)
         if len(keys):
-            said = f"column {column}, by nucleotides and the library whose cells are shared{told}"
-            yield replace(pick(column, said, names, keys, bool(told)), n_own=n_own)
+            how = "by nucleotides and the library with the same cells"
+            described = f"column {column}, {how}{by_column}"
+            yield replace(assign_rows(column, described, names, keys, bool(by_column)), n_own=n_own)
 
 
-def libraries(names: pd.Index) -> dict[str, pd.Index]:
+def split_by_library(names: pd.Index) -> dict[str, pd.Index]:
     """Group cells named by nucleotides and library: nucleotides by library number."""
     parts = names.to_series().str.extract(rf"^{NUCLEOTIDES}$").dropna()
     return {number: pd.Index(part[0]) for number, part in parts.groupby(1, sort=False)}
 
 
-def by_shared_cells(
+def number_by_shared_cells(
     table: CellTable, column: str, names: pd.Index, is_own: np.ndarray, min_overlap: float
 ) -> pd.Series:
     """Assign library numbers to rows: each prefix or suffix gets the library with the same cells.
@@ -310,7 +297,7 @@ def by_shared_cells(
     names
         Of the sample's cells, by nucleotides and library.
     is_own, min_overlap
-        See :func:`groups`.
+        See :func:`iter_groups`.
 
     Returns
     -------
@@ -318,12 +305,12 @@ def by_shared_cells(
         Nucleotides and library of the rows whose library is unambiguous.
     """
     how = "by nucleotides"
-    keys = table.formed(column, how, FORMS[how])
+    keys = table.convert(column, how, FORMS[how])
     keys = keys[is_own[keys.index]]
-    rest = rest_of(table, column, how)[keys.index].cat.remove_unused_categories()
+    rest = mask_core(table, column, how)[keys.index].cat.remove_unused_categories()
     if len(rest.cat.categories) > len(keys) / ROWS_PER_GROUP:
         return keys[:0]
-    own = libraries(names)
+    own = split_by_library(names)
     shared = pd.DataFrame(
         {n: keys.isin(cells).groupby(rest, observed=True).sum() for n, cells in own.items()}
     )
@@ -336,7 +323,7 @@ def by_shared_cells(
     return keys + "-" + rest[keys.index].map(number)
 
 
-def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
+def list_forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
     """List the forms in which barcodes of the matrix and of a table can match.
 
     These are :data:`scdyn.io.barcodes.FORMS` and barcodes without the sample's name. If there are
@@ -363,18 +350,18 @@ def forms(cells: pd.Series, sample: str) -> dict[str, tuple[Form, Form]]:
             ("by nucleotides and the number behind them, from 0", behind, 0),
             ("by nucleotides and the number before them", before, 1),
         ]:
-            found[how] = by_library, partial(with_number, pattern=pattern, first=first)
+            found[how] = by_library, partial(extract_number, pattern=pattern, first=first)
     return found
 
 
-def with_number(ids: pd.Series, pattern: str, first: int) -> pd.Series:
+def extract_number(ids: pd.Series, pattern: str, first: int) -> pd.Series:
     """Reduce barcodes to nucleotides and the number in ``pattern``, counted from 1."""
     parts = ids.str.extract(pattern)
     numbers = pd.to_numeric(parts["n"]).add(1 - first).astype("Int64").astype("string")
     return (parts["core"] + "-" + numbers).astype(object).fillna(ids)
 
 
-def groups(
+def iter_groups(
     how: str,
     column: str,
     table: CellTable,
@@ -425,9 +412,11 @@ def groups(
         yield keys, "", False
         return
 
-    rest = rest_of(table, column, how)[own]
+    rest = mask_core(table, column, how)[own]
     rest = rest.cat.remove_unused_categories()
-    of_sample = [g for g in rest.cat.categories if tidy(sample) in map(tidy, g.split("|"))]
+    of_sample = [
+        g for g in rest.cat.categories if simplify_name(sample) in map(simplify_name, g.split("|"))
+    ]
     if of_sample:
         yield keys[rest.isin(of_sample)], f" with {of_sample[0]}", is_name
     found = pd.Series(keys.isin(names), rest.index).groupby(rest, observed=True)
@@ -439,21 +428,23 @@ def groups(
         yield keys, "", False
 
 
-def rest_of(table: CellTable, column: str, how: str) -> pd.Series:
+def mask_core(table: CellTable, column: str, how: str) -> pd.Series:
     """Return prefix and suffix of a column's barcodes, with | in place of the nucleotides."""
 
     def without_core(ids: pd.Series) -> pd.Series:
         return ids.str.replace(CORE[how], "|", n=1, regex=True).astype("category")
 
-    return table.formed(column, f"{how}, the rest", without_core)
+    return table.convert(column, f"{how}, the rest", without_core)
 
 
-def tidy(name: str) -> str:
+def simplify_name(name: str) -> str:
     """Reduce a sample's name to lower case, with dots as in names of R."""
     return re.sub(r"[^0-9a-z]+", ".", name.casefold()).strip(".") or " "
 
 
-def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool) -> Match:
+def assign_rows(
+    column: str, how: str, names: pd.Index, keys: pd.Series, names_sample: bool
+) -> Match:
     """Assign a row to each cell by its key; the index of ``keys`` has the row numbers."""
     places = names.get_indexer(keys)
     is_found = places >= 0
@@ -461,10 +452,10 @@ def pick(column: str, how: str, names: pd.Index, keys: pd.Series, is_told: bool)
     rows[places[is_found]] = keys.index[is_found]
     found = keys[is_found]
     twice = found[found.duplicated()]
-    return Match(column, how, rows, len(keys), is_told, twice.iloc[0] if len(twice) else "")
+    return Match(column, how, rows, len(keys), names_sample, twice.iloc[0] if len(twice) else "")
 
 
-def shift(names: pd.Index, keys: pd.Series) -> int:
+def detect_shift(names: pd.Index, keys: pd.Series) -> int:
     """Detect numbers of cells that are one higher (1) or lower (-1) in a table, else 0."""
     own = [int(name) for name in names]
     others = [int(key) for key in keys[keys.str.fullmatch(NUMBER)]] or own
@@ -472,7 +463,7 @@ def shift(names: pd.Index, keys: pd.Series) -> int:
     return by if abs(by) == 1 and max(others) - max(own) == by else 0
 
 
-def told_apart(
+def iter_resolved(
     table: pd.DataFrame, one: Match, names: pd.Index, keys: pd.Series, sample: str
 ) -> Iterator[Match]:
     """Yield matches in which another column, of any name, identifies the sample's rows.
@@ -486,7 +477,9 @@ def told_apart(
         if column == one.column or not is_own.any():
             continue
         if not pd.DataFrame({"key": keys, "value": values}).duplicated().any():
-            yield pick(one.column, f"{one.how}, {column} is {sample}", names, keys[is_own], True)
+            yield assign_rows(
+                one.column, f"{one.how}, {column} is {sample}", names, keys[is_own], True
+            )
 
 
 def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float) -> Match:
@@ -497,12 +490,12 @@ def find_rows(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: fl
     InputError
         If fewer than ``min_overlap`` of the barcodes match, or there are duplicate barcodes.
     """
-    require_distinct(barcodes, sample)
+    require_unique_barcodes(barcodes, sample)
     own = match(barcodes, table, sample, min_overlap)
-    return require_found(own, barcodes, table, sample, min_overlap)
+    return require_match(own, barcodes, table, sample, min_overlap)
 
 
-def require_distinct(barcodes: pd.Index, sample: str) -> None:
+def require_unique_barcodes(barcodes: pd.Index, sample: str) -> None:
     """Refuse a sample with duplicate barcodes.
 
     Raises
@@ -518,16 +511,16 @@ def require_distinct(barcodes: pd.Index, sample: str) -> None:
         )
 
 
-def require_found(
+def require_match(
     one: Match, barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float
 ) -> Match:
     """Refuse a match of too few cells, or with duplicate barcodes; see :func:`find_rows`."""
     path, values = table.path, table.values
-    if one.twice and one.share >= min_overlap:
+    if one.duplicate and one.share >= min_overlap:
         raise InputError(
             "METADATA",
-            f"{path}: duplicate barcode {one.twice} of sample {sample} ({one.how}), and no column "
-            "identifies the rows of this sample; add a column 'sample' with the names of the "
+            f"{path}: duplicate barcode {one.duplicate} of sample {sample} ({one.how}), and no "
+            "column identifies the rows of this sample; add a column 'sample' with the names of the "
             "sample sheet, or give each sample its own table.",
         )
     if one.rival and one.share >= min_overlap:
@@ -580,12 +573,12 @@ def require_libraries(
     InputError
         Naming the library.
     """
-    own = libraries(names)
+    own = split_by_library(names)
     if len(own) == 1:
         return
-    found = libraries(names[one.rows >= 0])
+    found = split_by_library(names[one.rows >= 0])
     how = "by nucleotides"
-    keys = table.formed(one.column, how, FORMS[how])
+    keys = table.convert(one.column, how, FORMS[how])
     left = keys[~keys.index.isin(one.rows)]
     for number, cells in own.items():
         n_left = int(left.isin(cells).sum())
@@ -598,7 +591,7 @@ def require_libraries(
             )
 
 
-def require_cells(
+def refuse_chance_match(
     one: Match,
     barcodes: pd.Index,
     kept: pd.Index,
@@ -641,302 +634,3 @@ def require_cells(
             f"control and {one.n_matched} of the {len(barcodes)} barcodes of its matrix, which is "
             "expected by chance; is it the table of another sample?",
         )
-
-
-def join_metadata(
-    barcodes: pd.Index,
-    path: str | Path,
-    sample: str,
-    min_overlap: float = 0.5,
-    kept: pd.Index | None = None,
-) -> pd.DataFrame:
-    """Read the metadata of a sample's cells, such as labels or positions.
-
-    Parameters
-    ----------
-    barcodes
-        The sample's barcodes.
-    path
-        A table; see :func:`scdyn.pp.cell_files.read_cell_table`.
-    sample
-        The sample's name.
-    min_overlap
-        Minimum share of matching barcodes, relative to the sample's rows if these are fewer; see
-        :func:`match`.
-    kept
-        Barcodes of the cells that pass quality control, used if the matrix has all droplets; see
-        :func:`require_cells`. None: all barcodes.
-
-    Returns
-    -------
-    DataFrame
-        The columns except that of the barcodes, one row per barcode in the given order, with
-        missing values if the table has no row.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, too few barcodes match, or there are duplicate barcodes.
-    """
-    loaded = load(path)
-    one, table = find_rows(barcodes, loaded, sample, min_overlap), loaded.values
-    if kept is not None:
-        require_cells(one, barcodes, kept, path, sample, min_overlap)
-    logger.info("%s: %s: %d of %d cells (%s)", sample, path, one.n_matched, len(barcodes), one.how)
-    done = {one.column}
-    if "sample" in table and (table["sample"] == sample).any():
-        done.add("sample")
-    table = table.drop(columns=done).reset_index(drop=True).reindex(one.rows)
-    return plain(rename_own(table.set_axis(barcodes), str(path)), str(path))
-
-
-def annotate(
-    obs: pd.DataFrame,
-    sample: str,
-    covariates: Mapping[str, str],
-    metadata: str,
-    min_overlap: float,
-    positions: np.ndarray | None = None,
-    barcodes: pd.Index | None = None,
-) -> pd.DataFrame:
-    """Combine a sample's ``obs``, positions, metadata and covariates in one table.
-
-    Parameters
-    ----------
-    obs
-        Of the ingested sample, indexed by the names of the cells, with ``barcode``.
-    sample
-        Name of the sample.
-    covariates
-        Further columns of the sample sheet.
-    metadata
-        Path of a table of cells, "" if there is none.
-    min_overlap
-        See :func:`join_metadata`.
-    positions
-        (cells, 2 or more), from the sample's file.
-    barcodes
-        All barcodes of the sample's matrix, before quality control. The metadata is matched to
-        these, as in preflight. None: those of ``obs``.
-
-    Returns
-    -------
-    DataFrame
-        One row per cell, with all columns, and ``x`` and ``y`` if there are positions. If a name
-        occurs several times, covariates take precedence over metadata (renamed to
-        ``{name}_in_table``), and both over the sample's file (``{name}_in_file``).
-
-    Raises
-    ------
-    InputError
-        If the metadata does not match, or its ``x`` and ``y`` are not numbers.
-    """
-    own = f"sample {sample}"
-    table = without_strange_places(plain(obs, own), own)
-    sheet = pd.DataFrame({name: [value] for name, value in covariates.items()}, dtype=object)
-    sheet = normalise(sheet, f"{own} in the sample sheet")
-    # An empty cell of the sheet does not replace a value of the metadata or of the file.
-    empty = [name for name in sheet if sheet[name].isna().all()]
-    sheet = sheet.drop(columns=empty)
-    if positions is not None:
-        places = pd.DataFrame(positions[:, :2], table.index, ["x", "y"])
-        table = put(table, plain(places, own), own, "obsm['spatial']")
-    if metadata:
-        own_barcodes = pd.Index(obs["barcode"])
-        of_matrix = own_barcodes if barcodes is None else barcodes
-        joined = join_metadata(of_matrix, metadata, sample, min_overlap, own_barcodes)
-        joined = joined.loc[own_barcodes]
-        if {"x", "y"} <= set(joined):
-            joined = joined.assign(**{axis: coordinates(joined, axis, metadata) for axis in "xy"})
-        in_both = {name: f"{name}_in_table" for name in joined if name in sheet}
-        joined.columns = pd.Index(new_names(list(joined), in_both, metadata))
-        table = put(table, joined.set_axis(table.index), own, metadata)
-    given = {name: np.repeat(sheet[name].to_numpy(), len(table)) for name in sheet}
-    given |= {name: np.full(len(table), np.nan, object) for name in empty if name not in table}
-    for axis in {"x", "y"} & set(sheet):
-        coordinates(sheet, axis, f"sample {sample} in the sample sheet")
-    return put(table, pd.DataFrame(given, table.index), own, "the sample sheet")
-
-
-def without_strange_places(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Rename the columns ``x`` and ``y`` of a file to ``_in_file`` unless they are numbers."""
-    names = {axis: f"{axis}_in_file" for axis in "xy" if axis in table}
-    if all(table[axis].dtype.kind in "if" for axis in names):
-        return table
-    return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
-
-
-def put(table: pd.DataFrame, new: pd.DataFrame, origin: str, source: str) -> pd.DataFrame:
-    """Add columns to a table; existing columns of the same names get the suffix ``_in_file``."""
-    names = {name: f"{name}_in_file" for name in table if name in new}
-    if names:
-        logger.info("%s: %s: using the values of %s", origin, ", ".join(names), source)
-        others = [name for name in [*table, *new] if name not in names]
-        taken = new_names([*names, *others], names, origin)[: len(names)]
-        table = table.rename(columns=dict(zip(names, taken, strict=True)))
-    return table.join(new)
-
-
-def coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
-    """Convert a column of positions to numbers.
-
-    Raises
-    ------
-    InputError
-        Showing the first value that is not a number.
-    """
-    values = pd.to_numeric(table[axis], errors="coerce").astype(np.float64)
-    strange = table.loc[values.isna() & table[axis].notna(), axis]
-    if len(strange):
-        raise InputError(
-            "METADATA",
-            f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is not a "
-            "number; x and y are positions: rename the columns if they are something else.",
-        )
-    return values
-
-
-def write_cells(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table of cells as TSV, with its index as the column ``cell``."""
-    text = table.apply(as_text) if len(table.columns) else table
-    write_table(path, text.rename_axis("cell"), index=True)
-
-
-def read_cells_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`write_cells`, all columns as text, with NaN for missing values."""
-    table = read_table(path, dtype=str, keep_default_na=False, na_values=[""])
-    return table.set_index("cell").rename_axis(None)
-
-
-def examine_metadata(
-    samples: Sequence[tuple[str, pd.Index, str]], min_overlap: float
-) -> list[Finding]:
-    """Check that the metadata of each sample match its cells, and not those of another sample.
-
-    Parameters
-    ----------
-    samples
-        Name, barcodes and path of the metadata ("" if there is none) of each sample.
-    min_overlap
-        See :func:`join_metadata`.
-
-    Returns
-    -------
-    list of Finding
-        One per sample with metadata and barcodes.
-    """
-    tables: dict[str, CellTable | InputError] = {}
-    for _, _, path in samples:
-        if path and path not in tables:
-            try:
-                tables[path] = load(path)
-            except InputError as error:
-                tables[path] = error
-    found = {
-        sample: match(barcodes, table, sample, min_overlap)
-        for sample, barcodes, path in samples
-        if isinstance(table := tables.get(path), CellTable) and len(barcodes) and barcodes.is_unique
-    }
-    findings = []
-    for sample, barcodes, path in samples:
-        table = tables.get(path)
-        if table is None or not len(barcodes):  # unreadable matrices are reported elsewhere
-            continue
-        try:
-            if isinstance(table, InputError):
-                raise table
-            one = find_own(sample, barcodes, table, samples, found, min_overlap)
-            text = f"{one.n_matched} of {len(barcodes)} barcodes match {path} ({one.how})"
-            findings.append(Finding(sample, METADATA, text))
-        except InputError as error:
-            findings.append(Finding(sample, METADATA, str(error), passed=False))
-    return findings
-
-
-def find_own(
-    sample: str,
-    barcodes: pd.Index,
-    table: CellTable,
-    samples: Sequence[tuple[str, pd.Index, str]],
-    found: Mapping[str, Match],
-    min_overlap: float,
-) -> Match:
-    """Match a sample to its table, unless the table matches another sample better.
-
-    Rows that match cells of two samples with the same table are also an error, because the samples
-    are joined one by one, and both would get these rows.
-
-    Parameters
-    ----------
-    sample, barcodes, table
-        The sample, and its table.
-    samples, min_overlap
-        See :func:`examine_metadata`.
-    found
-        Result of :func:`match` for each sample.
-
-    Raises
-    ------
-    InputError
-        Naming both samples, or as for :func:`find_rows`.
-    """
-    require_distinct(barcodes, sample)
-    own = found[sample]
-    for other, others, its_path in samples if own.share < SURE else []:
-        if other == sample or its_path == table.path or others.has_duplicates or not len(others):
-            continue
-        theirs = match(others, table, other, min_overlap)
-        if theirs.share > own.share and theirs.share >= min_overlap:
-            raise InputError(
-                "METADATA",
-                f"the tables of {sample} and {other} may be swapped: {table.path} has "
-                f"{own.n_matched} of {len(barcodes)} barcodes of {sample}, but "
-                f"{theirs.n_matched} of {len(others)} of {other}; check metadata in the sample "
-                "sheet.",
-            )
-    require_found(own, barcodes, table, sample, min_overlap)
-    is_own = np.zeros(len(table.values), dtype=bool)
-    is_own[own.rows[own.rows >= 0]] = True
-    for other, _, its_path in samples:
-        if other == sample or its_path != table.path or other not in found:
-            continue
-        its = found[other]
-        if own.is_told and not its.is_told:
-            continue
-        rows = its.rows[its.rows >= 0]
-        shared = rows[is_own[rows]]
-        if len(shared) and its.share >= min_overlap and not its.twice:
-            raise InputError(
-                "METADATA",
-                f"{table.path}: {len(shared)} rows, such as "
-                f"{table.values[own.column].iloc[shared[0]]}, match cells of both {sample} and "
-                f"{other}; add a column 'sample' with the names of the sample sheet, or give each "
-                "sample its own table.",
-            )
-    return own
-
-
-def read_annotated(corpus: str | Path, cells: str | Path) -> AnnData:
-    """Read a corpus with the labels, covariates and positions of its cells.
-
-    Parameters
-    ----------
-    corpus
-        Counts of the cells.
-    cells
-        Table of the same cells, of :func:`write_cells`; its columns ``x`` and ``y`` become
-        ``obsm["spatial"]``.
-
-    Raises
-    ------
-    InputError
-        If the cells differ.
-    """
-    result, table = read_cells(corpus), read_cells_table(cells)
-    with artefact(cells):
-        if not table.index.equals(result.obs_names):
-            raise ValueError(f"its cells differ from those of {corpus}")
-    result.obs = table.join(result.obs[[name for name in result.obs if name not in table]])
-    if {"x", "y"} <= set(table):
-        result.obsm["spatial"] = table[["x", "y"]].to_numpy(dtype=float)
-    return result

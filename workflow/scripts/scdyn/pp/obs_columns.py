@@ -29,7 +29,7 @@ METRICS = (
     "promoter_share", "nucleosome_signal", "tss_enrichment", "peak_share", "atac_mito_share",
     "doublet_score", "promoter_doublet_score",
 )  # fmt: skip
-OWN = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
+RESERVED = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
 # Line breaks, tabs and NUL, which TSV or HDF5 cannot store.
 BREAKS = re.compile(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # True and False in R, Excel and JSON, and an integer written as a float, but not an id like 007.0.
@@ -39,10 +39,10 @@ FLOAT_MARK = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 MOST_WHOLE = 2**53
 
 
-def normalise(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Convert a table of cells to plain types (:func:`plain`), and rename reserved columns.
+def clean_columns(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Convert a table of cells to plain types, and rename reserved columns.
 
-    Columns named as in :data:`OWN` get the suffix ``_in_file``.
+    See :func:`to_plain_types`. Columns named as in :data:`RESERVED` get the suffix ``_in_file``.
 
     Parameters
     ----------
@@ -56,24 +56,25 @@ def normalise(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     DataFrame
         The same rows, in the same order.
     """
-    return rename_own(plain(table, origin), origin)
+    return rename_reserved(to_plain_types(table, origin), origin)
 
 
-def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def to_plain_types(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Convert every column to one of three types: text (object), int64 or float64.
 
     - Text: surrounding spaces are removed, line breaks and tabs become spaces, accented letters
       become one character (NFC), and :data:`MISSING` becomes NaN.
     - Booleans, dates and other types become text. Booleans and integers within text have one
-      spelling (:func:`one_spelling`).
+      spelling (:func:`unify_spelling`).
     - Integers are int64, or text if some are missing, so that cluster 3 is "3" and not "3.0".
     - Columns without any value are float64.
 
     Column names that cannot be stored are changed. All changes are logged.
     """
-    names = column_names(list(table.columns), origin)
+    names = clean_names(list(table.columns), origin)
     columns = {
-        name: plain_column(table.iloc[:, place], name, origin) for place, name in enumerate(names)
+        name: to_plain_column(table.iloc[:, place], name, origin)
+        for place, name in enumerate(names)
     }
     index = pd.Index([str(name) for name in table.index], dtype=object)
     if index.has_duplicates:
@@ -82,26 +83,26 @@ def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index)
 
 
-def rename_own(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def rename_reserved(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Add ``_in_file`` to the names of columns that the workflow reserves."""
-    names = {name: f"{name}_in_file" for name in table if name in OWN}
-    return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
+    names = {name: f"{name}_in_file" for name in table if name in RESERVED}
+    return table.set_axis(rename_unique(list(table.columns), names, origin), axis=1)
 
 
-def names_barcodes(name: str) -> bool:
+def is_barcode_name(name: str) -> bool:
     """Tell whether a column's name is one of :data:`BARCODES`."""
     return re.sub(r"[\W_]+", "", name.casefold()) in BARCODES
 
 
-def column_names(names: Sequence[Any], origin: str) -> list[str]:
+def clean_names(names: Sequence[Any], origin: str) -> list[str]:
     """Change column names that are not text, duplicates, or that h5ad and TSV cannot store."""
     clean = [clean_text(str(name)).replace("/", "_") for name in names]
     cannot = {"": "unnamed", ".": "unnamed", "_index": "index_in_file"}
     wanted = {name: cannot.get(text, text) for name, text in zip(names, clean, strict=True)}
-    return new_names(names, wanted, origin)
+    return rename_unique(names, wanted, origin)
 
 
-def new_names(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list[str]:
+def rename_unique(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list[str]:
     """Rename columns, with a number as suffix if a name is already taken."""
     kept = {name for name in names if wanted.get(name, name) == name}
     taken: set[str] = set()
@@ -118,44 +119,46 @@ def new_names(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list
     return found
 
 
-def plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
-    """Convert a column to text, int64 or float64; see :func:`plain`."""
+def to_plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
+    """Convert a column to text, int64 or float64; see :func:`to_plain_types`."""
     if isinstance(column.dtype, pd.SparseDtype):
         column = column.sparse.to_dense()
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return plain_text(column.cat.codes.to_numpy(), list(column.cat.categories), name, origin)
+        return clean_text_column(
+            column.cat.codes.to_numpy(), list(column.cat.categories), name, origin
+        )
     if types.is_bool_dtype(column.dtype):
         pass
     elif types.is_integer_dtype(column.dtype):
-        return whole_numbers(column[column.notna()].to_numpy(), column.notna().to_numpy())
+        return place_integers(column[column.notna()].to_numpy(), column.notna().to_numpy())
     elif types.is_float_dtype(column.dtype):
         kind = {2: np.float16, 4: np.float32}.get(column.dtype.itemsize, np.float64)
         values = column.to_numpy(dtype=kind, na_value=np.nan)
         exact = values.astype(np.float64)
         if kind is not np.float64:  # keep 0.1 from becoming 0.10000000149
             exact = np.where(exact == np.rint(exact), exact, values.astype(str).astype(np.float64))
-        return numbers(exact)
+        return simplify_numbers(exact)
     elif types.is_datetime64_any_dtype(column.dtype):
         column = column.astype(str).where(column.notna(), None)
     values = column.astype(object).to_numpy()
     kind = types.infer_dtype(values, skipna=True)
     if kind == "integer":
-        known = np.array([word(value) is not None for value in values], dtype=bool)
-        return whole_numbers(values[known], known)
+        known = np.array([to_word(value) is not None for value in values], dtype=bool)
+        return place_integers(values[known], known)
     if kind in ("floating", "mixed-integer-float"):
-        texts = [word(value) for value in values]
+        texts = [to_word(value) for value in values]
         whole = [abs(int(value)) for value in values if isinstance(value, int | np.integer)]
         if max(whole, default=0) < MOST_WHOLE:
-            return numbers(np.array([np.nan if t is None else float(t) for t in texts]))
+            return simplify_numbers(np.array([np.nan if t is None else float(t) for t in texts]))
         values = np.array(texts, dtype=object)
     elif kind != "string":
         # Convert before factorize, which would merge True and 1.
-        values = np.array([word(value) for value in values], dtype=object)
+        values = np.array([to_word(value) for value in values], dtype=object)
     codes, words = pd.factorize(values)
-    return plain_text(codes, list(words), name, origin)
+    return clean_text_column(codes, list(words), name, origin)
 
 
-def whole_numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def place_integers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Place integers where they are ``known``: as int64 if all are known and fit, else as text."""
     if not known.any():
         return np.full(len(known), np.nan)
@@ -167,17 +170,17 @@ def whole_numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return result
 
 
-def numbers(values: np.ndarray) -> np.ndarray:
+def simplify_numbers(values: np.ndarray) -> np.ndarray:
     """Convert floats to integers if all of them are whole, else return them."""
     known = ~np.isnan(values)
     found = values[known]
     whole = np.isfinite(found).all() and (found == np.rint(found)).all()
     if len(found) and whole and (np.abs(found) < MOST_WHOLE).all():
-        return whole_numbers(found, known)
+        return place_integers(found, known)
     return values
 
 
-def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> np.ndarray:
+def clean_text_column(codes: np.ndarray, words: list[Any], name: str, origin: str) -> np.ndarray:
     """Clean a column of text, and log the changes.
 
     Parameters
@@ -189,7 +192,7 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
     name, origin
         The column and its file.
     """
-    texts = [word(value) for value in words]
+    texts = [to_word(value) for value in words]
     clean = [None if text is None else clean_text(text) for text in texts]
     found = np.bincount(codes[codes >= 0], minlength=len(words))
     missing: dict[str, int] = {}
@@ -207,7 +210,7 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
             origin, name, sum(changed[text] for text in kept), kept[0],
         )  # fmt: skip
     # Reserved columns keep the spelling of the sample sheet, such as a sample called TRUE.
-    spelt = [text if text is None or name in OWN else one_spelling(text) for text in clean]
+    spelt = [text if text is None or name in RESERVED else unify_spelling(text) for text in clean]
     if new := {t: s for t, s, n in zip(clean, spelt, found, strict=True) if t != s and n}:
         said = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
         logger.info("%s: column %s: writing %s", origin, name, said)
@@ -225,7 +228,7 @@ def clean_text(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def one_spelling(text: str) -> str:
+def unify_spelling(text: str) -> str:
     """Write TRUE as True and 3.0 as 3, so that values of different files are equal.
 
     This looks only at the value, because the column of a sample has only some of a study's values.
@@ -236,7 +239,7 @@ def one_spelling(text: str) -> str:
     return found[1] if found[1] != "-0" else "0"
 
 
-def word(value: Any) -> str | None:
+def to_word(value: Any) -> str | None:
     """Convert a value to text, integers without ``.0``; None if it is missing."""
     if isinstance(value, str):
         return value
@@ -254,15 +257,15 @@ def word(value: Any) -> str | None:
     return str(value)
 
 
-def as_text(column: pd.Series) -> pd.Series:
+def to_text(column: pd.Series) -> pd.Series:
     """Convert a plain column to text, floats with all digits; missing values stay NaN."""
     if column.dtype == object:
         return column
-    words = [word(value) for value in column]
+    words = [to_word(value) for value in column]
     return pd.Series(words, index=column.index, dtype=object).where(column.notna(), np.nan)
 
 
-def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def concatenate(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Concatenate tables of cells.
 
     Parameters
@@ -276,7 +279,7 @@ def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         With the columns of all tables, and missing values where a table lacks a column. Columns
         with text in one table become text; QC metrics stay numbers.
     """
-    tables = [plain(table, "") for table in tables]
+    tables = [to_plain_types(table, "") for table in tables]
     index = pd.Index([name for table in tables for name in table.index], dtype=object)
     columns = {}
     for name in dict.fromkeys(name for table in tables for name in table):
@@ -287,9 +290,9 @@ def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
             for part in parts
         )
         if "O" in kinds or (large and len({part.dtype for part in parts}) > 1):
-            columns[name] = np.concatenate([as_text(part).astype(object) for part in parts])
+            columns[name] = np.concatenate([to_text(part).astype(object) for part in parts])
         else:
             values = np.concatenate([part.to_numpy() for part in parts])
             as_is = values.dtype.kind != "f" or name in METRICS
-            columns[name] = values if as_is else numbers(values)
+            columns[name] = values if as_is else simplify_numbers(values)
     return pd.DataFrame(columns, index=index)

@@ -39,19 +39,19 @@ class Finding:
     passed: bool = True
 
 
-def report(findings: Sequence[Finding]) -> pd.DataFrame:
+def make_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """Make a table of findings, failed checks first."""
     columns = [field.name for field in fields(Finding)]
-    return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
+    return sort_table(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
 
 
-def sort(table: pd.DataFrame) -> pd.DataFrame:
+def sort_table(table: pd.DataFrame) -> pd.DataFrame:
     """Sort a table of findings, failed checks first."""
     table = table.astype({"passed": bool})
     return table.sort_values("passed", kind="stable", ignore_index=True)
 
 
-def tell(table: pd.DataFrame) -> None:
+def log_findings(table: pd.DataFrame) -> None:
     """Log all findings, failed checks as errors."""
     for finding in table.itertuples():
         if finding.passed:
@@ -60,7 +60,7 @@ def tell(table: pd.DataFrame) -> None:
             logger.error("Error: %s", finding.found)
 
 
-def require(path: str | Path) -> None:
+def require_passed(path: str | Path) -> None:
     """Stop if a check failed.
 
     Parameters

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from scdyn.errors import InputError
-from scdyn.order import natural
+from scdyn.order import natural_key
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
@@ -35,11 +35,11 @@ MATRICES = (
     "filtered_peak_bc_matrix.h5",
     "filtered_peak_bc_matrix",
 )
-OF_GENOMES = ("gene_bc_matrices", "gene_bc_matrices_mex")
+GENOME_FOLDERS = ("gene_bc_matrices", "gene_bc_matrices_mex")
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
 # cellranger multi writes one folder per sample in it.
-OF_SAMPLES = "per_sample_outs"
+SAMPLE_FOLDER = "per_sample_outs"
 # Output folder of STARsolo, which may have a prefix, and the folders of its counts.
 SOLO = "Solo.out"
 SOLO_FOLDERS = tuple(
@@ -230,9 +230,9 @@ class Tree:
             if len(path.split(os.sep)) == len(parts)
             and all(map(fnmatchcase, path.split(os.sep), parts))
         ]
-        return sorted({*glob.glob(pattern), *meant}, key=natural)
+        return sorted({*glob.glob(pattern), *meant}, key=natural_key)
 
-    def one(self, folder: str, *names: str) -> str:
+    def find_one(self, folder: str, *names: str) -> str:
         """Find the file with one of some names, compressed or not; empty if there is none.
 
         Raises
@@ -241,10 +241,10 @@ class Tree:
             If there are several, whose contents may differ.
         """
         paths = [os.path.join(folder, name + packed) for name in names for packed in PACKED[::-1]]
-        return self.one_of(folder, paths)
+        return self.find_one_of(folder, paths)
 
-    def one_of(self, folder: str, paths: Sequence[str]) -> str:
-        """Find the path that exists, or links to the same file; see :meth:`one`."""
+    def find_one_of(self, folder: str, paths: Sequence[str]) -> str:
+        """Find the path that exists, or links to the same file; see :meth:`find_one`."""
         found = [path for path in paths if self.exists(path)]
         for path in found:
             if os.path.realpath(path) != os.path.realpath(found[0]):
@@ -313,8 +313,8 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
     ]
 
 
-def input_files(
-    row: Mapping[str, str], planned: Collection[str] = (), rna_alone: bool = False
+def list_input_files(
+    row: Mapping[str, str], planned: Collection[str] = (), only_rna: bool = False
 ) -> list[str]:
     """List all files that the ingestion of a sample reads, without folders and indices.
 
@@ -325,7 +325,7 @@ def input_files(
     planned
         Files that another rule will create. They count as existing, so that the list is the same
         before and after.
-    rna_alone
+    only_rna
         List only the files of the RNA counts.
 
     Returns
@@ -338,14 +338,14 @@ def input_files(
     try:
         libraries = find_libraries(row, planned)
     except InputError:
-        files.update(row[column] for column in (FILES[:1] if rna_alone else FILES))
+        files.update(row[column] for column in (FILES[:1] if only_rna else FILES))
         libraries = []
     for library in libraries:
         try:
             located = locate(library, planned)
-            files.update(located.rna.files if rna_alone else located.files)
+            files.update(located.rna.files if only_rna else located.files)
         except InputError:
-            files.update([library.path] if rna_alone else library.named)
+            files.update([library.path] if only_rna else library.named)
     return sorted(path for path in files if path in planned or os.path.isfile(path))
 
 
@@ -379,7 +379,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
 
     Promoter counts come from the first of fragments, promoter_layer and atac_path that the sheet
     names. If it names none, they come from a fragments file next to the matrix, else from the
-    matrix itself (:func:`promoter_source`).
+    matrix itself (:func:`choose_promoter_source`).
 
     Parameters
     ----------
@@ -404,7 +404,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_layer(files.path, files.rna_layer or "spliced", tree)
     else:
         rna = find_matrix(files.path, tree)
-        metrics = "" if files.rna_only else beside(rna, METRICS, tree)
+        metrics = "" if files.rna_only else find_sibling(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
         raise InputError(
             "PATH", f"{fragments}: no such file; correct fragments in the sample sheet."
@@ -414,7 +414,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
     elif files.atac_path:
         fragments, peaks = find_accessibility(files.atac_path, tree)
     elif files.kind == "10x":
-        fragments = beside(rna, FRAGMENTS, tree)
+        fragments = find_sibling(rna, FRAGMENTS, tree)
     library = Library(
         files.sample, files.kind, rna, None if fragments else unspliced, peaks, fragments, metrics,
         files.rna_layer, files.promoter_layer, files.rna_only,
@@ -424,7 +424,7 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
     return library
 
 
-def promoter_source(
+def choose_promoter_source(
     library: Library, layers: Collection[str], has_peaks: bool
 ) -> tuple[str, str | None]:
     """Choose the source of a library's promoter counts, for preflight and ingestion.
@@ -542,10 +542,10 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
     if path.endswith((".h5ad", ".h5mu")):
         return "", replace(find_annotated(path, "h5ad", tree), modality="atac")
     for folder in (path, os.path.join(path, "outs")):
-        if tree.is_dir(folder) and (fragments := tree.one(folder, *FRAGMENTS)):
+        if tree.is_dir(folder) and (fragments := tree.find_one(folder, *FRAGMENTS)):
             return fragments, None
     peaks = find_matrix(path, tree)
-    fragments = beside(peaks, FRAGMENTS, tree)
+    fragments = find_sibling(peaks, FRAGMENTS, tree)
     return fragments, None if fragments else peaks
 
 
@@ -603,19 +603,19 @@ def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matri
                 f"{path}: is not a 10x matrix; set kind to {path.rsplit('.', 1)[1]} in the sample "
                 "sheet.",
             )
-        return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
-    for folder in folders_in(path, FOLDERS, tree):
-        if matrix := matrix_in(folder, tree):
+        return assemble_mtx(path, tree) if MTX.search(path) else Matrix(path)
+    for folder in list_folders(path, FOLDERS, tree):
+        if matrix := find_matrix_in(folder, tree):
             return matrix
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
     raise InputError(
         "PATH",
         f"{folder}: no count matrix found ({', '.join(MATRICES)} or matrix.mtx); name the .h5 or "
-        f"the folder of the matrix itself{other_matrices(path, tree)}.",
+        f"the folder of the matrix itself{suggest_matrices(path, tree)}.",
     )
 
 
-def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
+def list_folders(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
     """List the existing folders of a tool's layout.
 
     Parameters
@@ -639,28 +639,28 @@ def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
         refuse_several(path, prefixed)
         solo = prefixed[0]
     found = [os.path.join(path, part.replace(SOLO, solo)) if part else path for part in parts]
-    samples = samples_of_multi(path, tree)
+    samples = list_multi_samples(path, tree)
     if len(samples) == 1:
         found += [os.path.join(samples[0], "count"), samples[0]]
     return [folder for folder in found if tree.is_dir(folder)]
 
 
-def samples_of_multi(path: str, tree: Tree) -> list[str]:
+def list_multi_samples(path: str, tree: Tree) -> list[str]:
     """List the folders of cellranger multi, one per sample."""
-    for part in (OF_SAMPLES, f"outs/{OF_SAMPLES}", ""):
+    for part in (SAMPLE_FOLDER, f"outs/{SAMPLE_FOLDER}", ""):
         folder = os.path.normpath(os.path.join(path, part))
-        if os.path.basename(folder) == OF_SAMPLES and tree.is_dir(folder):
+        if os.path.basename(folder) == SAMPLE_FOLDER and tree.is_dir(folder):
             return [os.path.join(folder, name) for name in tree.names(folder)]
     return []
 
 
-def other_matrices(path: str, tree: Tree) -> str:
+def suggest_matrices(path: str, tree: Tree) -> str:
     """Return a hint in brackets at matrices that are read only if the sheet names them."""
-    samples = samples_of_multi(path, tree)
+    samples = list_multi_samples(path, tree)
     if samples:
-        return f" ({OF_SAMPLES} has {', '.join(map(os.path.basename, samples[:3]))}: name one)"
+        return f" ({SAMPLE_FOLDER} has {', '.join(map(os.path.basename, samples[:3]))}: name one)"
     parts = {part.removesuffix("filtered") for part in FOLDERS}
-    for folder in folders_in(path, sorted(parts, key=len), tree):
+    for folder in list_folders(path, sorted(parts, key=len), tree):
         for name in tree.names(folder):
             if re.search("^raw|_raw_|unfiltered", name):
                 raw = os.path.relpath(os.path.join(folder, name), path).removeprefix("outs/")
@@ -668,7 +668,7 @@ def other_matrices(path: str, tree: Tree) -> str:
     return ""
 
 
-def matrix_in(folder: str, tree: Tree) -> Matrix | None:
+def find_matrix_in(folder: str, tree: Tree) -> Matrix | None:
     """Find the matrix in a folder, None if there is none; see :func:`find_matrix`.
 
     Parameters
@@ -684,35 +684,35 @@ def matrix_in(folder: str, tree: Tree) -> Matrix | None:
         If there are several matrices, or a list is missing.
     """
     names = tree.names(folder)
-    if plain := tree.one(folder, "matrix.mtx", f"{USA}.mtx"):
-        return mtx_matrix(plain, tree, folder)
+    if plain := tree.find_one(folder, "matrix.mtx", f"{USA}.mtx"):
+        return assemble_mtx(plain, tree, folder)
     for ends_with in (str.__eq__, str.endswith):
         for matrix in MATRICES:
             found = [os.path.join(folder, name) for name in names if ends_with(name, matrix)]
-            found = [p for p in found if not tree.is_dir(p) or holds_mtx(p, tree)]
+            found = [p for p in found if not tree.is_dir(p) or contains_mtx(p, tree)]
             if found:
                 refuse_several(folder, found)
                 return find_matrix(found[0], tree) if tree.is_dir(found[0]) else Matrix(found[0])
-    if os.path.normpath(folder).endswith(OF_GENOMES):
-        genomes = [name for name in names if holds_mtx(os.path.join(folder, name), tree)]
+    if os.path.normpath(folder).endswith(GENOME_FOLDERS):
+        genomes = [name for name in names if contains_mtx(os.path.join(folder, name), tree)]
         if len(genomes) == 1:
-            return matrix_in(os.path.join(folder, genomes[0]), tree)
+            return find_matrix_in(os.path.join(folder, genomes[0]), tree)
         raise InputError(
             "GENOMES",
             f"{folder}: contains {', '.join(genomes) or 'no genome'}; name the folder of one "
             "genome as path.",
         )
-    if layer := layer_in(folder, "spliced", tree):
+    if layer := find_layer_in(folder, "spliced", tree):
         return layer
     found = [os.path.join(folder, name) for name in names if MTX.search(name)]
     listed = [path for path in found if find_lists(path, tree)]
     if len(found) == 1 and not listed:
-        return mtx_matrix(found[0], tree)
+        return assemble_mtx(found[0], tree)
     refuse_several(folder, listed)
-    return mtx_matrix(listed[0], tree) if listed else None
+    return assemble_mtx(listed[0], tree) if listed else None
 
 
-def holds_mtx(folder: str, tree: Tree) -> bool:
+def contains_mtx(folder: str, tree: Tree) -> bool:
     """Tell whether a folder or one of its subfolders contains a ``matrix.mtx``."""
     folders = [folder, *(os.path.join(folder, name) for name in tree.names(folder))]
     names = [f"matrix.mtx{packed}" for packed in PACKED]
@@ -751,8 +751,8 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
     InputError
         If there are none.
     """
-    for folder in map(os.path.normpath, folders_in(path, LAYER_FOLDERS, tree)):
-        if layer := layer_in(folder, name, tree):
+    for folder in map(os.path.normpath, list_folders(path, LAYER_FOLDERS, tree)):
+        if layer := find_layer_in(folder, name, tree):
             return layer
     raise InputError(
         "LAYER",
@@ -761,7 +761,7 @@ def find_layer(path: str, name: str, tree: Tree) -> Matrix:
     )
 
 
-def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
+def find_layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
     """Find the counts of a layer in a folder; None if there are none.
 
     Parameters
@@ -778,8 +778,8 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
     InputError
         If there are several matrices of the layer, or a list is missing.
     """
-    if name in USA_PARTS and (path := tree.one(folder, f"{USA}.mtx")):
-        return mtx_matrix(path, tree, folder, USA_PARTS[name])
+    if name in USA_PARTS and (path := tree.find_one(folder, f"{USA}.mtx")):
+        return assemble_mtx(path, tree, folder, USA_PARTS[name])
     files = [file for file in tree.names(folder) if MTX.search(file)]
     stems = {MTX.sub("", file): file for file in files}
     for parts in LAYER_FILES.get(name, ()):
@@ -787,7 +787,7 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
         if found := of_parts[parts[0]]:
             refuse_several(folder, [file for file in files if MTX.sub("", file) in found])
             matrices = [
-                mtx_matrix(os.path.join(folder, stems[stem]), tree, folder)
+                assemble_mtx(os.path.join(folder, stems[stem]), tree, folder)
                 for part in parts
                 for stem in of_parts[part]
             ]
@@ -796,7 +796,7 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
     return None
 
 
-def mtx_matrix(
+def assemble_mtx(
     path: str, tree: Tree, folder: str = "", parts: tuple[str, ...] = USA_PARTS["spliced"]
 ) -> Matrix:
     """Combine a MatrixMarket file with its lists.
@@ -824,7 +824,7 @@ def mtx_matrix(
         lacks = [f"{prefix}barcodes.tsv"]
         if not stem.endswith("matrix"):
             lacks.append(f"{stem}.barcodes.txt")
-        if tree.one(os.path.dirname(path), *lacks):
+        if tree.find_one(os.path.dirname(path), *lacks):
             lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
         raise InputError(
             "PATH", f"{folder or path}: {' or '.join(lacks)} is missing (plain or gzipped)."
@@ -860,19 +860,19 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
     for barcodes, features, cells_in_rows in candidates:
         # A list of features has precedence over peaks.bed, which may also be there.
         of_peaks = [name for name in features if name.endswith("peaks.bed")]
-        listed = tree.one(folder, *(name for name in features if name not in of_peaks))
-        found = tree.one(folder, barcodes), listed or tree.one(folder, *of_peaks)
+        listed = tree.find_one(folder, *(name for name in features if name not in of_peaks))
+        found = tree.find_one(folder, barcodes), listed or tree.find_one(folder, *of_peaks)
         if all(found):
             return *found, cells_in_rows
     return None
 
 
-def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
+def find_sibling(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
     """Find a file next to a matrix, with or without its prefix, compressed or not, else empty."""
     folder, file = os.path.split(matrix.path)
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
     of_mtx = [f"matrix.mtx{packed}" for packed in PACKED]
     ends = [end for end in (*MATRICES, *of_mtx) if file.endswith(end)]
     prefix = file.removesuffix(ends[0]) if ends else ""
-    found = (tree.one(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
+    found = (tree.find_one(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
     return next(filter(None, found), "")

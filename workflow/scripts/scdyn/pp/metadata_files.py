@@ -17,7 +17,7 @@ from scdyn.errors import InputError, reading
 from scdyn.io.barcodes import NUCLEOTIDES
 from scdyn.io.bounds import open_bytes
 from scdyn.log import logger
-from scdyn.pp.cell_columns import MISSING, column_names, names_barcodes
+from scdyn.pp.obs_columns import MISSING, clean_names, is_barcode_name
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "spaces"}
 # Number of lines used to detect the separator.
@@ -55,11 +55,11 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         If the file is not such a table.
     """
     text = read_text(path)
-    skipped, body = after_comments(text)
-    separator = sniff(body)
-    if named := commented_header(skipped, body, separator):
+    skipped, body = split_off_comments(text)
+    separator = detect_separator(body)
+    if named := find_commented_header(skipped, body, separator):
         skipped, body = skipped[:-1], named + body
-    enclose = do_quotes_enclose(body, separator, path, len(skipped))
+    enclose = detect_quoting(body, separator, path, len(skipped))
     header = find_header(body, separator, enclose, path, len(skipped))
     with reading("METADATA", path, "not a readable table of cells", REMEDY):
         table = pd.read_csv(
@@ -79,10 +79,10 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
         table = table.set_axis([ROW_NAMES, *header[1:]], axis=1)
     table = table.loc[:, [bool(name) or (table.iloc[:, i] != "").any()
                           for i, name in enumerate(table.columns)]]  # fmt: skip
-    table = table.set_axis(column_names(list(table.columns), str(path)), axis=1)
+    table = table.set_axis(clean_names(list(table.columns), str(path)), axis=1)
     for name in table:
         if separator == ";" or (separator == "\t" and name in ("x", "y")):
-            table[name] = with_decimal_point(table[name], path)
+            table[name] = replace_decimal_commas(table[name], path)
     logger.info(
         "%s: %d rows; columns, separated by %s: %s",
         path, len(table), SEPARATORS[separator], ", ".join(table),
@@ -90,7 +90,7 @@ def read_cell_table(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def after_comments(text: str) -> tuple[list[str], str]:
+def split_off_comments(text: str) -> tuple[list[str], str]:
     """Split off the comments, empty lines and Excel's ``sep=`` at the beginning of a text."""
     lines, skipped, first = io.StringIO(text, newline=None), [], ""
     for first in lines:
@@ -102,15 +102,15 @@ def after_comments(text: str) -> tuple[list[str], str]:
     return skipped, first + lines.read()
 
 
-def commented_header(skipped: list[str], body: str, separator: str) -> str:
+def find_commented_header(skipped: list[str], body: str, separator: str) -> str:
     """Find a header that begins with ``#``; "" if there is none.
 
     This is the last comment before the table, if it has as many fields as the first row, and
     either names a column of barcodes while the first row does not, or the first row has a barcode.
     """
     comment = skipped[-1].lstrip("# ") if skipped and skipped[-1].startswith("#") else ""
-    names, first = (next(parted(text, separator), (0, []))[1] for text in (comment, body))
-    is_named = any(map(names_barcodes, names)) and not any(map(names_barcodes, first))
+    names, first = (next(iter_rows(text, separator), (0, []))[1] for text in (comment, body))
+    is_named = any(map(is_barcode_name, names)) and not any(map(is_barcode_name, first))
     is_row = any(re.search(NUCLEOTIDES, value) for value in first)
     return comment if len(names) == len(first) and (is_named or is_row) else ""
 
@@ -152,11 +152,11 @@ def read_text(path: str | Path) -> str:
     return text
 
 
-def sniff(text: str) -> str:
+def detect_separator(text: str) -> str:
     """Detect the column separator of a table from its first lines."""
     best = -1, ","
     for separator in SEPARATORS:
-        rows = fields(text, separator)
+        rows = read_first_rows(text, separator)
         if not rows:
             break
         header, rest = rows[0], [len(row) for row in rows[1:]] or [len(rows[0])]
@@ -173,7 +173,7 @@ def sniff(text: str) -> str:
     return best[1]
 
 
-def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: int) -> bool:
+def detect_quoting(text: str, separator: str, path: str | Path, n_skipped: int) -> bool:
     """Tell whether quotes enclose fields, or are part of them as with ``quote=FALSE`` in R.
 
     They are part of the fields if they would enclose line breaks, and all rows have the same
@@ -193,7 +193,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
         return True
     line, broken, widths = 0, [], Counter[int]()
     try:
-        for line, row in parted(text, separator):
+        for line, row in iter_rows(text, separator):
             widths[len(row)] += 1
             broken += [(line, value) for value in row if "\n" in value]
     except csv.Error:  # a field beyond the size limit of csv
@@ -202,7 +202,7 @@ def do_quotes_enclose(text: str, separator: str, path: str | Path, n_skipped: in
     if not broken:
         return True
     with reading("METADATA", path, "not a readable table of cells", REMEDY):
-        rows = parted(text, separator, enclose=False)
+        rows = iter_rows(text, separator, enclose=False)
         _, header = next(rows)
         plain = {len(row) if not any(map(is_quoted, row)) else 0 for _, row in rows}
     if (
@@ -259,10 +259,10 @@ def find_header(
         If there is no header, or a row has more fields than the header.
     """
     with reading("METADATA", path, "not a readable table of cells", REMEDY):
-        rows = parted(text, separator, enclose)
+        rows = iter_rows(text, separator, enclose)
         _, first = next(rows, (0, []))
         header, width = [name.strip() for name in first], len(first)
-        named = bool(header) and not names_barcodes(header[0])
+        named = bool(header) and not is_barcode_name(header[0])
         names: set[str] = set()
         longest, at = len(header), 0
         for line, row in rows:
@@ -288,7 +288,7 @@ def find_header(
     return [*header, *[""] * (width - len(header))]
 
 
-def parted(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[int, list[str]]]:
+def iter_rows(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each line that is not empty."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator,
                       skipinitialspace=separator != " ",
@@ -298,18 +298,18 @@ def parted(text: str, separator: str, enclose: bool = True) -> Iterator[tuple[in
             yield rows.line_num, row
 
 
-def fields(text: str, separator: str) -> list[list[str]]:
+def read_first_rows(text: str, separator: str) -> list[list[str]]:
     """Split the first lines of a table into fields."""
     found = []
     try:
-        for _, row in islice(parted(text, separator), LINES_SEEN):
+        for _, row in islice(iter_rows(text, separator), LINES_SEEN):
             found.append(row)
     except csv.Error:  # a field beyond the size limit of csv
         pass
     return found
 
 
-def with_decimal_point(column: pd.Series, path: str | Path) -> pd.Series:
+def replace_decimal_commas(column: pd.Series, path: str | Path) -> pd.Series:
     """Replace decimal commas by points if all values of a column are such numbers."""
     known = column[~column.isin(MISSING)]
     if not known.str.contains(",").any() or not known.str.fullmatch(DECIMAL_COMMA).all():

@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 
-def installed_packages() -> str:
+def list_packages() -> str:
     """List the packages installed in this environment, without those on ``PYTHONPATH``.
 
     Returns
@@ -24,7 +24,7 @@ def installed_packages() -> str:
 
 
 def read_packages(path: str | Path) -> dict[str, str]:
-    """Read a list of :func:`installed_packages` as a dict of versions by name.
+    """Read a list of :func:`list_packages` as a dict of versions by name.
 
     Names are in lower case with hyphens, as in envs/.
     """
