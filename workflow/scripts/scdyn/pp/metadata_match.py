@@ -520,8 +520,8 @@ def require_match(
         raise InputError(
             "METADATA",
             f"{path}: duplicate barcode {one.duplicate} of sample {sample} ({one.how}), and no "
-            "column identifies the rows of this sample; add a column 'sample' with the names of the "
-            "sample sheet, or give each sample its own table.",
+            "column identifies the rows of this sample; add a column 'sample' with the names of "
+            "the sample sheet, or give each sample its own table.",
         )
     if one.rival and one.share >= min_overlap:
         raise InputError(
