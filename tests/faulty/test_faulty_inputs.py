@@ -155,13 +155,13 @@ SAMPLES = {
         lambda f: h5(f, indices=np.full(480, 99)),
         "s.h5: not a readable 10x",
     ),
-    "h5 with negative counts": (lambda f: h5_values(f, -1), "s.h5: holds values that are no"),
-    "h5 with fractions": (lambda f: h5_values(f, 0.5), "s.h5: holds values that are no counts"),
-    "h5 with NaN": (lambda f: h5_values(f, np.nan), "s.h5: holds values that are no counts"),
-    "h5 with infinity": (lambda f: h5_values(f, np.inf), "s.h5: holds values that are no counts"),
+    "h5 with negative counts": (lambda f: h5_values(f, -1), "s.h5: the counts are not"),
+    "h5 with fractions": (lambda f: h5_values(f, 0.5), "s.h5: the counts are not integers"),
+    "h5 with NaN": (lambda f: h5_values(f, np.nan), "s.h5: the counts are not integers"),
+    "h5 with infinity": (lambda f: h5_values(f, np.inf), "s.h5: the counts are not integers"),
     "h5 with a barcode twice": (
         lambda f: h5(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "h5 without cells": (lambda f: h5(f, **NO_CELLS), "s.h5: has 0 cells"),
     "h5 without features": (
@@ -180,15 +180,15 @@ SAMPLES = {
     ),
     "h5 without peaks or fragments": (
         lambda f: h5(f, kinds=["Gene Expression"] * 12),
-        "neither fragments nor peaks nor a promoter layer",
+        "no promoter accessibility found",
     ),
     "human genes on mouse": (
         lambda f: h5_genes(f, [f"ENSG{i:011d}" for i in range(6)]),
-        "another species or build",
+        "use the annotation of the same species",
     ),
     "probe ids where genes are expected": (
         lambda f: h5_genes(f, [f"AFFX-{i}" for i in range(6)]),
-        "another species or build",
+        "use the annotation of the same species",
     ),
     "peaks of chromosomes that are not there": (
         lambda f: h5(f, names=small.SYMBOLS + [p.replace("chr1", "chr30") for p in small.PEAKS]),
@@ -196,7 +196,7 @@ SAMPLES = {
     ),
     "peaks without places": (
         lambda f: h5(f, names=small.SYMBOLS + [f"peak{i}" for i in range(6)]),
-        "is not named chrom:start-end",
+        "is not chrom:start-end",
     ),
     # matrices in folders
     "folder is empty": (lambda f: {"path": f}, "holds none of filtered_feature_bc_matrix.h5"),
@@ -211,20 +211,20 @@ SAMPLES = {
     ),
     "mtx without barcodes": (
         lambda f: mtx(f, lambda p: (p / "barcodes.tsv").unlink()),
-        "lacks barcodes.tsv",
+        "barcodes.tsv or matrix.barcodes.txt is missing",
     ),
-    "mtx turned on its side": (lambda f: mtx(f, transposed_mtx), "turned on its side"),
+    "mtx turned on its side": (lambda f: mtx(f, transposed_mtx), "transposed"),
     "mtx with empty lists": (
         lambda f: mtx(f, lambda p: write(p / "barcodes.tsv", b"")),
         "not a readable 10x matrix|list 6 and 0",
     ),
     "mtx with a barcode twice": (
         lambda f: mtx(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "mtx with fractions": (
         lambda f: mtx(f, values=changed(small.counts()[0], 0.5)),
-        "holds values that are no counts",
+        "the counts are not integers",
     ),
     # fragments
     "fragments are not there": (
@@ -259,7 +259,7 @@ SAMPLES = {
     ),
     "fragments of other cells": (
         lambda f: fragments(f, rows=small.fragment_rows(OTHERS)),
-        "are these two of the same cells",
+        "use files of the same cells",
     ),
     # h5ad and h5mu
     "h5ad is not there": (
@@ -286,19 +286,19 @@ SAMPLES = {
     ),
     "h5ad with negative counts": (
         lambda f: h5ad(f, values=changed(small.counts()[0], -1)),
-        "rna.h5ad: holds values that are no counts",
+        "rna.h5ad: the counts in X are not integers",
     ),
     "h5ad with a barcode twice": (
         lambda f: h5ad(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "h5ad without cells": (
         lambda f: h5ad(f, values=np.zeros((0, 6)), cells=[]),
-        "no counts at all",
+        "the count matrix is empty",
     ),
     "h5ad without a second modality": (
         lambda f: {**h5ad(f), "atac_path": ""},
-        "neither fragments nor peaks nor a promoter layer",
+        "no promoter accessibility found",
     ),
     "h5ad without the layer that the sheet names": (
         lambda f: {**h5ad(f), "rna_layer": "raw"},
@@ -310,15 +310,15 @@ SAMPLES = {
             "atac_path": "none",
             "fragments": small.write_fragments(f / "f.tsv.gz"),
         },
-        "yet fragments or promoter_layer names something",
+        "but fragments or promoter_layer is set",
     ),
     "peaks of other cells": (
         lambda f: h5ad(f, atac={"cells": OTHERS}),
-        "are these two of the same cells",
+        "use files of the same cells",
     ),
     "peaks of logarithms": (
         lambda f: h5ad(f, atac={"values": np.log1p(small.counts()[1])}),
-        "atac.h5ad: holds values that are no counts",
+        "atac.h5ad: the counts are not integers",
     ),
     "h5mu is garbage": (lambda f: h5mu(f, lambda p: write(p, GARBAGE)), "s.h5mu: not a readable"),
     "h5mu without RNA": (lambda f: h5mu(f, name="protein"), "s.h5mu: has no modality 'rna'"),
@@ -375,7 +375,7 @@ REFERENCES = {
     "TF list of another species": (lambda f: {"tfs": "TBX6\nSOX2\n"}, "another species"),
     "TF list is garbage": (lambda f: {"tfs": write(f / "tf.bin", GARBAGE)}, "tf.bin: "),
     "TF list is not there": (lambda f: {"tfs": f / "nowhere.txt"}, "nowhere.txt: "),
-    "panel of genes that are not annotated": (only_peaks, "another species or build"),
+    "panel of genes that are not annotated": (only_peaks, "use the annotation of the same species"),
 }
 
 
@@ -403,15 +403,15 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
 
 
 TABLES = {
-    "not there": (None, "cells.tsv: no such file; check the sample sheet's metadata"),
+    "not there": (None, "cells.tsv: no such file; correct metadata in the sample sheet"),
     "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
     "with a cell twice": (
         cells_table(small.barcodes()) + f"{small.barcodes()[0]}\ty\n",
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "empty": ("", "cells.tsv: is empty"),
-    "garbage": (GARBAGE, "cells.tsv: is no text file"),
-    "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is no text file|not a readable table"),
+    "garbage": (GARBAGE, "cells.tsv: is not a text file"),
+    "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is not a text file|not a readable table"),
 }
 
 

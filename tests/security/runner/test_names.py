@@ -152,7 +152,9 @@ def test_a_seed_is_an_integer_that_every_library_takes():
 def test_a_refused_name_is_said_in_one_sentence():
     config = yaml.safe_load(Path("config/demo/config.yaml").read_text())
     config["tasks"]["../../x\n"] = config["tasks"].pop("fate")
-    with pytest.raises(InputError, match=r"^here: tasks is '\.\./\.\./x.*becomes a folder\)\.$"):
+    with pytest.raises(
+        InputError, match=r"^here: tasks is '\.\./\.\./x.*becomes a folder\)\. \[SCD-CONFIG\]$"
+    ):
         study.read_config(config, SCHEMA, "here")
 
 

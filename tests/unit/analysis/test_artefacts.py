@@ -67,7 +67,7 @@ def test_what_was_cut_short_is_named_with_what_to_do(written, share):
 def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("a\tb\n1\t2\n3\t")
-    with pytest.raises(InputError, match="ends within a line.*remove it and run the workflow"):
+    with pytest.raises(InputError, match="last line is truncated.*remove it and run the workflow"):
         artefacts.read_table(path)
 
 
@@ -139,7 +139,7 @@ import resource
 from scdyn.errors import reading
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**21, size + 2**21))
-with reading("f.h5", "is damaged"):
+with reading("FORMAT", "f.h5", "is damaged"):
     raise OSError("filter returned failure during read")
 """
     environment = {**os.environ, "PYTHONPATH": "workflow/scripts"}

@@ -90,7 +90,9 @@ def test_libraries_whose_cells_are_background_are_named(rna, other, shown):
     pairing = barcodes.pair_barcodes(a, b)
     assert pairing.n_shared == 12
     barcodes.refuse_background(pairing, pd.Series(100, b), "f.tsv")
-    with pytest.raises(InputError, match=rf"f.tsv: the RNA's cells called {shown} are background"):
+    with pytest.raises(
+        InputError, match=rf"f.tsv: the RNA's cells named {shown} are only background"
+    ):
         barcodes.refuse_background(pairing, pd.Series([100] * 6 + [1] * 6, b), "f.tsv")
     # What differs from cell to cell is no library's.
     each = pd.Index([f"{i}_{cell}-1" for i, cell in enumerate(CELLS)])

@@ -318,17 +318,19 @@ def test_other_alphabets_and_what_is_no_text(tmp_path, said):
     path = tmp_path / "cells.csv"
     path.write_bytes("barcode,a\nA,Müller glia\n".encode("latin-1"))
     assert read_cell_table(path)["a"].tolist() == ["Müller glia"]
-    assert f"{path}: is not UTF-8; read as Windows-1252 (Latin-1)" in said.text
+    assert f"{path}: is not UTF-8; reading it as Windows-1252 (Latin-1)" in said.text
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xl/workbook.xml", "")
-    with pytest.raises(InputError, match="cells.csv: is a workbook of Excel .*; save the sheet"):
+    with pytest.raises(
+        InputError, match="cells.csv: Excel and other workbooks are not supported; save the sheet"
+    ):
         read_cell_table(path)
     path.write_bytes(b"\xd0\xcf\x11\xe0" + b"\0" * 600)
-    with pytest.raises(InputError, match="cells.csv: is a workbook"):
+    with pytest.raises(InputError, match="cells.csv: Excel and other workbooks"):
         read_cell_table(path)
     for content in (b"\x89HDF\r\n", b"PAR1abc", "barcode,a\n".encode("utf-16-le"), b"\xff\xfea"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="cells.csv: is no text file; save it as"):
+        with pytest.raises(InputError, match="cells.csv: is not a text file; save it as"):
             read_cell_table(path)
     path.write_text("# nothing\n")
     with pytest.raises(InputError, match="cells.csv: is empty"):
@@ -377,10 +379,12 @@ def test_lone_quotes_of_r_swallow_no_rows(at, names, tmp_path):
 def test_a_quote_that_swallows_rows_is_refused_if_quotes_are_needed(tmp_path):
     rows = ['A,"T, CD4"', 'B,"odd', "C,T", "D,T", 'E,odd"']
     path = write(tmp_path / "cells.csv", "# of May", "barcode,a", *rows)
-    with pytest.raises(InputError, match=r"a quote in line 4 \(odd\) opens a text, and whole rows"):
+    with pytest.raises(
+        InputError, match=r"the quote in line 4 \(odd\) is not closed before whole rows"
+    ):
         read_cell_table(path)
     path = write(tmp_path / "cells.csv", "barcode,a", 'A,"T, CD4"', 'B,"odd', *["C,T"] * 40000)
-    with pytest.raises(InputError, match="a quote in line 3 .* opens a text, and whole rows"):
+    with pytest.raises(InputError, match="the quote in line 3 .* is not closed before whole rows"):
         read_cell_table(path)
 
 
@@ -399,9 +403,9 @@ def test_a_row_that_stands_there_twice_is_read_once(tmp_path, said):
     rows = [f"{b},T" for b in B]
     path = write(tmp_path / "cells.csv", "barcode,a", *rows, rows[0], f" {rows[2]} ")
     assert join_metadata(B, path, "S")["a"].tolist() == ["T"] * 6
-    assert f"{path}: 2 duplicate rows are read once" in said.text
+    assert f"{path}: ignoring 2 duplicate rows" in said.text
     path = write(tmp_path / "other.csv", "barcode,a", *rows, f"{B[0]},B")
-    with pytest.raises(InputError, match=f"barcode {B[0]} of sample S is a duplicate"):
+    with pytest.raises(InputError, match=f"duplicate barcode {B[0]} of sample S"):
         join_metadata(B, path, "S")
 
 
@@ -558,7 +562,9 @@ def test_numbers_of_samples_are_told_by_their_cells_or_not_at_all(tmp_path):
         assert values_of(join_metadata(a, path, "A")["cell_type"])[:38] == ["of A"] * 38
         path = of_two_samples(a, a, columns, tmp_path)
         if form == "{}_{n}":
-            with pytest.raises(InputError, match="is a duplicate .*nothing tells which row"):
+            with pytest.raises(
+                InputError, match="duplicate barcode .*no column identifies the rows"
+            ):
                 join_metadata(a, path, "A")
 
 
@@ -592,7 +598,7 @@ def test_lanes_are_numbered_as_people_count():
     names = [f"lane{i}/outs" for i in range(1, 13)]
     assert sorted(sorted(names), key=natural_key) == names
     assert join_barcodes([cells(2), cells(2)]).str[-2:].tolist() == ["-1", "-1", "-2", "-2"]
-    with pytest.raises(InputError, match="is a duplicate in library 1"):
+    with pytest.raises(InputError, match="duplicate barcode .* in library 1"):
         join_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
 
 
@@ -608,7 +614,7 @@ def test_libraries_are_told_by_the_cells_they_share(form, tmp_path, said):
     path = write_table(tmp_path / "cells.csv", names, labels)
     found = join_metadata(join_barcodes([a, b]), path, "S")["cell_type"]
     assert found.tolist() == labels[80:] + labels[:80]
-    assert "the library whose cells are shared" in said.text
+    assert "the library with the same cells" in said.text
 
 
 def test_a_wrong_order_of_many_lanes_is_put_right(tmp_path):
@@ -625,7 +631,9 @@ def test_a_library_that_is_left_out_is_named(tmp_path):
     a, b = cells(80), cells(80, seed=1)
     own = join_barcodes([a, b[:79].append(a[:1])])
     path = write_table(tmp_path / "bare.csv", a.append(b[:79]).str[:-2])
-    with pytest.raises(InputError, match="no row is clearly of library 2 of sample S, though 79"):
+    with pytest.raises(
+        InputError, match="no barcodes in common with library 2 of sample S, although 79"
+    ):
         join_metadata(own, path, "S")
     path = write_table(tmp_path / "one.csv", a)  # of one library alone
     assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 80
@@ -640,15 +648,15 @@ def test_too_few_matched_are_refused_with_both_sides(tmp_path):
         join_metadata(own, path, "S")
     assert ", ".join(own[:3]) in str(caught.value) and ", ".join(other[:3]) in str(caught.value)
     assert join_metadata(own, path, "S", 0.02)["cell_type"].notna().sum() == 2
-    with pytest.raises(InputError, match="has 0 of the 80 barcodes"):
+    with pytest.raises(InputError, match="no barcodes in common with sample S: 0 of 80"):
         join_metadata(own, write_table(tmp_path / "none.csv", cells(80, seed=2)), "S", 0.0)
     few = write_table(tmp_path / "few.csv", own[:5])  # a table of the cells of interest
     assert join_metadata(own, few, "S")["cell_type"].notna().sum() == 5
     (tmp_path / "bare.csv").write_text("".join(f"{b},T\n" for b in own))
-    with pytest.raises(InputError, match=f"its first line is of the cell {own[0]}"):
+    with pytest.raises(InputError, match=f"has no header .its first line is the cell {own[0]}"):
         join_metadata(own, tmp_path / "bare.csv", "S")
     twice = pd.Index([*own, own[0]])
-    with pytest.raises(InputError, match=f"sample S: barcode {own[0]} is a duplicate"):
+    with pytest.raises(InputError, match=f"sample S: duplicate barcode {own[0]}"):
         join_metadata(twice, path, "S")
 
 
@@ -664,10 +672,10 @@ def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
         ("A", False), ("B", False), ("C", True), ("E", False),
     ]  # fmt: skip
     assert findings[0].found == (
-        f"the tables of A and B may be exchanged: {of_b} has 2 of the 80 barcodes of A and 80 of "
-        "the 80 of B; check the sample sheet's metadata."
+        f"the tables of A and B may be swapped: {of_b} has 2 of 80 barcodes of A, but 80 of 80 of "
+        "B; check metadata in the sample sheet. [SCD-METADATA]"
     )
-    assert findings[2].found == f"80 of 80 barcodes are in {of_c} (column barcode, as they are)"
+    assert findings[2].found == f"80 of 80 barcodes match {of_c} (column barcode, as they are)"
     one = of_two_samples(a, b, lambda s, n, names: {"barcode": names, "sample": s}, tmp_path)
     assert all(f.passed for f in metadata.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
 
@@ -690,8 +698,8 @@ def test_rows_of_two_samples_cells_are_given_to_neither_unless_told(tmp_path):
     samples = [("A", a, path), ("B", b, path), ("C", cells(80, seed=2), "")]
     for finding, other in zip(metadata.examine_metadata(samples, 0.5), "BA", strict=True):
         assert not finding.passed and finding.found.startswith(
-            f"{path}: 8 rows, such as that of {a[0]}, are of cells of both {finding.subject} and "
-            f"{other}, and nothing tells whose"
+            f"{path}: 8 rows, such as {a[0]}, match cells of both {finding.subject} and {other}; "
+            "add a column 'sample'"
         )
     # The rows that are A's by their name are not B's.
     path = write_table(tmp_path / "half.csv", [*("A_" + a), *b[:72]])
@@ -803,8 +811,8 @@ def test_positions(tmp_path):
     places = [f"row {i}" for i in range(12)]
     table = metadata.annotate(obs_of(own, x=places, y=1.0), "S", {}, "", 0.5)
     assert "x" not in table and table["x_in_file"].tolist() == places
-    with pytest.raises(InputError, match="sample sheet: 'left' in column x .* is no number"):
+    with pytest.raises(InputError, match="sample sheet: 'left' in column x .* is not a number"):
         metadata.annotate(obs_of(own), "S", {"x": "left", "y": "1"}, "", 0.5)
     path = write_table(tmp_path / "cells.csv", own, x="left", y="1")
-    with pytest.raises(InputError, match="'left' in column x .* is no number; x and y are pos"):
+    with pytest.raises(InputError, match="'left' in column x .* is not a number; x and y are pos"):
         metadata.annotate(obs_of(own), "S", {}, path, 0.5)

@@ -82,7 +82,7 @@ def test_measured_restricts_the_vocabulary(gtf):
     table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
     assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
     words = (
-        r"none of the samples' 2 names of genes \(such as PLUS, X\) is in reference.annotation "
+        r"no genes in common between the samples \(such as PLUS, X\) and reference.annotation "
         r"\(such as Minus, Plus, mt-A\)"
     )
     with pytest.raises(InputError, match=words):
@@ -166,7 +166,7 @@ def test_exons_alone_give_transcripts_and_their_tss(tmp_path, caplog):
         genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
     assert genes["tss"].to_dict() == {"A": [100, 150], "B": [989]}
     assert genes["length"].to_dict() == {"A": 300, "B": 60}
-    assert "tells no gene's type, so genes of all types are kept" in caplog.text
+    assert "has no biotypes; keeping all genes" in caplog.text
     path.write_text(exons_alone('gene_id "{g}";'))
     genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
     assert genes["tss"].to_dict() == {"A": [100], "B": [989]}
@@ -313,5 +313,5 @@ def test_names_of_a_tf_list_that_are_no_genes_are_told(gtf, caplog):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     with caplog.at_level("INFO", logger="scdyn"):
         reference.build_vocabulary(genes, {"Plus", "ENSG1.9", "MINUS", "Other"}, {"Plus"})
-    assert "2 of the TF list's 4 names are no genes of the annotation, such as MINUS" in caplog.text
-    assert "1 of the TF list's names differ" in caplog.text and "MINUS (Minus)" in caplog.text
+    assert "2 of the 4 names in the TF list are not in the annotation, such as MINUS" in caplog.text
+    assert "1 names in the TF list differ" in caplog.text and "MINUS (Minus)" in caplog.text

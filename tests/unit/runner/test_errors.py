@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from scdyn import errors
 from scdyn.errors import CODES, Code, InputError
 

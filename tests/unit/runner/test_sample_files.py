@@ -185,7 +185,7 @@ def test_what_the_sheet_names_beats_what_is_guessed(tmp_path):
     layer = LibraryFiles("h5ad", rna.path, atac_path=peaks, promoter_layer="unspliced")
     assert choose_promoter_source(locate(layer), both, True) == ("promoter layer", "unspliced")
     assert locate(layer).files == [rna.path]
-    with pytest.raises(InputError, match="neither fragments nor peaks nor a promoter layer"):
+    with pytest.raises(InputError, match="no promoter accessibility found"):
         choose_promoter_source(locate(rna), ["counts"], False)
 
 
@@ -240,7 +240,7 @@ def test_two_files_of_one_kind_are_refused_but_a_link_is_none(tmp_path, name, wo
 def test_a_layer_plain_and_packed_is_refused(tmp_path):
     plant(tmp_path, "spliced.mtx", "spliced.mtx.gz", "spliced.barcodes.txt", "spliced.genes.txt")
     library = LibraryFiles("10x", str(tmp_path), atac_path="none", rna_layer="spliced")
-    with pytest.raises(InputError, match=r"holds 2 matrices \(spliced.mtx, spliced.mtx.gz\)"):
+    with pytest.raises(InputError, match=r"contains 2 matrices \(spliced.mtx, spliced.mtx.gz\)"):
         locate(library)
 
 
@@ -277,27 +277,27 @@ def test_the_vocabulary_of_a_panel_follows_from_the_rna_alone(tmp_path):
 @pytest.mark.parametrize(
     ("names", "path", "words"),
     [
-        (["x.loom"], "x.loom", r"is a loom file; write it as \.h5ad"),
-        (["x.rds"], "x.rds", "is a file of R"),
+        (["x.loom"], "x.loom", r"loom is not supported; convert it to \.h5ad"),
+        (["x.rds"], "x.rds", "R objects are not supported"),
         (["x.tar.gz"], "x.tar.gz", "is an archive; unpack it"),
-        (["x.h5ad"], "x.h5ad", "write h5ad into the sample sheet's kind"),
-        (["matrix.mtx", "barcodes.tsv"], "", "lacks features.tsv or genes.tsv or peaks.bed"),
-        (["matrix.mtx", "genes.tsv"], "", "lacks barcodes.tsv"),
-        (["a_" + H5, "b_" + H5], "", "holds 2 matrices .*name one of them as path"),
-        (["outs/raw_feature_bc_matrix.h5"], "", "it holds raw_feature_bc_matrix.h5: name that"),
-        (["raw_feature_bc_matrix.h5"], "", "it holds raw_feature_bc_matrix.h5: name that if all"),
+        (["x.h5ad"], "x.h5ad", "set kind to h5ad in the sample sheet"),
+        (["matrix.mtx", "barcodes.tsv"], "", "features.tsv or genes.tsv or peaks.bed is missing"),
+        (["matrix.mtx", "genes.tsv"], "", "barcodes.tsv is missing"),
+        (["a_" + H5, "b_" + H5], "", "contains 2 matrices .*name one of them as path"),
+        (["outs/raw_feature_bc_matrix.h5"], "", "there is raw_feature_bc_matrix.h5: name it"),
+        (["raw_feature_bc_matrix.h5"], "", "there is raw_feature_bc_matrix.h5: name it to use all"),
         (
             ["Solo.out/Gene/raw/matrix.mtx", "Solo.out/Gene/raw/barcodes.tsv"], "",
-            "it holds Solo.out/Gene/raw: name that if all",
+            "there is Solo.out/Gene/raw: name it to use all",
         ),
-        (["outs/multi/count/raw_feature_bc_matrix.h5"], "", "no matrix.mtx"),
+        (["outs/multi/count/raw_feature_bc_matrix.h5"], "", "no count matrix found"),
         (
             [f"outs/per_sample_outs/{name}/count/{H5}" for name in "AB"], "outs",
-            r"itself \(per_sample_outs holds A, B: name one\)",
+            r"itself \(per_sample_outs has A, B: name one\)",
         ),
         (
             [f"{name}_Solo.out/Gene/filtered/matrix.mtx" for name in "AB"], "",
-            r"holds 2 matrices \(A_Solo.out, B_Solo.out\)",
+            r"contains 2 matrices \(A_Solo.out, B_Solo.out\)",
         ),
         ([], "nowhere", "no such file or folder"),
     ],

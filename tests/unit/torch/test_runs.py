@@ -123,7 +123,7 @@ def test_a_batch_too_small_for_the_gpus_is_refused(tmp_path):
     assert process.wait(timeout=300) != 0
     last = (tmp_path / "log.txt").read_text().splitlines()[-1]
     assert last.endswith("InputError: training: a batch of 1 cells cannot be shared by 2 GPUs; "
-                         "raise batch_size.")  # fmt: skip
+                         "raise batch_size. [SCD-TRAINING]")  # fmt: skip
     assert not list(PROGRAM.parent.glob("*.refusal"))
 
 
