@@ -128,7 +128,7 @@ SAMPLES = {
         lambda f: mtx_bomb(f, "matrix.mtx", "%" * 8, "%%MatrixMarket matrix coordinate\n"),
         LINE,
     ),
-    "header of 10^12 entries": (lambda f: mtx_header(f, "6 40 1000000000000"), "its 240 entries"),
+    "header of 10^12 entries": (lambda f: mtx_header(f, "6 40 1000000000000"), "has 240 entries"),
     "header of 10^12 cells": (
         lambda f: mtx_header(f, "6 1000000000000 240"),
         "6 features and 1000000000000 cells",

@@ -112,7 +112,7 @@ def test_barcodes_that_are_no_nucleotides_are_left_as_they_are():
 
 
 def test_a_barcode_twice_is_named():
-    with pytest.raises(InputError, match="barcode AAA is a duplicate"):
+    with pytest.raises(InputError, match="duplicate barcode AAA"):
         barcodes.pair_barcodes(pd.Index(["AAA", "AAA"]), pd.Index(["AAA"]))
 
 
@@ -140,7 +140,7 @@ def test_the_two_chemistries_barcodes_are_translated(tmp_path, separator, turned
     [
         ("ACGTACGTAC\n", "two columns of nucleotides"),
         ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAG\tcell_2\n", r"\(line 2\)"),
-        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "ACGTACGTAC is a duplicate"),
+        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "duplicate barcode ACGTACGTAC"),
         ("", "not a readable table"),
     ],
 )

@@ -250,9 +250,9 @@ def cut_packed(folder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda counts: -counts, "no counts"),
-        (lambda counts: counts * 0.7, "no counts"),
-        (lambda counts: counts * 10**9, "more than 2,147,483,647"),
+        (lambda counts: -counts, "not integers"),
+        (lambda counts: counts * 0.7, "not integers"),
+        (lambda counts: counts * 10**9, "the largest allowed, 2,147,483,647"),
         (lambda counts: counts * 0, "the count matrix is empty"),
         (lambda counts: counts[:0], "the count matrix is empty"),
     ],
@@ -312,7 +312,7 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     peaks.write_h5ad(tmp_path / "p.h5ad")
     columns = {"path": tmp_path / "s.h5ad", "atac_path": tmp_path / "p.h5ad", "kind": "h5ad"}
     (sentence,) = refused(examine(**columns))
-    assert "p.h5ad: the counts are not integers" in sentence
+    assert "p.h5ad: the counts in X are not integers" in sentence
     mudata.MuData({"rna": small.table(), "atac": peaks}).write(tmp_path / "s.h5mu")
     (sentence,) = refused(examine(path=tmp_path / "s.h5mu", kind="h5mu"))
     assert "s.h5mu: the counts are not integers" in sentence

@@ -106,7 +106,7 @@ def test_bad_gtf_is_one_sentence(tmp_path, text, words):
 
 
 def test_foreign_tf_list_is_refused(gtf):
-    with pytest.raises(InputError, match="another species"):
+    with pytest.raises(InputError, match="same species"):
         reference.build_vocabulary(reference.read_gtf(gtf, ["protein_coding"]), {"ZNF8"})
 
 

@@ -29,10 +29,14 @@ def read_first_values(matrix: Any) -> np.ndarray:
     return np.asarray(matrix[:n_rows]).ravel()
 
 
+def find_non_counts(values: np.ndarray) -> np.ndarray:
+    """Return the values that are not non-negative integers."""
+    return values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))]
+
+
 def are_counts(values: np.ndarray) -> bool:
     """Tell whether all values are non-negative integers."""
-    finite, positive = np.isfinite(values).all(), (values >= 0).all()
-    return bool(finite and positive and (values == np.rint(values)).all())
+    return not len(find_non_counts(values))
 
 
 def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
@@ -64,11 +68,10 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
 
 def require_counts(values: np.ndarray, origin: str) -> None:
     """Refuse values that are not counts, or do not fit into int32; see :func:`check_counts`."""
-    if not are_counts(values):
-        bad = values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))][0]
+    if len(bad := find_non_counts(values)):
         raise InputError(
             "COUNTS",
-            f"{origin}: the counts are not integers (found {bad:.4g}); raw counts are needed, not "
+            f"{origin}: the counts are not integers (found {bad[0]:.4g}); raw counts are needed, not "
             "normalised values.",
         )
     if len(values) and values.max() > MOST_COUNTS:

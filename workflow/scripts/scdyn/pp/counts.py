@@ -12,7 +12,13 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.io.checks import are_counts, check_counts, list_name_columns, read_first_values
+from scdyn.io.checks import (
+    are_counts,
+    check_counts,
+    find_non_counts,
+    list_name_columns,
+    read_first_values,
+)
 from scdyn.log import logger
 from scdyn.pp.reference import find_genes
 
@@ -85,11 +91,12 @@ def choose_rna_source(
             f"{origin}: no X and no layer 'spliced' or 'counts', only {', '.join(known) or 'none'};"
             " name a layer as rna_layer in the sample sheet.",
         )
+    bad = find_non_counts(seen[usual[-1]])[0]
     counted = [name for name in known if are_counts(read_first_values(values[name]))]
     raise InputError(
         "COUNTS",
-        f"{origin}: the counts in {' and '.join(usual)} are not integers; raw counts are needed, "
-        f"not normalised values: name the layer with raw counts ({', '.join(counted) or 'none'} "
+        f"{origin}: the counts in {' and '.join(usual)} are not integers (found {bad:.4g}); raw "
+        "counts are needed, not normalised values: name the layer with raw counts ({', '.join(counted) or 'none'} "
         "here) as rna_layer in the sample sheet, or write them into X.",
     )
 

@@ -424,11 +424,13 @@ def examine_build(
             else f"is on chromosomes {chromosomes}, the annotation has {annotated}"
         )
         name = annotation_of(stated, catalogue) if catalogue is not None else ""
-        named = f"{name} as reference.annotation" if name else "its annotation"
-        remedy = "use the annotation of the same genome build and species"
-        if stated:
-            remedy = f"the file was made with {stated}, so name {named}"
-        raise InputError("PROMOTERS", f"{path}: open chromatin {why}; {remedy}.")
+        named = f": name {name} as reference.annotation" if name else ""
+        hint = f" (the file was made with {stated}{named})" if stated else ""
+        raise InputError(
+            "PROMOTERS",
+            f"{path}: open chromatin {why}; use the annotation of the same genome build and "
+            f"species{hint}.",
+        )
     made = f", made with {stated}" if stated else ""
     found = f"{what} are in promoters {ratio:.1f} times as often as expected by chance{made}"
     yield "genome build", found
