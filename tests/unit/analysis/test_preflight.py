@@ -315,7 +315,7 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     assert "p.h5ad: the counts in X are not integers" in sentence
     mudata.MuData({"rna": small.table(), "atac": peaks}).write(tmp_path / "s.h5mu")
     (sentence,) = refused(examine(path=tmp_path / "s.h5mu", kind="h5mu"))
-    assert "s.h5mu: the counts are not integers" in sentence
+    assert "s.h5mu: the counts in X are not integers" in sentence
     values = np.concatenate([small.counts()[0], small.counts()[1] * 0.3], 1)
     (sentence,) = refused(examine(path=small.write_h5(tmp_path / "s.h5", values)))
     assert "s.h5: the counts are not integers" in sentence

@@ -71,8 +71,8 @@ def require_counts(values: np.ndarray, origin: str) -> None:
     if len(bad := find_non_counts(values)):
         raise InputError(
             "COUNTS",
-            f"{origin}: the counts are not integers (found {bad[0]:.4g}); raw counts are needed, not "
-            "normalised values.",
+            f"{origin}: the counts are not integers (found {bad[0]:.4g}); raw counts are "
+            "needed, not normalised values.",
         )
     if len(values) and values.max() > MOST_COUNTS:
         raise InputError(

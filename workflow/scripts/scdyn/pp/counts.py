@@ -96,8 +96,9 @@ def choose_rna_source(
     raise InputError(
         "COUNTS",
         f"{origin}: the counts in {' and '.join(usual)} are not integers (found {bad:.4g}); raw "
-        "counts are needed, not normalised values: name the layer with raw counts ({', '.join(counted) or 'none'} "
-        "here) as rna_layer in the sample sheet, or write them into X.",
+        "counts are needed, not normalised values: name the layer with raw counts "
+        f"({', '.join(counted) or 'none'} here) as rna_layer in the sample sheet, or write them "
+        "into X.",
     )
 
 
