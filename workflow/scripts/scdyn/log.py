@@ -73,16 +73,16 @@ def describe_error(error: BaseException, log: str | Path) -> str:
     """Describe in one sentence the error that ended a script."""
     if isinstance(error, InputError):
         return f"Error: {error}"
-    said = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return (
-            f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
+            f"Error: out of memory ({text.splitlines()[0]}); run fewer jobs at a time (--resources "
             "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
             f"--retries 2, which asks for more each time) (details: {log}). {format_code('MEMORY')}"
         )
     if fault := find_disk_fault(error, Path(log).parent):
-        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log}). {format_code('DISK')}"
-    return f"{said} (details: {log})"
+        return f"Error: {text} ({fault[0]}); {fault[1]} (details: {log}). {format_code('DISK')}"
+    return f"{text} (details: {log})"
 
 
 def format_duration(seconds: float) -> str:

@@ -27,11 +27,11 @@ def list_gpus() -> list[str]:
 
 def visible_gpus() -> list[str]:
     """List the GPUs that this process may use, in the form of ``CUDA_VISIBLE_DEVICES``."""
-    told = os.environ.get(VISIBLE)
-    if told is None:
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
         return list_gpus()
     # CUDA ignores everything after the first invalid name.
-    names = [name.strip() for name in told.split(",")]
+    names = [name.strip() for name in visible.split(",")]
     ends = [i for i, name in enumerate(names) if name in ("", "-1", "NoDevFiles")]
     return names[: ends[0]] if ends else names
 

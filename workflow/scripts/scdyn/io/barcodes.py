@@ -289,8 +289,8 @@ def read_translation(path: str | Path) -> dict[str, str]:
         if len(twice):
             raise InputError("BARCODES", f"{path}: duplicate barcode {twice.iloc[0]}.")
     plain = dict(zip(table[1], table[0], strict=True))
-    turned = {atac.translate(COMPLEMENT)[::-1]: rna for atac, rna in plain.items()}
-    return {**turned, **plain}
+    reversed_strand = {atac.translate(COMPLEMENT)[::-1]: rna for atac, rna in plain.items()}
+    return {**reversed_strand, **plain}
 
 
 def _find_separator(path: str | Path) -> str:

@@ -209,19 +209,19 @@ def count_insertions(
         check_positions(block, fragments)
         chromosomes.update(block["chrom"].unique())
         if form is None:
-            called = block.join(rows, on="barcode", how="inner")
+            in_cells = block.join(rows, on="barcode", how="inner")
         else:
             found = block["barcode"].unique()
-            formed = form(pd.Series(found.to_list(), dtype=str))
-            formed = pl.Series(formed.to_list(), dtype=pl.String)
-            names = pl.DataFrame({"barcode": found, "formed": formed})
-            meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
-            called = block.join(meant, on="barcode", how="inner")
-        length = (called["end"] - called["start"]).to_numpy()
-        row = called["row"].to_numpy()
+            converted = form(pd.Series(found.to_list(), dtype=str))
+            converted = pl.Series(converted.to_list(), dtype=pl.String)
+            names = pl.DataFrame({"barcode": found, "converted": converted})
+            matched = names.join(rows, left_on="converted", right_on="barcode", how="inner")
+            in_cells = block.join(matched, on="barcode", how="inner")
+        length = (in_cells["end"] - in_cells["start"]).to_numpy()
+        row = in_cells["row"].to_numpy()
         for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
             totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
-        for (named,), part in called.group_by("chrom"):
+        for (named,), part in in_cells.group_by("chrom"):
             chrom = to_ucsc_name(named)
             table = by_chrom.get(chrom)
             if table is None:

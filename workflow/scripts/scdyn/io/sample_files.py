@@ -224,13 +224,13 @@ class Tree:
         """List the paths that match a pattern, in natural order: ``lane2`` before ``lane10``."""
         parts = os.path.normpath(pattern).split(os.sep)
         planned = {os.path.join(f, name) for f, names in self._planned.items() for name in names}
-        meant = [
+        matched = [
             path
             for path in planned
             if len(path.split(os.sep)) == len(parts)
             and all(map(fnmatchcase, path.split(os.sep), parts))
         ]
-        return sorted({*glob.glob(pattern), *meant}, key=natural_key)
+        return sorted({*glob.glob(pattern), *matched}, key=natural_key)
 
     def find_one(self, folder: str, *names: str) -> str:
         """Find the file with one of some names, compressed or not; empty if there is none.

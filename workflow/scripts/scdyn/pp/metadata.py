@@ -181,11 +181,11 @@ def read_coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
         Showing the first value that is not a number.
     """
     values = pd.to_numeric(table[axis], errors="coerce").astype(np.float64)
-    strange = table.loc[values.isna() & table[axis].notna(), axis]
-    if len(strange):
+    invalid = table.loc[values.isna() & table[axis].notna(), axis]
+    if len(invalid):
         raise InputError(
             "METADATA",
-            f"{path}: '{strange.iloc[0]}' in column {axis} (cell {strange.index[0]}) is not a "
+            f"{path}: '{invalid.iloc[0]}' in column {axis} (cell {invalid.index[0]}) is not a "
             "number; x and y are positions: rename the columns if they are something else.",
         )
     return values

@@ -173,8 +173,8 @@ def match(barcodes: pd.Index, table: CellTable, sample: str, min_overlap: float)
     found: list[Match] = []
     by_column = find_sample_rows(table, sample)
     everything = np.ones(len(table.values), dtype=bool)
-    for number, (is_own, said) in enumerate(by_column or [(everything, "")]):
-        for one in iter_matches(barcodes, table, sample, min_overlap, is_own, said):
+    for number, (is_own, described) in enumerate(by_column or [(everything, "")]):
+        for one in iter_matches(barcodes, table, sample, min_overlap, is_own, described):
             found.append(one)
             is_all = one.n_matched == len(barcodes) and is_barcode_name(one.column)
             if number == 0 and is_all and rank(one)[0]:
@@ -218,11 +218,11 @@ def find_sample_rows(table: CellTable, sample: str) -> list[tuple[np.ndarray, st
     names = {n: sample for n, ids in columns.items() if (ids == sample).any()}
     if not names:
         for name, ids in columns.items():
-            alike = [
+            similar = [
                 value for value in ids.unique() if simplify_name(value) == simplify_name(sample)
             ]
-            if len(alike) == 1:
-                names[name] = alike[0]
+            if len(similar) == 1:
+                names[name] = similar[0]
     found = [
         ((table.values[column] == name).to_numpy(), f", {column} is {name}")
         for column, name in names.items()

@@ -200,8 +200,8 @@ def clean_text_column(codes: np.ndarray, words: list[Any], name: str, origin: st
         if text in MISSING and n:
             missing[text] = missing.get(text, 0) + n
     if missing:
-        said = ", ".join(f"{text!r} ({n})" for text, n in missing.items())
-        logger.info("%s: column %s: reading as missing: %s", origin, name, said)
+        shown = ", ".join(f"{text!r} ({n})" for text, n in missing.items())
+        logger.info("%s: column %s: reading as missing: %s", origin, name, shown)
     changed = {t: n for t, c, n in zip(texts, clean, found, strict=True) if t != c and n}
     if kept := [text for text in changed if clean_text(text or "") not in MISSING]:
         logger.info(
@@ -212,8 +212,8 @@ def clean_text_column(codes: np.ndarray, words: list[Any], name: str, origin: st
     # Reserved columns keep the spelling of the sample sheet, such as a sample called TRUE.
     spelt = [text if text is None or name in RESERVED else unify_spelling(text) for text in clean]
     if new := {t: s for t, s, n in zip(clean, spelt, found, strict=True) if t != s and n}:
-        said = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
-        logger.info("%s: column %s: writing %s", origin, name, said)
+        shown = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
+        logger.info("%s: column %s: writing %s", origin, name, shown)
     values = [np.nan if text is None or text in MISSING else text for text in spelt]
     result = np.array([*values, np.nan], dtype=object)[codes]
     return result if any(isinstance(value, str) for value in result) else result.astype(np.float64)

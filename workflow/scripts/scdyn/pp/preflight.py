@@ -413,13 +413,13 @@ def examine_build(
         If the enrichment is below the threshold.
     """
     ratio = fragment_files.compute_promoter_enrichment(places, windows)
-    asked = thresholds.min_promoter_enrichment
-    if not ratio >= asked:
+    required = thresholds.min_promoter_enrichment
+    if not ratio >= required:
         chromosomes = ", ".join(sorted(places["chrom"].astype(str).unique())[:3])
         annotated = ", ".join(sorted(windows["chrom"].unique())[:3])
         why = (
             f"is in the annotation's promoters only {ratio:.2f} times as often as expected by "
-            f"chance, where ingest.min_promoter_enrichment requires {asked:g}"
+            f"chance, where ingest.min_promoter_enrichment requires {required:g}"
             if pd.notna(ratio)
             else f"is on chromosomes {chromosomes}, the annotation has {annotated}"
         )

@@ -23,9 +23,9 @@ MOST_COMPONENTS = 30
 # If more than this share of cells exceeds the mitochondrial bound, it may be the wrong preset.
 MANY_MITO = 0.2
 # Metrics that need fragments; see scdyn.io.fragments.count_insertions.
-OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
+FRAGMENT_METRICS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
 # Metrics from Cell Ranger's table; see scdyn.io.tenx.read_metrics.
-OF_CELLRANGER = ("peak_share", "atac_mito_share")
+CELLRANGER_METRICS = ("peak_share", "atac_mito_share")
 
 
 # Pattern of each reason for a dropped cell, and the key of ``ingest.qc`` that sets its bound.
@@ -92,7 +92,7 @@ def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     ----------
     cells
         ``X`` RNA counts, ``layers["promoter"]`` promoter counts, in ``obs`` ``promoter_source``
-        and, if known, :data:`OF_FRAGMENTS` and :data:`OF_CELLRANGER`.
+        and, if known, :data:`FRAGMENT_METRICS` and :data:`CELLRANGER_METRICS`.
     is_mt
         (genes,) whether a gene is mitochondrial.
 
@@ -114,7 +114,7 @@ def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     )
     if not promoters_measured(cells.obs).any():
         return metrics
-    known = [name for name in (*OF_FRAGMENTS, *OF_CELLRANGER) if name in cells.obs]
+    known = [name for name in (*FRAGMENT_METRICS, *CELLRANGER_METRICS) if name in cells.obs]
     return metrics.assign(
         promoter_counts=np.asarray(promoter.sum(1)).ravel(),
         promoter_genes=promoter.getnnz(1),
@@ -213,7 +213,7 @@ def score_doublets(
     libraries = assign_libraries(cells.obs["barcode"], bounds.min_cells)
     fewest = max(bounds.min_promoter_counts, 1)
     scores = pd.DataFrame(index=metrics.index)
-    for score, counts, enough in [
+    for score, counts, suffices in [
         ("doublet_score", cells.X, metrics["rna_counts"] >= bounds.min_rna_counts),
         (
             "promoter_doublet_score",
@@ -221,13 +221,13 @@ def score_doublets(
             metrics["promoter_counts"] >= fewest if "promoter_counts" in metrics else None,
         ),
     ]:
-        if enough is None:
+        if suffices is None:
             continue
         scores[score] = 0.0
         for library in libraries.unique():
-            worth = (enough & (libraries == library)).to_numpy()
-            if worth.sum() >= bounds.min_cells:
-                scores.loc[worth, score] = run_scrublet(counts[worth], seed)
+            scored = (suffices & (libraries == library)).to_numpy()
+            if scored.sum() >= bounds.min_cells:
+                scores.loc[scored, score] = run_scrublet(counts[scored], seed)
     return scores
 
 

@@ -448,8 +448,12 @@ def log_unknown_tfs(tfs: set[str], genes: pd.DataFrame) -> None:
         "%d of the %d names in the TF list are not in the annotation, such as %s",
         len(unknown), len(names), shown,
     )  # fmt: skip
-    called = {name.lower(): name for name in sorted(known)}
-    cases = [f"{name} ({called[name.lower()]})" for name in unknown if name.lower() in called]
+    by_lower_case = {name.lower(): name for name in sorted(known)}
+    cases = [
+        f"{name} ({by_lower_case[name.lower()]})"
+        for name in unknown
+        if name.lower() in by_lower_case
+    ]
     if cases:
         logger.warning(
             "%d names in the TF list differ from a gene only in upper and lower case, such as %s; "
