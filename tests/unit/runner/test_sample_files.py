@@ -232,7 +232,7 @@ def test_two_files_of_one_kind_are_refused_but_a_link_is_none(tmp_path, name, wo
     with pytest.raises(InputError, match=words):
         locate(library)
     (tmp_path / name).unlink()
-    other = words.split()[1]
+    other = words.split()[2]
     (tmp_path / name).symlink_to(tmp_path / other)
     assert locate(library).files == found
 
