@@ -161,7 +161,7 @@ def fate_score(calls, truth):
 
 def learnable(results, corpus, settings):
     """Names of the cells that the model learns from."""
-    from scdyn.pp.cell_tables import read_cells_table
+    from scdyn.pp.metadata import read_cells_table
     from scdyn.pp.selection import select
 
     obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")

@@ -27,8 +27,8 @@ from bench import commit, machine, processor_instructions
 
 from scdyn.io.files import write_json, write_table
 from scdyn.io.fragments import count_insertions
-from scdyn.io.libraries import FILES, LAYERS
-from scdyn.pp.reference import promoter_windows, tss_rings
+from scdyn.io.sample_files import FILES, LAYERS
+from scdyn.pp.reference import make_promoter_windows, make_tss_rings
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 N_FRAGMENTS = (5_000_000, 15_000_000, 50_000_000)
@@ -42,7 +42,11 @@ def count(folder: Path, n: int) -> dict[str, float]:
     cells = pd.Index((folder / "cells.txt").read_text().split())
     begun = time.monotonic()
     counts, _ = count_insertions(
-        folder / f"{n}.tsv.gz", promoter_windows(genes), len(genes), cells, rings=tss_rings(genes)
+        folder / f"{n}.tsv.gz",
+        make_promoter_windows(genes),
+        len(genes),
+        cells,
+        rings=make_tss_rings(genes),
     )
     return {"seconds": time.monotonic() - begun, "result_gib": counts.nnz * 8 / 2**30}
 
@@ -130,7 +134,7 @@ def measure(step: str, folder: Path, n: int) -> dict[str, float]:
 
 def bench_fragments(folder: Path) -> list[dict[str, float]]:
     """Measure the counting of fragments."""
-    windows = promoter_windows(make_fragments.genes())
+    windows = make_promoter_windows(make_fragments.genes())
     rows = []
     for n in N_FRAGMENTS:
         cells = make_fragments.write(folder / f"{n}.tsv.gz", windows, n)

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.io
 from scipy import sparse
 
-from scdyn.io.libraries import FILES, LAYERS
+from scdyn.io.sample_files import FILES, LAYERS
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 N_CELLS = 40

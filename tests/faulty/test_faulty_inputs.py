@@ -16,7 +16,7 @@ import scipy.io
 import small_input as small
 from scipy import sparse
 
-from scdyn.pp import cell_tables
+from scdyn.pp import metadata
 
 GARBAGE = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
 
@@ -137,11 +137,11 @@ SAMPLES = {
     ),
     "a link that leads nowhere": (
         lambda f: {"path": link(f / "s.h5")},
-        "s.h5: is a link to /nowhere, which is not there",
+        "s.h5: broken link to /nowhere",
     ),
     "a matrix that is a link that leads nowhere": (
         lambda f: {"path": link(f / "filtered_feature_bc_matrix.h5").parent},
-        "matrix.h5: is a link to /nowhere, which is not there",
+        "matrix.h5: broken link to /nowhere",
     ),
     "h5 is cut in half": (
         lambda f: {"path": cut(small.write_h5(f / "s.h5"))},
@@ -155,13 +155,13 @@ SAMPLES = {
         lambda f: h5(f, indices=np.full(480, 99)),
         "s.h5: not a readable 10x",
     ),
-    "h5 with negative counts": (lambda f: h5_values(f, -1), "s.h5: holds values that are no"),
-    "h5 with fractions": (lambda f: h5_values(f, 0.5), "s.h5: holds values that are no counts"),
-    "h5 with NaN": (lambda f: h5_values(f, np.nan), "s.h5: holds values that are no counts"),
-    "h5 with infinity": (lambda f: h5_values(f, np.inf), "s.h5: holds values that are no counts"),
+    "h5 with negative counts": (lambda f: h5_values(f, -1), "s.h5: the counts are not"),
+    "h5 with fractions": (lambda f: h5_values(f, 0.5), "s.h5: the counts are not integers"),
+    "h5 with NaN": (lambda f: h5_values(f, np.nan), "s.h5: the counts are not integers"),
+    "h5 with infinity": (lambda f: h5_values(f, np.inf), "s.h5: the counts are not integers"),
     "h5 with a barcode twice": (
         lambda f: h5(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "h5 without cells": (lambda f: h5(f, **NO_CELLS), "s.h5: has 0 cells"),
     "h5 without features": (
@@ -180,15 +180,15 @@ SAMPLES = {
     ),
     "h5 without peaks or fragments": (
         lambda f: h5(f, kinds=["Gene Expression"] * 12),
-        "neither fragments nor peaks nor a promoter layer",
+        "no promoter accessibility found",
     ),
     "human genes on mouse": (
         lambda f: h5_genes(f, [f"ENSG{i:011d}" for i in range(6)]),
-        "another species or build",
+        "use the annotation of the same species",
     ),
     "probe ids where genes are expected": (
         lambda f: h5_genes(f, [f"AFFX-{i}" for i in range(6)]),
-        "another species or build",
+        "use the annotation of the same species",
     ),
     "peaks of chromosomes that are not there": (
         lambda f: h5(f, names=small.SYMBOLS + [p.replace("chr1", "chr30") for p in small.PEAKS]),
@@ -196,10 +196,10 @@ SAMPLES = {
     ),
     "peaks without places": (
         lambda f: h5(f, names=small.SYMBOLS + [f"peak{i}" for i in range(6)]),
-        "is not named chrom:start-end",
+        "is not chrom:start-end",
     ),
     # matrices in folders
-    "folder is empty": (lambda f: {"path": f}, "holds none of filtered_feature_bc_matrix.h5"),
+    "folder is empty": (lambda f: {"path": f}, "no count matrix found"),
     "mtx cut short": (lambda f: mtx(f, truncated_mtx), "not a readable 10x matrix"),
     "mtx is garbage": (
         lambda f: mtx(f, lambda p: write(p / "matrix.mtx", GARBAGE)),
@@ -207,24 +207,24 @@ SAMPLES = {
     ),
     "mtx without features": (
         lambda f: mtx(f, lambda p: (p / "features.tsv").unlink()),
-        "lacks features.tsv",
+        "features.tsv or genes.tsv or peaks.bed is missing",
     ),
     "mtx without barcodes": (
         lambda f: mtx(f, lambda p: (p / "barcodes.tsv").unlink()),
-        "lacks barcodes.tsv",
+        "barcodes.tsv is missing",
     ),
-    "mtx turned on its side": (lambda f: mtx(f, transposed_mtx), "turned on its side"),
+    "mtx turned on its side": (lambda f: mtx(f, transposed_mtx), "transposed"),
     "mtx with empty lists": (
         lambda f: mtx(f, lambda p: write(p / "barcodes.tsv", b"")),
         "not a readable 10x matrix|list 6 and 0",
     ),
     "mtx with a barcode twice": (
         lambda f: mtx(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "mtx with fractions": (
         lambda f: mtx(f, values=changed(small.counts()[0], 0.5)),
-        "holds values that are no counts",
+        "the counts are not integers",
     ),
     # fragments
     "fragments are not there": (
@@ -255,11 +255,11 @@ SAMPLES = {
     ),
     "fragments of unknown chromosomes": (
         lambda f: fragments(f, rows=small.fragment_rows(chrom="KI270728.1")),
-        "another build",
+        "same genome build",
     ),
     "fragments of other cells": (
         lambda f: fragments(f, rows=small.fragment_rows(OTHERS)),
-        "are these two of the same cells",
+        "use files of the same cells",
     ),
     # h5ad and h5mu
     "h5ad is not there": (
@@ -286,23 +286,23 @@ SAMPLES = {
     ),
     "h5ad with negative counts": (
         lambda f: h5ad(f, values=changed(small.counts()[0], -1)),
-        "rna.h5ad: holds values that are no counts",
+        "rna.h5ad: the counts in X are not integers",
     ),
     "h5ad with a barcode twice": (
         lambda f: h5ad(f, cells=twice(small.barcodes())),
-        "is a duplicate",
+        "duplicate barcode",
     ),
     "h5ad without cells": (
         lambda f: h5ad(f, values=np.zeros((0, 6)), cells=[]),
-        "no counts at all",
+        "the count matrix is empty",
     ),
     "h5ad without a second modality": (
         lambda f: {**h5ad(f), "atac_path": ""},
-        "neither fragments nor peaks nor a promoter layer",
+        "no promoter accessibility found",
     ),
     "h5ad without the layer that the sheet names": (
         lambda f: {**h5ad(f), "rna_layer": "raw"},
-        "rna.h5ad: has no layer 'raw' but X",
+        "rna.h5ad: has no layer 'raw' .layers: X",
     ),
     "fragments of a sample of RNA only": (
         lambda f: {
@@ -310,15 +310,15 @@ SAMPLES = {
             "atac_path": "none",
             "fragments": small.write_fragments(f / "f.tsv.gz"),
         },
-        "yet fragments or promoter_layer names something",
+        "but fragments or promoter_layer is set",
     ),
     "peaks of other cells": (
         lambda f: h5ad(f, atac={"cells": OTHERS}),
-        "are these two of the same cells",
+        "use files of the same cells",
     ),
     "peaks of logarithms": (
         lambda f: h5ad(f, atac={"values": np.log1p(small.counts()[1])}),
-        "atac.h5ad: holds values that are no counts",
+        "atac.h5ad: the counts in X are not integers",
     ),
     "h5mu is garbage": (lambda f: h5mu(f, lambda p: write(p, GARBAGE)), "s.h5mu: not a readable"),
     "h5mu without RNA": (lambda f: h5mu(f, name="protein"), "s.h5mu: has no modality 'rna'"),
@@ -372,10 +372,10 @@ REFERENCES = {
     ),
     "BED is empty": (lambda f: bed(f, ""), "faulty.bed: not a readable BED"),
     "TF list is empty": (lambda f: {"tfs": ""}, "the TF list is empty"),
-    "TF list of another species": (lambda f: {"tfs": "TBX6\nSOX2\n"}, "another species"),
+    "TF list of another species": (lambda f: {"tfs": "TBX6\nSOX2\n"}, "same species"),
     "TF list is garbage": (lambda f: {"tfs": write(f / "tf.bin", GARBAGE)}, "tf.bin: "),
     "TF list is not there": (lambda f: {"tfs": f / "nowhere.txt"}, "nowhere.txt: "),
-    "panel of genes that are not annotated": (only_peaks, "another species or build"),
+    "panel of genes that are not annotated": (only_peaks, "use the annotation of the same species"),
 }
 
 
@@ -403,15 +403,15 @@ def test_a_faulty_sample_is_refused(case, tmp_path, capsys):
 
 
 TABLES = {
-    "not there": (None, "cells.tsv: no such file; check the sample sheet's metadata"),
-    "of other cells": (cells_table(small.barcodes(seed=6)), "has 0 of the 40 barcodes of sample s"),
+    "not there": (None, "cells.tsv: no such file; correct metadata in the sample sheet"),
+    "of other cells": (cells_table(small.barcodes(seed=6)), "no barcodes in common with sample s"),
     "with a cell twice": (
         cells_table(small.barcodes()) + f"{small.barcodes()[0]}\ty\n",
-        "is a duplicate",
+        "duplicate barcode",
     ),
-    "empty": ("", "cells.tsv: is empty"),
-    "garbage": (GARBAGE, "cells.tsv: is no text file"),
-    "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is no text file|not a readable table"),
+    "empty": ("", "cells.tsv: the table is empty"),
+    "garbage": (GARBAGE, "cells.tsv: is not a text file"),
+    "cut gzip": (gzip.compress(GARBAGE)[:50], "cells.tsv: is not a text file|not a readable table"),
 }
 
 
@@ -424,7 +424,7 @@ def test_a_faulty_table_of_cells_is_refused(case, tmp_path):
     own = pd.Index(small.barcodes())
     good = write(tmp_path / "good.tsv", cells_table(OTHERS))
     samples = [("s", own, str(path)), ("t", pd.Index(OTHERS), str(good))]
-    of_s, of_t = cell_tables.examine_metadata(samples, 0.5)
+    of_s, of_t = metadata.examine_metadata(samples, 0.5)
     assert not of_s.passed and re.search(words, of_s.found) and len(of_s.found) < 700
     assert of_t.passed
 

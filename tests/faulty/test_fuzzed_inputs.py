@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from scdyn.errors import InputError
 from scdyn.io import barcodes, fragments, tenx
-from scdyn.io.features import barcode_names, read_features
-from scdyn.io.libraries import LibraryFiles, locate
-from scdyn.pp import ingest, reference
+from scdyn.io.features import read_barcodes, read_features
+from scdyn.io.sample_files import LibraryFiles, locate
+from scdyn.pp import ingest, metadata, reference
 
 
 def pack(path):
@@ -46,15 +46,15 @@ def read_h5ad(path):
 
 
 READERS = {
-    "s.h5": [tenx.read_matrix, read_features, barcode_names],
-    "s.h5ad": [read_h5ad, read_features, barcode_names],
+    "s.h5": [tenx.read_matrix, read_features, read_barcodes],
+    "s.h5ad": [read_h5ad, read_features, read_barcodes],
     "fragments.tsv.gz": [lambda path: list(fragments.read_fragments(path))],
     "genes.gtf": [lambda path: reference.read_gtf(path, ["protein_coding"])],
     "genes.gtf.gz": [lambda path: reference.read_gtf(path, ["protein_coding"])],
     "genes.bed": [reference.read_bed],
     "tfs.txt": [reference.read_tfs],
     "pairs.tsv": [barcodes.read_translation],
-    "cells.tsv": [lambda path: ingest.join_metadata(BARCODES, path, "s")],
+    "cells.tsv": [lambda path: metadata.join_metadata(BARCODES, path, "s")],
     "m/matrix.mtx": [read_mtx],
     "m/barcodes.tsv": [read_mtx],
     "m/features.tsv": [read_mtx, lambda path: read_features(path.parent)],

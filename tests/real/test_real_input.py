@@ -12,11 +12,11 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
-from scdyn.io.features import barcode_names, read_features
-from scdyn.io.libraries import FILES, LAYERS, find_libraries, input_files, locate
+from scdyn.io.features import read_barcodes, read_features
+from scdyn.io.sample_files import FILES, LAYERS, find_libraries, list_input_files, locate
 from scdyn.pp import ingest, preflight, reference
-from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import normalise, promoters_measured
+from scdyn.pp.metadata import annotate
 from scdyn.settings import InputThresholds
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -34,7 +34,7 @@ def vocabulary(species, measured=None):
         reference.read_tfs(DATA / "reference" / f"{tfs}_tfs.txt"),
         measured,
     )
-    return genes, reference.promoter_windows(genes)
+    return genes, reference.make_promoter_windows(genes)
 
 
 def row(kind, path, **columns):
@@ -130,7 +130,7 @@ def test_modalities_of_other_cells_are_refused():
     folder = DATA / "multiome" / "bmmc_mismatched"
     genes, windows = vocabulary("human", set(ad.read_h5ad(folder / "rna.h5ad").var_names))
     sheet_row = row("h5ad", folder / "rna.h5ad", atac_path=str(folder / "atac.h5ad"))
-    with pytest.raises(InputError, match="are these two of the same cells"):
+    with pytest.raises(InputError, match="use files of the same cells"):
         ingest.ingest(sheet_row, genes, windows, 0.1, 0.5)
 
 
@@ -218,11 +218,11 @@ def test_files_of_other_tools_are_read(name):
     library = locate(files)
     found = ingest.read_library(library).rna
     assert (*found.shape, found.X.sum()) == (n_cells, n_genes, total)
-    source, _, _ = preflight.look_into(library)
-    assert list(barcode_names(library.rna)) == list(found.obs_names)
+    source, _, _ = preflight.inspect_library(library)
+    assert list(read_barcodes(library.rna)) == list(found.obs_names)
     features = read_features(library.rna, source)
     assert list(features["name"][features["kind"] == "Gene Expression"]) == list(found.var_names)
-    assert all(Path(path).is_file() for path in input_files(row(kind, FORMATS / name)))
+    assert all(Path(path).is_file() for path in list_input_files(row(kind, FORMATS / name)))
 
 
 def test_alevin_frys_counts_are_those_of_its_table():
@@ -251,11 +251,11 @@ def test_unspliced_counts_of_kallisto_are_the_second_modality():
         ),
         (
             "cellranger_v2_mm10_h5/brain_large.h5", "10x",
-            r"Cell Ranger 2 \(mm10\) without its barcodes",
+            r"'barcodes' is missing in this matrix of Cell Ranger 2",
         ),
         ("citeseq_mtx/filtered_feature_bc_matrix.tar.gz", "10x", "is an archive; unpack it"),
-        ("kallisto_bustools/counts_unfiltered/genes.loom", "h5ad", "is a loom file"),
-        ("derived_citeseq_h5/filtered_feature_bc_matrix.h5", "h5ad", "write 10x into"),
+        ("kallisto_bustools/counts_unfiltered/genes.loom", "h5ad", "loom is not supported"),
+        ("derived_citeseq_h5/filtered_feature_bc_matrix.h5", "h5ad", "set kind to 10x"),
     ],
 )  # fmt: skip
 def test_files_of_other_tools_are_called_what_they_are(name, kind, words):

@@ -27,9 +27,9 @@ from scdyn.settings import (
 )
 from scdyn.io.artefacts import read_json
 from scdyn.errors import InputError
-from scdyn.io.libraries import COLUMNS, input_files, require_distinct
+from scdyn.io.sample_files import COLUMNS, list_input_files, require_distinct
 from scdyn.machine import visible_gpus
-from scdyn.order import natural
+from scdyn.order import natural_key
 from scdyn.io.download import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.pp.selection import select_samples
 from scdyn_simulate.layout import STUDY_FILES
@@ -55,10 +55,10 @@ try:
     CONFIG = study.read_config(config, ORIGIN)
     SAMPLES = study.read_samples(CONFIG.samples, CONFIG.covariates, CONFIG.corpora)
     # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
-    SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural)]
+    SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural_key)]
     require_distinct(
         {
-            sample: input_files(row, rna_alone=True)
+            sample: list_input_files(row, only_rna=True)
             for sample, row in SAMPLES[list(COLUMNS)].to_dict("index").items()
         }
     )
@@ -146,13 +146,13 @@ def row_of(sample):
 
 def files_of(sample):
     """Every file that ingestion of a sample reads."""
-    return input_files(row_of(sample), SIMULATED)
+    return list_input_files(row_of(sample), SIMULATED)
 
 
 def matrices_of(samples):
     """The files that list the barcodes of some samples."""
     rows = map(row_of, samples)
-    return sorted({f for row in rows for f in input_files(row, SIMULATED, rna_alone=True)})
+    return sorted({f for row in rows for f in list_input_files(row, SIMULATED, only_rna=True)})
 
 
 def sizes(paths):

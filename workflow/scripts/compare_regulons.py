@@ -3,7 +3,7 @@ from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.plotting import grn as figures
 from scdyn.plotting.style import save
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 
 with logged(snakemake.log[0]):
     cells = read_annotated(snakemake.input.activity, snakemake.input.cells)

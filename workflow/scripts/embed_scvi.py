@@ -3,7 +3,7 @@ import anndata as ad
 import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.io.artefacts import read_cells, write_h5ad
 from scdyn.log import logged
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.tasks import peers
 from scdyn.training import devices
 

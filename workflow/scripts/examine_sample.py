@@ -11,7 +11,7 @@ from scdyn.settings import InputThresholds
 with logged(snakemake.log[0]):
     params = snakemake.params
     genes = reference.read_vocabulary(snakemake.input.genes)
-    windows = reference.promoter_windows(genes, **params.windows)
+    windows = reference.make_promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
     # No param: another catalogue does not make an examined sample another.
     catalogue = read_table(
@@ -21,6 +21,6 @@ with logged(snakemake.log[0]):
     findings = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )
-    table = checked.report(findings)
-    checked.tell(table)
+    table = preflight_findings.make_table(findings)
+    preflight_findings.log_findings(table)
     write_table(snakemake.output[0], table)

@@ -2,8 +2,7 @@ from scdyn.io import barcodes
 from scdyn.io.artefacts import write_h5ad
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp import findings as checked
-from scdyn.pp import preflight, reference
+from scdyn.pp import preflight, preflight_findings, reference
 from scdyn.pp.ingest import ingest
 from scdyn.pp.qc import filter_cells
 from scdyn.settings import InputThresholds, QualitySettings
@@ -11,10 +10,10 @@ from scdyn.settings import InputThresholds, QualitySettings
 with logged(snakemake.log[0]):
     params = snakemake.params
     files, name = snakemake.input, snakemake.wildcards.sample
-    checked.require(files.preflight)
+    preflight_findings.require_passed(files.preflight)
     preflight.require_room(files.files, snakemake.output.cells)
     genes = reference.read_vocabulary(files.genes)
-    windows = reference.promoter_windows(genes, **params.windows)
+    windows = reference.make_promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in files.translation]
     least = InputThresholds(**params.thresholds)
     cells = ingest(

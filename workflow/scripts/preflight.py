@@ -1,7 +1,6 @@
 from scdyn.log import logged
-from scdyn.pp import findings as checked
-from scdyn.pp import preflight
+from scdyn.pp import preflight, preflight_findings
 
 with logged(snakemake.log[0]):
-    checked.require(snakemake.input.gathered)
+    preflight_findings.require_passed(snakemake.input.gathered)
     preflight.require_room(snakemake.input.files, snakemake.input.gathered)

@@ -4,7 +4,7 @@ import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.data import tokens
 from scdyn.io.artefacts import read_obs, read_table
 from scdyn.log import logged
-from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.metadata import read_cells_table
 from scdyn.pp.selection import select
 from scdyn.settings import ModelSettings, PretrainingSettings
 from scdyn.training import distributed, pretraining

@@ -3,7 +3,7 @@ import pandas as pd
 import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.tasks import scib, spaces
 
 with logged(snakemake.log[0]):

@@ -15,7 +15,7 @@ from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
 from scdyn.errors import InputError
 from scdyn.io.hdf5 import SMALL_BYTES, open_hdf5
-from scdyn.io.libraries import LibraryFiles, locate
+from scdyn.io.sample_files import LibraryFiles, locate
 from scdyn.pp import ingest
 
 

@@ -155,7 +155,9 @@ def test_a_text_is_one_line_that_no_caption_reads_as_markup():
 def test_a_refused_name_is_said_in_one_sentence():
     config = yaml.safe_load(Path("config/demo/config.yaml").read_text())
     config["tasks"]["../../x\n"] = config["tasks"].pop("fate")
-    with pytest.raises(InputError, match=r"^here: tasks is '\.\./\.\./x.*becomes a folder"):
+    with pytest.raises(
+        InputError, match=r"^here: tasks is '\.\./\.\./x.*becomes a folder\)\. \[SCD-CONFIG\]$"
+    ):
         study.read_config(config, "here")
 
 

@@ -49,7 +49,7 @@ def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
     cells = artefacts.read_cells(tmp_path / "cells.h5ad")
     assert artefacts.read_stamp(tmp_path / "cells.h5ad") == {"version": "unknown", "format": 1}
     artefacts.write_h5ad(tmp_path / "stamped.h5ad", cells)
-    assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.stamp()
+    assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.make_stamp()
     (tmp_path / "folder").mkdir()
     write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
     assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}
@@ -67,14 +67,14 @@ def test_what_was_cut_short_is_named_with_what_to_do(written, share):
 def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("a\tb\n1\t2\n3\t")
-    with pytest.raises(InputError, match="ends within a line.*remove it and run the workflow"):
+    with pytest.raises(InputError, match="last line is truncated.*remove it and run the workflow"):
         artefacts.read_table(path)
 
 
 def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
     path = tmp_path / "table.tsv"
     path.write_text("a\n1\n")
-    with pytest.raises(MemoryError), artefacts.artefact(path):
+    with pytest.raises(MemoryError), artefacts.reading_artefact(path):
         np.empty(2**60, dtype=np.uint8)
 
 
@@ -139,7 +139,7 @@ import resource
 from scdyn.errors import reading
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**21, size + 2**21))
-with reading("f.h5", "is damaged"):
+with reading("FORMAT", "f.h5", "is damaged"):
     raise OSError("filter returned failure during read")
 """
     environment = {**os.environ, "PYTHONPATH": "workflow/scripts"}

@@ -34,7 +34,7 @@ CELLS = sequences(12)
 def test_forms_are_brought_together(rna, other, how):
     a = pd.Index([rna.format(cell) for cell in CELLS])
     b = pd.Index([other.format(cell) for cell in CELLS[::-1][:9]])
-    pairing = barcodes.pair(a, b)
+    pairing = barcodes.pair_barcodes(a, b)
     assert (pairing.how, pairing.n_shared) == (how, 9)
     formed = pd.Index(pairing.form(b.to_series()))
     found = [CELLS.index(CELLS[::-1][i]) for i in range(9)]
@@ -46,33 +46,36 @@ def test_all_parts_of_a_split_pool_barcode_name_the_cell():
     parts = [cell[:8] for cell in CELLS]
     a = pd.Index([f"{part}_{parts[0]}_{parts[1]}" for part in parts])
     b = pd.Index([f"{part}_{parts[2]}_{parts[3]}" for part in parts])
-    assert barcodes.pair(a, "s1_" + b).n_shared == 0
-    pairing = barcodes.pair(a, a[:9] + "__s1")
+    assert barcodes.pair_barcodes(a, "s1_" + b).n_shared == 0
+    pairing = barcodes.pair_barcodes(a, a[:9] + "__s1")
     assert (pairing.how, pairing.n_shared) == ("by nucleotides and library", 9)
     # A table may name a cell by both chemistries' barcodes.
-    assert barcodes.nucleotides(pd.Series(["ACGTACGTACGTACGT_TTGGCCAATTGGCCAA-1"]))[0] == "ACGT" * 4
+    assert (
+        barcodes.keep_nucleotides(pd.Series(["ACGTACGTACGTACGT_TTGGCCAATTGGCCAA-1"]))[0]
+        == "ACGT" * 4
+    )
 
 
 def test_libraries_are_not_mixed_up():
     """The same nucleotides in two libraries are two cells."""
     a = pd.Index([f"{cell}-{library}" for library in (1, 2) for cell in CELLS])
     b = pd.Index([f"s_{cell}-{library}" for library in (2, 1) for cell in CELLS])
-    pairing = barcodes.pair(a, b)
+    pairing = barcodes.pair_barcodes(a, b)
     assert pairing.how == "by nucleotides and library" and pairing.n_shared == 24
     formed = pd.Index(pairing.form(b.to_series()))
     assert pairing.rna.get_indexer(formed).tolist() == [*range(12, 24), *range(12)]
-    unlike = barcodes.pair(a, pd.Index([f"{cell}-3" for cell in CELLS]))
+    unlike = barcodes.pair_barcodes(a, pd.Index([f"{cell}-3" for cell in CELLS]))
     assert unlike.n_shared == 0  # nucleotides alone would make two cells one
 
 
 def test_background_of_one_library_is_not_taken_for_cells_of_another():
     """A library's fragments have the nucleotides of another's cells, too."""
     a = pd.Index([f"{cell}-{1 + i // 6}" for i, cell in enumerate(CELLS)])
-    pairing = barcodes.pair(a, pd.Index([f"{cell}-1" for cell in CELLS]))
+    pairing = barcodes.pair_barcodes(a, pd.Index([f"{cell}-1" for cell in CELLS]))
     assert (pairing.how, pairing.n_shared) == ("as they are", 6)
     # Libraries in another order are told by nucleotides.
     swapped = pd.Index([f"{cell}-{2 - i // 6}" for i, cell in enumerate(CELLS)])
-    pairing = barcodes.pair(a, swapped)
+    pairing = barcodes.pair_barcodes(a, swapped)
     assert (pairing.how, pairing.n_shared) == ("by nucleotides", 12)
 
 
@@ -84,27 +87,33 @@ def test_libraries_whose_cells_are_background_are_named(rna, other, shown):
     """Where the fragments do not tell their library, how many a cell has does."""
     a = pd.Index([rna.format(cell=cell, n=1 + i // 6) for i, cell in enumerate(CELLS)])
     b = pd.Index([other.format(cell=cell) for cell in CELLS])
-    pairing = barcodes.pair(a, b)
+    pairing = barcodes.pair_barcodes(a, b)
     assert pairing.n_shared == 12
-    barcodes.require_cells(pairing, pd.Series(100, b), "f.tsv")
-    with pytest.raises(InputError, match=rf"f.tsv: the RNA's cells called {shown} are background"):
-        barcodes.require_cells(pairing, pd.Series([100] * 6 + [1] * 6, b), "f.tsv")
+    barcodes.refuse_background(pairing, pd.Series(100, b), "f.tsv")
+    with pytest.raises(
+        InputError, match=rf"f.tsv: the RNA's cells named {shown} are only background"
+    ):
+        barcodes.refuse_background(pairing, pd.Series([100] * 6 + [1] * 6, b), "f.tsv")
     # What differs from cell to cell is no library's.
     each = pd.Index([f"{i}_{cell}-1" for i, cell in enumerate(CELLS)])
-    barcodes.require_cells(barcodes.pair(each, b), pd.Series([100] * 8 + [1] * 4, b), "f.tsv")
+    barcodes.refuse_background(
+        barcodes.pair_barcodes(each, b), pd.Series([100] * 8 + [1] * 4, b), "f.tsv"
+    )
     # A shallow library whose fragments are its own is one.
-    barcodes.require_cells(barcodes.pair(a, a), pd.Series([100] * 6 + [1] * 6, a), "f.tsv")
+    barcodes.refuse_background(
+        barcodes.pair_barcodes(a, a), pd.Series([100] * 6 + [1] * 6, a), "f.tsv"
+    )
 
 
 def test_barcodes_that_are_no_nucleotides_are_left_as_they_are():
     a = pd.Index(["cell_1", "cell_2", "cell_3"])
-    pairing = barcodes.pair(a, pd.Index(["cell_3", "cell_9"]))
+    pairing = barcodes.pair_barcodes(a, pd.Index(["cell_3", "cell_9"]))
     assert (pairing.how, pairing.n_shared) == ("as they are", 1)
 
 
 def test_a_barcode_twice_is_named():
-    with pytest.raises(InputError, match="barcode AAA is a duplicate"):
-        barcodes.pair(pd.Index(["AAA", "AAA"]), pd.Index(["AAA"]))
+    with pytest.raises(InputError, match="duplicate barcode AAA"):
+        barcodes.pair_barcodes(pd.Index(["AAA", "AAA"]), pd.Index(["AAA"]))
 
 
 @pytest.mark.parametrize("separator", ["\t", ",", " "])
@@ -119,11 +128,11 @@ def test_the_two_chemistries_barcodes_are_translated(tmp_path, separator, turned
         atac = [cell.translate(str.maketrans("ACGT", "TGCA"))[::-1] for cell in atac]
     rna = pd.Index([f"{cell}-1" for cell in CELLS])
     other = pd.Index([f"{cell}-1" for cell in atac])
-    assert barcodes.pair(rna, other).n_shared == 0
-    pairing = barcodes.pair(rna, other, table)
+    assert barcodes.pair_barcodes(rna, other).n_shared == 0
+    pairing = barcodes.pair_barcodes(rna, other, table)
     assert (pairing.how, pairing.n_shared) == ("by the translation table", 12)
     # A file that has the RNA's barcodes already needs no table.
-    assert barcodes.pair(rna, rna, table).how == "as they are"
+    assert barcodes.pair_barcodes(rna, rna, table).how == "as they are"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,7 @@ def test_the_two_chemistries_barcodes_are_translated(tmp_path, separator, turned
     [
         ("ACGTACGTAC\n", "two columns of nucleotides"),
         ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAG\tcell_2\n", r"\(line 2\)"),
-        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "ACGTACGTAC is a duplicate"),
+        ("ACGTACGTAC\tTTTTTTTTTT\nACGTACGTAC\tTTTTTTTTTA\n", "duplicate barcode ACGTACGTAC"),
         ("", "not a readable table"),
     ],
 )

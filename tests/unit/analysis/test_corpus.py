@@ -90,7 +90,7 @@ def test_a_selection_and_the_cells_spell_values_alike():
 @pytest.mark.parametrize("missing", ["None", "nan", "NA"])
 def test_a_word_for_missing_chooses_neither_cells_nor_samples(missing):
     """Where a sheet says None, its cells have no value: both selections must say so alike."""
-    words = f"no cell has drug '{missing}' .this word is read as missing: .*; there are x[.]"
+    words = f"no cell has drug '{missing}' .this word means a missing value; .*; there are x[.]"
     with pytest.raises(InputError, match=words):
         select(pd.DataFrame({"drug": ["x", np.nan]}), {"drug": [missing]}, "here")
     sheet = pd.DataFrame({"drug": ["x", missing]}, ["a", "b"])

@@ -105,8 +105,11 @@ def test_a_full_disk_is_to_blame_for_what_its_victim_does_not_explain(tmp_path, 
 def test_what_the_disk_is_not_to_blame_for_stays_what_it_is(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic(tmp_path / "out.tsv"):
         _ = 1 / 0
-    with pytest.raises(InputError, match="^a sentence$"), atomic(tmp_path / "out.tsv"):
-        raise InputError("a sentence")
+    with (
+        pytest.raises(InputError, match=r"^a sentence \[SCD-SHEET\]$"),
+        atomic(tmp_path / "out.tsv"),
+    ):
+        raise InputError("SHEET", "a sentence")
 
 
 def test_objects_and_tables_are_read_by_anyone(tmp_path):

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io import fragments
-from scdyn.pp.reference import tss_rings
+from scdyn.pp.reference import make_tss_rings
 
 # Gene 0 has two overlapping windows, gene 1 one on the same chromosome, gene 2 one elsewhere.
 WINDOWS = pd.DataFrame(
@@ -82,7 +82,7 @@ def test_counts_equal_brute_force_on_random_fragments(tmp_path):
 
 def test_enrichment_at_tss_is_insertions_a_base_over_those_in_the_flanks(tmp_path):
     genes = pd.DataFrame({"chrom": ["chr1", "chr1"], "tss": ["5000", "5000,9000"]})
-    rings = tss_rings(genes)  # a TSS of two genes counts once
+    rings = make_tss_rings(genes)  # a TSS of two genes counts once
     places = rings[rings["is_centre"]][["start", "end"]].to_numpy().tolist()
     assert places == [[4950, 5051], [8950, 9051]]
     # A: 4950 and 5050 at the first TSS, 3000 and 3099 in its flank; 4949 and 3100 in neither.
@@ -108,7 +108,7 @@ def test_blocks_do_not_change_the_counts(tmp_path, monkeypatch):
 
 def test_foreign_chromosomes_are_refused(tmp_path):
     path = write(tmp_path / "f.tsv.gz", [("KI270728.1", 160, 451, "A", 1)])
-    with pytest.raises(InputError, match="another build"):
+    with pytest.raises(InputError, match="same genome build"):
         fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A"]))
 
 
@@ -120,7 +120,7 @@ def test_chromosomes_go_by_any_name(tmp_path):
     assert counts.toarray().tolist() == [[2, 1, 2]]
     peaks = sparse.csr_matrix(np.array([[3, 5]]))
     names = pd.Index(["1:160-170", "2:150-160"])
-    summed = fragments.peaks_to_promoters(peaks, names, WINDOWS, 3)
+    summed = fragments.sum_peaks(peaks, names, WINDOWS, 3)
     assert summed.toarray().tolist() == [[6, 0, 5]]
 
 
@@ -134,14 +134,14 @@ def test_truncated_file_is_refused(tmp_path):
 def test_peaks_are_summed_over_the_windows_they_meet():
     peaks = sparse.csr_matrix([[1, 2, 4, 8], [0, 0, 1, 0]])
     names = pd.Index(["chr1:190-300", "chr1:250-400", "chr2:50-101", "chr7:1-2"])
-    counts = fragments.peaks_to_promoters(peaks, names, WINDOWS, 3)
+    counts = fragments.sum_peaks(peaks, names, WINDOWS, 3)
     # The first peak meets both windows of gene 0, the second none (half open), the third gene 2.
     np.testing.assert_array_equal(counts.toarray(), [[2, 0, 4], [0, 0, 1]])
 
 
 def test_a_peak_without_place_is_named():
     with pytest.raises(InputError, match="promoter_7"):
-        fragments.peaks_to_promoters(sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3)
+        fragments.sum_peaks(sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3)
 
 
 FRAGMENTS = [("chr1", 160, 451, "A-1"), ("chr2", 199, 301, "B-1")]

@@ -13,10 +13,10 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io.checks import check_counts
-from scdyn.io.libraries import FILES, LAYERS, find_libraries
+from scdyn.io.sample_files import FILES, LAYERS, find_libraries
 from scdyn.pp import ingest, preflight, qc
-from scdyn.pp.cell_tables import annotate
 from scdyn.pp.counts import align_genes
+from scdyn.pp.metadata import annotate
 from scdyn.pp.reference import find_genes, strip_version
 from scdyn.settings import InputThresholds, QualitySettings
 
@@ -81,7 +81,7 @@ def test_modalities_of_other_cells_are_refused_with_five_of_each(tmp_path):
     rna([f"A{i}-1" for i in range(20)]).write_h5ad(tmp_path / "rna.h5ad")
     peaks([f"A{i}-1" for i in range(15, 40)]).write_h5ad(tmp_path / "atac.h5ad")
     sheet = row(path=str(tmp_path / "rna.h5ad"), atac_path=str(tmp_path / "atac.h5ad"))
-    with pytest.raises(InputError, match="5 of its 20 RNA barcodes") as caught:
+    with pytest.raises(InputError, match="5 of 20 RNA barcodes") as caught:
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
     assert "A0-1, A1-1, A2-1, A3-1, A4-1" in str(caught.value)
     assert "A15-1, A16-1, A17-1, A18-1, A19-1" in str(caught.value)
@@ -117,8 +117,8 @@ def test_an_h5mu_s_columns_of_one_modality_are_kept_or_named_in_the_log(tmp_path
     cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
     assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
     assert set(cells.obs["stage"]) == {"E8"} and not {"theirs", "clusters"} & set(cells.obs)
-    assert "s.h5mu: columns of other modalities' cells are not read: " in caplog.text
-    assert "read: atac:clusters, atac:theirs; what is a label" in caplog.text
+    assert "s.h5mu: ignoring obs columns of other modalities: " in caplog.text
+    assert "modalities: atac:clusters, atac:theirs; write labels" in caplog.text
 
 
 def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
@@ -158,11 +158,11 @@ def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genom
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
-    assert set(strip_version(pd.Series(names))) <= preflight.measured_genes(sheet)
+    assert set(strip_version(pd.Series(names))) <= preflight.list_measured_genes(sheet)
     other = {"hg19_": "mm10_"}.get(genome, "hg19_")
     table.var_names = [genome + names[0], genome + names[1], other + names[2]]
     table.write_h5ad(tmp_path / "s.h5ad")
-    with pytest.raises(InputError, match=r"s.h5ad: holds genes of 2 genomes \(") as caught:
+    with pytest.raises(InputError, match=r"s.h5ad: has genes of 2 genomes \(") as caught:
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
     assert not finding.passed and finding.found == str(caught.value)
@@ -194,7 +194,7 @@ def test_duplicated_genes_are_summed():
 
 
 def test_foreign_genes_are_refused():
-    with pytest.raises(InputError, match="another species"):
+    with pytest.raises(InputError, match="same species"):
         align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s", "here")
 
 
@@ -210,12 +210,14 @@ def test_counts_are_read_whatever_their_numbers_are_kept_as(tmp_path, kind):
 
 @pytest.mark.parametrize("value", [-1.0, 0.5, np.nan])
 def test_values_that_are_no_counts_are_refused(value):
-    with pytest.raises(InputError, match="no counts"):
+    with pytest.raises(InputError, match="counts are not integers"):
         check_counts(np.array([[1.0, value]]), "file.h5ad")
 
 
 def test_counts_too_large_to_keep_are_refused():
-    with pytest.raises(InputError, match=r"holds a count of 3e\+09, more than 2,147,483,647"):
+    with pytest.raises(
+        InputError, match=r"a count of 3e\+09 exceeds the largest allowed, 2,147,483,647"
+    ):
         check_counts(np.array([[1.0, 3e9]]), "file.h5ad")
 
 
@@ -271,7 +273,7 @@ def test_an_x_of_0_and_1_gives_way_to_counts(tmp_path, caplog):
     with caplog.at_level("INFO", logger="scdyn"):
         cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
     np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
-    assert "X holds 0 and 1 alone, .raw counts; .raw is read" in caplog.text
+    assert "X is binary; using the counts in .raw" in caplog.text
     found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
     assert found["RNA counts"].found.startswith("in raw/X of ")
     asked = {**sheet, "rna_layer": "X"}
@@ -283,7 +285,9 @@ def test_an_x_of_0_and_1_gives_way_to_counts(tmp_path, caplog):
     assert ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
     table.layers["raw_counts"] = counts
     table.write_h5ad(tmp_path / "s.h5ad")
-    words = "X holds 0 and 1 alone, and the layers raw_counts counts; name one of these, or X"
+    words = (
+        r"X is binary \(only 0 and 1\), but there are counts in raw_counts; name one of these, or X"
+    )
     with pytest.raises(InputError, match=words) as caught:
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
@@ -303,11 +307,13 @@ def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_
     assert found["RNA counts"].found.startswith("in layers/counts of ")
     del table.layers["counts"]
     table.write_h5ad(tmp_path / "s.h5ad")
-    words = r"in spliced and X; raw counts are needed.*layer that holds them \(raw_counts\) in"
+    words = (
+        r"in spliced and X are not integers .* name the layer with raw counts \(raw_counts here\)"
+    )
     with pytest.raises(InputError, match=words):
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
-    assert not finding.passed and "(raw_counts)" in finding.found
+    assert not finding.passed and "(raw_counts here)" in finding.found
     cells = ingest.ingest({**sheet, "rna_layer": "raw_counts"}, GENES, WINDOWS, 0.5, 0.5)
     np.testing.assert_array_equal(cells.X.toarray()[1], [15, 18, 12])
 
@@ -389,12 +395,12 @@ def test_doublets_are_scrublets_and_of_one_library():
     table.obs_names = table.obs_names.astype(str)
     sc.pp.scrublet(table, threshold=1.0, random_state=3, verbose=False)
     expected = table.obs["doublet_score"]
-    np.testing.assert_array_equal(qc.doublet_scores(table.X, 3), expected)
-    assert (qc.doublet_scores(np.ones((30, 5)), 3) == 0).all()  # no gene varies
+    np.testing.assert_array_equal(qc.run_scrublet(table.X, 3), expected)
+    assert (qc.run_scrublet(np.ones((30, 5)), 3) == 0).all()  # no gene varies
     names = pd.Series([f"{i}-{1 + i % 2}" for i in range(200)])
-    assert qc.libraries_of(names, 50).value_counts().tolist() == [100, 100]
-    assert qc.libraries_of(names, 150).nunique() == 1
-    assert qc.libraries_of(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
+    assert qc.assign_libraries(names, 50).value_counts().tolist() == [100, 100]
+    assert qc.assign_libraries(names, 150).nunique() == 1
+    assert qc.assign_libraries(pd.Series(["a", "b"]), 1).tolist() == ["1", "1"]
 
 
 @pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 24), (20, 400), (300, 2), (12, 6), (3, 3)])
@@ -402,7 +408,7 @@ def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes)
     rng = np.random.default_rng(0)
     kinds = rng.lognormal(0, 1.5, (3, n_genes))
     counts = rng.poisson(kinds[rng.integers(0, 3, n_cells)] * 4) + 1
-    scores = qc.doublet_scores(counts, 3)
+    scores = qc.run_scrublet(counts, 3)
     assert scores.shape == (n_cells,) and np.isfinite(scores).all()
     assert scores.any() or n_cells == 3
 
@@ -411,8 +417,8 @@ def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes)
 def test_where_no_doublet_can_be_scored_the_log_says_so(n_cells, n_genes, caplog):
     caplog.set_level("INFO", "scdyn")
     counts = np.random.default_rng(0).poisson(5, (n_cells, n_genes))
-    assert (qc.doublet_scores(counts, 3) == np.zeros(n_cells)).all()
-    assert "no doublet scores, all zero:" in caplog.text
+    assert (qc.run_scrublet(counts, 3) == np.zeros(n_cells)).all()
+    assert "doublet scores are zero:" in caplog.text
 
 
 def test_what_fragments_tell_bounds_cells_that_have_them():
@@ -428,14 +434,14 @@ def test_what_fragments_tell_bounds_cells_that_have_them():
         n_mads=None, min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
-    assert qc.judge(metrics, bounds)["reason"].tolist() == [
+    assert qc.apply_bounds(metrics, bounds)["reason"].tolist() == [
         "",
         "TSS enrichment under 4",
         "nucleosome signal over 4",
         "promoter share under 0.1; promoter doublet score over 0.5",
     ]
     of_peaks = metrics.drop(columns=["tss_enrichment", "nucleosome_signal", "promoter_share"])
-    assert qc.judge(of_peaks, bounds)["kept"].tolist() == [True, True, True, False]
+    assert qc.apply_bounds(of_peaks, bounds)["kept"].tolist() == [True, True, True, False]
 
 
 def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it():
@@ -464,7 +470,8 @@ def test_too_few_good_cells_stop_with_what_each_bound_dropped():
         "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
         "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
         "0.2 mitochondrial (max_mito_share), 60 are under 200 promoter counts "
-        "(min_promoter_counts); loosen these bounds of ingest.qc if the cells are sound."
+        "(min_promoter_counts); relax these bounds of ingest.qc if the cells are good. "
+        "[SCD-QC]"
     )
 
 
@@ -482,7 +489,7 @@ def test_every_reason_has_the_key_of_its_bound():
         min_tss_enrichment=4, max_nucleosome_signal=4, min_promoter_share=0.1,
         max_promoter_doublet_score=0.5,
     )  # fmt: skip
-    said = qc.dropped_by(qc.judge(metrics, bounds))
+    said = qc.describe_drops(qc.apply_bounds(metrics, bounds))
     named = [words.partition(")")[0] for words in said.split("(")[1:]]
     assert (
         {*named}
@@ -509,7 +516,7 @@ def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, sai
     with caplog.at_level("WARNING"):
         kept, _ = qc.filter_cells(cells, is_mt, bounds, 0, "s")
     assert kept.n_obs == 60 - n_mito
-    warned = f"s: {n_mito} of 60 cells have more than 0.05 mitochondrial UMIs" in caplog.text
+    warned = f"s: {n_mito} of 60 cells have a mitochondrial share above 0.05" in caplog.text
     assert warned == said
 
 
@@ -529,7 +536,7 @@ def test_fragments_are_paired_whatever_tools_made_of_the_barcodes(tmp_path):
         cells.layers["promoter"].toarray(), [[1, 1, 0], [0, 0, 0], [2, 2, 0]]
     )
     assert list(cells.obs["fragments"]) == [1, 0, 2]
-    with pytest.raises(InputError, match="2 of its 3 RNA barcodes"):
+    with pytest.raises(InputError, match="2 of 3 RNA barcodes"):
         ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.9)
 
 
@@ -563,7 +570,7 @@ def test_gex_and_atac_outputs_make_one_sample(tmp_path):
     )
     cells = ingest.ingest(row(kind="10x", **files), GENES, WINDOWS, 0.5, 0.5)
     assert set(cells.obs["promoter_source"]) == {"fragments"}
-    with pytest.raises(InputError, match="has peaks and no genes; the ATAC output goes into"):
+    with pytest.raises(InputError, match="has peaks but no genes; in the sample sheet"):
         ingest.ingest(row(kind="10x", path=files["atac_path"]), GENES, WINDOWS, 0.5, 0.5)
 
 
@@ -587,7 +594,7 @@ def test_several_libraries_of_a_sample_are_joined(tmp_path):
 def test_patterns_that_find_nothing_or_unequal_numbers_are_refused(tmp_path):
     for name in ("a_1", "a_2", "b_1"):
         (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match="nothing is called"):
+    with pytest.raises(InputError, match="no file matches"):
         find_libraries(row(path=str(tmp_path / "c_*")))
     with pytest.raises(InputError, match="2 libraries, but column atac_path"):
         find_libraries(row(path=str(tmp_path / "a_*"), atac_path=str(tmp_path / "b_*")))
@@ -603,7 +610,7 @@ def test_rna_only_is_said_by_the_sheet_and_known_of_each_cell(tmp_path):
     cells = ingest.ingest(row(**files, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
     assert set(cells.obs["promoter_source"]) == {"none"}
     assert cells.layers["promoter"].nnz == 0
-    with pytest.raises(InputError, match="yet fragments or promoter_layer names something"):
+    with pytest.raises(InputError, match="but fragments or promoter_layer is set"):
         find_libraries(row(**files, atac_path="none", fragments="f.tsv.gz"))
     peaks(BARCODES[:3]).write_h5ad(tmp_path / "atac.h5ad")
     sheet = row(**files, atac_path=str(tmp_path / "atac.h5ad"))
@@ -624,7 +631,7 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
     assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
-    with pytest.raises(InputError, match="has no layer 'row' but X, open, raw"):
+    with pytest.raises(InputError, match="has no layer 'row' .layers: X, open, raw"):
         ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
 
 
@@ -638,8 +645,8 @@ SPATIAL = {
     "one column": (PLACES[:, :1], "has fewer than two columns"),
     "table of one column": (AS_TABLE[["row"]], "has fewer than two columns"),
     "no column": (PLACES[:, :0], "has fewer than two columns"),
-    "sparse": (sparse.csr_matrix(PLACES), "is no table of numbers"),
-    "words": (AS_TABLE.assign(row="left"), "is no table of numbers"),
+    "sparse": (sparse.csr_matrix(PLACES), "is not numeric"),
+    "words": (AS_TABLE.assign(row="left"), "is not numeric"),
 }
 
 
@@ -652,7 +659,7 @@ def test_positions_are_kept_as_numbers_and_left_out_if_they_are_none(form, tmp_p
     path = str(tmp_path / "s.h5ad")
     cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
     if why:
-        assert f"{path}: obsm['spatial'] {why}: positions are left out" in caplog.text
+        assert f"{path}: obsm['spatial'] {why}; ignoring the positions" in caplog.text
         assert not cells.obsm
     else:
         expected = np.where(PLACES == 3, np.nan, PLACES) if "gaps" in form else PLACES
@@ -698,5 +705,5 @@ def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
     assert order in caplog.text
     rna(["AA-1", "AA-1", "CC-1", "GG-1"]).write_h5ad(tmp_path / "twice.h5ad")
     sheet = row(path=str(tmp_path / "twice.h5ad"), atac_path="none")
-    with pytest.raises(InputError, match="twice.h5ad: barcode AA-1 is a duplicate"):
+    with pytest.raises(InputError, match="twice.h5ad: duplicate barcode AA-1"):
         ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)

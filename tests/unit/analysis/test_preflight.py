@@ -15,11 +15,10 @@ from scdyn import machine
 from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
 from scdyn.io.files import write_table
-from scdyn.io.libraries import FILES, LAYERS, Matrix
+from scdyn.io.sample_files import FILES, LAYERS, Matrix
 from scdyn.plotting.pages import findings_page
-from scdyn.pp import findings as checked
-from scdyn.pp import ingest, preflight
-from scdyn.pp.reference import promoter_windows
+from scdyn.pp import ingest, preflight, preflight_findings
+from scdyn.pp.reference import make_promoter_windows
 from scdyn.settings import InputThresholds, ModelSettings
 from scdyn.tasks.cost import examine_models
 
@@ -29,7 +28,7 @@ GENES = pd.DataFrame(
         "tss": [str(start) for start in small.STARTS],
     }
 )  # fmt: skip
-WINDOWS = promoter_windows(GENES, 1500, 500)
+WINDOWS = make_promoter_windows(GENES, 1500, 500)
 THRESHOLDS = InputThresholds()
 
 
@@ -65,7 +64,7 @@ def test_a_good_sample_passes_with_what_was_seen(tmp_path):
     assert found["genes"] == "6 of 6 genes are in the vocabulary of 6"
     assert found["cells"].startswith("40 barcodes")
     assert found["barcodes"].startswith("40 of 40 RNA barcodes")
-    words = r"fragments lie in promoters \d+\.\d times as often as by chance"
+    words = r"fragments are in promoters \d+\.\d times as often as expected by chance"
     assert re.match(words, found["genome build"])
 
 
@@ -73,15 +72,15 @@ def test_rna_only_is_found_and_no_promoters_are_looked_for(tmp_path):
     findings = examine(path=genes_h5(tmp_path), atac_path="none")
     assert not refused(findings)
     found = {finding.check: finding.found for finding in findings}
-    assert found["promoters"] == "not measured, as the sheet says: RNA only"
+    assert found["promoters"] == "not measured, according to the sample sheet (RNA only)"
     assert "genome build" not in found
 
 
 @pytest.mark.parametrize(
     ("shift", "chrom", "words"),
     [
-        (5000, "chr1", "times as often as by chance"),
-        (0, "scaffold_1", "has chromosomes scaffold_1 and the annotation"),
+        (5000, "chr1", "times as often as expected by chance"),
+        (0, "scaffold_1", "is on chromosomes scaffold_1, the annotation has"),
     ],
 )
 def test_another_build_is_seen_by_where_open_chromatin_lies(tmp_path, shift, chrom, words):
@@ -89,14 +88,14 @@ def test_another_build_is_seen_by_where_open_chromatin_lies(tmp_path, shift, chr
     rows = [(chrom, *row[1:]) for row in rows]
     path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
     (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
-    assert words in sentence and "another genome build" in sentence
+    assert words in sentence and "same genome build" in sentence
 
 
 def test_peaks_of_the_matrix_tell_the_build_too_and_it_is_named(tmp_path):
     moved = [f"chr1:{start + 4000}-{start + 4200}" for start in small.STARTS]
     path = small.write_h5(tmp_path / "s.h5", names=small.SYMBOLS + moved)
     (sentence,) = refused(examine(path=path))
-    assert "another genome build" in sentence and "it was made with mm10" in sentence
+    assert "the file was made with mm10" in sentence
 
 
 def test_the_annotation_of_the_other_build_is_named(tmp_path):
@@ -112,7 +111,7 @@ def test_sizes_are_looked_at_before_counts_are_read(tmp_path):
     folder = small.write_mtx(tmp_path / "m")
     scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(small.counts()[0]))
     (sentence,) = refused(examine(path=folder, atac_path="none"))
-    assert "turned on its side" in sentence
+    assert "transposed" in sentence
 
 
 def test_the_header_of_fragments_names_the_genome_and_chromosomes_go_by_any_name(tmp_path):
@@ -122,7 +121,7 @@ def test_the_header_of_fragments_names_the_genome_and_chromosomes_go_by_any_name
     with gzip.open(path, "wt") as handle:
         handle.write(text)
     found = {f.check: f.found for f in examine(path=genes_h5(tmp_path), fragments=path)}
-    assert found["genome build"].endswith("as by chance, made with GRCh38-2024-A")
+    assert found["genome build"].endswith("as expected by chance, made with GRCh38-2024-A")
     assert found["promoters"] == f"counted from {path}"
 
 
@@ -130,13 +129,13 @@ def test_other_cells_and_missing_files_are_seen(tmp_path):
     others = small.barcodes(seed=9)
     path = small.write_fragments(tmp_path / "f.tsv.gz", scattered(others))
     (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
-    assert "none of the 40 RNA barcodes" in sentence
+    assert "no barcodes in common between RNA and ATAC" in sentence
     (sentence,) = refused(examine(path=tmp_path / "nowhere.h5"))
     assert "no such file" in sentence
     with gzip.open(path, "wt") as handle:
         handle.write("# nothing but a header\n")
     (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
-    assert "holds no fragments" in sentence
+    assert "contains no fragments" in sentence
 
 
 def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
@@ -145,22 +144,25 @@ def test_h5ad_pairs_are_examined_without_their_counts(tmp_path):
     peaks.write_h5ad(tmp_path / "atac.h5ad")
     row = {"kind": "h5ad", "path": tmp_path / "rna.h5ad", "atac_path": tmp_path / "atac.h5ad"}
     (sentence,) = refused(examine(**row))
-    assert "only 0 of the 40 RNA barcodes" in sentence
+    assert "only 0 of 40 RNA barcodes" in sentence
 
 
 def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     found = [
-        checked.Finding("study", "disk", "room", passed=False),
-        checked.Finding("NA", "files", "a.h5: no such file", passed=False),
-        checked.Finding("b", "files", "b.h5: no such file", passed=False),
+        preflight_findings.Finding("study", "disk", "room", passed=False),
+        preflight_findings.Finding("NA", "files", "a.h5: no such file [SCD-PATH]", passed=False),
+        preflight_findings.Finding("b", "files", "b.h5: no such file [SCD-PATH]", passed=False),
     ]
-    write_table(tmp_path / "here.tsv", checked.report(found))
-    with pytest.raises(InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\)"):
-        checked.require(tmp_path / "here.tsv")
-    page = findings_page(checked.report([*found, checked.Finding("c", "files", "10x")]))
+    write_table(tmp_path / "here.tsv", preflight_findings.make_table(found))
+    with pytest.raises(
+        InputError, match=r"a.h5: no such file \(1 more in .*here.tsv\) \[SCD-PATH\]"
+    ):
+        preflight_findings.require_passed(tmp_path / "here.tsv")
+    other = preflight_findings.Finding("c", "files", "10x")
+    page = findings_page(preflight_findings.make_table([*found, other]))
     assert "b.h5: no such file" in page and page.count('<tr class="refused">') == 3
-    write_table(tmp_path / "here.tsv", checked.report(found[:1]))
-    checked.require(tmp_path / "here.tsv")
+    write_table(tmp_path / "here.tsv", preflight_findings.make_table(found[:1]))
+    preflight_findings.require_passed(tmp_path / "here.tsv")
 
 
 def test_each_library_of_a_sample_is_examined(tmp_path):
@@ -183,7 +185,7 @@ def test_a_full_disk_is_refused(tmp_path, monkeypatch):
 def test_enrichment_is_one_for_places_drawn_at_random():
     rng = np.random.default_rng(0)
     places = pd.DataFrame({"chrom": "chr1", "start": rng.integers(0, 70_000, 20_000)})
-    assert fragments.promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
+    assert fragments.compute_promoter_enrichment(places, WINDOWS) == pytest.approx(1, abs=0.1)
 
 
 def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
@@ -192,7 +194,7 @@ def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
     genes["is_tf"] = np.arange(22_000) < 1_500
     path = genes_h5(tmp_path)
     row = {"sample": "s", "kind": "10x", **dict.fromkeys([*FILES, *LAYERS, "metadata"], "")}
-    assert len(preflight.barcodes_of({**row, "path": str(path)})) == 40
+    assert len(preflight.list_barcodes({**row, "path": str(path)})) == 40
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (finding,) = examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
     assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
@@ -206,29 +208,29 @@ def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "FIRST_GPU", tmp_path / "nvidia0")
     monkeypatch.delenv(machine.VISIBLE, raising=False)
     monkeypatch.setenv(machine.VARIABLE, "auto")
-    assert preflight.seen_of_gpus() == "none is here; the CPU is used instead"
+    assert preflight.describe_gpus() == "none found; using the CPU"
     monkeypatch.setenv(machine.VARIABLE, "gpu")
-    refuses = "; the config's device is gpu, so that the run will refuse on this machine"
-    assert preflight.seen_of_gpus() == f"none is here{refuses}"
+    refuses = "; device is gpu in the config, so training will fail on this machine"
+    assert preflight.describe_gpus() == f"none found{refuses}"
     assert all(finding.passed for finding in preflight.examine_machine([], tmp_path))
     monkeypatch.setenv(machine.VARIABLE, "auto")
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     assert (
-        preflight.seen_of_gpus() == "NVIDIA's driver 470.82.01 is here, but no GPU that may be used"
+        preflight.describe_gpus() == "NVIDIA driver 470.82.01 is installed, but no GPU is visible"
     )
     monkeypatch.setenv(machine.VARIABLE, "gpu")
-    assert preflight.seen_of_gpus().endswith(f"but no GPU that may be used{refuses}")
+    assert preflight.describe_gpus().endswith(f"but no GPU is visible{refuses}")
     monkeypatch.setattr(machine, "list_gpus", lambda: ["GPU-a", "GPU-b"])
-    assert preflight.seen_of_gpus() == "2 here, NVIDIA's driver 470.82.01"
+    assert preflight.describe_gpus() == "2 found, NVIDIA driver 470.82.01"
     monkeypatch.setenv(machine.VARIABLE, "cpu")
-    assert preflight.seen_of_gpus() == "not looked for: the config's device is cpu"
+    assert preflight.describe_gpus() == "not used: device is cpu in the config"
 
 
 def test_fragments_that_lie_nowhere_are_seen_before(tmp_path):
     rows = [(c, s, s, b, n) for c, s, _, b, n in scattered(small.barcodes())]
     path = small.write_fragments(tmp_path / "f.tsv.gz", rows)
     (sentence,) = refused(examine(path=genes_h5(tmp_path), fragments=path))
-    assert "fragments lie nowhere" in sentence
+    assert "fragments have an invalid start or end" in sentence
 
 
 def change_mtx(folder, change):
@@ -249,11 +251,11 @@ def cut_packed(folder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda counts: -counts, "no counts"),
-        (lambda counts: counts * 0.7, "no counts"),
-        (lambda counts: counts * 10**9, "more than 2,147,483,647"),
-        (lambda counts: counts * 0, "holds no counts at all"),
-        (lambda counts: counts[:0], "holds no counts at all"),
+        (lambda counts: -counts, "not integers"),
+        (lambda counts: counts * 0.7, "not integers"),
+        (lambda counts: counts * 10**9, "the largest allowed, 2,147,483,647"),
+        (lambda counts: counts * 0, "the count matrix is empty"),
+        (lambda counts: counts[:0], "the count matrix is empty"),
     ],
 )
 def test_values_that_ingestion_would_refuse_are_seen_before(tmp_path, kind, change, words):
@@ -276,7 +278,10 @@ def test_a_matrix_that_was_cut_short_is_seen_before(tmp_path, monkeypatch):
     folder = small.write_mtx(tmp_path / "m")
     change_mtx(folder, lambda header, lines: header + lines[:-5])
     (sentence,) = refused(examine(path=folder, atac_path="none"))
-    assert "its 235 entries are not the 240 of a matrix of 6 by 40" in sentence
+    assert (
+        "has 235 entries or some out of range, but its header declares 240 in a matrix of 6 x 40"
+        in sentence
+    )
     small.write_mtx(tmp_path / "whole")
     for size in (7, 50, 2**20):
         monkeypatch.setattr(tenx, "BYTES_SEEN", size)
@@ -295,7 +300,7 @@ def test_a_barcode_twice_is_seen_before(tmp_path):
     folder = small.write_mtx(tmp_path / "m", cells=cells)
     for path, kind in ((folder, "10x"), (tmp_path / "s.h5ad", "h5ad")):
         (sentence,) = refused(examine(path=path, kind=kind, atac_path="none"))
-        assert f"barcode {cells[0]} is a duplicate; give each library" in sentence
+        assert f"duplicate barcode {cells[0]}; give each library" in sentence
 
 
 def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
@@ -303,18 +308,18 @@ def test_promoter_counts_after_tf_idf_are_seen_before(tmp_path):
     table.layers["unspliced"] = table.X.log1p()
     table.write_h5ad(tmp_path / "s.h5ad")
     (sentence,) = refused(examine(path=tmp_path / "s.h5ad", kind="h5ad"))
-    assert "s.h5ad, layer unspliced: holds values that are no counts" in sentence
+    assert "s.h5ad, layer unspliced: the counts are not integers" in sentence
     peaks = small.table(small.counts()[1] * 0.3, small.PEAKS)
     peaks.write_h5ad(tmp_path / "p.h5ad")
     columns = {"path": tmp_path / "s.h5ad", "atac_path": tmp_path / "p.h5ad", "kind": "h5ad"}
     (sentence,) = refused(examine(**columns))
-    assert "p.h5ad: holds values that are no counts" in sentence
+    assert "p.h5ad: the counts in X are not integers" in sentence
     mudata.MuData({"rna": small.table(), "atac": peaks}).write(tmp_path / "s.h5mu")
     (sentence,) = refused(examine(path=tmp_path / "s.h5mu", kind="h5mu"))
-    assert "s.h5mu: holds values that are no counts" in sentence
+    assert "s.h5mu: the counts in X are not integers" in sentence
     values = np.concatenate([small.counts()[0], small.counts()[1] * 0.3], 1)
     (sentence,) = refused(examine(path=small.write_h5(tmp_path / "s.h5", values)))
-    assert "s.h5: holds values that are no counts" in sentence
+    assert "s.h5: the counts are not integers" in sentence
 
 
 def test_an_h5mu_of_peaks_is_examined_and_read_whatever_else_it_holds(tmp_path):
@@ -329,15 +334,15 @@ def test_an_h5mu_of_peaks_is_examined_and_read_whatever_else_it_holds(tmp_path):
         assert not refused(findings)
         found = {finding.check: finding.found for finding in findings}
         assert found["barcodes"].startswith("40 of 40 RNA barcodes")
-        assert found["genome build"].startswith("peaks lie in promoters ")
+        assert found["genome build"].startswith("peaks are in promoters ")
         cells = ingest.ingest(small.sheet_row(**row), GENES, WINDOWS, 0.5, 0.5)
         assert set(cells.obs["promoter_source"]) == {"peaks"}
         counts.append(cells.layers["promoter"].sum())
     assert counts[0] == counts[1] > 0
     mudata.MuData({"open": peaks}).write(tmp_path / "atac.h5mu")
     (sentence,) = refused(examine(**row))
-    assert sentence.endswith("atac.h5mu: has no modality 'atac' but open; call it so.")
-    with pytest.raises(InputError, match="has no modality 'atac' but open"):
+    assert "atac.h5mu: has no modality 'atac', only open; rename one." in sentence
+    with pytest.raises(InputError, match="has no modality 'atac', only open"):
         ingest.read_peaks(Matrix(str(tmp_path / "atac.h5mu"), modality="atac"))
 
 
@@ -351,8 +356,8 @@ def test_raw_counts_of_more_genes_than_the_promoter_layer_are_refused_before(for
     table.write_h5ad(tmp_path / "s.h5ad")
     (sentence,) = refused(examine(path=tmp_path / "s.h5ad", kind="h5ad"))
     assert sentence.endswith(
-        "s.h5ad: has its RNA counts in .raw, of 6 genes, and promoter counts in a layer, of 4; "
-        "write both as layers of the same genes."
+        "s.h5ad: the RNA counts in .raw have 6 genes, but the layer of promoter counts has 4; "
+        "write both as layers with the same genes. [SCD-LAYER]"
     )
     with pytest.raises(SystemExit):
         small.ingest_sample(tmp_path, path=tmp_path / "s.h5ad", kind="h5ad")
@@ -363,9 +368,7 @@ def test_genes_of_another_species_are_shown_beside_the_vocabularys(tmp_path):
     folder = small.write_mtx(tmp_path / "m", names=[name.upper() for name in small.SYMBOLS])
     (sentence,) = refused(examine(path=folder, atac_path="none"))
     assert f"{folder}: only 0 of 6 genes" in sentence
-    assert (
-        "(such as TBX6, SOX2, MEIS2 beside Tbx6, Sox2, Meis2 of reference.annotation)" in sentence
-    )
+    assert "(TBX6, SOX2, MEIS2 here, Tbx6, Sox2, Meis2 in reference.annotation)" in sentence
 
 
 def test_fragments_of_another_sample_are_told_though_they_have_the_barcodes(tmp_path):
@@ -378,7 +381,9 @@ def test_fragments_of_another_sample_are_told_though_they_have_the_barcodes(tmp_
     path = genes_h5(tmp_path)
     assert not refused(examine(path=path, fragments=paths["own"]))
     (sentence,) = refused(examine(path=path, fragments=paths["other"]))
-    assert "they have 1 each, as many of its best barcodes 54; are these the fragm" in sentence
+    assert (
+        "they have 1 per cell, the same number of best barcodes 54; are these the fragm" in sentence
+    )
     (tmp_path / "run").mkdir()
     with pytest.raises(SystemExit):
         small.ingest_sample(tmp_path / "run", path=path, fragments=paths["other"])

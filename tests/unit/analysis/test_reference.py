@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from scdyn.errors import InputError
-from scdyn.io.checks import columns_of_names
-from scdyn.io.chromosomes import chromosome_name
+from scdyn.io.checks import list_name_columns
+from scdyn.io.chromosomes import to_ucsc_name
 from scdyn.io.files import write_table
 from scdyn.pp import reference
 
@@ -57,7 +57,7 @@ def test_gtf_is_read_as_worked_out_by_hand(vocabulary):
 
 
 def test_windows_follow_the_strand(vocabulary):
-    windows = reference.promoter_windows(vocabulary)
+    windows = reference.make_promoter_windows(vocabulary)
     bounds = {
         gene: list(w[["start", "end"]].to_numpy().tolist()) for gene, w in windows.groupby("gene")
     }
@@ -82,7 +82,7 @@ def test_measured_restricts_the_vocabulary(gtf):
     table = reference.build_vocabulary(genes, {"Plus"}, {"Plus", "ENSG1"})
     assert list(table["gene_id"]) == ["ENSG2", "ENSG1"]
     words = (
-        r"none of the samples' 2 names of genes \(such as PLUS, X\) is in reference.annotation "
+        r"no genes in common between the samples \(such as PLUS, X\) and reference.annotation "
         r"\(such as Minus, Plus, mt-A\)"
     )
     with pytest.raises(InputError, match=words):
@@ -106,7 +106,7 @@ def test_bad_gtf_is_one_sentence(tmp_path, text, words):
 
 
 def test_foreign_tf_list_is_refused(gtf):
-    with pytest.raises(InputError, match="another species"):
+    with pytest.raises(InputError, match="same species"):
         reference.build_vocabulary(reference.read_gtf(gtf, ["protein_coding"]), {"ZNF8"})
 
 
@@ -114,7 +114,7 @@ def test_union_of_nested_and_touching_exons():
     exons = pd.DataFrame(
         {"gene_id": ["a"] * 4 + ["b"], "start": [1, 3, 11, 21, 5], "end": [10, 5, 20, 30, 5]}
     )
-    assert reference.union_lengths(exons).to_dict() == {"a": 30, "b": 1}
+    assert reference.compute_union_lengths(exons).to_dict() == {"a": 30, "b": 1}
 
 
 REFSEQ = """\
@@ -143,7 +143,7 @@ def test_refseq_tells_types_on_the_genes_lines_and_names_chromosomes_by_accessio
     ],
 )  # fmt: skip
 def test_chromosomes_go_by_ucscs_names(name, expected):
-    assert chromosome_name(name) == expected
+    assert to_ucsc_name(name) == expected
 
 
 def exons_alone(attributes):
@@ -166,7 +166,7 @@ def test_exons_alone_give_transcripts_and_their_tss(tmp_path, caplog):
         genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
     assert genes["tss"].to_dict() == {"A": [100, 150], "B": [989]}
     assert genes["length"].to_dict() == {"A": 300, "B": 60}
-    assert "tells no gene's type, so genes of all types are kept" in caplog.text
+    assert "has no biotypes; keeping all genes" in caplog.text
     path.write_text(exons_alone('gene_id "{g}";'))
     genes = reference.read_gtf(path, ["protein_coding"]).set_index("gene_id")
     assert genes["tss"].to_dict() == {"A": [100], "B": [989]}
@@ -215,7 +215,7 @@ def test_genes_called_like_a_missing_value_are_genes(tmp_path, gtf):
 def test_a_gene_without_a_name_is_not_the_gene_called_nan():
     genes = pd.DataFrame({"gene_id": ["G1", "G2"], "symbol": ["nan", "NA"]})
     var = pd.DataFrame({"symbol": ["NA", np.nan, "nan"]}, index=["a", "b", "c"])
-    found = reference.find_genes(columns_of_names(var), genes)
+    found = reference.find_genes(list_name_columns(var), genes)
     assert found.tolist() == [1, -1, 0]
 
 
@@ -313,5 +313,5 @@ def test_names_of_a_tf_list_that_are_no_genes_are_told(gtf, caplog):
     genes = reference.read_gtf(gtf, ["protein_coding"])
     with caplog.at_level("INFO", logger="scdyn"):
         reference.build_vocabulary(genes, {"Plus", "ENSG1.9", "MINUS", "Other"}, {"Plus"})
-    assert "2 of the TF list's 4 names are no genes of the annotation, such as MINUS" in caplog.text
-    assert "1 of the TF list's names differ" in caplog.text and "MINUS (Minus)" in caplog.text
+    assert "2 of the 4 names in the TF list are not in the annotation, such as MINUS" in caplog.text
+    assert "1 names in the TF list differ" in caplog.text and "MINUS (Minus)" in caplog.text

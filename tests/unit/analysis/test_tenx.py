@@ -12,8 +12,8 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.io import tenx
-from scdyn.io.features import barcode_names, read_features
-from scdyn.io.libraries import LibraryFiles, find_matrix, locate
+from scdyn.io.features import read_barcodes, read_features
+from scdyn.io.sample_files import LibraryFiles, find_matrix, locate
 
 COUNTS = np.array([[1, 0, 3, 0, 5], [0, 2, 0, 0, 1], [4, 0, 0, 6, 0]])  # (cells, features)
 BARCODES = ["AAACCCAAGG-1", "CCCTTTGGAA-1", "GGGTTTAACC-1"]
@@ -68,7 +68,7 @@ def test_version_3_mtx_has_genes_and_peaks(tmp_path, packed):
     assert list(rna.obs_names) == BARCODES and list(rna.var_names) == SYMBOLS
     assert list(rna.var["gene_ids"]) == IDS and list(peaks.var_names) == NAMES
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(barcode_names(folder)) == BARCODES
+    assert list(read_barcodes(folder)) == BARCODES
 
 
 def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
@@ -79,10 +79,10 @@ def test_version_2_mtx_has_genes_in_a_folder_a_genome(tmp_path):
     assert peaks is None and list(rna.var["gene_ids"]) == IDS
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     assert named(folder) == (IDS, SYMBOLS)
-    assert list(barcode_names(folder)) == BARCODES
+    assert list(read_barcodes(folder)) == BARCODES
     (tmp_path / "filtered_gene_bc_matrices" / "hg19").mkdir()
     (tmp_path / "filtered_gene_bc_matrices" / "hg19" / "matrix.mtx").touch()
-    with pytest.raises(InputError, match="holds hg19, mm10; give the folder of one genome"):
+    with pytest.raises(InputError, match="contains hg19, mm10; name the folder of one genome"):
         find_matrix(tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_h5_of_either_version(tmp_path):
         np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
         assert list(rna.var["gene_ids"]) == IDS
         assert named(path) == (IDS, SYMBOLS)
-        assert list(barcode_names(path)) == BARCODES
+        assert list(read_barcodes(path)) == BARCODES
 
 
 def test_lists_of_windows_files_are_read(tmp_path):
@@ -142,7 +142,7 @@ def test_any_blanks_separate_the_entries_of_a_matrix(tmp_path, line):
     rna, _ = tenx.read_matrix(tmp_path / "m")
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     (tmp_path / "m" / "matrix.mtx").write_text(text.replace(lines[2], "2 2 two"))
-    with pytest.raises(InputError, match="matrix.mtx: '2 2 two' stands where row, column and"):
+    with pytest.raises(InputError, match="matrix.mtx: '2 2 two' is not an entry .row, column and"):
         tenx.read_matrix(tmp_path / "m")
 
 
@@ -163,7 +163,7 @@ def test_lists_of_barcodes_as_tables_of_r_are_read(tmp_path, write_row, header):
     rows = [write_row.format(n=n, name=name) for n, name in enumerate(BARCODES, 1)]
     (folder / "barcodes.tsv").write_text(header + "\n".join(rows) + "\n")
     rna, _ = tenx.read_matrix(folder)
-    assert list(rna.obs_names) == list(barcode_names(folder)) == BARCODES
+    assert list(rna.obs_names) == list(read_barcodes(folder)) == BARCODES
 
 
 @pytest.mark.parametrize("write_row", ["cell {n}", "{n}\tA", "7,{n}"])
@@ -172,7 +172,7 @@ def test_barcodes_that_only_look_like_tables_are_kept(tmp_path, write_row):
     write_mtx(folder, GENE_ROWS, "features.tsv", GENES, packed=False)
     rows = [write_row.format(n=n) for n in range(1, 1 + len(BARCODES))]
     (folder / "barcodes.tsv").write_text("\n".join(rows) + "\n")
-    assert list(barcode_names(folder)) == [row.split("\t")[0] for row in rows]
+    assert list(read_barcodes(folder)) == [row.split("\t")[0] for row in rows]
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\n\n", " \n", "\r\n", "\t", "\n "])
@@ -181,16 +181,16 @@ def test_blank_lines_are_no_entries(tmp_path, end):
     path = tmp_path / "m" / "matrix.mtx"
     text = path.read_text()
     path.write_bytes((text + end).encode())
-    tenx.look_at_counts(find_matrix(tmp_path / "m"))
+    tenx.check_first_counts(find_matrix(tmp_path / "m"))
     rna, _ = tenx.read_matrix(tmp_path / "m")
     np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
     header, *entries = text.split("\n3 3 4\n")
     path.write_bytes((header + "\n3 3 4\n" + entries[0].rsplit("\n", 2)[0] + "\n" + end).encode())
-    with pytest.raises(InputError, match="its 3 entries are not the 4 of a matrix"):
+    with pytest.raises(InputError, match="has 3 entries .* its header declares 4 in a matrix"):
         tenx.read_matrix(tmp_path / "m")
     path.write_bytes((header + "\n3 3 0\n" + end).encode())
-    with pytest.raises(InputError, match="holds no counts at all"):
-        tenx.look_at_counts(find_matrix(tmp_path / "m"))
+    with pytest.raises(InputError, match="the count matrix is empty"):
+        tenx.check_first_counts(find_matrix(tmp_path / "m"))
 
 
 ROWS = [f"{i}\t{s}\tGene Expression" for i, s in zip(IDS, SYMBOLS, strict=True)]
@@ -248,11 +248,11 @@ def other_features(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (turn, "list 3 and 3: is it of another run, or turned on its side"),
-        (lose_barcodes, "lacks barcodes.tsv"),
-        (lose_features, "lacks features.tsv or genes.tsv or peaks.bed"),
-        (repeat_a_barcode, "AAACCCAAGG-1 is a duplicate"),
-        (make_fractions, "no counts"),
+        (turn, "list 3 and 3: are they from different runs, or is the matrix transposed"),
+        (lose_barcodes, "barcodes.tsv is missing"),
+        (lose_features, "features.tsv or genes.tsv or peaks.bed is missing"),
+        (repeat_a_barcode, "duplicate barcode AAACCCAAGG-1"),
+        (make_fractions, "counts are not integers"),
         (other_features, "3 cells of Antibody Capture"),
     ],
 )
@@ -323,7 +323,7 @@ def test_unspliced_counts_are_paired_by_barcode(tmp_path):
     expected = COUNTS[[1, 0, 0], :3] * np.array([[1], [1], [0]])
     np.testing.assert_array_equal(tenx.read_layer(library.unspliced, rna).toarray(), expected)
     (tmp_path / "unspliced.genes.txt").write_text("A\nB\nC\n")
-    with pytest.raises(InputError, match="lists other genes than the RNA counts"):
+    with pytest.raises(InputError, match="the genes differ from those of the RNA counts"):
         tenx.read_layer(library.unspliced, rna)
 
 
@@ -345,7 +345,7 @@ def test_alevin_fry_keeps_three_counts_of_a_gene(tmp_path, all_listed):
     scipy.io.mmwrite(folder / "quants_mat.mtx", sparse.coo_matrix(spliced))
     if not all_listed:
         np.testing.assert_array_equal(tenx.read_matrix(folder)[0].X.toarray(), spliced)
-        with pytest.raises(InputError, match="does not tell unspliced counts apart"):
+        with pytest.raises(InputError, match="has no separate unspliced counts"):
             tenx.read_matrix(library.unspliced)
 
 
@@ -353,10 +353,10 @@ def test_genes_times_three_and_cells_times_genes_are_called_what_they_are(tmp_pa
     folder = tmp_path / "m"
     write_mtx(folder, GENE_ROWS[:2], "features.tsv", [0, 1], packed=False)
     scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(COUNTS[:, :2]))
-    with pytest.raises(InputError, match=r"turned on its side \(cells x genes"):
+    with pytest.raises(InputError, match=r"the matrix is transposed \(cells x genes"):
         tenx.read_matrix(folder)
     scipy.io.mmwrite(folder / "matrix.mtx", sparse.coo_matrix(np.tile(COUNTS[:, :2], 3).T))
-    with pytest.raises(InputError, match="three columns of each gene, as alevin-fry"):
+    with pytest.raises(InputError, match="three columns per gene, as alevin-fry"):
         tenx.read_matrix(folder)
 
 
@@ -387,7 +387,9 @@ def test_h5_of_version_2_that_cannot_be_used_is_called_what_it_is(tmp_path):
     with pytest.raises(InputError, match=r"genes of 2 genomes \(hg19, mm10\)"):
         tenx.read_matrix(path)
     path = write_h5_of(tmp_path / "bare.h5", ["mm10"], ())
-    with pytest.raises(InputError, match=r"Cell Ranger 2 \(mm10\) without its barcodes"):
+    with pytest.raises(
+        InputError, match=r"'barcodes' is missing in this matrix of Cell Ranger 2 \(mm10\)"
+    ):
         read_features(path)
 
 
@@ -406,4 +408,4 @@ def test_other_kinds_of_features_are_left_out_and_it_is_said(tmp_path, caplog):
     with caplog.at_level("INFO", logger="scdyn"):
         rna, _ = tenx.read_matrix(folder)
     assert rna.n_vars == 2
-    assert "1 features of Antibody Capture are not read" in caplog.text
+    assert "ignoring 1 features of type Antibody Capture" in caplog.text

@@ -307,7 +307,7 @@ def test_a_damaged_or_older_store_is_refused_in_one_sentence(tmp_path, damage, r
         tokens.TokenStore(folder)
     assert str(error.value).startswith(f"{folder}: ")
     assert "\n" not in str(error.value)
-    assert str(error.value).endswith("run the workflow again.")
+    assert str(error.value).endswith("run the workflow again. [SCD-CORPUS]")
 
 
 def test_a_killed_run_leaves_nothing(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from scdyn import config as study
-from scdyn.io import packages
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io import environment
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import sha256
 from scdyn.plotting import provenance
 from scdyn.settings import GrnSettings
@@ -34,7 +34,7 @@ def record(tmp_path):
     for name in config.models:
         models.append(tmp_path / "pretrain" / name / "config.json")
         models[-1].parent.mkdir(parents=True)
-        models[-1].write_text(json.dumps({"device": "NVIDIA <H100>", STAMP: stamp()}))
+        models[-1].write_text(json.dumps({"device": "NVIDIA <H100>", STAMP: make_stamp()}))
     sheet = tmp_path / "samples.tsv"
     sheet.write_text("sample\tkind\tpath\n<script>\t10x\there\n")
     stamped = {"pretrain": models}
@@ -45,7 +45,7 @@ def record(tmp_path):
 
 def test_packages_are_read_by_the_names_that_envs_has(tmp_path):
     (tmp_path / "list.txt").write_text("Python 3.11.2\nPyYAML==6.0.3\npydantic_core==2.5\n")
-    found = packages.read_packages(tmp_path / "list.txt")
+    found = environment.read_packages(tmp_path / "list.txt")
     assert found == {"python": "3.11.2", "pyyaml": "6.0.3", "pydantic-core": "2.5"}
 
 
@@ -54,7 +54,7 @@ def test_what_is_installed_is_what_pip_lists_whatever_a_path_adds(tmp_path, monk
     extra.mkdir()
     (extra / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "list.txt").write_text(packages.installed_packages())
+    (tmp_path / "list.txt").write_text(environment.list_packages())
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "list", "--format=freeze", "--path", get_path("purelib")],
         capture_output=True,
@@ -62,7 +62,7 @@ def test_what_is_installed_is_what_pip_lists_whatever_a_path_adds(tmp_path, monk
         check=True,
     ).stdout
     assert set((tmp_path / "list.txt").read_text().splitlines()[1:]) == set(listed.splitlines())
-    assert packages.read_packages(tmp_path / "list.txt")["snakemake"]
+    assert environment.read_packages(tmp_path / "list.txt")["snakemake"]
 
 
 def test_methods_name_versions_seeds_and_devices(record):

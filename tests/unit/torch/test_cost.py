@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils import flop_counter
 
-from scdyn.log import rounded
+from scdyn.log import format_estimate
 from scdyn.model import adapters
 from scdyn.model.architecture import ModelConfig, Operations
 from scdyn.model.transformer import ScDynOmics
@@ -103,7 +103,7 @@ def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
     )
     assert cost.sentence("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
     assert cost.sentence("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
-    assert [rounded(hours * 3600) for hours in (1.5, 30, 240)] == [
+    assert [format_estimate(hours * 3600) for hours in (1.5, 30, 240)] == [
         "1 h 30 min",
         "30 h",
         "10 days",

@@ -323,7 +323,7 @@ def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells
         tokens = {"vocabulary_sha256": "xyz"}
         classifier.load_classifier(tmp_path / "task", tmp_path / "model", tokens)
     save_file(other.state_dict(), tmp_path / "model" / "model.safetensors")
-    with pytest.raises(InputError, match="is not the one that config.json describes"):
+    with pytest.raises(InputError, match="does not belong to its config.json"):
         pretrained.load_model(tmp_path / "model")
 
 

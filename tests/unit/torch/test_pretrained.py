@@ -321,5 +321,5 @@ def test_a_count_too_large_to_keep_is_refused(folder, cells):
     changed = cells.copy()
     changed.X = changed.X.astype(float)
     changed.X[0, 0] = 3e9
-    with pytest.raises(InputError, match=r"adata: holds a count of 3e\+09"):
+    with pytest.raises(InputError, match=r"adata: a count of 3e\+09"):
         scdyn.load(folder / "model").embed(changed)

@@ -45,7 +45,9 @@ def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], ori
     for key, paths in named.items():
         for path in paths:
             if path not in made and not Path(path).is_file():
-                raise InputError(f"{origin}: {key}: {path}: no such file; correct the path.")
+                raise InputError(
+                    "PATH", f"{origin}: {key}: {path}: no such file; correct the path."
+                )
 
 
 def check_environments_folder(folder: str | Path) -> None:
@@ -63,8 +65,9 @@ def check_environments_folder(folder: str | Path) -> None:
     found = re.search(r"[\'\"`$\\\x00-\x1f\x7f]", path)
     if found:
         raise InputError(
+            "CONFIG",
             f"{path}: the environments would be made here, but a shell acts on the {found[0]!r} in "
-            "its name; name another folder by --conda-prefix."
+            "its name; name another folder by --conda-prefix.",
         )
 
 
@@ -147,18 +150,21 @@ def check_covariate(column: str, absent: Sequence[str], path: str | Path) -> Non
     close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
     if close:
         raise InputError(
+            "SHEET",
             f"{path}: unknown column '{column}'; did you mean '{close[0]}'? To keep it as a "
-            "covariate, list it under covariates in the config."
+            "covariate, list it under covariates in the config.",
         )
-    if column in OWN:
+    if column in RESERVED:
         raise InputError(
+            "SHEET",
             f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
-            "of its own of that name; rename it."
+            "of its own of that name; rename it.",
         )
     if not COVARIATE_NAME.fits(column):
         raise InputError(
+            "SHEET",
             f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
-            "and _, a letter first, and not barcode, or remove it."
+            "and _, a letter first, and not barcode, or remove it.",
         )
 
 
@@ -190,16 +196,17 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
                     rows[number] = cells
                 number = lines.line_num + 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable sample sheet ({error}).") from error
+        raise InputError("SHEET", f"{path}: not a readable sample sheet ({error}).") from error
     if not rows:
-        raise InputError(f"{path}: has no sample.")
+        raise InputError("SHEET", f"{path}: has no sample.")
     names = next(iter(rows.values()))
     for number, cells in rows.items():
         # Elsewhere # may begin a value, such as a colour.
         if cells[0].startswith("#") and (names[0] in ("sample", cells[0]) or not any(cells[1:])):
             raise InputError(
+                "SHEET",
                 f"{path}, line {number}: begins with #, and a sample sheet has no comments; remove "
-                "the line, or the # if it is the header or a sample."
+                "the line, or the # if it is the header or a sample.",
             )
     width = max(map(len, rows.values()))
     header, *rest = [[*cells, *[""] * (width - len(cells))] for cells in rows.values()]
@@ -208,12 +215,14 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
         given = sheet.index[sheet[place] != ""]
         if not name and len(given):
             raise InputError(
+                "SHEET",
                 f"{path}, line {given[0]}: '{sheet.loc[given[0], place]}' stands in a column "
-                "without a name; name the column in the first line, or remove it."
+                "without a name; name the column in the first line, or remove it.",
             )
         if name and name in header[:place]:
             raise InputError(
-                f"{path}: the column '{name}' is there twice; rename or remove one of them."
+                "SHEET",
+                f"{path}: the column '{name}' is there twice; rename or remove one of them.",
             )
     sheet = sheet.set_axis(header, axis=1)
     return sheet.loc[:, [bool(name) for name in header]]
@@ -259,11 +268,12 @@ def read_samples(
     """
     sheet = tidy_sheet(read_sheet(path))
     if sheet.empty:
-        raise InputError(f"{path}: has no sample.")
+        raise InputError("SHEET", f"{path}: has no sample.")
     if not {"sample", "kind", "path"} <= set(sheet) and len(sheet.columns) == 1:
         raise InputError(
+            "SHEET",
             f"{path}: has one column, '{sheet.columns[0]}'; columns are parted by tabs here: save "
-            "it as tab-separated text."
+            "it as tab-separated text.",
         )
     known = SampleRow.model_fields
     free = [column for column in sheet if column not in known]
@@ -287,6 +297,6 @@ def read_samples(
         for sample in corpus.samples or []:
             if sample not in sheet.index:
                 raise InputError(
-                    f"corpus '{name}' names sample '{sample}', which is not in {path}."
+                    "CONFIG", f"corpus '{name}' names sample '{sample}', which is not in {path}."
                 )
     return sheet

@@ -1,4 +1,6 @@
-"""The errors that a user is meant to read."""
+"""Errors that are addressed to the user, each with a stable code."""
+
+from __future__ import annotations
 
 import errno
 import lzma
@@ -10,19 +12,62 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, cast, get_args
 
-# What a text file that is cut short, garbled or not there makes its readers raise.
+Code = Literal[
+    "ANNOTATION", "BARCODES", "CONFIG", "CORPUS", "COUNTS", "DISK", "DOWNLOAD", "EXPLAIN",
+    "FORMAT", "FRAGMENTS", "GENES", "GENOMES", "GPU", "LABELS", "LAYER", "MATRIX", "MEMORY",
+    "METADATA", "MODEL", "MOTIFS", "PATH", "PEERS", "PROMOTERS", "QC", "REGULONS", "SHEET",
+    "SIZE", "SPLITS", "STUDY", "TFS", "TRAINING",
+]  # fmt: skip
+
+# Subject of each code. docs/troubleshooting.md has one section per code.
+CODES: dict[Code, str] = {
+    "CONFIG": "a key or value of the config",
+    "SHEET": "the sample sheet",
+    "PATH": "a file or folder that is missing, or that could be one of several",
+    "FORMAT": "a file in another format, cut short or damaged",
+    "SIZE": "a file that unpacks to far more than its size",
+    "MATRIX": "a count matrix that does not fit its genes, its barcodes or its column in the sheet",
+    "COUNTS": "values that are not raw counts",
+    "LAYER": "the layer that holds the RNA or promoter counts",
+    "GENES": "genes of a sample that are not in the annotation",
+    "TFS": "the list of transcription factors",
+    "ANNOTATION": "the gene annotation (GTF or BED)",
+    "GENOMES": "genome builds or species that differ",
+    "BARCODES": "cell barcodes that are duplicates or match no others",
+    "FRAGMENTS": "the fragments file",
+    "PROMOTERS": "promoter accessibility that is missing, or peaks that meet no promoter",
+    "QC": "quality control that keeps too few cells",
+    "METADATA": "a table of cells (metadata)",
+    "LABELS": "the labels of a task",
+    "SPLITS": "the split into training and test cells",
+    "REGULONS": "gene regulatory networks and regulons",
+    "MOTIFS": "motif databases",
+    "CORPUS": "the corpus and its tokens",
+    "MODEL": "a pretrained or fine-tuned model",
+    "GPU": "GPUs and their memory",
+    "MEMORY": "the machine's memory",
+    "DISK": "a disk that is full or cannot be written",
+    "TRAINING": "training that cannot go on",
+    "EXPLAIN": "attributions, in-silico perturbation and gene sets",
+    "STUDY": "a study of development, space or perturbation",
+    "PEERS": "methods of others that are compared with",
+    "DOWNLOAD": "a reference that cannot be downloaded",
+}
+
+# Raised by readers of text files that are truncated, damaged or missing.
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
-# How torch, other programs and the system say that there is too little memory.
+# Texts by which torch, other programs and the system report too little memory.
 OUT_OF_MEMORY = re.compile(
     r"(can't|cannot|unable to|failed to) allocate|MemoryError|bad_alloc"
     r"|can't start new thread|failed to map segment",
     re.IGNORECASE,
 )
 
-MAKE_ROOM = "make room and run the workflow again, it goes on from here"
-# What a disk can refuse, and what to do.
+MAKE_ROOM = "make room and run the workflow again; it continues from here"
+# Remedy for each error of a disk.
 DISK_FAULTS = {
     errno.ENOSPC: MAKE_ROOM,
     errno.EDQUOT: MAKE_ROOM,
@@ -33,27 +78,55 @@ DISK_FAULTS = {
 class InputError(ValueError):
     """Input that cannot be used.
 
-    The message is one sentence that names the file, the row or the cell, and
-    what to do. Everything else that is raised is a defect of this software.
+    Any other exception is a bug in this software.
 
     Parameters
     ----------
+    code
+        One of :data:`CODES`.
     message
-        The sentence; line ends in it, as other libraries' errors bring them, become spaces.
+        One sentence that names the file, the row or the cell, the problem and the remedy. Line
+        breaks, as in messages of other libraries, become spaces.
+
+    Attributes
+    ----------
+    code, message
+        As given. ``str(error)`` is the message followed by the code, as in ``[SCD-BARCODES]``.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+    def __init__(self, code: Code, message: str) -> None:
+        self.code: Code = code
+        self.message = " ".join(line.strip() for line in message.splitlines())
+        # As ``args``, both travel to other processes by pickle.
+        super().__init__(self.code, self.message)
+
+    def __str__(self) -> str:
+        """Return the message and the code."""
+        return f"{self.message} {format_code(self.code)}"
+
+    @classmethod
+    def from_text(cls, text: str) -> InputError:
+        """Rebuild an error from ``str(error)``, as tables and other processes pass it on."""
+        found = re.fullmatch(r"(.*) \[SCD-([A-Z]+)\]", text)
+        if not found or found[2] not in get_args(Code):
+            raise RuntimeError(f"no error with a code: {text}")
+        return cls(cast("Code", found[2]), found[1])
 
 
 class Interrupted(Exception):
-    """Work that a signal ended, at a place from which it goes on when it is started again."""
+    """Work stopped by a signal; it continues from the same place when started again."""
+
+
+def format_code(code: Code) -> str:
+    """Return a code as messages show it, such as ``[SCD-BARCODES]``."""
+    return f"[SCD-{code}]"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether the machine's memory, not a GPU's, is to blame for an error.
+    """Tell whether an error was caused by too little main memory (not a GPU's).
 
-    Readers of files say anything when they get none, so a little is asked for.
+    Readers of files raise all kinds of errors when an allocation fails. A small allocation
+    therefore tests whether memory is short now.
     """
     try:
         bytearray(2**24)
@@ -63,22 +136,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iterator[None]:
-    """Turn whatever the reader of a binary file raises into one sentence.
+def reading(
+    code: Code, path: str | Path, fault: str, remedy: str = "copy it again"
+) -> Iterator[None]:
+    """Turn any error of a file's reader into an :class:`InputError`.
 
     Readers of HDF5, MatrixMarket and AnnData raise anything from KeyError to zlib.error.
 
     Parameters
     ----------
+    code
+        One of :data:`CODES`.
     path
         The file.
     fault, remedy
-        What it then is or lacks, and what to do.
+        The problem to report, and the remedy.
 
     Raises
     ------
     InputError
-        In place of any other exception of the block, except where memory is short.
+        In place of any other exception of the block, unless memory is short.
     """
     try:
         yield
@@ -88,25 +165,25 @@ def reading(path: str | Path, fault: str, remedy: str = "copy it again") -> Iter
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise InputError(f"{path}: {fault} ({reason}); {remedy}.") from error
+        raise InputError(code, f"{path}: {fault} ({reason}); {remedy}.") from error
 
 
-def fault_of_disk(error: BaseException, folder: Path) -> tuple[str, str] | None:
-    """Tell whether the disk is to blame for an error, whichever library raised it, and how.
+def find_disk_fault(error: BaseException, folder: Path) -> tuple[str, str] | None:
+    """Find out whether a full or read-only disk caused an error of any library.
 
-    Some name the reason in words only (h5py, safetensors), some not at all (Pillow).
+    Some libraries give the reason only in words (h5py, safetensors), some not at all (Pillow).
 
     Returns
     -------
     tuple of str, or None
-        What is wrong, and what to do.
+        The fault and its remedy, None if the disk is fine.
     """
     if isinstance(error, InputError):
         return None
-    said = "".join(traceback.format_exception(error))
-    for code, remedy in DISK_FAULTS.items():
-        if os.strerror(code) in said:
-            return os.strerror(code), remedy
+    text = "".join(traceback.format_exception(error))
+    for number, remedy in DISK_FAULTS.items():
+        if os.strerror(number) in text:
+            return os.strerror(number), remedy
     if folder.exists() and shutil.disk_usage(folder).free == 0:
         return os.strerror(errno.ENOSPC), MAKE_ROOM
     return None

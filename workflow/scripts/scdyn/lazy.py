@@ -1,7 +1,7 @@
-"""Names of a package that are imported when they are first asked for.
+"""Lazy import of a package's public names.
 
-So that the configuration can be read in Snakemake's environment, which has neither anndata nor
-torch, and ``import scdyn`` takes no time.
+Snakemake's environment, which reads the configuration, has neither anndata nor torch, and
+``import scdyn`` should be fast.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     Parameters
     ----------
     package
-        Its name.
+        Name of the package.
     homes
-        Public name to the module of the package that defines it.
+        Module that defines each public name.
     """
 
     def get(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where a rule's messages go: all to its log, one sentence to the terminal."""
+"""Logging of the workflow's scripts: everything to a log file, errors as one sentence."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scdyn.errors import InputError, fault_of_disk, is_out_of_memory
+from scdyn.errors import InputError, find_disk_fault, format_code, is_out_of_memory
 
 logger = logging.getLogger("scdyn")
-# How often long work says how far it is.
+# Interval between progress messages of long work.
 PROGRESS_SECONDS = 10.0
 
 
@@ -22,39 +22,40 @@ PROGRESS_SECONDS = 10.0
 def logged(path: str | Path) -> Iterator[None]:
     """Run a rule's script with its messages in a log file.
 
-    Messages of level INFO and above go to ``path`` and to the terminal, those
-    of DEBUG (what other programs say) and warnings to ``path`` alone. An
-    :class:`~scdyn.errors.InputError` ends the process with its one sentence on
-    the terminal, too little memory or disk with what to do, any other
-    exception with its last line and the log's name. The traceback stands in
-    the log.
+    Messages of level INFO and above go to ``path`` and to the terminal; DEBUG messages (output of
+    other programs) and warnings only to ``path``. Any exception ends the process, with its
+    traceback in the log. The terminal shows the sentence of an
+    :class:`~scdyn.errors.InputError`, the remedy if memory or disk is short, and otherwise the
+    exception's last line with the name of the log.
 
     Parameters
     ----------
     path
-        The log file of the rule; it is begun anew, save by one of several processes.
+        The log file. It is overwritten, except by the processes that torchrun starts.
 
     Raises
     ------
     SystemExit
         With status 1, in place of any exception of the block.
     """
-    # A process that torchrun starts adds to the log of the one that started torchrun.
+    # Processes started by torchrun append to the log of the process that started torchrun.
     mode = "a" if "TORCHELASTIC_RUN_ID" in os.environ else "w"
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode=mode)
     except OSError as error:
-        raise SystemExit(f"Error: {path}: cannot be written ({error.strerror}).") from None
+        raise SystemExit(
+            f"Error: {path}: cannot be written ({error.strerror}). {format_code('DISK')}"
+        ) from None
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
     to_terminal.setLevel(logging.INFO)
     logger.setLevel(logging.DEBUG)
     logger.handlers = [to_file, to_terminal]
-    # A disk that is full ends the work by what it lacks, not by what the log lacks.
+    # On a full disk, let the failing write of a result end the script, not that of a log line.
     logging.raiseExceptions = False
-    # Libraries' warnings are for the log; on a terminal they hide what matters.
+    # Warnings of libraries would hide our messages on the terminal.
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
     warnings.simplefilter("default")
@@ -64,37 +65,37 @@ def logged(path: str | Path) -> Iterator[None]:
         with suppress(OSError):
             print(traceback.format_exc(), end="", file=to_file.stream)
             to_file.flush()
-        print(sentence(error, path), file=sys.stderr)
+        print(describe_error(error, path), file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def sentence(error: BaseException, log: str | Path) -> str:
-    """Say in one sentence what ended a script."""
+def describe_error(error: BaseException, log: str | Path) -> str:
+    """Describe in one sentence the error that ended a script."""
     if isinstance(error, InputError):
         return f"Error: {error}"
-    said = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
         return (
-            f"Error: out of memory ({said.splitlines()[0]}); run fewer jobs at a time (--resources "
+            f"Error: out of memory ({text.splitlines()[0]}); run fewer jobs at a time (--resources "
             "mem_mb=MB), or on a cluster give the rule more (--set-resources RULE:mem_mb=MB, or "
-            f"--retries 2: each asks for more than the last) (details: {log})."
+            f"--retries 2, which asks for more each time) (details: {log}). {format_code('MEMORY')}"
         )
-    if fault := fault_of_disk(error, Path(log).parent):
-        return f"Error: {said} ({fault[0]}); {fault[1]} (details: {log})."
-    return f"{said} (details: {log})"
+    if fault := find_disk_fault(error, Path(log).parent):
+        return f"Error: {text} ({fault[0]}); {fault[1]} (details: {log}). {format_code('DISK')}"
+    return f"{text} (details: {log})"
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as people read them: 45 s, 12 min, 3 h 20 min."""
+def format_duration(seconds: float) -> str:
+    """Format seconds for people: 45 s, 12 min, 3 h 20 min."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def rounded(seconds: float) -> str:
-    """Write an estimate no more exactly than it is: 40 s, 12 min, 84 h, 9 days."""
+def format_estimate(seconds: float) -> str:
+    """Format an estimate without false precision: 40 s, 12 min, 84 h, 9 days."""
     if seconds < 2 * 3600:
-        return duration(seconds)
+        return format_duration(seconds)
     hours = seconds / 3600
     return f"{hours:.0f} h" if hours < 96 else f"{hours / 24:,.0f} days"

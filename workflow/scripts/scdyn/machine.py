@@ -1,4 +1,4 @@
-"""What a machine has, asked without torch: NVIDIA's driver and GPUs."""
+"""The NVIDIA driver and GPUs of this machine, found without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 # The environment variable that holds the config's ``device``: auto, cpu or gpu.
 VARIABLE = "SCDYN_DEVICE"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Where Linux has NVIDIA's driver and its first GPU.
+# Present on Linux if NVIDIA's driver is loaded, and if it has a GPU.
 DRIVER, FIRST_GPU = Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0")
 
 
@@ -26,23 +26,23 @@ def list_gpus() -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """List the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` would name them."""
-    told = os.environ.get(VISIBLE)
-    if told is None:
+    """List the GPUs that this process may use, in the form of ``CUDA_VISIBLE_DEVICES``."""
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
         return list_gpus()
-    # CUDA stops at the first name that is none.
-    names = [name.strip() for name in told.split(",")]
+    # CUDA ignores everything after the first invalid name.
+    names = [name.strip() for name in visible.split(",")]
     ends = [i for i, name in enumerate(names) if name in ("", "-1", "NoDevFiles")]
     return names[: ends[0]] if ends else names
 
 
 def runs_on_cpu() -> bool:
-    """Tell whether a job of torch runs on the CPU: the config says so, or no GPU is visible."""
+    """Tell whether torch runs on the CPU: by the config, or because no GPU is visible."""
     return os.environ.get(VARIABLE) == "cpu" or not visible_gpus()
 
 
 def nvidia_driver() -> str:
-    """Say which NVIDIA driver is here, such as "driver 550.54.14"; empty if there is none."""
+    """Return the NVIDIA driver, such as "driver 550.54.14", or an empty string."""
     try:
         version = re.search(r"\d+\.\d+(\.\d+)?", DRIVER.read_text())
     except OSError:
@@ -51,5 +51,5 @@ def nvidia_driver() -> str:
 
 
 def hidden_gpus() -> bool:
-    """Tell whether ``CUDA_VISIBLE_DEVICES`` asks for no GPU at all."""
+    """Tell whether ``CUDA_VISIBLE_DEVICES`` hides all GPUs."""
     return VISIBLE in os.environ and not visible_gpus()

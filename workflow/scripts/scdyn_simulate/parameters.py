@@ -120,13 +120,16 @@ class Simulation:
             captured after its fate is read.
         """
         if self.n_tfs < 12:
-            raise InputError(f"n_tfs is {self.n_tfs}: four programmes need at least 12.")
+            raise InputError("CONFIG", f"n_tfs is {self.n_tfs}: four programmes need at least 12.")
         if self.n_genes < self.n_tfs + 100:
             raise InputError(
+                "CONFIG",
                 f"n_genes is {self.n_genes}: give at least {self.n_tfs + 100} "
-                f"(n_tfs + 100), so that every programme has targets."
+                f"(n_tfs + 100), so that every programme has targets.",
             )
         if self.n_cells < 60:
-            raise InputError(f"n_cells is {self.n_cells}: give at least 60, 20 a sample.")
+            raise InputError("CONFIG", f"n_cells is {self.n_cells}: give at least 60, 20 a sample.")
         if max(self.mature_times[1], self.progenitor_times[1]) >= self.end:
-            raise InputError(f"end is {self.end}: fates must be read after the last capture.")
+            raise InputError(
+                "CONFIG", f"end is {self.end}: fates must be read after the last capture."
+            )

@@ -225,8 +225,9 @@ def halved(n_cells: int) -> int:
     torch.cuda.empty_cache()
     if n_cells == 1:
         raise InputError(
+            "GPU",
             "the GPU's memory does not hold one cell; choose a smaller model (width, n_layers, "
-            "n_latents), a larger GPU, or device: cpu."
+            "n_latents), a larger GPU, or device: cpu.",
         )
     logger.warning(
         "the GPU's memory is out with %d cells at once: going on with %d", n_cells, n_cells // 2

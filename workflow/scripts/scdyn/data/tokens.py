@@ -16,7 +16,7 @@ import zarr
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic, sha256, write_json, write_table
 from scdyn.pp.counts import promoters_measured
 from scdyn.pp.reference import read_vocabulary
@@ -178,7 +178,7 @@ def write_tokens(
         If the corpus stands on another vocabulary.
     """
     if not cells.var_names.equals(pd.Index(genes["gene_id"])):
-        raise InputError("the corpus does not stand on this genes.tsv; make it again.")
+        raise InputError("CORPUS", "the corpus does not stand on this genes.tsv; make it again.")
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
@@ -198,7 +198,7 @@ def write_tokens(
             "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
             "vocabulary_sha256": vocabulary_hash(genes),
             "corpus_sha256": sha256(source),
-            STAMP: stamp(),
+            STAMP: make_stamp(),
         }
         write_json(temporary / "meta.json", meta)
 
@@ -312,7 +312,7 @@ class TokenStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         store = self.folder / "tokens.zarr"
-        with reading(self.folder, UNREADABLE, REMEDY):
+        with reading("CORPUS", self.folder, UNREADABLE, REMEDY):
             self.meta = json.loads((self.folder / "meta.json").read_text())
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
@@ -334,7 +334,7 @@ class TokenStore:
     @cached_property
     def cells(self) -> pd.Index:
         """Names of the cells."""
-        with reading(self.folder, UNREADABLE, REMEDY):
+        with reading("CORPUS", self.folder, UNREADABLE, REMEDY):
             return pd.Index(self._cells[:].astype(object))
 
     @cached_property
@@ -343,7 +343,7 @@ class TokenStore:
         path = self.folder / "vocabulary.tsv"
         genes = read_vocabulary(path)
         if vocabulary_hash(genes) != self.meta["vocabulary_sha256"]:
-            raise InputError(f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
+            raise InputError("CORPUS", f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
         return genes
 
     def require_corpus(self, path: str | Path) -> None:
@@ -356,7 +356,8 @@ class TokenStore:
         """
         if sha256(path) != self.meta["corpus_sha256"]:
             raise InputError(
-                f"{self.folder}: these tokens were made of another corpus than {path}; {REMEDY}."
+                "CORPUS",
+                f"{self.folder}: these tokens were made of another corpus than {path}; {REMEDY}.",
             )
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
@@ -371,8 +372,9 @@ class TokenStore:
         rows = self.cells.get_indexer(asked)
         if (rows < 0).any():
             raise InputError(
+                "CORPUS",
                 f"{self.folder}: {(rows < 0).sum()} of {len(asked)} cells asked for are not among "
-                f"these tokens, such as {asked[rows < 0][0]}; run the workflow again."
+                f"these tokens, such as {asked[rows < 0][0]}; run the workflow again.",
             )
         return rows
 

@@ -107,8 +107,9 @@ def read_gmt(path: str | Path) -> dict[str, set[str]]:
             name, *rest = line.rstrip("\r\n").split("\t")
             if len(rest) < 2:
                 raise InputError(
+                    "EXPLAIN",
                     f"{path}, line {number}: is no gene set (name, description, symbols, "
-                    "tab-separated)."
+                    "tab-separated).",
                 )
             sets[name] = {symbol for symbol in rest[1:] if symbol}
     return sets
@@ -156,8 +157,9 @@ def gene_set_enrichment(attributions: pd.DataFrame, sets: Mapping[str, set[str]]
         table = pd.DataFrame(rows, columns=columns[:-1])
         if table.empty:
             raise InputError(
+                "EXPLAIN",
                 f"gene_sets: no set has {MIN_GENES} genes of the vocabulary; are its names symbols "
-                "of this species?"
+                "of this species?",
             )
         table["q"] = false_discovery_control(table["p"])
         tables.append(table.sort_values("p", kind="stable"))

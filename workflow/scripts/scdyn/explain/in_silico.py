@@ -63,7 +63,9 @@ def find_edit(
     members = regulons.get(name, {name})
     places = np.flatnonzero(genes["symbol"].isin(members))
     if len(places) == 0:
-        raise InputError(f"in_silico: '{name}' is neither a gene's symbol nor a regulon.")
+        raise InputError(
+            "EXPLAIN", f"in_silico: '{name}' is neither a gene's symbol nor a regulon."
+        )
     return Edit(name, tuple(places.tolist()), raised)
 
 

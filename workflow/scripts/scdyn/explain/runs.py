@@ -177,8 +177,9 @@ def explain_task(
         descriptions.append(description)
     if not runs:
         raise InputError(
+            "EXPLAIN",
             "no model of the task calls held-out cells of two classes right, so there is nothing "
-            "to explain; see the task's scores, and set explain: false."
+            "to explain; see the task's scores, and set explain: false.",
         )
     errors_of_all = np.concatenate(errors)
     checks = {

@@ -50,7 +50,8 @@ def aucell(
     n_best = round(threshold * len(genes)) - 1
     if n_best < 1:
         raise InputError(
-            f"grn.aucell_threshold {threshold:g} of {len(genes)} genes is none; raise it."
+            "REGULONS",
+            f"grn.aucell_threshold {threshold:g} of {len(genes)} genes is none; raise it.",
         )
     order = pd.Series(np.arange(len(genes))).sample(frac=1, random_state=seed).to_numpy()
     names = regulons["regulon"].unique()

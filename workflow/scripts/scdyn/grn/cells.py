@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
 
 from scdyn.errors import InputError
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.pp.counts import normalise, promoters_measured
@@ -25,7 +25,7 @@ LEAST_OF_STRATUM = 10
 
 def coarse_clusters(cells: ad.AnnData, seed: int) -> np.ndarray:
     """Cluster cells by k-means on the principal components of their RNA: (cells,) of int."""
-    components = principal_components(cells, seed)
+    components = compute_pca(cells, seed)
     n_clusters = min(N_CLUSTERS, len(components))
     kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3)
     return kmeans.fit_predict(components)
@@ -89,7 +89,7 @@ def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
     AnnData
         A row a metacell, with ``sample`` and ``n_cells``.
     """
-    components = principal_components(cells, seed)
+    components = compute_pca(cells, seed)
     share = min(1.0, max_cells / cells.n_obs)
     group = np.full(cells.n_obs, -1)
     for members in cells.obs.groupby("sample", observed=True).indices.values():
@@ -181,8 +181,9 @@ def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
     )
     if not (kept & is_tf).any():
         raise InputError(
+            "TFS",
             f"none of the {is_tf.sum()} TFs is detected in {min_cells_share:.1%} of the cells; "
-            "lower grn.min_cells_share, or check reference.tfs."
+            "lower grn.min_cells_share, or check reference.tfs.",
         )
     return kept
 
@@ -213,5 +214,5 @@ def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
         layers={"promoter_log": sparse.csc_matrix(chosen.layers["promoter_log"])},
     )
     with atomic(path) as temporary:
-        table.uns[STAMP] = stamp()
+        table.uns[STAMP] = make_stamp()
         table.write_h5ad(temporary, convert_strings_to_categoricals=False)

@@ -84,7 +84,7 @@ def merge_runs(runs: Mapping[str, pd.DataFrame], expression: Expression) -> pd.D
     n_runs = np.zeros(importance.shape, dtype=np.int16)
     for name, run in runs.items():
         if run.empty:
-            raise InputError(f"GRN run {name} found no edge; see its log.")
+            raise InputError("REGULONS", f"GRN run {name} found no edge; see its log.")
         at = row[run["TF"]].to_numpy(), column[run["target"]].to_numpy()
         importance[at] += run["importance"].to_numpy()
         n_runs[at] += 1

@@ -40,7 +40,7 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
     """
     sure = ["motif_similarity_qvalue", "orthologous_identity"]
     columns = ["#motif_id", "gene_name", *sure, "description"]
-    with reading(path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
+    with reading("MOTIFS", path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
         table = pd.read_csv(open_bytes(path), sep="\t", usecols=columns)
     table = table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})
     taken = (table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q) & table["description"].notna()
@@ -62,14 +62,16 @@ def read_database(path: str | Path) -> tuple[list[str], list[str]]:
             names = pa.ipc.open_file(source).schema.names
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
+            "MOTIFS",
             f"{path}: no cisTarget ranking database that can be read ({error}); those made "
-            "before 2022 (Feather V1) have to be downloaded again in the new format."
+            "before 2022 (Feather V1) have to be downloaded again in the new format.",
         ) from None
     column = next((name for name in MOTIF_COLUMNS if name in names), None)
     if column is None:
         raise InputError(
+            "MOTIFS",
             f"{path}: has no column {' or '.join(MOTIF_COLUMNS)}; give the "
-            "genes_vs_motifs.rankings.feather of a cisTarget database."
+            "genes_vs_motifs.rankings.feather of a cisTarget database.",
         )
     motifs = feather.read_table(path, columns=[column], memory_map=True)[column].to_pylist()
     return [name for name in names if name != column], motifs
@@ -116,15 +118,17 @@ def check_databases(
         )
         if share < min_overlap:
             raise InputError(
+                "MOTIFS",
                 f"{path}: ranks {n_found} of the vocabulary's {len(genes)} genes ({share:.0%}; "
                 f"such as {', '.join(ranked[:3])} where the vocabulary has "
                 f"{', '.join(symbols[:3])}), at least {min_overlap:.0%} are asked for "
-                "(grn.min_database_overlap): another species, or ids instead of symbols?"
+                "(grn.min_database_overlap): another species, or ids instead of symbols?",
             )
         if len(with_motif) < MIN_TFS_WITH_MOTIF * len(tfs):
             raise InputError(
+                "MOTIFS",
                 f"{annotations}: has a motif in {name} for {len(with_motif)} of {len(tfs)} TFs; "
-                "does the table belong to the database, and to this species?"
+                "does the table belong to the database, and to this species?",
             )
         if share < MIN_SHARE:
             logger.warning(

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
-from scdyn.io.artefacts import artefact
+from scdyn.io.artefacts import reading_artefact
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Expression:
 
 def read_expression(path: str | Path) -> Expression:
     """Read what :func:`scdyn.grn.cells.write_expression` wrote (an h5ad with a CSC matrix)."""
-    with artefact(path), h5py.File(path) as file:
+    with reading_artefact(path), h5py.File(path) as file:
         x = file["X"]
         values = sparse.csc_matrix(
             (x["data"][:], x["indices"][:], x["indptr"][:]), shape=tuple(x.attrs["shape"])

@@ -18,7 +18,7 @@ import pandas as pd
 from scdyn.errors import InputError
 from scdyn.grn.expression import Expression, read_expression, standardised_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
-from scdyn.log import PROGRESS_SECONDS, duration, logger
+from scdyn.log import PROGRESS_SECONDS, format_duration, logger
 
 # The share of the cells that a run of the ridge sees, drawn by its seed: as much as each of
 # GRNBoost2's trees does.
@@ -100,7 +100,7 @@ def boosted_edges(
         )
         # Arboreto would go on without a gene whose regression failed ten times.
         if found is core._GRN_SCHEMA:
-            raise InputError(f"the regression of gene {name} fails; see the log.")
+            raise InputError("REGULONS", f"the regression of gene {name} fails; see the log.")
         yield found
 
 
@@ -164,7 +164,7 @@ def infer_edges(
         If there is no TF, or a gene's regression fails.
     """
     if not len(expression.tfs):
-        raise InputError(f"none of the {len(expression.genes)} genes is a TF.")
+        raise InputError("TFS", f"none of the {len(expression.genes)} genes is a TF.")
     share = SHARE_OF_CELLS if method == "fast" else 1.0
     rows = cells_of_run(expression.values.shape[0], seed, left_out, share)
     seen = Expression(expression.genes, expression.is_tf, expression.values[rows])
@@ -192,8 +192,9 @@ def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
     """
     if edges.empty:
         raise InputError(
+            "REGULONS",
             f"GRN run {run} of corpus {corpus} found no edge: no TF explains any gene. Are there "
-            "enough cells (grn.max_cells), and counts?"
+            "enough cells (grn.max_cells), and counts?",
         )
 
 

@@ -166,7 +166,7 @@ def read_rankings(
     """
     ranked, motifs = read_database(path)
     found = pd.Index(genes)[pd.Index(genes).isin(ranked)]
-    with reading(path, "holds no rankings that can be read", "fetch it again"):
+    with reading("MOTIFS", path, "holds no rankings that can be read", "fetch it again"):
         table = feather.read_table(path, columns=list(found), memory_map=True)
         kind = table.schema.types[0].to_pandas_dtype() if len(found) else np.int16
         ranks = np.empty((len(motifs), len(found)), kind)
@@ -186,8 +186,9 @@ def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
     cutoff = round(auc_threshold * n_ranked)
     if not 0 < cutoff <= rank_threshold < n_ranked:
         raise InputError(
+            "MOTIFS",
             f"grn.rank_threshold ({rank_threshold}) must lie between grn.auc_threshold's share of "
-            f"the {n_ranked} genes of the motif database ({cutoff}) and all of them."
+            f"the {n_ranked} genes of the motif database ({cutoff}) and all of them.",
         )
     return cutoff
 

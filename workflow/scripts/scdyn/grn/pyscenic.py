@@ -152,8 +152,9 @@ def find_motifs(
     for path in rankings:  # what pySCENIC's processes would die of
         if not str(path).endswith(DATABASE_NAMES):
             raise InputError(
+                "MOTIFS",
                 f"{path}: pySCENIC takes no ranking database whose name does not end in "
-                f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast."
+                f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast.",
             )
         last_rank(len(read_database(path)[0]), rank_threshold, auc_threshold)
     with tempfile.TemporaryDirectory() as folder:

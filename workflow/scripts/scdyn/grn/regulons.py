@@ -126,10 +126,11 @@ def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int)
     if found.empty:
         sizes = pd.concat([run.groupby("regulon").size() for run in runs.values()])
         raise InputError(
+            "REGULONS",
             f"no regulon has {min_targets} targets in any of {len(runs)} runs (the largest has "
             f"{int(sizes.max()) if len(sizes) else 0}): check that grn.rankings are of this "
             "species and hold its symbols, loosen grn.nes_threshold or grn.promoter_p, or lower "
-            "grn.min_targets."
+            "grn.min_targets.",
         )
     edges = found.groupby(["regulon", "tf", "target"])["weight"].agg(["mean", "size"])
     edges = edges.rename(columns={"mean": "weight", "size": "n_runs"}).reset_index()
@@ -141,8 +142,9 @@ def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int)
     )
     if kept.empty:
         raise InputError(
+            "REGULONS",
             f"no regulon has {min_targets} targets that {min_runs} of {len(runs)} runs agree "
-            "upon; lower grn.min_runs or grn.min_targets, or give more cells (grn.max_cells)."
+            "upon; lower grn.min_runs or grn.min_targets, or give more cells (grn.max_cells).",
         )
     size = kept.groupby("regulon")["target"].transform("size")
     order = ["size", "regulon", "weight", "target"]

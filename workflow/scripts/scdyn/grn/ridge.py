@@ -58,7 +58,9 @@ class Ridge:
             If none is.
         """
         if not varies.any():
-            raise InputError("no gene but TFs varies between the cells; there is no target.")
+            raise InputError(
+                "REGULONS", "no gene but TFs varies between the cells; there is no target."
+            )
         n_cells = len(self.regulators)
         squares = ((self.eigenvectors.T @ covariances[:, varies]) ** 2).mean(1)
         scores = []

@@ -1,10 +1,10 @@
-"""Files: formats in, whole files out."""
+"""Reading input formats, and writing files atomically."""
 
 from scdyn.lazy import attach
 
 _HOMES = {
     "read_fragments": "fragments",
-    "find_libraries": "libraries",
+    "find_libraries": "sample_files",
     "read_h5": "tenx",
     "read_mtx": "tenx",
     "read_table": "artefacts",

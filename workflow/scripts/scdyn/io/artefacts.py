@@ -1,4 +1,4 @@
-"""What the stages write and read: stamped with its version, refused if it was cut short."""
+"""Reading the workflow's own outputs, which carry the version of the code that wrote them."""
 
 from __future__ import annotations
 
@@ -16,48 +16,45 @@ from scdyn.errors import reading
 from scdyn.io.files import atomic
 from scdyn.version import __version__
 
-if TYPE_CHECKING:  # Snakemake's own environment reads tables, too, and lacks it
+if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has no anndata
     from anndata import AnnData
 
 
-# Raised when what a stage writes changes, so that files of before cannot be read, or mean another
-# thing.
+# Increased whenever older outputs can no longer be read, or their content changes its meaning.
 FORMAT = 2
 STAMP = "scdyn"
-# Files of a folder that say which code wrote it.
+# File of a folder that holds its stamp: tokens, or a fine-tuned model.
 FOLDERS = ("meta.json", "task.json")
 
 
 @cache
-def code_version() -> str:
-    """Version of the library, and eight digits that change with any line of its code."""
+def compute_code_version() -> str:
+    """Return the library's version, followed by eight digits of the hash of its code."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
-def stamp() -> dict[str, Any]:
-    """Say which code writes: what stands under the key ``scdyn`` of an artefact."""
-    return {"version": code_version(), "format": FORMAT}
+def make_stamp() -> dict[str, Any]:
+    """Return the version of the code and of the format, to be stored as ``scdyn`` in an output."""
+    return {"version": compute_code_version(), "format": FORMAT}
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read which code wrote an artefact: an ``.h5ad``, a ``.json``, or a folder with either.
-
-    In a folder of tokens it stands in ``meta.json``, in one of a fine-tuned model in ``task.json``.
+    """Read the stamp of an ``.h5ad``, a ``.json``, or a folder with one of :data:`FOLDERS`.
 
     Returns
     -------
     dict
-        ``version`` and ``format``; "unknown" and 1 of what was written before there were stamps.
+        ``version`` and ``format``; "unknown" and 1 if there is no stamp.
     """
     path = Path(path)
     unknown = {"version": "unknown", "format": 1}
     if path.suffix == ".h5ad":
         import h5py
 
-        with artefact(path), h5py.File(path) as file:
+        with reading_artefact(path), h5py.File(path) as file:
             group = file.get(f"uns/{STAMP}")
             if group is None:
                 return unknown
@@ -68,32 +65,34 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
 
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:
-    """Write cells as h5ad, compressed and stamped, atomically."""
-    cells.uns[STAMP] = stamp()
+    """Write cells as compressed h5ad with a stamp, atomically."""
+    cells.uns[STAMP] = make_stamp()
     with atomic(path) as temporary:
         cells.write_h5ad(temporary, compression="lzf")
 
 
-def artefact(path: str | Path) -> AbstractContextManager[None]:
-    """Turn what is raised while an output of the workflow is read into one sentence.
+def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
+    """Turn any error while an output of the workflow is read into an :class:`InputError`.
 
     Raises
     ------
     InputError
-        Naming the file, and that it can be removed: the workflow makes it anew.
+        Naming the file, which the workflow recreates once it is removed.
     """
-    return reading(path, "was changed or cut short", "remove it and run the workflow again")
+    return reading(
+        "FORMAT", path, "was changed or truncated", "remove it and run the workflow again"
+    )
 
 
 def read_json(path: str | Path) -> Any:
-    """Read what :func:`scdyn.io.files.write_json` wrote."""
-    with artefact(path):
+    """Read a file of :func:`scdyn.io.files.write_json`."""
+    with reading_artefact(path):
         return json.loads(Path(path).read_text())
 
 
 def read_records(path: str | Path) -> pd.DataFrame:
-    """Read what :func:`scdyn.training.progress.write_records` wrote."""
-    with artefact(path):
+    """Read a table of :func:`scdyn.training.progress.write_records`."""
+    with reading_artefact(path):
         table = pd.read_json(path, lines=True)
         if table.empty:
             raise ValueError("it is empty")
@@ -101,9 +100,9 @@ def read_records(path: str | Path) -> pd.DataFrame:
 
 
 def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
-    """Read what :func:`scdyn.io.files.write_table` wrote.
+    """Read a table of :func:`scdyn.io.files.write_table`.
 
-    pandas would read half a last line as one of missing values.
+    A truncated last line is an error here; pandas would fill it with missing values.
 
     Parameters
     ----------
@@ -112,27 +111,27 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
     options
         Of :func:`pandas.read_csv`.
     """
-    with artefact(path):
+    with reading_artefact(path):
         with Path(path).open("rb") as file:
-            file.seek(-1, os.SEEK_END)  # which an empty file refuses
+            file.seek(-1, os.SEEK_END)  # raises OSError if the file is empty
             if file.read() != b"\n":
-                raise ValueError("it ends within a line")
+                raise ValueError("its last line is truncated")
         return pd.read_csv(path, sep="\t", **options)
 
 
 def read_cells(path: str | Path) -> AnnData:
-    """Read cells that a stage wrote as h5ad."""
+    """Read an h5ad of :func:`write_h5ad`."""
     from anndata import read_h5ad
 
-    with artefact(path):
+    with reading_artefact(path):
         return read_h5ad(path)
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
-    """Read the table of the cells of an h5ad, and nothing else of it."""
+    """Read only the ``obs`` table of an h5ad."""
     from anndata import read_h5ad
 
-    with artefact(path):
+    with reading_artefact(path):
         cells = read_h5ad(path, backed="r")
         cells.file.close()
         return cells.obs

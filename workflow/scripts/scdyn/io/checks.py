@@ -1,4 +1,4 @@
-"""Counts are told from other values, and what may name genes from other columns."""
+"""Checks that values are raw counts, and a list of the columns that may name genes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 
-# Values that are looked at to tell counts from normalised ones.
+# Number of values that are read to tell raw counts from normalised values.
 VALUES_SEEN = 100_000
 MOST_COUNTS = np.iinfo(np.int32).max
 
 
-def first_values(matrix: Any) -> np.ndarray:
-    """Look at the first stored values of a matrix, in memory or on the disk, dense or sparse."""
+def read_first_values(matrix: Any) -> np.ndarray:
+    """Return the first stored values of a matrix, in memory or on the disk, dense or sparse."""
     if isinstance(matrix, (CSRDataset, CSCDataset)):
         matrix = matrix.group
     if isinstance(matrix, h5py.Group):
@@ -29,14 +29,18 @@ def first_values(matrix: Any) -> np.ndarray:
     return np.asarray(matrix[:n_rows]).ravel()
 
 
+def find_non_counts(values: np.ndarray) -> np.ndarray:
+    """Return the values that are not non-negative integers."""
+    return values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))]
+
+
 def are_counts(values: np.ndarray) -> bool:
-    """Tell whether values can be counts: finite, not negative, whole."""
-    finite, positive = np.isfinite(values).all(), (values >= 0).all()
-    return bool(finite and positive and (values == np.rint(values)).all())
+    """Tell whether all values are non-negative integers."""
+    return not len(find_non_counts(values))
 
 
 def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
-    """Return raw counts as CSR of int32, refusing what cannot be counts.
+    """Convert raw counts to CSR of int32.
 
     Parameters
     ----------
@@ -48,12 +52,12 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
     Raises
     ------
     InputError
-        Naming ``origin``, if a value is negative, fractional, not a number or beyond int32.
+        If a value is negative, fractional, not a number or beyond int32.
     """
     if isinstance(counts, (CSRDataset, CSCDataset)):
         counts = counts.to_memory()
     counts = counts[:] if isinstance(counts, h5py.Dataset) else counts
-    if counts.dtype == np.float16:  # which SciPy does not know
+    if counts.dtype == np.float16:  # not supported by SciPy
         counts = counts.astype(np.float32)
     counts = sparse.csr_matrix(counts)
     require_counts(counts.data, origin)
@@ -63,37 +67,40 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
 
 
 def require_counts(values: np.ndarray, origin: str) -> None:
-    """Refuse values that cannot be counts, or not be kept; see :func:`check_counts`."""
-    if not are_counts(values):
+    """Refuse values that are not counts, or do not fit into int32; see :func:`check_counts`."""
+    if len(bad := find_non_counts(values)):
         raise InputError(
-            f"{origin}: holds values that are no counts (negative, fractional or NaN); raw counts "
-            "are needed, not normalised values."
+            "COUNTS",
+            f"{origin}: the counts are not integers (found {bad[0]:.4g}); raw counts are "
+            "needed, not normalised values.",
         )
     if len(values) and values.max() > MOST_COUNTS:
         raise InputError(
-            f"{origin}: holds a count of {values.max():.3g}, more than {MOST_COUNTS:,} of one gene "
-            "in one cell; are these counts?"
+            "COUNTS",
+            f"{origin}: a count of {values.max():.3g} exceeds the largest allowed, "
+            f"{MOST_COUNTS:,}; are these raw counts?",
         )
 
 
-def require_some(n_counts: int, origin: str) -> None:
-    """Refuse a matrix that stores no counts at all.
+def require_nonempty(n_counts: int, origin: str) -> None:
+    """Refuse a matrix without any count.
 
     Raises
     ------
     InputError
-        Naming ``origin``.
+        If ``n_counts`` is 0.
     """
     if not n_counts:
         raise InputError(
-            f"{origin}: holds no counts at all; copy it again, or name the file that does."
+            "COUNTS",
+            f"{origin}: the count matrix is empty; copy it again, or name another file.",
         )
 
 
-def columns_of_names(var: pd.DataFrame) -> list[pd.Series]:
-    """List what may name genes in a table of them: its index and every column of text.
+def list_name_columns(var: pd.DataFrame) -> list[pd.Series]:
+    """List the columns of ``var`` that may name genes: its index and every column of text.
 
-    A missing name is empty: a gene may be called ``nan``.
+    Missing names become empty strings, because a gene may be called ``nan``.
     """
     texts = var.select_dtypes(["object", "string", "category"]).astype(object).fillna("")
     index = pd.Series(var.index, dtype=str)

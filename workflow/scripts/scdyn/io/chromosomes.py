@@ -1,4 +1,4 @@
-"""Names of chromosomes, so that files of different origin can be compared."""
+"""Chromosome names in one style, so that files from different sources can be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-# RefSeq's accessions of the chromosomes of human and mouse, without version, by UCSC's names.
+# UCSC name of each RefSeq accession (without version) of the human and mouse chromosomes.
 REFSEQ = {
     **{f"NC_{i:06d}": f"chr{i}" for i in range(1, 23)},
     "NC_000023": "chrX",
@@ -18,24 +18,24 @@ REFSEQ = {
     "NC_005089": "chrM",
 }
 MITOCHONDRIAL = "chrM"
-# Ensembl's names of it: of vertebrates, worm, fly, yeast and plants.
-OF_MITOCHONDRIA = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
+# Ensembl's names of the mitochondrial chromosome in vertebrates, worm, fly, yeast and plants.
+MITOCHONDRIAL_SYNONYMS = ("MT", "M", "chrMT", "MtDNA", "mitochondrion_genome", "Mito", "Mt")
 
 
-def chromosome_name(name: str) -> str:
-    """Name a chromosome as UCSC does, so that files of different origin can be compared.
+def to_ucsc_name(name: str) -> str:
+    """Convert a chromosome's name to UCSC style.
 
-    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (of human and mouse) become ``chr1``, ``MT`` and
-    its other names ``chrM``; other names, such as those of scaffolds, are left.
+    Ensembl's ``1`` and RefSeq's ``NC_000001.11`` (human and mouse) become ``chr1``; ``MT`` and its
+    synonyms become ``chrM``. Other names, such as those of scaffolds, are not changed.
     """
     name = str(name)
-    if name in OF_MITOCHONDRIA:
+    if name in MITOCHONDRIAL_SYNONYMS:
         return MITOCHONDRIAL
     if re.fullmatch(r"\d{1,2}[LR]?|[WXYZ]|[IVX]+", name):
         return f"chr{name}"
     return REFSEQ.get(name.split(".")[0], name)
 
 
-def chromosome_names(names: pd.Series) -> pd.Series:
-    """Name chromosomes as :func:`chromosome_name` does."""
-    return names.map({name: chromosome_name(name) for name in names.unique()})
+def to_ucsc_names(names: pd.Series) -> pd.Series:
+    """Convert chromosome names to UCSC style; see :func:`to_ucsc_name`."""
+    return names.map({name: to_ucsc_name(name) for name in names.unique()})

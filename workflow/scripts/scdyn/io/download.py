@@ -89,8 +89,9 @@ def read_catalogue(
     for name in sha256:
         if name not in table.index:
             raise InputError(
+                "DOWNLOAD",
                 f"resources.sha256 names '{name}', which is not in {path}; it has "
-                f"{', '.join(table.index)}."
+                f"{', '.join(table.index)}.",
             )
     return {
         row.Index: Resource(
@@ -159,8 +160,9 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
     for other in others:
         if named[first].species != named[other].species:
             raise InputError(
+                "GENOMES",
                 f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
-                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv)."
+                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv).",
             )
     of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
     annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")

@@ -1,4 +1,4 @@
-"""What a matrix lists, read without its counts: its barcodes, its features and their genome."""
+"""Read the barcodes, features and genomes of a matrix without its counts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from scdyn.io.files import open_bytes
 from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import PACKED, Matrix, find_matrix
 
-# Kinds of features, as Cell Ranger calls them.
+# Feature types of Cell Ranger.
 GENES, PEAKS = "Gene Expression", "Peaks"
 KINDS = (
     GENES, PEAKS, "Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom",
     "Multiplexing Capture",
 )  # fmt: skip
-# Before the ids of a reference of several genomes, as in GRCh38_ENSG00000141510.
-GENOME_BEFORE = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
+# Prefix of ids from a reference with several genomes, as in GRCh38_ENSG00000141510.
+GENOME_PREFIX = r"^([A-Za-z0-9.-]+?)_+ENS[A-Z]*G\d+"
 
 
-def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
+def read_barcodes(matrix: Matrix | str | Path) -> pd.Index:
     """Read the barcodes of a matrix without its counts.
 
     Parameters
@@ -39,8 +39,8 @@ def barcode_names(matrix: Matrix | str | Path) -> pd.Index:
     InputError
         If they cannot be read.
     """
-    matrix = as_matrix(matrix)
-    with reading(matrix.path, "its barcodes cannot be read"):
+    matrix = to_matrix(matrix)
+    with reading("FORMAT", matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
             return listed_barcodes(matrix)
         with open_hdf5(matrix.path) as file:
@@ -56,41 +56,40 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
     Parameters
     ----------
     matrix
-        As :func:`scdyn.io.libraries.locate` finds it, or the path of a 10x ``.h5``, an mtx folder,
-        an ``.h5ad`` or an ``.h5mu``.
+        From :func:`scdyn.io.sample_files.locate`, or the path of a 10x ``.h5``, an mtx folder, an
+        ``.h5ad`` or an ``.h5mu``.
     source
-        Where the RNA counts of an AnnData lie (:func:`scdyn.pp.counts.rna_source`).
+        Place of the RNA counts in an AnnData (:func:`scdyn.pp.counts.choose_rna_source`).
 
     Returns
     -------
     DataFrame of str
-        ``kind`` ("Gene Expression", "Peaks"...); all other columns may name the feature: ``id`` and
-        ``name`` of 10x's and their like, every column of text of an AnnData's ``var``, of which
-        the first is ``name``, its index. An ``.h5ad`` is taken to be of genes, or of peaks if these
-        are read of it.
+        ``kind`` ("Gene Expression", "Peaks"...), and columns that may name the feature: ``id`` and
+        ``name`` for 10x and similar files; for an AnnData its index as ``name`` and every text
+        column of ``var``. An ``.h5ad`` has genes, or peaks if it was named as ``atac_path``.
 
     Raises
     ------
     InputError
-        If they cannot be read, or are of several genomes.
+        If they cannot be read, or come from several genomes.
     """
-    matrix = as_matrix(matrix)
-    with reading(matrix.path, "its features cannot be read"):
+    matrix = to_matrix(matrix)
+    with reading("FORMAT", matrix.path, "its features cannot be read"):
         if matrix.counts:
-            features = listed_features(matrix)
+            features = read_feature_list(matrix)
             of_genes = features["id"][features["kind"] == GENES].astype(str)
-            require_one_genome(set(of_genes.str.extract(GENOME_BEFORE)[0].dropna()), matrix.path)
+            require_one_genome(set(of_genes.str.extract(GENOME_PREFIX)[0].dropna()), matrix.path)
             return features
         with open_hdf5(matrix.path) as file:
             if is_annotated(file):
                 if matrix.modality == "atac":
-                    return annotated(part_of(file, "atac")["var"], PEAKS)
-                var = part_of(file, "rna")["raw/var" if source == "raw/X" else "var"]
-                tables = [annotated(var, GENES)]
+                    return read_var_names(open_modality(file, "atac")["var"], PEAKS)
+                var = open_modality(file, "rna")["raw/var" if source == "raw/X" else "var"]
+                tables = [read_var_names(var, GENES)]
                 if "mod/atac/var" in file:
-                    tables.append(annotated(file["mod/atac/var"], PEAKS))
+                    tables.append(read_var_names(file["mod/atac/var"], PEAKS))
                 return pd.concat(tables, ignore_index=True)
-            group, version = group_of_counts(file, matrix.path)
+            group, version = find_counts(file, matrix.path)
             if version == 2:
                 names = {"id": group["genes"], "name": group["gene_names"]}
                 return pd.DataFrame({k: v.asstr()[:] for k, v in names.items()}).assign(kind=GENES)
@@ -104,39 +103,39 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
             return features
 
 
-def as_matrix(matrix: Matrix | str | Path) -> Matrix:
-    """Return a matrix, found if a path is given; see :func:`read_features`."""
+def to_matrix(matrix: Matrix | str | Path) -> Matrix:
+    """Convert a path to a :class:`Matrix`; see :func:`read_features`."""
     if isinstance(matrix, Matrix):
         return matrix
     return find_matrix(matrix) if Path(matrix).is_dir() else Matrix(str(matrix))
 
 
-def is_annotated(file: h5py.File) -> bool:
+def is_anndata(file: h5py.File) -> bool:
     """Tell whether a file is an AnnData or MuData."""
     return bool({"obs", "mod"} & set(file))
 
 
-def require_annotated(file: h5py.File) -> None:
-    """Refuse a 10x matrix in the place of an AnnData.
+def refuse_10x(file: h5py.File) -> None:
+    """Refuse a 10x matrix where an AnnData is expected.
 
     Raises
     ------
     InputError
-        Naming the kind that it is.
+        Naming the right ``kind``.
     """
     if "matrix/features" in file:
         raise InputError(
-            f"{file.filename}: is a 10x matrix; write 10x into the sample sheet's kind."
+            "FORMAT", f"{file.filename}: is a 10x matrix; set kind to 10x in the sample sheet."
         )
 
 
-def part_of(file: h5py.File, modality: str) -> h5py.Group:
-    """Return the AnnData of a modality: all of an ``.h5ad``, a part of an ``.h5mu``.
+def open_modality(file: h5py.File, modality: str) -> h5py.Group:
+    """Return the AnnData of a modality: the whole ``.h5ad``, or a part of an ``.h5mu``.
 
     Raises
     ------
     InputError
-        If an ``.h5mu`` has it not.
+        If an ``.h5mu`` lacks the modality.
     """
     if "mod" not in file:
         return file
@@ -150,21 +149,22 @@ def require_modality(modality: str, there: Collection[str], path: str) -> None:
     Raises
     ------
     InputError
-        Naming those that are there.
+        Naming the modalities that it has.
     """
     if modality not in there:
         raise InputError(
-            f"{path}: has no modality '{modality}' but {', '.join(there)}; call it so."
+            "FORMAT",
+            f"{path}: has no modality '{modality}', only {', '.join(there)}; rename one.",
         )
 
 
-def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
+def find_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
     """Find the matrix in a 10x ``.h5``, and the version of Cell Ranger that wrote it (2 or 3).
 
     Raises
     ------
     InputError
-        If it is none, of version 2 with several genomes, or lacks its lists.
+        If there is no matrix, it has several genomes (version 2), or its lists are missing.
     """
     if "matrix" in file and isinstance(file["matrix"], h5py.Group):
         return file["matrix"], 3
@@ -172,16 +172,18 @@ def group_of_counts(file: h5py.File, path: str) -> tuple[h5py.Group, int]:
     genomes = [name for name, part in groups.items() if "indptr" in part]
     if not genomes:
         raise InputError(
-            f"{path}: is HDF5, but no matrix of Cell Ranger ({', '.join(file) or 'empty'}); name "
-            "its filtered_feature_bc_matrix.h5."
+            "FORMAT",
+            f"{path}: no matrix of Cell Ranger in this HDF5 file ({', '.join(file) or 'empty'}); "
+            "name its filtered_feature_bc_matrix.h5.",
         )
     require_one_genome(set(genomes), path)
     group = file[genomes[0]]
     lacking = [name for name in ("barcodes", "genes", "gene_names") if name not in group]
     if lacking:
         raise InputError(
-            f"{path}: is a matrix of Cell Ranger 2 ({genomes[0]}) without its {lacking[0]}; fetch "
-            "the whole file again."
+            "FORMAT",
+            f"{path}: '{lacking[0]}' is missing in this matrix of Cell Ranger 2 ({genomes[0]}); "
+            "copy the file again.",
         )
     return group, 2
 
@@ -192,34 +194,34 @@ def require_one_genome(genomes: set[str], path: str) -> None:
     Raises
     ------
     InputError
-        If genes are of several genomes.
+        If there are genes of several genomes.
     """
     if len(genomes) > 1:
         raise InputError(
-            f"{path}: holds genes of {len(genomes)} genomes ({', '.join(sorted(genomes))}); write "
-            "the cells and genes of one of them as a matrix of its own and name that."
+            "GENOMES",
+            f"{path}: has genes of {len(genomes)} genomes ({', '.join(sorted(genomes))}); write "
+            "the cells and genes of one genome into a separate matrix and name that.",
         )
 
 
 def read_genomes(path: str | Path) -> set[str]:
-    """Read what an ``.h5`` calls the genome of its features, or its groups in version 2."""
-    with reading(path, "its features cannot be read"), open_hdf5(path) as file:
+    """Read the genome names of the features of an ``.h5`` (its groups, for Cell Ranger 2)."""
+    with reading("FORMAT", path, "its features cannot be read"), open_hdf5(path) as file:
         if "matrix" not in file:
             return set(file)
         genomes = file["matrix/features"].get("genome")
         return set() if genomes is None else set(genomes.asstr()[:]) - {""}
 
 
-def listed_barcodes(matrix: Matrix) -> pd.Index:
-    """Read the list of barcodes that belongs to files of MatrixMarket.
+def read_barcode_list(matrix: Matrix) -> pd.Index:
+    """Read the list of barcodes of a MatrixMarket file.
 
-    Row numbers before them, as R writes them, and what stands behind are no part of a barcode, nor
-    is a first line that names the columns.
+    Row numbers (as R writes them), further columns and a header are ignored.
     """
     plain = read_lines(Path(matrix.barcodes))
-    table = in_columns(plain)
+    table = split_columns(plain)
     if len(table) and table.shape[1] > 1:
-        rows = table[int(table[0].iloc[0] == "") :]  # the column of row numbers has no name
+        rows = table[int(table[0].iloc[0] == "") :]  # skip a header: row numbers have no name
         counted = [[str(i + first) for i in range(len(rows))] for first in (0, 1)]
         if rows[1].is_unique and rows[0].tolist() in counted:
             return pd.Index(rows[1].to_numpy())
@@ -228,9 +230,9 @@ def listed_barcodes(matrix: Matrix) -> pd.Index:
     return pd.Index(plain[0].to_numpy())
 
 
-def in_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Part a table of one column where commas or blanks part its columns in place of tabs."""
-    # A kind of two words ends a line, so no more than three fields stand between blanks.
+def split_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Split a table that was read as one column by commas or spaces in place of tabs."""
+    # At most three fields, because the last one, the feature type, may contain a space.
     for mark, n_splits in ((",", -1), (" ", 2)):
         if table.shape[1] == 1 and len(table) and table[0].str.contains(mark).all():
             table = table[0].str.split(rf"{mark}+", n=n_splits, expand=True, regex=True)
@@ -238,36 +240,33 @@ def in_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def listed_features(matrix: Matrix) -> pd.DataFrame:
-    """Read the list of features that belongs to files of MatrixMarket.
-
-    Commas or blanks separate its columns where no tab does.
-    """
-    table = in_columns(read_lines(Path(matrix.features)))
+def read_feature_list(matrix: Matrix) -> pd.DataFrame:
+    """Read the list of features of a MatrixMarket file, separated by tabs, commas or spaces."""
+    table = split_columns(read_lines(Path(matrix.features)))
     if Path(matrix.features).name.endswith(tuple(f"peaks.bed{end}" for end in PACKED)):
         names = table[0] + ":" + table[1] + "-" + table[2]
         return pd.DataFrame({"id": names, "name": names, "kind": PEAKS})
     n_genes = len(table) // 3
     if matrix.parts and table[0][n_genes:].str.endswith(("-U", "-A")).all() and n_genes:
-        table = table[:n_genes]  # once each for spliced, unspliced and ambiguous counts
+        table = table[:n_genes]  # listed for each of spliced, unspliced and ambiguous counts
     short = table[[column for column in (0, 1, 2) if column in table]].isna().any(axis=1)
     if short.any():
         raise ValueError(f"line {short.idxmax() + 1} has fewer columns than others")
-    # Version 2 knew genes alone and did not say so; others name biotypes. A list of one column is
-    # of ids or symbols.
+    # Cell Ranger 2 has only genes and no feature types; other tools write biotypes there. A single
+    # column has ids or symbols.
     kind = table[2] if 2 in table and table[2].isin(KINDS).any() else GENES
     return pd.DataFrame({"id": table[0], "name": table[1 if 1 in table else 0], "kind": kind})
 
 
-def annotated(var: h5py.Group, kind: str) -> pd.DataFrame:
-    """Read what may name the variables of an AnnData on the disk."""
-    index, *columns = columns_of_names(frame(var))
+def read_var_names(var: h5py.Group, kind: str) -> pd.DataFrame:
+    """Read the columns that may name the variables of an AnnData on the disk."""
+    index, *columns = list_name_columns(read_frame(var))
     others = {f"column {i}": column.to_numpy() for i, column in enumerate(columns)}
     return pd.DataFrame({"name": index.to_numpy(), **others, "kind": kind})
 
 
-def frame(group: h5py.Group) -> pd.DataFrame:
-    """Read a table of an AnnData on the disk, also as versions before 0.7 wrote it."""
+def read_frame(group: h5py.Group) -> pd.DataFrame:
+    """Read a data frame of an AnnData on the disk, including those of anndata before 0.7."""
     table = read_elem(group)
     if not isinstance(table, pd.DataFrame):
         table = pd.DataFrame.from_records(table)
@@ -277,15 +276,12 @@ def frame(group: h5py.Group) -> pd.DataFrame:
 
 
 def is_bytes(names: pd.Index) -> bool:
-    """Tell whether names are bytes, as HDF5 keeps text of old."""
+    """Tell whether names are bytes, as in old HDF5 files."""
     return bool(len(names)) and isinstance(names[0], bytes)
 
 
 def read_lines(path: Path) -> pd.DataFrame:
-    """Read a list of barcodes or features, all of it as text.
-
-    Blanks at either end of a field, and quotes, as R writes them, are no part of it.
-    """
+    """Read a list of barcodes or features as text, without quotes and outer spaces."""
     with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig") as handle:
         lines = [line.rstrip() for line in handle]
     while lines and not lines[-1]:

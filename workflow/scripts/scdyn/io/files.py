@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, text plain or packed, and hashes that identify files."""
+"""Atomic writing of files and folders, text plain or packed, and hashes of their content."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from scdyn.errors import InputError, fault_of_disk
+from scdyn.errors import InputError, find_disk_fault
 
-# The first bytes of what is packed; bgzip's files are gzip's.
+# The first bytes of packed files; bgzip's files are gzip's.
 GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 
 
@@ -27,21 +27,21 @@ GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder under a temporary name, then rename it.
 
-    What is renamed is on the disk: a power cut leaves the old one or the new one. What jobs that
-    were killed left under such names is removed first; while another process of this host is
-    still at it, its own is left alone.
+    The content is synced to the disk before the rename, so that a power cut leaves the old or the
+    new version. Temporary files of killed jobs are removed first, but not those of a process that
+    is still running on this host.
 
     Parameters
     ----------
     path
-        Where the finished file or folder is to stand. Its parents are made.
+        The finished file or folder. Its parent folders are created.
 
     Yields
     ------
     Path
-        A free name in the same folder, with the same suffixes. What stands
-        there when the block ends replaces ``path``; if the block raises, it is
-        removed and ``path`` is left as it was.
+        A temporary name in the same folder, with the same suffixes. When the block ends, the file
+        or folder written there replaces ``path``; if the block raises, it is removed and ``path``
+        stays as it was.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path, host)
         yield temporary
-        to_disk(temporary)
+        sync_to_disk(temporary)
         if path.is_dir():
-            # Out of the way at once, for half a folder must not stand there.
+            # A folder cannot be replaced in one step, and deleting the old one takes time.
             old = path.with_name(f".{host}-{os.getpid()}-old.{path.name}")
             path.rename(old)
             temporary.rename(path)
@@ -65,15 +65,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except Exception as error:
-        if fault := fault_of_disk(error, path.parent):
-            raise InputError(f"{path}: cannot be written ({fault[0]}); {fault[1]}.") from error
+        if fault := find_disk_fault(error, path.parent):
+            raise InputError(
+                "DISK", f"{path}: cannot be written ({fault[0]}); {fault[1]}."
+            ) from error
         raise
     finally:
         remove(temporary)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -82,9 +84,9 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path, host: str) -> None:
-    """Remove what :func:`atomic` of a killed process left beside ``path``.
+    """Remove temporary files that :func:`atomic` of killed processes left next to ``path``.
 
-    A temporary name of another host is a leftover, too: no two jobs make one output at a time.
+    Those of other hosts are removed, too, since Snakemake never runs two jobs for one output.
     """
     pattern = re.compile(rf"\.([^.]+)-(\d+)(-old)?\.{re.escape(path.name)}")
     for name in os.listdir(path.parent):
@@ -94,18 +96,18 @@ def remove_leftovers(path: Path, host: str) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this host is there."""
+    """Tell whether a process runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's
+    except PermissionError:  # it belongs to another user
         return True
     return True
 
 
-def to_disk(path: Path) -> None:
-    """Have the system write a file, or all files of a folder, to the disk."""
+def sync_to_disk(path: Path) -> None:
+    """Flush a file, or all files of a folder, to the disk (fsync)."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             with file.open("rb") as handle:
@@ -136,7 +138,7 @@ def _unpacked(path: str | Path) -> Any:
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Open a text file to read, plain or packed, with or without a byte-order mark."""
+    """Open a text file for reading, plain or compressed, with or without a byte-order mark."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
 
 
@@ -149,8 +151,8 @@ def write_json(path: str | Path, content: Any) -> None:
 def write_table(path: str | Path, table: Any, index: bool = False) -> None:
     """Write a pandas data frame as tab-separated text, atomically.
 
-    Floats are written with seven significant digits: what is compared between
-    machines then does not differ by the noise of their linear algebra.
+    Floats have seven significant digits, so that results of different machines do not differ by
+    rounding in their linear algebra.
     """
     with atomic(path) as temporary:
         table.to_csv(temporary, sep="\t", index=index, float_format="%.7g")

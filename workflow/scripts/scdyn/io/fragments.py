@@ -1,4 +1,4 @@
-"""Fragments and peaks to counts in promoter windows."""
+"""Count fragments and peaks in promoter windows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from scdyn.errors import UNREADABLE, InputError, reading
 from scdyn.io.chromosomes import chromosome_name, chromosome_names
 from scdyn.io.files import open_bytes
 
-# Bytes of text parsed at once: large enough to parse quickly, small enough that memory
-# stays flat in the number of fragments.
+# Bytes of text parsed at once; memory does not depend on the number of fragments.
 BLOCK_BYTES = 8 * 2**20
-# Blocks from which is seen how the barcodes are written, and whether they are the RNA's.
+# Number of blocks used to find the form of the barcodes and whether they match the RNA's.
 BLOCKS_SEEN = 32
 COMMENTS = re.compile(rb"(?:#[^\n]*(?:\n|\Z)|[ \t\r]*\n)*")
 FRAGMENT = re.compile(rb"[^\t]+\t-?\d+\t-?\d+\t[^\t\r]+")
@@ -28,7 +27,7 @@ COLUMNS = {"chrom": pl.String, "start": pl.Int64, "end": pl.Int64, "barcode": pl
 
 
 def read_header(path: str | Path) -> list[str]:
-    """Read the lines that stand before the first fragment; none if they cannot be read."""
+    """Read the comment lines before the first fragment; an empty list if they cannot be read."""
     try:
         with io.TextIOWrapper(open_bytes(path), errors="replace") as file:
             return [line.strip() for line in takewhile(lambda line: line.startswith("#"), file)]
@@ -42,10 +41,9 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
     Parameters
     ----------
     path
-        Chromosome, start, end and barcode, tab-separated, as Cell Ranger's
-        ``atac_fragments.tsv.gz`` begins its lines; what stands behind them (number of reads,
-        strand) is not used. Lines that begin with ``#``, and a header, are skipped. Packed or
-        plain.
+        Chromosome, start, end and barcode, tab-separated, as in the ``atac_fragments.tsv.gz`` of
+        Cell Ranger; further columns (number of reads, strand) are ignored. Comments (``#``) and
+        a header are skipped. Plain or compressed.
 
     Yields
     ------
@@ -55,14 +53,17 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
     Raises
     ------
     InputError
-        If the file cannot be unpacked, or a line is no fragment, which is shown.
+        If the file cannot be decompressed, or with the first line that is not a fragment.
     """
     remedy = "copy it again from the sequencing core"
-    with reading(path, "not a readable fragments file", remedy), open_bytes(path) as file:
+    with (
+        reading("FRAGMENTS", path, "not a readable fragments file", remedy),
+        open_bytes(path) as file,
+    ):
         n_lines = 0
-        for text in whole_lines(file):
+        for text in iter_line_blocks(file):
             try:
-                block = parse_fragments(text if n_lines else without_header(text))
+                block = parse_fragments(text if n_lines else comment_out_header(text))
             except (ValueError, pl.exceptions.PolarsError):
                 refuse_line(text, n_lines, path)
                 raise
@@ -71,8 +72,8 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
             n_lines += text.count(b"\n")
 
 
-def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
-    """Read a text in blocks that end between lines."""
+def iter_line_blocks(file: io.BufferedReader) -> Iterator[bytes]:
+    """Read a text in blocks of whole lines."""
     begun = b""
     while text := file.read(BLOCK_BYTES):
         text = begun + text
@@ -84,27 +85,27 @@ def whole_lines(file: io.BufferedReader) -> Iterator[bytes]:
         yield begun
 
 
-def without_header(text: bytes) -> bytes:
-    """Make a comment of the first line of a text if its start is a word: names of the columns."""
-    start = end_of_comments(text)
+def comment_out_header(text: bytes) -> bytes:
+    """Turn a header into a comment: a first line whose second field begins with a letter."""
+    start = find_end_of_comments(text)
     fields = text[start:].split(b"\n", 1)[0].split(b"\t")
     is_header = len(fields) >= len(COLUMNS) and fields[1].strip(b'"')[:1].isalpha()
     return text[:start] + b"#" + text[start:] if is_header else text
 
 
-def end_of_comments(text: bytes) -> int:
-    """Find where comments and empty lines at the beginning of a text end."""
+def find_end_of_comments(text: bytes) -> int:
+    """Find the end of the comments and empty lines at the beginning of a text."""
     found = COMMENTS.match(text)
     return found.end() if found else 0
 
 
 def refuse_line(text: bytes, n_before: int, path: str | Path) -> None:
-    """Refuse the first line of a text that is no fragment; see :func:`read_fragments`.
+    """Raise an error for the first line that is not a fragment; see :func:`read_fragments`.
 
     Parameters
     ----------
     text, n_before
-        Whole lines, and how many stand before them in the file.
+        Whole lines, and the number of lines before them in the file.
     path
         The file, for messages.
 
@@ -119,8 +120,9 @@ def refuse_line(text: bytes, n_before: int, path: str | Path) -> None:
                 c if c.isprintable() else " " for c in line[:60].decode(errors="replace")
             )
             raise InputError(
-                f"{path}: line {number} ('{shown}') is no fragment; expected are chromosome, "
-                "start, end and barcode with tabs between them, start and end as whole numbers."
+                "FRAGMENTS",
+                f"{path}: line {number} ('{shown}') is not a fragment; expected chromosome, start, "
+                "end and barcode separated by tabs, with integer start and end.",
             )
 
 
@@ -130,23 +132,23 @@ def parse_fragments(text: bytes) -> pl.DataFrame:
     Raises
     ------
     ValueError, polars.exceptions.PolarsError
-        If a line is no fragment.
+        If a line is not a fragment.
     """
-    text = text[end_of_comments(text) :]  # polars would take an empty line for the first row
+    text = text[find_end_of_comments(text) :]  # polars would read an empty first line as a row
     if not text.strip():
         return pl.DataFrame(schema=COLUMNS)
     lines = pl.read_csv(
         text, has_header=False, separator="\t", quote_char=None, comment_prefix="#", schema=COLUMNS,
         truncate_ragged_lines=True, extra_columns="ignore",
     )  # fmt: skip
-    lines = lines.filter(~pl.all_horizontal(pl.all().is_null()))  # empty ones
+    lines = lines.filter(~pl.all_horizontal(pl.all().is_null()))  # drop empty lines
     if lines.null_count().sum_horizontal()[0]:
         raise ValueError("a line lacks one of chromosome, start, end, barcode")
     return lines
 
 
 def count_barcodes(blocks: Iterable[pl.DataFrame]) -> pd.Series:
-    """Count the fragments of each barcode, in the order in which they are first seen."""
+    """Count the fragments per barcode, in the order of first appearance."""
     counts = [block.group_by("barcode", maintain_order=True).len() for block in blocks]
     if not counts:
         return pd.Series([], index=pd.Index([], dtype=str), dtype=int)
@@ -162,35 +164,40 @@ def count_insertions(
     form: Callable[[pd.Series], pd.Series] | None = None,
     rings: pd.DataFrame | None = None,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count Tn5 insertions in each gene's promoter windows.
+    """Count Tn5 insertions in the promoter windows of each gene.
 
-    Both ends of a fragment are insertions, at ``start`` and at ``end - 1``. An
-    insertion counts once for every window that holds it, so that the sum divided
-    by the number of TSSs is the gene's mean over its TSSs.
+    Both ends of a fragment are insertions, at ``start`` and at ``end - 1``. An insertion counts
+    once per window that contains it, so that a gene's count divided by its number of TSSs is the
+    mean over its TSSs.
 
     Parameters
     ----------
     fragments
-        Path of the fragments file; its order does not matter.
+        Path of the fragments file, in any order.
     windows
-        As :func:`scdyn.pp.reference.promoter_windows` returns them.
+        From :func:`scdyn.pp.reference.make_promoter_windows`.
     n_genes
-        Genes of the vocabulary.
+        Number of genes of the vocabulary.
     barcodes
         The barcodes to count, in the order of the rows.
     form
-        Brings the file's barcodes to the form of ``barcodes``; as they are if None.
+        Converts the file's barcodes to the form of ``barcodes``; None if they have it.
     rings
-        As :func:`scdyn.pp.reference.tss_rings` returns them, for TSS enrichment.
+        From :func:`scdyn.pp.reference.make_tss_rings`, for TSS enrichment.
 
     Returns
     -------
     counts : csr_matrix of int32, (barcodes, genes)
     totals : DataFrame, (barcodes)
-        ``fragments``, ``insertions_in_promoters`` (in any window, once), ``promoter_share`` (of
-        all insertions), ``nucleosome_signal`` (fragments of 147 to 294 bp over shorter ones, as
-        Signac, Stuart et al. 2021, defines it) and, with rings, ``tss_enrichment``
-        (:func:`enrichment_at_tss`).
+        ``fragments``, ``insertions_in_promoters`` (each counted once), ``promoter_share`` (their
+        share of all insertions), ``nucleosome_signal`` (ratio of fragments of 147 to 294 bp to
+        shorter ones, as in Signac, Stuart et al. 2021) and, with rings, ``tss_enrichment``
+        (:func:`compute_tss_enrichment`).
+
+    Raises
+    ------
+    InputError
+        If the file is not valid, or has no chromosome in common with the annotation.
     """
     rows = pl.DataFrame({"barcode": barcodes.to_numpy(), "row": np.arange(len(barcodes))})
     counts = sparse.csr_matrix((len(barcodes), n_genes), dtype=np.int32)
@@ -199,41 +206,43 @@ def count_insertions(
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
     rings_of = {} if rings is None else dict(list(rings.groupby("chrom")))
     for block in read_fragments(fragments):
-        check_places(block, fragments)
+        check_positions(block, fragments)
         chromosomes.update(block["chrom"].unique())
         if form is None:
-            called = block.join(rows, on="barcode", how="inner")
+            in_cells = block.join(rows, on="barcode", how="inner")
         else:
             found = block["barcode"].unique()
-            formed = form(pd.Series(found.to_list(), dtype=str))
-            formed = pl.Series(formed.to_list(), dtype=pl.String)
-            names = pl.DataFrame({"barcode": found, "formed": formed})
-            meant = names.join(rows, left_on="formed", right_on="barcode", how="inner")
-            called = block.join(meant, on="barcode", how="inner")
-        length = (called["end"] - called["start"]).to_numpy()
-        row = called["row"].to_numpy()
+            converted = form(pd.Series(found.to_list(), dtype=str))
+            converted = pl.Series(converted.to_list(), dtype=pl.String)
+            names = pl.DataFrame({"barcode": found, "converted": converted})
+            matched = names.join(rows, left_on="converted", right_on="barcode", how="inner")
+            in_cells = block.join(matched, on="barcode", how="inner")
+        length = (in_cells["end"] - in_cells["start"]).to_numpy()
+        row = in_cells["row"].to_numpy()
         for i, chosen in enumerate([length >= 0, (length >= 147) & (length < 294), length < 147]):
             totals[i] += np.bincount(row[chosen], minlength=len(barcodes))
-        for (named,), part in called.group_by("chrom"):
-            chrom = chromosome_name(named)
+        for (named,), part in in_cells.group_by("chrom"):
+            chrom = to_ucsc_name(named)
             table = by_chrom.get(chrom)
             if table is None:
                 continue
             row = np.tile(part["row"].to_numpy(), 2)
             position = np.concatenate([part["start"].to_numpy(), part["end"].to_numpy() - 1])
-            hit, window = overlaps(position, position + 1, table)
+            hit, window = find_overlaps(position, position + 1, table)
             pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
             counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
             totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
             if chrom in rings_of:
-                hit, ring = overlaps(position, position + 1, rings_of[chrom])
+                hit, ring = find_overlaps(position, position + 1, rings_of[chrom])
                 at_centre = rings_of[chrom]["is_centre"].to_numpy()[ring]
                 totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
                 totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
-    if not set(map(chromosome_name, chromosomes)) & set(by_chrom):
+    if not set(map(to_ucsc_name, chromosomes)) & set(by_chrom):
         raise InputError(
-            f"{fragments}: its chromosomes ({', '.join(sorted(chromosomes)[:3]) or 'none'}) are "
-            f"not those of the annotation ({', '.join(sorted(by_chrom)[:3])}): another build?"
+            "GENOMES",
+            f"{fragments}: no chromosomes in common between fragments "
+            f"({', '.join(sorted(chromosomes)[:3]) or 'none'}) and annotation "
+            f"({', '.join(sorted(by_chrom)[:3])}); use the annotation of the same genome build.",
         )
     table = pd.DataFrame(
         {
@@ -245,85 +254,88 @@ def count_insertions(
         index=barcodes,
     )
     if rings is not None:
-        table["tss_enrichment"] = enrichment_at_tss(totals[4], totals[5])
+        table["tss_enrichment"] = compute_tss_enrichment(totals[4], totals[5])
     return counts, table
 
 
-def enrichment_at_tss(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
-    """Insertions a base at the TSSs over those in the flanks, cell by cell.
+def compute_tss_enrichment(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
+    """Compute the TSS enrichment per cell: insertions per base at the TSSs over the flanks.
 
-    After ENCODE's TSS enrichment, which takes the highest base of a smoothed profile over all
-    cells; a single cell has too few insertions for that.
+    ENCODE's TSS enrichment takes the maximum of a smoothed profile over all cells, for which a
+    single cell has too few insertions.
 
     Parameters
     ----------
     centre, flanks
-        (cells,) insertions in the rings of :func:`scdyn.pp.reference.tss_rings`. A cell without
-        any in the flanks is given the mean of all cells, as Signac does, at least one.
+        (cells,) insertions in the rings of :func:`scdyn.pp.reference.make_tss_rings`. A cell
+        without insertions in the flanks gets the mean of all cells, at least one, as in Signac.
     """
     n_centre, n_flanks = 101, 200
     usual = max(flanks.mean(), 1.0) if len(flanks) else 1.0
     return (centre / n_centre) / (np.where(flanks > 0, flanks, usual) / n_flanks)
 
 
-def check_places(block: pl.DataFrame, path: str | Path) -> None:
-    """Refuse fragments that lie nowhere.
+def check_positions(block: pl.DataFrame, path: str | Path) -> None:
+    """Refuse fragments with an invalid position.
 
     Raises
     ------
     InputError
-        Showing the first that begins before its chromosome or does not end after its begin.
+        Showing the first fragment with a negative start, or an end that is not after its start.
     """
     nowhere = block.filter((pl.col("start") < 0) | (pl.col("end") <= pl.col("start")))
     if len(nowhere):
         raise InputError(
-            f"{path}: {len(nowhere)} fragments lie nowhere, such as "
-            f"{' '.join(map(str, nowhere.row(0)))}; expected are chromosome, start, end (after the "
-            "start), barcode, number of reads."
+            "FRAGMENTS",
+            f"{path}: {len(nowhere)} fragments have an invalid start or end, such as "
+            f"{' '.join(map(str, nowhere.row(0)))}; expected chromosome, start, end (after the "
+            "start), barcode, number of reads.",
         )
 
 
-def promoter_enrichment(places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0) -> float:
-    """How much more often places lie in promoters than if they were drawn at random.
+def compute_promoter_enrichment(
+    places: pd.DataFrame, windows: pd.DataFrame, seed: int = 0
+) -> float:
+    """Compute the enrichment of fragments or peaks in promoters over random positions.
 
-    Open chromatin gathers at promoters. On another build of the genome, or on another species,
-    the annotation's promoters lie elsewhere and the ratio is about one.
+    Open chromatin is enriched at promoters. If the annotation is of another genome build or
+    species, the ratio is about one.
 
     Parameters
     ----------
     places
         ``chrom`` and ``start`` of fragments or peaks.
     windows
-        As :func:`scdyn.pp.reference.promoter_windows` returns them.
+        From :func:`scdyn.pp.reference.make_promoter_windows`.
     seed
-        Of the places drawn, which lie between the first and the last of their chromosome.
+        Of the random positions, uniform between the first and last position per chromosome.
 
     Returns
     -------
     float
-        Share of the places in promoters over that of places drawn, one added to both counts.
-        NaN if no place lies on a chromosome of the annotation.
+        Number of positions in promoters, plus one, over that of as many random positions, plus
+        one. NaN if no position is on a chromosome of the annotation.
     """
     rng = np.random.default_rng(seed)
     found, drawn, n_places = 1, 1, 0
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
-    for chrom, part in places.groupby(chromosome_names(places["chrom"])):
+    for chrom, part in places.groupby(to_ucsc_names(places["chrom"])):
         if chrom not in by_chrom:
             continue
         starts = part["start"].to_numpy()
         random = rng.integers(starts.min(), starts.max() + 1, len(starts))
         found, drawn = (
-            total + len(np.unique(overlaps(positions, positions + 1, by_chrom[chrom])[0]))
+            total + len(np.unique(find_overlaps(positions, positions + 1, by_chrom[chrom])[0]))
             for total, positions in ((found, starts), (drawn, random))
         )
         n_places += len(starts)
     return found / drawn if n_places else np.nan
 
 
-def overlaps(
+def find_overlaps(
     starts: np.ndarray, ends: np.ndarray, windows: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find all pairs of an interval and a window that share a base, on one chromosome.
+    """Find all pairs of an interval and a window that overlap, on one chromosome.
 
     Two binary searches over arrays; the joins of bioframe and pyranges copy whole tables.
 
@@ -337,11 +349,11 @@ def overlaps(
     Returns
     -------
     interval, window : ndarray of int64
-        Positions in ``starts`` and in ``windows``, a pair a row.
+        Row numbers in ``starts`` and in ``windows``, one pair per position.
     """
     window_starts, window_ends = windows["start"].to_numpy(), windows["end"].to_numpy()
-    # Sorted by start, the ends are not sorted; their running maximum is, and bounds from
-    # below the first window that can still reach the interval.
+    # The ends are not sorted, but their running maximum is: no window before the first one whose
+    # running maximum exceeds the interval's start can overlap it.
     first = np.searchsorted(np.maximum.accumulate(window_ends), starts, side="right")
     last = np.searchsorted(window_starts, ends, side="left")
     n_candidates = np.maximum(last - first, 0)
@@ -355,26 +367,30 @@ def overlaps(
 
 
 def parse_peaks(names: pd.Index) -> pd.DataFrame:
-    """Read places (``chrom``, ``start``, ``end``) from names as ``chrom:start-end``.
+    """Parse peak names such as ``chrom:start-end`` into ``chrom``, ``start`` and ``end``.
 
     Raises
     ------
     InputError
-        Showing the first name that is no interval.
+        Showing the first name that is not an interval.
     """
     parsed = pd.Series(names.astype(str)).str.extract(r"^(.+)[:\-_](\d+)[-_](\d+)$")
     if parsed[0].isna().any():
         bad = names[parsed[0].isna().to_numpy()][0]
-        raise InputError(f"peak '{bad}' is not named chrom:start-end; rename the peaks.")
+        raise InputError(
+            "PROMOTERS", f"the peak name '{bad}' is not chrom:start-end; rename the peaks."
+        )
     parsed.columns = ["chrom", "start", "end"]
-    parsed["chrom"] = chromosome_names(parsed["chrom"])
+    parsed["chrom"] = to_ucsc_names(parsed["chrom"])
     return parsed.astype({"start": np.int64, "end": np.int64})
 
 
-def peaks_to_promoters(
+def sum_peaks(
     peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
 ) -> sparse.csr_matrix:
-    """Sum the counts of the peaks that meet each gene's windows: the way in without fragments.
+    """Sum the counts of the peaks that overlap the promoter windows of each gene.
+
+    For samples without fragments.
 
     Parameters
     ----------
@@ -393,20 +409,21 @@ def peaks_to_promoters(
     Raises
     ------
     InputError
-        If a name is no interval, or no peak meets any window.
+        If a name is not an interval, or no peak overlaps a window.
     """
     peaks = parse_peaks(peak_names)
     pairs = []
     for chrom, table in windows.groupby("chrom"):
         on_chrom = np.flatnonzero(peaks["chrom"] == chrom)
         bounds = peaks[["start", "end"]].to_numpy()[on_chrom]
-        peak, window = overlaps(bounds[:, 0], bounds[:, 1], table)
+        peak, window = find_overlaps(bounds[:, 0], bounds[:, 1], table)
         pairs.append(np.stack([on_chrom[peak], table["gene"].to_numpy()[window]]))
     peak, gene = np.concatenate(pairs, axis=1)
     if not len(peak):
         raise InputError(
-            f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) meets a promoter: "
-            "another build?"
+            "PROMOTERS",
+            f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) overlaps a promoter; "
+            "use the annotation of the same genome build.",
         )
     members = sparse.coo_matrix(
         (np.ones(len(peak), np.int32), (peak, gene)), shape=(len(peak_names), n_genes)

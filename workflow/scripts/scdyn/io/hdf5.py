@@ -50,9 +50,10 @@ def open_hdf5(path: str | Path) -> h5py.File:
         size, declared = Path(path).stat().st_size, sum(sizes)
         if declared > max(SMALL_BYTES, MOST_TIMES * size):
             raise InputError(
+                "SIZE",
                 f"{path}: its {size:,} bytes declare arrays of {declared:,}, more than "
                 f"{MOST_TIMES} times as many, which no such file does; do not trust it, fetch it "
-                "again."
+                "again.",
             )
     except BaseException:
         file.close()
@@ -75,9 +76,12 @@ def refuse_other_content(path: str | Path) -> None:
         return
     if start.startswith(SIGNATURE):
         if is_packed:
-            raise InputError(f"{path}: is packed; unpack it (gunzip) and name what comes out.")
+            raise InputError(
+                "FORMAT", f"{path}: is packed; unpack it (gunzip) and name what comes out."
+            )
     elif start and not start.translate(None, TEXT):
         raise InputError(
+            "FORMAT",
             f"{path}: is a text, not HDF5; name the folder of matrix.mtx, barcodes.tsv and "
-            "features.tsv, or write the counts as .h5ad and name that."
+            "features.tsv, or write the counts as .h5ad and name that.",
         )

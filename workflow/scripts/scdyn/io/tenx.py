@@ -1,4 +1,4 @@
-"""Readers of what 10x and its friends write: matrices with features."""
+"""Readers of count matrices in 10x formats (HDF5 and MatrixMarket)."""
 
 from __future__ import annotations
 
@@ -18,126 +18,129 @@ from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_s
 from scdyn.io.features import (
     GENES,
     PEAKS,
-    as_matrix,
-    barcode_names,
-    group_of_counts,
+    find_counts,
+    read_barcodes,
     read_features,
+    to_matrix,
 )
 from scdyn.io.files import open_bytes, open_text
 from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.libraries import USA, USA_PARTS, Matrix
 from scdyn.log import logger
 
-# The order in which alevin-fry writes its USA counts.
+# Order of the counts in a matrix of alevin-fry's USA mode.
 USA_ORDER = ("spliced", "unspliced", "ambiguous")
 CELLS_AT_ONCE = 4096
-# Row, column and count in a line of MatrixMarket.
+# A line of MatrixMarket: row, column and count.
 ENTRY = re.compile(rb"\s*\d+\s+\d+\s+[-+.\deE]+\s*")
-# Bytes of a matrix of text that are looked at or counted at once.
+# Bytes of a MatrixMarket file that are read at once.
 BYTES_SEEN = 2**20
 
 
 def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]:
-    """Read a matrix of 10x or its like, and part it by feature type.
+    """Read a matrix in a 10x format, and split it by feature type.
 
     Parameters
     ----------
     matrix
-        As :func:`scdyn.io.libraries.locate` finds it, or the path of an ``.h5`` or a folder.
+        As found by :func:`scdyn.io.sample_files.locate`, or the path of an ``.h5`` or a folder.
 
     Returns
     -------
     rna : AnnData or None
-        Counts of the Gene Expression features; ``var["gene_ids"]`` has the ids.
+        Counts of the Gene Expression features, with ids in ``var["gene_ids"]``.
     peaks : AnnData or None
-        Counts of the Peaks features, named ``chrom:start-end``. None if there are none.
+        Counts of the Peaks features, named ``chrom:start-end``.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or has neither genes nor peaks, or no cell.
+        If the file cannot be read, has no cell, or has neither genes nor peaks.
     """
-    matrix = as_matrix(matrix)
+    matrix = to_matrix(matrix)
     path = matrix.path
-    with reading(path, "not a readable 10x matrix"):
+    with reading("FORMAT", path, "not a readable 10x matrix"):
         matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
     for table in matrices.values():
         require_unique(table.obs_names, path)
     if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
         found = [f"{table.n_obs} cells of {kind}" for kind, table in sorted(matrices.items())]
         raise InputError(
-            f"{path}: has {', '.join(found) or 'no features'}; {GENES} or {PEAKS} of some cells "
-            "are needed."
+            "MATRIX",
+            f"{path}: has {', '.join(found) or 'no features'}, but cells with {GENES} or {PEAKS} "
+            "are needed; name another matrix.",
         )
     for kind in sorted(set(matrices) - {GENES, PEAKS}):
-        logger.info("%s: %d features of %s are not read", path, matrices[kind].n_vars, kind)
+        logger.info("%s: ignoring %d features of type %s", path, matrices[kind].n_vars, kind)
     return matrices.get(GENES), matrices.get(PEAKS)
 
 
-def look_at_counts(matrix: Matrix) -> None:
-    """Look whether a matrix holds counts, without keeping more than the first of them.
+def check_first_counts(matrix: Matrix) -> None:
+    """Check that a matrix has raw counts, by its first values.
 
-    Files of MatrixMarket are read to their end, since what was cut short is seen only there.
+    MatrixMarket files are read to their end to detect truncation.
 
     Raises
     ------
     InputError
-        If the first values are no counts, there are none, or a file is cut short.
+        If the first values are not counts, there are none, or a file is truncated.
     """
     path, n_counts = matrix.path, 0
-    with reading(path, "not a readable 10x matrix"):
+    with reading("FORMAT", path, "not a readable 10x matrix"):
         if matrix.counts:
-            n_counts = sum(look_at_entries(Path(file)) for file in matrix.counts)
+            n_counts = sum(check_entries(Path(file)) for file in matrix.counts)
         else:
             with open_hdf5(path) as file:
                 data = group_of_counts(file, path)[0]["data"]
                 require_counts(data[:VALUES_SEEN], path)
                 n_counts = len(data)
-    require_some(n_counts, path)
+    require_nonempty(n_counts, path)
 
 
 def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
-    """Read a layer that lies in files of its own, in the order of the RNA's cells and genes.
+    """Read a layer from separate files, in the order of the RNA's cells and genes.
 
     Parameters
     ----------
     matrix
         Of the layer, such as unspliced counts.
     rna
-        Counts of the same genes; a cell that the layer lacks has none in it.
+        RNA counts of the same genes. Its cells that are missing in the layer get zeros.
 
     Raises
     ------
     InputError
-        If it is of other genes, or of none of the cells.
+        If the layer has other genes, or no cells in common.
     """
     table, _ = read_matrix(matrix)
     if table is None or list(table.var["gene_ids"]) != list(rna.var["gene_ids"]):
         raise InputError(
-            f"{matrix}: lists other genes than the RNA counts; are the two of the same run?"
+            "LAYER",
+            f"{matrix}: the genes differ from those of the RNA counts; use both from the same run.",
         )
     rows = table.obs_names.get_indexer(rna.obs_names)
     found = np.flatnonzero(rows >= 0)
     if not len(found):
         raise InputError(
-            f"{matrix}: has none of the RNA's barcodes (such as {', '.join(rna.obs_names[:3])}); "
-            "are the two of the same run?"
+            "LAYER",
+            f"{matrix}: no barcodes in common with the RNA counts (such as "
+            f"{', '.join(rna.obs_names[:3])}); use both from the same run.",
         )
     ones = (np.ones(len(found), np.int32), (found, rows[found]))
     return sparse.csr_matrix(sparse.csr_matrix(ones, (rna.n_obs, table.n_obs)) @ table.X)
 
 
-def part_by_kind(
+def split_by_kind(
     blocks: Iterable[sparse.csr_matrix], names: pd.Index, features: pd.DataFrame, origin: str
 ) -> dict[str, ad.AnnData]:
-    """Part counts by the kind of their features.
+    """Split counts by feature type.
 
     Parameters
     ----------
     blocks
-        (some cells, features), which follow one another.
+        Consecutive blocks of cells, (cells of the block, features).
     names
-        Of all cells.
+        Barcodes of all cells.
     features
         ``id``, ``name`` and ``kind``.
     origin
@@ -146,12 +149,12 @@ def part_by_kind(
     Returns
     -------
     dict
-        Kind of feature to its counts (int32), with ``gene_ids`` in ``var``.
+        Counts (int32) by feature type, with ``gene_ids`` in ``var``.
 
     Raises
     ------
     InputError
-        If values are no counts.
+        If values are not counts.
     """
     kinds = features["kind"].unique()
     parts: dict[str, list[sparse.csr_matrix]] = {kind: [] for kind in kinds}
@@ -170,15 +173,15 @@ def part_by_kind(
 
 
 def read_h5(path: Path) -> dict[str, ad.AnnData]:
-    """Read an ``.h5`` of any version of Cell Ranger, a few thousand cells at a time.
+    """Read an ``.h5`` of any version of Cell Ranger, in blocks of cells.
 
-    By hand: read whole, as scanpy does, 100,000 cells with genes and peaks need more memory than
-    a node's usual share.
+    scanpy reads the file at once, which for 100,000 cells with genes and peaks needs more memory
+    than a job usually has.
 
     Raises
     ------
     ValueError
-        If the arrays do not make a matrix.
+        If the arrays are inconsistent.
     """
     names, features = barcode_names(path), read_features(path)
     with open_hdf5(path) as file:
@@ -188,10 +191,10 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
         shape = tuple(group["shape"][:])
         if shape != (len(features), len(names)) or len(indptr) != len(names) + 1:
             raise ValueError(
-                f"its matrix is of {shape}, its lists of {(len(features), len(names))}"
+                f"the matrix has shape {shape}, its lists {(len(features), len(names))}"
             )
         if not len(data) == len(indices) == indptr[-1] or indptr[0] or (np.diff(indptr) < 0).any():
-            raise ValueError("its arrays are of different lengths")
+            raise ValueError("data, indices and indptr are inconsistent")
 
         def blocks() -> Iterator[sparse.csr_matrix]:
             for start in range(0, len(names), CELLS_AT_ONCE):
@@ -200,15 +203,15 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
                 block = sparse.csr_matrix(
                     (data[part], indices[part], ends - ends[0]), (len(ends) - 1, len(features))
                 )
-                # SciPy would read beyond the matrix where an index points there.
+                # SciPy does not check indices later, and would read out of bounds.
                 block.check_format(full_check=True)
                 yield block
 
-        return part_by_kind(blocks(), names, features, str(path))
+        return split_by_kind(blocks(), names, features, str(path))
 
 
 def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
-    """Read what Cell Ranger ARC measured of each barcode and counts alone do not tell.
+    """Read the per-barcode metrics of Cell Ranger ARC that cannot be computed from the counts.
 
     Parameters
     ----------
@@ -220,19 +223,21 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
     Returns
     -------
     DataFrame, (barcodes)
-        ``peak_share`` of the fragments, ``atac_mito_share`` of the reads. A barcode that the table
-        lacks has missing values.
+        ``peak_share`` of the fragments, ``atac_mito_share`` of the reads; NaN for barcodes that
+        are not in the table.
 
     Raises
     ------
     InputError
-        If it cannot be read, or lacks a column.
+        If it cannot be read, or a column is missing.
     """
     columns = [
         "barcode", "atac_peak_region_fragments", "atac_fragments", "atac_mitochondrial_reads",
         "atac_raw_reads",
     ]  # fmt: skip
-    with reading(path, "not a readable table of barcodes", "copy it again, or remove it"):
+    with reading(
+        "BARCODES", path, "not a readable table of barcodes", "copy it again, or remove it"
+    ):
         table = pd.read_csv(open_bytes(path), usecols=columns).drop_duplicates("barcode")
         table = table.set_index("barcode").reindex(barcodes).astype(float)
     in_peaks, fragments, mitochondrial, reads = (table[name] for name in columns[1:])
@@ -245,14 +250,14 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
 
 
 def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
-    """Read files of MatrixMarket and their lists, as :func:`part_by_kind` returns them.
+    """Read MatrixMarket files and their lists; returns the same as :func:`split_by_kind`.
 
     Raises
     ------
     InputError
-        If a matrix has other sizes than the lists say.
+        If the size of a matrix does not match its lists.
     """
-    names, features = barcode_names(matrix), read_features(matrix)
+    names, features = read_barcodes(matrix), read_features(matrix)
     parts = []
     for path in map(Path, matrix.counts):
         n_lines, sizes, n_entries = require_sizes(matrix, path, len(names), len(features))
@@ -263,15 +268,15 @@ def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
             parts += [cells[:, start : start + len(features)] for start in starts]
         else:
             parts.append(cells)
-    return part_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
+    return split_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
 
 
 def require_sizes(
     matrix: Matrix, path: Path, n_cells: int, n_features: int
 ) -> tuple[int, tuple[int, int], int]:
-    """Read the header of one of a matrix's files, refusing one of other sizes than its lists.
+    """Read the header of a MatrixMarket file, and compare its size with the lists.
 
-    Before anything of these sizes is made: a header can say what it likes.
+    This is done before memory is allocated by the sizes in the header.
 
     Returns
     -------
@@ -284,80 +289,84 @@ def require_sizes(
     Raises
     ------
     InputError
-        If it has others, or does not keep spliced and unspliced counts apart as is asked for.
+        If the size does not match the lists, or the requested unspliced counts are not separate.
     """
     n_lines, n_rows, n_columns, n_entries = read_sizes(path)
     found = (n_rows, n_columns) if matrix.cells_in_rows else (n_columns, n_rows)
     if found == (n_cells, n_features):
         if matrix.parts not in ((), USA_PARTS["spliced"]):
             raise InputError(
-                f"{path}: does not tell {matrix.parts[0]} counts apart; run alevin-fry with a "
-                "reference of introns, too, in its USA mode."
+                "MATRIX",
+                f"{path}: has no separate {matrix.parts[0]} counts; run alevin-fry in USA mode, "
+                "with a reference that includes introns.",
             )
     elif not (matrix.parts and found == (n_cells, 3 * n_features)):
-        raise other_sizes(matrix, path, found, (n_cells, n_features))
+        raise make_size_error(matrix, path, found, (n_cells, n_features))
     return n_lines, (n_rows, n_columns), n_entries
 
 
-def other_sizes(
+def make_size_error(
     matrix: Matrix, path: Path, found: tuple[int, int], listed: tuple[int, int]
 ) -> InputError:
-    """Say what a matrix of other sizes than its lists is: (cells, features) each."""
+    """Create the error for a matrix whose size, (cells, features), does not match its lists."""
     lists = f"{Path(matrix.features).name} and {Path(matrix.barcodes).name}"
-    why = "is it of another run, or turned on its side?"
+    why = "are they from different runs, or is the matrix transposed?"
     if found == listed[::-1]:
         why = (
-            "it is turned on its side (cells x genes, where genes x cells are expected); transpose "
-            "it, or write it as .h5ad."
+            "the matrix is transposed (cells x genes instead of genes x cells); transpose it, or "
+            "write it as .h5ad."
         )
     elif found == (listed[0], 3 * listed[1]):
         why = (
-            "it has three columns of each gene, as alevin-fry writes spliced, unspliced and "
-            f"ambiguous counts; name its folder with {USA}.mtx as path."
+            "it has three columns per gene, as alevin-fry writes spliced, unspliced and ambiguous "
+            f"counts; name its folder with {USA}.mtx as path."
         )
     return InputError(
+        "MATRIX",
         f"{path}: has {found[1]} features and {found[0]} cells, but {lists} list {listed[1]} and "
-        f"{listed[0]}: {why}"
+        f"{listed[0]}: {why}",
     )
 
 
 def read_sizes(path: Path) -> tuple[int, int, int, int]:
-    """Read the header of a matrix of the coordinate format.
+    """Read the header of a MatrixMarket file.
 
     Returns
     -------
     n_lines, n_rows, n_columns, n_entries : int
-        Lines of the header, and what it promises.
+        Lines of the header, and the sizes in it.
 
     Raises
     ------
     InputError
-        If it is of another format.
+        If the file is not MatrixMarket in coordinate format.
     """
-    with reading(path, "not a readable 10x matrix"), open_text(path) as handle:
+    with reading("FORMAT", path, "not a readable 10x matrix"), open_text(path) as handle:
         header = [handle.readline()]
         while len(header) < 1000 and (header[-1].startswith("%") or not header[-1].strip()):
             header.append(handle.readline())
     sizes = header[-1].split()
     kind = header[0].lower().split()
     if kind[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(sizes) != 3:
-        raise InputError(f"{path}: is no MatrixMarket file of coordinates; copy it again.")
+        raise InputError(
+            "FORMAT", f"{path}: is not a MatrixMarket file in coordinate format; copy it again."
+        )
     n_rows, n_columns, n_entries = map(int, sizes)
     return len(header), n_rows, n_columns, n_entries
 
 
-def look_at_entries(path: Path) -> int:
-    """Look at the first entries of a matrix of the coordinate format, and count its lines.
+def check_entries(path: Path) -> int:
+    """Check the first entries of a MatrixMarket file and its number of lines.
 
     Returns
     -------
     int
-        As many entries as its header promises: it has as many lines, of which some may be blank.
+        The number of entries in the header.
 
     Raises
     ------
     InputError
-        If they are no counts, or others than its header says.
+        If the first entries are not counts, or the file has fewer lines than entries.
     """
     n_lines, *shape, n_promised = read_sizes(path)
     with open_bytes(path) as file:
@@ -371,46 +380,50 @@ def look_at_entries(path: Path) -> int:
             text = file.read(BYTES_SEEN)
         n_entries += last != b"\n"
     if n_entries < n_promised:
-        raise other_entries(path, n_entries, shape, n_promised)
+        raise make_entries_error(path, n_entries, shape, n_promised)
     return n_promised
 
 
-def other_entries(path: Path, n_entries: int, shape: Sequence[int], n_promised: int) -> InputError:
-    """Say that a matrix has other entries than its header promises."""
+def make_entries_error(
+    path: Path, n_entries: int, shape: Sequence[int], n_promised: int
+) -> InputError:
+    """Create the error for a matrix whose entries do not match its header."""
     return InputError(
-        f"{path}: its {n_entries} entries are not the {n_promised} of a matrix of {shape[0]} by "
-        f"{shape[1]} that its header promises; copy it again."
+        "MATRIX",
+        f"{path}: has {n_entries} entries or some out of range, but its header declares "
+        f"{n_promised} in a matrix of {shape[0]} x {shape[1]}; copy it again.",
     )
 
 
 def parse_entries(text: bytes, path: Path) -> pl.DataFrame:
-    """Parse whole lines of a matrix of the coordinate format: row, column and value.
+    """Parse whole lines of a MatrixMarket file: row, column and value.
 
-    Any blanks may stand between them; one space is parsed without a copy.
+    They may be separated by any spaces or tabs; single spaces are parsed without a copy.
 
     Raises
     ------
     InputError
-        Showing the first line that is no entry.
+        Showing the first line that is not an entry.
     """
     try:
-        return parse_spaced(text)
+        return parse_space_separated(text)
     except pl.exceptions.PolarsError:
         one_space = re.sub(rb"[ \t\r]+", b" ", text)
         tidied = one_space.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
     try:
-        return parse_spaced(tidied)
+        return parse_space_separated(tidied)
     except pl.exceptions.PolarsError as error:
         lines = (line for line in text.splitlines() if line.strip())
         bad = next((line for line in lines if not ENTRY.fullmatch(line)), b"")
         raise InputError(
-            f"{path}: '{bad[:60].decode(errors='replace')}' stands where row, column and count of "
-            "an entry are expected; copy it again."
+            "FORMAT",
+            f"{path}: '{bad[:60].decode(errors='replace')}' is not an entry (row, column and "
+            "count); copy it again.",
         ) from error
 
 
-def parse_spaced(text: bytes) -> pl.DataFrame:
-    """Parse entries of which each has one space between its numbers; blank lines are none."""
+def parse_space_separated(text: bytes) -> pl.DataFrame:
+    """Parse entries separated by single spaces, without blank lines."""
     entries = pl.read_csv(
         b"" if text.isspace() else text, has_header=False, separator=" ",
         schema={"row": pl.Int64, "column": pl.Int64, "value": pl.Float64},
@@ -423,21 +436,21 @@ def parse_spaced(text: bytes) -> pl.DataFrame:
 def read_coordinates(
     path: Path, n_lines: int, shape: tuple[int, int], n_entries: int
 ) -> sparse.coo_matrix:
-    """Read a matrix of the coordinate format.
+    """Read a MatrixMarket file.
 
-    By polars: SciPy's reader ends the whole process on some damaged files.
+    SciPy's reader is not used because some damaged files crash it.
 
     Parameters
     ----------
     path
         The file.
     n_lines, shape, n_entries
-        As :func:`read_sizes` returns them.
+        From :func:`read_sizes`.
 
     Raises
     ------
     InputError
-        If it has other entries than its header says.
+        If the entries do not match the header.
     """
     n_rows, n_columns = shape
     with open_bytes(path) as file:
@@ -447,6 +460,6 @@ def read_coordinates(
     row, column, value = (entries[name].to_numpy() for name in entries.columns)
     inside = (row > 0) & (row <= n_rows) & (column > 0) & (column <= n_columns)
     if entries.null_count().sum_horizontal()[0] or len(entries) != n_entries or not inside.all():
-        raise other_entries(path, len(entries), shape, n_entries)
+        raise make_entries_error(path, len(entries), shape, n_entries)
     places = (row - 1, column - 1)
     return sparse.coo_matrix((value, places), shape=shape, dtype=np.float64)

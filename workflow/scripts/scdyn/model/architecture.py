@@ -69,13 +69,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width % self.n_heads:
             raise InputError(
+                "MODEL",
                 f"model: width {self.width} is not a multiple of its {self.n_heads} heads; "
-                "choose width = heads x head width."
+                "choose width = heads x head width.",
             )
         if not 0 < self.n_tfs <= self.n_genes:
             raise InputError(
+                "MODEL",
                 f"model: {self.n_tfs} TFs among {self.n_genes} genes; a TF layer needs at least "
-                "one TF, so check the TF list against the gene annotation."
+                "one TF, so check the TF list against the gene annotation.",
             )
 
     @property
@@ -104,7 +106,7 @@ class ModelConfig:
         """
         unknown = sorted(set(content) - {field.name for field in fields(cls)})
         if unknown:
-            raise InputError(f"model config: unknown key '{unknown[0]}'.")
+            raise InputError("MODEL", f"model config: unknown key '{unknown[0]}'.")
         return cls(**content)
 
     def to_dict(self) -> dict[str, Any]:

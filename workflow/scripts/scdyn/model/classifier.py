@@ -17,7 +17,7 @@ from torch.nn import functional
 from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_batches
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
@@ -218,12 +218,12 @@ def load_classifier(
     """
     folder, model_folder = Path(folder), Path(model_folder)
     remedy = "remove the folder and run the workflow again"
-    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
         task = json.loads((folder / "task.json").read_text())
         head_weights = load_file(folder / "head.safetensors")
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
-            f"{folder}: was trained on another model than {model_folder}; fine-tune again."
+            "MODEL", f"{folder}: was trained on another model than {model_folder}; fine-tune again."
         )
     model = load_model(model_folder, tokens)
     with reading(folder, "holds no fine-tuned model that can be read", remedy):

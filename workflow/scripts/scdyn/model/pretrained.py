@@ -47,25 +47,29 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
     folder = Path(folder)
     described, weighed = folder / "config.json", folder / "model.safetensors"
     remedy = "name a model's folder, or remove the file and run the workflow again"
-    with reading(described, "describes no model that can be read", remedy):
+    with reading("MODEL", described, "describes no model that can be read", remedy):
         content = json.loads(described.read_text())
         config = ModelConfig.from_dict(content["model"])
         digest = content["model_sha256"]
-    with reading(weighed, "holds no weights that can be read", remedy):
+    with reading("MODEL", weighed, "holds no weights that can be read", remedy):
         weights = load_file(weighed)
     if sha256(weighed) != digest:
         raise InputError(
-            f"{weighed}: is not the one that config.json describes; remove both and pretrain again."
+            "MODEL",
+            f"{weighed}: does not belong to its config.json; remove both and pretrain again.",
         )
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(
-            f"{folder}: was trained on another vocabulary than these tokens'; pretrain again."
+            "MODEL",
+            f"{folder}: was trained on another vocabulary than these tokens'; pretrain again.",
         )
     model = ScDynOmics(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{folder}: weights and config.json do not fit ({error}).") from error
+        raise InputError(
+            "MODEL", f"{folder}: weights and config.json do not fit ({error})."
+        ) from error
     return model.eval()
 
 
@@ -115,9 +119,13 @@ class Pretrained:
         try:
             self.vocabulary = read_vocabulary(folder / "vocabulary.tsv")
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: has no vocabulary that can be read ({error}).") from error
+            raise InputError(
+                "MODEL", f"{folder}: has no vocabulary that can be read ({error})."
+            ) from error
         if vocabulary_hash(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
-            raise InputError(f"{folder}: vocabulary.tsv is not the one the model was trained on.")
+            raise InputError(
+                "MODEL", f"{folder}: vocabulary.tsv is not the one the model was trained on."
+            )
         self.latents = pd.Index(self.config["latents"], name="latent")
         self.n_found = 0
 
@@ -165,7 +173,7 @@ class Pretrained:
             If the values are no counts, or too few genes are found.
         """
         layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
-        table = counts.raw_counts(adata, "adata", promoter_layer=layer)
+        table = counts.extract_counts(adata, "adata", promoter_layer=layer)
         genes = self.vocabulary
         aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))

@@ -67,7 +67,7 @@ def provenance(
     sheet
         The sample sheet.
     environments
-        What the rules' environments hold, as :func:`scdyn.io.packages.read_packages` reads it.
+        What the rules' environments hold, as :func:`scdyn.io.environment.read_packages` reads it.
     models
         ``config.json`` of each pretrained model, in a folder of its name.
     repository
@@ -81,7 +81,7 @@ def provenance(
     """
     return {
         "scdyn": __version__,
-        "code": "{version}, format {format}".format(**stamp()),
+        "code": "{version}, format {format}".format(**make_stamp()),
         "commit": commit_of(repository),
         "snakemake": snakemake,
         "config": config.model_dump(),

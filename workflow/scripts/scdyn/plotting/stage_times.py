@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from scdyn.log import duration
+from scdyn.log import format_duration
 
 
 class JobTime(NamedTuple):
@@ -76,11 +76,11 @@ def summary(jobs: Iterable[JobTime], stages: Mapping[str, str]) -> str:
         if by_rule:
             longest = max(by_rule, key=lambda rule: sum(by_rule[rule]))
             seconds = [time for times in by_rule.values() for time in times]
-            rows.append((stage, str(len(seconds)), duration(sum(seconds)), longest))
+            rows.append((stage, str(len(seconds)), format_duration(sum(seconds)), longest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"  {stage:{widths[0]}}  {number:>{widths[1]}}  {time:>{widths[2]}}  {longest}"
         for stage, number, time, longest in rows
     ]
-    took = duration(max(job.ended for job in jobs) - jobs[0].begun)
+    took = format_duration(max(job.ended for job in jobs) - jobs[0].begun)
     return "\n".join([f"{len(jobs)} jobs in {took}:", *lines])

@@ -1,4 +1,4 @@
-"""Raw files of a sample to counts over the vocabulary: reference, preflight, ingestion, QC."""
+"""From a sample's raw files to counts over the vocabulary: reference, preflight, ingestion, QC."""
 
 from scdyn.lazy import attach
 
@@ -8,7 +8,7 @@ _HOMES = {
     "examine_sample": "preflight",
     "ingest": "ingest",
     "filter_cells": "qc",
-    "join_metadata": "cell_tables",
+    "join_metadata": "metadata",
     "join": "corpus",
     "principal_components": "neighbours",
     "umap": "neighbours",

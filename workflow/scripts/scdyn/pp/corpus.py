@@ -1,4 +1,4 @@
-"""The samples joined, with counts and the paper's normalised values side by side."""
+"""The corpus: joined samples with counts and normalised values, their PCA and layout."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ import anndata as ad
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.pp.cell_columns import METRICS
 from scdyn.pp.counts import normalise
+from scdyn.pp.obs_columns import METRICS
 
-# What a corpus knows of its cells: nothing that a person decides.
+# Columns of ``obs`` that are measured. Labels and covariates are in a separate table.
 MEASURED = ("sample", "barcode", "promoter_source", *METRICS)
 
 
 def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     """Join samples over the same vocabulary and normalise them.
 
-    Of their cells' tables what ingestion measured is kept. What else is known of the cells stands
-    in the corpus' table of cells (:mod:`scdyn.pp.cell_tables`), which may change alone.
+    Only the columns of :data:`MEASURED` are kept. Labels and covariates are in the corpus' table
+    of cells (:mod:`scdyn.pp.metadata`), so that they can change without recomputing counts.
 
     Parameters
     ----------
     samples
-        As ingestion wrote them; let go of once they are joined, if nobody else holds them.
+        From ingestion. They are changed in place, and freed once they are joined if the caller
+        keeps no reference.
 
     Raises
     ------
     InputError
-        If two samples stand on different vocabularies.
+        If the samples have different vocabularies.
     """
     samples = list(samples)
     for sample in samples[1:]:
         if not sample.var_names.equals(samples[0].var_names):
-            raise InputError("the samples stand on different vocabularies; ingest them again.")
+            raise InputError(
+                "CORPUS", "the samples have different vocabularies; ingest them again."
+            )
     var = samples[0].var.copy()
     for sample in samples:
         sample.obs = sample.obs[[name for name in MEASURED if name in sample.obs]]

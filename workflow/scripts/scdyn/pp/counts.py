@@ -1,4 +1,4 @@
-"""Counts: told from other values, brought to the vocabulary, and normalised as the paper does."""
+"""Raw counts of an AnnData, their genes in the vocabulary, and normalisation."""
 
 from __future__ import annotations
 
@@ -12,50 +12,58 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.io.checks import are_counts, check_counts, columns_of_names, first_values
+from scdyn.io.checks import (
+    are_counts,
+    check_counts,
+    find_non_counts,
+    list_name_columns,
+    read_first_values,
+)
 from scdyn.log import logger
 from scdyn.pp.reference import find_genes
 
-# Where a cell's promoter counts are from, if they were not measured.
+# ``promoter_source`` of cells without promoter accessibility.
 NO_SOURCE = "none"
 CELLS_AT_ONCE = 4096
-# Where RNA counts of an AnnData are looked for, in this order.
-USUAL = ("spliced", "counts", "X", "raw")
-# What other layers are called that may hold counts.
-OF_COUNTS = re.compile("count|raw|umi", re.IGNORECASE)
+# Places in an AnnData where raw RNA counts are searched, in this order.
+USUAL_PLACES = ("spliced", "counts", "X", "raw")
+# Names of other layers that may have raw counts.
+COUNT_NAMES = re.compile("count|raw|umi", re.IGNORECASE)
 
 
 def promoters_measured(obs: pd.DataFrame) -> np.ndarray:
-    """Tell in which cells promoters were measured, by their ``promoter_source``: (cells,)."""
+    """Tell per cell whether promoters were measured, from ``promoter_source``: (cells,) bool."""
     return (obs["promoter_source"].astype(str) != NO_SOURCE).to_numpy()
 
 
-def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str) -> str:
-    """Say where RNA counts lie in an AnnData, as preflight says it and ingestion reads it.
+def choose_rna_source(
+    layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, origin: str
+) -> str:
+    """Choose the matrix with the raw RNA counts of an AnnData, for preflight and ingestion.
 
     Parameters
     ----------
     layers
         Its layers, in memory or on the disk.
     x, raw
-        ``X`` and ``.raw``'s, or None.
+        ``X`` and ``raw.X``, or None.
     rna_layer
-        A layer, "raw" or "X". If empty: the first of :data:`USUAL` whose first values are counts
-        and not all zero, since scVelo normalises the layer "spliced", and scanpy ``X``. An ``X``
-        of 0 and 1 alone gives way to ``.raw`` if that holds more.
+        A layer, "raw" or "X". If empty, the first of :data:`USUAL_PLACES` whose first values are
+        counts and not all zero, because scVelo normalises the layer "spliced", and scanpy ``X``.
+        If ``X`` is binary and ``.raw`` is not, ``.raw`` is used.
     origin
         The file, for messages.
 
     Returns
     -------
     str
-        "layers/NAME", "X" or "raw/X", as it is called in the file.
+        Its path in the file: "layers/NAME", "X" or "raw/X".
 
     Raises
     ------
     InputError
-        If the layer is not there, none of those that are looked at holds counts, or ``X`` holds
-        0 and 1 alone and layers of any name more.
+        If the layer does not exist, no counts are found, or ``X`` is binary and another layer may
+        have the counts.
     """
     values = {"X": x, "raw": raw, **layers}
     known = {
@@ -66,84 +74,90 @@ def rna_source(layers: Mapping[str, Any], x: Any, raw: Any, rna_layer: str, orig
     if rna_layer:
         require_layer(rna_layer, known, origin)
         return known[rna_layer]
-    usual = [name for name in USUAL if name in known]
-    seen = {name: first_values(values[name]) for name in usual}
+    usual = [name for name in USUAL_PLACES if name in known]
+    seen = {name: read_first_values(values[name]) for name in usual}
     usable = [name for name in usual if are_counts(seen[name])]
     held = [name for name in usable if seen[name].any()]
     if held[:1] == ["X"] and seen["X"].max() <= 1:
         if "raw" in held and seen["raw"].max() > 1:
-            logger.info("%s: X holds 0 and 1 alone, .raw counts; .raw is read", origin)
+            logger.info("%s: X is binary; using the counts in .raw", origin)
             return known["raw"]
-        refuse_flags({name: layers[name] for name in layers if name not in USUAL}, origin)
+        refuse_binary({name: layers[name] for name in layers if name not in USUAL_PLACES}, origin)
     if usable:
         return known[(held or usable)[0]]
     if not usual:
         raise InputError(
-            f"{origin}: has no X and no layer 'spliced' or 'counts' but "
-            f"{', '.join(known) or 'none'}; name one in the sample sheet's rna_layer."
+            "LAYER",
+            f"{origin}: no X and no layer 'spliced' or 'counts', only {', '.join(known) or 'none'};"
+            " name a layer as rna_layer in the sample sheet.",
         )
-    counted = [name for name in known if are_counts(first_values(values[name]))]
+    bad = find_non_counts(seen[usual[-1]])[0]
+    counted = [name for name in known if are_counts(read_first_values(values[name]))]
     raise InputError(
-        f"{origin}: holds values that are no counts (negative, fractional or NaN) in "
-        f"{' and '.join(usual)}; raw counts are needed, not normalised values: name the layer that "
-        f"holds them ({', '.join(counted) or 'none does'}) in the sample sheet's rna_layer, or "
-        "write them into X."
+        "COUNTS",
+        f"{origin}: the counts in {' and '.join(usual)} are not integers (found {bad:.4g}); raw "
+        "counts are needed, not normalised values: name the layer with raw counts "
+        f"({', '.join(counted) or 'none'} here) as rna_layer in the sample sheet, or write them "
+        "into X.",
     )
 
 
-def refuse_flags(layers: Mapping[str, Any], origin: str) -> None:
-    """Refuse an ``X`` of 0 and 1 alone if a layer seems to hold the counts that it was made of.
+def refuse_binary(layers: Mapping[str, Any], origin: str) -> None:
+    """Refuse a binary ``X`` if a layer seems to have the original counts.
 
     Raises
     ------
     InputError
         Naming the layers.
     """
-    named = {name: first_values(layers[name]) for name in layers if OF_COUNTS.search(name)}
+    named = {name: read_first_values(layers[name]) for name in layers if COUNT_NAMES.search(name)}
     more = [name for name, v in named.items() if are_counts(v) and v.max(initial=0) > 1]
     if more:
         raise InputError(
-            f"{origin}: X holds 0 and 1 alone, and the layers {', '.join(more)} counts; name one "
-            "of these, or X, in the sample sheet's rna_layer."
+            "LAYER",
+            f"{origin}: X is binary (only 0 and 1), but there are counts in {', '.join(more)}; "
+            "name one of these, or X, as rna_layer in the sample sheet.",
         )
 
 
 def require_layer(name: str, layers: Collection[str], origin: str) -> None:
-    """Refuse a layer that is not there.
+    """Refuse a layer that does not exist.
 
     Raises
     ------
     InputError
-        Naming those that are.
+        Naming the existing layers.
     """
     if name not in layers:
         raise InputError(
-            f"{origin}: has no layer '{name}' but {', '.join(layers) or 'none'}; check the sample "
-            "sheet's rna_layer and promoter_layer."
+            "LAYER",
+            f"{origin}: has no layer '{name}' (layers: {', '.join(layers) or 'none'}); check "
+            "rna_layer and promoter_layer in the sample sheet.",
         )
 
 
 def require_same_genes(n_raw: int, n_layer: int, origin: str) -> None:
-    """Refuse RNA counts in ``.raw`` beside promoter counts of other genes in a layer.
+    """Refuse RNA counts in ``.raw`` with other genes than the promoter counts in a layer.
 
     Raises
     ------
     InputError
-        With how many genes each has.
+        With both numbers of genes.
     """
     if n_raw != n_layer:
         raise InputError(
-            f"{origin}: has its RNA counts in .raw, of {n_raw} genes, and promoter counts in a "
-            f"layer, of {n_layer}; write both as layers of the same genes."
+            "LAYER",
+            f"{origin}: the RNA counts in .raw have {n_raw} genes, but the layer of promoter "
+            f"counts has {n_layer}; write both as layers with the same genes.",
         )
 
 
-def raw_counts(
+def extract_counts(
     table: ad.AnnData, origin: str, rna_layer: str = "", promoter_layer: str | None = None
 ) -> ad.AnnData:
-    """Return an AnnData of counts alone, of RNA in ``X`` and of promoters in their layer.
+    """Extract the raw counts of an AnnData: RNA in ``X``, promoters in ``layers["promoter"]``.
 
-    What is known of the cells is kept, and where they lie (:func:`positions`).
+    ``obs`` and the positions (:func:`read_positions`) are kept.
 
     Parameters
     ----------
@@ -152,24 +166,26 @@ def raw_counts(
     origin
         The file, for messages.
     rna_layer
-        See :func:`rna_source`.
+        See :func:`choose_rna_source`.
     promoter_layer
-        Name of the promoters' layer, None if promoters are not in a layer.
+        Layer of the promoter counts; None if they are not in a layer.
 
     Raises
     ------
     InputError
-        If a layer is not there, or its values are no counts.
+        If a layer does not exist, or its values are not counts.
     """
     raw = table.raw
-    source = rna_source(table.layers, table.X, None if raw is None else raw.X, rna_layer, origin)
+    source = choose_rna_source(
+        table.layers, table.X, None if raw is None else raw.X, rna_layer, origin
+    )
     var, values = table.var, table.X
     if source == "raw/X":
         var, values = raw.var, raw.X
-        logger.info("%s: its counts lie in .raw, not in X", origin)
+        logger.info("%s: using the counts in .raw, not X", origin)
     elif source != "X":
         values = table.layers[source.removeprefix("layers/")]
-    obsm = {} if (places := positions(table, origin)) is None else {"spatial": places}
+    obsm = {} if (places := read_positions(table, origin)) is None else {"spatial": places}
     counts = ad.AnnData(check_counts(values, origin), obs=table.obs, var=var, obsm=obsm)
     if promoter_layer is not None:
         require_layer(promoter_layer, table.layers, origin)
@@ -179,20 +195,21 @@ def raw_counts(
     return counts
 
 
-def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
-    """Read where cells lie: ``obsm["spatial"]`` as numbers, (cells, 2 or more).
+def read_positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
+    """Read the positions of cells from ``obsm["spatial"]``, an array or a DataFrame.
 
     Parameters
     ----------
     table
-        May have them as an array or a DataFrame.
+        The cells.
     origin
         The file, for the log.
 
     Returns
     -------
     ndarray or None
-        None if there are none, or none of use, which the log says.
+        (cells, 2 or more). None, with a warning unless the key is missing, if they are not
+        numbers or have fewer than two columns.
     """
     if "spatial" not in table.obsm:
         return None
@@ -204,9 +221,9 @@ def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
         if places.ndim != 2 or places.shape[1] < 2:
             why = "has fewer than two columns"
     except (TypeError, ValueError):
-        why = "is no table of numbers"
+        why = "is not numeric"
     if why:
-        logger.warning("%s: obsm['spatial'] %s: positions are left out", origin, why)
+        logger.warning("%s: obsm['spatial'] %s; ignoring the positions", origin, why)
         return None
     return places
 
@@ -214,32 +231,31 @@ def positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
 def align_genes(
     table: ad.AnnData, genes: pd.DataFrame, min_overlap: float, name: str, setting: str
 ) -> sparse.csr_matrix:
-    """Find each gene of a table in the vocabulary; see :func:`scdyn.pp.reference.find_genes`.
+    """Map the genes of a table to the vocabulary; see :func:`scdyn.pp.reference.find_genes`.
 
     Parameters
     ----------
     table
-        Ids or symbols in ``var_names``, or in any column of text of ``var``.
+        With ids or symbols in ``var_names`` or in any text column of ``var``.
     genes
         The vocabulary.
     min_overlap
-        Smallest share of the genes (of the table or the vocabulary, whichever has
-        fewer) that must be found.
+        Minimum share of genes in common, relative to the smaller of table and vocabulary.
     name, setting
-        The table, and where ``min_overlap`` can be set, for messages.
+        Name of the table and config key of ``min_overlap``, for messages.
 
     Returns
     -------
     csr_matrix
-        (genes of the table, genes of the vocabulary) with a one where they are the same;
-        a product with it orders the columns and sums duplicates.
+        (genes of the table, genes of the vocabulary) with ones for matching genes. Multiplied
+        by it, counts are reordered, and those of duplicate genes summed.
 
     Raises
     ------
     InputError
-        If fewer than ``min_overlap`` are found.
+        If the share is below ``min_overlap``.
     """
-    best = find_genes(columns_of_names(table.var), genes)
+    best = find_genes(list_name_columns(table.var), genes)
     n_found = len(np.unique(best[best >= 0]))
     share = n_found / max(1, min(len(genes), table.n_vars))
     logger.info(
@@ -247,21 +263,22 @@ def align_genes(
     )
     if share < min_overlap:
         raise InputError(
+            "GENES",
             f"{name}: only {n_found} of its {table.n_vars} genes (such as "
             f"{', '.join(table.var_names[:3])}) are in the vocabulary (such as "
-            f"{', '.join(genes['symbol'][:3])}), {share:.0%} where at least {min_overlap:.0%} is "
-            f"asked for ({setting}): another species or build?"
+            f"{', '.join(genes['symbol'][:3])}), {share:.0%} where {setting} requires "
+            f"{min_overlap:.0%}; use the annotation of the same species and build.",
         )
     rows = np.flatnonzero(best >= 0)
     ones = np.ones(len(rows), np.int32)
     return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
 
 
-def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
-    """Divide each gene by its size, scale each cell to a million, and take log1p.
+def log_normalise(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
+    """Divide counts by a size per gene, scale to a million per cell, and take log1p.
 
-    With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is
-    the paper's promoter value (both: Yu et al. 2026, Methods).
+    With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is the
+    promoter value of the paper (both: Yu et al. 2026, Methods).
 
     Parameters
     ----------
@@ -273,11 +290,11 @@ def log_scaled(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matri
     Returns
     -------
     csr_matrix of float32
-        A cell without counts stays zero.
+        Cells without counts stay zero.
     """
     counts = sparse.csr_matrix(counts)
     logs = np.empty(counts.nnz, dtype=np.float32)
-    # Some cells at a time: in float64 and whole, a large corpus would not fit into memory.
+    # In blocks of cells, because a large corpus in float64 would not fit into memory.
     for start in range(0, counts.shape[0], CELLS_AT_ONCE):
         cells = counts[start : start + CELLS_AT_ONCE]
         rates = cells.data * (1.0 / divisor)[cells.indices]
@@ -295,10 +312,10 @@ def normalise(cells: ad.AnnData) -> None:
     Parameters
     ----------
     cells
-        Counts as :func:`scdyn.pp.ingest.ingest` gives them; ``var`` has ``length`` (bp) and
-        ``n_tss``. Changed in place.
+        Counts from :func:`scdyn.pp.ingest.ingest`, with ``length`` (bp) and ``n_tss`` in ``var``.
+        Changed in place.
     """
-    cells.layers["rna_log"] = log_scaled(cells.X, cells.var["length"].to_numpy() / 1000)
-    cells.layers["promoter_log"] = log_scaled(
+    cells.layers["rna_log"] = log_normalise(cells.X, cells.var["length"].to_numpy() / 1000)
+    cells.layers["promoter_log"] = log_normalise(
         cells.layers["promoter"], cells.var["n_tss"].to_numpy()
     )

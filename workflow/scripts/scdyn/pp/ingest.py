@@ -1,4 +1,4 @@
-"""One sample, whatever its files, to RNA and promoter counts over the vocabulary."""
+"""Ingestion: from the files of a sample to RNA and promoter counts over the vocabulary."""
 
 from __future__ import annotations
 
@@ -25,35 +25,31 @@ from scdyn.io.libraries import (
     Library,
     LibraryFiles,
     Matrix,
+    choose_promoter_source,
     find_libraries,
     locate,
-    promoter_source,
 )
 from scdyn.log import logger
-from scdyn.pp.cell_columns import join, normalise
-from scdyn.pp.cell_tables import join_metadata
-from scdyn.pp.counts import NO_SOURCE, align_genes, raw_counts
-from scdyn.pp.reference import genomes_before, tss_rings
-
-# For notebooks, which join their tables by it.
-__all__ = ["ingest", "join_metadata", "read_library"]
+from scdyn.pp.counts import NO_SOURCE, align_genes, extract_counts
+from scdyn.pp.obs_columns import clean_columns, concatenate
+from scdyn.pp.reference import find_genome_prefixes, make_tss_rings
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a library's files hold.
+class LibraryCounts:
+    """The counts of one library.
 
     Attributes
     ----------
     rna
-        ``X`` counts (cells, genes), and ``layers["promoter"]`` if promoter counts come from a
+        RNA counts (cells, genes), with ``layers["promoter"]`` if promoter counts come from a
         layer.
     peaks
-        Counts (cells, peaks), None if they are not used.
+        Counts (cells, peaks); None if they are not used.
     fragments
-        Path of the fragments file, empty if they are not used.
+        Path of the fragments file; empty if it is not used.
     source
-        Where promoter counts come from: see :func:`scdyn.io.libraries.promoter_source`.
+        Source of the promoter counts; see :func:`scdyn.io.sample_files.choose_promoter_source`.
     """
 
     rna: ad.AnnData
@@ -62,30 +58,31 @@ class Content:
     source: str
 
 
-def read_library(library: Library) -> Content:
-    """Read a library's RNA counts, and peaks or a layer if promoter counts come from these.
+def read_library(library: Library) -> LibraryCounts:
+    """Read a library's RNA counts, and the peaks or layer of its promoter counts.
 
     Raises
     ------
     InputError
-        If a file cannot be read or holds no counts.
+        If a file cannot be read or has no counts.
     """
     read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[library.kind]
     rna, peaks, source = read(library)
     if library.peaks:
         peaks = read_peaks(library.peaks)
-    return Content(rna, peaks if source == "peaks" else None, library.fragments, source)
+    return LibraryCounts(rna, peaks if source == "peaks" else None, library.fragments, source)
 
 
 def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read what Cell Ranger and its like wrote: RNA, its peaks, where promoters come from."""
+    """Read 10x formats: RNA counts, peak counts, and the source of promoter counts."""
     rna, peaks = tenx.read_matrix(library.rna)
     if rna is None:
         raise InputError(
-            f"{library.rna}: has peaks and no genes; the ATAC output goes into the column "
-            "atac_path, the GEX output into path."
+            "MATRIX",
+            f"{library.rna}: has peaks but no genes; in the sample sheet, write the GEX output "
+            "into path and the ATAC output into atac_path.",
         )
-    source, _ = promoter_source(library, (), peaks is not None)
+    source, _ = choose_promoter_source(library, (), peaks is not None)
     if library.unspliced:
         rna.layers["promoter"] = tenx.read_layer(library.unspliced, rna)
     if library.metrics:
@@ -94,18 +91,18 @@ def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
 
 
 def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
-    """Read counts of an ``.h5ad``."""
+    """Read the counts of an ``.h5ad``; returns the same as :func:`read_tenx`."""
     path = library.rna.path
     table = _open(ad.read_h5ad, path, "h5ad")
-    source, layer = promoter_source(library, table.layers, has_peaks=False)
-    return raw_counts(table, path, library.rna_layer, layer), None, source
+    source, layer = choose_promoter_source(library, table.layers, has_peaks=False)
+    return extract_counts(table, path, library.rna_layer, layer), None, source
 
 
 def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``.
+    """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``, as :func:`read_tenx` does.
 
-    What the file says of its cells beside the modalities is kept, too: muon writes labels there,
-    those called ``rna:NAME`` included that the RNA has no column of its own for.
+    Labels in the joint ``obs``, where muon writes them, are added to those of the RNA, with
+    ``rna:NAME`` as ``NAME``. Columns that the RNA already has are not replaced.
     """
     path = library.rna.path
     modalities, obs = _open(read_modalities, path, "h5mu")
@@ -115,7 +112,7 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     others = tuple(f"{name}:" for name in modalities if name != "rna")
     joint = obs[~obs.index.duplicated()]
     joint = joint[[name for name in joint if not name.startswith(others)]]
-    # Those without the modality's name come first, where both are there.
+    # Of ``NAME`` and ``rna:NAME``, the former takes precedence.
     joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
     joint.columns = [name.removeprefix("rna:") for name in joint]
     new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
@@ -123,8 +120,8 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     log_left_out(modalities, obs, path)
     source, layer = promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
-    peaks = raw_counts(atac, path) if used else None
-    return raw_counts(rna, path, library.rna_layer, layer), peaks, source
+    peaks = extract_counts(atac, path) if used else None
+    return extract_counts(rna, path, library.rna_layer, layer), peaks, source
 
 
 def read_modalities(path: str) -> tuple[dict[str, ad.AnnData], pd.DataFrame]:
@@ -143,23 +140,23 @@ def log_left_out(modalities: Mapping[str, ad.AnnData], obs: pd.DataFrame, path: 
         left_out += [f"{prefix}{name}" for name in names if name not in kept]
     if left_out:
         logger.info(
-            "%s: columns of other modalities' cells are not read: %s; what is a label of the cells "
-            "belongs into the obs of rna, or of the file",
+            "%s: ignoring obs columns of other modalities: %s; write labels into the obs of rna or "
+            "of the file",
             path, ", ".join(sorted(left_out)),
         )  # fmt: skip
 
 
 def read_peaks(matrix: Matrix) -> ad.AnnData:
-    """Read peaks that lie in a file of their own.
+    """Read peak counts from a separate file.
 
     Raises
     ------
     InputError
-        If it has none.
+        If there are none.
     """
     path = matrix.path
     if path.endswith(".h5ad"):
-        return raw_counts(_open(ad.read_h5ad, path, "h5ad"), path)
+        return extract_counts(_open(ad.read_h5ad, path, "h5ad"), path)
     if path.endswith(".h5mu"):
         modalities, _ = _open(read_modalities, path, "h5mu")
         require_modality("atac", modalities, path)
@@ -167,8 +164,9 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(
-            f"{matrix}: has genes and no peaks; the GEX output goes into the column path, the ATAC "
-            "output into atac_path."
+            "MATRIX",
+            f"{matrix}: has genes but no peaks; in the sample sheet, write the GEX output into "
+            "path and the ATAC output into atac_path.",
         )
     return peaks
 
@@ -181,7 +179,7 @@ def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
         return read(path)
 
 
-def require_barcodes(
+def require_common_barcodes(
     pairing: barcodes.Pairing,
     rna: pd.Index,
     other: pd.Index,
@@ -189,27 +187,29 @@ def require_barcodes(
     name: str,
     what: str,
 ) -> None:
-    """Refuse modalities of different cells.
+    """Refuse modalities with too few barcodes in common.
 
     Raises
     ------
     InputError
-        If fewer than ``min_overlap`` of the RNA barcodes are among the others, showing
-        five of each.
+        If the share of RNA barcodes in the other modality is below ``min_overlap``, showing five
+        barcodes of each.
     """
-    shared = f"{pairing.n_shared} of its {len(rna)} RNA barcodes"
+    shared = f"{pairing.n_shared} of {len(rna)} RNA barcodes"
     logger.info("%s: %s are among those of the %s (%s)", name, shared, what, pairing.how)
     if pairing.n_shared < min_overlap * len(rna):
         raise InputError(
-            f"sample {name}: only {shared} (such as {', '.join(rna[:5])}) are among the barcodes "
-            f"of the {what} (such as {', '.join(other[:5])}); ingest.min_barcode_overlap asks for "
-            f"{min_overlap:.0%}: are these two of the same cells? If the two chemistries' barcodes "
-            "differ, name their table in ingest.barcode_translation."
+            "BARCODES",
+            f"sample {name}: {'too few' if pairing.n_shared else 'no'} barcodes in common between "
+            f"RNA and ATAC: only {shared} (such as {', '.join(rna[:5])}) are among those of the "
+            f"{what} (such as {', '.join(other[:5])}), but ingest.min_barcode_overlap requires "
+            f"{min_overlap:.0%}; use files of the same cells, or, if the barcodes of the two "
+            "chemistries differ, name a table in ingest.barcode_translation.",
         )
 
 
-def promoter_counts(
-    library: Content,
+def count_promoters(
+    library: LibraryCounts,
     genes: pd.DataFrame,
     windows: pd.DataFrame,
     to_vocabulary: sparse.csr_matrix,
@@ -217,25 +217,25 @@ def promoter_counts(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count promoter accessibility of the RNA's cells, paired by barcode.
+    """Count promoter accessibility per cell, paired with the RNA by barcode.
 
     Returns
     -------
     counts : csr_matrix
-        (cells, genes of the vocabulary), in the order of the RNA's cells; a barcode the
-        second modality lacks has an empty row.
+        (cells, genes of the vocabulary), in the order of the RNA's cells. Rows of barcodes that
+        are missing in the second modality are empty.
     totals : DataFrame
-        A row a cell: ``promoter_source``, "fragments", "promoter layer", "peaks", or "none" in
-        a cell that the second modality lacks; and with fragments what
-        :func:`scdyn.io.fragments.count_insertions` says of it.
+        One row per cell: ``promoter_source``, one of "fragments", "promoter layer", "peaks", and
+        "none" for missing barcodes; with fragments also the metrics of
+        :func:`scdyn.io.fragments.count_insertions`.
     """
     rna, n_genes = library.rna, to_vocabulary.shape[1]
     rest = (min_overlap, translation, name)
     logger.info("%s: promoters: %s", name, library.source)
     if library.source == "fragments":
-        return promoter_counts_of_fragments(rna, Path(library.fragments), genes, windows, *rest)
+        return count_from_fragments(rna, Path(library.fragments), genes, windows, *rest)
     if library.peaks is not None:
-        return promoter_counts_of_peaks(rna, library.peaks, windows, n_genes, *rest)
+        return count_from_peaks(rna, library.peaks, windows, n_genes, *rest)
     if "promoter" in rna.layers:
         counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
     else:
@@ -243,7 +243,7 @@ def promoter_counts(
     return counts, pd.DataFrame({"promoter_source": library.source}, index=rna.obs_names)
 
 
-def promoter_counts_of_fragments(
+def count_from_fragments(
     rna: ad.AnnData,
     fragments: Path,
     genes: pd.DataFrame,
@@ -252,7 +252,7 @@ def promoter_counts_of_fragments(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Count insertions in promoters; see :func:`promoter_counts`.
+    """Count insertions in promoters; see :func:`count_promoters`.
 
     Parameters
     ----------
@@ -263,33 +263,33 @@ def promoter_counts_of_fragments(
     genes, windows
         The vocabulary and its promoter windows.
     min_overlap
-        Smallest share of the RNA's barcodes that must have fragments.
+        Minimum share of RNA barcodes with fragments.
     translation
-        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+        RNA barcode of each ATAC barcode; see :func:`scdyn.io.barcodes.read_translation`.
     name
         The sample, for messages.
 
     Raises
     ------
     InputError
-        If the fragments cannot be read, or are of other cells or another genome.
+        If the fragments cannot be read, or belong to other cells or another genome.
     """
     blocks = islice(fragment_files.read_fragments(fragments), fragment_files.BLOCKS_SEEN)
     n_seen = fragment_files.count_barcodes(blocks)
     known = n_seen.index
-    pairing = barcodes.pair(rna.obs_names, known, translation)
+    pairing = barcodes.pair_barcodes(rna.obs_names, known, translation)
     counts, totals = fragment_files.count_insertions(
-        fragments, windows, len(genes), pairing.rna, pairing.form, tss_rings(genes)
+        fragments, windows, len(genes), pairing.rna, pairing.form, make_tss_rings(genes)
     )
     found = (totals["fragments"] > 0).to_numpy()
     pairing = replace(pairing, n_shared=int(found.sum()))
-    require_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
-    barcodes.require_cells(pairing, n_seen, fragments)
+    require_common_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
+    barcodes.refuse_background(pairing, n_seen, fragments)
     source = np.where(found, "fragments", NO_SOURCE)
     return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
 
 
-def promoter_counts_of_peaks(
+def count_from_peaks(
     rna: ad.AnnData,
     peaks: ad.AnnData,
     windows: pd.DataFrame,
@@ -298,7 +298,7 @@ def promoter_counts_of_peaks(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Sum the counts of peaks in promoters; see :func:`promoter_counts`.
+    """Sum the counts of peaks in promoters; see :func:`count_promoters`.
 
     Parameters
     ----------
@@ -309,24 +309,24 @@ def promoter_counts_of_peaks(
     windows, n_genes
         Promoter windows, and genes of the vocabulary.
     min_overlap, translation, name
-        As for :func:`promoter_counts_of_fragments`.
+        As for :func:`count_from_fragments`.
 
     Raises
     ------
     InputError
-        If the peaks are of other cells or another genome.
+        If the peaks belong to other cells or another genome.
     """
-    pairing = barcodes.pair(rna.obs_names, peaks.obs_names, translation)
-    require_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
+    pairing = barcodes.pair_barcodes(rna.obs_names, peaks.obs_names, translation)
+    require_common_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
     of_peaks = pairing.form(peaks.obs_names.to_series())
     row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
     found = row.notna().to_numpy()
-    # One row a cell of the RNA, a one where its barcode stands in the peaks.
+    # (cells of the RNA, cells of the peaks) with ones for equal barcodes.
     pairing_matrix = sparse.csr_matrix(
         (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
         shape=(rna.n_obs, peaks.n_obs),
     )
-    counts = fragment_files.peaks_to_promoters(peaks.X, peaks.var_names, windows, n_genes)
+    counts = fragment_files.sum_peaks(peaks.X, peaks.var_names, windows, n_genes)
     source = np.where(found, "peaks", NO_SOURCE)
     totals = pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
     return pairing_matrix @ counts, totals
@@ -341,20 +341,20 @@ def ingest_library(
     translation: Mapping[str, str] | None,
     name: str,
 ) -> ad.AnnData:
-    """Bring one library to the vocabulary, as :func:`ingest` does; cells are named by barcode."""
+    """Ingest one library; see :func:`ingest`. Cells are named by barcode."""
     located = locate(files)
     library = read_library(located)
     rna = library.rna
-    require_one_genome(genomes_before(rna.var_names.to_series()), located.rna.path)
-    require_some(rna.X.nnz, files.path)
+    require_one_genome(find_genome_prefixes(rna.var_names.to_series()), located.rna.path)
+    require_nonempty(rna.X.nnz, files.path)
     to_vocabulary = align_genes(
         rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
     )
-    counts, totals = promoter_counts(
+    counts, totals = count_promoters(
         library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
     )
-    # What Cell Ranger measured has our own names; what a file says of its cells has any.
-    obs = rna.obs if files.kind == "10x" else normalise(rna.obs, files.path)
+    # Columns of an input file can have any names and types; the metrics of 10x are our own.
+    obs = rna.obs if files.kind == "10x" else clean_columns(rna.obs, files.path)
     return ad.AnnData(
         sparse.csr_matrix(rna.X @ to_vocabulary),
         obs=obs.assign(**totals.set_axis(obs.index)),
@@ -365,11 +365,11 @@ def ingest_library(
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
-    """Join a sample's libraries, numbered as :func:`scdyn.io.barcodes.sample_barcodes` does."""
+    """Join a sample's libraries; see :func:`scdyn.io.barcodes.join_barcodes`."""
     if len(libraries) == 1:
         return libraries[0]
-    names = barcodes.sample_barcodes([cells.obs_names for cells in libraries])
-    obs = join([cells.obs for cells in libraries]).set_axis(names)
+    names = barcodes.join_barcodes([cells.obs_names for cells in libraries])
+    obs = concatenate([cells.obs for cells in libraries]).set_axis(names)
     joined = ad.concat(libraries, join="outer", merge="same")
     joined.obs = obs
     return joined
@@ -383,7 +383,7 @@ def ingest(
     min_barcode_overlap: float,
     translation: Mapping[str, str] | None = None,
 ) -> ad.AnnData:
-    """Bring one sample to the vocabulary.
+    """Read one sample as counts over the vocabulary.
 
     Parameters
     ----------
@@ -392,23 +392,24 @@ def ingest(
     genes, windows
         The vocabulary and its promoter windows.
     min_gene_overlap, min_barcode_overlap
-        Shares, 0 to 1, below which the sample is refused.
+        Minimum shares, 0 to 1, of genes in the vocabulary, and of RNA barcodes in the other
+        modality.
     translation
-        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+        RNA barcode of each ATAC barcode; see :func:`scdyn.io.barcodes.read_translation`.
 
     Returns
     -------
     AnnData
         All barcodes of the matrices, named ``{sample}_{barcode}``: ``X`` RNA counts,
-        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and what an
-        ``.h5ad`` says of its cells (its own ``sample`` as ``sample_in_file``); in
-        ``obsm["spatial"]`` its positions. What the sample sheet and its metadata say of the
-        cells is joined later; see :func:`scdyn.pp.cell_tables.annotate`.
+        ``layers["promoter"]`` promoter counts; in ``obs`` the sample, the barcode, and the
+        columns of an ``.h5ad`` (its ``sample`` as ``sample_in_file``); in ``obsm["spatial"]`` its
+        positions. Covariates of the sample sheet and metadata are joined later; see
+        :func:`scdyn.pp.metadata.annotate`.
 
     Raises
     ------
     InputError
-        If a file cannot be used or holds no counts, or too few genes or barcodes are found.
+        If a file cannot be read or has no counts, or too few genes or barcodes match.
     """
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap

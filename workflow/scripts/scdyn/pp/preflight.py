@@ -1,4 +1,4 @@
-"""What can be said of a study's input in seconds, before hours of compute are spent on it."""
+"""Preflight: check a study's input in seconds, before hours of computation."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from anndata.io import sparse_dataset
 from scdyn.errors import InputError, reading
 from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
-from scdyn.io.barcodes import require_unique, sample_barcodes
-from scdyn.io.checks import first_values, require_counts, require_some
+from scdyn.io.barcodes import join_barcodes, require_unique
+from scdyn.io.checks import read_first_values, require_counts, require_nonempty
 from scdyn.io.download import annotation_of
 from scdyn.io.features import (
     GENES,
     PEAKS,
-    barcode_names,
-    part_of,
+    open_modality,
+    read_barcodes,
     read_features,
     read_genomes,
-    require_annotated,
+    refuse_10x,
     require_one_genome,
 )
 from scdyn.io.hdf5 import open_hdf5
@@ -34,18 +34,18 @@ from scdyn.io.libraries import (
     Library,
     LibraryFiles,
     Matrix,
+    choose_promoter_source,
     find_libraries,
     locate,
-    promoter_source,
 )
 from scdyn.log import logger
 from scdyn.machine import VARIABLE, nvidia_driver, visible_gpus
-from scdyn.pp.counts import require_layer, require_same_genes, rna_source
-from scdyn.pp.findings import DISK, Finding
-from scdyn.pp.reference import find_genes, genomes_before, strip_version, without_genome
+from scdyn.pp.counts import choose_rna_source, require_layer, require_same_genes
+from scdyn.pp.preflight_findings import DISK, Finding
+from scdyn.pp.reference import find_genes, find_genome_prefixes, strip_genome_prefix, strip_version
 from scdyn.settings import InputThresholds
 
-# Results take about as much room as their input, and temporary files once more.
+# Required room on the disk in multiples of the input: results and temporary files.
 ROOM_FOR_INPUT = 3
 
 
@@ -57,7 +57,7 @@ def examine_sample(
     translation: Mapping[str, str] | None = None,
     catalogue: pd.DataFrame | None = None,
 ) -> list[Finding]:
-    """Examine a sample's files; of its counts the first are looked at.
+    """Examine a sample's files, of the counts only the first values.
 
     Parameters
     ----------
@@ -66,16 +66,16 @@ def examine_sample(
     genes, windows
         The vocabulary and its promoter windows.
     thresholds
-        Of the config.
+        From the config.
     translation
-        ATAC to RNA barcodes; see :func:`scdyn.io.barcodes.read_translation`.
+        RNA barcode of each ATAC barcode; see :func:`scdyn.io.barcodes.read_translation`.
     catalogue
-        Of public files, from which the annotation of another genome build is named.
+        Catalogue of public files, used to suggest the annotation of another genome build.
 
     Returns
     -------
     list of Finding
-        Of each library; the first that does not pass ends a library's.
+        Of each library, up to its first failed check.
     """
     findings: list[Finding] = []
     name = row["sample"]
@@ -93,8 +93,8 @@ def examine_sample(
     return findings
 
 
-def barcodes_of(row: Mapping[str, str]) -> pd.Index:
-    """List a sample's barcodes as ingestion names them, none if its files cannot be read.
+def list_barcodes(row: Mapping[str, str]) -> pd.Index:
+    """List a sample's barcodes as in ingestion; an empty index if the files cannot be read.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ def barcodes_of(row: Mapping[str, str]) -> pd.Index:
         Of the sample sheet.
     """
     try:
-        return sample_barcodes([barcode_names(locate(files).rna) for files in find_libraries(row)])
-    except InputError:  # which examine_sample says
+        return join_barcodes([read_barcodes(locate(files).rna) for files in find_libraries(row)])
+    except InputError:  # reported by examine_sample
         return pd.Index([], dtype=str)
 
 
@@ -131,18 +131,18 @@ def examine_library(
     translation: Mapping[str, str] | None,
     catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Yield what was looked at and what was seen.
+    """Yield the name and the result of each check.
 
     Raises
     ------
     InputError
-        At the first thing that is wrong.
+        At the first failed check.
     """
     library = locate(files)
     matrix = library.rna
-    source, layers, has_peaks = look_into(library)
+    source, layers, has_peaks = inspect_library(library)
     features = read_features(matrix, source)
-    names = names_of_genes(features, matrix)
+    names = list_gene_names(features, matrix)
     found = find_genes(names, genes)
     n_found, n_genes = len(np.unique(found[found >= 0])), len(found)
     share = n_found / max(1, min(len(genes), n_genes))
@@ -150,25 +150,25 @@ def examine_library(
     if share < thresholds.min_gene_overlap:
         named = features["name"][features["kind"] == GENES]
         raise InputError(
-            f"{matrix}: only {text} (such as {', '.join(named[:3])} beside "
-            f"{', '.join(genes['symbol'][:3])} of reference.annotation), {share:.0%} where "
-            f"ingest.min_gene_overlap asks for {thresholds.min_gene_overlap:.0%}: another species "
-            "or annotation?"
+            "GENES",
+            f"{matrix}: only {text} ({', '.join(named[:3])} here, {', '.join(genes['symbol'][:3])} "
+            f"in reference.annotation), {share:.0%} where ingest.min_gene_overlap requires "
+            f"{thresholds.min_gene_overlap:.0%}; use the annotation of the same species.",
         )
     yield "genes", text
     if library.kind != "10x":
         yield "RNA counts", f"in {source} of {matrix}"
-    cells = barcode_names(matrix)
+    cells = read_barcodes(matrix)
     require_unique(cells, matrix)
     yield "cells", f"{len(cells)} barcodes in {matrix}"
     others = features["kind"][~features["kind"].isin([GENES, PEAKS])].value_counts()
     for kind, n_features in others.items():
-        yield "features", f"{n_features} of {kind} are not read"
-    promoters, layer = promoter_source(library, layers, has_peaks)
+        yield "features", f"{n_features} of type {kind} are ignored"
+    promoters, layer = choose_promoter_source(library, layers, has_peaks)
     examine_counts(library, source, layer, of_peaks=promoters == "peaks")
-    stated = genome_stated(library)
+    stated = read_stated_genome(library)
     if promoters == "none":
-        yield "promoters", "not measured, as the sheet says: RNA only"
+        yield "promoters", "not measured, according to the sample sheet (RNA only)"
     elif promoters == "promoter layer":
         yield "promoters", f"counts of the layer {layer} in {library.unspliced or matrix}"
     elif promoters == "fragments":
@@ -185,7 +185,7 @@ def examine_library(
         names = features["name"][features["kind"] == PEAKS]
         yield (
             "promoters",
-            f"summed from the peaks of {place}, there being no fragments: these are coarser",
+            f"summed from the peaks of {place}; fragments would be more accurate",
         )
         places = fragment_files.parse_peaks(pd.Index(names))
         places["start"] = (places["start"] + places["end"]) // 2
@@ -194,26 +194,28 @@ def examine_library(
         )
 
 
-def names_of_genes(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
-    """List the columns that may name the genes among features.
+def list_gene_names(features: pd.DataFrame, matrix: Matrix) -> list[pd.Series]:
+    """List the columns of features that may name the genes.
 
     Raises
     ------
     InputError
-        If there are no genes, or they are of several genomes.
+        If there are no genes, or genes of several genomes.
     """
     named = features[features["kind"] == GENES].drop(columns="kind").reset_index(drop=True)
     if named.empty:
         raise InputError(
-            f"{matrix}: has no {GENES} but {', '.join(features['kind'].unique()) or 'no features'};"
-            " the GEX output goes into the column path, the ATAC output into atac_path."
+            "MATRIX",
+            f"{matrix}: has no {GENES} features "
+            f"(found: {', '.join(features['kind'].unique()) or 'none'}); in the sample sheet, "
+            "write the GEX output into path and the ATAC output into atac_path.",
         )
-    require_one_genome(genomes_before(named["name"]), matrix.path)
+    require_one_genome(find_genome_prefixes(named["name"]), matrix.path)
     return [named[column] for column in named]
 
 
-def measured_genes(row: Mapping[str, str]) -> set[str]:
-    """List every id and symbol by which a sample's matrices call their genes.
+def list_measured_genes(row: Mapping[str, str]) -> set[str]:
+    """List all ids and symbols of genes in a sample's matrices.
 
     Parameters
     ----------
@@ -227,9 +229,9 @@ def measured_genes(row: Mapping[str, str]) -> set[str]:
     """
     names: set[str] = set()
     for library in map(locate, find_libraries(row)):
-        source, _, _ = look_into(library)
-        for column in names_of_genes(read_features(library.rna, source), library.rna):
-            names.update(column, plain := without_genome(column), strip_version(plain))
+        source, _, _ = inspect_library(library)
+        for column in list_gene_names(read_features(library.rna, source), library.rna):
+            names.update(column, plain := strip_genome_prefix(column), strip_version(plain))
     return names
 
 
@@ -266,22 +268,22 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
     Returns
     -------
     source : str
-        Where an AnnData's RNA counts lie; see :func:`scdyn.pp.counts.rna_source`.
+        Place of the RNA counts in an AnnData; see :func:`scdyn.pp.counts.choose_rna_source`.
     layers : list of str
-        Of an AnnData.
+        Layers of an AnnData.
     has_peaks : bool
-        Whether the RNA's file has peaks, too.
+        Whether the file of the RNA counts also has peaks.
 
     Raises
     ------
     InputError
-        If the first of an AnnData's values are no counts.
+        If the first values of an AnnData are not counts.
     """
     path = library.rna.path
     if library.kind == "10x":
         features = read_features(library.rna)
         for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
-            n_cells, n_features = len(barcode_names(matrix)), len(read_features(matrix))
+            n_cells, n_features = len(read_barcodes(matrix)), len(read_features(matrix))
             for file in matrix.counts:
                 tenx.require_sizes(matrix, Path(file), n_cells, n_features)
         return "X", [], bool((features["kind"] == PEAKS).any())
@@ -289,64 +291,66 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
         require_annotated(file)
         rna = part_of(file, "rna")
         layers = rna.get("layers", {})
-        source = rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
+        source = choose_rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
             require_layer(library.promoter_layer, layers, path)
-        require_counts(first_values(rna[source]), path)
-        require_some(n_stored(rna[source]), path)
+        require_counts(read_first_values(rna[source]), path)
+        require_nonempty(count_stored(rna[source]), path)
         return source, list(layers), "mod/atac" in file
 
 
-def n_stored(values: h5py.Group | h5py.Dataset) -> int:
-    """Count the values that an AnnData's matrix stores; zeros too, if it is dense."""
+def count_stored(values: h5py.Group | h5py.Dataset) -> int:
+    """Count the stored values of an AnnData's matrix, including zeros if it is dense."""
     return values["data"].size if isinstance(values, h5py.Group) else values.size
 
 
-def n_columns(values: h5py.Group | h5py.Dataset) -> int:
+def count_columns(values: h5py.Group | h5py.Dataset) -> int:
     """Count the columns of an AnnData's matrix."""
     return (sparse_dataset(values) if isinstance(values, h5py.Group) else values).shape[1]
 
 
 def examine_counts(library: Library, source: str, layer: str | None, of_peaks: bool) -> None:
-    """Look at the first counts of all that is read, but an AnnData's RNA: see :func:`look_into`.
+    """Check the first counts of all matrices except the RNA of an AnnData.
+
+    :func:`inspect_library` checks that one.
 
     Parameters
     ----------
     library
-        Whose files are there.
+        With existing files.
     source
-        Where an AnnData's RNA counts lie, as :func:`look_into` says it.
+        Place of the RNA counts in an AnnData, from :func:`inspect_library`.
     layer, of_peaks
-        Where promoter counts come from, as :func:`scdyn.io.libraries.promoter_source` says it.
+        Source of the promoter counts, from :func:`scdyn.io.sample_files.choose_promoter_source`.
 
     Raises
     ------
     InputError
-        If they are no counts, such as peaks after TF-IDF, of other genes, or there are none.
+        If they are not counts (such as peaks after TF-IDF), have other genes, or are empty.
     """
     for matrix in filter(None, (library.rna, library.unspliced, library.peaks)):
         if not matrix.path.endswith((".h5ad", ".h5mu")):
-            tenx.look_at_counts(matrix)
+            tenx.check_first_counts(matrix)
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
         with reading(path, f"not a readable {library.kind}"), open_hdf5(path) as file:
             rna = part_of(file, "rna")
             values = rna["layers"][layer]
-            require_same_genes(n_columns(rna[source]), n_columns(values), path)
-            require_counts(first_values(values), f"{path}, layer {layer}")
+            require_same_genes(count_columns(rna[source]), count_columns(values), path)
+            require_counts(read_first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
         with reading(place.path, "not a readable h5ad"), open_hdf5(place.path) as file:
             table = part_of(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
-            source = rna_source(layers, table.get("X"), raw, "", place.path)
-            require_counts(first_values(table[source]), place.path)
+            source = choose_rna_source(layers, table.get("X"), raw, "", place.path)
+            require_counts(read_first_values(table[source]), place.path)
 
 
-def genome_stated(library: Library) -> str:
-    """Name the genome that Cell Ranger says it used, empty if it does not say.
+def read_stated_genome(library: Library) -> str:
+    """Return the genome that Cell Ranger used, or an empty string.
 
-    It stands in the header of a fragments file and with the features of an ``.h5``.
+    It is in the header of a fragments file, or among the features of an ``.h5``.
     """
     if library.fragments:
         for line in fragment_files.read_header(library.fragments):
@@ -365,34 +369,38 @@ def examine_fragments(
     translation: Mapping[str, str] | None,
     catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Look at the beginning of a fragments file: its barcodes, chromosomes and promoters.
+    """Check barcodes and genome build by the first fragments of a file.
 
     Raises
     ------
     InputError
-        If it is of other cells or another genome. Whether enough of the barcodes are there
-        is for ingestion to say, which reads the whole file.
+        If the file belongs to other cells or another genome. The share of barcodes with fragments
+        is checked in ingestion, which reads the whole file.
     """
     blocks = []
     for block in islice(fragment_files.read_fragments(path), fragment_files.BLOCKS_SEEN):
-        fragment_files.check_places(block, path)
+        fragment_files.check_positions(block, path)
         blocks.append(block.select("chrom", "start", "barcode").to_pandas())
     seen = pd.concat(blocks) if blocks else pd.DataFrame(columns=["chrom", "start", "barcode"])
     if seen.empty:
-        raise InputError(f"{path}: holds no fragments; copy it again from Cell Ranger's output.")
+        raise InputError(
+            "FRAGMENTS", f"{path}: contains no fragments; copy it again from Cell Ranger's output."
+        )
     n_seen = seen["barcode"].value_counts(sort=False)
     others = pd.Index(n_seen.index)
-    pairing = barcodes.pair(cells, others, translation)
+    pairing = barcodes.pair_barcodes(cells, others, translation)
     text = (
-        f"{pairing.n_shared} of {len(cells)} RNA barcodes are among those of the first "
-        f"{len(seen)} fragments, {pairing.how}"
+        f"{pairing.n_shared} of {len(cells)} RNA barcodes are among the first {len(seen)} "
+        f"fragments, {pairing.how}"
     )
     if not pairing.n_shared:
         raise InputError(
-            f"{path}: none of the {len(cells)} RNA barcodes (such as {', '.join(cells[:5])}) is "
-            f"among its own (such as {', '.join(others[:5])}): are these two of the same cells?"
+            "BARCODES",
+            f"{path}: no barcodes in common between RNA and ATAC ({', '.join(cells[:5])} in the "
+            f"RNA, {', '.join(others[:5])} here); use files of the same cells, or, if the barcodes "
+            "of the two chemistries differ, name a table in ingest.barcode_translation.",
         )
-    barcodes.require_cells(pairing, n_seen, path)
+    barcodes.refuse_background(pairing, n_seen, path)
     yield "barcodes", text
     yield from examine_build("fragments", path, seen, windows, thresholds, stated, catalogue)
 
@@ -403,20 +411,22 @@ def examine_barcodes(
     thresholds: InputThresholds,
     translation: Mapping[str, str] | None,
 ) -> tuple[str, str]:
-    """Look at the barcodes of a matrix of peaks.
+    """Check the barcodes of a matrix of peaks.
 
     Raises
     ------
     InputError
-        If it is of other cells.
+        If it belongs to other cells.
     """
-    others = barcode_names(path)
-    pairing = barcodes.pair(cells, others, translation)
+    others = read_barcodes(path)
+    pairing = barcodes.pair_barcodes(cells, others, translation)
     if pairing.n_shared < thresholds.min_barcode_overlap * len(cells):
         raise InputError(
-            f"{path}: only {pairing.n_shared} of the {len(cells)} RNA barcodes (such as "
-            f"{', '.join(cells[:5])}) are among its own (such as {', '.join(others[:5])}): "
-            "are these two of the same cells?"
+            "BARCODES",
+            f"{path}: {'too few' if pairing.n_shared else 'no'} barcodes in common between RNA and "
+            f"ATAC: only {pairing.n_shared} of {len(cells)} RNA barcodes (such as "
+            f"{', '.join(cells[:5])}) are in this file (such as {', '.join(others[:5])}); use "
+            "files of the same cells.",
         )
     return "barcodes", f"{pairing.n_shared} of {len(cells)} RNA barcodes, {pairing.how}"
 
@@ -430,69 +440,81 @@ def examine_build(
     stated: str,
     catalogue: pd.DataFrame | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Tell whether open chromatin lies at the annotation's promoters.
+    """Check that open chromatin is enriched in the annotation's promoters.
 
     Raises
     ------
     InputError
-        If it lies there no more often than places drawn at random.
+        If the enrichment is below the threshold.
     """
-    ratio = fragment_files.promoter_enrichment(places, windows)
-    asked = thresholds.min_promoter_enrichment
-    if not ratio >= asked:
+    ratio = fragment_files.compute_promoter_enrichment(places, windows)
+    required = thresholds.min_promoter_enrichment
+    if not ratio >= required:
         chromosomes = ", ".join(sorted(places["chrom"].astype(str).unique())[:3])
         annotated = ", ".join(sorted(windows["chrom"].unique())[:3])
         why = (
-            f"lies in the annotation's promoters {ratio:.2f} times as often as by chance, where "
-            f"ingest.min_promoter_enrichment asks for {asked:g}"
+            f"is in the annotation's promoters only {ratio:.2f} times as often as expected by "
+            f"chance, where ingest.min_promoter_enrichment requires {required:g}"
             if pd.notna(ratio)
-            else f"has chromosomes {chromosomes} and the annotation {annotated}"
+            else f"is on chromosomes {chromosomes}, the annotation has {annotated}"
         )
         name = annotation_of(stated, catalogue) if catalogue is not None else ""
-        named = f"{name} as reference.annotation" if name else "the annotation of that"
-        made = f"; it was made with {stated}, so name {named}" if stated else ""
-        raise InputError(f"{path}: open chromatin {why}: another genome build or species?{made}")
+        named = f": name {name} as reference.annotation" if name else ""
+        hint = f" (the file was made with {stated}{named})" if stated else ""
+        raise InputError(
+            "PROMOTERS",
+            f"{path}: open chromatin {why}; use the annotation of the same genome build and "
+            f"species{hint}.",
+        )
     made = f", made with {stated}" if stated else ""
-    found = f"{what} lie in promoters {ratio:.1f} times as often as by chance{made}"
+    found = f"{what} are in promoters {ratio:.1f} times as often as expected by chance{made}"
     yield "genome build", found
 
 
 def examine_machine(inputs: Sequence[str | Path], results: str | Path) -> list[Finding]:
-    """Examine the room on the disk, and say whether a GPU is here.
+    """Examine the room on the disk, and whether there is a GPU.
 
     Parameters
     ----------
     inputs
         Files and folders that are read.
     results
-        Where what is made will lie; need not be there yet.
+        Folder of the results, which may not exist yet.
     """
-    room, is_enough = room_for(inputs, results)
+    room, is_enough = compare_room(inputs, results)
     return [
         Finding("study", DISK, room, is_enough),
-        Finding("study", "GPU", f"{seen_of_gpus()} (a cluster's other nodes may differ)"),
+        Finding("study", "GPU", f"{describe_gpus()} (other nodes of a cluster may differ)"),
     ]
 
 
-def room_for(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
-    """Compare the room on the disk with what results from files: in words, and if it is enough.
+def compare_room(inputs: Sequence[str | Path], results: str | Path) -> tuple[str, bool]:
+    """Compare the free room on the disk with the room that the results need.
 
     Parameters
     ----------
     inputs, results
         As for :func:`examine_machine`.
+
+    Returns
+    -------
+    text : str
+        The comparison in words, as the text of an :class:`InputError` if there is too little.
+    is_enough : bool
     """
-    size = sum(size_of(Path(path)) for path in inputs)
+    size = sum(measure_size(Path(path)) for path in inputs)
     place = Path(results).absolute()
     while not place.exists():
         place = place.parent
     free, needed = shutil.disk_usage(place).free, ROOM_FOR_INPUT * size
     room = f"{free / 1e9:.1f} GB are free at {place}; about {needed / 1e9:.1f} GB are needed"
-    return (room, True) if free > needed else (f"{room}: make room.", False)
+    if free > needed:
+        return room, True
+    return str(InputError("DISK", f"not enough room on the disk: {room}; make room.")), False
 
 
 def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
-    """Stop if the disk is too full for what results from some files.
+    """Stop if the disk has too little room for the results.
 
     Parameters
     ----------
@@ -502,30 +524,30 @@ def require_room(inputs: Sequence[str | Path], results: str | Path) -> None:
     Raises
     ------
     InputError
-        Naming the place.
+        Naming the folder.
     """
-    room, is_enough = room_for(inputs, results)
+    room, is_enough = compare_room(inputs, results)
     if not is_enough:
-        raise InputError(room)
+        raise InputError.from_text(room)
 
 
-def seen_of_gpus() -> str:
-    """Say which GPUs are here; whether torch can use them is for the rules that train to say."""
+def describe_gpus() -> str:
+    """Describe the GPUs of this machine. Training checks later whether torch can use them."""
     if os.environ.get(VARIABLE) == "cpu":
-        return "not looked for: the config's device is cpu"
+        return "not used: device is cpu in the config"
     driver, n_gpus = nvidia_driver(), len(visible_gpus())
     if n_gpus:
-        return f"{n_gpus} here" + (f", NVIDIA's {driver}" if driver else "")
+        return f"{n_gpus} found" + (f", NVIDIA {driver}" if driver else "")
     if driver:
-        seen = f"NVIDIA's {driver} is here, but no GPU that may be used"
+        seen = f"NVIDIA {driver} is installed, but no GPU is visible"
     else:
-        seen = "none is here"
+        seen = "none found"
     if os.environ.get(VARIABLE) == "gpu":
-        return f"{seen}; the config's device is gpu, so that the run will refuse on this machine"
-    return seen if driver else f"{seen}; the CPU is used instead"
+        return f"{seen}; device is gpu in the config, so training will fail on this machine"
+    return seen if driver else f"{seen}; using the CPU"
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+def measure_size(path: Path) -> int:
+    """Return the size of a file, or of all files in a folder, in bytes."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

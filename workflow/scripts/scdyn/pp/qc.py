@@ -1,4 +1,4 @@
-"""Which cells are good enough, modality by modality, and why the others are not."""
+"""Quality control of cells in each modality, with the reasons for dropped cells."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from scdyn.log import logger
 from scdyn.pp.counts import promoters_measured
 from scdyn.settings import QualitySettings
 
-# Most genes that Scrublet looks at, the most variable ones.
+# Scrublet uses at most this many genes, the most variable ones.
 VARIABLE_GENES = 3000
-# Most principal components in which it looks for neighbours, as scanpy has it.
+# Number of principal components for Scrublet's neighbours, scanpy's default.
 MOST_COMPONENTS = 30
-# Share of cells over the bound on mitochondrial UMIs from which on the bound may be the wrong one.
+# If more than this share of cells exceeds the mitochondrial bound, it may be the wrong preset.
 MANY_MITO = 0.2
-# What only fragments tell; see scdyn.io.fragments.count_insertions.
-OF_FRAGMENTS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
-# What Cell Ranger's own table tells; see scdyn.io.tenx.read_metrics.
-OF_CELLRANGER = ("peak_share", "atac_mito_share")
+# Metrics that need fragments; see scdyn.io.fragments.count_insertions.
+FRAGMENT_METRICS = ("fragments", "promoter_share", "nucleosome_signal", "tss_enrichment")
+# Metrics from Cell Ranger's table; see scdyn.io.tenx.read_metrics.
+CELLRANGER_METRICS = ("peak_share", "atac_mito_share")
 
 
-# How a reason against a cell is worded, and the key of ``ingest.qc`` that sets its bound.
+# Pattern of each reason for a dropped cell, and the key of ``ingest.qc`` that sets its bound.
 KEYS = {
     "RNA counts$": "min_rna_counts",
     "genes$": "min_genes",
@@ -43,22 +43,22 @@ KEYS = {
 }
 
 
-def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
-    """Measure each cell: counts and genes of each modality, mitochondrial share.
+def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
+    """Compute QC metrics per cell: counts and genes of each modality, mitochondrial share.
 
     Parameters
     ----------
     cells
-        ``X`` RNA counts, ``layers["promoter"]`` promoter counts, ``promoter_source`` in ``obs``
-        and :data:`OF_FRAGMENTS` and :data:`OF_CELLRANGER` if there.
+        ``X`` RNA counts, ``layers["promoter"]`` promoter counts, in ``obs`` ``promoter_source``
+        and, if known, :data:`FRAGMENT_METRICS` and :data:`CELLRANGER_METRICS`.
     is_mt
-        (genes,) which genes are mitochondrial.
+        (genes,) whether a gene is mitochondrial.
 
     Returns
     -------
     DataFrame
-        ``rna_counts``, ``rna_genes``, ``mito_share``; and where promoters were measured
-        ``promoter_counts``, ``promoter_genes`` and what else is known.
+        ``rna_counts``, ``rna_genes``, ``mito_share``; if promoters were measured also
+        ``promoter_counts``, ``promoter_genes`` and the known metrics.
     """
     rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
     counts = np.asarray(rna.sum(1)).ravel()
@@ -72,7 +72,7 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     )
     if not promoters_measured(cells.obs).any():
         return metrics
-    known = [name for name in (*OF_FRAGMENTS, *OF_CELLRANGER) if name in cells.obs]
+    known = [name for name in (*FRAGMENT_METRICS, *CELLRANGER_METRICS) if name in cells.obs]
     return metrics.assign(
         promoter_counts=np.asarray(promoter.sum(1)).ravel(),
         promoter_genes=promoter.getnnz(1),
@@ -80,42 +80,41 @@ def measure(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
     )
 
 
-def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
-    """Scrublet's doublet score of each cell, from counts of one modality (Wolock et al. 2019).
+def run_scrublet(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
+    """Compute Scrublet doublet scores from counts of one modality (Wolock et al. 2019).
 
-    Its steps as scanpy runs them, but for a bound on the genes, which it makes dense:
-    :data:`VARIABLE_GENES`.
+    The steps are scanpy's, but limited to :data:`VARIABLE_GENES` genes, since scanpy makes the
+    matrix dense.
 
     Parameters
     ----------
     counts
-        (cells, genes) of one library: cells of two were never in one droplet.
+        (cells, genes) of one library; doublets form only within a library.
     seed
         Of the simulated doublets.
 
     Returns
     -------
     ndarray, (cells,)
-        Zeros if no gene varies, or the cells or the genes that vary are too few for one principal
-        component, which the log says.
+        Zeros if there are too few cells or variable genes for a principal component.
     """
     cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
     cells = cells[:, cells.X.getnnz(0) >= 3].copy()
     if not cells.n_vars:
-        return no_scores(cells.n_obs, 0)
+        return skip_scrublet(cells.n_obs, 0)
     cells.layers["raw"] = cells.X.copy()
     sc.pp.normalize_total(cells)
     logs = sc.pp.log1p(cells, copy=True)
     sc.pp.highly_variable_genes(logs)
     chosen = logs.var.loc[logs.var["highly_variable"], "dispersions_norm"].nlargest(VARIABLE_GENES)
     if min(cells.n_obs, len(chosen)) < 2:
-        return no_scores(cells.n_obs, len(chosen))
+        return skip_scrublet(cells.n_obs, len(chosen))
     cells = cells[:, cells.var_names.isin(chosen.index)].copy()
     doublets = sc.pp.scrublet_simulate_doublets(cells, layer="raw", random_seed=seed)
     for table in (cells, doublets):
         sc.pp.normalize_total(table, target_sum=1e6)
-    # The threshold is ours to set from config; any value keeps Scrublet from guessing one.
-    # Exact neighbours: of some ten thousand cells they are found faster than approximate ones.
+    # The config sets the threshold later; any value here keeps Scrublet from estimating one.
+    # Exact neighbours are faster than approximate ones for some ten thousand cells.
     sc.pp.scrublet(
         cells,
         doublets,
@@ -128,21 +127,21 @@ def doublet_scores(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
     return cells.obs["doublet_score"].to_numpy()
 
 
-def no_scores(n_cells: int, n_genes: int) -> np.ndarray:
-    """Log that cells, or genes that vary, are too few for doublet scores, and return zeros."""
+def skip_scrublet(n_cells: int, n_genes: int) -> np.ndarray:
+    """Log that there are too few cells or variable genes for Scrublet, and return zeros."""
     logger.info(
-        "no doublet scores, all zero: %d cells with %d genes that vary are too few",
+        "doublet scores are zero: %d cells with %d variable genes are too few",
         *(n_cells, n_genes),
     )
     return np.zeros(n_cells)
 
 
-def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
-    """Tell of which library each cell is, by the number behind its barcode.
+def assign_libraries(barcodes: pd.Series, min_cells: int) -> pd.Series:
+    """Return the library of each cell, from the number after its barcode.
 
-    Cell Ranger numbers the libraries that it joins, and so does :mod:`scdyn.pp.ingest`. Where
-    that would leave a library with fewer than ``min_cells``, the numbers mean something else, and
-    all cells are taken to be of one.
+    Cell Ranger and :mod:`scdyn.pp.ingest` number libraries in this way. If a library has fewer
+    than ``min_cells`` cells, the numbers probably mean something else, and all cells count as one
+    library.
     """
     numbers = barcodes.astype(str).str.extract(r"-(\d+)$", expand=False).fillna("1")
     few = numbers.value_counts().min() < min_cells
@@ -152,27 +151,27 @@ def libraries_of(barcodes: pd.Series, min_cells: int) -> pd.Series:
 def score_doublets(
     cells: ad.AnnData, metrics: pd.DataFrame, bounds: QualitySettings, seed: int
 ) -> pd.DataFrame:
-    """Score doublets in each modality that was measured, library by library.
+    """Compute doublet scores per library, in each modality that was measured.
 
     Parameters
     ----------
     cells, metrics
-        Of one sample, and what :func:`measure` says of them.
+        Of one sample, and the metrics of :func:`compute_metrics`.
     bounds
-        Barcodes with fewer counts are left at zero: they would only be noise among the others'
-        neighbours. So are libraries with fewer than ``min_cells`` cells.
+        Barcodes with fewer counts get zero, because they would be noise among the neighbours of
+        the others; so do libraries with fewer than ``min_cells`` cells.
     seed
         For Scrublet.
 
     Returns
     -------
     DataFrame, (cells)
-        ``doublet_score`` and, where promoters were measured, ``promoter_doublet_score``.
+        ``doublet_score`` and, if promoters were measured, ``promoter_doublet_score``.
     """
-    libraries = libraries_of(cells.obs["barcode"], bounds.min_cells)
+    libraries = assign_libraries(cells.obs["barcode"], bounds.min_cells)
     fewest = max(bounds.min_promoter_counts, 1)
     scores = pd.DataFrame(index=metrics.index)
-    for score, counts, enough in [
+    for score, counts, suffices in [
         ("doublet_score", cells.X, metrics["rna_counts"] >= bounds.min_rna_counts),
         (
             "promoter_doublet_score",
@@ -180,36 +179,36 @@ def score_doublets(
             metrics["promoter_counts"] >= fewest if "promoter_counts" in metrics else None,
         ),
     ]:
-        if enough is None:
+        if suffices is None:
             continue
         scores[score] = 0.0
         for library in libraries.unique():
-            worth = (enough & (libraries == library)).to_numpy()
-            if worth.sum() >= bounds.min_cells:
-                scores.loc[worth, score] = doublet_scores(counts[worth], seed)
+            scored = (suffices & (libraries == library)).to_numpy()
+            if scored.sum() >= bounds.min_cells:
+                scores.loc[scored, score] = run_scrublet(counts[scored], seed)
     return scores
 
 
-def outlying(counts: pd.Series, n_mads: float) -> pd.Series:
-    """Tell which counts lie more than ``n_mads`` MADs from the median of log1p(counts)."""
+def find_outliers(counts: pd.Series, n_mads: float) -> pd.Series:
+    """Find counts more than ``n_mads`` MADs from the median of log1p(counts)."""
     logs = np.log1p(counts)
     spread = median_abs_deviation(logs, scale="normal")
     return (logs - np.median(logs)).abs() > n_mads * spread
 
 
-def judge(metrics: pd.DataFrame, bounds: QualitySettings) -> pd.DataFrame:
-    """Decide which cells are kept, with the reasons against each.
+def apply_bounds(metrics: pd.DataFrame, bounds: QualitySettings) -> pd.DataFrame:
+    """Apply the bounds to the metrics.
 
     Parameters
     ----------
     metrics
-        As :func:`measure` returns them, and the doublet scores if bounds has one.
+        From :func:`compute_metrics`, with doublet scores if there is a bound for them.
 
     Returns
     -------
     DataFrame
-        ``metrics`` with ``rna_pass``, ``promoter_pass`` (where promoters were measured), ``kept``
-        and ``reason`` (empty, or what failed, separated by "; ").
+        ``metrics`` with ``rna_pass``, ``promoter_pass`` (if promoters were measured), ``kept`` and
+        ``reason`` (failed bounds of a dropped cell, separated by "; ").
     """
     rna = {
         f"under {bounds.min_rna_counts} RNA counts": metrics["rna_counts"] < bounds.min_rna_counts,
@@ -232,12 +231,12 @@ def judge(metrics: pd.DataFrame, bounds: QualitySettings) -> pd.DataFrame:
         if name in metrics and high is not None:
             promoter[f"{words} over {high:g}"] = metrics[name] > high
     if bounds.n_mads is not None:
-        # The bulk is what passes the fixed bounds: empty barcodes would widen the spread.
+        # Computed from cells within the fixed bounds; empty barcodes would inflate the spread.
         for fails, name in [(rna, "rna_counts"), (promoter, "promoter_counts")]:
             if name not in metrics:
                 continue
             bulk = metrics.loc[~pd.DataFrame(fails).any(axis=1), name]
-            outliers = bulk.index[outlying(bulk, bounds.n_mads)] if len(bulk) else []
+            outliers = bulk.index[find_outliers(bulk, bounds.n_mads)] if len(bulk) else []
             words = name.replace("_", " ").replace("rna", "RNA")
             label = f"{words} over {bounds.n_mads:g} MADs from the median"
             fails[label] = metrics.index.to_series().isin(outliers)
@@ -265,13 +264,13 @@ def judge(metrics: pd.DataFrame, bounds: QualitySettings) -> pd.DataFrame:
     return table
 
 
-def dropped_by(table: pd.DataFrame) -> str:
-    """Say how many cells each bound dropped, most first, and its key.
+def describe_drops(table: pd.DataFrame) -> str:
+    """Describe how many cells each bound dropped, the largest number first, with its key.
 
     Parameters
     ----------
     table
-        As :func:`judge` returns it.
+        From :func:`apply_bounds`.
     """
     reasons = table.loc[~table["kept"], "reason"].str.split("; ").explode().value_counts()
     keys = {
@@ -284,14 +283,16 @@ def dropped_by(table: pd.DataFrame) -> str:
 def filter_cells(
     cells: ad.AnnData, is_mt: np.ndarray, bounds: QualitySettings, seed: int, name: str
 ) -> tuple[ad.AnnData, pd.DataFrame]:
-    """Keep the good cells of one sample.
+    """Filter the cells of one sample by quality.
 
     Parameters
     ----------
     cells
-        All cells of the sample, as :func:`scdyn.pp.ingest.ingest` gives them.
+        All cells of the sample, from :func:`scdyn.pp.ingest.ingest`.
     is_mt
-        (genes,) which genes are mitochondrial.
+        (genes,) whether a gene is mitochondrial.
+    bounds
+        For the cells to keep.
     seed
         For Scrublet.
     name
@@ -302,17 +303,17 @@ def filter_cells(
     kept : AnnData
         With the metrics in ``obs``.
     table : DataFrame
-        Every cell, as :func:`judge` returns it.
+        All cells, from :func:`apply_bounds`.
 
     Raises
     ------
     InputError
-        If fewer than ``bounds.min_cells`` cells are left, with how many each bound dropped.
+        If fewer than ``bounds.min_cells`` cells pass, with the number dropped by each bound.
     """
-    metrics = measure(cells, is_mt)
+    metrics = compute_metrics(cells, is_mt)
     if bounds.max_doublet_score is not None:
         metrics = metrics.join(score_doublets(cells, metrics, bounds, seed))
-    table = judge(metrics, bounds)
+    table = apply_bounds(metrics, bounds)
     n_kept = int(table["kept"].sum())
     reasons = table.loc[~table["kept"], "reason"].value_counts()
     logger.info("%s: %d of %d cells kept", name, n_kept, len(table))
@@ -321,16 +322,17 @@ def filter_cells(
     n_mito = int((metrics["mito_share"] > bounds.max_mito_share).sum())
     if n_mito > MANY_MITO * len(table):
         logger.warning(
-            "%s: %d of %d cells have more than %g mitochondrial UMIs, as whole cells do and sound "
-            "nuclei do not; if these are whole cells, set ingest.qc to cells",
+            "%s: %d of %d cells have a mitochondrial share above %g, which is usual in whole cells "
+            "but not in nuclei; if these are whole cells, set ingest.qc to cells",
             *(name, n_mito, len(table), bounds.max_mito_share),
         )
     if n_kept < bounds.min_cells:
-        why = f": {dropped}" if (dropped := dropped_by(table)) else ""
+        why = f": {dropped}" if (dropped := describe_drops(table)) else ""
         raise InputError(
+            "QC",
             f"sample {name}: {n_kept} of {len(table)} cells pass quality control, fewer than "
-            f"ingest.qc.min_cells = {bounds.min_cells}{why}; loosen these bounds of ingest.qc if "
-            "the cells are sound."
+            f"ingest.qc.min_cells = {bounds.min_cells}{why}; relax these bounds of ingest.qc if "
+            "the cells are good.",
         )
     table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
     kept = cells[table["kept"].to_numpy()].copy()

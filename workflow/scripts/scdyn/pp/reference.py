@@ -1,4 +1,4 @@
-"""The vocabulary: genes of a GTF or BED, their TSSs, lengths and which are TFs."""
+"""The vocabulary: genes from a GTF or BED with their TSSs and lengths, and the list of TFs."""
 
 from __future__ import annotations
 
@@ -16,77 +16,80 @@ from scdyn.io.chromosomes import MITOCHONDRIAL, chromosome_names
 from scdyn.io.files import open_bytes, open_text
 from scdyn.log import logger
 
-# Chromosomes, by UCSC's names, and not scaffolds, alternatives and patches.
-MAIN = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
-# How lines of a BED begin that are none of its rows.
+# Main chromosomes in UCSC style, without scaffolds, alternates and patches.
+MAIN_CHROMOSOMES = r"[Cc]hr(?:\d{1,2}[LR]?|[WXYZM]|[IVX]+)"
+# First characters of lines in a BED that are not rows.
 NO_ROW = ("#", "track ", "browser ")
-# Of genes, transcripts and exons of any species; MGP_ stands before those of strains of mice.
+# Ensembl ids of genes, transcripts and exons of any species; MGP_ is the prefix of mouse strains.
 ENSEMBL = r"(?:ENS[A-Z]*[GTE]|MGP_\w+_[GTE])\d+"
-# Before the names of a reference of several genomes: GRCh38_TP53, mm10___Trp53, GRCh38-2020-A_TP53.
+# Genome prefix in references of several genomes: GRCh38_TP53, mm10___Trp53, GRCh38-2020-A_TP53.
 GENOME = (
     r"^(GRC[a-z]{1,2}\d+|hg\d+|mm\d+|rn\d+|dm\d+|ce\d+|[a-z]{3}[A-Z][a-z]{2}\d+|mRatBN[\d.]+|"
     r"Rnor_?[\d.]+|BDGP[\d.]+|WBcel\d+|T2T)(?:[-.][A-Za-z0-9.]+)*_+(?=.)"
 )
-# Of a table of TFs that are looked at.
+# Columns of a table of TFs beyond this number are ignored.
 MOST_COLUMNS = 20
 COLUMNS = ["gene_id", "symbol", "chrom", "strand", "length", "n_tss", "tss", "is_tf", "is_mt"]
 
 
 def strip_version(ids: pd.Series) -> pd.Series:
-    """Remove the version of Ensembl ids: ``ENSG00000223972.5`` to ``ENSG00000223972``.
+    """Remove the version of Ensembl ids: ``ENSG00000223972.5`` becomes ``ENSG00000223972``.
 
-    Also as GENCODE writes it of genes that it lifted to another build (``.5_4``), and the
-    ``_PAR_Y`` of the second copy of a gene that both sex chromosomes have. Other ids are left:
-    the number at the end of StringTie's ``MSTRG.1`` is no version.
+    Also removes GENCODE's version of genes lifted to another build (``.5_4``), and ``_PAR_Y`` of
+    the copy of a pseudoautosomal gene on Y. Other ids are not changed, because the number of
+    StringTie's ``MSTRG.1`` is not a version.
     """
     version = rf"^({ENSEMBL})(?:\.\d+(?:_\d+)?)?(?:_PAR_Y)?$"
     return ids.astype(str).str.replace(version, r"\1", regex=True)
 
 
-def genomes_before(names: pd.Series) -> set[str]:
-    """Read the genomes by which all of some names begin; none if one begins otherwise."""
+def find_genome_prefixes(names: pd.Series) -> set[str]:
+    """Return the genome prefixes of gene names; an empty set unless all names have one."""
     genomes = names.astype(str).str.extract(GENOME)[0]
     return set() if genomes.isna().any() else set(genomes)
 
 
-def without_genome(names: pd.Series) -> pd.Series:
-    """Remove the genome by which all of some names begin, if it is the same: ``GRCh38_TP53``."""
+def strip_genome_prefix(names: pd.Series) -> pd.Series:
+    """Remove the genome prefix of gene names, as in ``GRCh38_TP53``, if all have the same one."""
     names = names.astype(str)
-    return names.str.replace(GENOME, "", regex=True) if len(genomes_before(names)) == 1 else names
+    return (
+        names.str.replace(GENOME, "", regex=True)
+        if len(find_genome_prefixes(names)) == 1
+        else names
+    )
 
 
 def find_genes(names: Iterable[pd.Series], genes: pd.DataFrame) -> np.ndarray:
-    """Find genes in the vocabulary by the column of names that finds the most of them.
+    """Match genes to the vocabulary, by the column of names that matches the most genes.
 
     Parameters
     ----------
     names
-        Columns that may hold ids, symbols, or ids of some genes and symbols of others, (n,) each;
-        a name is looked for among the ids first. An id whose version the vocabulary lacks is found
-        without it, and names that all begin with one genome's are found without that.
+        Columns that may have ids, symbols, or a mixture of both, (n,) each. Ids are tried before
+        symbols, names with version before names without. A common genome prefix is ignored.
     genes
         ``gene_id`` and ``symbol``.
 
     Returns
     -------
     ndarray of int, (n,)
-        Rows of ``genes``, -1 where there is none.
+        Rows of ``genes``, -1 if there is no match.
     """
-    columns = [without_genome(column) for column in names]
+    columns = [strip_genome_prefix(column) for column in names]
     best, n_best = np.full(len(columns[0]), -1), (0, 0)
     for column in columns:
-        by_id, by_symbol = (rows_of(column, genes[known]) for known in ("gene_id", "symbol"))
+        by_id, by_symbol = (match_names(column, genes[known]) for known in ("gene_id", "symbol"))
         found = np.where(by_id >= 0, by_id, by_symbol)
-        # Genes, not rows: a column of flags may name one gene in all of them. Of columns that find
-        # as many, the one of ids, since two genes may have one symbol.
+        # Count genes, not rows, because a column of flags could match one gene in every row. Ids
+        # break ties, because symbols can be ambiguous.
         n_genes, n_ids = (len(np.unique(rows[rows >= 0])) for rows in (found, by_id))
         if (n_genes, n_ids) > n_best:
             best, n_best = found, (n_genes, n_ids)
     return best
 
 
-def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
-    """Find names among known ones, with or without version: the first row of each, or -1."""
+def match_names(names: pd.Series, known: pd.Series) -> np.ndarray:
+    """Find the first row of each name among known ones, with or without version; -1 if missing."""
     rows = pd.Series(np.arange(len(known)), index=known.astype(str))
     rows = rows[~rows.index.duplicated()]
     found = rows.reindex(names).to_numpy()
@@ -94,25 +97,29 @@ def rows_of(names: pd.Series, known: pd.Series) -> np.ndarray:
     return np.nan_to_num(found, nan=-1).astype(int)
 
 
-def place_of_gene(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
-    """Choose one chromosome for each gene that lies on several.
+def choose_chromosomes(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
+    """Choose one chromosome per gene.
 
     Parameters
     ----------
     chromosomes, genes
-        UCSC's names, and the gene of each row.
+        Chromosome (UCSC style) and gene of each row.
 
     Returns
     -------
     Series
-        The first of the gene's rows that is no scaffold, alternative or patch, else the first.
+        Per row, the gene's first main chromosome (:data:`MAIN_CHROMOSOMES`), else its first one.
     """
-    main = chromosomes.where(chromosomes.str.fullmatch(MAIN)).groupby(genes).transform("first")
+    main = (
+        chromosomes.where(chromosomes.str.fullmatch(MAIN_CHROMOSOMES))
+        .groupby(genes)
+        .transform("first")
+    )
     return main.fillna(chromosomes.groupby(genes).transform("first"))
 
 
 def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
-    """Read the genes of an annotation, which its name tells to be a BED or a GTF.
+    """Read the genes of a GTF, or of a BED if the name ends in ``.bed`` (or ``.bed.gz``).
 
     Parameters
     ----------
@@ -122,7 +129,7 @@ def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        As of :func:`read_gtf`.
+        As for :func:`read_gtf`.
     """
     is_bed = re.search(r"\.bed(\.\w+)?$", str(path), re.IGNORECASE)
     return read_bed(path) if is_bed else read_gtf(path, biotypes)
@@ -136,35 +143,37 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     Parameters
     ----------
     path
-        GENCODE, Ensembl, RefSeq, UCSC or StringTie GTF, plain or packed. A gene without transcript
-        lines has the TSSs of its transcripts' exons.
+        GTF of GENCODE, Ensembl, RefSeq, UCSC or StringTie, plain or compressed. If a gene has no
+        transcript lines, its transcripts are assembled from exons.
     biotypes
-        ``gene_type`` / ``gene_biotype`` values to keep; a GTF that has neither
-        attribute is kept whole.
+        ``gene_type`` / ``gene_biotype`` values to keep. Without these attributes all genes are
+        kept.
 
     Returns
     -------
     DataFrame
-        ``gene_id`` (Ensembl's without version), ``symbol``, ``chrom``, ``strand``, ``length`` (bp
-        of the union of exons), ``tss`` (sorted unique 0-based positions).
+        ``gene_id`` (Ensembl ids without version), ``symbol``, ``chrom``, ``strand``, ``length``
+        (union of exons, bp), ``tss`` (sorted unique 0-based positions).
 
     Raises
     ------
     InputError
-        If the file has no gene, exon or ``gene_id`` to read, or none of the biotypes.
+        If there is no gene, exon or ``gene_id``, or no gene of the biotypes.
     """
     names = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attribute"]
-    with reading(path, "not a readable GTF", "check or fetch it again"):
+    with reading("ANNOTATION", path, "not a readable GTF", "check it, or download it again"):
         lines = pd.read_csv(
             open_bytes(path), sep="\t", names=names, usecols=names, dtype={"chrom": str}, quoting=3
         )
-    # Not by pandas, to which a comment begins anywhere: descriptions hold the sign, too.
+    # pandas' option ``comment`` would also cut lines at a # within descriptions.
     lines = lines[~lines["chrom"].str.startswith("#", na=True)]
     used = ["gene", "transcript", "exon"]
     lines = lines[lines["feature"].isin(used)].reset_index(drop=True)
     if not lines["feature"].isin(["transcript", "exon"]).any():
-        raise InputError(f"{path}: no transcript or exon lines; is this a GTF of genes?")
-    to_places(lines, path)
+        raise InputError(
+            "ANNOTATION", f"{path}: no transcript or exon lines; is this a GTF of genes?"
+        )
+    parse_positions(lines, path)
 
     def attribute(name: str) -> pd.Series:
         return lines["attribute"].str.extract(rf'\b{name} "([^"]*)"', expand=False)
@@ -173,12 +182,12 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
     if lines["gene_id"].isna().any():
         bad = lines.index[lines["gene_id"].isna()][0]
         shown = str(lines["attribute"][bad])[:60]
-        raise InputError(f"{path}: no gene_id in '{shown}'; is this a GTF?")
-    # An empty name is none.
+        raise InputError("ANNOTATION", f"{path}: no gene_id in '{shown}'; is this a GTF?")
+    # An empty name counts as missing.
     named, or_named = (attribute(key).replace("", np.nan) for key in ("gene_name", "gene"))
     lines["symbol"] = named.fillna(or_named)
-    lines["chrom"] = chromosome_names(lines["chrom"])
-    # RefSeq tells a gene's type on the gene's own line alone.
+    lines["chrom"] = to_ucsc_names(lines["chrom"])
+    # RefSeq gives the biotype only on the gene's line.
     lines["biotype"] = attribute("gene_type").fillna(attribute("gene_biotype"))
     lines["biotype"] = lines.groupby("gene_id")["biotype"].transform("first")
     if lines["biotype"].notna().any():
@@ -186,19 +195,20 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
         lines = lines[lines["biotype"].isin(biotypes)]
         if lines.empty:
             raise InputError(
-                f"{path}: no gene of type {', '.join(biotypes)}; it has {', '.join(found[:5])}: "
-                "set reference.biotypes."
+                "ANNOTATION",
+                f"{path}: no gene of type {', '.join(biotypes)}, only {', '.join(found[:5])}; set "
+                "reference.biotypes.",
             )
     else:
-        logger.info("%s: tells no gene's type, so genes of all types are kept", path)
-    # A PAR gene stands once a sex chromosome under one id, others on scaffolds, too.
+        logger.info("%s: has no biotypes; keeping all genes", path)
+    # A gene can be on both sex chromosomes, or also on scaffolds.
     lines["gene_id"] = strip_version(lines["gene_id"])
     lines["symbol"] = lines["symbol"].fillna(lines["gene_id"])
-    lines = lines[lines["chrom"] == place_of_gene(lines["chrom"], lines["gene_id"])]
+    lines = lines[lines["chrom"] == choose_chromosomes(lines["chrom"], lines["gene_id"])]
 
     transcripts = lines[lines["feature"] == "transcript"]
     without = lines[~lines["gene_id"].isin(transcripts["gene_id"])]
-    transcripts = pd.concat([transcripts, transcripts_of_exons(without)]).sort_index()
+    transcripts = pd.concat([transcripts, assemble_transcripts(without)]).sort_index()
     tss = np.where(transcripts["strand"] == "-", transcripts["end"] - 1, transcripts["start"] - 1)
     genes = (
         transcripts.assign(tss=tss)
@@ -210,14 +220,18 @@ def read_gtf(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
             tss=("tss", lambda positions: sorted(set(positions))),
         )
     )
-    genes["length"] = union_lengths(lines[lines["feature"] == "exon"])
+    genes["length"] = compute_union_lengths(lines[lines["feature"] == "exon"])
     if genes["length"].isna().any():
-        raise InputError(f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line.")
+        raise InputError(
+            "ANNOTATION",
+            f"{path}: gene {genes.index[genes['length'].isna()][0]} has no exon line; use a GTF "
+            "with exons.",
+        )
     return genes.astype({"length": int}).reset_index()
 
 
-def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
-    """Put transcripts together from their exons: where a GTF has no lines of them.
+def assemble_transcripts(lines: pd.DataFrame) -> pd.DataFrame:
+    """Assemble transcripts from their exons, for a GTF without transcript lines.
 
     Parameters
     ----------
@@ -228,8 +242,8 @@ def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a transcript, in the order of the lines; exons without ``transcript_id`` are of one
-        transcript of their gene.
+        One row per transcript, in the order of the lines. Exons without ``transcript_id`` form
+        one transcript of their gene.
     """
     exons = lines[lines["feature"] == "exon"]
     name = exons["attribute"].str.extract(r'\btranscript_id "([^"]*)"', expand=False).fillna("")
@@ -240,24 +254,26 @@ def transcripts_of_exons(lines: pd.DataFrame) -> pd.DataFrame:
     return of_transcript.agg(ends).reset_index().set_index("line")
 
 
-def to_places(rows: pd.DataFrame, path: str | Path) -> None:
-    """Make the columns ``start`` and ``end`` integers, in place.
+def parse_positions(rows: pd.DataFrame, path: str | Path) -> None:
+    """Convert the columns ``start`` and ``end`` to integers, in place.
 
     Raises
     ------
     InputError
-        Showing the first that is no number.
+        Showing the first value that is not a number.
     """
     for column in ("start", "end"):
         numbers = pd.to_numeric(rows[column], errors="coerce")
         if numbers.isna().any():
             bad = rows.loc[numbers.isna(), column].iloc[0]
-            raise InputError(f"{path}: '{bad}' stands where a {column} is expected; check it.")
+            raise InputError(
+                "ANNOTATION", f"{path}: the {column} '{bad}' is not a number; check the file."
+            )
         rows[column] = numbers.astype(np.int64)
 
 
-def union_lengths(exons: pd.DataFrame) -> pd.Series:
-    """Bases covered by the union of each gene's exons.
+def compute_union_lengths(exons: pd.DataFrame) -> pd.Series:
+    """Compute the number of bases in the union of exons, per gene.
 
     Parameters
     ----------
@@ -271,7 +287,7 @@ def union_lengths(exons: pd.DataFrame) -> pd.Series:
     """
     exons = exons.sort_values(["gene_id", "start"])
     reached = exons.groupby("gene_id")["end"].cummax()
-    # What earlier exons of the gene reached; a gene's first exon has nothing before it.
+    # End of the gene's earlier exons, 0 for its first exon.
     before = reached.groupby(exons["gene_id"]).shift(fill_value=0)
     new = (exons["end"] - np.maximum(before, exons["start"] - 1)).clip(lower=0)
     return new.groupby(exons["gene_id"]).sum()
@@ -280,12 +296,11 @@ def union_lengths(exons: pd.DataFrame) -> pd.Series:
 def read_bed(path: str | Path) -> pd.DataFrame:
     """Read genes from a BED of transcripts: chrom, start, end, symbol, strand.
 
-    A score may stand before the strand, as in BED6 and BED12; what stands behind it is not used. A
-    first line of column names is skipped.
+    A score may precede the strand, as in BED6 and BED12; further columns and a header are ignored.
 
-    The symbol serves as id. Rows of one symbol are its transcripts; only those on the
-    chromosome and strand of the longest are used, where there is one that is not on a scaffold.
-    The length is that row's span, introns included, since a BED has no exons.
+    The symbol is the id. Rows with the same symbol are its transcripts. Those on the chromosome
+    and strand of the longest one are used, main chromosomes first. The length is the span of the
+    longest one, including introns, because a BED has no exons.
 
     Returns
     -------
@@ -295,10 +310,10 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there are fewer columns, or a strand is neither + nor -.
+        If columns are missing, or a strand is neither + nor -.
     """
     names = ["chrom", "start", "end", "symbol", "strand"]
-    with reading(path, "not a readable BED", "check or fetch it again"):
+    with reading("ANNOTATION", path, "not a readable BED", "check it, or download it again"):
         with open_text(path) as handle:
             first = next((line for line in handle if not line.startswith(NO_ROW)), "")
         columns = list(range(len(first.split("\t"))))
@@ -309,19 +324,20 @@ def read_bed(path: str | Path) -> pd.DataFrame:
     if (is_none := rows[0].str.startswith(NO_ROW, na=True)).any():
         rows = rows[~is_none]
     if len(rows) > 1 and rows.shape[1] > 1 and str(rows.iloc[0, 1])[:1].isalpha():
-        rows = rows[1:]  # names of the columns
+        rows = rows[1:]  # skip the header
     strand = next((i for i in (4, 5) if i in rows and rows[i].isin(["+", "-"]).all()), None)
     if strand is None:
         raise InputError(
-            f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -)."
+            "ANNOTATION",
+            f"{path}: expected the columns chrom, start, end, symbol, strand (+ or -).",
         )
     rows = rows[[0, 1, 2, 3, strand]].set_axis(names, axis=1)
-    to_places(rows, path)
-    rows["chrom"] = chromosome_names(rows["chrom"])
+    parse_positions(rows, path)
+    rows["chrom"] = to_ucsc_names(rows["chrom"])
     rows["length"] = rows["end"] - rows["start"]
     rows["tss"] = np.where(rows["strand"] == "-", rows["end"] - 1, rows["start"])
     rows = rows.sort_values(["symbol", "length"], ascending=[True, False], kind="stable")
-    rows = rows[rows["chrom"] == place_of_gene(rows["chrom"], rows["symbol"])]
+    rows = rows[rows["chrom"] == choose_chromosomes(rows["chrom"], rows["symbol"])]
     rows = rows[rows["strand"] == rows.groupby("symbol")["strand"].transform("first")]
     genes = rows.groupby("symbol").agg(
         chrom=("chrom", "first"),
@@ -333,30 +349,30 @@ def read_bed(path: str | Path) -> pd.DataFrame:
 
 
 def read_tfs(path: str | Path, known: Collection[str] = ()) -> set[str]:
-    """Read a TF list: one symbol or gene id a line, or a column of a table.
+    """Read a TF list: one symbol or gene id per line, or a column of a table.
 
-    Lines that begin with ``#`` are comments. Quotes, as R writes them, are no part of a name.
+    Comments (``#``) and quotes are ignored.
 
     Parameters
     ----------
     path
-        The list. Tabs, commas or blanks part the columns of a table.
+        The list, or a table separated by tabs, commas or spaces.
     known
-        Ids and symbols of the genes. Of a table the column is read that names most of them, the
-        first if none does; a first name that is none of them is a header.
+        Ids and symbols of the genes. They determine the column of a table (the one that names
+        most genes, else the first), and whether it has a header (a first name that is no gene).
 
     Raises
     ------
     InputError
         If it is empty or cannot be read.
     """
-    remedy = "expected is one symbol or id a line"
-    with reading(path, "not a readable TF list", remedy), open_text(path) as handle:
+    remedy = "expected one symbol or id per line"
+    with reading("TFS", path, "not a readable TF list", remedy), open_text(path) as handle:
         lines = [line.strip() for line in handle.read().splitlines()]
     lines = [re.split(r"\s#", line)[0] for line in lines if line.strip("\"'")]
     lines = [line for line in lines if not line.startswith("#")]
     if not lines:
-        raise InputError(f"{path}: the TF list is empty.")
+        raise InputError("TFS", f"{path}: the TF list is empty; give one symbol or id per line.")
     mark = next((mark for mark in ("\t", ",") if mark in lines[0]), None)
     rows = [[field.strip(" \"'") for field in line.split(mark)[:MOST_COLUMNS]] for line in lines]
     columns = [pd.Series(names, dtype=str) for names in zip_longest(*rows, fillvalue="")]
@@ -370,16 +386,16 @@ def read_tfs(path: str | Path, known: Collection[str] = ()) -> set[str]:
 def build_vocabulary(
     genes: pd.DataFrame, tfs: set[str], measured: set[str] | None = None
 ) -> pd.DataFrame:
-    """Order the genes as the model will see them: TFs first, each part sorted by id.
+    """Order the genes for the model: TFs first, then the others, each sorted by id.
 
     Parameters
     ----------
     genes
-        As :func:`read_gtf` returns them.
+        From :func:`read_gtf`.
     tfs
-        Symbols or ids of the TFs, Ensembl's with or without version.
+        Symbols or ids of the TFs, with or without version.
     measured
-        Symbols or ids to keep (those that the samples' matrices name); all if None.
+        Symbols or ids of the genes to keep (those in the samples' matrices); None: all genes.
 
     Returns
     -------
@@ -391,22 +407,25 @@ def build_vocabulary(
     InputError
         If no gene is left, or none of them is a TF.
     """
-    tell_unknown(tfs, genes)
+    log_unknown_tfs(tfs, genes)
     if measured is not None:
         is_measured = genes["gene_id"].isin(measured) | genes["symbol"].isin(measured)
         if not is_measured.any():
             raise InputError(
-                f"none of the samples' {len(measured)} names of genes (such as "
-                f"{', '.join(sorted(measured)[:3])}) is in reference.annotation (such as "
-                f"{', '.join(genes['symbol'][:3])}): another species or build?"
+                "GENES",
+                "no genes in common between the samples (such as "
+                f"{', '.join(sorted(measured)[:3])}) and reference.annotation (such as "
+                f"{', '.join(genes['symbol'][:3])}); use the annotation of the same species.",
             )
         genes = genes[is_measured]
     named = tfs | {*strip_version(pd.Series(sorted(tfs), dtype=str))}
     is_tf = genes["gene_id"].isin(named) | genes["symbol"].isin(named)
     if not is_tf.any():
         raise InputError(
+            "TFS",
             f"none of the {len(tfs)} TFs (such as {', '.join(sorted(tfs)[:3])}) is among the genes "
-            f"(such as {', '.join(genes['symbol'][:3])}): another species?"
+            f"(such as {', '.join(genes['symbol'][:3])}); name the TF list of the same species in "
+            "reference.tfs.",
         )
     table = genes.assign(
         n_tss=genes["tss"].map(len),
@@ -418,8 +437,8 @@ def build_vocabulary(
     return table[COLUMNS].reset_index(drop=True)
 
 
-def tell_unknown(tfs: set[str], genes: pd.DataFrame) -> None:
-    """Log how many names of a TF list are no genes of the annotation; see build_vocabulary."""
+def log_unknown_tfs(tfs: set[str], genes: pd.DataFrame) -> None:
+    """Log which names of a TF list are not in the annotation; see :func:`build_vocabulary`."""
     names = pd.Series(sorted(tfs), dtype=str)
     known = {*genes["gene_id"], *genes["symbol"]}
     unknown = names[~names.isin(known) & ~strip_version(names).isin(known)]
@@ -427,30 +446,34 @@ def tell_unknown(tfs: set[str], genes: pd.DataFrame) -> None:
         return
     shown = ", ".join(unknown[:3])
     logger.info(
-        "%d of the TF list's %d names are no genes of the annotation, such as %s",
+        "%d of the %d names in the TF list are not in the annotation, such as %s",
         len(unknown), len(names), shown,
     )  # fmt: skip
-    called = {name.lower(): name for name in sorted(known)}
-    cases = [f"{name} ({called[name.lower()]})" for name in unknown if name.lower() in called]
+    by_lower_case = {name.lower(): name for name in sorted(known)}
+    cases = [
+        f"{name} ({by_lower_case[name.lower()]})"
+        for name in unknown
+        if name.lower() in by_lower_case
+    ]
     if cases:
         logger.warning(
-            "%d of the TF list's names differ from a gene's in upper and lower case alone, such as "
-            "%s; they are not taken for TFs",
+            "%d names in the TF list differ from a gene only in upper and lower case, such as %s; "
+            "they are ignored",
             len(cases), ", ".join(cases[:3]),
         )  # fmt: skip
 
 
 def read_vocabulary(path: str | Path) -> pd.DataFrame:
-    """Read ``genes.tsv`` as :func:`build_vocabulary` made it.
+    """Read the ``genes.tsv`` of :func:`build_vocabulary`.
 
-    A gene may be called ``nan`` (of *Drosophila*) or ``NA``, which pandas takes for missing values.
+    ``nan`` (in *Drosophila*) and ``NA`` are gene symbols here, not missing values.
     """
     texts = {"gene_id": str, "symbol": str, "chrom": str, "tss": str}
     return read_table(path, dtype=texts, keep_default_na=False)
 
 
-def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
-    """List where insertions at TSSs and beside them are counted, for TSS enrichment.
+def make_tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
+    """List the intervals at and around TSSs in which insertions are counted for TSS enrichment.
 
     Parameters
     ----------
@@ -460,9 +483,9 @@ def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``chrom``, ``start``, ``end`` (0-based, half open), ``is_centre``: of each TSS the 101 bases
-        around it, and the 100 bases that end and begin 2,000 bases from it (the flanks of
-        ENCODE's TSS enrichment); sorted by position.
+        ``chrom``, ``start``, ``end`` (0-based, half open), ``is_centre``; sorted by position. Per
+        TSS, the centre is 101 bases and the flanks are the outer 100 bases within 2,000 on each
+        side, as in ENCODE's TSS enrichment.
     """
     sites = genes[["chrom"]].assign(tss=genes["tss"].str.split(",")).explode("tss")
     sites = sites.astype({"tss": np.int64}).drop_duplicates()
@@ -483,13 +506,13 @@ def tss_rings(genes: pd.DataFrame) -> pd.DataFrame:
     return rings.sort_values(["chrom", "start"], kind="stable", ignore_index=True)
 
 
-def promoter_windows(
+def make_promoter_windows(
     genes: pd.DataFrame, upstream: int = 1500, downstream: int = 500
 ) -> pd.DataFrame:
-    """List the window of every TSS of every gene.
+    """List the promoter window of every TSS of every gene.
 
-    A window holds ``upstream`` bases before the TSS and ``downstream`` from it
-    on, in the direction of transcription, as ``GenomicRanges::promoters`` has it.
+    A window has ``upstream`` bases before the TSS and ``downstream`` bases from the TSS on, in the
+    direction of transcription, as in ``GenomicRanges::promoters``.
 
     Parameters
     ----------
@@ -500,7 +523,7 @@ def promoter_windows(
     -------
     DataFrame
         ``chrom``, ``start``, ``end`` (0-based, half open, cut at 0), ``gene`` (row in
-        ``genes``); a row a TSS, sorted by position.
+        ``genes``); one row per TSS, sorted by position.
     """
     windows = pd.DataFrame(
         {

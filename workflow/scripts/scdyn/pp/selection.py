@@ -1,4 +1,4 @@
-"""Which cells a selection of the config means."""
+"""Selections of cells or samples in the config."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.cell_columns import MISSING, clean_text, one_spelling, word
+from scdyn.pp.obs_columns import MISSING, clean_text, to_word, unify_spelling
 
 
 def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: str) -> np.ndarray:
-    """Tell which cells a selection of the config means.
+    """Select cells by the values of their columns.
 
     Parameters
     ----------
     obs
-        The cells' table.
+        Table of the cells.
     selection
-        Column to allowed values; a cell must match in every column. Empty: all cells. A cell
-        whose value is missing matches none.
+        Allowed values by column; a cell must match in every column, and missing values never
+        match. Empty: all cells.
     where
-        The config's key, for messages.
+        Key in the config, for messages.
 
     Returns
     -------
@@ -37,29 +37,32 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: 
     for column, allowed in selection.items():
         if column not in obs:
             raise InputError(
-                f"{where}: the cells have no column '{column}'; they have {', '.join(obs)}."
+                "CONFIG",
+                f"{where}: the cells have no column '{column}', only {', '.join(obs)}; correct "
+                "the name.",
             )
-        values = spell(obs[column])
+        values = spell_values(obs[column])
         for value in allowed:
-            text = one_spelling(str(value))
+            text = unify_spelling(str(value))
             if not (values == text).any():
                 hint = " (yes, no, on and off need quotes in YAML)" * isinstance(value, bool)
                 if text in MISSING:
-                    hint = " (this word is read as missing: write another, such as none)"
+                    hint = " (this word means a missing value; use another, such as none)"
                 raise InputError(
+                    "CONFIG",
                     f"{where}: no cell has {column} '{value}'{hint}; there are "
-                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}."
+                    f"{', '.join(sorted(values.dropna().unique())[:20]) or 'no values'}.",
                 )
-        chosen &= values.isin([one_spelling(str(value)) for value in allowed]).to_numpy()
+        chosen &= values.isin([unify_spelling(str(value)) for value in allowed]).to_numpy()
     if not chosen.any():
-        raise InputError(f"{where}: no cell matches {dict(selection)}.")
+        raise InputError("CONFIG", f"{where}: no cell matches {dict(selection)}.")
     return chosen
 
 
-def spell(column: pd.Series) -> pd.Series:
-    """Write a column as the cells' table has it, None where a value is missing."""
+def spell_values(column: pd.Series) -> pd.Series:
+    """Spell values as in the table of cells, with None for missing values."""
     codes, found = pd.factorize(column)
-    texts = [one_spelling(clean_text(word(value) or "")) for value in found]
+    texts = [unify_spelling(clean_text(to_word(value) or "")) for value in found]
     known = np.array([*(None if text in MISSING else text for text in texts), None], dtype=object)
     return pd.Series(known[codes], column.index)
 
@@ -70,7 +73,7 @@ def select_samples(
     covariates: Sequence[str],
     where: str,
 ) -> list[str] | None:
-    """Name the samples that a selection means, where the sample sheet alone tells.
+    """Select samples, if the columns of the sample sheet suffice.
 
     Parameters
     ----------
@@ -84,7 +87,7 @@ def select_samples(
     Returns
     -------
     list of str, or None
-        None if the selection names a column that only the cells have.
+        None if the selection needs a column that only the cells have.
 
     Raises
     ------

@@ -27,8 +27,9 @@ def calls_of(calls: pd.DataFrame, method: str) -> pd.DataFrame:
     table = calls[calls["method"] == method]
     if table.empty:
         raise InputError(
+            "STUDY",
             f"the task's predictions have no calls by '{method}'; they have "
-            f"{', '.join(calls['method'].unique())}."
+            f"{', '.join(calls['method'].unique())}.",
         )
     return table.set_index("cell")
 
@@ -91,8 +92,9 @@ def section_positions(cells: ad.AnnData) -> np.ndarray:
     """
     if "spatial" not in cells.obsm:
         raise InputError(
+            "STUDY",
             "the cells have no positions: give columns x and y in the sample sheet's metadata, or "
-            "leave the spatial study out."
+            "leave the spatial study out.",
         )
     return np.asarray(cells.obsm["spatial"], dtype=float)[:, :2]
 
@@ -107,8 +109,9 @@ def sections(cells: ad.AnnData, column: str) -> pd.Series:
     """
     if column not in cells.obs:
         raise InputError(
+            "STUDY",
             f"studies: section is '{column}', but the cells have no such column; they have "
-            f"{', '.join(cells.obs)}."
+            f"{', '.join(cells.obs)}.",
         )
     return text(cells.obs[column])
 

@@ -125,14 +125,17 @@ def pseudotime_of(
     if column is not None:
         if column not in cells.obs:
             raise InputError(
+                "STUDY",
                 f"studies: pseudotime is '{column}', but the cells have no such column; they have "
-                f"{', '.join(cells.obs)}."
+                f"{', '.join(cells.obs)}.",
             )
         values = pd.to_numeric(cells.obs[column].astype(object), errors="coerce").to_numpy(float)
         if not np.isfinite(values).any():
-            raise InputError(f"studies: the column '{column}' (pseudotime) holds no numbers.")
+            raise InputError(
+                "STUDY", f"studies: the column '{column}' (pseudotime) holds no numbers."
+            )
         return values
-    values = principal_components(cells, seed)
+    values = compute_pca(cells, seed)
     asked = (table["part"] == "predict").to_numpy()
     if root is not None:
         start = select(cells.obs, root, "studies: root")
@@ -140,8 +143,9 @@ def pseudotime_of(
         start = furthest_cells(values, table["label"].to_numpy(), asked)
     else:
         raise InputError(
+            "STUDY",
             "studies: the task predicts no cells beside those it learns from, so that pseudotime "
-            "has no start; name the study's root or pseudotime."
+            "has no start; name the study's root or pseudotime.",
         )
     pseudotime = diffusion_pseudotime(values, start, seed)
     logger.info("%d cells are joined to no root of pseudotime", np.isnan(pseudotime).sum())

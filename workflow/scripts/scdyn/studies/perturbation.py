@@ -65,23 +65,26 @@ def groups_of(
     """
     if replicate not in obs:
         raise InputError(
+            "STUDY",
             f"studies: replicate is '{replicate}', but the cells have no such column; they have "
-            f"{', '.join(obs)}."
+            f"{', '.join(obs)}.",
         )
     parts = []
     for group, selection in zip(GROUPS, (control, perturbed), strict=True):
         names = calls.index.intersection(obs.index[select(obs, selection, group)])
         if names.empty:
             raise InputError(
-                f"studies: the task called none of the {group} cells; see its train and predict."
+                "STUDY",
+                f"studies: the task called none of the {group} cells; see its train and predict.",
             )
         part = {"group": group, "sample": obs.loc[names, replicate].astype(str)}
         parts.append(pd.DataFrame({**part, "called": calls.loc[names, "called"]}, index=names))
     table = pd.concat(parts)
     if table.index.has_duplicates:
         raise InputError(
+            "STUDY",
             f"studies: {table.index.duplicated().sum()} cells are both control and perturbed; make "
-            "the two exclude each other."
+            "the two exclude each other.",
         )
     return table
 

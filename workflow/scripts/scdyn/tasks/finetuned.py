@@ -66,8 +66,9 @@ class FineTuned:
         folders = own or sorted(folder.glob(f"{MAIN}/*/model"))
         if not folders:
             raise InputError(
+                "MODEL",
                 f"{folder}: holds no fine-tuned model; give results/finetune/TASK, or the folder "
-                "'model' of one run in it."
+                "'model' of one run in it.",
             )
         if model is None:
             described = json.loads((folders[0] / "task.json").read_text())

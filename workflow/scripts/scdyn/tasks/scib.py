@@ -56,8 +56,9 @@ def scib_scores(
     rows = np.flatnonzero(table.obs[label].notna())
     if len(rows) < SCIB_NEIGHBOURS:
         raise InputError(
+            "PEERS",
             f"{len(rows)} cells have a '{label}', and scib-metrics looks at {SCIB_NEIGHBOURS} "
-            "neighbours; set peers to false in the config to do without it."
+            "neighbours; set peers to false in the config to do without it.",
         )
     if len(rows) > MAX_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_CELLS, replace=False))

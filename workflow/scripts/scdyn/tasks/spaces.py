@@ -57,15 +57,16 @@ def gather_embeddings(
     """
     if not embedded.obs_names.equals(cells.obs_names):
         raise InputError(
-            "the embedding is of other cells than the corpus; remove it and run the workflow again."
+            "CORPUS",
+            "the embedding has other cells than the corpus; remove it and run the workflow again.",
         )
     both = ("rna_log", "promoter_log")
     table = ad.AnnData(
         obs=cells.obs[["sample"]].copy(),
         obsm={
             "X_scdyn": embedded.obsm["X_scdyn"],
-            "X_pca": principal_components(cells, seed),
-            "X_pca_both": principal_components(cells, seed, layers=both),
+            "X_pca": compute_pca(cells, seed),
+            "X_pca_both": compute_pca(cells, seed, layers=both),
         },
     )
     if scvi is not None:

@@ -119,11 +119,14 @@ def make_splits(
     """
     for column in filter(None, [label, split_by]):
         if column not in obs:
-            raise InputError(f"the cells have no column '{column}'; they have {', '.join(obs)}.")
+            raise InputError(
+                "LABELS", f"the cells have no column '{column}'; they have {', '.join(obs)}."
+            )
     if (labelled & predicted).any():
         raise InputError(
+            "SPLITS",
             f"{(labelled & predicted).sum()} cells are both trained on and predicted; make the "
-            "task's train and predict exclude each other."
+            "task's train and predict exclude each other.",
         )
     chosen = obs[labelled & obs[label].notna().to_numpy()]
     if split_by:
@@ -170,9 +173,10 @@ def drop_unknown_units(chosen: pd.DataFrame, label: str, split_by: str) -> pd.Da
     known = chosen[split_by].notna()
     if len(chosen) and not known.any():
         raise InputError(
+            "SPLITS",
             f"label {label}: none of the {len(chosen)} labelled cells has a value of {split_by}, "
             "by which they are to be split; give it in the sample sheet or the metadata, or name "
-            "another column in the task's split_by."
+            "another column in the task's split_by.",
         )
     if not known.all():
         logger.warning(
@@ -222,8 +226,9 @@ def require_folds(learned: pd.DataFrame, label: str, split_by: str | None, n_fol
         what = f"values of {split_by}, and cells of a class" if split_by else "cells of a class"
         remedy = f"set the task's folds to {most} at most" if most > 1 else "label more cells"
         raise InputError(
+            "SPLITS",
             f"label {label}: {n_folds} folds need as many {what}, but there are {most}; {remedy}"
-            + (", or split cells (split_by: null)." if split_by else ".")
+            + (", or split cells (split_by: null)." if split_by else "."),
         )
 
 
@@ -234,10 +239,11 @@ def require_two_classes(learned: pd.DataFrame, label: str, left_out: pd.DataFram
         rare = [f"'{name}' {why}" for name, why in left_out[["class", "reason"]].to_numpy()]
         more = f", and {len(rare) - 5} more" if len(rare) > 5 else ""
         raise InputError(
+            "LABELS",
             f"label {label}: {n_classes} of {n_classes + len(left_out)} classes can be trained on, "
             "and a task needs two"
             + (f" (left out: {', '.join(rare[:5])}{more})" if rare else "")
-            + "; lower the task's min_cells_per_class, min_units or folds, or look at its train."
+            + "; lower the task's min_cells_per_class, min_units or folds, or look at its train.",
         )
 
 
@@ -318,9 +324,10 @@ def require_cells(splits: pd.DataFrame, cells: pd.Index) -> None:
     strange = splits.loc[~splits["cell"].isin(cells), "cell"]
     if len(strange):
         raise InputError(
+            "SPLITS",
             f"{len(strange)} of the split's {len(splits)} cells are not in the corpus, such as "
             f"{strange.iloc[0]}: it was made of another; remove the task's splits.tsv and run the "
-            "workflow again."
+            "workflow again.",
         )
 
 
@@ -356,8 +363,9 @@ def parts(
     if without is not None and without not in set(splits.loc[splits["fold"] != PREDICTED, "label"]):
         present = ", ".join(sorted(set(splits.loc[splits["fold"] != PREDICTED, "label"])))
         raise InputError(
+            "LABELS",
             f"left_out: no training cell is labelled '{without}'; the classes are {present}. "
-            "Correct the name, or remove it: rare classes are left out already."
+            "Correct the name, or remove it: rare classes are left out already.",
         )
     known = splits[~is_called & (splits["label"] != without)]
     if labels < 1:

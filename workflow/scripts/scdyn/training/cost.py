@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from scdyn.log import rounded
+from scdyn.log import format_estimate
 from scdyn.machine import VARIABLE, visible_gpus
 from scdyn.model.architecture import ModelConfig, Operations
 from scdyn.settings import PretrainingSettings
@@ -93,7 +93,7 @@ def cores_of_a_job() -> int:
 def sentence(work: str, seconds: float, n_threads: int, n_gpus: int) -> str:
     """Say what a model or task will take, and what to do where that is long."""
     cores = "1 core" if n_threads == 1 else f"{n_threads} cores"
-    text = f"{work}: about {rounded(seconds)} on {cores} of this machine's CPU"
+    text = f"{work}: about {format_estimate(seconds)} on {cores} of this machine's CPU"
     if n_gpus:
         return f"{text}; the GPU here is used instead"
     return f"{text}; {REMEDY}" if seconds > LONG_SECONDS else text

@@ -38,16 +38,18 @@ def n_gpus() -> int:
     if asked == "gpu" and not found:
         visible = os.environ.get(VISIBLE)
         raise InputError(
+            "GPU",
             f"device: gpu is asked for in the config, but PyTorch {torch.__version__} finds none "
             f"({'CUDA_VISIBLE_DEVICES is ' + visible if visible else 'no driver answers'}); run "
             "the job where there is one, with a build of PyTorch for it (docs/gpu.md), or set "
-            "device: auto."
+            "device: auto.",
         )
     if asked == "auto" and not found and not hidden_gpus() and (driver := nvidia_driver()):
         raise InputError(
+            "GPU",
             f"device: auto finds NVIDIA's {driver} on this machine, but PyTorch "
             f"{torch.__version__} cannot use a GPU: {why_unusable()} (docs/gpu.md); or set "
-            "device: cpu in the config to run on the CPU all the same."
+            "device: cpu in the config to run on the CPU all the same.",
         )
     return found
 

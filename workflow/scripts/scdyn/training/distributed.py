@@ -101,8 +101,9 @@ def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> li
         return [*program, "--standalone"]
     if job is None:
         raise InputError(
+            "GPU",
             f"models: {n_nodes} nodes are asked for, but this is no job of Slurm; run with "
-            "--profile slurm, or set nodes to 1."
+            "--profile slurm, or set nodes to 1.",
         )
     # Above the ports that systems give away by themselves, and another one for each job.
     port = 61000 + int(job) % 4000

@@ -116,8 +116,9 @@ def epoch_parts(
     n_parts = math.ceil(n_parts / n_processes) * n_processes
     if n_parts > batch_size:
         raise InputError(
+            "TRAINING",
             f"training: a batch of {batch_size} cells cannot be shared by {n_processes} GPUs; "
-            "raise batch_size."
+            "raise batch_size.",
         )
     steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
     return [np.array_split(step, n_parts)[distributed.rank() :: n_processes] for step in steps]
@@ -284,7 +285,8 @@ class Training:
         self.losses = []
         if not math.isfinite(loss):
             raise InputError(
-                f"training: the loss is {loss} in epoch {epoch}; lower learning_rate or clip."
+                "TRAINING",
+                f"training: the loss is {loss} in epoch {epoch}; lower learning_rate or clip.",
             )
         seconds = self.progress.seconds()
         before = self.history[-1]["seconds"] if self.history else 0.0

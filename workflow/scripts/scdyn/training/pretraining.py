@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from scdyn.data.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
 from scdyn.data.tokens import MODALITIES, NOT_MEASURED, TokenStore
-from scdyn.io.artefacts import STAMP, stamp
+from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.architecture import ModelConfig
@@ -339,7 +339,7 @@ def save_model(
         "model": model.config.to_dict(),
         "model_sha256": sha256(folder / "model.safetensors"),
         "torch": torch.__version__,
-        STAMP: stamp(),
+        STAMP: make_stamp(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU",
         **description,
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scdyn.io.files import atomic
-from scdyn.log import PROGRESS_SECONDS, duration, logger, rounded
+from scdyn.log import PROGRESS_SECONDS, format_duration, format_estimate, logger
 from scdyn.training.cost import LONG_SECONDS, REMEDY
 
 # Steps that tell how long a run will take, after a first one that is slower.
@@ -87,7 +87,7 @@ class Progress:
             self.n_steps,
             loss.item(),
             rate * self.batch_size,
-            duration((self.n_steps - step) / rate),
+            format_duration((self.n_steps - step) / rate),
             late,
         )
         self.scalars({"loss": loss.item(), "cells_per_second": rate * self.batch_size}, step)
@@ -112,7 +112,7 @@ class Progress:
         remedy = f"; {REMEDY}" if on_cpu and seconds > LONG_SECONDS else ""
         logger.info(
             "after a pilot of %d steps: the %d steps to go will take about %s on %s%s",
-            *(PILOT_STEPS, n_left, rounded(seconds), where, remedy),
+            *(PILOT_STEPS, n_left, format_estimate(seconds), where, remedy),
         )
 
     def epoch(self, record: dict[str, float]) -> None:

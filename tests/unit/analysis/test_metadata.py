@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scdyn.errors import InputError
-from scdyn.io.barcodes import sample_barcodes
-from scdyn.order import natural
-from scdyn.pp import cell_tables
-from scdyn.pp.cell_columns import MISSING, OWN, one_spelling
-from scdyn.pp.cell_files import read_cell_table
-from scdyn.pp.cell_tables import join_metadata
+from scdyn.io.barcodes import join_barcodes
+from scdyn.order import natural_key
+from scdyn.pp import metadata, obs_columns
+from scdyn.pp.metadata import join_metadata
+from scdyn.pp.metadata_files import read_cell_table
+from scdyn.pp.obs_columns import MISSING, RESERVED, unify_spelling
 from scdyn.tasks.splits import make_splits
 
 
@@ -99,29 +99,29 @@ def values_of(column):
     ],
 )
 def test_every_column_becomes_text_or_numbers(values, expected, tmp_path):
-    table = cell_tables.normalise(pd.DataFrame({"a": values}), "here")
+    table = obs_columns.clean_columns(pd.DataFrame({"a": values}), "here")
     assert table["a"].dtype in (object, np.int64, np.float64)
     assert [*map(repr, values_of(table["a"].tolist()))] == [*map(repr, expected)]
-    pd.testing.assert_frame_equal(cell_tables.normalise(table, "here"), table)
+    pd.testing.assert_frame_equal(obs_columns.clean_columns(table, "here"), table)
     ad.AnnData(obs=table).write_h5ad(tmp_path / "t.h5ad")
 
 
 def test_what_is_read_as_missing_is_in_the_log(said):
     table = pd.DataFrame({"cell_type": ["NA", "", "NA", "x"], "n": ["1", "2", "3", "4"]})
-    cell_tables.normalise(table, "cells.csv")
-    assert "cells.csv: column cell_type: read as missing: 'NA' (2), '' (1)" in said.text
+    obs_columns.clean_columns(table, "cells.csv")
+    assert "cells.csv: column cell_type: reading as missing: 'NA' (2), '' (1)" in said.text
     assert "column n" not in said.text
 
 
 def test_names_that_cannot_be_written_are_changed(said, tmp_path):
     names = ["a", "a", "_index", "G1/S", "", ".", "sample", "barcode", "cell", "rna_counts", 3,
              "sample_in_file", "two\nlines"]  # fmt: skip
-    table = cell_tables.normalise(pd.DataFrame([range(len(names))], columns=names), "x.h5ad")
+    table = obs_columns.clean_columns(pd.DataFrame([range(len(names))], columns=names), "x.h5ad")
     assert list(table) == [
         "a", "a_2", "index_in_file", "G1_S", "unnamed", "unnamed_2", "sample_in_file_2",
         "barcode_in_file", "cell_in_file", "rna_counts_in_file", "3", "sample_in_file", "two lines",
     ]  # fmt: skip
-    assert "x.h5ad: column 'G1/S' is called G1_S from here on" in said.text
+    assert "x.h5ad: column 'G1/S' renamed to G1_S" in said.text
     assert table.iloc[0].tolist() == list(range(len(names)))
     ad.AnnData(obs=table).write_h5ad(tmp_path / "t.h5ad")
 
@@ -141,7 +141,7 @@ KINDS = [
                                     max_value=pd.Timestamp("2100-01-01").to_pydatetime())),
 ]  # fmt: skip
 NAMES = st.text(st.characters(max_codepoint=0x2FF), max_size=3) | st.sampled_from(
-    [*OWN, "_index", "x/y", "cell_type", "x"]
+    [*RESERVED, "_index", "x/y", "cell_type", "x"]
 )
 
 
@@ -163,7 +163,7 @@ def is_same(value, text):
     if isinstance(value, str):
         words = re.sub(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", value).strip()
         words = unicodedata.normalize("NFC", words.encode("utf-8", "replace").decode())
-        return text is None if words in MISSING else text == one_spelling(words)
+        return text is None if words in MISSING else text == unify_spelling(words)
     if pd.isna(value):
         return text is None
     if isinstance(value, bool | np.bool_):
@@ -186,15 +186,15 @@ def test_whatever_is_known_of_cells_survives(tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp("cells")
     samples, columns = [], []
     for i, obs in enumerate(drawn):
-        plain = cell_tables.normalise(obs, "any")
-        assert len(set(plain)) == len(obs.columns) and not set(plain) & set(OWN)
+        plain = obs_columns.clean_columns(obs, "any")
+        assert len(set(plain)) == len(obs.columns) and not set(plain) & set(RESERVED)
         plain = plain.assign(sample=f"s{i}", barcode=plain.index)
         ad.AnnData(obs=plain.set_axis(f"s{i}_" + plain.index)).write_h5ad(folder / f"{i}.h5ad")
         read = ad.read_h5ad(folder / f"{i}.h5ad").obs
-        samples.append(cell_tables.annotate(read, f"s{i}", {}, "", 0.5))
+        samples.append(metadata.annotate(read, f"s{i}", {}, "", 0.5))
         columns.append(list(samples[-1].columns)[: len(obs.columns)])
-    cell_tables.write_cells(folder / "all.cells.tsv", cell_tables.join(samples))
-    table = cell_tables.read_cells_table(folder / "all.cells.tsv")
+    metadata.write_cells(folder / "all.cells.tsv", obs_columns.concatenate(samples))
+    table = metadata.read_cells_table(folder / "all.cells.tsv")
     assert table.index.is_unique and len(table) == sum(map(len, drawn))
     for i, (obs, names) in enumerate(zip(drawn, columns, strict=True)):
         found = table.loc[f"s{i}_" + obs.index]
@@ -208,18 +208,20 @@ def test_whatever_is_known_of_cells_survives(tmp_path_factory, drawn):
 def test_a_number_in_one_sample_and_a_word_in_another_is_text(tmp_path):
     a = pd.DataFrame({"week": [22, 23], "x": [0.25, 1e-9 / 3], "n": [1, 2]}, ["a1", "a2"])
     b = pd.DataFrame({"week": ["postnatal"], "x": [3]}, ["b1"])
-    both = cell_tables.join([a, b])
+    both = obs_columns.concatenate([a, b])
     assert values_of(both["week"]) == ["22", "23", "postnatal"]
     assert values_of(both["n"]) == ["1", "2", None]
-    cell_tables.write_cells(tmp_path / "all.cells.tsv", both)
-    read = cell_tables.read_cells_table(tmp_path / "all.cells.tsv")
+    metadata.write_cells(tmp_path / "all.cells.tsv", both)
+    read = metadata.read_cells_table(tmp_path / "all.cells.tsv")
     assert read["x"].tolist() == ["0.25", repr(1e-9 / 3), "3"]
     assert read.index.tolist() == ["a1", "a2", "b1"]
 
 
 def test_no_class_is_made_of_a_word_for_missing():
     label = ["x"] * 30 + ["y"] * 30 + ["nan"] * 10 + [""] * 10
-    obs = cell_tables.normalise(pd.DataFrame({"cell_type": label}, map(str, range(80))), "s.h5ad")
+    obs = obs_columns.clean_columns(
+        pd.DataFrame({"cell_type": label}, map(str, range(80))), "s.h5ad"
+    )
     everyone, nobody = np.ones(80, bool), np.zeros(80, bool)
     splits, _ = make_splits(obs, everyone, nobody, "cell_type", None, 2, 0)
     assert splits["label"].value_counts().to_dict() == {"x": 30, "y": 30}
@@ -274,7 +276,7 @@ def test_nothing_is_taken_for_a_number(tmp_path):
     path = write(
         tmp_path / "cells.csv", header, "A;007;1E5;1,5;3.0;1.0;TRUE", "B;010;2E5;-2;;2.0;FALSE"
     )
-    table = cell_tables.plain(read_cell_table(path), path).fillna("")
+    table = obs_columns.to_plain_types(read_cell_table(path), path).fillna("")
     assert table.to_dict("list") == {
         "barcode": ["A", "B"], "donor": ["007", "010"], "day": ["1E5", "2E5"],
         "x": ["1.5", "-2"], "cluster": ["3", ""], "pair": ["1", "2"], "when": ["True", "False"],
@@ -291,43 +293,47 @@ def test_a_class_is_the_same_whatever_wrote_its_sample(tmp_path):
     samples = [
         join_metadata(names, path, "S", 0.5),
         join_metadata(names[:2], path, "S", 0.5),  # none of 8.5, nor of unknown
-        cell_tables.normalise(file, "s.h5ad"),
-        cell_tables.normalise(words, "t.h5ad"),
-        cell_tables.annotate(
+        obs_columns.clean_columns(file, "s.h5ad"),
+        obs_columns.clean_columns(words, "t.h5ad"),
+        metadata.annotate(
             pd.DataFrame({"barcode": ["d"]}, ["U_d"]), "U", {"infected": "TRUE", "stage": "8.0"},
             "", 0.5,
         ),
     ]  # fmt: skip
-    both = cell_tables.join(samples)
+    both = obs_columns.concatenate(samples)
     assert set(both["infected"]) == {"True", "False", "unknown"}
     assert set(both["stage"]) == {"8", "8.5"}
     obs = pd.DataFrame({"barcode": ["d"], "sample": "TRUE"}, ["TRUE_d"])
-    assert cell_tables.annotate(obs, "TRUE", {}, "", 0.5)["sample"].tolist() == ["TRUE"]
+    assert metadata.annotate(obs, "TRUE", {}, "", 0.5)["sample"].tolist() == ["TRUE"]
 
 
 def test_other_alphabets_and_what_is_no_text(tmp_path, said):
     path = tmp_path / "cells.csv"
     path.write_bytes("barcode,a\nA,Müller glia\n".encode("latin-1"))
     assert read_cell_table(path)["a"].tolist() == ["Müller glia"]
-    assert f"{path}: is not UTF-8; read as Windows-1252 (Latin-1)" in said.text
+    assert f"{path}: is not UTF-8; reading it as Windows-1252 (Latin-1)" in said.text
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xl/workbook.xml", "")
-    with pytest.raises(InputError, match="cells.csv: is a workbook of Excel .*; save the sheet"):
+    with pytest.raises(
+        InputError, match="cells.csv: Excel and other workbooks are not supported; save the sheet"
+    ):
         read_cell_table(path)
     path.write_bytes(b"\xd0\xcf\x11\xe0" + b"\0" * 600)
-    with pytest.raises(InputError, match="cells.csv: is a workbook"):
+    with pytest.raises(InputError, match="cells.csv: Excel and other workbooks"):
         read_cell_table(path)
     for content in (b"\x89HDF\r\n", b"PAR1abc", "barcode,a\n".encode("utf-16-le"), b"\xff\xfea"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="cells.csv: is no text file; save it as"):
+        with pytest.raises(InputError, match="cells.csv: is not a text file; save it as"):
             read_cell_table(path)
     path.write_text("# nothing\n")
-    with pytest.raises(InputError, match="cells.csv: is empty"):
+    with pytest.raises(InputError, match="cells.csv: the table is empty"):
         read_cell_table(path)
     with pytest.raises(InputError, match="nowhere.csv: not a readable table of cells"):
         read_cell_table(tmp_path / "nowhere.csv")
     path.write_text("barcode,a\n")
-    with pytest.raises(InputError, match="has 0 of the 6 barcodes of sample S .* has nothing"):
+    with pytest.raises(
+        InputError, match="no barcodes in common with sample S: 0 of 6 .* has nothing"
+    ):
         join_metadata(B, path, "S")
 
 
@@ -351,7 +357,7 @@ def test_a_row_with_more_fields_than_the_header_is_refused(case, tmp_path):
     body = [row.format(b=b) for row, b in zip(rows, cells(len(rows)), strict=True)]
     path = write(tmp_path / "cells.csv", "# of May", header, *body)
     n = len(header.split(separator))
-    words = rf"cells.csv: line {line + 1} has \d fields, its header has {n} names \("
+    words = rf"cells.csv: line {line + 1} has \d fields, but the header has {n} names \("
     with pytest.raises(InputError, match=words):
         read_cell_table(path)
 
@@ -368,10 +374,12 @@ def test_lone_quotes_of_r_swallow_no_rows(at, names, tmp_path):
 def test_a_quote_that_swallows_rows_is_refused_if_quotes_are_needed(tmp_path):
     rows = ['A,"T, CD4"', 'B,"odd', "C,T", "D,T", 'E,odd"']
     path = write(tmp_path / "cells.csv", "# of May", "barcode,a", *rows)
-    with pytest.raises(InputError, match=r"a quote in line 4 \(odd\) opens a text, and whole rows"):
+    with pytest.raises(
+        InputError, match=r"the quote in line 4 \(odd\) is not closed before whole rows"
+    ):
         read_cell_table(path)
     path = write(tmp_path / "cells.csv", "barcode,a", 'A,"T, CD4"', 'B,"odd', *["C,T"] * 40000)
-    with pytest.raises(InputError, match="a quote in line 3 .* opens a text, and whole rows"):
+    with pytest.raises(InputError, match="the quote in line 3 .* is not closed before whole rows"):
         read_cell_table(path)
 
 
@@ -390,16 +398,16 @@ def test_a_row_that_stands_there_twice_is_read_once(tmp_path, said):
     rows = [f"{b},T" for b in B]
     path = write(tmp_path / "cells.csv", "barcode,a", *rows, rows[0], f" {rows[2]} ")
     assert join_metadata(B, path, "S")["a"].tolist() == ["T"] * 6
-    assert f"{path}: 2 duplicate rows are read once" in said.text
+    assert f"{path}: ignoring 2 duplicate rows" in said.text
     path = write(tmp_path / "other.csv", "barcode,a", *rows, f"{B[0]},B")
-    with pytest.raises(InputError, match=f"barcode {B[0]} of sample S is a duplicate"):
+    with pytest.raises(InputError, match=f"duplicate barcode {B[0]} of sample S"):
         join_metadata(B, path, "S")
 
 
 def test_a_column_named_twice_is_renamed(tmp_path, said):
     path = write(tmp_path / "cells.csv", "barcode,a,a", *(f"{b},1,2" for b in B))
     assert join_metadata(B, path, "S").iloc[0].to_dict() == {"a": "1", "a_2": "2"}
-    assert "column 'a' is called a_2 from here on" in said.text
+    assert "column 'a' renamed to a_2" in said.text
 
 
 # Whose rows are whose.
@@ -438,7 +446,7 @@ def test_names_that_are_numbers(tmp_path):
     own = pd.Index([str(i) for i in range(80)])
     table = pd.DataFrame({"barcode": cells(80), "rank": range(80), "cell_type": "T"})
     table.to_csv(tmp_path / "ranks.csv", index=False)
-    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+    with pytest.raises(InputError, match="no barcodes in common with sample S: 0 of 80"):
         join_metadata(own, tmp_path / "ranks.csv", "S")
     table = table.assign(cell_type=[f"t{i}" for i in range(80)])
     table.iloc[10:].to_csv(tmp_path / "python.csv")
@@ -446,7 +454,7 @@ def test_names_that_are_numbers(tmp_path):
     assert values_of(found) == [None] * 10 + [f"t{i}" for i in range(10, 80)]
     for by, words in [(1, "1 higher"), (-1, "1 lower")]:
         table.set_axis(table.index + by).to_csv(tmp_path / "r.csv")
-        with pytest.raises(InputError, match=f"row_names numbers the cells of sample S {words}"):
+        with pytest.raises(InputError, match=f"sample S in column row_names are {words}"):
             join_metadata(own, tmp_path / "r.csv", "S")
 
 
@@ -499,7 +507,7 @@ def test_a_column_that_names_the_sample_in_few_rows_is_not_believed(tmp_path, sa
     # The rows that are called the sample's are of other cells: its files may be exchanged.
     names = [*cells(40, seed=2), *own]
     path = write_table(tmp_path / "other.csv", names, "T", sample=["S"] * 40 + ["T"] * 80)
-    with pytest.raises(InputError, match="has 0 of the 80 barcodes of sample S"):
+    with pytest.raises(InputError, match="no barcodes in common with sample S: 0 of 80"):
         join_metadata(own, path, "S")
 
 
@@ -511,16 +519,16 @@ def test_a_samples_name_in_a_column_may_differ_in_case_and_marks(tmp_path):
             tmp_path,
         )  # fmt: skip
         assert (join_metadata(own, path, name)["cell_type"] == "of A").all()
-        with pytest.raises(InputError, match="is a duplicate"):
+        with pytest.raises(InputError, match="duplicate barcode"):
             join_metadata(own, path, other)
     # The name itself, beside another of which that is true, leaves no doubt.
     path = write_table(tmp_path / "a.csv", own, "T", sample=["s1"] * 20 + ["S1"] * 20)
     assert join_metadata(own, path, "s1")["cell_type"].notna().sum() == 20
     samples = [("S1", own, path), ("s.1", own, path)]
-    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+    assert [f.passed for f in metadata.examine_metadata(samples, 0.5)] == [True, False]
     path = write_table(tmp_path / "b.csv", own, "T", sample="S1")
     samples = [("S1", own, path), ("s1", own, path)]
-    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [False, False]
+    assert [f.passed for f in metadata.examine_metadata(samples, 0.5)] == [False, False]
 
 
 @pytest.mark.parametrize("n_shared", [0, 3, 40])
@@ -549,7 +557,9 @@ def test_numbers_of_samples_are_told_by_their_cells_or_not_at_all(tmp_path):
         assert values_of(join_metadata(a, path, "A")["cell_type"])[:38] == ["of A"] * 38
         path = of_two_samples(a, a, columns, tmp_path)
         if form == "{}_{n}":
-            with pytest.raises(InputError, match="is a duplicate .*nothing tells which row"):
+            with pytest.raises(
+                InputError, match="duplicate barcode .*no column identifies the rows"
+            ):
                 join_metadata(a, path, "A")
 
 
@@ -560,7 +570,7 @@ def test_a_cluster_with_the_samples_name_tells_nothing(tmp_path):
         return {"barcode": names, "cluster": ["1"] * 20 + ["2"] * 20}
 
     path = of_two_samples(own, own, columns, tmp_path)
-    with pytest.raises(InputError, match="is a duplicate"):
+    with pytest.raises(InputError, match="duplicate barcode"):
         join_metadata(own, path, "1")
     path = write_table(tmp_path / "one.csv", own, "T", cluster=["1"] * 20 + ["2"] * 20)
     assert join_metadata(own, path, "1")["cell_type"].notna().all()
@@ -572,7 +582,7 @@ def test_a_cluster_with_the_samples_name_tells_nothing(tmp_path):
 def test_libraries_that_another_tool_numbered(form, tmp_path):
     """The same barcodes in twelve libraries: the number alone tells the cells apart."""
     libraries = [cells(10)] * 12
-    own = sample_barcodes(libraries)
+    own = join_barcodes(libraries)
     names = [form.format(b=b[:-2], n=n, m=n - 1) for n in range(1, 13) for b in libraries[0]]
     labels = [f"{n}:{b}" for n in range(1, 13) for b in libraries[0]]
     table = join_metadata(own, write_table(tmp_path / "cells.csv", names, labels), "S")
@@ -581,10 +591,10 @@ def test_libraries_that_another_tool_numbered(form, tmp_path):
 
 def test_lanes_are_numbered_as_people_count():
     names = [f"lane{i}/outs" for i in range(1, 13)]
-    assert sorted(sorted(names), key=natural) == names
-    assert sample_barcodes([cells(2), cells(2)]).str[-2:].tolist() == ["-1", "-1", "-2", "-2"]
-    with pytest.raises(InputError, match="is a duplicate in library 1"):
-        sample_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
+    assert sorted(sorted(names), key=natural_key) == names
+    assert join_barcodes([cells(2), cells(2)]).str[-2:].tolist() == ["-1", "-1", "-2", "-2"]
+    with pytest.raises(InputError, match="duplicate barcode .* in library 1"):
+        join_barcodes([cells(2).append(cells(2, number=2)), cells(2)])
 
 
 @pytest.mark.parametrize("form", ["lib{x}#{b}-1", "{b}-{n}", "{b}-1-{m}"])
@@ -597,14 +607,14 @@ def test_libraries_are_told_by_the_cells_they_share(form, tmp_path, said):
     ]
     labels = [f"{i}:{name}" for i in (0, 1) for name in (b, a)[i]]
     path = write_table(tmp_path / "cells.csv", names, labels)
-    found = join_metadata(sample_barcodes([a, b]), path, "S")["cell_type"]
+    found = join_metadata(join_barcodes([a, b]), path, "S")["cell_type"]
     assert found.tolist() == labels[80:] + labels[:80]
-    assert "the library whose cells are shared" in said.text
+    assert "the library with the same cells" in said.text
 
 
 def test_a_wrong_order_of_many_lanes_is_put_right(tmp_path):
     libraries = [cells(40, seed=i)[:30].append(cells(10, seed=99)) for i in range(12)]
-    own = sample_barcodes(libraries)
+    own = join_barcodes(libraries)
     order = sorted(range(12), key=str)
     names = np.concatenate([libraries[i].str[:-1] + str(n) for n, i in enumerate(order, 1)])
     labels = [f"{i}:{name}" for i in order for name in libraries[i]]
@@ -614,9 +624,11 @@ def test_a_wrong_order_of_many_lanes_is_put_right(tmp_path):
 
 def test_a_library_that_is_left_out_is_named(tmp_path):
     a, b = cells(80), cells(80, seed=1)
-    own = sample_barcodes([a, b[:79].append(a[:1])])
+    own = join_barcodes([a, b[:79].append(a[:1])])
     path = write_table(tmp_path / "bare.csv", a.append(b[:79]).str[:-2])
-    with pytest.raises(InputError, match="no row is clearly of library 2 of sample S, though 79"):
+    with pytest.raises(
+        InputError, match="no barcodes in common with library 2 of sample S, although 79"
+    ):
         join_metadata(own, path, "S")
     path = write_table(tmp_path / "one.csv", a)  # of one library alone
     assert join_metadata(own, path, "S")["cell_type"].notna().sum() == 80
@@ -626,20 +638,20 @@ def test_too_few_matched_are_refused_with_both_sides(tmp_path):
     own, other = cells(80), cells(80, seed=1)
     other = other[:78].append(own[78:])
     path = write_table(tmp_path / "cells.csv", other)
-    words = r"has 2 of the 80 barcodes of sample S \(2%, where ingest.min_metadata_overlap asks "
+    words = r"in common with sample S: 2 of 80 \(2%, where .*min_metadata_overlap requires "
     with pytest.raises(InputError, match=words) as caught:
         join_metadata(own, path, "S")
     assert ", ".join(own[:3]) in str(caught.value) and ", ".join(other[:3]) in str(caught.value)
     assert join_metadata(own, path, "S", 0.02)["cell_type"].notna().sum() == 2
-    with pytest.raises(InputError, match="has 0 of the 80 barcodes"):
+    with pytest.raises(InputError, match="no barcodes in common with sample S: 0 of 80"):
         join_metadata(own, write_table(tmp_path / "none.csv", cells(80, seed=2)), "S", 0.0)
     few = write_table(tmp_path / "few.csv", own[:5])  # a table of the cells of interest
     assert join_metadata(own, few, "S")["cell_type"].notna().sum() == 5
     (tmp_path / "bare.csv").write_text("".join(f"{b},T\n" for b in own))
-    with pytest.raises(InputError, match=f"its first line is of the cell {own[0]}"):
+    with pytest.raises(InputError, match=f"has no header .its first line is the cell {own[0]}"):
         join_metadata(own, tmp_path / "bare.csv", "S")
     twice = pd.Index([*own, own[0]])
-    with pytest.raises(InputError, match=f"sample S: barcode {own[0]} is a duplicate"):
+    with pytest.raises(InputError, match=f"sample S: duplicate barcode {own[0]}"):
         join_metadata(twice, path, "S")
 
 
@@ -650,17 +662,17 @@ def test_all_tables_are_examined_and_exchanged_ones_are_named(tmp_path):
         write_table(tmp_path / f"{i}.csv", names) for i, names in enumerate([a, b, c])
     )
     samples = [("A", a, of_b), ("B", b, of_a), ("C", c, of_c), ("D", a, ""), ("E", a, "none.csv")]
-    findings = cell_tables.examine_metadata(samples, 0.5)
+    findings = metadata.examine_metadata(samples, 0.5)
     assert [(f.subject, f.passed) for f in findings] == [
         ("A", False), ("B", False), ("C", True), ("E", False),
     ]  # fmt: skip
     assert findings[0].found == (
-        f"the tables of A and B may be exchanged: {of_b} has 2 of the 80 barcodes of A and 80 of "
-        "the 80 of B; check the sample sheet's metadata."
+        f"the tables of A and B may be swapped: {of_b} has 2 of 80 barcodes of A, but 80 of 80 of "
+        "B; check metadata in the sample sheet. [SCD-METADATA]"
     )
-    assert findings[2].found == f"80 of 80 barcodes are in {of_c} (column barcode, as they are)"
+    assert findings[2].found == f"80 of 80 barcodes match {of_c} (column barcode, as they are)"
     one = of_two_samples(a, b, lambda s, n, names: {"barcode": names, "sample": s}, tmp_path)
-    assert all(f.passed for f in cell_tables.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
+    assert all(f.passed for f in metadata.examine_metadata([("A", a, one), ("B", b, one)], 0.5))
 
 
 @pytest.mark.parametrize("numbered", [False, True])
@@ -670,7 +682,7 @@ def test_a_sample_whose_files_are_not_there_leaves_the_others_examined(numbered,
     of_a = write_table(tmp_path / "a.csv", a)
     of_b = write_table(tmp_path / "b.csv", b[:60])
     samples = [("A", a, of_a), ("missing", none, of_a), ("B", b, of_b), ("gone", none, of_b)]
-    findings = cell_tables.examine_metadata(samples, 0.5)
+    findings = metadata.examine_metadata(samples, 0.5)
     assert [(f.subject, f.passed) for f in findings] == [("A", True), ("B", True)]
 
 
@@ -679,18 +691,18 @@ def test_rows_of_two_samples_cells_are_given_to_neither_unless_told(tmp_path):
     b = b[:72].append(a[:8])
     path = write_table(tmp_path / "once.csv", a.append(b[:72]))
     samples = [("A", a, path), ("B", b, path), ("C", cells(80, seed=2), "")]
-    for finding, other in zip(cell_tables.examine_metadata(samples, 0.5), "BA", strict=True):
+    for finding, other in zip(metadata.examine_metadata(samples, 0.5), "BA", strict=True):
         assert not finding.passed and finding.found.startswith(
-            f"{path}: 8 rows, such as that of {a[0]}, are of cells of both {finding.subject} and "
-            f"{other}, and nothing tells whose"
+            f"{path}: 8 rows, such as {a[0]}, match cells of both {finding.subject} and {other}; "
+            "add a column 'sample'"
         )
     # The rows that are A's by their name are not B's.
     path = write_table(tmp_path / "half.csv", [*("A_" + a), *b[:72]])
     samples = [("A", a, path), ("B", b, path)]
-    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, True]
+    assert [f.passed for f in metadata.examine_metadata(samples, 0.5)] == [True, True]
     path = write_table(tmp_path / "told.csv", a, sample="A")
     samples = [("A", a, path), ("B", b[72:], path)]
-    assert [f.passed for f in cell_tables.examine_metadata(samples, 0.5)] == [True, False]
+    assert [f.passed for f in metadata.examine_metadata(samples, 0.5)] == [True, False]
 
 
 # What is known of a sample's cells.
@@ -705,7 +717,7 @@ def test_the_sheet_comes_before_the_table_and_the_table_before_the_file(tmp_path
     own = cells(12)
     obs = obs_of(own, cell_type="old", condition="own", rna_counts=7)
     path = write_table(tmp_path / "cells.csv", own[:10], "new", condition="told", is_doublet=True)
-    table = cell_tables.annotate(obs, "S", {"condition": "treated", "donor": ""}, path, 0.5)
+    table = metadata.annotate(obs, "S", {"condition": "treated", "donor": ""}, path, 0.5)
     assert list(table.index) == list(obs.index)
     assert table.iloc[0].dropna().to_dict() == {
         "sample": "S", "barcode": own[0], "rna_counts": 7, "cell_type": "new", "is_doublet": "True",
@@ -714,15 +726,15 @@ def test_the_sheet_comes_before_the_table_and_the_table_before_the_file(tmp_path
     }  # fmt: skip
     assert table["cell_type"].isna().sum() == 2 == table["is_doublet"].isna().sum()
     assert table["donor"].isna().all()
-    assert f"sample S: cell_type: taken from {path}" in said.text
-    assert "sample S: condition: taken from the sample sheet" in said.text
+    assert f"sample S: cell_type: using the values of {path}" in said.text
+    assert "sample S: condition: using the values of the sample sheet" in said.text
 
 
 def test_an_empty_covariate_hides_no_column_of_the_table_or_the_file(tmp_path):
     own = cells(12)
     path = write_table(tmp_path / "cells.csv", own, "new", donor="d1")
     obs = obs_of(own, genotype="knockout")
-    table = cell_tables.annotate(obs, "S", {"genotype": "", "donor": "", "day": ""}, path, 0.5)
+    table = metadata.annotate(obs, "S", {"genotype": "", "donor": "", "day": ""}, path, 0.5)
     assert set(table["genotype"]) == {"knockout"} and set(table["donor"]) == {"d1"}
     assert table["day"].isna().all()
     assert not [name for name in table if "_in_" in name]
@@ -732,9 +744,9 @@ def test_a_table_is_matched_by_all_barcodes_of_the_matrix_whatever_quality_contr
     of_matrix = cells(40)
     left = of_matrix[:3]
     path = write_table(tmp_path / "cells.csv", of_matrix[2:], "of the matrix")
-    with pytest.raises(InputError, match="1 of the 3 barcodes"):
-        cell_tables.annotate(obs_of(left), "S", {}, path, 0.5)
-    table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=of_matrix)
+    with pytest.raises(InputError, match="1 of 3"):
+        metadata.annotate(obs_of(left), "S", {}, path, 0.5)
+    table = metadata.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=of_matrix)
     assert table["cell_type"].isna().tolist() == [True, True, False]
 
 
@@ -744,11 +756,11 @@ def test_a_table_of_another_sample_is_refused_where_the_matrix_has_all_droplets(
 
     def labelled(names, barcodes=of_matrix):
         path = write_table(tmp_path / "cells.csv", names)
-        table = cell_tables.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=barcodes)
+        table = metadata.annotate(obs_of(left), "S", {}, path, 0.5, barcodes=barcodes)
         return table["cell_type"].notna().sum()
 
     words = (
-        "has 2 of the 80 cells of sample S that pass .* and 80 of all 3000 barcodes of its matrix"
+        "has 2 of the 80 cells of sample S that pass .* and 80 of the 3000 barcodes of its matrix"
     )
     with pytest.raises(InputError, match=words):
         labelled(of_matrix[78:158])
@@ -769,35 +781,35 @@ def test_two_columns_that_hold_the_barcodes_in_another_order_are_refused_unless_
     table = pd.DataFrame({"rank": own[::-1], "id": own, "cell_type": [f"t{i}" for i in range(12)]})
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match="columns rank and id both have the barcodes of sample S"):
-        cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)
+        metadata.annotate(obs_of(own), "S", {}, path, 0.5)
     table.rename(columns={"id": "Cell_ID"}).to_csv(tmp_path / "named.csv", index=False)
-    found = cell_tables.annotate(obs_of(own), "S", {}, str(tmp_path / "named.csv"), 0.5)
+    found = metadata.annotate(obs_of(own), "S", {}, str(tmp_path / "named.csv"), 0.5)
     assert found["cell_type"].tolist() == table["cell_type"].tolist()
 
 
 def test_a_barcode_with_blanks_is_found_again(tmp_path):
     own = pd.Index([f"{name} " for name in cells(6)])
     path = write_table(tmp_path / "cells.csv", own.str.strip(), "neuron")
-    table = cell_tables.annotate(obs_of(own), "S", {}, path, 0.5, barcodes=own)
+    table = metadata.annotate(obs_of(own), "S", {}, path, 0.5, barcodes=own)
     assert (table["cell_type"] == "neuron").all()
 
 
 def test_positions(tmp_path):
     own = cells(12)
     places = np.arange(36, dtype=np.float32).reshape(12, 3) / 7
-    table = cell_tables.annotate(obs_of(own), "S", {}, "", 0.5, places)
+    table = metadata.annotate(obs_of(own), "S", {}, "", 0.5, places)
     np.testing.assert_array_equal(table[["x", "y"]].astype(np.float32), places[:, :2])
     path = write_table(tmp_path / "cells.csv", own[:11], x=range(11), y="2.5")
-    table = cell_tables.annotate(obs_of(own), "S", {}, path, 0.5, places)
+    table = metadata.annotate(obs_of(own), "S", {}, path, 0.5, places)
     assert table["x"].tolist()[:11] == list(range(11)) and table["x"].isna().sum() == 1
     assert table["x_in_file"].dtype == float
     places = [f"row {i}" for i in range(12)]
-    table = cell_tables.annotate(obs_of(own, x=places, y=1.0), "S", {}, "", 0.5)
+    table = metadata.annotate(obs_of(own, x=places, y=1.0), "S", {}, "", 0.5)
     assert "x" not in table and table["x_in_file"].tolist() == places
-    with pytest.raises(InputError, match="sample sheet: 'left' in column x .* is no number"):
-        cell_tables.annotate(obs_of(own), "S", {"x": "left", "y": "1"}, "", 0.5)
+    with pytest.raises(InputError, match="sample sheet: 'left' in column x .* is not a number"):
+        metadata.annotate(obs_of(own), "S", {"x": "left", "y": "1"}, "", 0.5)
     path = write_table(tmp_path / "cells.csv", own, x="left", y="1")
-    with pytest.raises(InputError, match="'left' in column x .* is no number; x and y are pos"):
+    with pytest.raises(InputError, match="'left' in column x .* is not a number; x and y are pos"):
         cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""What was checked before a run, as a table; a check that does not pass stops it."""
+"""The table of preflight findings; a failed check stops the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scdyn.errors import InputError
 from scdyn.io.artefacts import read_table
 from scdyn.log import logger
 
-# What is looked at in a table of cells, and of the machine.
+# Names of checks.
 METADATA = "metadata"
 DISK = "disk"
 
@@ -26,11 +26,11 @@ class Finding:
     subject
         A sample, or "study".
     check
-        What was looked at.
+        Name of the check.
     found
-        What was seen, or the sentence that says what is wrong and what to do.
+        The result, or the text of an :class:`InputError`.
     passed
-        Whether the study can go on.
+        Whether the run can continue.
     """
 
     subject: str
@@ -39,10 +39,10 @@ class Finding:
     passed: bool = True
 
 
-def report(findings: Sequence[Finding]) -> pd.DataFrame:
-    """Bring findings into one table, those that do not pass first."""
+def make_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Make a table of findings, failed checks first."""
     columns = [field.name for field in fields(Finding)]
-    return sort(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
+    return sort_table(pd.DataFrame([asdict(finding) for finding in findings], columns=columns))
 
 
 def gather_findings(own: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -69,8 +69,8 @@ def sort(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("passed", kind="stable", ignore_index=True)
 
 
-def tell(table: pd.DataFrame) -> None:
-    """Log all findings; those that do not pass as errors."""
+def log_findings(table: pd.DataFrame) -> None:
+    """Log all findings, failed checks as errors."""
     for finding in table.itertuples():
         if finding.passed:
             logger.info("%s, %s: %s", finding.subject, finding.check, finding.found)
@@ -78,21 +78,23 @@ def tell(table: pd.DataFrame) -> None:
             logger.error("Error: %s", finding.found)
 
 
-def require(path: str | Path) -> None:
-    """Stop if a finding does not pass.
+def require_passed(path: str | Path) -> None:
+    """Stop if a check failed.
 
     Parameters
     ----------
     path
-        A table of findings; those about the disk are left to :func:`require_room`, which looks now.
+        A table of findings. Room on the disk is not considered, since it may have changed;
+        :func:`scdyn.pp.preflight.require_room` checks it again.
 
     Raises
     ------
     InputError
-        With the first sentence, and how many more the table has.
+        With the first failed check, and the number of others.
     """
     table = read_table(path, dtype={"subject": str, "passed": bool}, keep_default_na=False)
     refused = table.loc[~table["passed"] & (table["check"] != DISK), "found"]
     if len(refused):
         more = f" ({len(refused) - 1} more in {path})" if len(refused) > 1 else ""
-        raise InputError(f"{refused.iloc[0]}{more}")
+        error = InputError.from_text(refused.iloc[0])
+        raise InputError(error.code, f"{error.message}{more}")

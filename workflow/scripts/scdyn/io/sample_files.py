@@ -1,8 +1,8 @@
-"""Which files a row of the sample sheet means: the one place that decides what is read.
+"""Find the input files of a sample's libraries from its row of the sample sheet.
 
-The rules declare these files, preflight examines them and ingestion reads them. What the sheet
-names beats what is guessed. Nothing here opens a file, so that it runs in Snakemake's own
-environment.
+The rules declare these files as inputs, preflight examines them and ingestion reads them. Files
+named in the sheet take precedence over files that are found. Nothing here opens a file, so that it
+runs in Snakemake's environment.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from scdyn.errors import InputError
-from scdyn.order import natural
+from scdyn.order import natural_key
 
 FILES = ("path", "atac_path", "fragments")
 LAYERS = ("rna_layer", "promoter_layer")
-# What a row of the sample sheet says of files and their content.
+# Columns of the sample sheet that describe files.
 COLUMNS = ("sample", "kind", *FILES, *LAYERS)
-# In the column atac_path: promoters were not measured, or are not to be used.
+# Value of the column atac_path: promoter accessibility was not measured, or is not to be used.
 RNA_ONLY = "none"
 
-# What Cell Ranger calls its outputs: ARC and GEX from version 3 on, GEX version 2 (its aggr writes
-# `_mex`), and ATAC.
-# `sample_` or another prefix may stand before it, as cellranger multi and downloads have it.
+# Outputs of Cell Ranger: ARC and GEX from version 3 on, GEX version 2 (`_mex` by its aggr), ATAC.
+# They may have a prefix such as `sample_`, as from cellranger multi and in downloads.
 MATRICES = (
     "filtered_feature_bc_matrix.h5",
     "filtered_feature_bc_matrix",
@@ -36,38 +35,38 @@ MATRICES = (
     "filtered_peak_bc_matrix.h5",
     "filtered_peak_bc_matrix",
 )
-OF_GENOMES = ("gene_bc_matrices", "gene_bc_matrices_mex")
+GENOME_FOLDERS = ("gene_bc_matrices", "gene_bc_matrices_mex")
 FRAGMENTS = ("atac_fragments.tsv.gz", "fragments.tsv.gz", "atac_fragments.tsv", "fragments.tsv")
 METRICS = ("per_barcode_metrics.csv",)
-# Where cellranger multi writes a folder a sample.
-OF_SAMPLES = "per_sample_outs"
-# STARsolo's folder, before which its user may have put a prefix, and what it counts in.
+# cellranger multi writes one folder per sample in it.
+SAMPLE_FOLDER = "per_sample_outs"
+# Output folder of STARsolo, which may have a prefix, and the folders of its counts.
 SOLO = "Solo.out"
 SOLO_FOLDERS = tuple(
     f"{outer}{features}/filtered"
     for features in ("Gene", "GeneFull", "GeneFull_Ex50pAS", "GeneFull_ExonOverIntron")
     for outer in (f"{SOLO}/", "")
 )
-# Where the matrix lies within the folder that a tool was told to write to: Cell Ranger (multi and
-# aggr have `count`), STARsolo, kb count --filter, alevin-fry.
+# Folders of the matrix within a tool's output folder: Cell Ranger (`count` for multi and aggr),
+# STARsolo, kb count --filter, alevin-fry.
 FOLDERS = (
     "", "outs", "count", "outs/count", *SOLO_FOLDERS, "filtered", "counts_filtered", "alevin",
     "af_quant/alevin",
 )  # fmt: skip
-# Where spliced and unspliced counts lie: kallisto bustools beside the matrix, STARsolo in a folder
-# of their own.
+# Folders of spliced and unspliced counts: next to the matrix (kallisto bustools), or in a separate
+# folder (STARsolo).
 LAYER_FOLDERS = (
     *FOLDERS, f"{SOLO}/Velocyto/filtered", "Velocyto/filtered", "../../Velocyto/filtered",
 )  # fmt: skip
-# A layer's names in those of the files that are summed for it; kb's workflow nac calls spliced
-# RNA mature and keeps apart what may be either, which its authors count as mature.
+# Names of a layer's files, whose counts are summed. The nac workflow of kb calls spliced RNA
+# "mature" and writes ambiguous counts separately, which its authors count as mature.
 LAYER_FILES = {
     "spliced": (("spliced",), ("mature", "ambiguous")),
     "unspliced": (("unspliced",), ("nascent",)),
     "ambiguous": (("ambiguous",),),
 }
-# alevin-fry writes spliced, unspliced and ambiguous counts side by side (USA); its authors count
-# ambiguous ones as spliced.
+# alevin-fry writes spliced, unspliced and ambiguous counts into one matrix (USA mode); its authors
+# count ambiguous ones as spliced.
 USA = "quants_mat"
 USA_PARTS = {
     "spliced": ("spliced", "ambiguous"), "unspliced": ("unspliced",), "ambiguous": ("ambiguous",)
@@ -79,9 +78,14 @@ MTX = re.compile(r"\.mtx(\.gz|\.bz2|\.xz|\.zst)?$")
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """One library of a sample: the sheet's ``kind``, one file or folder a column, and layers.
+    """The paths and layers that the sample sheet names for one library.
 
-    ``rna_only`` says that promoters are to be read as not measured.
+    Attributes
+    ----------
+    kind, path, atac_path, fragments, rna_layer, promoter_layer, sample
+        As in the columns of the sheet; patterns are expanded.
+    rna_only
+        Whether promoter accessibility counts as not measured.
     """
 
     kind: str
@@ -95,29 +99,29 @@ class LibraryFiles:
 
     @property
     def named(self) -> list[str]:
-        """What the sheet names, as it names it."""
+        """The paths in the sheet."""
         return [path for path in (self.path, self.atac_path, self.fragments) if path]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which files hold a matrix of counts.
+    """The files of a count matrix.
 
     Attributes
     ----------
     path
-        The file (``.h5``, ``.h5ad``, ``.h5mu``), or the folder (or file) of MatrixMarket, by
-        which messages call it.
+        The file (``.h5``, ``.h5ad``, ``.h5mu``), or the folder (or file) of MatrixMarket, as shown
+        in messages.
     counts
-        Files of MatrixMarket, whose counts are summed; empty of a file of HDF5.
+        MatrixMarket files, whose counts are summed; empty for HDF5.
     barcodes, features
         The lists that belong to ``counts``.
     cells_in_rows
-        Whether cells stand in the rows of ``counts``.
+        Whether the rows of ``counts`` are cells.
     parts
-        Of alevin-fry's USA counts: which of "spliced", "unspliced" and "ambiguous" are summed.
+        For alevin-fry's USA mode: which of "spliced", "unspliced" and "ambiguous" are summed.
     modality
-        Of an ``.h5ad`` or ``.h5mu``: "rna", or "atac" if peaks are read of it.
+        For ``.h5ad`` and ``.h5mu``: "rna", or "atac" to read peaks.
     """
 
     path: str
@@ -129,31 +133,31 @@ class Matrix:
     modality: str = "rna"
 
     def __str__(self) -> str:
-        """Name it in messages."""
+        """Return the path, for messages."""
         return self.path
 
     @property
     def files(self) -> list[str]:
-        """Every file that is read."""
+        """All files that are read."""
         return [*self.counts, self.barcodes, self.features] if self.counts else [self.path]
 
 
 @dataclass(frozen=True)
 class Library:
-    """What is read of one library.
+    """The files that are read for one library.
 
     Attributes
     ----------
     sample, kind, rna_layer, promoter_layer, rna_only
-        As the sheet has them.
+        As in the sheet.
     rna
-        RNA counts; also the peaks', if they lie in the same file.
+        RNA counts, and peak counts if they are in the same file.
     unspliced
-        Counts of ``promoter_layer``, if they lie in files of their own.
+        Counts of ``promoter_layer``, if they are in separate files.
     peaks
-        Peaks, if they lie in a file of their own.
+        Peak counts, if they are in a separate file.
     fragments, metrics
-        Empty if not there, or not read.
+        Empty if they do not exist or are not read.
     """
 
     sample: str
@@ -169,21 +173,21 @@ class Library:
 
     @property
     def files(self) -> list[str]:
-        """Every file that is read."""
+        """All files that are read."""
         matrices = [matrix for matrix in (self.rna, self.unspliced, self.peaks) if matrix]
         files = {path for matrix in matrices for path in matrix.files}
         return sorted(files | {path for path in (self.fragments, self.metrics) if path})
 
 
 class Tree:
-    """The files that are there, and those that another rule will make.
+    """The file system, with files that another rule will create.
 
-    Hidden files, such as those that macOS leaves beside others (``._barcodes.tsv.gz``), are none.
+    Hidden files are ignored, such as those that macOS creates (``._barcodes.tsv.gz``).
 
     Parameters
     ----------
     planned
-        Files that count as being there.
+        Files that count as existing.
     """
 
     def __init__(self, planned: Collection[str] = ()) -> None:
@@ -195,20 +199,20 @@ class Tree:
                 path = folder
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or folder is there, or a link, wherever it leads."""
+        """Tell whether a file, a folder or a link exists, even a broken link."""
         return self.is_planned(path) or os.path.lexists(path)
 
     def is_planned(self, path: str) -> bool:
-        """Tell whether another rule will make a file or folder."""
+        """Tell whether another rule will create a file or folder."""
         folder, name = os.path.split(os.path.normpath(path))
         return name in self._planned.get(folder, ())
 
     def is_dir(self, path: str) -> bool:
-        """Tell whether a folder is there."""
+        """Tell whether a folder exists."""
         return os.path.normpath(path) in self._planned or os.path.isdir(path)
 
     def names(self, folder: str) -> list[str]:
-        """List what lies in a folder; nothing if it cannot be looked into."""
+        """List the content of a folder; an empty list if it cannot be read."""
         names = set(self._planned.get(os.path.normpath(folder), ()))
         try:
             names.update(os.listdir(folder))
@@ -217,43 +221,43 @@ class Tree:
         return sorted(name for name in names if not name.startswith("."))
 
     def glob(self, pattern: str) -> list[str]:
-        """List what a pattern finds, in natural order: ``lane2`` before ``lane10``."""
+        """List the paths that match a pattern, in natural order: ``lane2`` before ``lane10``."""
         parts = os.path.normpath(pattern).split(os.sep)
         planned = {os.path.join(f, name) for f, names in self._planned.items() for name in names}
-        meant = [
+        matched = [
             path
             for path in planned
             if len(path.split(os.sep)) == len(parts)
             and all(map(fnmatchcase, path.split(os.sep), parts))
         ]
-        return sorted({*glob.glob(pattern), *meant}, key=natural)
+        return sorted({*glob.glob(pattern), *matched}, key=natural_key)
 
-    def one(self, folder: str, *names: str) -> str:
-        """Find the file that is there under one of some names, packed or not; empty if none is.
+    def find_one(self, folder: str, *names: str) -> str:
+        """Find the file with one of some names, compressed or not; empty if there is none.
 
         Raises
         ------
         InputError
-            If there are two, which need not hold the same.
+            If there are several, whose contents may differ.
         """
         paths = [os.path.join(folder, name + packed) for name in names for packed in PACKED[::-1]]
-        return self.one_of(folder, paths)
+        return self.find_one_of(folder, paths)
 
-    def one_of(self, folder: str, paths: Sequence[str]) -> str:
-        """Find the one path of some that is there, or links to it; see :meth:`one`."""
+    def find_one_of(self, folder: str, paths: Sequence[str]) -> str:
+        """Find the path that exists, or links to the same file; see :meth:`find_one`."""
         found = [path for path in paths if self.exists(path)]
         for path in found:
             if os.path.realpath(path) != os.path.realpath(found[0]):
                 names = " and ".join(os.path.basename(p) for p in (found[0], path))
                 raise InputError(
-                    f"{folder}: holds {names}, and nothing tells which is meant; remove or rename "
-                    "one of them."
+                    "PATH",
+                    f"{folder}: contains both {names}; remove or rename the one that is not meant.",
                 )
         return found[0] if found else ""
 
 
 def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> list[LibraryFiles]:
-    """Find a sample's libraries: one, or as many as the patterns of its paths find.
+    """Find a sample's libraries: one, or one per match of the patterns in its paths.
 
     Parameters
     ----------
@@ -261,40 +265,43 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
         Of the sample sheet: ``sample``, ``kind`` and the columns of :data:`FILES` and
         :data:`LAYERS`.
     planned
-        Files that another rule will make.
+        Files that another rule will create.
 
     Raises
     ------
     InputError
-        If a pattern finds nothing, the columns' patterns find different numbers, or a sample
-        of RNA only has fragments.
+        If a pattern matches nothing, the patterns of the columns match different numbers of
+        paths, or a sample without promoters has fragments.
     """
     tree = Tree(planned)
     rna_only = row["atac_path"] == RNA_ONLY
     if rna_only and (row["fragments"] or row["promoter_layer"]):
         raise InputError(
-            f"sample {row['sample']}: atac_path says '{RNA_ONLY}', yet fragments or promoter_layer "
-            "names something; empty one of them in the sample sheet."
+            "SHEET",
+            f"sample {row['sample']}: atac_path is '{RNA_ONLY}', but fragments or promoter_layer "
+            "is set; clear one of them in the sample sheet.",
         )
     found = {}
     for column in FILES:
         path = "" if column == "atac_path" and rna_only else row[column]
-        # A name that is there is meant as it is, even if it has brackets.
+        # An existing path is no pattern, even if it contains brackets.
         if not path or tree.exists(path) or not glob.has_magic(path):
             found[column] = [path]
         else:
             found[column] = tree.glob(path)
             if not found[column]:
                 raise InputError(
-                    f"sample {row['sample']}: nothing is called {path} (column {column}); check "
-                    "the sample sheet's path."
+                    "PATH",
+                    f"sample {row['sample']}: no file matches {path} (column {column}); correct "
+                    "the path in the sample sheet.",
                 )
     n_libraries = len(found["path"])
     for column, paths in found.items():
         if paths != [""] and len(paths) != n_libraries:
             raise InputError(
-                f"sample {row['sample']}: {row['path']} finds {n_libraries} libraries, but column "
-                f"{column} ({row[column]}) {len(paths)}; each library needs one of each."
+                "PATH",
+                f"sample {row['sample']}: {row['path']} matches {n_libraries} libraries, but "
+                f"column {column} ({row[column]}) {len(paths)}; each library needs one of each.",
             )
         found[column] = paths if len(paths) == n_libraries else paths * n_libraries
     kind, *layers = (row[column] for column in ("kind", *LAYERS))
@@ -306,54 +313,54 @@ def find_libraries(row: Mapping[str, str], planned: Collection[str] = ()) -> lis
     ]
 
 
-def input_files(
-    row: Mapping[str, str], planned: Collection[str] = (), rna_alone: bool = False
+def list_input_files(
+    row: Mapping[str, str], planned: Collection[str] = (), only_rna: bool = False
 ) -> list[str]:
-    """List every file that ingestion of a sample reads, never a folder or an index.
+    """List all files that the ingestion of a sample reads, without folders and indices.
 
     Parameters
     ----------
     row
         As for :func:`find_libraries`.
     planned
-        Files that another rule will make; they count as being there, so that the answer is the
-        same before and after.
-    rna_alone
-        List the files of the RNA counts alone.
+        Files that another rule will create. They count as existing, so that the list is the same
+        before and after.
+    only_rna
+        List only the files of the RNA counts.
 
     Returns
     -------
     list of str
-        Sorted. Of what is not understood, the files that the sheet names. What is not there is
-        not listed: preflight says so, where Snakemake would take results of before for current.
+        Sorted. If the row has an error, the files that the sheet names. Missing files are left
+        out, so that preflight can report them; Snakemake would treat existing results as current.
     """
     files: set[str] = set()
     try:
         libraries = find_libraries(row, planned)
     except InputError:
-        files.update(row[column] for column in (FILES[:1] if rna_alone else FILES))
+        files.update(row[column] for column in (FILES[:1] if only_rna else FILES))
         libraries = []
     for library in libraries:
         try:
             located = locate(library, planned)
-            files.update(located.rna.files if rna_alone else located.files)
+            files.update(located.rna.files if only_rna else located.files)
         except InputError:
-            files.update([library.path] if rna_alone else library.named)
+            files.update([library.path] if only_rna else library.named)
     return sorted(path for path in files if path in planned or os.path.isfile(path))
 
 
 def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
-    """Refuse two samples of one matrix: their cells would be there twice, in training and test.
+    """Refuse two samples with the same matrix: cells could be both in training and test set.
 
     Parameters
     ----------
     files
-        By sample, the files of its RNA counts.
+        Files of the RNA counts, by sample.
 
     Raises
     ------
     InputError
-        Naming both.
+        Naming the two samples and the file.
     """
     of_whom: dict[str, str] = {}
     for sample, paths in files.items():
@@ -361,29 +368,30 @@ def require_distinct(files: Mapping[str, Sequence[str]]) -> None:
             other = of_whom.setdefault(os.path.realpath(path), sample)
             if other != sample:
                 raise InputError(
-                    f"samples {other} and {sample} have one matrix, {path}: correct the sample "
-                    "sheet's path, or remove one of the two."
+                    "SHEET",
+                    f"samples {other} and {sample} have the same matrix, {path}; correct the path "
+                    "in the sample sheet, or remove one of the samples.",
                 )
 
 
 def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
-    """Find what is read of one library.
+    """Find the files that are read for one library.
 
-    Promoters come from what the sheet names, in the order fragments, promoter_layer, atac_path;
-    if it names nothing, from fragments beside the matrix, else from what the matrix holds
-    (:func:`promoter_source`).
+    Promoter counts come from the first of fragments, promoter_layer and atac_path that the sheet
+    names. If it names none, they come from a fragments file next to the matrix, else from the
+    matrix itself (:func:`choose_promoter_source`).
 
     Parameters
     ----------
     files
-        As the sheet names them.
+        Paths in the sheet.
     planned
-        Files that another rule will make.
+        Files that another rule will create.
 
     Raises
     ------
     InputError
-        If a file is missing, or a folder holds no matrix or several.
+        If a file is missing, or a folder contains no matrix or several.
     """
     tree = Tree(planned)
     fragments, metrics, unspliced, peaks = files.fragments, "", None, None
@@ -396,15 +404,17 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
         rna = find_layer(files.path, files.rna_layer or "spliced", tree)
     else:
         rna = find_matrix(files.path, tree)
-        metrics = "" if files.rna_only else beside(rna, METRICS, tree)
+        metrics = "" if files.rna_only else find_sibling(rna, METRICS, tree)
     if fragments and not tree.exists(fragments):
-        raise InputError(f"{fragments}: no such file; check the sample sheet's fragments.")
+        raise InputError(
+            "PATH", f"{fragments}: no such file; correct fragments in the sample sheet."
+        )
     if fragments or files.promoter_layer or files.rna_only:
         pass
     elif files.atac_path:
         fragments, peaks = find_accessibility(files.atac_path, tree)
     elif files.kind == "10x":
-        fragments = beside(rna, FRAGMENTS, tree)
+        fragments = find_sibling(rna, FRAGMENTS, tree)
     library = Library(
         files.sample, files.kind, rna, None if fragments else unspliced, peaks, fragments, metrics,
         files.rna_layer, files.promoter_layer, files.rna_only,
@@ -414,31 +424,31 @@ def locate(files: LibraryFiles, planned: Collection[str] = ()) -> Library:
     return library
 
 
-def promoter_source(
+def choose_promoter_source(
     library: Library, layers: Collection[str], has_peaks: bool
 ) -> tuple[str, str | None]:
-    """Say where a library's promoter counts come from, as preflight says it and ingestion does it.
+    """Choose the source of a library's promoter counts, for preflight and ingestion.
 
     Parameters
     ----------
     library
-        As :func:`locate` finds it.
+        As found by :func:`locate`.
     layers
-        The layers that the RNA's file has.
+        Layers in the file of the RNA counts.
     has_peaks
-        Whether that file has peaks, too.
+        Whether that file also has peaks.
 
     Returns
     -------
     source : str
         "none", "fragments", "promoter layer" or "peaks".
     layer : str or None
-        The layer's name.
+        Name of the layer.
 
     Raises
     ------
     InputError
-        If promoters were not measured and the sheet does not say so.
+        If there is no source, and the sheet does not mark the sample as RNA only.
     """
     if library.rna_only:
         return "none", None
@@ -448,7 +458,7 @@ def promoter_source(
         return "promoter layer", library.promoter_layer
     if library.peaks:
         return "peaks", None
-    # Accessibility that was measured beats what only stands in for it.
+    # Measured accessibility is better than unspliced counts, which are only a proxy.
     if "promoter" in layers:
         return "promoter layer", "promoter"
     if has_peaks:
@@ -456,9 +466,10 @@ def promoter_source(
     if "unspliced" in layers:
         return "promoter layer", "unspliced"
     raise InputError(
-        f"sample {library.sample}: has neither fragments nor peaks nor a promoter layer; name one "
-        "in the sample sheet (columns fragments, atac_path, promoter_layer), or write "
-        f"'{RNA_ONLY}' into atac_path if promoters were not measured."
+        "PROMOTERS",
+        f"sample {library.sample}: no promoter accessibility found (no fragments, peaks or "
+        "promoter layer); name one in the sample sheet (columns fragments, atac_path, "
+        f"promoter_layer), or write '{RNA_ONLY}' into atac_path if it was not measured.",
     )
 
 
@@ -468,52 +479,53 @@ def find_annotated(path: str, kind: str, tree: Tree) -> Matrix:
     Raises
     ------
     InputError
-        If it is not there, or obviously something else.
+        If it does not exist, or has another format by its name.
     """
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError(f"{path}: no such file; check the sample sheet's path.")
+        raise InputError("PATH", f"{path}: no such file; correct the path in the sample sheet.")
     refuse_other_formats(path)
     if tree.is_dir(path):
         raise InputError(
-            f"{path}: is a folder, not an {kind} file; if it is of Cell Ranger or its like, write "
-            "10x into the sample sheet's kind."
+            "FORMAT",
+            f"{path}: is a folder, not an {kind} file; if Cell Ranger or a similar tool wrote it, "
+            "set kind to 10x in the sample sheet.",
         )
     return Matrix(path)
 
 
 def refuse_dangling(path: str, tree: Tree) -> None:
-    """Refuse a link to what is not there, and will not be made.
+    """Refuse a broken link, unless another rule will create the file.
 
     Parameters
     ----------
     path
-        The link, if it is one.
+        Any path.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        Naming what it leads to.
+        Naming the target of the link.
     """
     if os.path.islink(path) and not os.path.exists(path) and not tree.is_planned(path):
         raise InputError(
-            f"{path}: is a link to {os.readlink(path)}, which is not there; mend the link, or name "
-            "the file itself."
+            "PATH",
+            f"{path}: broken link to {os.readlink(path)}; repair it, or name the file itself.",
         )
 
 
 def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
-    """Find the fragments, or else the matrix of peaks, that the column ``atac_path`` means.
+    """Find the fragments, or else the peak counts, of the column ``atac_path``.
 
     Parameters
     ----------
     path
-        A folder of a tool's output, or a file: a matrix of peaks, an AnnData of them, or a MuData
-        with a modality of them.
+        Output folder of a tool, or a file: a 10x matrix of peaks, an AnnData of peaks, or a MuData
+        with a modality "atac".
     tree
-        The files that are there.
+        The existing and planned files.
 
     Returns
     -------
@@ -530,90 +542,96 @@ def find_accessibility(path: str, tree: Tree) -> tuple[str, Matrix | None]:
     if path.endswith((".h5ad", ".h5mu")):
         return "", replace(find_annotated(path, "h5ad", tree), modality="atac")
     for folder in (path, os.path.join(path, "outs")):
-        if tree.is_dir(folder) and (fragments := tree.one(folder, *FRAGMENTS)):
+        if tree.is_dir(folder) and (fragments := tree.find_one(folder, *FRAGMENTS)):
             return fragments, None
     peaks = find_matrix(path, tree)
-    fragments = beside(peaks, FRAGMENTS, tree)
+    fragments = find_sibling(peaks, FRAGMENTS, tree)
     return fragments, None if fragments else peaks
 
 
 def refuse_other_formats(path: str) -> None:
-    """Refuse what is known by its name to be of another format.
+    """Refuse a file whose name shows that its format is not supported.
 
     Raises
     ------
     InputError
-        Saying how to turn it into one that is read.
+        Naming a way to convert it.
     """
     if path.endswith(".loom"):
         raise InputError(
-            f"{path}: is a loom file; write it as .h5ad "
-            "(anndata.io.read_loom(file).write_h5ad(other)) and name that, with kind h5ad."
+            "FORMAT",
+            f"{path}: loom is not supported; convert it to .h5ad "
+            "(anndata.io.read_loom(file).write_h5ad(other)) and name that file, with kind h5ad.",
         )
     if path.lower().endswith((".rds", ".rdata", ".qs")):
         raise InputError(
-            f"{path}: is a file of R; write its counts as a 10x folder "
-            "(DropletUtils::write10xCounts) or as .h5ad, and name that."
+            "FORMAT",
+            f"{path}: R objects are not supported; export the raw counts as a 10x folder "
+            "(DropletUtils::write10xCounts) or as .h5ad, and name that.",
         )
     if ARCHIVE.search(path):
-        raise InputError(f"{path}: is an archive; unpack it and name the folder in it.")
+        raise InputError("FORMAT", f"{path}: is an archive; unpack it and name its folder.")
 
 
 def find_matrix(path: str | os.PathLike[str], tree: Tree | None = None) -> Matrix:
-    """Find the matrix that Cell Ranger, STARsolo, kallisto bustools or alevin-fry wrote.
+    """Find the matrix written by Cell Ranger, STARsolo, kallisto bustools or alevin-fry.
 
     Parameters
     ----------
     path
-        The folder that the tool wrote to, a folder within it, or the matrix itself: an ``.h5``,
-        a folder with ``matrix.mtx`` and its lists, or an ``.mtx`` beside its lists.
+        Output folder of the tool, a folder within it, or the matrix itself: an ``.h5``, a folder
+        with ``matrix.mtx`` and its lists, or an ``.mtx`` in the same folder as its lists.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If there is no matrix, more than one, or a list of it is missing.
+        If there is no matrix or more than one, or if one of its lists is missing.
     """
     path, tree = os.fspath(path), tree or Tree()
     refuse_dangling(path, tree)
     if not tree.exists(path):
-        raise InputError(f"{path}: no such file or folder; check the sample sheet's path.")
+        raise InputError(
+            "PATH", f"{path}: no such file or folder; correct the path in the sample sheet."
+        )
     if not tree.is_dir(path):
         refuse_other_formats(path)
         if path.endswith((".h5ad", ".h5mu")):
             raise InputError(
-                f"{path}: is no 10x matrix; write {path.rsplit('.', 1)[1]} into the sample "
-                "sheet's kind."
+                "FORMAT",
+                f"{path}: is not a 10x matrix; set kind to {path.rsplit('.', 1)[1]} in the sample "
+                "sheet.",
             )
-        return mtx_matrix(path, tree) if MTX.search(path) else Matrix(path)
-    for folder in folders_in(path, FOLDERS, tree):
-        if matrix := matrix_in(folder, tree):
+        return assemble_mtx(path, tree) if MTX.search(path) else Matrix(path)
+    for folder in list_folders(path, FOLDERS, tree):
+        if matrix := find_matrix_in(folder, tree):
             return matrix
     folder = os.path.join(path, "outs") if tree.is_dir(os.path.join(path, "outs")) else path
     raise InputError(
-        f"{folder}: holds none of {', '.join(MATRICES)} and no matrix.mtx; name the .h5 or the "
-        f"folder of the matrix itself{other_matrices(path, tree)}."
+        "PATH",
+        f"{folder}: no count matrix found ({', '.join(MATRICES)} or matrix.mtx); name the .h5 or "
+        f"the folder of the matrix itself{suggest_matrices(path, tree)}.",
     )
 
 
-def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
-    """List the folders of a tool's layout that are there.
+def list_folders(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
+    """List the existing folders of a tool's layout.
 
     Parameters
     ----------
     path
-        The folder that the tool wrote to, or one within it.
+        Output folder of the tool, or a folder within it.
     parts
-        As :data:`FOLDERS`. Those of STARsolo are looked for under any prefix, and all in the
-        folder of cellranger multi's sample, too, if it wrote a single one.
+        Such as :data:`FOLDERS`. STARsolo's folder may have any prefix. If cellranger multi wrote
+        a single sample, its folder is searched, too.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If several folders have a prefix before STARsolo's name.
+        If there are several folders of STARsolo.
     """
     prefixed = [name for name in tree.names(path) if name.endswith(SOLO)]
     solo = SOLO
@@ -621,80 +639,81 @@ def folders_in(path: str, parts: Sequence[str], tree: Tree) -> list[str]:
         refuse_several(path, prefixed)
         solo = prefixed[0]
     found = [os.path.join(path, part.replace(SOLO, solo)) if part else path for part in parts]
-    samples = samples_of_multi(path, tree)
+    samples = list_multi_samples(path, tree)
     if len(samples) == 1:
         found += [os.path.join(samples[0], "count"), samples[0]]
     return [folder for folder in found if tree.is_dir(folder)]
 
 
-def samples_of_multi(path: str, tree: Tree) -> list[str]:
-    """List the folders that cellranger multi wrote, one a sample."""
-    for part in (OF_SAMPLES, f"outs/{OF_SAMPLES}", ""):
+def list_multi_samples(path: str, tree: Tree) -> list[str]:
+    """List the folders of cellranger multi, one per sample."""
+    for part in (SAMPLE_FOLDER, f"outs/{SAMPLE_FOLDER}", ""):
         folder = os.path.normpath(os.path.join(path, part))
-        if os.path.basename(folder) == OF_SAMPLES and tree.is_dir(folder):
+        if os.path.basename(folder) == SAMPLE_FOLDER and tree.is_dir(folder):
             return [os.path.join(folder, name) for name in tree.names(folder)]
     return []
 
 
-def other_matrices(path: str, tree: Tree) -> str:
-    """Say which matrices a folder holds that are read only if they are named, in brackets."""
-    samples = samples_of_multi(path, tree)
+def suggest_matrices(path: str, tree: Tree) -> str:
+    """Return a hint in brackets at matrices that are read only if the sheet names them."""
+    samples = list_multi_samples(path, tree)
     if samples:
-        return f" ({OF_SAMPLES} holds {', '.join(map(os.path.basename, samples[:3]))}: name one)"
+        return f" ({SAMPLE_FOLDER} has {', '.join(map(os.path.basename, samples[:3]))}: name one)"
     parts = {part.removesuffix("filtered") for part in FOLDERS}
-    for folder in folders_in(path, sorted(parts, key=len), tree):
+    for folder in list_folders(path, sorted(parts, key=len), tree):
         for name in tree.names(folder):
             if re.search("^raw|_raw_|unfiltered", name):
                 raw = os.path.relpath(os.path.join(folder, name), path).removeprefix("outs/")
-                return f" (it holds {raw}: name that if all barcodes are meant)"
+                return f" (there is {raw}: name it to use all barcodes)"
     return ""
 
 
-def matrix_in(folder: str, tree: Tree) -> Matrix | None:
-    """Find the one matrix that lies in a folder, None if there is none; see :func:`find_matrix`.
+def find_matrix_in(folder: str, tree: Tree) -> Matrix | None:
+    """Find the matrix in a folder, None if there is none; see :func:`find_matrix`.
 
     Parameters
     ----------
     folder
-        Itself, not the folders in it, save those of genomes that Cell Ranger 2 wrote.
+        Searched without its subfolders, except the genome folders of Cell Ranger 2.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If there are several, or one lacks its lists.
+        If there are several matrices, or a list is missing.
     """
     names = tree.names(folder)
-    if plain := tree.one(folder, "matrix.mtx", f"{USA}.mtx"):
-        return mtx_matrix(plain, tree, folder)
+    if plain := tree.find_one(folder, "matrix.mtx", f"{USA}.mtx"):
+        return assemble_mtx(plain, tree, folder)
     for ends_with in (str.__eq__, str.endswith):
         for matrix in MATRICES:
             found = [os.path.join(folder, name) for name in names if ends_with(name, matrix)]
-            found = [p for p in found if not tree.is_dir(p) or holds_mtx(p, tree)]
+            found = [p for p in found if not tree.is_dir(p) or contains_mtx(p, tree)]
             if found:
                 refuse_several(folder, found)
                 return find_matrix(found[0], tree) if tree.is_dir(found[0]) else Matrix(found[0])
-    if os.path.normpath(folder).endswith(OF_GENOMES):
-        genomes = [name for name in names if holds_mtx(os.path.join(folder, name), tree)]
+    if os.path.normpath(folder).endswith(GENOME_FOLDERS):
+        genomes = [name for name in names if contains_mtx(os.path.join(folder, name), tree)]
         if len(genomes) == 1:
-            return matrix_in(os.path.join(folder, genomes[0]), tree)
+            return find_matrix_in(os.path.join(folder, genomes[0]), tree)
         raise InputError(
-            f"{folder}: holds {', '.join(genomes) or 'no genome'}; give the folder of one genome "
-            "as path."
+            "GENOMES",
+            f"{folder}: contains {', '.join(genomes) or 'no genome'}; name the folder of one "
+            "genome as path.",
         )
-    if layer := layer_in(folder, "spliced", tree):
+    if layer := find_layer_in(folder, "spliced", tree):
         return layer
     found = [os.path.join(folder, name) for name in names if MTX.search(name)]
     listed = [path for path in found if find_lists(path, tree)]
     if len(found) == 1 and not listed:
-        return mtx_matrix(found[0], tree)
+        return assemble_mtx(found[0], tree)
     refuse_several(folder, listed)
-    return mtx_matrix(listed[0], tree) if listed else None
+    return assemble_mtx(listed[0], tree) if listed else None
 
 
-def holds_mtx(folder: str, tree: Tree) -> bool:
-    """Tell whether a folder, or one a genome in it, holds a matrix of MatrixMarket."""
+def contains_mtx(folder: str, tree: Tree) -> bool:
+    """Tell whether a folder or one of its subfolders contains a ``matrix.mtx``."""
     folders = [folder, *(os.path.join(folder, name) for name in tree.names(folder))]
     names = [f"matrix.mtx{packed}" for packed in PACKED]
     return any(tree.is_dir(f) and tree.exists(os.path.join(f, n)) for f in folders for n in names)
@@ -706,9 +725,9 @@ def refuse_several(folder: str, found: Sequence[str]) -> None:
     Parameters
     ----------
     folder
-        For messages.
+        The folder, for messages.
     found
-        The paths of what it holds.
+        Paths of its matrices.
 
     Raises
     ------
@@ -718,47 +737,49 @@ def refuse_several(folder: str, found: Sequence[str]) -> None:
     if len(found) > 1:
         names = ", ".join(os.path.basename(path) for path in found[:3])
         raise InputError(
-            f"{folder}: holds {len(found)} matrices ({names}); name one of them as path, or a "
-            "pattern with * if all are libraries of the sample."
+            "PATH",
+            f"{folder}: contains {len(found)} matrices ({names}); name one of them as path, or a "
+            "pattern with * if all are libraries of the sample.",
         )
 
 
 def find_layer(path: str, name: str, tree: Tree) -> Matrix:
-    """Find the counts of spliced or unspliced RNA that a tool keeps apart.
+    """Find the counts of spliced or unspliced RNA in a tool's output.
 
     Raises
     ------
     InputError
         If there are none.
     """
-    for folder in map(os.path.normpath, folders_in(path, LAYER_FOLDERS, tree)):
-        if layer := layer_in(folder, name, tree):
+    for folder in map(os.path.normpath, list_folders(path, LAYER_FOLDERS, tree)):
+        if layer := find_layer_in(folder, name, tree):
             return layer
     raise InputError(
-        f"{path}: holds no matrix of the layer '{name}', as kallisto bustools, STARsolo (Velocyto) "
-        "and alevin-fry (USA) write them; check the sample sheet's rna_layer and promoter_layer."
+        "LAYER",
+        f"{path}: no matrix of the layer '{name}' found, as written by kallisto bustools, STARsolo "
+        "(Velocyto) and alevin-fry (USA); check rna_layer and promoter_layer in the sample sheet.",
     )
 
 
-def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
-    """Find the counts of a layer in a folder, None if there are none.
+def find_layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
+    """Find the counts of a layer in a folder; None if there are none.
 
     Parameters
     ----------
     folder
-        Itself, not the folders in it.
+        Searched without its subfolders.
     name
-        A key of :data:`LAYER_FILES`; of any other layer there are none.
+        A key of :data:`LAYER_FILES`; other layers are never found.
     tree
-        The files that are there.
+        The existing and planned files.
 
     Raises
     ------
     InputError
-        If several matrices hold it, or one lacks its lists.
+        If there are several matrices of the layer, or a list is missing.
     """
-    if name in USA_PARTS and (path := tree.one(folder, f"{USA}.mtx")):
-        return mtx_matrix(path, tree, folder, USA_PARTS[name])
+    if name in USA_PARTS and (path := tree.find_one(folder, f"{USA}.mtx")):
+        return assemble_mtx(path, tree, folder, USA_PARTS[name])
     files = [file for file in tree.names(folder) if MTX.search(file)]
     stems = {MTX.sub("", file): file for file in files}
     for parts in LAYER_FILES.get(name, ()):
@@ -766,7 +787,7 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
         if found := of_parts[parts[0]]:
             refuse_several(folder, [file for file in files if MTX.sub("", file) in found])
             matrices = [
-                mtx_matrix(os.path.join(folder, stems[stem]), tree, folder)
+                assemble_mtx(os.path.join(folder, stems[stem]), tree, folder)
                 for part in parts
                 for stem in of_parts[part]
             ]
@@ -775,26 +796,26 @@ def layer_in(folder: str, name: str, tree: Tree) -> Matrix | None:
     return None
 
 
-def mtx_matrix(
+def assemble_mtx(
     path: str, tree: Tree, folder: str = "", parts: tuple[str, ...] = USA_PARTS["spliced"]
 ) -> Matrix:
-    """Put a file of MatrixMarket together with its lists.
+    """Combine a MatrixMarket file with its lists.
 
     Parameters
     ----------
     path
         The file.
     tree
-        The files that are there.
+        The existing and planned files.
     folder
-        By which messages call it; the file if empty.
+        Shown in messages; the file if empty.
     parts
-        Of USA counts.
+        Of counts in USA mode.
 
     Raises
     ------
     InputError
-        If a list is not there.
+        If a list is missing.
     """
     lists = find_lists(path, tree)
     if lists is None:
@@ -803,26 +824,29 @@ def mtx_matrix(
         lacks = [f"{prefix}barcodes.tsv"]
         if not stem.endswith("matrix"):
             lacks.append(f"{stem}.barcodes.txt")
-        if tree.one(os.path.dirname(path), *lacks):
+        if tree.find_one(os.path.dirname(path), *lacks):
             lacks = [f"{prefix}{name}" for name in ("features.tsv", "genes.tsv", "peaks.bed")]
-        raise InputError(f"{folder or path}: lacks {' or '.join(lacks)}, plain or gzipped.")
+        raise InputError(
+            "PATH", f"{folder or path}: {' or '.join(lacks)} is missing (plain or gzipped)."
+        )
     usa = os.path.basename(path).startswith(f"{USA}.")
     return Matrix(folder or path, (path,), *lists, parts if usa else ())
 
 
 def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
-    """Find the lists of a file of MatrixMarket by its name.
+    """Find the lists of a MatrixMarket file by its name.
 
     Returns
     -------
     tuple of str, str, bool or None
-        Barcodes, features, and whether cells stand in the matrix's rows; None if one is missing.
+        Barcodes, features, and whether the rows of the matrix are cells; None if a list is
+        missing.
     """
     folder, stem = os.path.dirname(path), MTX.sub("", os.path.basename(path))
     outer = stem.rpartition(".")[0]
     prefix = stem.removesuffix("matrix") if stem.endswith("matrix") else ""
     candidates = [
-        # kallisto bustools: genes.mtx, or cells_x_genes.mature.mtx of cells_x_genes.genes.txt
+        # kallisto bustools: genes.mtx, or cells_x_genes.mature.mtx with cells_x_genes.genes.txt
         (f"{stem}.barcodes.txt", [f"{stem}.genes.txt"], True),
         (f"{outer}.barcodes.txt", [f"{outer}.genes.txt"], True),
         (f"{USA}_rows.txt", [f"{USA}_cols.txt"], True),
@@ -834,21 +858,21 @@ def find_lists(path: str, tree: Tree) -> tuple[str, str, bool] | None:
         ),
     ]
     for barcodes, features, cells_in_rows in candidates:
-        # Peaks may lie beside a list of features, as a file of their own.
+        # A list of features has precedence over peaks.bed, which may also be there.
         of_peaks = [name for name in features if name.endswith("peaks.bed")]
-        listed = tree.one(folder, *(name for name in features if name not in of_peaks))
-        found = tree.one(folder, barcodes), listed or tree.one(folder, *of_peaks)
+        listed = tree.find_one(folder, *(name for name in features if name not in of_peaks))
+        found = tree.find_one(folder, barcodes), listed or tree.find_one(folder, *of_peaks)
         if all(found):
             return *found, cells_in_rows
     return None
 
 
-def beside(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
-    """Find a file beside a matrix, packed or not, under its prefix or none; empty if none is."""
+def find_sibling(matrix: Matrix, names: Sequence[str], tree: Tree) -> str:
+    """Find a file next to a matrix, with or without its prefix, compressed or not, else empty."""
     folder, file = os.path.split(matrix.path)
     folders = [matrix.path, folder] if tree.is_dir(matrix.path) else [folder]
     of_mtx = [f"matrix.mtx{packed}" for packed in PACKED]
     ends = [end for end in (*MATRICES, *of_mtx) if file.endswith(end)]
     prefix = file.removesuffix(ends[0]) if ends else ""
-    found = (tree.one(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
+    found = (tree.find_one(f, *(p + name for name in names)) for f in folders for p in (prefix, ""))
     return next(filter(None, found), "")

@@ -1,4 +1,4 @@
-"""Columns of tables about cells, brought to plain types that every file holds."""
+"""Columns of ``obs`` and metadata, converted to types that every file format supports."""
 
 from __future__ import annotations
 
@@ -13,99 +13,97 @@ from pandas.api import types
 
 from scdyn.log import logger
 
-# Words that programs write where a value is missing: pandas, R, Excel, Python, SQL.
+# Words for missing values in pandas, R, Excel, Python and SQL.
 MISSING = frozenset(
     ["", "nan", "NaN", "NAN", "-nan", "-NaN", "na", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>"]
     + ["None", "null", "Null", "NULL", "NaT"]
 )
-# Names of columns that hold barcodes, in small letters and digits alone; without a name, row names.
+# Names of columns of barcodes, reduced to lower-case letters and digits.
 BARCODES = frozenset(
     ["barcode", "barcodes", "cell", "cells", "cellid", "cellids", "cellbarcode", "cellbarcodes"]
     + ["cellname", "cellnames", "index", "rownames", "unnamed", "unnamed0"]
 )
-# Columns that the workflow itself gives the cells: names, sources and the measures of QC.
+# Columns of the workflow itself: QC metrics, and all reserved names.
 METRICS = (
     "rna_counts", "rna_genes", "mito_share", "promoter_counts", "promoter_genes", "fragments",
     "promoter_share", "nucleosome_signal", "tss_enrichment", "peak_share", "atac_mito_share",
     "doublet_score", "promoter_doublet_score",
 )  # fmt: skip
-OWN = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
-# Line breaks of any system, tabs and NUL, which a cell of a TSV or a text in HDF5 cannot have.
+RESERVED = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
+# Line breaks, tabs and NUL, which TSV or HDF5 cannot store.
 BREAKS = re.compile(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
-# True and False as R, Excel and JSON write them, and a whole number written as a float. An id
-# such as 007.0 is none.
+# True and False in R, Excel and JSON, and an integer written as a float, but not an id like 007.0.
 TRUTH = {"TRUE": "True", "FALSE": "False", "true": "True", "false": "False"}
 FLOAT_MARK = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
-# Beyond this, not every whole number is a float.
+# Larger integers are not all exact in float64.
 MOST_WHOLE = 2**53
 
 
-def normalise(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Bring a table about cells to what every file holds and every later step understands.
+def clean_columns(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Convert a table of cells to plain types, and rename reserved columns.
 
-    The values become as :func:`plain` says. A column with a name that the workflow itself uses
-    (:data:`OWN`) gets ``_in_file`` behind it.
+    See :func:`to_plain_types`. Columns named as in :data:`RESERVED` get the suffix ``_in_file``.
 
     Parameters
     ----------
     table
-        A row a cell, of anything that pandas holds.
+        One row per cell, of any pandas types.
     origin
         The file, for the log.
 
     Returns
     -------
     DataFrame
-        With the same rows, in the same order.
+        The same rows, in the same order.
     """
-    return rename_own(plain(table, origin), origin)
+    return rename_reserved(to_plain_types(table, origin), origin)
 
 
-def plain(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Bring every column to one of three types: text (object), int64, float64.
+def to_plain_types(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Convert every column to one of three types: text (object), int64 or float64.
 
-    Text is stripped of surrounding blanks, line breaks and tabs in it become a space, and an
-    accented letter is one character. Words for
-    missing (:data:`MISSING`) become missing (NaN). True and False, dates and whatever else is
-    neither text nor a number become text, and text has one spelling of these and of whole numbers
-    (:func:`one_spelling`). Whole numbers are int64, or text if some are missing:
-    cluster 3 is then "3", not "3.0". A column without any value is float64. Names that cannot be
-    written are changed. What is changed is in the log.
+    - Text: surrounding spaces are removed, line breaks and tabs become spaces, accented letters
+      become one character (NFC), and :data:`MISSING` becomes NaN.
+    - Booleans, dates and other types become text. Booleans and integers within text have one
+      spelling (:func:`unify_spelling`).
+    - Integers are int64, or text if some are missing, so that cluster 3 is "3" and not "3.0".
+    - Columns without any value are float64.
+
+    Column names that cannot be stored are changed. All changes are logged.
     """
-    names = column_names(list(table.columns), origin)
+    names = clean_names(list(table.columns), origin)
     columns = {
-        name: plain_column(table.iloc[:, place], name, origin) for place, name in enumerate(names)
+        name: to_plain_column(table.iloc[:, place], name, origin)
+        for place, name in enumerate(names)
     }
     index = pd.Index([str(name) for name in table.index], dtype=object)
     if index.has_duplicates:
         twice = index[index.duplicated()]
-        logger.info(
-            "%s: %d names of cells are duplicates, such as %s", origin, len(twice), twice[0]
-        )
+        logger.info("%s: %d duplicate names of cells, such as %s", origin, len(twice), twice[0])
     return pd.DataFrame(columns, index=index)
 
 
-def rename_own(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """Put ``_in_file`` behind names of columns that the workflow itself uses."""
-    names = {name: f"{name}_in_file" for name in table if name in OWN}
-    return table.set_axis(new_names(list(table.columns), names, origin), axis=1)
+def rename_reserved(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Add ``_in_file`` to the names of columns that the workflow reserves."""
+    names = {name: f"{name}_in_file" for name in table if name in RESERVED}
+    return table.set_axis(rename_unique(list(table.columns), names, origin), axis=1)
 
 
-def names_barcodes(name: str) -> bool:
-    """Tell whether a column is called as one of barcodes."""
+def is_barcode_name(name: str) -> bool:
+    """Tell whether a column's name is one of :data:`BARCODES`."""
     return re.sub(r"[\W_]+", "", name.casefold()) in BARCODES
 
 
-def column_names(names: Sequence[Any], origin: str) -> list[str]:
-    """Change names that are no text, stand twice, or that h5ad and TSV cannot hold."""
+def clean_names(names: Sequence[Any], origin: str) -> list[str]:
+    """Change column names that are not text, duplicates, or that h5ad and TSV cannot store."""
     clean = [clean_text(str(name)).replace("/", "_") for name in names]
     cannot = {"": "unnamed", ".": "unnamed", "_index": "index_in_file"}
     wanted = {name: cannot.get(text, text) for name, text in zip(names, clean, strict=True)}
-    return new_names(names, wanted, origin)
+    return rename_unique(names, wanted, origin)
 
 
-def new_names(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list[str]:
-    """Give columns the names that are wanted, with a number behind those that are taken."""
+def rename_unique(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list[str]:
+    """Rename columns, with a number as suffix if a name is already taken."""
     kept = {name for name in names if wanted.get(name, name) == name}
     taken: set[str] = set()
     found = []
@@ -115,51 +113,53 @@ def new_names(names: Sequence[Any], wanted: dict[Any, str], origin: str) -> list
         while new in taken or (new in kept and new != name):
             new, number = f"{text}_{number}", number + 1
         if new != name:
-            logger.info("%s: column %r is called %s from here on", origin, name, new)
+            logger.info("%s: column %r renamed to %s", origin, name, new)
         taken.add(new)
         found.append(new)
     return found
 
 
-def plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
-    """Bring a column to text, int64 or float64; see :func:`plain`."""
+def to_plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
+    """Convert a column to text, int64 or float64; see :func:`to_plain_types`."""
     if isinstance(column.dtype, pd.SparseDtype):
         column = column.sparse.to_dense()
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return plain_text(column.cat.codes.to_numpy(), list(column.cat.categories), name, origin)
+        return clean_text_column(
+            column.cat.codes.to_numpy(), list(column.cat.categories), name, origin
+        )
     if types.is_bool_dtype(column.dtype):
         pass
     elif types.is_integer_dtype(column.dtype):
-        return whole_numbers(column[column.notna()].to_numpy(), column.notna().to_numpy())
+        return place_integers(column[column.notna()].to_numpy(), column.notna().to_numpy())
     elif types.is_float_dtype(column.dtype):
         kind = {2: np.float16, 4: np.float32}.get(column.dtype.itemsize, np.float64)
         values = column.to_numpy(dtype=kind, na_value=np.nan)
         exact = values.astype(np.float64)
-        if kind is not np.float64:  # 0.1 is to stay 0.1
+        if kind is not np.float64:  # keep 0.1 from becoming 0.10000000149
             exact = np.where(exact == np.rint(exact), exact, values.astype(str).astype(np.float64))
-        return numbers(exact)
+        return simplify_numbers(exact)
     elif types.is_datetime64_any_dtype(column.dtype):
         column = column.astype(str).where(column.notna(), None)
     values = column.astype(object).to_numpy()
     kind = types.infer_dtype(values, skipna=True)
     if kind == "integer":
-        known = np.array([word(value) is not None for value in values], dtype=bool)
-        return whole_numbers(values[known], known)
+        known = np.array([to_word(value) is not None for value in values], dtype=bool)
+        return place_integers(values[known], known)
     if kind in ("floating", "mixed-integer-float"):
-        texts = [word(value) for value in values]
+        texts = [to_word(value) for value in values]
         whole = [abs(int(value)) for value in values if isinstance(value, int | np.integer)]
         if max(whole, default=0) < MOST_WHOLE:
-            return numbers(np.array([np.nan if t is None else float(t) for t in texts]))
+            return simplify_numbers(np.array([np.nan if t is None else float(t) for t in texts]))
         values = np.array(texts, dtype=object)
     elif kind != "string":
-        # Before equal ones are brought together: True is 1 to Python.
-        values = np.array([word(value) for value in values], dtype=object)
+        # Convert before factorize, which would merge True and 1.
+        values = np.array([to_word(value) for value in values], dtype=object)
     codes, words = pd.factorize(values)
-    return plain_text(codes, list(words), name, origin)
+    return clean_text_column(codes, list(words), name, origin)
 
 
-def whole_numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Whole numbers where they are ``known``: int64 if all are, and fit; else text."""
+def place_integers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Place integers where they are ``known``: as int64 if all are known and fit, else as text."""
     if not known.any():
         return np.full(len(known), np.nan)
     bounds = np.iinfo(np.int64)
@@ -170,29 +170,29 @@ def whole_numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return result
 
 
-def numbers(values: np.ndarray) -> np.ndarray:
-    """Floats as they are, or as whole numbers if all of them are that."""
+def simplify_numbers(values: np.ndarray) -> np.ndarray:
+    """Convert floats to integers if all of them are whole, else return them."""
     known = ~np.isnan(values)
     found = values[known]
     whole = np.isfinite(found).all() and (found == np.rint(found)).all()
     if len(found) and whole and (np.abs(found) < MOST_WHOLE).all():
-        return whole_numbers(found, known)
+        return place_integers(found, known)
     return values
 
 
-def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> np.ndarray:
-    """Clean a column of text, and say in the log what was changed.
+def clean_text_column(codes: np.ndarray, words: list[Any], name: str, origin: str) -> np.ndarray:
+    """Clean a column of text, and log the changes.
 
     Parameters
     ----------
     codes
-        Place of each cell's value in ``words``, -1 where it is missing.
+        Index of each cell's value in ``words``, -1 if it is missing.
     words
-        The distinct values.
+        The unique values.
     name, origin
         The column and its file.
     """
-    texts = [word(value) for value in words]
+    texts = [to_word(value) for value in words]
     clean = [None if text is None else clean_text(text) for text in texts]
     found = np.bincount(codes[codes >= 0], minlength=len(words))
     missing: dict[str, int] = {}
@@ -200,38 +200,38 @@ def plain_text(codes: np.ndarray, words: list[Any], name: str, origin: str) -> n
         if text in MISSING and n:
             missing[text] = missing.get(text, 0) + n
     if missing:
-        said = ", ".join(f"{text!r} ({n})" for text, n in missing.items())
-        logger.info("%s: column %s: read as missing: %s", origin, name, said)
+        shown = ", ".join(f"{text!r} ({n})" for text, n in missing.items())
+        logger.info("%s: column %s: reading as missing: %s", origin, name, shown)
     changed = {t: n for t, c, n in zip(texts, clean, found, strict=True) if t != c and n}
     if kept := [text for text in changed if clean_text(text or "") not in MISSING]:
         logger.info(
-            "%s: column %s: blanks, tabs or line breaks taken out of %d values, or letters of two "
-            "characters made one, such as %r",
+            "%s: column %s: removed spaces, tabs or line breaks, or normalised Unicode, in %d "
+            "values, such as %r",
             origin, name, sum(changed[text] for text in kept), kept[0],
         )  # fmt: skip
-    # The workflow's own columns name things as the sheet does, such as a sample called TRUE.
-    spelt = [text if text is None or name in OWN else one_spelling(text) for text in clean]
+    # Reserved columns keep the spelling of the sample sheet, such as a sample called TRUE.
+    spelt = [text if text is None or name in RESERVED else unify_spelling(text) for text in clean]
     if new := {t: s for t, s, n in zip(clean, spelt, found, strict=True) if t != s and n}:
-        said = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
-        logger.info("%s: column %s: written %s", origin, name, said)
+        shown = ", ".join(f"{text!r} as {one!r}" for text, one in [*new.items()][:5])
+        logger.info("%s: column %s: writing %s", origin, name, shown)
     values = [np.nan if text is None or text in MISSING else text for text in spelt]
     result = np.array([*values, np.nan], dtype=object)[codes]
     return result if any(isinstance(value, str) for value in result) else result.astype(np.float64)
 
 
 def clean_text(text: str) -> str:
-    """Strip blanks, replace line breaks and tabs by a space, and what is no Unicode by ``?``.
+    """Strip spaces, replace line breaks and tabs by a space, and invalid Unicode by ``?``.
 
-    An accented letter of two characters, as macOS writes it, becomes one (NFC), for it looks alike.
+    Accented letters become one character (NFC); macOS writes two, which look the same.
     """
     text = BREAKS.sub(" ", text).strip().encode("utf-8", "replace").decode("utf-8")
     return unicodedata.normalize("NFC", text)
 
 
-def one_spelling(text: str) -> str:
-    """Write TRUE as True and 3.0 as 3, so that all files of a study say the same.
+def unify_spelling(text: str) -> str:
+    """Write TRUE as True and 3.0 as 3, so that values of different files are equal.
 
-    Value by value, whatever else is in its column: a sample has only some of a study's values.
+    This looks only at the value, because the column of a sample has only some of a study's values.
     """
     found = FLOAT_MARK.fullmatch(text)
     if not found:
@@ -239,8 +239,8 @@ def one_spelling(text: str) -> str:
     return found[1] if found[1] != "-0" else "0"
 
 
-def word(value: Any) -> str | None:
-    """Write a value as text, None if it is missing; whole numbers have no ``.0``."""
+def to_word(value: Any) -> str | None:
+    """Convert a value to text, integers without ``.0``; None if it is missing."""
     if isinstance(value, str):
         return value
     if value is None or value is pd.NA or value is pd.NaT:
@@ -257,16 +257,16 @@ def word(value: Any) -> str | None:
     return str(value)
 
 
-def as_text(column: pd.Series) -> pd.Series:
-    """Write a plain column as text, NaN where a value is missing; floats to their last digit."""
+def to_text(column: pd.Series) -> pd.Series:
+    """Convert a plain column to text, floats with all digits; missing values stay NaN."""
     if column.dtype == object:
         return column
-    words = [word(value) for value in column]
+    words = [to_word(value) for value in column]
     return pd.Series(words, index=column.index, dtype=object).where(column.notna(), np.nan)
 
 
-def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables about cells one below the other.
+def concatenate(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate tables of cells.
 
     Parameters
     ----------
@@ -276,10 +276,10 @@ def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        With the columns of all. A column that is text in one table is text in all; what a table
-        lacks is missing. The measures of QC stay numbers.
+        With the columns of all tables, and missing values where a table lacks a column. Columns
+        with text in one table become text; QC metrics stay numbers.
     """
-    tables = [plain(table, "") for table in tables]
+    tables = [to_plain_types(table, "") for table in tables]
     index = pd.Index([name for table in tables for name in table.index], dtype=object)
     columns = {}
     for name in dict.fromkeys(name for table in tables for name in table):
@@ -290,9 +290,9 @@ def join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
             for part in parts
         )
         if "O" in kinds or (large and len({part.dtype for part in parts}) > 1):
-            columns[name] = np.concatenate([as_text(part).astype(object) for part in parts])
+            columns[name] = np.concatenate([to_text(part).astype(object) for part in parts])
         else:
             values = np.concatenate([part.to_numpy() for part in parts])
             as_is = values.dtype.kind != "f" or name in METRICS
-            columns[name] = values if as_is else numbers(values)
+            columns[name] = values if as_is else simplify_numbers(values)
     return pd.DataFrame(columns, index=index)

@@ -1,4 +1,4 @@
-"""What an environment holds: the version of Python and of each package."""
+"""The versions of Python and of the packages of an environment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 
-def installed_packages() -> str:
-    """List what stands in the environment that this runs in, and nothing that a path adds to it.
+def list_packages() -> str:
+    """List the packages installed in this environment, without those on ``PYTHONPATH``.
 
     Returns
     -------
     str
-        A line ``Python VERSION``, then ``NAME==VERSION`` a line, as ``pip freeze`` writes it.
+        ``Python VERSION``, then one ``NAME==VERSION`` per line, as in ``pip freeze``.
     """
     folders = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
     found = {d.metadata["Name"]: d.version for d in distributions(path=sorted(folders))}
@@ -24,9 +24,9 @@ def installed_packages() -> str:
 
 
 def read_packages(path: str | Path) -> dict[str, str]:
-    """Read what :func:`installed_packages` listed: version by name.
+    """Read a list of :func:`list_packages` as a dict of versions by name.
 
-    Names as in envs/, where they are in lower case with hyphens.
+    Names are in lower case with hyphens, as in envs/.
     """
     python, *packages = Path(path).read_text().splitlines()
     versions = (line.split("==", 1) for line in packages)
