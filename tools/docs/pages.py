@@ -27,7 +27,6 @@ import notebook
 import outputs
 import results_tables
 import tutorial
-
 from scdyn.pp.cell_columns import MISSING
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -92,7 +92,7 @@ try:
         )
         for name, model in CONFIG.models.items()
         for named in [CONFIG.corpora[model.corpus].samples or SAMPLES.index]
-        for model_samples in [sorted(named, key=natural)]
+        for model_samples in [sorted(named, key=natural_key)]
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -136,7 +136,7 @@ wildcard_constraints:
 
 
 def samples_of(corpus):
-    return sorted(CORPORA[corpus].samples or SAMPLES.index, key=natural)
+    return sorted(CORPORA[corpus].samples or SAMPLES.index, key=natural_key)
 
 
 def row_of(sample):

@@ -24,7 +24,7 @@ rule fetch_resource:
 
 
 PANEL = [row_of(sample) for sample in SAMPLES.index] if CONFIG.reference.genes == "measured" else []
-PANEL_FILES = [path for row in PANEL for path in input_files(row, SIMULATED, rna_alone=True)]
+PANEL_FILES = [path for row in PANEL for path in list_input_files(row, SIMULATED, only_rna=True)]
 
 
 rule build_vocabulary:

@@ -4,8 +4,7 @@ from scdyn.io import barcodes
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp import findings as checked
-from scdyn.pp import preflight, reference
+from scdyn.pp import preflight, preflight_findings, reference
 from scdyn.settings import InputThresholds
 
 with logged(snakemake.log[0]):
@@ -18,9 +17,9 @@ with logged(snakemake.log[0]):
         Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv"
     )
     thresholds = InputThresholds(**params.thresholds)
-    findings = preflight.examine_sample(
+    found = preflight.examine_sample(
         params.row, genes, windows, thresholds, *tables or [None], catalogue
     )
-    table = preflight_findings.make_table(findings)
+    table = preflight_findings.make_table(found)
     preflight_findings.log_findings(table)
     write_table(snakemake.output[0], table)

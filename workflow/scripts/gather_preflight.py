@@ -2,7 +2,7 @@ from scdyn.io.artefacts import read_table
 from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting.pages import findings_page
-from scdyn.pp import findings, preflight, reference
+from scdyn.pp import preflight, preflight_findings, reference
 from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks.cost import examine_models
 
@@ -12,14 +12,14 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(files.genes)
     models = {name: ModelSettings(**model) for name, model in params.models.items()}
     tasks = {name: EvaluationSettings(**task) for name, task in params.tasks.items()}
-    machine = findings.report(
+    machine = preflight_findings.make_table(
         preflight.examine_machine(files.files, output.table)
         + examine_models(models, tasks, n_cells, genes)
     )
-    findings.tell(machine)
+    preflight_findings.log_findings(machine)
     paths = [*files.samples, *files.metadata]
     others = [read_table(path, dtype=str, keep_default_na=False) for path in paths]
-    table = findings.gather_findings(machine, others)
+    table = preflight_findings.gather_findings(machine, others)
     write_table(output.table, table)
     with atomic(output.page) as temporary:
         temporary.write_text(findings_page(table))

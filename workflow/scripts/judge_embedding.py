@@ -5,7 +5,7 @@ from scdyn.io.files import write_json, write_table
 from scdyn.log import logged, logger
 from scdyn.plotting import spaces as figures
 from scdyn.plotting.style import save
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.tasks import spaces
 
 with logged(snakemake.log[0]):

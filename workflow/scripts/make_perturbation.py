@@ -5,7 +5,7 @@ from scdyn.plotting import perturbation as figures
 from scdyn.plotting.studies import label_colours
 from scdyn.plotting.style import save
 from scdyn.plotting.views import study_page
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
 from scdyn.studies.perturbation import study_perturbation
 from scdyn.tasks.evaluation import read_predictions

@@ -3,7 +3,7 @@ from scdyn.log import logged
 from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import study_page
-from scdyn.pp.cell_tables import read_annotated
+from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
 from scdyn.studies.spatial import study_sections
 from scdyn.tasks.evaluation import read_predictions

@@ -5,7 +5,7 @@ from scdyn.explain.gene_sets import regulon_members
 from scdyn.io.artefacts import read_obs, read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.metadata import read_cells_table
 from scdyn.settings import InSilicoSettings
 
 with logged(snakemake.log[0]):

@@ -1,6 +1,6 @@
 from scdyn.io.files import write_table
 from scdyn.log import logged
-from scdyn.pp.cell_tables import read_cells_table
+from scdyn.pp.metadata import read_cells_table
 from scdyn.settings import SplitSettings
 from scdyn.tasks.splits import split_task
 

@@ -810,7 +810,7 @@ def test_positions(tmp_path):
         metadata.annotate(obs_of(own), "S", {"x": "left", "y": "1"}, "", 0.5)
     path = write_table(tmp_path / "cells.csv", own, x="left", y="1")
     with pytest.raises(InputError, match="'left' in column x .* is not a number; x and y are pos"):
-        cell_tables.annotate(obs_of(own), "S", {}, path, 0.5)
+        metadata.annotate(obs_of(own), "S", {}, path, 0.5)
 
 
 def test_all_samples_are_annotated_each_by_its_own_table_and_covariates(tmp_path):
@@ -824,7 +824,7 @@ def test_all_samples_are_annotated_each_by_its_own_table_and_covariates(tmp_path
     samples[1][0].obsm["spatial"] = np.full((4, 2), 2.5)
     # The table is of all cells, so that its overlap is that of the matrix and not of what is left.
     path = write_table(tmp_path / "a.csv", names["A"], ["T cell"] * 4 + ["B cell"] * 8)
-    table = cell_tables.annotate_samples(
+    table = metadata.annotate_samples(
         samples, {"A": {"day": "1"}, "B": {"day": "2"}}, {"A": path, "B": ""}, 0.9
     )
     assert list(table.index) == [f"{s}_{name}" for s in "AB" for name in names[s][:4]]

@@ -392,14 +392,14 @@ def test_fragments_of_another_sample_are_told_though_they_have_the_barcodes(tmp_
 
 
 def test_findings_are_gathered_once_each_with_what_does_not_pass_first():
-    own = checked.report([checked.Finding("study", "disk", "room")])
+    own = preflight_findings.make_table([preflight_findings.Finding("study", "disk", "room")])
     twice = pd.DataFrame(
         {
             "subject": ["a", "a"], "check": ["files", "cells"], "found": ["h5", "no labels"],
             "passed": ["True", "False"],
         }
     )  # fmt: skip
-    table = checked.gather_findings(own, [twice, twice.iloc[1:]])
+    table = preflight_findings.gather_findings(own, [twice, twice.iloc[1:]])
     assert table["found"].tolist() == ["no labels", "room", "h5"]
     assert table["passed"].tolist() == [False, True, True]
 
@@ -408,11 +408,11 @@ def test_a_panels_genes_and_cells_are_those_of_the_samples_that_can_be_read(tmp_
     good = small.sheet_row(path=genes_h5(tmp_path))
     bad = small.sheet_row(path=tmp_path / "none.h5")
     rows = [dict(good, sample="a"), dict(bad, sample="b")]
-    assert preflight.genes_of_panel(rows) == preflight.measured_genes(rows[0])
+    assert preflight.genes_of_panel(rows) == preflight.list_measured_genes(rows[0])
     assert "sample b is left out" in caplog.text
     with pytest.raises(InputError, match=r"none\.h5"):
         preflight.genes_of_panel(rows[1:])
-    n_cells = len(preflight.barcodes_of(rows[0]))
+    n_cells = len(preflight.list_barcodes(rows[0]))
     again = [rows[0], dict(good, sample="c")]
     corpora = {"one": ["a"], "both": ["a", "c"]}
     assert preflight.count_cells(again, corpora) == {"one": n_cells, "both": 2 * n_cells}

@@ -14,8 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from scdyn.errors import InputError
-from scdyn.io.libraries import RNA_ONLY
-from scdyn.pp.cell_columns import MISSING, OWN
+from scdyn.io.sample_files import RNA_ONLY
+from scdyn.pp.obs_columns import MISSING, RESERVED
 from scdyn.settings import Config, CorpusSettings, SampleRow
 from scdyn.settings.data import COVARIATE_NAME
 from scdyn.settings.refusal import refusal
@@ -89,7 +89,7 @@ def read_config(content: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise refusal(error, content, origin) from None
+        raise refusal("CONFIG", error, content, origin) from None
 
 
 def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
@@ -282,15 +282,17 @@ def read_samples(
             check_covariate(column, [name for name in known if name not in sheet], path)
     for column in covariates:
         if column not in sheet:
-            raise InputError(f"{path}: the key '{column}' is missing.")
+            raise InputError("SHEET", f"{path}: the key '{column}' is missing.")
     for number, row in sheet.to_dict("index").items():
         try:
             SampleRow.model_validate(row)
         except ValidationError as error:
-            raise refusal(error, row, f"{path}, line {number}") from None
+            raise refusal("SHEET", error, row, f"{path}, line {number}") from None
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
-        raise InputError(f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ.")
+        raise InputError(
+            "SHEET", f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ."
+        )
     columns = dict.fromkeys([*known, *free, *covariates])
     sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)
     for name, corpus in corpora.items():

@@ -15,7 +15,7 @@ from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.pp.counts import normalise, promoters_measured
-from scdyn.pp.neighbours import principal_components
+from scdyn.pp.neighbours import compute_pca
 
 # Coarse clusters of a corpus: enough to hold a rare cell type apart from its neighbours.
 N_CLUSTERS = 20

@@ -178,7 +178,7 @@ def infer_edges(
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             left = (said - begun) / n_done * (len(targets) - n_done)
-            logger.info("%d of %d genes, %s to go", n_done, len(targets), duration(left))
+            logger.info("%d of %d genes, %s to go", n_done, len(targets), format_duration(left))
     return pd.concat([pd.DataFrame(columns=EDGE_COLUMNS), *edges], ignore_index=True)
 
 
@@ -246,8 +246,8 @@ def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -
         "GRN inference (%s) of %d genes from %d TFs in %d cells will take about %s on one core: "
         "%d jobs of %s and %.1f GB each",
         *(method, found["n_genes"], found["n_tfs"], found["n_cells"]),
-        duration(3600 * found["core_hours"]),
-        *(n_runs * n_parts, duration(60 * found["job_minutes"])),
+        format_duration(3600 * found["core_hours"]),
+        *(n_runs * n_parts, format_duration(60 * found["job_minutes"])),
         found["job_memory_mb"] / 1000,
     )
     return found

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 
 import pandas as pd
 
-from scdyn.errors import InputError, fault_of_disk
+from scdyn.errors import InputError, find_disk_fault
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -207,7 +207,8 @@ def fetch(resource: Resource, path: str | Path) -> str:
     scheme = urlsplit(resource.url).scheme if "://" in resource.url else ""
     if scheme not in ("https", "file", ""):
         raise InputError(
-            f"{resource.url}: only https://, file:// and paths are read; name one of these."
+            "DOWNLOAD",
+            f"{resource.url}: only https://, file:// and paths are read; name one of these.",
         )
     files = pooch.create(
         path=path.parent,
@@ -221,17 +222,19 @@ def fetch(resource: Resource, path: str | Path) -> str:
     except InputError:
         raise
     except OSError as error:
-        if fault_of_disk(error, path.parent):
+        if find_disk_fault(error, path.parent):
             raise
         raise InputError(
+            "DOWNLOAD",
             f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
             "'snakemake resources' where there is one and copy the files, or name a folder "
-            "that has them in resources.mirror."
+            "that has them in resources.mirror.",
         ) from error
     except ValueError as error:
         raise InputError(
+            "DOWNLOAD",
             f"{resource.url}: is not the file that was asked for ({error}); it was changed on the "
-            "way, or resources.sha256 is of another version."
+            "way, or resources.sha256 is of another version.",
         ) from error
     found: str = pooch.file_hash(str(path))
     if not resource.sha256:
@@ -278,8 +281,9 @@ def check_response(response: Any, **_: Any) -> None:
     target = urljoin(response.url, response.headers.get("Location", ""))
     if response.is_redirect and urlsplit(target).scheme != "https":
         raise InputError(
+            "DOWNLOAD",
             f"{response.url}: its server leads to {target}, which is not https; name another "
-            "address, or a folder that has the files, in resources.mirror."
+            "address, or a folder that has the files, in resources.mirror.",
         )
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 from anndata.io import read_elem
 
 from scdyn.errors import InputError, reading
-from scdyn.io.checks import columns_of_names
+from scdyn.io.checks import list_name_columns
 from scdyn.io.files import open_bytes
 from scdyn.io.hdf5 import open_hdf5
-from scdyn.io.libraries import PACKED, Matrix, find_matrix
+from scdyn.io.sample_files import PACKED, Matrix, find_matrix
 
 # Feature types of Cell Ranger.
 GENES, PEAKS = "Gene Expression", "Peaks"
@@ -42,11 +42,11 @@ def read_barcodes(matrix: Matrix | str | Path) -> pd.Index:
     matrix = to_matrix(matrix)
     with reading("FORMAT", matrix.path, "its barcodes cannot be read"):
         if matrix.counts:
-            return listed_barcodes(matrix)
+            return read_barcode_list(matrix)
         with open_hdf5(matrix.path) as file:
-            if is_annotated(file):
-                return frame(part_of(file, matrix.modality)["obs"]).index.astype(str)
-            group, _ = group_of_counts(file, matrix.path)
+            if is_anndata(file):
+                return read_frame(open_modality(file, matrix.modality)["obs"]).index.astype(str)
+            group, _ = find_counts(file, matrix.path)
             return pd.Index(group["barcodes"].asstr()[:])
 
 
@@ -81,7 +81,7 @@ def read_features(matrix: Matrix | str | Path, source: str = "X") -> pd.DataFram
             require_one_genome(set(of_genes.str.extract(GENOME_PREFIX)[0].dropna()), matrix.path)
             return features
         with open_hdf5(matrix.path) as file:
-            if is_annotated(file):
+            if is_anndata(file):
                 if matrix.modality == "atac":
                     return read_var_names(open_modality(file, "atac")["var"], PEAKS)
                 var = open_modality(file, "rna")["raw/var" if source == "raw/X" else "var"]

@@ -14,7 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from scdyn.errors import UNREADABLE, InputError, reading
-from scdyn.io.chromosomes import chromosome_name, chromosome_names
+from scdyn.io.chromosomes import to_ucsc_name, to_ucsc_names
 from scdyn.io.files import open_bytes
 
 # Bytes of text parsed at once; memory does not depend on the number of fragments.

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from scdyn.errors import InputError, reading
 from scdyn.io.barcodes import require_unique
-from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_some
+from scdyn.io.checks import VALUES_SEEN, check_counts, require_counts, require_nonempty
 from scdyn.io.features import (
     GENES,
     PEAKS,
@@ -25,7 +25,7 @@ from scdyn.io.features import (
 )
 from scdyn.io.files import open_bytes, open_text
 from scdyn.io.hdf5 import open_hdf5
-from scdyn.io.libraries import USA, USA_PARTS, Matrix
+from scdyn.io.sample_files import USA, USA_PARTS, Matrix
 from scdyn.log import logger
 
 # Order of the counts in a matrix of alevin-fry's USA mode.
@@ -91,7 +91,7 @@ def check_first_counts(matrix: Matrix) -> None:
             n_counts = sum(check_entries(Path(file)) for file in matrix.counts)
         else:
             with open_hdf5(path) as file:
-                data = group_of_counts(file, path)[0]["data"]
+                data = find_counts(file, path)[0]["data"]
                 require_counts(data[:VALUES_SEEN], path)
                 n_counts = len(data)
     require_nonempty(n_counts, path)
@@ -183,9 +183,9 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
     ValueError
         If the arrays are inconsistent.
     """
-    names, features = barcode_names(path), read_features(path)
+    names, features = read_barcodes(path), read_features(path)
     with open_hdf5(path) as file:
-        group, _ = group_of_counts(file, str(path))
+        group, _ = find_counts(file, str(path))
         data, indices = group["data"], group["indices"]
         indptr = group["indptr"][:].astype(np.int64)
         shape = tuple(group["shape"][:])

@@ -195,7 +195,7 @@ class Classifier(nn.Module):
             "temperature": self.temperature,
             **settings.model_dump(),
         }
-        write_json(folder / "task.json", content | description | {STAMP: stamp()})
+        write_json(folder / "task.json", content | description | {STAMP: make_stamp()})
 
 
 def load_classifier(
@@ -226,7 +226,7 @@ def load_classifier(
             "MODEL", f"{folder}: was trained on another model than {model_folder}; fine-tune again."
         )
     model = load_model(model_folder, tokens)
-    with reading(folder, "holds no fine-tuned model that can be read", remedy):
+    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
         sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
         head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from scdyn.io.artefacts import read_stamp, stamp
+from scdyn.io.artefacts import make_stamp, read_stamp
+from scdyn.io.environment import read_packages
 from scdyn.io.files import sha256
-from scdyn.io.packages import read_packages
 from scdyn.plotting.pages import render
 from scdyn.settings import Config, GrnSettings
 from scdyn.tasks.methods import method_name

@@ -10,8 +10,8 @@ _HOMES = {
     "filter_cells": "qc",
     "join_metadata": "metadata",
     "join": "corpus",
-    "principal_components": "neighbours",
-    "umap": "neighbours",
+    "compute_pca": "neighbours",
+    "compute_umap": "neighbours",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = attach(__name__, _HOMES)

@@ -18,10 +18,10 @@ from scipy import sparse
 from scdyn.errors import InputError, reading
 from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
-from scdyn.io.checks import require_some
-from scdyn.io.features import require_annotated, require_modality, require_one_genome
+from scdyn.io.checks import require_nonempty
+from scdyn.io.features import refuse_10x, require_modality, require_one_genome
 from scdyn.io.hdf5 import open_hdf5
-from scdyn.io.libraries import (
+from scdyn.io.sample_files import (
     Library,
     LibraryFiles,
     Matrix,
@@ -118,7 +118,7 @@ def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
     rna.obs = rna.obs.join(joint.loc[:, new])
     log_left_out(modalities, obs, path)
-    source, layer = promoter_source(library, rna.layers, atac is not None)
+    source, layer = choose_promoter_source(library, rna.layers, atac is not None)
     used = source == "peaks" and library.peaks is None
     peaks = extract_counts(atac, path) if used else None
     return extract_counts(rna, path, library.rna_layer, layer), peaks, source
@@ -160,7 +160,7 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
     if path.endswith(".h5mu"):
         modalities, _ = _open(read_modalities, path, "h5mu")
         require_modality("atac", modalities, path)
-        return raw_counts(modalities["atac"], path)
+        return extract_counts(modalities["atac"], path)
     _, peaks = tenx.read_matrix(matrix)
     if peaks is None:
         raise InputError(
@@ -173,9 +173,9 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
 
 def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
     """Call a library's reader; whatever it raises ends in a sentence."""
-    with reading(path, f"not a readable {kind}"):
+    with reading("FORMAT", path, f"not a readable {kind}"):
         with open_hdf5(path) as file:
-            require_annotated(file)
+            refuse_10x(file)
         return read(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from scdyn.pp.metadata_match import (
 )
 from scdyn.pp.obs_columns import (
     clean_columns,
+    concatenate,
     rename_reserved,
     rename_unique,
     to_plain_types,

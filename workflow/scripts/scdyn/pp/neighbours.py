@@ -11,7 +11,7 @@ import scanpy as sc
 from scipy import sparse
 
 
-def principal_components(
+def compute_pca(
     cells: ad.AnnData, seed: int, n_components: int = 30, layers: Sequence[str] = ("rna_log",)
 ) -> np.ndarray:
     """Principal components of log-normalised layers: (cells, n_components) or fewer."""
@@ -20,7 +20,7 @@ def principal_components(
     return table.obsm["X_pca"]
 
 
-def umap(values: np.ndarray, seed: int) -> np.ndarray:
+def compute_umap(values: np.ndarray, seed: int) -> np.ndarray:
     """Lay cells out in two dimensions with UMAP.
 
     Parameters

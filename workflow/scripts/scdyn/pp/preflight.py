@@ -30,7 +30,7 @@ from scdyn.io.features import (
     require_one_genome,
 )
 from scdyn.io.hdf5 import open_hdf5
-from scdyn.io.libraries import (
+from scdyn.io.sample_files import (
     Library,
     LibraryFiles,
     Matrix,
@@ -119,7 +119,7 @@ def count_cells(
     corpora
         Corpus to its samples.
     """
-    of_sample = {row["sample"]: len(barcodes_of(row)) for row in rows}
+    of_sample = {row["sample"]: len(list_barcodes(row)) for row in rows}
     return {name: sum(of_sample[s] for s in samples) for name, samples in corpora.items()}
 
 
@@ -254,7 +254,7 @@ def genes_of_panel(rows: Sequence[Mapping[str, str]]) -> set[str]:
     names: set[str] = set()
     for row in rows:
         try:
-            names |= measured_genes(row)
+            names |= list_measured_genes(row)
         except InputError as error:
             logger.warning("sample %s is left out: %s", row["sample"], error)
             if row is rows[-1] and not names:
@@ -262,7 +262,7 @@ def genes_of_panel(rows: Sequence[Mapping[str, str]]) -> set[str]:
     return names
 
 
-def look_into(library: Library) -> tuple[str, list[str], bool]:
+def inspect_library(library: Library) -> tuple[str, list[str], bool]:
     """See what decides where counts are read from.
 
     Returns
@@ -287,9 +287,9 @@ def look_into(library: Library) -> tuple[str, list[str], bool]:
             for file in matrix.counts:
                 tenx.require_sizes(matrix, Path(file), n_cells, n_features)
         return "X", [], bool((features["kind"] == PEAKS).any())
-    with reading(path, f"not a readable {library.kind}"), open_hdf5(path) as file:
-        require_annotated(file)
-        rna = part_of(file, "rna")
+    with reading("FORMAT", path, f"not a readable {library.kind}"), open_hdf5(path) as file:
+        refuse_10x(file)
+        rna = open_modality(file, "rna")
         layers = rna.get("layers", {})
         source = choose_rna_source(layers, rna.get("X"), rna.get("raw/X"), library.rna_layer, path)
         if library.promoter_layer:
@@ -333,15 +333,15 @@ def examine_counts(library: Library, source: str, layer: str | None, of_peaks: b
             tenx.check_first_counts(matrix)
     if library.kind != "10x" and layer is not None:
         path = library.rna.path
-        with reading(path, f"not a readable {library.kind}"), open_hdf5(path) as file:
-            rna = part_of(file, "rna")
+        with reading("FORMAT", path, f"not a readable {library.kind}"), open_hdf5(path) as file:
+            rna = open_modality(file, "rna")
             values = rna["layers"][layer]
             require_same_genes(count_columns(rna[source]), count_columns(values), path)
             require_counts(read_first_values(values), f"{path}, layer {layer}")
     place = library.peaks or library.rna
     if of_peaks and place.path.endswith((".h5ad", ".h5mu")):
-        with reading(place.path, "not a readable h5ad"), open_hdf5(place.path) as file:
-            table = part_of(file, "atac")
+        with reading("FORMAT", place.path, "not a readable h5ad"), open_hdf5(place.path) as file:
+            table = open_modality(file, "atac")
             layers, raw = table.get("layers", {}), table.get("raw/X")
             source = choose_rna_source(layers, table.get("X"), raw, "", place.path)
             require_counts(read_first_values(table[source]), place.path)

@@ -51,19 +51,19 @@ def gather_findings(own: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.Dat
     Parameters
     ----------
     own
-        As :func:`report`.
+        As :func:`make_table`.
     others
         As they were written and read as text. A sample's table of cells is examined in each corpus
         that it is in, with the same finding.
     """
     found = pd.concat(others).drop_duplicates()
-    table = sort(pd.concat([own, found.assign(passed=found["passed"] == "True")]))
+    table = sort_table(pd.concat([own, found.assign(passed=found["passed"] == "True")]))
     n_refused = int((~table["passed"]).sum())
     logger.info("%d checks, of which %d do not pass", len(table), n_refused)
     return table
 
 
-def sort(table: pd.DataFrame) -> pd.DataFrame:
+def sort_table(table: pd.DataFrame) -> pd.DataFrame:
     """Order a table of findings: those that do not pass first."""
     table = table.astype({"passed": bool})
     return table.sort_values("passed", kind="stable", ignore_index=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import read_table
-from scdyn.io.chromosomes import MITOCHONDRIAL, chromosome_names
+from scdyn.io.chromosomes import MITOCHONDRIAL, to_ucsc_names
 from scdyn.io.files import open_bytes, open_text
 from scdyn.log import logger
 

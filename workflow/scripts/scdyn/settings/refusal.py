@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from scdyn.errors import InputError
+from scdyn.errors import Code, InputError
 
 # What a value must be, by pydantic's types of errors, where its own words are of Python.
 WORDS = {
@@ -50,11 +50,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
-def refusal(error: ValidationError, content: Any, origin: str) -> InputError:
+def refusal(code: Code, error: ValidationError, content: Any, origin: str) -> InputError:
     """Say what is wrong with a config, or with a row of a sheet.
 
     Parameters
     ----------
+    code
+        Of the refusal.
     error
         Of the settings that were to be read from the content.
     content
@@ -79,19 +81,19 @@ def refusal(error: ValidationError, content: Any, origin: str) -> InputError:
     key, value, kind = ".".join(path), shown(fault["input"]), fault["type"]
     if kind == "refused":
         named = ".".join(filter(None, [*path, words["key"]])) if words["key"] else ""
-        return InputError(f"{origin}: {words['before']}{named}{words['after']}")
+        return InputError(code, f"{origin}: {words['before']}{named}{words['after']}")
     if kind == "missing":
-        return InputError(f"{origin}: the key '{key}' is missing.")
+        return InputError(code, f"{origin}: the key '{key}' is missing.")
     key = key or "the content"
     if kind == "literal_error":
         allowed = words["expected"].replace("'", "").replace(" or ", ", ")
-        return InputError(f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
+        return InputError(code, f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
     if kind == "fits":
         pattern = f"{words['pattern']} ({words['meaning']})"
-        return InputError(f"{origin}: {key} is '{value}', which does not fit {pattern}.")
+        return InputError(code, f"{origin}: {key} is '{value}', which does not fit {pattern}.")
     if kind == "repeated":
-        return InputError(f"{origin}: {key} has '{words['value']}' twice; name it once.")
+        return InputError(code, f"{origin}: {key} has '{words['value']}' twice; name it once.")
     if kind == "too_short":
-        return InputError(f"{origin}: {key} is empty; give at least one.")
+        return InputError(code, f"{origin}: {key} is empty; give at least one.")
     must = WORDS.get(kind, fault["msg"].removeprefix("Input should be "))
-    return InputError(f"{origin}: {key} is '{value}'; it must be {must}.")
+    return InputError(code, f"{origin}: {key} is '{value}'; it must be {must}.")

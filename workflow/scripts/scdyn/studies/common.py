@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.neighbours import principal_components, umap
+from scdyn.pp.neighbours import compute_pca, compute_umap
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
 GROUPS = ("control", "perturbed")
@@ -79,7 +79,7 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
 
 def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
     """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
-    return umap(principal_components(cells, seed), seed)
+    return compute_umap(compute_pca(cells, seed), seed)
 
 
 def section_positions(cells: ad.AnnData) -> np.ndarray:

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.pp.neighbours import principal_components
+from scdyn.pp.neighbours import compute_pca
 from scdyn.pp.selection import select
 from scdyn.studies.common import (
     MODEL,

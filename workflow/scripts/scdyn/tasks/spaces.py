@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
 from scdyn.errors import InputError
-from scdyn.pp.neighbours import principal_components, umap
+from scdyn.pp.neighbours import compute_pca, compute_umap
 
 # Keys of obsm: what begins the names of its scores, and what it is called.
 SPACES = {
@@ -181,6 +181,6 @@ def lay_out_embeddings(table: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
     table
         As :func:`gather_embeddings` returns it.
     seed
-        Of :func:`scdyn.pp.neighbours.umap`.
+        Of :func:`scdyn.pp.neighbours.compute_umap`.
     """
-    return {space: umap(table.obsm[space], seed) for space in SPACES if space in table.obsm}
+    return {space: compute_umap(table.obsm[space], seed) for space in SPACES if space in table.obsm}
