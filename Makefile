@@ -134,7 +134,7 @@ collect-results: environments ## Write the studies' results into docs/results.md
 		$(wildcard results $(REAL:%=results/real/%)) \
 		--output benchmarks/results/evaluation.json --page docs/results.md
 
-docs-config: runner ## Write every key of the schemas into config/README.md
+docs-config: runner ## Write every key of the settings into config/README.md and workflow/schemas
 	python tools/docs/config_keys.py
 
 docs-costs: runner ## Bring measured costs, and a cohort's by extrapolation, into docs/

@@ -12,10 +12,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from scdyn.errors import InputError, fault_of_disk
 from scdyn.io.bounds import open_bytes
+
+# What a JSON file holds; its keys are those of the function that writes it.
+Json: TypeAlias = dict[str, Any]
 
 
 @contextmanager
