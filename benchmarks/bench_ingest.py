@@ -86,7 +86,7 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
         Files(cells=str(folder / f"{n}.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
         row=row,
         windows={"upstream": 1500, "downstream": 500},
-        overlaps=[0.5, 0.5],
+        thresholds={},
         qc=qc,
         seed=1,
     )

@@ -168,7 +168,7 @@ def ingest_sample(folder, qc=None, translation=None, **row):
         params={
             "row": sheet_row(**row),
             "windows": {"upstream": 1500, "downstream": 500},
-            "overlaps": [0.5, 0.5],
+            "thresholds": {},
             "qc": {**QC, **(qc or {})},
             "seed": 1,
         },

@@ -6,6 +6,7 @@ snakemake (``make lint`` checks both):
 
 ==================  ==============================================================================
 ``scdyn``           errors, log, the machine, and the two functions for notebooks
+``scdyn.settings``  every setting, typed, with its default and meaning
 ``scdyn.io``        files: formats in, whole files out
 ``scdyn.pp``        raw files of a sample to counts over the vocabulary; preflight, QC, corpus
 ``scdyn.data``      the corpus as bins on disk, and batches of them for the model

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
 from scdyn.explain.matching import matched_genes
 from scdyn.explain.runs import Store, correct_cells, explain_run, read_run, rows_by_class
+from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.pretrained import load_model
@@ -126,7 +126,7 @@ def randomisation(
     store: Store,
     rows: Mapping[str, np.ndarray],
     settings: CheckSettings,
-) -> dict[str, Any]:
+) -> Json:
     """Correlate a model's attributions with those of models that have not learned the labels.
 
     Parameters
@@ -271,7 +271,7 @@ def check_task(
     folders: Sequence[str | Path],
     model_folder: str | Path,
     settings: CheckSettings,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> tuple[Json, pd.DataFrame]:
     """Check a task's attributions: randomisation by the first run, deletion by all of them.
 
     In cells of the six commonest classes.
@@ -301,7 +301,7 @@ def check_task(
     seed = settings.seed
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
     orders = gene_orders(rankings, pd.Index(genes["gene_id"]))
-    checks: dict[str, Any] = {}
+    checks: Json = {}
     curves = []
     for folder in folders:
         classifier, calls, description = read_run(folder, model_folder, store)

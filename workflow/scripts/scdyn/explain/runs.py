@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from scdyn.errors import InputError
 from scdyn.explain.attribution import Values, mean_values, points_at_once, refined_gradients
 from scdyn.explain.attribution_tables import EVERY, Run, attribution_table, stability
 from scdyn.io.artefacts import read_json
+from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, load_classifier
 from scdyn.settings import ExplanationSettings
@@ -54,7 +54,7 @@ def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, 
 
 def read_run(
     folder: str | Path, model_folder: str | Path, store: TokenStore
-) -> tuple[Classifier, pd.DataFrame, dict[str, Any]]:
+) -> tuple[Classifier, pd.DataFrame, Json]:
     """Load one run's classifier (on the best device), its calls and its ``task.json``."""
     classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
     description = read_json(Path(folder) / "task.json")
@@ -135,7 +135,7 @@ def explain_task(
     folders: Sequence[str | Path],
     model_folder: str | Path,
     settings: ExplanationSettings,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, Json]:
     """Explain a task by the models of all its runs.
 
     Parameters

@@ -15,12 +15,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from scdyn.errors import InputError, find_disk_fault
 
 # The first bytes of packed files; bgzip's files are gzip's.
 GZIP, BZIP2, XZ, ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+
+# What a JSON file holds; its keys are those of the function that writes it.
+Json: TypeAlias = dict[str, Any]
 
 
 @contextmanager

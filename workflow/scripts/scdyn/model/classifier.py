@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_bat
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
-from scdyn.io.files import sha256, write_json
+from scdyn.io.files import Json, sha256, write_json
 from scdyn.model.adapters import load_adapter, merged, save_adapter
 from scdyn.model.pretrained import load_model
-from scdyn.settings import FineTuningSettings, HeadSettings, Plain
+from scdyn.settings import FineTuningSettings, HeadSettings
 
 
 class Head(nn.Module):
@@ -171,7 +170,7 @@ class Classifier(nn.Module):
         self.encoder = merged(self.encoder)
         return self
 
-    def save(self, folder: Path, settings: FineTuningSettings, description: Plain) -> None:
+    def save(self, folder: Path, settings: FineTuningSettings, description: Json) -> None:
         """Write adapter, ``head.safetensors``, ``familiar.safetensors`` and ``task.json``.
 
         Parameters
@@ -199,7 +198,7 @@ class Classifier(nn.Module):
 
 
 def load_classifier(
-    folder: str | Path, model_folder: str | Path, tokens: dict[str, Any] | None = None
+    folder: str | Path, model_folder: str | Path, tokens: Json | None = None
 ) -> Classifier:
     """Load what :meth:`Classifier.save` wrote, merged into its pretrained model, on the CPU.
 

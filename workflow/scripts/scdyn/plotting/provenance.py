@@ -13,7 +13,7 @@ import yaml
 
 from scdyn.io.artefacts import make_stamp, read_stamp
 from scdyn.io.environment import read_packages
-from scdyn.io.files import sha256
+from scdyn.io.files import Json, sha256
 from scdyn.plotting.pages import render
 from scdyn.settings import Config, GrnSettings
 from scdyn.tasks.methods import method_name
@@ -57,7 +57,7 @@ def provenance(
     snakemake: str,
     stamped: Mapping[str, Sequence[str]],
     hashed: Sequence[str | Path],
-) -> dict[str, Any]:
+) -> Json:
     """Bring together what made the results.
 
     Parameters
@@ -102,7 +102,7 @@ def version_of(path: str | Path) -> str:
     return "{version}, format {format}".format(**read_stamp(path))
 
 
-def versions_sentence(record: Mapping[str, Any]) -> str:
+def versions_sentence(record: Json) -> str:
     """Say which code wrote these results, and what to remake; "" if all is of the present code.
 
     Tables and figures do not say who wrote them, so that they are not counted.
@@ -149,7 +149,7 @@ def grn_sentence(grn: GrnSettings, packages: Mapping[str, str]) -> str:
     )
 
 
-def methods_text(record: Mapping[str, Any]) -> str:
+def methods_text(record: Json) -> str:
     """Write a Methods paragraph from what was run."""
     config, packages = Config.model_validate(record["config"]), record["environments"]
     reference, qc, grn = config.reference, config.ingest.qc, config.grn
@@ -199,7 +199,7 @@ def dump(content: Any, sort_keys: bool = True) -> str:
     return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=sort_keys)
 
 
-def provenance_page(record: Mapping[str, Any]) -> str:
+def provenance_page(record: Json) -> str:
     """Lay the record out as an HTML page; every value is escaped."""
     versions = versions_sentence(record)
     return render(

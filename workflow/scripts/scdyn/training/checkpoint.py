@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scdyn.io.files import atomic, write_json
+from scdyn.io.files import Json, atomic, write_json
 from scdyn.log import logger
 
 # One would do; a second is there in case a disk loses the last.
@@ -33,7 +32,7 @@ class Checkpoint:
         not gone on from.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Json) -> None:
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity))
 
@@ -41,9 +40,7 @@ class Checkpoint:
         """List what is kept, newest first."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
-    def save(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-    ) -> None:
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: Json) -> None:
         """Write weights that are trained, the optimiser's tensors and ``state``.
 
         Parameters
@@ -65,7 +62,7 @@ class Checkpoint:
         for old in self._states()[N_KEPT:]:
             shutil.rmtree(old)
 
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Json | None:
         """Load the newest state that :meth:`save` wrote for this run.
 
         Parameters

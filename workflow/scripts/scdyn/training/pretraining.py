@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from torch.nn import functional
 from scdyn.data.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
 from scdyn.data.tokens import MODALITIES, NOT_MEASURED, TokenStore
 from scdyn.io.artefacts import STAMP, make_stamp
-from scdyn.io.files import atomic, sha256, write_json, write_table
+from scdyn.io.files import Json, atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics
@@ -307,7 +306,7 @@ def save_model(
     vocabulary: pd.DataFrame,
     history: list[dict[str, float]],
     trivial: dict[str, float],
-    description: dict[str, Any],
+    description: Json,
 ) -> None:
     """Write a pretrained model's files; ``config.json``, which hashes the weights, last.
 
