@@ -99,18 +99,13 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def prepare(module: nn.Module, config: TrainingConfig) -> None:
-    """Give the encoders in a module the precision asked for and compile their layers, in place.
-
-    The layers are compiled one by one: alike layers share what is compiled. The last is not,
-    as it is asked for other numbers of genes at each step.
-    """
+    """Give the encoders in a module the precision asked for and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
         if isinstance(part, ScDynOmics):
             part.set_precision(config.precision)
             if on_gpu if config.compiled == "auto" else config.compiled:
-                for layer in part.layers[:-1]:
-                    layer.compile(dynamic=False)
+                part.compile_layers()
 
 
 def epoch_parts(
