@@ -55,6 +55,7 @@ def train(folder, settings):
     run = loop.Training(
         model,
         loss_of,
+        task.weigh,
         task.load,
         N_CELLS,
         loop.TrainingConfig(**settings),
