@@ -26,7 +26,7 @@ from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import HeadSettings
 from scdyn.training import devices, loop
-from scdyn.training.pretraining import masked_losses
+from scdyn.training.pretraining import draw_noise, masked_losses
 
 
 def make(size):
@@ -51,7 +51,8 @@ def training_step(size, device, compiled="auto"):
 
     def step():
         rna, promoter = bins.to(device)
-        losses = masked_losses(model, rna, promoter, MASK_SHARE, next(seeds))
+        noise = draw_noise(next(seeds), len(rna), rna)
+        losses = masked_losses(model, rna, promoter, MASK_SHARE, noise)
         loss = (losses[0].mean() + losses[1].mean()) / 2
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -27,7 +27,8 @@ import notebook
 import outputs
 import results_tables
 import tutorial
-from scdyn.pp.cell_columns import MISSING
+
+from scdyn.pp.obs_columns import MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ("latest", "costs", "ingest", "grn", "ablations_demo", "ablations_cortex")

@@ -6,10 +6,10 @@ from pathlib import Path
 import config_keys
 import pytest
 import yaml
-from scdyn.io.libraries import COLUMNS
 
 from scdyn import config as study
 from scdyn.errors import InputError
+from scdyn.io.sample_files import COLUMNS
 from scdyn.settings import QC_PRESETS, SIZES, Config, CorpusSettings, QualitySettings, SampleRow
 from scdyn.settings.model import ModelSettings, TrainingSettings
 

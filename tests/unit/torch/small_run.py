@@ -1,8 +1,8 @@
 """Train a small model and save its weights: ``python small_run.py FOLDER KEY=VALUE...``.
 
 A program of its own, so that tests can kill it, or start it twice at once. KEY=VALUE are
-settings of the training, ``dropout``, ``n_processes``, ``checkpoint_seconds`` and ``pause``
-(seconds that a batch takes longer), in JSON.
+settings of the training, ``dropout``, ``n_layers``, ``n_processes``, ``checkpoint_seconds`` and
+``pause`` (seconds that a batch takes longer), in JSON.
 """
 
 import json
@@ -35,7 +35,8 @@ def train(folder, settings):
     pause = settings.pop("pause", 0.0)
     torch.set_num_threads(1)
     config = ModelConfig(
-        n_genes=40, n_tfs=9, n_bins=6, width=32, n_layers=2, n_heads=4, n_latents=7, ffn_width=32,
+        n_genes=40, n_tfs=9, n_bins=6, width=32, n_heads=4, n_latents=7, ffn_width=32,
+        n_layers=settings.pop("n_layers", 2),
         dropout=settings.pop("dropout", 0.1),
     )  # fmt: skip
     torch.manual_seed(0)
@@ -54,6 +55,7 @@ def train(folder, settings):
     run = loop.Training(
         model,
         loss_of,
+        task.weigh,
         task.load,
         N_CELLS,
         loop.TrainingConfig(**settings),

@@ -55,7 +55,9 @@ def test_operations_of_a_training_step_are_those_that_torch_counts(config):
     bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)  # each cell hides as many genes
 
     def step():
-        sum(loss.mean() for loss in masked_losses(model, *bins, 0.2, 0)[:2]).backward()
+        sum(
+            loss.mean() for loss in masked_losses(model, *bins, 0.2, torch.rand(bins[0].shape))[:2]
+        ).backward()
 
     expected = config.training_operations(config.n_genes // 5).times(3)
     assert counted(step) == pytest.approx(expected.products + expected.attention, rel=1e-6)

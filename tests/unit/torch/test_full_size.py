@@ -4,8 +4,6 @@ Fake tensors run the same operations as real ones and hold nothing, so that seco
 tell what 22,000 genes take.
 """
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -114,11 +112,7 @@ def masked(monkeypatch, precision):
 
 
 @pytest.fixture(params=["lora", "full"])
-def labelled(request, monkeypatch, precision):
-    # Whether promoters were measured depends on values: in all cells.
-    everywhere = SimpleNamespace(all=lambda: True)
-    monkeypatch.setattr(classifier, "is_measured", lambda _: everywhere)
-
+def labelled(request, precision):
     def make():
         model = ScDynOmics(CONFIG)
         model.set_precision(precision)

@@ -183,9 +183,29 @@ def test_waiting_is_counted_and_reading_ahead_is_not(store, monkeypatch):
             while len(read) < 10:
                 time.sleep(0.001)
     assert batches.waited_seconds == first
-    hasty = loader.Loader(store, loader.batches(np.arange(20), 2))
-    assert len(list(hasty)) == 10
-    assert hasty.waited_seconds <= 10
+
+
+def test_all_of_the_waiting_is_counted(store, monkeypatch):
+    """Each batch takes a second to read, all of it while the loop waits for that batch."""
+    densify, waits, clock = loader.densify, threading.Semaphore(0), [0.0]
+
+    def slow(store, rows, pin):
+        waits.acquire()  # until the loop looks at the clock to wait for this batch
+        clock[0] += 1.0
+        return densify(store, rows, pin)
+
+    looks = []
+
+    def monotonic():
+        looks.append(clock[0])
+        if len(looks) % 2:
+            waits.release()
+        return looks[-1]
+
+    monkeypatch.setattr(loader, "densify", slow)
+    monkeypatch.setattr(loader.time, "monotonic", monotonic)
+    batches = loader.Loader(store, loader.batches(np.arange(20), 2))
+    assert [batches.waited_seconds for _ in batches] == list(range(1, 11))
 
 
 def test_the_first_batch_is_waited_for(store, monkeypatch):

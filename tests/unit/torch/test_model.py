@@ -9,7 +9,7 @@ from scdyn.errors import InputError
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import ScDynOmics, attend
 from scdyn.settings import SIZES
-from scdyn.training.pretraining import mask_genes
+from scdyn.training.pretraining import draw_noise, mask_genes
 
 
 def reference_attention(attention, tokens):
@@ -185,8 +185,9 @@ def test_masking_hides_its_share_of_nonzero_genes_in_both_modalities():
     rna[0, :20] = 3
     promoter[0, 10:30] = 2  # 30 genes are non-zero in either
     rna[1, 5] = 1  # one gene: it is hidden
-    generator = torch.Generator().manual_seed(0)
-    masked_rna, masked_promoter, *places = mask_genes(rna, promoter, 0.15, 9, generator)
+    masked_rna, masked_promoter, *places = mask_genes(
+        rna, promoter, 0.15, 9, draw_noise(0, len(rna), rna)
+    )
     hidden = spread(*places, 40)
     assert hidden.sum(1).tolist() == [4, 1, 0]  # 0.15 x 30 = 4.5, rounded to even
     assert (masked_rna[hidden] == 9).all() and (masked_promoter[hidden] == 9).all()
@@ -201,8 +202,9 @@ def test_what_was_not_measured_is_neither_hidden_nor_seen():
     promoter = torch.ones_like(rna)
     promoter[1] = NOT_MEASURED
     assert expressed_genes(rna, promoter).sum(1).tolist() == [40, 20]
-    generator = torch.Generator().manual_seed(0)
-    masked_rna, masked_promoter, *places = mask_genes(rna, promoter, 0.2, 9, generator)
+    masked_rna, masked_promoter, *places = mask_genes(
+        rna, promoter, 0.2, 9, draw_noise(0, len(rna), rna)
+    )
     assert spread(*places, 40).sum(1).tolist() == [8, 4]
     assert (masked_rna == 9).sum(1).tolist() == [8, 4]
     assert (masked_promoter[0] == 9).sum() == 8 and (masked_promoter[1] == NOT_MEASURED).all()
@@ -219,8 +221,7 @@ def test_a_modality_that_was_not_measured_adds_nothing_to_a_new_model(model, bin
 def test_masking_is_uniform_over_the_nonzero_genes():
     rna = torch.zeros(4000, 12, dtype=torch.uint8)
     rna[:, :10] = 1
-    generator = torch.Generator().manual_seed(0)
-    _, _, *places = mask_genes(rna, torch.zeros_like(rna), 0.2, 9, generator)
+    _, _, *places = mask_genes(rna, torch.zeros_like(rna), 0.2, 9, draw_noise(0, len(rna), rna))
     shares = spread(*places, 12).float().mean(0)
     torch.testing.assert_close(shares[:10], torch.full((10,), 0.2), rtol=0, atol=0.03)
     assert shares[10:].sum() == 0

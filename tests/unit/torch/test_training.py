@@ -13,6 +13,8 @@ from scdyn.data.loader import Loader, MemoryStore
 from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import VariantSettings
+from scdyn.tasks import finetuning
 from scdyn.training import loop, predictors, pretraining, progress
 from scdyn.training.checkpoint import Checkpoint
 
@@ -48,7 +50,7 @@ def run(config, cells, checkpoint=None, stop_at=None, **settings):
     loss_of.steps = 0
     training_config = loop.TrainingConfig(**settings)
     history = loop.Training(
-        model, loss_of, task.load, 60, training_config, task.evaluate, checkpoint
+        model, loss_of, task.weigh, task.load, 60, training_config, task.evaluate, checkpoint
     ).run()
     return model, task, history
 
@@ -120,43 +122,92 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(config, cells, tmp_p
     assert Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
 
 
-def test_parts_of_a_batch_add_up_to_it(cells):
-    weights = []
-    for micro_batch in (None, 8, 3):  # 20 cells at once, 7 7 6, and 3 3 3 3 3 3 2
+@pytest.fixture
+def uneven(cells):
+    """Cells that express, and hide, other numbers of genes; a third without promoters."""
+    silent = np.random.default_rng(1).random(cells.rna.shape) < np.linspace(0, 0.9, 60)[:, None]
+    rna, promoter = (part.multiply(~silent).tocsr() for part in (cells.rna, cells.promoter))
+    return MemoryStore(rna, promoter, np.arange(60) % 3 > 0)
+
+
+def pretraining_run(config, store, micro_batch=None):
+    torch.manual_seed(0)
+    model = ScDynOmics(config).double()
+    rows = np.arange(60)
+    task = pretraining.MaskedPretraining(model, store, rows, rows, 0.15, 0, 0.3)
+    settings = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch, seed=3)
+    return loop.Training(model, task.loss_of, task.weigh, task.load, 60, settings)
+
+
+def fine_tuning_run(config, store, micro_batch=None):
+    """One that is laid out and not run: labels of which some are rare, and so weigh more."""
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning.Training, "run", lambda run: made.append(run))
         torch.manual_seed(0)
-        module = torch.nn.Linear(17, 1)
-
-        def loss_of(_, rna, promoter, seed, module=module):
-            return module(rna.float()).square().mean()
-
-        config = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch)
-        load = lambda parts: Loader(cells, parts)  # noqa: E731
-        loop.Training(module, loss_of, load, 60, config).run()
-        weights.append(module.weight.detach())
-    for other in weights[1:]:
-        torch.testing.assert_close(weights[0], other, rtol=1e-4, atol=1e-6)
+        settings = VariantSettings(
+            adapter="lora", rank=2, modalities="both", n_pools=3, hidden=8, dropout=0.0
+        )
+        config_of_run = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch, seed=3)
+        finetuning.fit_classifier(
+            ScDynOmics(config), store, np.arange(60), np.repeat(["x", "y", "z"], [3, 12, 45]),
+            settings, config_of_run,
+        )  # fmt: skip
+    return made[0]
 
 
-def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, cells, caplog):
+@pytest.mark.parametrize("make", [pretraining_run, fine_tuning_run])
+@pytest.mark.parametrize("micro_batch", [8, 3, 1])
+def test_parts_of_a_batch_add_up_to_it(config, uneven, make, micro_batch):
+    """20 cells at once, or 7 7 6, or 3 3 3 3 3 3 2, or one by one: loss and gradients."""
+    results = []
+    for most in (None, micro_batch):
+        training = make(config, uneven, most)
+        parts = loop.epoch_parts(0, 60, training.config, training.micro_batch)[0]
+        assert len(parts) == (1 if most is None else -(-20 // most))
+        bins = iter(training.load([part.positions for part in parts]))
+        loss = training.add_gradients(parts, bins)
+        gradients = {name: p.grad for name, p in training.module.named_parameters()}
+        results.append((loss, {name: g for name, g in gradients.items() if g is not None}))
+    (loss, whole), (summed, by_parts) = results
+    torch.testing.assert_close(summed, loss, rtol=1e-5, atol=0)
+    assert whole.keys() == by_parts.keys()
+    norm = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
+    for name, gradient in whole.items():
+        assert (by_parts[name] - gradient).norm() < 1e-5 * norm, name
+
+
+def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, uneven, caplog):
     """The error is raised as CUDA raises it, whenever more than three cells come at once."""
     weights = []
     for fits in (20, 3):
-        torch.manual_seed(0)
-        module = torch.nn.Linear(17, 1)
+        run = pretraining_run(config, uneven)
+        own = run.loss_of
 
-        def loss_of(_, rna, promoter, seed, module=module, fits=fits):
+        def loss_of(part, rna, promoter, totals, own=own, fits=fits):
             if len(rna) > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return module(rna.float()).square().mean()
+            return own(part, rna, promoter, totals)
 
-        load = lambda parts: Loader(cells, parts)  # noqa: E731
-        run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
+        run.loss_of = loss_of
         history = run.run()
         assert [record["step"] for record in history] == [3, 6]
-        weights.append(module.weight.detach())
+        weights.append(run.module.state_dict())
     assert run.micro_batch == 2
     assert "memory is out with 5 cells at once: going on with 2" in caplog.text
-    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_without_an_expressed_gene_changes_nothing_and_harms_nothing(config):
+    empty = sparse.csr_matrix((60, config.n_genes), dtype=np.uint8)
+    run = pretraining_run(config, MemoryStore(empty, empty))
+    assert [record["loss"] for record in run.run()] == [0.0, 0.0]
+    assert all(p.isfinite().all() for p in run.module.parameters())
+
+
+def count(part, *_):
+    return torch.tensor([float(len(part.positions))])
 
 
 def test_a_model_too_large_for_one_cell_is_refused(cells):
@@ -165,7 +216,7 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
 
     module = torch.nn.Linear(17, 1)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, loss_of, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
+    run = loop.Training(module, loss_of, count, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
     with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
         run.run()
 
@@ -176,15 +227,28 @@ def test_rate_rises_again_after_a_restart():
     assert rates[50] < 0.01 and rates[51] > 0.99 and rates[-1] < 0.01
 
 
-def test_a_loss_that_is_no_number_ends_the_run(cells):
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
+    cells, tmp_path, monkeypatch, broken
+):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # after every step
     module = torch.nn.Linear(17, 1)
+    checkpoint = Checkpoint(tmp_path / "c", {})
 
-    def loss_of(_, rna, promoter, seed):
-        return module(rna.float()).mean() * float("nan")
+    def loss_of(part, rna, promoter, totals):
+        loss = module(rna.float()).square().sum() / totals[0]
+        if run.step == 4:  # the second of the second epoch's three
+            loss = loss * float("nan") if broken == "loss" else loss + (0 * loss).sqrt()
+        return loss
 
-    config = loop.TrainingConfig(epochs=1, batch_size=20, learning_rate=1e-2)
-    with pytest.raises(InputError, match="the loss is nan in epoch 1; lower learning_rate"):
-        loop.Training(module, loss_of, lambda parts: Loader(cells, parts), 60, config).run()
+    config = loop.TrainingConfig(epochs=3, batch_size=20, learning_rate=1e-2)
+    load = lambda parts: Loader(cells, parts)  # noqa: E731
+    run = loop.Training(module, loss_of, count, load, 60, config, checkpoint=checkpoint)
+    with pytest.raises(InputError, match="the loss is nan in epoch 2, step 5; lower learning_rate"):
+        run.run()
+    state = checkpoint.restore(module, run.optimizer)
+    assert state["step"] == 4
+    assert all(p.isfinite().all() for p in module.parameters())
 
 
 @pytest.mark.parametrize(
@@ -219,9 +283,14 @@ def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
     assert ("a model of this size wants a GPU" in said) == long
 
 
-def test_evaluation_is_the_same_each_time_and_by_batch_size(config, cells):
-    _, task, _ = run(config, cells, epochs=1)
-    assert task.evaluate() == task.evaluate()
+def test_evaluation_is_the_same_each_time_and_by_batch_size(config, uneven, monkeypatch):
+    _, task, _ = run(config, uneven, epochs=1)
+    scores = task.evaluate()
+    assert task.evaluate() == scores
+    assert len(scores) == 8
+    for batch_size in (1, 7, 60):
+        monkeypatch.setattr(pretraining, "SCORED_AT_ONCE", batch_size)
+        assert task.evaluate() == pytest.approx(scores, rel=1e-4)
 
 
 def test_rate_warms_up_and_falls_to_zero():
@@ -239,9 +308,9 @@ def test_decay_spares_norms_biases_and_embeddings(model):
 
 def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
     rna, promoter = (torch.from_numpy(part.toarray()) for part in cells.read(np.arange(5)))
-    losses, _, bins, _ = pretraining.masked_losses(model, rna, promoter, 0.15, 7)
-    generator = torch.Generator().manual_seed(7)
-    masked = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, generator)
+    noise = pretraining.draw_noise(7, 5, rna)
+    losses, _, bins, _ = pretraining.masked_losses(model, rna, promoter, 0.15, noise)
+    masked = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, noise)
     logits, _ = model.decode(model(masked[0], masked[1]))
     expected = [
         -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])]

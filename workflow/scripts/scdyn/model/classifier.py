@@ -49,7 +49,7 @@ class Head(nn.Module):
         representations
             (B, G, D) of the cells' genes.
         zero_cell
-            (1, G, D), or one a cell, of the cell in which every value is zero.
+            (B, G, D) of the cell in which every value is zero.
         expressed
             (B, G) boolean: which genes are pooled.
 
@@ -91,24 +91,22 @@ def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor
 
 
 def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
-    """Choose for each cell (B,) which of the two :func:`cells_without_counts` it is held against.
+    """Choose which of the two :func:`cells_without_counts` each cell (B,) is compared with.
 
     Parameters
     ----------
     zero_cells
-        (2, ...) something of these two.
+        (2, G, D), representations of these two.
     promoter_measured
         (B,) boolean.
 
     Returns
     -------
     Tensor
-        (1, ...) if it is the same for all cells, (B, ...) else.
+        (B, G, D).
     """
-    if promoter_measured.all():
-        return zero_cells[:1]
-    # Not by an index in brackets: its gradient is summed by threads in any order.
-    return zero_cells.index_select(0, (~promoter_measured).long())
+    # Not by an index: its gradient would be summed by threads in any order.
+    return torch.where(promoter_measured[:, None, None], zero_cells[:1], zero_cells[1:])
 
 
 class Classifier(nn.Module):
@@ -142,15 +140,14 @@ class Classifier(nn.Module):
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Map bins (B, G) each to logits (B, classes)."""
         rna, promoter = hide(rna, promoter, self.modalities)
-        measured = is_measured(promoter)
-        zero_cells = self.encode_zero_cells(1 if measured.all() else 2)
-        zero_cell = of_their_kind(zero_cells, measured)
+        zero_cell = of_their_kind(self.encode_zero_cells(), is_measured(promoter))
         return self.head(self.encoder(rna, promoter), zero_cell, expressed_genes(rna, promoter))
 
-    def encode_zero_cells(self, n: int = 2) -> Tensor:
-        """Represent the first ``n`` of :func:`cells_without_counts`: (n, G, D).
+    def encode_zero_cells(self) -> Tensor:
+        """Represent both :func:`cells_without_counts`: (2, G, D).
 
-        Without dropout: its noise would be the same in the differences of all cells of a batch.
+        Always both, so that compiled layers meet one shape. Without dropout: its noise would be
+        the same in the differences of all cells of a batch.
         """
         device = next(self.parameters()).device
         n_genes = self.head.pool.in_features
@@ -158,7 +155,7 @@ class Classifier(nn.Module):
         training = self.encoder.training
         self.encoder.eval()
         try:
-            return self.encoder(*(bins[:n] for bins in zeros))
+            return self.encoder(*zeros)
         finally:
             self.encoder.train(training)
 

@@ -150,6 +150,7 @@ class ScDynOmics(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.compiled = False
         n_ids = config.n_bins + 3
         self.gene_embedding = nn.Embedding(config.n_genes, config.width)
         self.rna_embedding = nn.Embedding(n_ids, config.width)
@@ -168,6 +169,19 @@ class ScDynOmics(nn.Module):
         for module in self.modules():
             if isinstance(module, Norm):
                 module.precision = precision
+
+    def compile_layers(self) -> None:
+        """Compile all layers but the last, which is asked for other numbers of genes each time.
+
+        One by one, as alike layers share what is compiled: for any number of cells but one, a TF
+        and a Full layer, in training and in evaluation; with adapters the first layer, too,
+        whose input needs no gradient.
+        """
+        # Above torch's 8, beyond which a layer would run uncompiled.
+        torch._dynamo.config.recompile_limit = max(16, torch._dynamo.config.recompile_limit)
+        self.compiled = True
+        for layer in self.layers[:-1]:
+            layer.compile()
 
     def initialise(self) -> None:
         """Draw all parameters from torch's default generator; the one place where this is done."""
@@ -240,6 +254,8 @@ class ScDynOmics(nn.Module):
             (B, Q, D) representations.
         """
         for layer in self.layers[:-1]:
+            if self.compiled:
+                torch._dynamo.maybe_mark_dynamic(tokens, 0)
             tokens = layer(tokens)
         return self.final_norm(self.layers[-1](tokens, genes))
 

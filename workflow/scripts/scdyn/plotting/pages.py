@@ -36,5 +36,5 @@ def render(template: str, title: str, **content: Any) -> str:
 
 
 def findings_page(table: pd.DataFrame) -> str:
-    """Lay a table of findings (:func:`scdyn.pp.findings.report`) out as HTML."""
+    """Lay a table of findings (:func:`scdyn.pp.preflight_findings.make_table`) out as HTML."""
     return render("findings.html", "Input", findings=table.to_dict("records"))

@@ -2,7 +2,7 @@
 
 By hand in a notebook, ``TrainingSettings(epochs=3)`` or ``TaskSettings(model="m", label="type")``
 have the workflow's defaults, and ``help`` lists the keys; the workflow reads all of them from its
-config. ``make docs-config`` writes config/README.md and workflow/schemas from them.
+config. ``make docs`` writes config/README.md and workflow/schemas from them.
 """
 
 from scdyn.settings.base import HARDWARE, Plain, Settings

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from scdyn.model.architecture import Operations
-from scdyn.pp.findings import Finding
+from scdyn.pp.preflight_findings import Finding
 from scdyn.settings import EvaluationSettings, ModelSettings, VariantSettings
 from scdyn.training import cost
 from scdyn.training.cost import architecture_of, cpu_seconds, pretraining_operations

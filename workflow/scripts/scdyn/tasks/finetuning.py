@@ -29,7 +29,7 @@ from scdyn.tasks.familiarity import familiarity, fit_familiarity
 from scdyn.tasks.splits import parts
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
-from scdyn.training.loop import Training, TrainingConfig
+from scdyn.training.loop import Part, Training, TrainingConfig
 from scdyn.training.progress import write_records
 
 
@@ -79,14 +79,18 @@ def fit_classifier(
     weights = torch.tensor(weights / weights[targets].mean(), dtype=torch.float32, device=device)
     targets = torch.from_numpy(targets).to(device)
 
-    def loss_of(positions: np.ndarray, rna: Tensor, promoter: Tensor, _: int) -> Tensor:
+    def weigh(part: Part, *_: Tensor) -> Tensor:
+        return weights[targets[part.positions]].sum()[None]
+
+    def loss_of(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
         logits = classifier(rna, promoter)
-        return functional.cross_entropy(logits, targets[positions], weights)
+        losses = functional.cross_entropy(logits, targets[part.positions], weights, reduction="sum")
+        return losses / totals[0]
 
     def load(parts: list[np.ndarray]) -> Loader:
         return Loader(store, [rows[part] for part in parts], device)
 
-    run = Training(classifier, loss_of, load, len(rows), config, checkpoint=checkpoint)
+    run = Training(classifier, loss_of, weigh, load, len(rows), config, checkpoint=checkpoint)
     return classifier, run.run()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.interruption import Interruption
 from scdyn.training.progress import Progress
+
+T = TypeVar("T", np.ndarray, Tensor)
 
 CHECKPOINT_SECONDS = 60.0
 # An epoch's order: blocks of cells that stand together in the store, shuffled within buffers.
@@ -74,23 +77,41 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def prepare(module: nn.Module, config: TrainingConfig) -> None:
-    """Give the encoders in a module the precision asked for and compile their layers, in place.
-
-    The layers are compiled one by one: alike layers share what is compiled. The last is not,
-    as it is asked for other numbers of genes at each step.
-    """
+    """Give the encoders in a module the precision asked for and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
         if isinstance(part, ScDynOmics):
             part.set_precision(config.precision)
             if on_gpu if config.compiled == "auto" else config.compiled:
-                for layer in part.layers[:-1]:
-                    layer.compile(dynamic=False)
+                part.compile_layers()
 
 
-def epoch_parts(
-    epoch: int, n_cells: int, config: TrainingConfig, most: int
-) -> list[list[np.ndarray]]:
+@dataclass(frozen=True)
+class Part:
+    """Some cells of a step, which are on a device at once.
+
+    Attributes
+    ----------
+    positions
+        (n,) of the cells.
+    start, n_in_step
+        Place of the first among the step's cells, and how many those are: all parts draw the
+        step's random numbers and use their own, so that the parts do not change the masks.
+    seed
+        Of the step.
+    """
+
+    positions: np.ndarray
+    start: int
+    n_in_step: int
+    seed: int
+
+    def of_step(self, drawn: T) -> T:
+        """Return the part's own of what was drawn for each of the step's cells."""
+        return drawn[self.start : self.start + len(self.positions)]
+
+
+def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
     """Lay out an epoch for this process.
 
     Parameters
@@ -106,8 +127,8 @@ def epoch_parts(
 
     Returns
     -------
-    list of list of ndarray
-        For each step the positions of the cells of each part that this process works on.
+    list of list of Part
+        For each step the parts that this process works on.
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
@@ -121,10 +142,23 @@ def epoch_parts(
             "raise batch_size.",
         )
     steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
-    return [np.array_split(step, n_parts)[distributed.rank() :: n_processes] for step in steps]
+    places = np.array_split(np.arange(batch_size), n_parts)[distributed.rank() :: n_processes]
+    return [
+        [
+            Part(
+                step[place],
+                int(place[0]),
+                batch_size,
+                step_seed(config.seed, epoch * len(steps) + i, 0),
+            )
+            for place in places
+        ]
+        for i, step in enumerate(steps)
+    ]
 
 
-Loss = Callable[[np.ndarray, Tensor, Tensor, int], Tensor]
+Loss = Callable[[Part, Tensor, Tensor, Tensor], Tensor]
+Weigh = Callable[[Part, Tensor, Tensor], Tensor]
 Load = Callable[[list[np.ndarray]], Loader]
 
 
@@ -136,8 +170,12 @@ class Training:
     module
         The parameters that require gradients are fitted, in place.
     loss_of
-        Called with the positions of some cells (n,), their RNA and promoter bins (n, G) on the
-        device, and a seed; returns their mean loss.
+        Called with a part, its RNA and promoter bins (n, G) on the device, and the weights of
+        the whole step (see ``weigh``); returns the part's share of the step's loss. The shares
+        of the parts add up to it, however a step is parted.
+    weigh
+        Called with a part and its bins; returns the part's weight in each mean of the loss,
+        (means,): what the mean is divided by, as far as it comes from this part.
     load
         Called with the positions of the cells of each part of an epoch; returns a loader of
         their bins.
@@ -155,13 +193,15 @@ class Training:
         self,
         module: nn.Module,
         loss_of: Loss,
+        weigh: Weigh,
         load: Load,
         n_cells: int,
         config: TrainingConfig,
         evaluate: Callable[[], dict[str, float]] = dict,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.module, self.loss_of, self.load, self.evaluate = module, loss_of, load, evaluate
+        self.module, self.loss_of, self.weigh = module, loss_of, weigh
+        self.load, self.evaluate = load, evaluate
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
@@ -213,7 +253,7 @@ class Training:
         """Take the steps that are left of an epoch, and close it; or those until memory is out."""
         epoch, place = divmod(self.step, self.per_epoch)
         steps = epoch_parts(epoch, self.n_cells, self.config, self.micro_batch)[place:]
-        loading = self.load([part for parts in steps for part in parts])
+        loading = self.load([part.positions for parts in steps for part in parts])
         waited = self.progress.waited
         bins = iter(loading)
         self.module.train()
@@ -238,9 +278,7 @@ class Training:
                     "again, it goes on from there"
                 )
 
-    def take_step(
-        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
-    ) -> Tensor | None:
+    def take_step(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor | None:
         """Take one step of the optimiser and return its loss; None if memory was out before."""
         try:
             total = self.add_gradients(parts, bins)
@@ -251,25 +289,24 @@ class Training:
             return None
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         distributed.sum_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.n_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return distributed.sum_values(total)
+        # Gradients that are no numbers show in the loss, which is looked at before it is saved.
+        return distributed.sum_values(total) + 0 * norm
 
-    def add_gradients(
-        self, parts: list[np.ndarray], bins: Iterator[tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def add_gradients(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         """Add up the gradients of a step's parts; returns this process's share of the loss."""
+        cells = [[x.to(self.device, non_blocking=True) for x in next(bins)] for _ in parts]
+        weights = [self.weigh(part, *own) for part, own in zip(parts, cells, strict=True)]
+        totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, positions in enumerate(parts):
+        for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
             place = distributed.rank() + i * distributed.n_processes()
-            seed = step_seed(self.config.seed, self.step, place)
-            torch.manual_seed(seed)
-            rna, promoter = (part.to(self.device, non_blocking=True) for part in next(bins))
-            loss = self.loss_of(positions, rna, promoter, seed)
-            loss = loss * (len(positions) / self.batch_size)
+            torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
+            loss = self.loss_of(part, rna, promoter, totals)
             loss.backward()
             total += loss.detach()
         return total
@@ -279,15 +316,29 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.micro_batch = halved(self.micro_batch)
 
+    def finite_losses(self) -> list[float]:
+        """Return the losses of the epoch's steps.
+
+        Raises
+        ------
+        InputError
+            If one is not a number.
+        """
+        losses = torch.stack(self.losses).tolist() if self.losses else []
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                step = self.step - len(losses) + i
+                raise InputError(
+                    "TRAINING",
+                    f"training: the loss is {loss} in epoch {step // self.per_epoch + 1}, step "
+                    f"{step + 1}; lower learning_rate or clip.",
+                )
+        return losses
+
     def close_epoch(self, epoch: int) -> None:
         """Evaluate and add the epoch's record to the history; its steps' losses are used up."""
-        loss = torch.stack(self.losses).mean().item()
+        loss = torch.tensor(self.finite_losses()).mean().item()
         self.losses = []
-        if not math.isfinite(loss):
-            raise InputError(
-                "TRAINING",
-                f"training: the loss is {loss} in epoch {epoch}; lower learning_rate or clip.",
-            )
         seconds = self.progress.seconds()
         before = self.history[-1]["seconds"] if self.history else 0.0
         record = {
@@ -309,12 +360,13 @@ class Training:
         self.history.append(record)
 
     def save(self) -> None:
-        """Write a checkpoint, if there is to be one."""
+        """Write a checkpoint, if there is to be one; never of parameters that are no numbers."""
         self.saved = time.monotonic()
+        losses = self.finite_losses()
         if self.checkpoint and self.is_first:
             state = {
                 "step": self.step,
-                "losses": torch.stack(self.losses).tolist() if self.losses else [],
+                "losses": losses,
                 "seconds": self.progress.seconds(),
                 "history": self.history,
             }

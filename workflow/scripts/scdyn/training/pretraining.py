@@ -23,16 +23,32 @@ from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
-from scdyn.training.loop import Training, TrainingConfig, step_seed
+from scdyn.training.loop import Part, Training, TrainingConfig, step_seed
 from scdyn.training.predictors import trivial_losses
 from scdyn.training.progress import write_records
 
-# Cells that are scored at a time.
+# Cells that are scored at a time, and held-out cells whose masks are of one seed.
 SCORED_AT_ONCE = 32
+SEEDED_TOGETHER = 32
+
+
+def count_hidden(expressed: Tensor, share: float) -> Tensor:
+    """Count the genes that :func:`mask_genes` hides of expressed ones: (B, G) to (B,)."""
+    n_expressed = expressed.sum(1)
+    return (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
+
+
+def draw_noise(seed: int, n_cells: int, like: Tensor) -> Tensor:
+    """Draw uniform random numbers (cells, G) for the masks of some cells.
+
+    On the CPU and on a GPU they differ.
+    """
+    generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.rand((n_cells, like.shape[1]), generator=generator, device=like.device)
 
 
 def mask_genes(
-    rna: Tensor, promoter: Tensor, share: float, mask_id: int, generator: torch.Generator
+    rna: Tensor, promoter: Tensor, share: float, mask_id: int, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Hide a share of each cell's non-zero genes in all modalities that were measured.
 
@@ -45,8 +61,8 @@ def mask_genes(
         one in a cell that has any (the paper: 0.15).
     mask_id
         Token id that stands for a hidden value.
-    generator
-        Source of randomness, on the device of ``rna``.
+    noise
+        (B, G) uniform random numbers below one, on the device of ``rna``.
 
     Returns
     -------
@@ -59,11 +75,9 @@ def mask_genes(
         (B, Q) boolean: which of ``genes`` are hidden.
     """
     expressed = expressed_genes(rna, promoter)
-    n_expressed = expressed.sum(1)
-    n_hidden = (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
-    noise = torch.rand(rna.shape, generator=generator, device=rna.device)
+    n_hidden = count_hidden(expressed, share)
     # The least of the noise are a random subset of the non-zero genes.
-    genes = noise.masked_fill_(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
+    genes = noise.masked_fill(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
     hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
     masked = []
     for bins in (rna, promoter):
@@ -74,7 +88,7 @@ def mask_genes(
 
 
 def masked_losses(
-    model: ScDynOmics, rna: Tensor, promoter: Tensor, share: float, seed: int
+    model: ScDynOmics, rna: Tensor, promoter: Tensor, share: float, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropy of the bins of hidden genes.
 
@@ -84,8 +98,8 @@ def masked_losses(
         (B, G) uint8 bins on the model's device.
     share
         Share of the non-zero genes to hide.
-    seed
-        Of the mask; on the CPU and on a GPU it hides different genes.
+    noise
+        (B, G), as :func:`draw_noise`; decides which.
 
     Returns
     -------
@@ -94,9 +108,8 @@ def masked_losses(
     rna_bins, promoter_bins : Tensor
         What was hidden.
     """
-    generator = torch.Generator(rna.device).manual_seed(seed)
     masked_rna, masked_promoter, genes, hidden = mask_genes(
-        rna, promoter, share, model.config.mask_id, generator
+        rna, promoter, share, model.config.mask_id, noise
     )
     logits = model.decode(model(masked_rna, masked_promoter, genes)[hidden])
     losses, bins = [], []
@@ -162,15 +175,44 @@ class MaskedPretraining:
         """Load the training cells at some positions, part by part."""
         return Loader(self.store, [self.learned[part] for part in parts], self.device)
 
-    def loss_of(self, _: np.ndarray, rna: Tensor, promoter: Tensor, seed: int) -> Tensor:
-        """Mean over the modalities of the loss over the hidden genes of a batch."""
-        if self.promoter_dropout:
-            drawn = np.random.default_rng(seed).random(len(promoter)) < self.promoter_dropout
-            promoter = promoter.clone()
-            promoter[torch.from_numpy(drawn).to(promoter.device)] = NOT_MEASURED
-        losses = masked_losses(self.model, rna, promoter, self.mask_share, seed)[:2]
-        means = [of_modality.mean() for of_modality in losses if len(of_modality)]
-        return sum(means) / len(means)
+    def drop_promoters(self, part: Part, promoter: Tensor) -> Tensor:
+        """Replace the bins (B, G) of a drawn share of the cells: promoters not measured."""
+        if not self.promoter_dropout:
+            return promoter
+        drawn = part.of_step(np.random.default_rng(part.seed).random(part.n_in_step))
+        chosen = torch.from_numpy(drawn < self.promoter_dropout).to(promoter.device)
+        return promoter.masked_fill(chosen[:, None], NOT_MEASURED)
+
+    def weigh(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Count a part's hidden genes in RNA and in promoters: (2,)."""
+        promoter = self.drop_promoters(part, promoter)
+        n_hidden = count_hidden(expressed_genes(rna, promoter), self.mask_share)
+        return torch.stack([(n_hidden * is_measured(bins)).sum() for bins in (rna, promoter)])
+
+    def loss_of(self, part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
+        """Return a part's share of the mean, over the modalities, of the loss per hidden gene.
+
+        Parameters
+        ----------
+        part, rna, promoter
+            Cells and their bins (B, G).
+        totals
+            (2,) hidden genes of the whole step, as :meth:`weigh` counts them. A modality that
+            has none is left out of the mean.
+        """
+        promoter = self.drop_promoters(part, promoter)
+        noise = part.of_step(draw_noise(part.seed, part.n_in_step, rna))
+        losses = masked_losses(self.model, rna, promoter, self.mask_share, noise)[:2]
+        sums = torch.stack([of_modality.sum() for of_modality in losses])
+        return (sums / totals.clamp(min=1)).sum() / (totals > 0).sum().clamp(min=1)
+
+    def noise_of_held_out(self, start: int, stop: int, like: Tensor) -> Tensor:
+        """Noise of the masks of some held-out cells, the same however they are cut into batches."""
+        n_cells, blocks = len(self.held_out), []
+        for first in range(start // SEEDED_TOGETHER * SEEDED_TOGETHER, stop, SEEDED_TOGETHER):
+            n_drawn = min(SEEDED_TOGETHER, n_cells - first)
+            blocks.append(draw_noise(step_seed(self.seed, first), n_drawn, like))
+        return torch.cat(blocks)[start % SEEDED_TOGETHER :][: stop - start]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -190,9 +232,9 @@ class MaskedPretraining:
         for start in range(0, len(self.held_out), SCORED_AT_ONCE):
             rows = self.held_out[start : start + SCORED_AT_ONCE]
             rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
-            seed = step_seed(self.seed, start)
+            noise = self.noise_of_held_out(start, start + len(rows), rna)
             *parts, rna_bins, promoter_bins = masked_losses(
-                self.model, rna, promoter, self.mask_share, seed
+                self.model, rna, promoter, self.mask_share, noise
             )
             for name, loss, hidden in zip(
                 MODALITIES, parts, (rna_bins, promoter_bins), strict=True
@@ -277,7 +319,9 @@ def pretrain(
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
     }
     checkpoint = Checkpoint(checkpoints, identity)
-    run = Training(model, task.loss_of, task.load, len(learned), config, task.evaluate, checkpoint)
+    run = Training(
+        model, task.loss_of, task.weigh, task.load, len(learned), config, task.evaluate, checkpoint
+    )
     history = run.run()
     if distributed.rank() == 0:
         description = {
