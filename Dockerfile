@@ -1,12 +1,12 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db21760fde5e66b9ddcf6a9a773776de"
+LABEL io.github.snakemake.conda_env_hash="9b8db96c536d02884d706d605d134ed20c945c5241d88ab5e8303eb38787429f"
 # Conda environment:
 #   source: envs/analysis.yaml
-#   prefix: /conda-envs/b30754e8badee39215a9a56fd14e7a2c
+#   prefix: /conda-envs/c616d6de798259389231058713e7ca94
 #   # Everything on tables of cells: reference, ingest, QC, studies, figures, report.
-#   # pytest and hypothesis are here because the library's tests run in the environments its rules
-#   # run in.
+#   # pytest, hypothesis and mudata, which writes .h5mu, are here because the library's tests run in
+#   # the environments its rules run in.
 #   channels:
 #     - conda-forge
 #   dependencies:
@@ -15,7 +15,6 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #     - pip:
 #         - scanpy==1.11.5
 #         - anndata==0.12.19
-#         - mudata==0.3.10
 #         - zarr==3.1.6
 #         - polars==2.1.0
 #         - pyarrow==26.0.1
@@ -24,10 +23,15 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #         - xgboost-cpu==3.1.2
 #         - pydeseq2==0.5.4
 #         - matplotlib==3.11.2
+#         - jinja2==3.1.6
+#         - pooch==1.9.0
 #         - pytest==9.2.0
 #         - hypothesis==6.170.17
+#         - mudata==0.3.10
 #         # What these pull in, as resolved.
 #         - array-api-compat==1.16.0
+#         - certifi==2026.10.18
+#         - charset-normalizer==3.5.2
 #         - cloudpickle==3.1.2
 #         - contourpy==1.3.3
 #         - cycler==0.12.1
@@ -37,12 +41,14 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #         - formulaic-contrasts==1.0.0
 #         - google-crc32c==1.9.0
 #         - h5py==3.16.0
+#         - idna==3.20
 #         - iniconfig==2.3.1
 #         - interface-meta==2.0.1
 #         - joblib==1.6.0
 #         - kiwisolver==1.5.1
 #         - legacy-api-wrap==1.5
 #         - llvmlite==0.50.0
+#         - markupsafe==3.0.4
 #         - narwhals==2.29.0
 #         - natsort==8.4.0
 #         - networkx==3.6.1
@@ -53,6 +59,7 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #         - pandas==2.3.3
 #         - patsy==1.0.3
 #         - pillow==13.0.0
+#         - platformdirs==4.14.7
 #         - pluggy==1.7.0
 #         - polars-runtime-32==2.1.0
 #         - pygments==2.21.0
@@ -61,6 +68,7 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #         - python-dateutil==4.0.0
 #         - pytz==2026.6
 #         - pyyaml==6.0.3
+#         - requests==2.34.2
 #         - scipy==1.17.1
 #         - scverse-misc==0.0.3
 #         - seaborn==0.13.2
@@ -74,9 +82,10 @@ LABEL io.github.snakemake.conda_env_hash="0b155da609ea253cb7580c5ac5030b30db2176
 #         - typing-extensions==4.16.0
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
+#         - urllib3==2.8.0
 #         - wrapt==2.5.2
-RUN mkdir -p /conda-envs/b30754e8badee39215a9a56fd14e7a2c
-COPY envs/analysis.yaml /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml
+RUN mkdir -p /conda-envs/c616d6de798259389231058713e7ca94
+COPY envs/analysis.yaml /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml
 # Conda environment:
 #   source: envs/grn.yaml
 #   prefix: /conda-envs/981f5dffb471091f5f63b3a4bd867e28
@@ -359,7 +368,7 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 RUN mkdir -p /conda-envs/c2a07a43bc5d4b889874850ec34d372d
 COPY envs/torch.yaml /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml
 
-RUN conda env create --prefix /conda-envs/b30754e8badee39215a9a56fd14e7a2c --file /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml && \
+RUN conda env create --prefix /conda-envs/c616d6de798259389231058713e7ca94 --file /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
     conda env create --prefix /conda-envs/b7de2c50d7059af394fe909604732226 --file /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml && \
     conda env create --prefix /conda-envs/c2a07a43bc5d4b889874850ec34d372d --file /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml && \
