@@ -72,7 +72,7 @@ def test_a_configfile_is_a_study_of_its_own(project):
     (project / "my.yaml").write_text("samples: other.tsv\n")
     run = call(project, TARGET, "--dry-run", "--configfile", "my.yaml")
     assert run.returncode != 0
-    assert "my.yaml: the key 'corpora' is missing." in run.stdout
+    assert "my.yaml: the key 'reference' is missing." in run.stdout
 
 
 def test_several_configfiles_are_laid_over_each_other_and_config_over_them(project):

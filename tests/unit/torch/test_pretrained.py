@@ -14,7 +14,7 @@ from scdyn.data import tokens
 from scdyn.errors import InputError
 from scdyn.model import embedding
 from scdyn.pp import counts
-from scdyn.settings import VariantSettings
+from scdyn.settings import PretrainingSettings, VariantSettings
 from scdyn.tasks import evaluation, finetuning
 from scdyn.training import pretraining
 
@@ -40,12 +40,10 @@ REGULONS = pd.DataFrame(
         "weight": 1.0,
     }
 )
-SETTINGS = {
-    "seed": 0, "width": 16, "n_layers": 2, "n_heads": 2, "n_latents": 5, "ffn_width": 16,
-    "dropout": 0.0, "projection_init": "regulon", "validation_share": 0.2, "mask_share": 0.15,
-    "promoter_dropout": 0.0,
-    "gpus": 1, "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
-}  # fmt: skip
+SETTINGS = PretrainingSettings(
+    seed=0, width=16, n_layers=2, n_heads=2, n_latents=5, ffn_width=16, dropout=0.0,
+    validation_share=0.2, training={"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
