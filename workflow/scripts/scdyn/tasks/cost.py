@@ -41,8 +41,8 @@ def finetuning_operations(
     training = settings["training"]
     # Fewer labels are seen more often (scdyn.tasks.finetuning.epochs_for).
     passes = training["epochs"] * settings["labels"] ** 0.5
-    # A cell without counts rides along in each batch.
-    batch = 1 + 1 / training["batch_size"]
+    # The two cells without counts are encoded with each batch.
+    batch = 1 + 2 / training["batch_size"]
     return each.times(n_cells * (1 - 1 / folds) * passes * batch)
 
 

@@ -327,10 +327,10 @@ class Training:
         weights = [self.weigh(part, *own) for part, own in zip(parts, cells, strict=True)]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, (part, own) in enumerate(zip(parts, cells, strict=True)):
+        for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.loss_of(part, *own, totals)
+            loss = self.loss_of(part, rna, promoter, totals)
             loss.backward()
             total += loss.detach()
         return total
