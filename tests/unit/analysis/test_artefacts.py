@@ -17,7 +17,7 @@ from scdyn.io import artefacts
 from scdyn.io.files import write_json, write_table
 from scdyn.tasks import splits
 from scdyn.tasks.baselines import fit_baselines
-from scdyn.tasks.spaces import gather
+from scdyn.tasks.spaces import gather_embeddings
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_an_embedding_of_other_cells_is_refused():
     one = ad.AnnData(obs=pd.DataFrame(index=["a", "b"]), obsm={"X_scdyn": np.ones((2, 2))})
     other = ad.AnnData(obs=pd.DataFrame(index=["b", "a"]))
     with pytest.raises(InputError, match="other cells"):
-        gather(one, other, None, 0)
+        gather_embeddings(one, other, None, 0)
 
 
 def test_tokens_of_another_corpus_or_with_another_vocabulary_are_refused(tmp_path):

@@ -359,7 +359,7 @@ def test_every_dropped_cell_has_its_reasons():
             "doublet_score": [0.0, 0.0, 0.0, 0.0, 0.9],
         }
     )
-    table = qc.judge(metrics, QualitySettings(preset="cells", n_mads=None))
+    table = qc.apply_bounds(metrics, QualitySettings(preset="cells", n_mads=None))
     assert table["kept"].tolist() == [True, False, False, False, False]
     assert table["reason"].tolist() == [
         "",
@@ -368,7 +368,7 @@ def test_every_dropped_cell_has_its_reasons():
         "under 200 promoter counts",
         "doublet score over 0.3",
     ]
-    either = qc.judge(metrics, QualitySettings(preset="cells", n_mads=None, keep="either"))
+    either = qc.apply_bounds(metrics, QualitySettings(preset="cells", n_mads=None, keep="either"))
     assert either["kept"].tolist() == [True, True, True, True, False]
 
 
@@ -451,7 +451,7 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
         {"rna_counts": counts, "rna_genes": 900, "mito_share": 0.0, "promoter_counts": 900}
     )
     bounds = QualitySettings(n_mads=5.0, max_doublet_score=None)
-    table = qc.judge(metrics, bounds)
+    table = qc.apply_bounds(metrics, bounds)
     assert table["kept"].dtype == bool
     assert table["kept"][:300].all()
     assert not table["kept"][300:].any()

@@ -39,8 +39,8 @@ def finetuning_operations(
     each = architecture.operations() if frozen else architecture.training_operations()
     # Fewer labels are seen more often (scdyn.tasks.finetuning.epochs_for).
     passes = settings.training.epochs * settings.labels**0.5
-    # A cell without counts rides along in each batch.
-    batch = 1 + 1 / settings.training.batch_size
+    # The two cells without counts are encoded with each batch.
+    batch = 1 + 2 / settings.training.batch_size
     return each.times(n_cells * (1 - 1 / folds) * passes * batch)
 
 
