@@ -91,7 +91,7 @@ def test_an_array_that_was_never_written_is_not_read(kind, tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [
-        ("6 40 1000000000000", "its 240 entries"),
+        ("6 40 1000000000000", "has 240 entries"),
         ("6 1000000000000 240", "6 features and 1000000000000 cells"),
     ],
 )

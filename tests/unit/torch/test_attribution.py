@@ -202,7 +202,9 @@ def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, base
     genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
     table = scores.attribution_table([run, run], genes)
     for name, (modality, own) in OWN_GENES.items():
-        chosen = (table["class"] == name) & (table["modality"] == scores.MODALITIES[modality])
+        chosen = (table["class"] == name) & (
+            table["modality"] == scores.PARTS_OF_ATTRIBUTION[modality]
+        )
         top = table[chosen]
         n_found = len(set(top["gene_id"].head(3)) & set(own))
         assert n_found >= (3 if baseline == "other" else 2), (name, top.head(5))

@@ -8,8 +8,9 @@ import torch
 
 from scdyn.data.tokens import NOT_MEASURED
 from scdyn.model import adapters
-from scdyn.model.classifier import Classifier, Head, HeadConfig
+from scdyn.model.classifier import Classifier, Head
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import HeadSettings
 from scdyn.training import loop
 
 TRAINING = loop.TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, compiled=True)
@@ -90,7 +91,9 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
             if parameter.requires_grad:
                 parameter.normal_(std=0.1)
     torch.manual_seed(0)
-    head = Head(model.config.n_genes, model.config.width, 3, HeadConfig(4, 16, 0.0))
+    head = Head(
+        model.config.n_genes, model.config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0)
+    )
     classifier = Classifier(wrapped, head, list("xyz"))
     eager = copy.deepcopy(classifier)
     loop.prepare(classifier, TRAINING)
