@@ -141,7 +141,7 @@ def run(results, study, variant, seed, n_folds, folder):
     tables = [evaluation.read_predictions(folder / fold / "predictions.tsv") for fold in folds]
     calls = evaluation.combine(pd.concat(tables))
     tested = calls[calls["part"] == "test"]
-    found["macro_f1"] = metrics.score(tested["label"], tested["called"])["macro_f1"]
+    found["macro_f1"] = metrics.score(tested["label"], tested["predicted"])["macro_f1"]
     truth = results / "simulation" / "truth"
     if truth.exists():
         found["fate_macro_f1"] = fate_score(calls, truth)
@@ -154,7 +154,7 @@ def fate_score(calls, truth):
     cells = pd.read_csv(truth / "cells.tsv", sep="\t")
     cells.index = cells["sample"] + "_" + cells["barcode"]
     cells = cells[(cells["is_doublet"] == 0) & (cells["state"] == "progenitor")]
-    called = calls[calls["part"] == "predict"].set_index("cell")["called"]
+    called = calls[calls["part"] == "predict"].set_index("cell")["predicted"]
     called = called[called.index.isin(cells.index)]
     return metrics.score(cells.loc[called.index, "fate"], called)["macro_f1"]
 

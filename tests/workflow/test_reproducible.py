@@ -37,7 +37,7 @@ def test_nothing_is_all_zero_constant_or_not_a_number(small_study):
             assert len(set(values)) > 2, (name, column)
     golden = json.loads(GOLDEN.read_text())
     assert sum(value != 0 for value in golden["scores"].values()) > 0.8 * len(golden["scores"])
-    assert len(golden["called"]) > 1 and all(golden["n_kept"].values())
+    assert len(golden["predicted"]) > 1 and all(golden["n_kept"].values())
 
 
 def test_a_second_run_gives_the_same_tokens_splits_and_scores(small_study, tmp_path):
@@ -58,5 +58,5 @@ def test_a_second_run_gives_the_same_tokens_splits_and_scores(small_study, tmp_p
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     called = [read(results / parts[3] / "predictions.tsv") for results in (first, second)]
     for one, other in zip(*called, strict=True):
-        assert one["called"] == other["called"]
+        assert one["predicted"] == other["predicted"]
         assert float(one["p_somite"]) == pytest.approx(float(other["p_somite"]), abs=1e-6)

@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     files = snakemake.input
     trends = driver_trends(
         read_cells(files.corpus),
-        read_table(files.table, dtype={"cell": str, "called": str}),
+        read_table(files.table, dtype={"cell": str, "predicted": str}),
         read_table(files.drivers, dtype={"class": str}),
     )
     figure = driver_heat(*trends, snakemake.params.modalities["rna"])

@@ -42,7 +42,7 @@ def fitted(cells, split):
 def test_all_methods_learn_what_is_there(fitted):
     calls = fitted[0]
     main = calls[calls["variant"] == "scdynomics"]
-    right = (main["label"] == main["called"]).groupby(main["method"]).mean()
+    right = (main["label"] == main["predicted"]).groupby(main["method"]).mean()
     assert set(right.index) == set(baselines.METHODS)
     assert right["majority"] == pytest.approx(0.5)
     for method in ("logistic_regression", "logistic_regression_l1", "xgboost", "mlp"):
@@ -57,7 +57,7 @@ def test_seeds_and_variants_are_run_where_they_matter(fitted):
     assert runs["labels_0.3", "logistic_regression"] == 2
     assert ("labels_0.3", "xgboost") not in runs
     without = calls[calls["variant"] == "without_0"]
-    assert "x" not in set(without["called"]) and "x" in set(without["label"])
+    assert "x" not in set(without["predicted"]) and "x" in set(without["label"])
 
 
 def test_weights_are_largest_where_the_classes_differ(cells, split):

@@ -55,7 +55,7 @@ def test_folds_are_combined_by_mean_probability():
     second = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]]))
     table = evaluation.combine(pd.concat([first, second])).set_index("cell")
     assert table.loc["q", "p_a"] == pytest.approx(0.6)
-    assert table["called"].to_dict() == {"t": "a", "u": "a", "q": "a"}
+    assert table["predicted"].to_dict() == {"t": "a", "u": "a", "q": "a"}
 
 
 def test_tables_come_back_from_their_files_with_missing_numbers_and_odd_names(tmp_path):

@@ -19,7 +19,7 @@ from scdyn.studies import spatial as studies_spatial
 def calls_table(names, method, called, part="predict", classes=("x", "y")):
     p = {f"p_{c}": np.where(np.array(called) == c, 0.9, 0.1) for c in classes}
     plain = {"cell": names, "fold": "mean", "part": part, "label": "", "method": method}
-    return pd.DataFrame(plain | {"called": called} | p)
+    return pd.DataFrame(plain | {"predicted": called} | p)
 
 
 def branching(n=150, seed=0):
@@ -58,7 +58,7 @@ def test_asked_cells_are_the_predicted_ones_or_else_the_tested_ones():
 
 def test_every_one_of_many_classes_has_a_colour_of_its_own():
     labels = pd.Series([f"type {i}" for i in range(25) for _ in range(25 - i)])
-    palette = label_colours(labels, pd.DataFrame({"called": ["type 3", "type 24"]}))
+    palette = label_colours(labels, pd.DataFrame({"predicted": ["type 3", "type 24"]}))
     assert len(palette) == 25 and len(set(palette.values())) == 25
     assert palette["type 0"] == style.PALETTE[0]  # the commonest
 
@@ -142,7 +142,7 @@ def test_the_modality_that_knows_first_is_seen_to_know_first():
 
 
 def test_known_fates_are_what_calls_are_held_against():
-    table = pd.DataFrame({"label": ["x", "y"], "called": ["y", "y"], "p_x": 0.1, "p_y": 0.9})
+    table = pd.DataFrame({"label": ["x", "y"], "predicted": ["y", "y"], "p_x": 0.1, "p_y": 0.9})
     own, what = studies_development.own_fates(table)
     assert list(own) == ["x", "y"] and what == "the label"
     own, what = studies_development.own_fates(table.assign(label=["x", ""]))
@@ -158,7 +158,7 @@ def test_chance_agreement_is_that_of_independent_calls():
 def test_fate_trends_follow_a_line_and_are_of_the_called_fate():
     time = np.linspace(0, 1, 400)
     called = np.where(np.arange(400) % 2 == 0, "x", "y")
-    table = pd.DataFrame({"pseudotime": time, "called": called, "p_x": time, "p_y": 0.6})
+    table = pd.DataFrame({"pseudotime": time, "predicted": called, "p_x": time, "p_y": 0.6})
     found = studies_development.fate_trends(table, ["x", "y"], 1)
     x = found[(found["of"] == "x") & found["pseudotime"].between(0.2, 0.8)]
     assert x["value"].to_numpy() == pytest.approx(x["pseudotime"].to_numpy(), abs=0.01)
@@ -254,8 +254,8 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
     positions.iloc[0] = np.nan
     table = studies_spatial.placed_cells(cells, positions, section, calls, "kind")
     assert set(table["section"]) == {"s"} and len(table) == 300 - 1
-    assert table["called"].notna().sum() == 150 - 1
-    assert table.loc[table["label"] == "x", "called"].isna().all()
+    assert table["predicted"].notna().sum() == 150 - 1
+    assert table.loc[table["label"] == "x", "predicted"].isna().all()
     with pytest.raises(InputError, match="no positions"):
         common.section_positions(cells)
     with pytest.raises(InputError, match="section is 'slide'"):

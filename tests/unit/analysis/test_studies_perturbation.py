@@ -82,7 +82,7 @@ def test_samples_that_agree_by_chance_claim_nothing():
 
 
 def calls_of_cells(names, called):
-    return pd.DataFrame({"called": called}, index=names)
+    return pd.DataFrame({"predicted": called}, index=names)
 
 
 def test_groups_are_of_called_cells_and_exclude_each_other():
@@ -214,7 +214,7 @@ def study_of(cells):
     called = ["y", *["x"] * (len(cells) - 1)]
     calls = pd.concat(
         pd.DataFrame(
-            {"cell": cells.obs_names, "method": method, "part": "test", "called": called}
+            {"cell": cells.obs_names, "method": method, "part": "test", "predicted": called}
         ).assign(p_x=0.75, p_y=0.25)
         for method in ("scdynomics", "logistic_regression")
     )

@@ -79,7 +79,7 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about():
     adjacencies = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "C"], "importance": [2.0, 1.0]})
 
     def predicted(*called):
-        return pd.DataFrame(called, columns=["cell", "called"]).assign(
+        return pd.DataFrame(called, columns=["cell", "predicted"]).assign(
             method="scdynomics", seed=1, fold="0", part="predict"
         )
 

@@ -30,7 +30,7 @@ def summary(results):
         "n_kept": {name: sum(row["kept"] == "True" for row in rows) for name, rows in qc.items()},
         "n_edges": len(read(results / "grn/embryo/adjacencies.tsv")),
         "n_regulons": len({row["regulon"] for row in read(results / "grn/embryo/regulons.tsv")}),
-        "called": dict(Counter(row["called"] for row in ours)),
+        "predicted": dict(Counter(row["predicted"] for row in ours)),
         "n_drivers": len(attributed),
         "scores": {
             name: round(value, 2)

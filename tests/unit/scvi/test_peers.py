@@ -42,7 +42,7 @@ def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
     p = calls[["p_a", "p_b"]].to_numpy()
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
     truth = cells.obs.loc[calls["cell"], "cell_type"].to_numpy()
-    assert (calls["called"].to_numpy() == truth).mean() > 0.9
+    assert (calls["predicted"].to_numpy() == truth).mean() > 0.9
 
 
 def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):

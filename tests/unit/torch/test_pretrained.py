@@ -250,7 +250,7 @@ def test_a_task_in_the_notebook_calls_as_the_workflow_did(task, cells):
     path = task / "scdynomics" / "seed1_fold0" / "model" / "predictions.tsv"
     expected = evaluation.read_predictions(path).set_index("cell")
     found = one.loc[expected.index]
-    assert found["called"].tolist() == expected["called"].tolist()
+    assert found["predicted"].tolist() == expected["predicted"].tolist()
     for column in ("p_x", "familiarity"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, atol=1e-6)
     assert (one["unlike_seen"] == (one["familiarity"] < 0.01)).all()

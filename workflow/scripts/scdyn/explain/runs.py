@@ -40,7 +40,7 @@ def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, n
     dict
         Class to names of cells; classes without a correct call are left out.
     """
-    right = calls[(calls["part"] == "test") & (calls["label"] == calls["called"])]
+    right = calls[(calls["part"] == "test") & (calls["label"] == calls["predicted"])]
     return {
         name: group["cell"].sample(min(per_class, len(group)), random_state=seed).to_numpy()
         for name, group in right.groupby("label")

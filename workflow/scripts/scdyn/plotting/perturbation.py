@@ -91,7 +91,7 @@ def perturbation_maps(
     layouts
         Group to (cells of the group, 2).
     called
-        (cells,) rows: ``group``, ``called``.
+        (cells,) rows: ``group``, ``predicted``.
     palette
         Colours of classes.
     on_section
@@ -104,10 +104,10 @@ def perturbation_maps(
         if not on_section:
             everything = np.concatenate(list(layouts.values()))
             background(axis, everything)
-        points(axis, layouts[group], called.loc[here, "called"], title, palette, legend=False)
+        points(axis, layouts[group], called.loc[here, "predicted"], title, palette, legend=False)
         if on_section:
             axis.set_aspect("equal")
-    names = sorted(called["called"].unique())
+    names = sorted(called["predicted"].unique())
     legend_below(figure, names, palette)
     return figure
 

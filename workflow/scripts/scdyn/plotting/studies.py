@@ -109,7 +109,7 @@ def development_maps(
     figure, axes = new(1, 3, 11, 3.2)
     labels = table["label"].where(table["label"] != "")
     named(axes[0, 0], layout, labels, f"{label}, as labelled ({labels.count():,})", palette)
-    fates = table["called"].where(asked)
+    fates = table["predicted"].where(asked)
     named(axes[0, 1], layout, fates, f"predicted fate ({fates.count():,})", palette)
     time = table["pseudotime"]
     limits = (time.min(), time.max())
@@ -225,7 +225,7 @@ def section_maps(
     section
         (cells,) names.
     table
-        (cells,) rows: ``label``, ``called`` and ``confidence``, missing where no fate is asked.
+        (cells,) rows: ``label``, ``predicted`` and ``confidence``, missing where no fate is asked.
     label
         The label's name.
     palette
@@ -244,11 +244,13 @@ def section_maps(
     for row, (name, part, layout) in zip(axes, parts, strict=True):
         labels = part["label"].where(part["label"] != "")
         named(row[0], layout, labels, f"{name}: {label} ({labels.count():,})", palette)
-        named(row[1], layout, part["called"], f"predicted ({part['called'].count():,})", palette)
+        named(
+            row[1], layout, part["predicted"], f"predicted ({part['predicted'].count():,})", palette
+        )
         shaded(figure, row[2], layout, part["confidence"], "probability of the prediction", limits)
         for axis in row:
             axis.set_aspect("equal")
-    shown = {*table["label"], *table["called"].dropna()} - {""}
+    shown = {*table["label"], *table["predicted"].dropna()} - {""}
     legend_below(figure, sorted(shown), palette)
     return figure
 
@@ -293,7 +295,7 @@ def label_colours(labels: pd.Series, calls: pd.DataFrame) -> dict[str, str]:
     Up to eight are told apart by any colour vision. Of more, the eight commonest are, and the
     others have colours of scanpy's longest palette.
     """
-    names = {*text(labels), *calls["called"]} - {""}
+    names = {*text(labels), *calls["predicted"]} - {""}
     if len(names) <= len(PALETTE):
         return colours(sorted(names))
     count = text(labels).value_counts().reindex(sorted(names), fill_value=0)

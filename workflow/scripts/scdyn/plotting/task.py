@@ -118,7 +118,7 @@ def legend_beneath(axis: Axes, **options: Any) -> None:
 
 def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
     """Share of each label's held-out cells by predicted label."""
-    confusion = pd.crosstab(calls["label"], calls["called"])
+    confusion = pd.crosstab(calls["label"], calls["predicted"])
     classes = sorted(set(confusion.index) | set(confusion.columns))
     confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
     shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
@@ -154,7 +154,9 @@ def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> N
     for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
         part = calls[(calls["part"] == "test") & (calls["method"] == method)]
         sure = part.filter(regex="^p_").max(axis=1).to_numpy()
-        right, confidence = calibration_curve(part["label"] == part["called"], sure, n_bins=N_BINS)
+        right, confidence = calibration_curve(
+            part["label"] == part["predicted"], sure, n_bins=N_BINS
+        )
         axis.plot(confidence, right, "o-", ms=3, color=colour)
     axis.set(xlabel="probability, calibrated", ylabel="share right", title="reliability")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.05))

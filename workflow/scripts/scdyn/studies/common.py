@@ -57,7 +57,7 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
     Returns
     -------
     DataFrame
-        A row a called cell, in the corpus' order: ``cell``, ``label``, ``called``,
+        A row a called cell, in the corpus' order: ``cell``, ``label``, ``predicted``,
         ``confidence`` (the called class's probability), ``logistic_regression`` (its call),
         ``sample``, ``part`` ("test" or "predict").
     """
@@ -68,9 +68,9 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
         {
             "cell": names,
             "label": text(cells.obs.loc[names, label]).to_numpy(),
-            "called": model["called"].to_numpy(),
+            "predicted": model["predicted"].to_numpy(),
             "confidence": probabilities(model).max(axis=1).to_numpy(),
-            "logistic_regression": baseline["called"].reindex(names).to_numpy(),
+            "logistic_regression": baseline["predicted"].reindex(names).to_numpy(),
             "sample": cells.obs.loc[names, "sample"].astype(str).to_numpy(),
             "part": model["part"].to_numpy(),
         }

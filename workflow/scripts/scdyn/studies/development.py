@@ -176,15 +176,15 @@ def development_table(
     Returns
     -------
     DataFrame
-        As :func:`scdyn.studies.common.cell_table`, with ``pseudotime``, ``called_<modality>``
+        As :func:`scdyn.studies.common.cell_table`, with ``pseudotime``, ``predicted_<modality>``
         (what the modality alone calls) and ``p_<class>``.
     """
     table = cell_table(cells, calls, label)
     shown = cells[table["cell"]]
     table["pseudotime"] = pseudotime_of(shown, table, root, pseudotime, seed)
     for modality, method in alone.items():
-        called = calls_of(calls, method)["called"]
-        table[f"called_{modality}"] = called.reindex(table["cell"]).to_numpy()
+        called = calls_of(calls, method)["predicted"]
+        table[f"predicted_{modality}"] = called.reindex(table["cell"]).to_numpy()
     p = probabilities(calls_of(calls, MODEL)).loc[table["cell"]]
     return table.join(p.add_prefix("p_").reset_index(drop=True))
 
@@ -221,7 +221,7 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
     width = KERNEL_WIDTH * np.ptp(table["pseudotime"])
     parts = []
     for fate in fates:
-        part = table[table["called"] == fate]
+        part = table[table["predicted"] == fate]
         time = part["pseudotime"].to_numpy()
         first, last = np.percentile(time, [2, 98])
         points = np.linspace(first, last, N_POINTS)
@@ -253,7 +253,7 @@ def own_fates(table: pd.DataFrame) -> tuple[pd.Series, str]:
     classes = probabilities(table).columns
     if table["label"].isin(classes).all():
         return table["label"], "the label"
-    return table["called"], "the prediction from both modalities"
+    return table["predicted"], "the prediction from both modalities"
 
 
 def agreement_of_modalities(
@@ -264,7 +264,7 @@ def agreement_of_modalities(
     Parameters
     ----------
     table
-        Of :func:`progenitors`, with ``called_<modality>``.
+        Of :func:`progenitors`, with ``predicted_<modality>``.
     modalities
         Those that were read alone. With two, their paired difference follows.
     seed
@@ -281,9 +281,9 @@ def agreement_of_modalities(
     n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
     bins = pd.qcut(table["pseudotime"].rank(method="first"), n_bins, labels=False)
     member = (bins.to_numpy() == np.arange(n_bins)[:, None]).astype(float)
-    right = {name: (table[f"called_{name}"] == own).to_numpy(float) for name in modalities}
+    right = {name: (table[f"predicted_{name}"] == own).to_numpy(float) for name in modalities}
     chance = {
-        name: [chance_agreement(own[bins == i], table.loc[bins == i, f"called_{name}"])
+        name: [chance_agreement(own[bins == i], table.loc[bins == i, f"predicted_{name}"])
                for i in range(n_bins)]
         for name in modalities
     }  # fmt: skip
@@ -365,7 +365,7 @@ def study_development(
         cells, calls, label, alone, root=root, pseudotime=pseudotime, seed=seed
     )
     asked = progenitors(table, calls)
-    fates = most_called(asked["called"], MOST_FATES)
+    fates = most_called(asked["predicted"], MOST_FATES)
     return Development(
         cells=table,
         is_progenitor=table["cell"].isin(asked["cell"]).to_numpy(),
@@ -409,7 +409,7 @@ def driver_trends(
     """
     table = table[table["pseudotime"].notna()]
     asked = table[table["part"] == "predict"] if (table["part"] == "predict").any() else table
-    known = asked["called"][asked["called"].isin(drivers["class"])]
+    known = asked["predicted"][asked["predicted"].isin(drivers["class"])]
     fates = list(known.value_counts().index[:n_fates])
     # First the best of each fate, then a gene of two fates once, where its specificity is higher.
     genes = drivers[drivers["class"].isin(fates)].groupby("class").head(n_genes)
@@ -420,7 +420,7 @@ def driver_trends(
     values = expression[table["cell"], genes["gene_id"]].layers["rna_log"].toarray()
     trends = {}
     for fate in fates:
-        chosen = (table["called"] == fate).to_numpy()
+        chosen = (table["predicted"] == fate).to_numpy()
         weights = kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
         smooth = (weights @ values[chosen] / weights.sum(1, keepdims=True)).T
         trends[fate] = np.where(weights.sum(1) < FEWEST, np.nan, smooth)

@@ -169,8 +169,8 @@ def compare(
         ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
     """
     chosen = called[
-        (called["group"].eq("perturbed") & called["called"].eq(name))
-        | (called["group"].eq("control") & called["called"].eq(against))
+        (called["group"].eq("perturbed") & called["predicted"].eq(name))
+        | (called["group"].eq("control") & called["predicted"].eq(against))
     ]
     facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
     sums, group = pseudobulk(cells, chosen)

@@ -56,7 +56,7 @@ def groups_of(
     Returns
     -------
     DataFrame
-        Indexed by cell: ``group``, ``sample`` (the replicate), ``called``.
+        Indexed by cell: ``group``, ``sample`` (the replicate), ``predicted``.
 
     Raises
     ------
@@ -78,7 +78,9 @@ def groups_of(
                 f"studies: the task called none of the {group} cells; see its train and predict.",
             )
         part = {"group": group, "sample": obs.loc[names, replicate].astype(str)}
-        parts.append(pd.DataFrame({**part, "called": calls.loc[names, "called"]}, index=names))
+        parts.append(
+            pd.DataFrame({**part, "predicted": calls.loc[names, "predicted"]}, index=names)
+        )
     table = pd.concat(parts)
     if table.index.has_duplicates:
         raise InputError(
@@ -99,7 +101,7 @@ def placed(cells: ad.AnnData, group: pd.Series) -> bool:
 
 def counts_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Cells called each class in each sample: (group and sample, classes)."""
-    counts = cells.groupby(["group", "sample", "called"]).size().unstack(fill_value=0)
+    counts = cells.groupby(["group", "sample", "predicted"]).size().unstack(fill_value=0)
     return counts.reindex(columns=list(classes), fill_value=0).rename_axis(columns="class")
 
 

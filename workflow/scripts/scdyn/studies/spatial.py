@@ -107,7 +107,7 @@ def coherence_table(
             if len(model) < LEAST_CELLS_OF_SECTION:
                 continue
             part = coherence(positions.loc[model.index].to_numpy(), probabilities(model), seed)
-            counts = model["called"].value_counts().reindex(part.index, fill_value=0)
+            counts = model["predicted"].value_counts().reindex(part.index, fill_value=0)
             part.insert(0, "n_called", counts)
             part.insert(0, "n_cells", len(model))
             part = part.rename_axis("class").reset_index()
@@ -134,7 +134,7 @@ def placed_cells(
     Returns
     -------
     DataFrame
-        Indexed by cell: ``label``; ``called``, ``confidence`` and ``logistic_regression`` of the
+        Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression`` of the
         cells whose fate is asked; ``section``.
     """
     asked = asked_cells(calls, MODEL).index
@@ -144,7 +144,7 @@ def placed_cells(
     names = cells.obs_names[shown]
     table = pd.DataFrame({"label": text(cells.obs.loc[names, label])})
     found = cell_table(cells, calls, label).set_index("cell")
-    found = found.loc[found.index.isin(asked), ["called", "confidence", "logistic_regression"]]
+    found = found.loc[found.index.isin(asked), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
 

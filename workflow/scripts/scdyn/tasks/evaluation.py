@@ -17,7 +17,7 @@ from scdyn.tasks.splits import PREDICTED, describe_split
 
 # What identifies a run: one model of one method, on one fold, by one seed.
 RUN = ["method", "variant", "seed", "fold"]
-TEXT_COLUMNS = ("cell", "method", "variant", "fold", "part", "label", "called")
+TEXT_COLUMNS = ("cell", "method", "variant", "fold", "part", "label", "predicted")
 # What a run took, where it is known.
 COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
@@ -43,13 +43,13 @@ def predictions(
     Returns
     -------
     DataFrame
-        ``cell``, the run, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``called``
+        ``cell``, the run, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``predicted``
         and ``p_<class>``.
     """
     table = pd.DataFrame({"cell": called["cell"].to_numpy(), **run})
     table["part"] = np.where(called["fold"] == PREDICTED, PREDICTED, "test")
     table["label"] = called["label"].to_numpy()
-    table["called"] = np.asarray(classes)[p.argmax(1)]
+    table["predicted"] = np.asarray(classes)[p.argmax(1)]
     return pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in classes])], axis=1)
 
 
@@ -65,7 +65,7 @@ def calibrated_predictions(
     A further column ``confidence_raw`` keeps the called class's probability as it was.
     """
     table = predictions(called, run, classes, metrics.with_temperature(p, temperature))
-    table.insert(list(table).index("called") + 1, "confidence_raw", p.max(1))
+    table.insert(list(table).index("predicted") + 1, "confidence_raw", p.max(1))
     return table
 
 
@@ -124,7 +124,7 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``cell``, ``fold`` ("mean" for predicted cells), ``part``, ``label``, ``method``,
-        ``called``, ``familiarity`` (where the method has one) and ``p_<class>``.
+        ``predicted``, ``familiarity`` (where the method has one) and ``p_<class>``.
     """
     p = probability_columns(runs)
     means = [*p, *(["familiarity"] if "familiarity" in runs else [])]
@@ -133,15 +133,15 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
     table.loc[table["part"] == PREDICTED, "fold"] = "mean"
     keys = ["cell", "fold", "part", "label", "method"]
     result = table.groupby(keys, sort=False)[means].mean().reset_index()
-    result["called"] = np.array([name[2:] for name in p])[result[p].to_numpy().argmax(1)]
-    first = [*keys, "called"]
+    result["predicted"] = np.array([name[2:] for name in p])[result[p].to_numpy().argmax(1)]
+    first = [*keys, "predicted"]
     return result[[*first, *(name for name in means if name not in p), *p]]
 
 
 def score_run(calls: pd.DataFrame) -> dict[str, float]:
     """Score one run's calls of one part, of the cells whose label is known to the run's task."""
     p = probability_columns(calls.dropna(axis=1, how="all"))
-    labels, called = calls["label"].to_numpy(), calls["called"].to_numpy()
+    labels, called = calls["label"].to_numpy(), calls["predicted"].to_numpy()
     classes, values = [name[2:] for name in p], calls[p].to_numpy()
     result = metrics.score(labels, called) | metrics.calibration(labels, classes, values)
     if "confidence_raw" in calls:
@@ -348,7 +348,7 @@ def evaluate(
     calls = combine(runs)
     held_out = calls[calls["part"] == "test"]
     classes = [
-        metrics.class_scores(part["label"].to_numpy(), part["called"].to_numpy()).assign(
+        metrics.class_scores(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
             method=method
         )
         for method, part in held_out.groupby("method", sort=False)
@@ -358,7 +358,7 @@ def evaluate(
     spent = compared.groupby("method")[[c for c in COSTS if c in compared]].mean()
     return {
         "predictions": calls,
-        "runs": runs.loc[runs["variant"].map(is_compared), ["cell", *RUN, "part", "called"]],
+        "runs": runs.loc[runs["variant"].map(is_compared), ["cell", *RUN, "part", "predicted"]],
         "scores": scores,
         "summary": summary,
         "classes": pd.concat(classes, ignore_index=True),

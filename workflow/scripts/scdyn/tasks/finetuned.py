@@ -52,7 +52,7 @@ class FineTuned:
     Examples
     --------
     >>> task = scdyn.load_task("results/finetune/fate")
-    >>> task.predict(adata)[["called", "confidence", "unlike_seen"]]
+    >>> task.predict(adata)[["predicted", "confidence", "unlike_seen"]]
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FineTuned:
         Returns
         -------
         DataFrame
-            A row a cell: ``called``, ``confidence`` (its probability, at the temperature that
+            A row a cell: ``predicted``, ``confidence`` (its probability, at the temperature that
             fits validation cells), ``familiarity`` (share of the validation cells of which the
             model is as little sure of any class, mean of the runs), ``unlike_seen`` (familiarity
             below 0.01: the call is a guess) and ``p_<class>``.
@@ -119,7 +119,7 @@ class FineTuned:
         familiar /= len(self.classifiers)
         table = pd.DataFrame(
             {
-                "called": p.idxmax(axis=1),
+                "predicted": p.idxmax(axis=1),
                 "confidence": p.max(axis=1),
                 "familiarity": familiar,
                 "unlike_seen": familiar < UNLIKE,

@@ -201,7 +201,7 @@ def finetune_run(
         )
         table = call(classifier.merge(), store, called, run)
         tested = table[table["part"] == "test"]
-        scores = metrics.score(tested["label"].to_numpy(), tested["called"].to_numpy())
+        scores = metrics.score(tested["label"].to_numpy(), tested["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         logger.info("%s, seed %d, fold %s: %s", variant, seed, fold, words)
         write_table(temporary / "predictions.tsv", table)

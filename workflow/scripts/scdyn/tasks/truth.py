@@ -63,7 +63,7 @@ def fate_scores(
     Parameters
     ----------
     runs
-        Every run's calls: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``called``.
+        Every run's calls: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``predicted``.
     calls
         The task's combined predictions, by the runs' mean probability.
     fates
@@ -80,7 +80,7 @@ def fate_scores(
     for method, of_method in known.groupby("method", sort=False):
         prefix = f"{task}.{method_prefix(method)}"
         found = pd.DataFrame(
-            score(fates[run["cell"]].to_numpy(), run["called"].to_numpy())
+            score(fates[run["cell"]].to_numpy(), run["predicted"].to_numpy())
             for _, run in of_method.groupby(["seed", "fold"])
         )
         result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
@@ -89,7 +89,7 @@ def fate_scores(
             result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
         mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
         mean = mean[mean["part"] == "predict"]
-        combined = score(fates[mean["cell"]].to_numpy(), mean["called"].to_numpy())
+        combined = score(fates[mean["cell"]].to_numpy(), mean["predicted"].to_numpy())
         result[f"{prefix}combined_macro_f1"] = combined["macro_f1"]
     return result | {f"{task}.n_cells": int(known["cell"].nunique())}
 
@@ -107,7 +107,7 @@ def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) 
         The fate they truly have.
     """
     known = runs[runs["cell"].isin(ectopic)]
-    shares = (known["called"] == fate).groupby(known["method"], sort=False).mean()
+    shares = (known["predicted"] == fate).groupby(known["method"], sort=False).mean()
     result = {
         f"{task}.{method_prefix(method)}ectopic_share": float(share)
         for method, share in shares.items()
