@@ -51,8 +51,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Corpus", "__version__", "finetune", "load", "load_task", "pretrain"]
 __getattr__ = attach(
-    __name__, {"Corpus": "data.corpus", "finetune": "notebook", "pretrain": "notebook"}
-)
+    __name__,
+    {"Corpus": "data.corpus", "finetune": "notebook", "pretrain": "notebook"},
+    packages=(
+        "settings", "io", "pp", "data", "grn", "model", "training", "tasks", "explain", "studies",
+        "plotting",
+    ),
+)  # fmt: skip
 
 
 def load(folder: str | Path, device: str | None = None) -> Pretrained:

@@ -7,11 +7,13 @@ Snakemake's environment, which reads the configuration, has neither anndata nor 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
-def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def attach(
+    package: str, homes: Mapping[str, str], packages: Collection[str] = ()
+) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a package (PEP 562).
 
     Parameters
@@ -20,9 +22,13 @@ def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         Name of the package.
     homes
         Module that defines each public name.
+    packages
+        Packages in it.
     """
 
     def get(name: str) -> Any:
+        if name in packages:
+            return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
