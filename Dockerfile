@@ -1,9 +1,9 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="6b50b6d29de01a7e0c023d0ea0ca2de6aaec3f58844fbe390b4cab0e85c646e2"
+LABEL io.github.snakemake.conda_env_hash="0e98b4464638444541b3292a8a262699753cee5de661a85a301536c32e41a7fd"
 # Conda environment:
 #   source: envs/analysis.yaml
-#   prefix: /conda-envs/b30754e8badee39215a9a56fd14e7a2c
+#   prefix: /conda-envs/4c7eb3156229b23dba41d1e3ce02e917
 #   # Everything on tables of cells: reference, ingest, QC, studies, figures, report.
 #   # pytest and hypothesis are here because the library's tests run in the environments its rules
 #   # run in.
@@ -24,9 +24,11 @@ LABEL io.github.snakemake.conda_env_hash="6b50b6d29de01a7e0c023d0ea0ca2de6aaec3f
 #         - xgboost-cpu==3.1.2
 #         - pydeseq2==0.5.4
 #         - matplotlib==3.11.2
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         - hypothesis==6.170.17
 #         # What these pull in, as resolved.
+#         - annotated-types==0.8.0
 #         - array-api-compat==1.16.0
 #         - cloudpickle==3.1.2
 #         - contourpy==1.3.3
@@ -55,6 +57,7 @@ LABEL io.github.snakemake.conda_env_hash="6b50b6d29de01a7e0c023d0ea0ca2de6aaec3f
 #         - pillow==13.0.0
 #         - pluggy==1.7.0
 #         - polars-runtime-32==2.1.0
+#         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - pynndescent==0.5.13
 #         - pyparsing==3.3.3
@@ -72,11 +75,12 @@ LABEL io.github.snakemake.conda_env_hash="6b50b6d29de01a7e0c023d0ea0ca2de6aaec3f
 #         - threadpoolctl==3.8.0
 #         - tqdm==4.70.1
 #         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
 #         - wrapt==2.5.2
-RUN mkdir -p /conda-envs/b30754e8badee39215a9a56fd14e7a2c
-COPY envs/analysis.yaml /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml
+RUN mkdir -p /conda-envs/4c7eb3156229b23dba41d1e3ce02e917
+COPY envs/analysis.yaml /conda-envs/4c7eb3156229b23dba41d1e3ce02e917/environment.yaml
 # Conda environment:
 #   source: envs/grn.yaml
 #   prefix: /conda-envs/981f5dffb471091f5f63b3a4bd867e28
@@ -165,7 +169,7 @@ RUN mkdir -p /conda-envs/981f5dffb471091f5f63b3a4bd867e28
 COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 # Conda environment:
 #   source: envs/scvi.yaml
-#   prefix: /conda-envs/b7de2c50d7059af394fe909604732226
+#   prefix: /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
 #   # The peers: scVI, scANVI and scib-metrics, optional (config key `peers`). scib-metrics pulls
 #   # igraph, which is under the GPL: it is imported only by programs that run in this environment, and
 #   # no other environment has it. pytest is here for tests/unit/scvi.
@@ -182,12 +186,14 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - anndata==0.12.19
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
 #         - absl-py==2.5.1
 #         - aiohappyeyeballs==2.7.1
 #         - aiohttp==3.14.5
 #         - aiosignal==1.4.0
+#         - annotated-types==0.8.0
 #         - array-api-compat==1.16.0
 #         - attrs==26.1.0
 #         - chex==0.1.92
@@ -241,6 +247,7 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - pluggy==1.7.0
 #         - propcache==0.5.4
 #         - protobuf==7.36.2
+#         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - pynndescent==0.5.13
 #         - pyparsing==3.3.3
@@ -269,6 +276,7 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - torchmetrics==1.9.0
 #         - tqdm==4.70.1
 #         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
 #         - werkzeug==3.1.9
@@ -276,11 +284,11 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - xarray==2026.9.0
 #         - yarl==1.25.1
 #         - zarr==3.1.6
-RUN mkdir -p /conda-envs/b7de2c50d7059af394fe909604732226
-COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml
+RUN mkdir -p /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
+COPY envs/scvi.yaml /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml
 # Conda environment:
 #   source: envs/torch.yaml
-#   prefix: /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
+#   prefix: /conda-envs/3c11ac1e4bfa5e7c9816e8697bef9cea
 #   # The model: tokens, pretraining, adapters, attributions. On Linux torch also pulls the CUDA
 #   # packages that belong to its release; a build without CUDA has none, so they are not listed.
 #   # pytest is here because the library's unit tests run in the environments its rules run in.
@@ -298,6 +306,7 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - zarr==3.1.6
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
 #         - accelerate==1.15.0
@@ -340,7 +349,6 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - pillow==13.0.0
 #         - pluggy==1.7.0
 #         - psutil==7.2.2
-#         - pydantic==2.14.3
 #         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - pyparsing==3.3.3
@@ -364,11 +372,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - tzdata==2026.6
-RUN mkdir -p /conda-envs/2f21d31daa73da19bcb292531bc9ce1f
-COPY envs/torch.yaml /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml
+RUN mkdir -p /conda-envs/3c11ac1e4bfa5e7c9816e8697bef9cea
+COPY envs/torch.yaml /conda-envs/3c11ac1e4bfa5e7c9816e8697bef9cea/environment.yaml
 
-RUN conda env create --prefix /conda-envs/b30754e8badee39215a9a56fd14e7a2c --file /conda-envs/b30754e8badee39215a9a56fd14e7a2c/environment.yaml && \
+RUN conda env create --prefix /conda-envs/4c7eb3156229b23dba41d1e3ce02e917 --file /conda-envs/4c7eb3156229b23dba41d1e3ce02e917/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
-    conda env create --prefix /conda-envs/b7de2c50d7059af394fe909604732226 --file /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml && \
-    conda env create --prefix /conda-envs/2f21d31daa73da19bcb292531bc9ce1f --file /conda-envs/2f21d31daa73da19bcb292531bc9ce1f/environment.yaml && \
+    conda env create --prefix /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6 --file /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml && \
+    conda env create --prefix /conda-envs/3c11ac1e4bfa5e7c9816e8697bef9cea --file /conda-envs/3c11ac1e4bfa5e7c9816e8697bef9cea/environment.yaml && \
     conda clean --all -y
