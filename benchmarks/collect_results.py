@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 from marks import fill
-from scdyn.tasks.settings import method_name
 
 from scdyn.io.files import atomic, write_json
+from scdyn.tasks.methods import method_name
 
 PARTS = {"test": "held out", "predict": "predicted"}
 SCORES = {
