@@ -14,7 +14,7 @@ from scdyn.errors import InputError
 from scdyn.io import barcodes, fragments, tenx
 from scdyn.io.features import read_barcodes, read_features
 from scdyn.io.sample_files import LibraryFiles, locate
-from scdyn.pp import ingest, metadata, reference
+from scdyn.pp import ingestion, metadata, reference
 
 
 def pack(path):
@@ -42,7 +42,7 @@ def read_mtx(path):
 
 
 def read_h5ad(path):
-    return ingest.read_library(locate(LibraryFiles("h5ad", str(path), rna_only=True)))
+    return ingestion.read_library(locate(LibraryFiles("h5ad", str(path), rna_only=True)))
 
 
 READERS = {

@@ -14,7 +14,7 @@ from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
 from scdyn.io.features import read_barcodes, read_features
 from scdyn.io.sample_files import FILES, LAYERS, find_libraries, list_input_files, locate
-from scdyn.pp import ingest, preflight, reference
+from scdyn.pp import ingestion, preflight, reference
 from scdyn.pp.counts import normalise, promoters_measured
 from scdyn.pp.metadata import annotate
 from scdyn.settings import InputThresholds
@@ -46,7 +46,7 @@ def check(sheet_row, genes, windows):
     """Examine and ingest a sample; the counts can be normalised."""
     findings = preflight.examine_sample(sheet_row, genes, windows, THRESHOLDS)
     assert all(finding.passed for finding in findings), findings
-    cells = ingest.ingest(sheet_row, genes, windows, 0.5, 0.5)
+    cells = ingestion.ingest(sheet_row, genes, windows, 0.5, 0.5)
     normalise(cells)
     totals = np.expm1(cells.layers["rna_log"]).sum(1)
     np.testing.assert_allclose(totals[totals > 0], 1e6, rtol=1e-3)
@@ -88,7 +88,7 @@ def test_k562_by_its_fragments(k562):
     genes, windows = vocabulary("human")
     sheet_row = row("h5ad", path, fragments=str(FRAGMENTS))
     # The fragments are of six megabases, where few of the cells have any.
-    cells = ingest.ingest(sheet_row, genes, windows, 0.3, 0.0)
+    cells = ingestion.ingest(sheet_row, genes, windows, 0.3, 0.0)
     assert cells.n_obs == 500
     measured = promoters_measured(cells.obs)
     assert 0 < measured.sum() < 500
@@ -131,7 +131,7 @@ def test_modalities_of_other_cells_are_refused():
     genes, windows = vocabulary("human", set(ad.read_h5ad(folder / "rna.h5ad").var_names))
     sheet_row = row("h5ad", folder / "rna.h5ad", atac_path=str(folder / "atac.h5ad"))
     with pytest.raises(InputError, match="use files of the same cells"):
-        ingest.ingest(sheet_row, genes, windows, 0.1, 0.5)
+        ingestion.ingest(sheet_row, genes, windows, 0.1, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_spliced_and_unspliced_are_the_two_modalities():
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
     for ours, layer in ((cells.X, "spliced"), (cells.layers["promoter"], "unspliced")):
         assert 0.9 < ours.sum() / original.layers[layer].sum() <= 1
-    by_name = ingest.ingest(
+    by_name = ingestion.ingest(
         row("h5ad", path, rna_layer="unspliced", promoter_layer="spliced"),
         genes, windows, 0.5, 0.5,
     )  # fmt: skip
@@ -178,7 +178,7 @@ def test_normalised_values_are_refused():
     path = DATA / "development" / "dentate_gyrus_labelled.h5ad"
     genes, windows = vocabulary("mouse")
     with pytest.raises(InputError, match="raw counts are needed"):
-        ingest.ingest(row("h5ad", path, atac_path="none"), genes, windows, 0.5, 0.5)
+        ingestion.ingest(row("h5ad", path, atac_path="none"), genes, windows, 0.5, 0.5)
 
 
 def test_a_real_h5_and_its_folder_are_the_same_sample():
@@ -186,7 +186,7 @@ def test_a_real_h5_and_its_folder_are_the_same_sample():
     genes, windows = vocabulary("human")
     paths = [folder / f"filtered_feature_bc_matrix{suffix}" for suffix in (".h5", "")]
     first, second = (
-        ingest.ingest(row("10x", path, atac_path="none"), genes, windows, 0.3, 0.5)
+        ingestion.ingest(row("10x", path, atac_path="none"), genes, windows, 0.3, 0.5)
         for path in paths
     )
     assert list(first.obs_names) == list(second.obs_names)
@@ -216,7 +216,7 @@ def test_files_of_other_tools_are_read(name):
     kind, n_cells, n_genes, total = READ[name]
     (files,) = find_libraries(row(kind, FORMATS / name, atac_path="none"))
     library = locate(files)
-    found = ingest.read_library(library).rna
+    found = ingestion.read_library(library).rna
     assert (*found.shape, found.X.sum()) == (n_cells, n_genes, total)
     source, _, _ = preflight.inspect_library(library)
     assert list(read_barcodes(library.rna)) == list(found.obs_names)
@@ -229,7 +229,7 @@ def test_alevin_frys_counts_are_those_of_its_table():
     table = pd.read_csv(FORMATS / "alevin_fry_usa" / "example-dat.csv", header=None, skiprows=2)
     spliced, unspliced, ambiguous = np.split(table.iloc[:, 1:].to_numpy(dtype=int), 3, axis=1)
     (files,) = find_libraries(row("10x", FORMATS / "alevin_fry_usa", promoter_layer="unspliced"))
-    rna = ingest.read_library(locate(files)).rna
+    rna = ingestion.read_library(locate(files)).rna
     np.testing.assert_array_equal(rna.X.toarray(), spliced + ambiguous)
     np.testing.assert_array_equal(rna.layers["promoter"].toarray(), unspliced)
 
@@ -237,7 +237,7 @@ def test_alevin_frys_counts_are_those_of_its_table():
 def test_unspliced_counts_of_kallisto_are_the_second_modality():
     place = FORMATS / "kallisto_bustools" / "lamanno"
     (files,) = find_libraries(row("10x", place, promoter_layer="unspliced"))
-    content = ingest.read_library(locate(files))
+    content = ingestion.read_library(locate(files))
     assert content.source == "promoter layer"
     assert content.rna.layers["promoter"].sum() == 90
 
@@ -262,7 +262,7 @@ def test_files_of_other_tools_are_called_what_they_are(name, kind, words):
     genes, windows = vocabulary("human")
     sheet_row = row(kind, FORMATS / name, atac_path="none")
     with pytest.raises(InputError, match=words):
-        ingest.ingest(sheet_row, genes, windows, 0.0, 0.5)
+        ingestion.ingest(sheet_row, genes, windows, 0.0, 0.5)
     (finding,) = preflight.examine_sample(sheet_row, genes, windows, THRESHOLDS)
     assert not finding.passed and re.search(words, finding.found)
 

@@ -1,4 +1,4 @@
-from scdyn.grn.aucell import compare_activity, specificity_table
+from scdyn.grn.activity import compare_activity, specificity_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.plotting import grn as figures

@@ -3,13 +3,13 @@ from scdyn.io.artefacts import write_h5ad
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.pp import preflight, preflight_findings, reference
-from scdyn.pp.ingest import ingest
+from scdyn.pp.ingestion import ingest
 from scdyn.pp.qc import filter_cells
 from scdyn.settings import InputThresholds, QualitySettings
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    files, name = snakemake.input, snakemake.wildcards.sample
+    files = snakemake.input
     preflight_findings.require_passed(files.preflight)
     preflight.require_room(files.files, snakemake.output.cells)
     genes = reference.read_vocabulary(files.genes)
@@ -20,7 +20,6 @@ with logged(snakemake.log[0]):
         params.row, genes, windows, least.min_gene_overlap, least.min_barcode_overlap, *tables
     )
     bounds = QualitySettings(**params.qc)
-    is_mt = genes["is_mt"].to_numpy()
-    kept, table = filter_cells(cells, is_mt, bounds, params.seed, name)
+    kept, table = filter_cells(cells, bounds, params.seed)
     write_table(snakemake.output.qc, table.rename_axis("cell"), index=True)
     write_h5ad(snakemake.output.cells, kept)

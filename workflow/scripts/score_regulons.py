@@ -1,4 +1,4 @@
-from scdyn.grn.aucell import score_regulons
+from scdyn.grn.activity import score_regulons
 from scdyn.grn.expression import read_expression
 from scdyn.io.artefacts import read_cells, read_table, write_h5ad
 from scdyn.log import logged

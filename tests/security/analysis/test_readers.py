@@ -16,7 +16,7 @@ from payload import Payload, file_that_tells  # noqa: F401, a fixture
 from scdyn.errors import InputError
 from scdyn.io.hdf5 import SMALL_BYTES, open_hdf5
 from scdyn.io.sample_files import LibraryFiles, locate
-from scdyn.pp import ingest
+from scdyn.pp import ingestion
 
 
 def pickled(ran):
@@ -64,7 +64,7 @@ def test_what_is_pickled_stays_so(kind, damage, tmp_path, ran):
         damage(file if kind == "h5ad" else file["mod/rna"], ran)
     files = locate(LibraryFiles(kind, str(path), rna_only=True))
     try:
-        assert isinstance(ingest.read_library(files).rna, ad.AnnData)
+        assert isinstance(ingestion.read_library(files).rna, ad.AnnData)
     except InputError as error:
         assert str(path) in str(error)
 
@@ -85,7 +85,7 @@ def test_an_array_that_was_never_written_is_not_read(kind, tmp_path):
         file.create_dataset(name, (10**11,), "i8", chunks=(2**20,), compression="gzip")
     files = locate(LibraryFiles(kind, str(path), rna_only=True))
     with pytest.raises(InputError, match="declare arrays of .* more than 300 times"):
-        ingest.read_library(files)
+        ingestion.read_library(files)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_header_of_a_matrix_is_believed_only_where_the_file_agrees(sizes, wo
     (place / "matrix.mtx").write_text(text.replace("\n6 40 240\n", f"\n{sizes}\n"))
     files = locate(LibraryFiles("10x", str(place), rna_only=True))
     with pytest.raises(InputError, match=words):
-        ingest.read_library(files)
+        ingestion.read_library(files)
 
 
 def test_a_sparse_matrix_that_is_stored_dense_is_read(tmp_path):

@@ -14,7 +14,7 @@ from scipy import sparse
 from scdyn.errors import InputError
 from scdyn.io.checks import check_counts
 from scdyn.io.sample_files import FILES, LAYERS, find_libraries
-from scdyn.pp import ingest, preflight, qc
+from scdyn.pp import ingestion, preflight, qc
 from scdyn.pp.counts import align_genes
 from scdyn.pp.metadata import annotate
 from scdyn.pp.reference import find_genes, strip_version
@@ -68,7 +68,7 @@ def test_modalities_are_paired_by_barcode_never_by_row(tmp_path):
     shuffled = ["TT-1", "AA-1", "GG-1"]  # another order, and one barcode missing
     peaks(shuffled).write_h5ad(tmp_path / "atac.h5ad")
     sheet = row(path=str(tmp_path / "rna.h5ad"), atac_path=str(tmp_path / "atac.h5ad"))
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     assert list(cells.obs_names) == [f"s_{barcode}" for barcode in BARCODES]
     np.testing.assert_array_equal(
         cells.layers["promoter"].toarray(), [[2, 0, 20], [0, 0, 0], [3, 0, 30], [1, 0, 10]]
@@ -82,7 +82,7 @@ def test_modalities_of_other_cells_are_refused_with_five_of_each(tmp_path):
     peaks([f"A{i}-1" for i in range(15, 40)]).write_h5ad(tmp_path / "atac.h5ad")
     sheet = row(path=str(tmp_path / "rna.h5ad"), atac_path=str(tmp_path / "atac.h5ad"))
     with pytest.raises(InputError, match="5 of 20 RNA barcodes") as caught:
-        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(sheet, GENES, WINDOWS)
     assert "A0-1, A1-1, A2-1, A3-1, A4-1" in str(caught.value)
     assert "A15-1, A16-1, A17-1, A18-1, A19-1" in str(caught.value)
 
@@ -90,7 +90,9 @@ def test_modalities_of_other_cells_are_refused_with_five_of_each(tmp_path):
 def test_h5mu_and_its_peaks(tmp_path):
     content = mudata.MuData({"rna": rna(), "atac": peaks(BARCODES)})
     content.write(tmp_path / "s.h5mu")
-    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(
+        row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5
+    )
     np.testing.assert_array_equal(cells.layers["promoter"].toarray()[2], [3, 0, 30])
 
 
@@ -101,7 +103,9 @@ def test_labels_of_an_h5mu_beside_its_modalities_are_kept(tmp_path):
     content.obs["batch"] = "joint"
     content.obs["cell_type"] = [f"of {name}" for name in content.obs_names]
     content.write(tmp_path / "s.h5mu")
-    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(
+        row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5
+    )
     assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
     assert set(cells.obs["batch"]) == {"own"}
     assert not [name for name in cells.obs if ":" in name]
@@ -114,7 +118,9 @@ def test_an_h5mu_s_columns_of_one_modality_are_kept_or_named_in_the_log(tmp_path
     content.obs["rna:cell_type"] = [f"of {name}" for name in content.obs_names]
     content.obs["stage"], content.obs["rna:stage"], content.obs["atac:clusters"] = "E8", "E9", "3"
     content.write(tmp_path / "s.h5mu")
-    cells = ingest.ingest(row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(
+        row(kind="h5mu", path=str(tmp_path / "s.h5mu")), GENES, WINDOWS, 0.5, 0.5
+    )
     assert list(cells.obs["cell_type"]) == [f"of {name}" for name in BARCODES]
     assert set(cells.obs["stage"]) == {"E8"} and not {"theirs", "clusters"} & set(cells.obs)
     assert "s.h5mu: ignoring obs columns of other modalities: " in caplog.text
@@ -125,7 +131,7 @@ def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
     table = rna()
     table.layers["spliced"], table.layers["unspliced"] = table.X * 2, table.X * 3
     table.write_h5ad(tmp_path / "v.h5ad")
-    cells = ingest.ingest(row(path=str(tmp_path / "v.h5ad")), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(path=str(tmp_path / "v.h5ad")), GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
     np.testing.assert_array_equal(cells.layers["promoter"].toarray()[1], [15, 18, 12])
 
@@ -163,7 +169,7 @@ def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genom
     table.var_names = [genome + names[0], genome + names[1], other + names[2]]
     table.write_h5ad(tmp_path / "s.h5ad")
     with pytest.raises(InputError, match=r"s.h5ad: has genes of 2 genomes \(") as caught:
-        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(sheet, GENES, WINDOWS)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
     assert not finding.passed and finding.found == str(caught.value)
 
@@ -204,7 +210,7 @@ def test_counts_are_read_whatever_their_numbers_are_kept_as(tmp_path, kind):
     obs, var = rna().obs, rna().var
     ad.AnnData(values, obs=obs, var=var).write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [1, 0, 0])
 
 
@@ -233,7 +239,7 @@ def logged(table):
 def test_counts_in_raw_are_read_where_x_holds_none(tmp_path, rna_layer):
     logged(rna()).write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", rna_layer=rna_layer)
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
     found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
     assert found["RNA counts"].found.startswith("in raw/X of ")
@@ -247,7 +253,7 @@ def test_counts_in_x_are_read_though_raw_has_some(tmp_path):
     table.write_h5ad(tmp_path / "s.h5ad")
     files = {"path": str(tmp_path / "s.h5ad"), "atac_path": "none"}
     for layer, factor in (("", 2), ("X", 2), ("raw", 1)):
-        cells = ingest.ingest(row(**files, rna_layer=layer), GENES, WINDOWS, 0.5, 0.5)
+        cells = ingestion.ingest(row(**files, rna_layer=layer), GENES, WINDOWS)
         np.testing.assert_array_equal(cells.X.toarray()[1], factor * np.array([5, 6, 4]))
 
 
@@ -257,7 +263,7 @@ def test_a_place_that_is_all_zero_is_passed_over(tmp_path):
     table.X = table.X * 0
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
     found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
     assert found["RNA counts"].found.startswith("in layers/counts of ")
@@ -271,25 +277,25 @@ def test_an_x_of_0_and_1_gives_way_to_counts(tmp_path, caplog):
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
     with caplog.at_level("INFO", logger="scdyn"):
-        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        cells = ingestion.ingest(sheet, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
     assert "X is binary; using the counts in .raw" in caplog.text
     found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
     assert found["RNA counts"].found.startswith("in raw/X of ")
     asked = {**sheet, "rna_layer": "X"}
-    assert ingest.ingest(asked, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    assert ingestion.ingest(asked, GENES, WINDOWS).X.max() == 1
     # Nothing tells that a layer of any other name is of RNA.
     del table.raw
     table.layers["promoter"] = counts
     table.write_h5ad(tmp_path / "s.h5ad")
-    assert ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5).X.max() == 1
+    assert ingestion.ingest(sheet, GENES, WINDOWS).X.max() == 1
     table.layers["raw_counts"] = counts
     table.write_h5ad(tmp_path / "s.h5ad")
     words = (
         r"X is binary \(only 0 and 1\), but there are counts in raw_counts; name one of these, or X"
     )
     with pytest.raises(InputError, match=words) as caught:
-        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(sheet, GENES, WINDOWS)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
     assert not finding.passed and finding.found == str(caught.value)
 
@@ -301,7 +307,7 @@ def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_
     table.layers["spliced"] = table.X.copy()  # as scVelo leaves it
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [10, 12, 8])
     found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
     assert found["RNA counts"].found.startswith("in layers/counts of ")
@@ -311,10 +317,10 @@ def test_counts_are_looked_for_where_a_layer_of_their_usual_name_holds_none(tmp_
         r"in spliced and X are not integers .* name the layer with raw counts \(raw_counts here\)"
     )
     with pytest.raises(InputError, match=words):
-        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(sheet, GENES, WINDOWS)
     (finding,) = preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)
     assert not finding.passed and "(raw_counts here)" in finding.found
-    cells = ingest.ingest({**sheet, "rna_layer": "raw_counts"}, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest({**sheet, "rna_layer": "raw_counts"}, GENES, WINDOWS)
     np.testing.assert_array_equal(cells.X.toarray()[1], [15, 18, 12])
 
 
@@ -329,14 +335,14 @@ def test_a_named_file_beats_a_layer_that_only_stands_in(tmp_path):
         ("unspliced", "promoter layer", "counts of the layer unspliced"),
     ):
         sheet = row(**files, promoter_layer=layer)
-        cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        cells = ingestion.ingest(sheet, GENES, WINDOWS)
         assert set(cells.obs["promoter_source"]) == {source}
         found = {f.check: f for f in preflight.examine_sample(sheet, GENES, WINDOWS, THRESHOLDS)}
         assert found["promoters"].found.startswith(said)
     content = mudata.MuData({"rna": table, "atac": peaks(BARCODES)})
     content.write(tmp_path / "s.h5mu")
     sheet = row(kind="h5mu", path=str(tmp_path / "s.h5mu"))
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     assert set(cells.obs["promoter_source"]) == {"peaks"}
 
 
@@ -375,13 +381,14 @@ def test_every_dropped_cell_has_its_reasons():
 def test_cells_of_rna_alone_are_judged_by_it_alone():
     cells = ad.AnnData(
         sparse.csr_matrix(np.full((60, 3), 9, dtype=np.int32)),
-        obs=pd.DataFrame({"promoter_source": "none"}, index=map(str, range(60))),
+        obs=pd.DataFrame({"sample": "s", "promoter_source": "none"}, index=map(str, range(60))),
+        var=GENES[["is_mt"]],
         layers={"promoter": sparse.csr_matrix((60, 3), dtype=np.int32)},
     )
     bounds = QualitySettings(
         min_rna_counts=20, min_genes=3, max_mito_share=1.0, max_doublet_score=None
     )
-    kept, table = qc.filter_cells(cells, GENES["is_mt"].to_numpy(), bounds, 0, "s")
+    kept, table = qc.filter_cells(cells, bounds, 0)
     assert kept.n_obs == 60
     assert not [name for name in table if name.startswith("promoter_") and name[9:] != "source"]
 
@@ -461,11 +468,14 @@ def test_counts_far_from_the_median_are_out_and_empty_barcodes_do_not_widen_it()
 def test_too_few_good_cells_stop_with_what_each_bound_dropped():
     cells = ad.AnnData(
         sparse.csr_matrix(np.ones((60, 3), dtype=np.int32)),
-        obs=pd.DataFrame({"promoter_source": "fragments", "barcode": "A-1"}, map(str, range(60))),
+        obs=pd.DataFrame(
+            {"sample": "s", "promoter_source": "fragments", "barcode": "A-1"}, map(str, range(60))
+        ),
+        var=GENES[["is_mt"]],
         layers={"promoter": sparse.csr_matrix(np.ones((60, 3), dtype=np.int32))},
     )
     with pytest.raises(InputError) as caught:
-        qc.filter_cells(cells, GENES["is_mt"].to_numpy(), QualitySettings(preset="cells"), 0, "s")
+        qc.filter_cells(cells, QualitySettings(preset="cells"), 0)
     assert str(caught.value) == (
         "sample s: 0 of 60 cells pass quality control, fewer than ingest.qc.min_cells = 50: 60 are "
         "under 500 RNA counts (min_rna_counts), 60 are under 200 genes (min_genes), 60 are over "
@@ -502,11 +512,13 @@ def test_every_reason_has_the_key_of_its_bound():
 @pytest.mark.parametrize(("n_mito", "said"), [(20, True), (8, False)])
 def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, said):
     counts = np.ones((60, 3), dtype=np.int32)
-    is_mt = np.array([False, False, True])
     counts[n_mito:, 2] = 0
     cells = ad.AnnData(
         sparse.csr_matrix(counts),
-        obs=pd.DataFrame({"promoter_source": "none", "barcode": "A-1"}, map(str, range(60))),
+        obs=pd.DataFrame(
+            {"sample": "s", "promoter_source": "none", "barcode": "A-1"}, map(str, range(60))
+        ),
+        var=pd.DataFrame({"is_mt": [False, False, True]}),
         layers={"promoter": sparse.csr_matrix(np.zeros((60, 3), dtype=np.int32))},
     )
     bounds = QualitySettings(
@@ -514,7 +526,7 @@ def test_whole_cells_under_the_bound_of_nuclei_are_warned_of(caplog, n_mito, sai
         min_cells=30,
     )  # fmt: skip
     with caplog.at_level("WARNING"):
-        kept, _ = qc.filter_cells(cells, is_mt, bounds, 0, "s")
+        kept, _ = qc.filter_cells(cells, bounds, 0)
     assert kept.n_obs == 60 - n_mito
     warned = f"s: {n_mito} of 60 cells have a mitochondrial share above 0.05" in caplog.text
     assert warned == said
@@ -531,13 +543,13 @@ def test_fragments_are_paired_whatever_tools_made_of_the_barcodes(tmp_path):
     rows = [("chr1", 100 + i, 1200, f"{cells[i]}-1", 1) for i in (2, 0, 2)]
     write_fragments(tmp_path / "f.tsv.gz", rows)
     files = {"path": str(tmp_path / "rna.h5ad"), "fragments": str(tmp_path / "f.tsv.gz")}
-    cells = ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(**files), GENES, WINDOWS)
     np.testing.assert_array_equal(
         cells.layers["promoter"].toarray(), [[1, 1, 0], [0, 0, 0], [2, 2, 0]]
     )
     assert list(cells.obs["fragments"]) == [1, 0, 2]
     with pytest.raises(InputError, match="2 of 3 RNA barcodes"):
-        ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.9)
+        ingestion.ingest(row(**files), GENES, WINDOWS, 0.5, 0.9)
 
 
 def write_10x(folder, table, name, features):
@@ -562,16 +574,16 @@ def test_gex_and_atac_outputs_make_one_sample(tmp_path):
     places = [name.replace(":", "-").split("-") for name in table.var_names]
     write_10x(tmp_path / "atac", table, "filtered_peak_bc_matrix", places)
     files = {"path": str(tmp_path / "gex"), "atac_path": str(tmp_path / "atac")}
-    cells = ingest.ingest(row(kind="10x", **files), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(kind="10x", **files), GENES, WINDOWS)
     assert set(cells.obs["promoter_source"]) == {"peaks"}
     np.testing.assert_array_equal(cells.layers["promoter"].toarray()[0], [4, 0, 40])
     write_fragments(
         tmp_path / "atac" / "fragments.tsv.gz", [("chr1", 1, 9, b, 1) for b in BARCODES]
     )
-    cells = ingest.ingest(row(kind="10x", **files), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(kind="10x", **files), GENES, WINDOWS)
     assert set(cells.obs["promoter_source"]) == {"fragments"}
     with pytest.raises(InputError, match="has peaks but no genes; in the sample sheet"):
-        ingest.ingest(row(kind="10x", path=files["atac_path"]), GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(row(kind="10x", path=files["atac_path"]), GENES, WINDOWS)
 
 
 def test_several_libraries_of_a_sample_are_joined(tmp_path):
@@ -581,7 +593,7 @@ def test_several_libraries_of_a_sample_are_joined(tmp_path):
         start = 100 if library == "a" else 1100  # in the window of TF, or of Beta
         write_fragments(fragments, [("chr1", start, start + 9, b, 1) for b in BARCODES])
     sheet = row(kind="10x", path=str(tmp_path / "lane_*"))
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     names = [f"s_{b[:2]}-{library}" for library in (1, 2) for b in BARCODES]
     assert list(cells.obs_names) == names
     assert list(cells.obs["barcode"])[-1] == "TT-2"
@@ -606,15 +618,15 @@ def test_rna_only_is_said_by_the_sheet_and_known_of_each_cell(tmp_path):
     rna().write_h5ad(tmp_path / "rna.h5ad")
     files = {"path": str(tmp_path / "rna.h5ad")}
     with pytest.raises(InputError, match="write 'none' into atac_path"):
-        ingest.ingest(row(**files), GENES, WINDOWS, 0.5, 0.5)
-    cells = ingest.ingest(row(**files, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(row(**files), GENES, WINDOWS)
+    cells = ingestion.ingest(row(**files, atac_path="none"), GENES, WINDOWS)
     assert set(cells.obs["promoter_source"]) == {"none"}
     assert cells.layers["promoter"].nnz == 0
     with pytest.raises(InputError, match="but fragments or promoter_layer is set"):
         find_libraries(row(**files, atac_path="none", fragments="f.tsv.gz"))
     peaks(BARCODES[:3]).write_h5ad(tmp_path / "atac.h5ad")
     sheet = row(**files, atac_path=str(tmp_path / "atac.h5ad"))
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     assert list(cells.obs["promoter_source"]) == ["peaks", "peaks", "peaks", "none"]
 
 
@@ -627,12 +639,14 @@ def test_counts_are_read_from_the_layers_that_the_sheet_names(tmp_path):
     table.write_h5ad(tmp_path / "s.h5ad")
     path = str(tmp_path / "s.h5ad")
     layers = {"rna_layer": "raw", "promoter_layer": "open"}
-    cells = ingest.ingest(row(path=path, **layers), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(path=path, **layers), GENES, WINDOWS)
     assert cells.X[1].toarray().tolist() == [[5, 6, 4]]
     assert cells.layers["promoter"][1].toarray().tolist() == [[10, 12, 8]]
     assert set(cells.obs["promoter_source"]) == {"promoter layer"}
     with pytest.raises(InputError, match="has no layer 'row' .layers: X, open, raw"):
-        ingest.ingest(row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(
+            row(path=path, rna_layer="row", atac_path="none"), GENES, WINDOWS, 0.5, 0.5
+        )
 
 
 PLACES = np.arange(8.0).reshape(4, 2)
@@ -657,7 +671,7 @@ def test_positions_are_kept_as_numbers_and_left_out_if_they_are_none(form, tmp_p
     table.obsm["spatial"] = spatial
     table.write_h5ad(tmp_path / "s.h5ad")
     path = str(tmp_path / "s.h5ad")
-    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(path=path, atac_path="none"), GENES, WINDOWS)
     if why:
         assert f"{path}: obsm['spatial'] {why}; ignoring the positions" in caplog.text
         assert not cells.obsm
@@ -679,7 +693,7 @@ def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):
     with ad.settings.override(allow_write_nullable_strings=True):
         table.write_h5ad(tmp_path / "s.h5ad", convert_strings_to_categoricals=False)
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", donor="d1")
-    cells = ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
     cells.write_h5ad(tmp_path / "out.h5ad")
     obs = ad.read_h5ad(tmp_path / "out.h5ad").obs.astype(object)
     assert list(obs["cell_type"].dropna()) == ["x", "y"]
@@ -697,7 +711,7 @@ def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
         table.obs["week"] = week
         table.write_h5ad(tmp_path / f"lane{number}.h5ad")
     path = str(tmp_path / "lane*.h5ad")
-    cells = ingest.ingest(row(path=path, atac_path="none"), GENES, WINDOWS, 0.5, 0.5)
+    cells = ingestion.ingest(row(path=path, atac_path="none"), GENES, WINDOWS)
     assert list(cells.obs["week"]) == ["22"] * 4 + ["postnatal"] * 4
     assert list(cells.obs_names)[::4] == ["s_AA-1", "s_AA-2"]
     cells.write_h5ad(tmp_path / "out.h5ad")
@@ -706,4 +720,4 @@ def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
     rna(["AA-1", "AA-1", "CC-1", "GG-1"]).write_h5ad(tmp_path / "twice.h5ad")
     sheet = row(path=str(tmp_path / "twice.h5ad"), atac_path="none")
     with pytest.raises(InputError, match="twice.h5ad: duplicate barcode AA-1"):
-        ingest.ingest(sheet, GENES, WINDOWS, 0.5, 0.5)
+        ingestion.ingest(sheet, GENES, WINDOWS)

@@ -17,7 +17,7 @@ from scdyn.io import fragments, tenx
 from scdyn.io.files import write_table
 from scdyn.io.sample_files import FILES, LAYERS, Matrix
 from scdyn.plotting.pages import findings_page
-from scdyn.pp import ingest, preflight, preflight_findings
+from scdyn.pp import ingestion, preflight, preflight_findings
 from scdyn.pp.reference import make_promoter_windows
 from scdyn.settings import InputThresholds, ModelSettings
 from scdyn.tasks.cost import examine_models
@@ -335,7 +335,7 @@ def test_an_h5mu_of_peaks_is_examined_and_read_whatever_else_it_holds(tmp_path):
         found = {finding.check: finding.found for finding in findings}
         assert found["barcodes"].startswith("40 of 40 RNA barcodes")
         assert found["genome build"].startswith("peaks are in promoters ")
-        cells = ingest.ingest(small.sheet_row(**row), GENES, WINDOWS, 0.5, 0.5)
+        cells = ingestion.ingest(small.sheet_row(**row), GENES, WINDOWS, 0.5, 0.5)
         assert set(cells.obs["promoter_source"]) == {"peaks"}
         counts.append(cells.layers["promoter"].sum())
     assert counts[0] == counts[1] > 0
@@ -343,7 +343,7 @@ def test_an_h5mu_of_peaks_is_examined_and_read_whatever_else_it_holds(tmp_path):
     (sentence,) = refused(examine(**row))
     assert "atac.h5mu: has no modality 'atac', only open; rename one." in sentence
     with pytest.raises(InputError, match="has no modality 'atac', only open"):
-        ingest.read_peaks(Matrix(str(tmp_path / "atac.h5mu"), modality="atac"))
+        ingestion.read_peaks(Matrix(str(tmp_path / "atac.h5mu"), modality="atac"))
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.grn import aucell, regulons
+from scdyn.grn import activity, regulons
 from scdyn.settings import LEFT_OUT
 
 
@@ -150,27 +150,27 @@ def test_aucell_is_the_area_under_the_recovery_of_targets():
     values = rng.permuted(np.tile(np.arange(1.0, 101), (5, 1)), axis=1)  # no ties
     genes = [f"g{i}" for i in range(100)]
     table = pd.DataFrame({"regulon": "R(+)", "target": ["g3", "g50", "g99"]})
-    found = aucell.aucell(sparse.csr_matrix(values), genes, table, 0.2, 1)["R(+)"]
+    found = activity.aucell(sparse.csr_matrix(values), genes, table, 0.2, 1)["R(+)"]
     ranks = 100 - values[:, [3, 50, 99]]  # 0 is the best
     recovered = (ranks[:, :, None] <= np.arange(19)).sum((1, 2))
     np.testing.assert_allclose(found, recovered / (20 * 3))
     with pytest.raises(InputError, match="aucell_threshold"):
-        aucell.aucell(sparse.csr_matrix(values), genes, table, 0.01, 1)
+        activity.aucell(sparse.csr_matrix(values), genes, table, 0.01, 1)
 
 
 def test_chunks_do_not_change_activities(monkeypatch):
     values = sparse.random(50, 40, 0.3, format="csr", random_state=0)
     genes = [f"g{i}" for i in range(40)]
     table = pd.DataFrame({"regulon": ["A(+)"] * 3 + ["B(-)"], "target": genes[:4]})
-    whole = aucell.aucell(values, genes, table, 0.25, 1)
-    monkeypatch.setattr(aucell, "CELLS_AT_ONCE", 7)
-    pd.testing.assert_frame_equal(whole, aucell.aucell(values, genes, table, 0.25, 1))
+    whole = activity.aucell(values, genes, table, 0.25, 1)
+    monkeypatch.setattr(activity, "CELLS_AT_ONCE", 7)
+    pd.testing.assert_frame_equal(whole, activity.aucell(values, genes, table, 0.25, 1))
 
 
 def test_specificity_is_one_for_a_label_of_its_own():
     activity = pd.DataFrame({"own": [1.0, 1, 0, 0, 9], "even": 1.0, "silent": 0.0})
     labels = pd.Series(["a", "a", "b", "b", None])
-    found = aucell.regulon_specificity(activity, labels)
+    found = activity.regulon_specificity(activity, labels)
     assert found.loc["a", "own"] == pytest.approx(1) and found.loc["b", "own"] < 0.2
     assert found.loc["a", "even"] == pytest.approx(found.loc["b", "even"])
     assert found["silent"].isna().all()
@@ -189,7 +189,7 @@ def corpus_of_three_genes():
 
 def test_regulons_are_scored_by_the_first_gene_of_a_symbol():
     table = pd.DataFrame({"regulon": ["A(+)", "B(+)"], "tf": ["A", "B"], "target": ["a", "b"]})
-    scored = aucell.score_regulons(
+    scored = activity.score_regulons(
         corpus_of_three_genes(), ["a", "b"], table, threshold=1.0, seed=1
     )
     # One rank counts, of height 1 over at most 2: the second cell's best gene is b, for the a that
@@ -200,10 +200,10 @@ def test_regulons_are_scored_by_the_first_gene_of_a_symbol():
 
 def test_activity_is_compared_by_the_first_label_that_the_cells_have():
     cells = corpus_of_three_genes()
-    by, found = aucell.compare_activity(cells, ["stage", "type"])
+    by, found = activity.compare_activity(cells, ["stage", "type"])
     assert by == "type" and list(found.index) == ["one", "two"]
-    assert aucell.compare_activity(cells, ["stage"])[0] == "sample"
+    assert activity.compare_activity(cells, ["stage"])[0] == "sample"
     specificity = pd.DataFrame({"A(+)": [0.2, 0.9], "B(+)": [0.4, 0.1]}, index=["one", "two"])
-    assert aucell.specificity_table(specificity, "type").values.tolist() == [
+    assert activity.specificity_table(specificity, "type").values.tolist() == [
         ["one", "B(+)", 0.4], ["one", "A(+)", 0.2], ["two", "A(+)", 0.9], ["two", "B(+)", 0.1]
     ]  # fmt: skip

@@ -1,11 +1,22 @@
 """scdyn: the library of the scDynOmics workflow.
 
-In a notebook, :func:`load` opens a pretrained model and :func:`load_task` a fine-tuned one. The
-packages follow the data's way; each may import those above it in this table, and none imports
-snakemake (``make lint`` checks both):
+In a notebook (docs/notebook.md), from raw files to genes:
+
+1. ``scdyn.pp.ingest``, ``scdyn.pp.filter_cells``: counts of a sample, its good cells
+2. ``scdyn.grn.infer_regulons``: regulons of the cells
+3. ``scdyn.Corpus.write``: the samples together, on disk
+4. ``scdyn.pretrain``, then ``model.embed``: a model, and an embedding of cells
+5. ``scdyn.finetune``, then ``task.predict``: labels of cells
+6. ``scdyn.explain.attribute``: genes that decide a prediction
+
+``scdyn.load`` opens a pretrained model and ``scdyn.load_task`` a fine-tuned one, of a notebook or
+of the workflow.
+
+Each package may import those above it in this table, and none imports snakemake (``make lint``
+checks both):
 
 ==================  ==============================================================================
-``scdyn``           errors, log, the machine, and the two functions for notebooks
+``scdyn``           errors, log, the machine, and the entry points for notebooks
 ``scdyn.settings``  every setting, typed, with its default and meaning
 ``scdyn.io``        files: formats in, whole files out
 ``scdyn.pp``        raw files of a sample to counts over the vocabulary; preflight, QC, corpus
@@ -27,15 +38,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scdyn.lazy import attach
 from scdyn.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from scdyn.data.corpus import Corpus
     from scdyn.model.pretrained import Pretrained
+    from scdyn.notebook import finetune, pretrain
     from scdyn.tasks.finetuned import FineTuned
 
-__all__ = ["__version__", "load", "load_task"]
+__all__ = ["Corpus", "__version__", "finetune", "load", "load_task", "pretrain"]
+__getattr__ = attach(
+    __name__, {"Corpus": "data.corpus", "finetune": "notebook", "pretrain": "notebook"}
+)
 
 
 def load(folder: str | Path, device: str | None = None) -> Pretrained:

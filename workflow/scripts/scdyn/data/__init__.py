@@ -3,6 +3,7 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "Corpus": "corpus",
     "bin_values": "tokens",
     "write_tokens": "tokens",
     "TokenStore": "tokens",

@@ -3,6 +3,7 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "attribute": "task",
     "integrated_gradients": "attribution",
     "explain_task": "runs",
     "rank_drivers": "drivers",

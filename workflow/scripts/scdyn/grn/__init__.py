@@ -3,15 +3,13 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "infer_regulons": "network",
     "infer_edges": "inference",
     "merge_adjacencies": "consensus",
-    "merge_runs": "consensus",
     "promoter_evidence": "promoters",
-    "modules": "regulons",
-    "consensus": "regulons",
     "find_regulons": "regulons",
-    "aucell": "aucell",
-    "score_regulons": "aucell",
+    "score_regulons": "activity",
+    "aucell": "activity",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = attach(__name__, _HOMES)

@@ -87,6 +87,8 @@ class Pretrained:
 
     Attributes
     ----------
+    folder : Path
+        Its files.
     model : ScDynOmics
         In evaluation mode.
     config : dict
@@ -112,7 +114,7 @@ class Pretrained:
     """
 
     def __init__(self, folder: str | Path, device: str | torch.device | None = None) -> None:
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = load_model(folder).to(self.device)
         self.config = json.loads((folder / "config.json").read_text())

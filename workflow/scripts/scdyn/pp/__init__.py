@@ -3,10 +3,12 @@
 from scdyn.lazy import attach
 
 _HOMES = {
+    "read_annotation": "reference",
+    "read_tfs": "reference",
     "build_vocabulary": "reference",
     "read_vocabulary": "reference",
     "examine_sample": "preflight",
-    "ingest": "ingest",
+    "ingest": "ingestion",
     "filter_cells": "qc",
     "join_metadata": "metadata",
     "join": "corpus",

@@ -312,7 +312,7 @@ def normalise(cells: ad.AnnData) -> None:
     Parameters
     ----------
     cells
-        Counts from :func:`scdyn.pp.ingest.ingest`, with ``length`` (bp) and ``n_tss`` in ``var``.
+        From :func:`scdyn.pp.ingestion.ingest`, with ``length`` (bp) and ``n_tss`` in ``var``.
         Changed in place.
     """
     cells.layers["rna_log"] = log_normalise(cells.X, cells.var["length"].to_numpy() / 1000)

@@ -139,7 +139,7 @@ def skip_scrublet(n_cells: int, n_genes: int) -> np.ndarray:
 def assign_libraries(barcodes: pd.Series, min_cells: int) -> pd.Series:
     """Return the library of each cell, from the number after its barcode.
 
-    Cell Ranger and :mod:`scdyn.pp.ingest` number libraries in this way. If a library has fewer
+    Cell Ranger and :mod:`scdyn.pp.ingestion` number libraries in this way. If a library has fewer
     than ``min_cells`` cells, the numbers probably mean something else, and all cells count as one
     library.
     """
@@ -281,22 +281,18 @@ def describe_drops(table: pd.DataFrame) -> str:
 
 
 def filter_cells(
-    cells: ad.AnnData, is_mt: np.ndarray, bounds: QualitySettings, seed: int, name: str
+    cells: ad.AnnData, bounds: QualitySettings | None = None, seed: int = 1
 ) -> tuple[ad.AnnData, pd.DataFrame]:
     """Filter the cells of one sample by quality.
 
     Parameters
     ----------
     cells
-        All cells of the sample, from :func:`scdyn.pp.ingest.ingest`.
-    is_mt
-        (genes,) whether a gene is mitochondrial.
+        All cells of the sample, from :func:`scdyn.pp.ingestion.ingest`.
     bounds
-        For the cells to keep.
+        For the cells to keep; those for nuclei if None.
     seed
         For Scrublet.
-    name
-        The sample, for messages.
 
     Returns
     -------
@@ -310,7 +306,8 @@ def filter_cells(
     InputError
         If fewer than ``bounds.min_cells`` cells pass, with the number dropped by each bound.
     """
-    metrics = compute_metrics(cells, is_mt)
+    bounds, name = bounds or QualitySettings(), cells.obs["sample"].iloc[0]
+    metrics = compute_metrics(cells, cells.var["is_mt"].to_numpy())
     if bounds.max_doublet_score is not None:
         metrics = metrics.join(score_doublets(cells, metrics, bounds, seed))
     table = apply_bounds(metrics, bounds)

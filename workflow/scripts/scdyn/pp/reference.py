@@ -118,7 +118,9 @@ def choose_chromosomes(chromosomes: pd.Series, genes: pd.Series) -> pd.Series:
     return main.fillna(chromosomes.groupby(genes).transform("first"))
 
 
-def read_annotation(path: str | Path, biotypes: Collection[str]) -> pd.DataFrame:
+def read_annotation(
+    path: str | Path, biotypes: Collection[str] = ("protein_coding",)
+) -> pd.DataFrame:
     """Read the genes of a GTF, or of a BED if the name ends in ``.bed`` (or ``.bed.gz``).
 
     Parameters

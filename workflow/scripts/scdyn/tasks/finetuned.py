@@ -37,6 +37,8 @@ class FineTuned:
 
     Attributes
     ----------
+    folders : list of Path
+        The runs' models.
     pretrained : Pretrained
         The model that was adapted; it reads the cells.
     classes : list of str
@@ -63,19 +65,19 @@ class FineTuned:
     ) -> None:
         folder = Path(folder)
         own = [folder] if (folder / "task.json").exists() else []
-        folders = own or sorted(folder.glob(f"{MAIN}/*/model"))
-        if not folders:
+        self.folders = own or sorted(folder.glob(f"{MAIN}/*/model"))
+        if not self.folders:
             raise InputError(
                 "MODEL",
                 f"{folder}: holds no fine-tuned model; give results/finetune/TASK, or the folder "
                 "'model' of one run in it.",
             )
         if model is None:
-            described = json.loads((folders[0] / "task.json").read_text())
-            model = folders[0] / described["model_folder"]
+            described = json.loads((self.folders[0] / "task.json").read_text())
+            model = self.folders[0] / described["model_folder"]
         self.pretrained = Pretrained(os.path.normpath(model), device)
         self.classifiers = [
-            load_classifier(path, model).to(self.pretrained.device) for path in folders
+            load_classifier(path, model).to(self.pretrained.device) for path in self.folders
         ]
         self.classes = sorted(set().union(*(one.classes for one in self.classifiers)))
 

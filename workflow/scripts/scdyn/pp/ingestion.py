@@ -22,6 +22,7 @@ from scdyn.io.checks import require_nonempty
 from scdyn.io.features import refuse_10x, require_modality, require_one_genome
 from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.sample_files import (
+    COLUMNS,
     Library,
     LibraryFiles,
     Matrix,
@@ -32,7 +33,7 @@ from scdyn.io.sample_files import (
 from scdyn.log import logger
 from scdyn.pp.counts import NO_SOURCE, align_genes, extract_counts
 from scdyn.pp.obs_columns import clean_columns, concatenate
-from scdyn.pp.reference import find_genome_prefixes, make_tss_rings
+from scdyn.pp.reference import find_genome_prefixes, make_promoter_windows, make_tss_rings
 
 
 @dataclass(frozen=True)
@@ -376,11 +377,11 @@ def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
 
 
 def ingest(
-    sheet_row: dict[str, str],
+    sheet_row: Mapping[str, str],
     genes: pd.DataFrame,
-    windows: pd.DataFrame,
-    min_gene_overlap: float,
-    min_barcode_overlap: float,
+    windows: pd.DataFrame | None = None,
+    min_gene_overlap: float = 0.5,
+    min_barcode_overlap: float = 0.5,
     translation: Mapping[str, str] | None = None,
 ) -> ad.AnnData:
     """Read one sample as counts over the vocabulary.
@@ -388,9 +389,11 @@ def ingest(
     Parameters
     ----------
     sheet_row
-        Of the sample sheet.
+        Of the sample sheet: ``sample``, ``path`` and, where needed, its other columns; ``kind`` is
+        ``10x`` if not given.
     genes, windows
-        The vocabulary and its promoter windows.
+        The vocabulary and its promoter windows; None: those of
+        :func:`scdyn.pp.reference.make_promoter_windows`.
     min_gene_overlap, min_barcode_overlap
         Minimum shares, 0 to 1, of genes in the vocabulary, and of RNA barcodes in the other
         modality.
@@ -411,6 +414,9 @@ def ingest(
     InputError
         If a file cannot be read or has no counts, or too few genes or barcodes match.
     """
+    sheet_row = {**dict.fromkeys(COLUMNS, ""), "kind": "10x", **sheet_row}
+    if windows is None:
+        windows = make_promoter_windows(genes)
     name = sheet_row["sample"]
     overlaps = min_gene_overlap, min_barcode_overlap
     libraries = find_libraries(sheet_row)

@@ -1,0 +1,44 @@
+"""Attributions of a fine-tuned task in one call, for notebooks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from scdyn.data.corpus import Corpus
+from scdyn.explain.runs import explain_task
+from scdyn.settings import ExplanationSettings
+from scdyn.tasks.finetuned import FineTuned
+
+
+def attribute(
+    task: FineTuned, corpus: Corpus, settings: ExplanationSettings | None = None
+) -> pd.DataFrame:
+    """Attribute the correct predictions of held-out cells to genes, per class and modality.
+
+    Parameters
+    ----------
+    task
+        Fine-tuned on this corpus.
+    corpus
+        The cells.
+    settings
+        How many cells, and where the paths of Integrated Gradients start; the defaults if None.
+
+    Returns
+    -------
+    DataFrame
+        See :func:`scdyn.explain.attribution_tables.attribution_table`.
+
+    Raises
+    ------
+    InputError
+        If no model predicts cells of two classes correctly.
+    """
+    table, _ = explain_task(
+        corpus.store,
+        corpus.genes,
+        task.folders,
+        task.pretrained.folder,
+        settings or ExplanationSettings(),
+    )
+    return table
