@@ -1,9 +1,9 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="9b8db96c536d02884d706d605d134ed20c945c5241d88ab5e8303eb38787429f"
+LABEL io.github.snakemake.conda_env_hash="b89c0fbbbea998fc36b31416ce0922c32f8e1982e5308cc96b168ca774befa4a"
 # Conda environment:
 #   source: envs/analysis.yaml
-#   prefix: /conda-envs/c616d6de798259389231058713e7ca94
+#   prefix: /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f
 #   # Everything on tables of cells: reference, ingest, QC, studies, figures, report.
 #   # pytest, hypothesis and mudata, which writes .h5mu, are here because the library's tests run in
 #   # the environments its rules run in.
@@ -25,10 +25,12 @@ LABEL io.github.snakemake.conda_env_hash="9b8db96c536d02884d706d605d134ed20c945c
 #         - matplotlib==3.11.2
 #         - jinja2==3.1.6
 #         - pooch==1.9.0
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         - hypothesis==6.170.17
 #         - mudata==0.3.10
 #         # What these pull in, as resolved.
+#         - annotated-types==0.8.0
 #         - array-api-compat==1.16.0
 #         - certifi==2026.10.18
 #         - charset-normalizer==3.5.2
@@ -62,6 +64,7 @@ LABEL io.github.snakemake.conda_env_hash="9b8db96c536d02884d706d605d134ed20c945c
 #         - platformdirs==4.14.7
 #         - pluggy==1.7.0
 #         - polars-runtime-32==2.1.0
+#         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - pynndescent==0.5.13
 #         - pyparsing==3.3.3
@@ -80,12 +83,13 @@ LABEL io.github.snakemake.conda_env_hash="9b8db96c536d02884d706d605d134ed20c945c
 #         - threadpoolctl==3.8.0
 #         - tqdm==4.70.1
 #         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
 #         - urllib3==2.8.0
 #         - wrapt==2.5.2
-RUN mkdir -p /conda-envs/c616d6de798259389231058713e7ca94
-COPY envs/analysis.yaml /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml
+RUN mkdir -p /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f
+COPY envs/analysis.yaml /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f/environment.yaml
 # Conda environment:
 #   source: envs/grn.yaml
 #   prefix: /conda-envs/981f5dffb471091f5f63b3a4bd867e28
@@ -174,7 +178,7 @@ RUN mkdir -p /conda-envs/981f5dffb471091f5f63b3a4bd867e28
 COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 # Conda environment:
 #   source: envs/scvi.yaml
-#   prefix: /conda-envs/b7de2c50d7059af394fe909604732226
+#   prefix: /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
 #   # The peers: scVI, scANVI and scib-metrics, optional (config key `peers`). scib-metrics pulls
 #   # igraph, which is under the GPL: it is imported only by programs that run in this environment, and
 #   # no other environment has it. pytest is here for tests/unit/scvi.
@@ -191,12 +195,14 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - anndata==0.12.19
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
 #         - absl-py==2.5.1
 #         - aiohappyeyeballs==2.7.1
 #         - aiohttp==3.14.5
 #         - aiosignal==1.4.0
+#         - annotated-types==0.8.0
 #         - array-api-compat==1.16.0
 #         - attrs==26.1.0
 #         - chex==0.1.92
@@ -250,6 +256,7 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - pluggy==1.7.0
 #         - propcache==0.5.4
 #         - protobuf==7.36.2
+#         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - pynndescent==0.5.13
 #         - pyparsing==3.3.3
@@ -278,6 +285,7 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - torchmetrics==1.9.0
 #         - tqdm==4.70.1
 #         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
 #         - tzdata==2026.6
 #         - umap-learn==0.5.12
 #         - werkzeug==3.1.9
@@ -285,11 +293,11 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - xarray==2026.9.0
 #         - yarl==1.25.1
 #         - zarr==3.1.6
-RUN mkdir -p /conda-envs/b7de2c50d7059af394fe909604732226
-COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml
+RUN mkdir -p /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
+COPY envs/scvi.yaml /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml
 # Conda environment:
 #   source: envs/torch.yaml
-#   prefix: /conda-envs/c2a07a43bc5d4b889874850ec34d372d
+#   prefix: /conda-envs/82323beec0ccea1ea29922a76c751aae
 #   # The model: tokens, pretraining, adapters, attributions. On Linux torch also pulls the CUDA
 #   # packages that belong to its release; a build without CUDA has none, so they are not listed.
 #   # pytest is here because the library's unit tests run in the environments its rules run in.
@@ -306,6 +314,7 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - zarr==3.1.6
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
 #         - accelerate==1.15.0
@@ -342,7 +351,6 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - packaging==26.3
 #         - pluggy==1.7.0
 #         - psutil==7.2.2
-#         - pydantic==2.14.3
 #         - pydantic-core==2.50.4
 #         - pygments==2.21.0
 #         - python-dateutil==4.0.0
@@ -365,11 +373,11 @@ COPY envs/scvi.yaml /conda-envs/b7de2c50d7059af394fe909604732226/environment.yam
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - tzdata==2026.6
-RUN mkdir -p /conda-envs/c2a07a43bc5d4b889874850ec34d372d
-COPY envs/torch.yaml /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml
+RUN mkdir -p /conda-envs/82323beec0ccea1ea29922a76c751aae
+COPY envs/torch.yaml /conda-envs/82323beec0ccea1ea29922a76c751aae/environment.yaml
 
-RUN conda env create --prefix /conda-envs/c616d6de798259389231058713e7ca94 --file /conda-envs/c616d6de798259389231058713e7ca94/environment.yaml && \
+RUN conda env create --prefix /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f --file /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
-    conda env create --prefix /conda-envs/b7de2c50d7059af394fe909604732226 --file /conda-envs/b7de2c50d7059af394fe909604732226/environment.yaml && \
-    conda env create --prefix /conda-envs/c2a07a43bc5d4b889874850ec34d372d --file /conda-envs/c2a07a43bc5d4b889874850ec34d372d/environment.yaml && \
+    conda env create --prefix /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6 --file /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml && \
+    conda env create --prefix /conda-envs/82323beec0ccea1ea29922a76c751aae --file /conda-envs/82323beec0ccea1ea29922a76c751aae/environment.yaml && \
     conda clean --all -y

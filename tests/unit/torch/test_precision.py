@@ -8,12 +8,11 @@ import torch
 
 from scdyn.model import embedding
 from scdyn.model.transformer import ScDynOmics
+from scdyn.settings import VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
 
-SETTINGS = {
-    "adapter": "lora", "rank": 4, "modalities": "both", "n_pools": 4, "hidden": 16, "dropout": 0.0,
-}  # fmt: skip
+SETTINGS = VariantSettings(rank=4, n_pools=4, hidden=16, dropout=0.0)
 
 
 def relative_error(found, expected):

@@ -123,7 +123,11 @@ def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> li
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, each with its own GPU; alone, do nothing."""
+    """Join the processes that torchrun started, each with its own GPU; alone, do nothing.
+
+    Without GPUs a process whose work succeeds exits at the end of the block: gloo's threads can
+    abort the interpreter's own shutdown (pytorch/pytorch#179291).
+    """
     if not is_started_by_torchrun():
         yield
         return
@@ -136,6 +140,11 @@ def process_group() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+    if not n_gpus():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
