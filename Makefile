@@ -9,6 +9,7 @@ PEER := .snakemake/peer
 LIGHTGBM := .snakemake/lightgbm
 COVERAGE := .snakemake/coverage
 AUDIT := .snakemake/audit
+NOTEBOOK := .snakemake/notebook
 DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
@@ -25,7 +26,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures docs-notebook Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -144,7 +145,20 @@ docs-figures: environments ## Keep the demo's figures, numbers and notebook outp
 	tests/in_env.sh analysis python tools/docs/tutorial_figures.py results docs/figures
 	python tools/docs/tutorial.py results docs/figures/numbers.json
 	PYTHONPATH=workflow/scripts tests/in_env.sh torch python tools/docs/notebook.py \
-		results docs/figures/outputs.json docs/tutorial.md
+		. docs/figures/outputs.json docs/tutorial.md
+
+docs-notebook: $(NOTEBOOK)/ready ## Run docs/notebook.md and keep its output in docs/figures; then make docs
+	@rm -rf $(NOTEBOOK)/run && mkdir $(NOTEBOOK)/run
+	$(NOTEBOOK)/bin/python -W ignore tools/docs/notebook.py \
+		$(NOTEBOOK)/run docs/figures/notebook.json docs/notebook.md
+
+# As a notebook's user has it: the package installed by pip, with the pins of the rules' environments.
+$(NOTEBOOK)/ready: envs/analysis.yaml envs/torch.yaml pyproject.toml | runner
+	@rm -rf $(NOTEBOOK)
+	@python -m venv $(NOTEBOOK)
+	@sed -nE 's/^ +- ([A-Za-z0-9._-]+==.+)/\1/p' envs/analysis.yaml envs/torch.yaml | sort -u > $(NOTEBOOK)/pins.txt
+	@$(NOTEBOOK)/bin/pip install --quiet --constraint $(NOTEBOOK)/pins.txt ".[torch,simulate]"
+	@touch $@
 
 # With the peers', so that one image serves all configs.
 Dockerfile: runner ## Write the definition of an image that holds all environments

@@ -1,8 +1,8 @@
-"""Run the Python of docs/tutorial.md and keep its output: the last part of ``make docs-figures``.
+"""Run the Python of a page and keep its output: docs/tutorial.md, docs/notebook.md.
 
-Blocks of ``python`` are run in their order, in one namespace and in the folder that holds
-``results``, as the cells of a notebook are. ``make docs`` writes the output of each, and the value
-of its last line, into the ``text`` block that follows it.
+Blocks of ``python`` are run in their order and in one namespace, as the cells of a notebook are.
+``make docs`` writes the output of each, and the value of its last line, into the ``text`` block
+that follows it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,17 @@ def run_cell(code: str, namespace: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
-def filled(page: str, outputs: dict[str, str]) -> str:
+def filled(page: str, outputs: dict[str, str], remedy: str) -> str:
     """Write the output of each block below it.
+
+    Parameters
+    ----------
+    page
+        Its text.
+    outputs
+        Output of each block, by its code.
+    remedy
+        The command that runs the page.
 
     Raises
     ------
@@ -46,8 +55,7 @@ def filled(page: str, outputs: dict[str, str]) -> str:
     for code, _ in CELL.findall(page):
         if code not in outputs:
             raise SystemExit(
-                f"docs/tutorial.md: this code was not run since it changed; make docs-figures runs "
-                f"it (it needs the demo's results):\n{code}"
+                f"This code was not run since it changed; {remedy} runs it:\n{code}"
             )
     return CELL.sub(lambda m: f"```python\n{m[1]}```\n\n```text\n{outputs[m[1]]}```\n", page)
 
@@ -55,15 +63,12 @@ def filled(page: str, outputs: dict[str, str]) -> str:
 def main() -> None:
     """Run the page's blocks and keep their outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="results of the demo")
+    parser.add_argument("folder", type=Path, help="folder to run the page in")
     parser.add_argument("outputs", type=Path, help="JSON to keep the outputs in")
     parser.add_argument("page", type=Path, help="Markdown with the blocks")
     options = parser.parse_args()
-    results, page = options.results.resolve(), options.page.read_text()
-    if results.name != "results":
-        parser.error("the results folder must be called results, as the page has it")
-    namespace: dict[str, Any] = {}
-    with contextlib.chdir(results.parent):
+    page, namespace = options.page.read_text(), {}
+    with contextlib.chdir(options.folder):
         outputs = {code: run_cell(code, namespace) for code, _ in CELL.findall(page)}
     options.outputs.write_text(json.dumps(outputs, indent=1) + "\n")
 

@@ -43,6 +43,13 @@ def read_json(path: str) -> Any:
     return json.loads((ROOT / path).read_text())
 
 
+# Pages whose Python is run: where its output is kept, and the command that runs it.
+EXECUTED = {
+    "tutorial.md": ("docs/figures/outputs.json", "make docs-figures, after make demo,"),
+    "notebook.md": ("docs/figures/notebook.json", "make docs-notebook"),
+}
+
+
 def pages() -> list[Path]:
     """List all pages."""
     fixed = [ROOT / "README.md", ROOT / "config/README.md", ROOT / "profiles/slurm/README.md"]
@@ -136,7 +143,6 @@ def written() -> Iterator[tuple[Path, str, str]]:
         index = pool.submit(outputs.index, (ROOT / "docs/files.md").read_text())
         found = blocks() | {"files": index.result()}
     unused = set(found)
-    printed = read_json("docs/figures/outputs.json")
     for page in pages():
         text = page.read_text()
         names = {name for _, name, _ in marks.BLOCK.findall(text)}
@@ -144,7 +150,10 @@ def written() -> Iterator[tuple[Path, str, str]]:
             raise SystemExit(f"{page.relative_to(ROOT)}: nothing generates the blocks {unknown}.")
         unused -= names
         new = marks.fill(text, found)
-        yield page, text, notebook.filled(new, printed) if page.name == "tutorial.md" else new
+        if page.name in EXECUTED:
+            outputs, command = EXECUTED[page.name]
+            new = notebook.filled(new, read_json(outputs), command)
+        yield page, text, new
     for path, new in config_keys.schemas():
         yield path, path.read_text(), new
     if unused:
