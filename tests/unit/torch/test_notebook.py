@@ -1,0 +1,110 @@
+"""From counts to attributed genes by the functions for notebooks, as the rules do it."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import scdyn
+from scdyn.errors import InputError
+from scdyn.settings import (
+    ExplanationSettings,
+    FineTuningSettings,
+    PretrainingSettings,
+    SplitSettings,
+    TrainingSettings,
+)
+
+N_GENES, N_TFS, N_CELLS = 30, 6, 80
+GENES = pd.DataFrame({
+    "gene_id": [f"G{i:02d}" for i in range(N_GENES)], "symbol": [f"g{i}" for i in range(N_GENES)],
+    "chrom": "chr1", "strand": "+", "length": 1000, "n_tss": 1, "tss": "100",
+    "is_tf": np.arange(N_GENES) < N_TFS, "is_mt": False,
+})  # fmt: skip
+# Genes of which the cells of each kind have many counts.
+OWN = {"x": range(10, 14), "y": range(20, 24)}
+REGULONS = pd.DataFrame(
+    {"regulon": "g0(+)", "tf": "g0", "target": [f"g{i}" for i in OWN["x"]], "weight": 1.0}
+)
+TRAINING = TrainingSettings(epochs=12, batch_size=8, learning_rate=5e-3)
+SMALL = PretrainingSettings(
+    width=8, n_layers=2, n_heads=2, n_latents=4, ffn_width=16, dropout=0.0,
+    training={"epochs": 2, "batch_size": 16, "learning_rate": 1e-2},
+)  # fmt: skip
+
+
+def sample(name):
+    """Counts of one sample, half of its cells of each kind."""
+    rng = np.random.default_rng(ord(name))
+    kinds = np.array(["x", "y"])[np.arange(N_CELLS) % 2]
+    means = np.ones((N_CELLS, N_GENES))
+    for kind, own in OWN.items():
+        means[np.ix_(kinds == kind, list(own))] = 20
+    barcodes = [f"{name}_{i}" for i in range(N_CELLS)]
+    obs = pd.DataFrame({"sample": name, "barcode": barcodes, "promoter_source": "fragments"})
+    cells = ad.AnnData(
+        sparse.csr_matrix(rng.poisson(means).astype(np.int32)),
+        obs=obs.set_index(pd.Index(barcodes)),
+        var=GENES.set_index("gene_id"),
+    )
+    cells.layers["promoter"] = sparse.csr_matrix(rng.poisson(1, means.shape).astype(np.int32))
+    return cells, pd.Series(kinds, barcodes)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
+    (one, kinds), (other, others) = sample("a"), sample("b")
+    corpus = scdyn.Corpus.write(folder / "corpus", [one, other], GENES, REGULONS)
+    model = scdyn.pretrain(corpus, folder / "model", SMALL)
+    obs = corpus.cells.obs.assign(kind=pd.concat([kinds, others]))
+    split = SplitSettings(label="kind", split_by="sample", folds=2, seeds=[1])
+    settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8)
+    task = scdyn.finetune(model, corpus, obs, folder / "task", split, settings)
+    return corpus, model, task, obs, split, settings
+
+
+def test_a_corpus_opens_again_with_its_cells_genes_and_regulons(made):
+    corpus = scdyn.Corpus(made[0].folder)
+    assert list(corpus.store.cells) == list(corpus.cells.obs_names) == list(made[3].index)
+    assert corpus.genes.loc[10, "regulons"] == "g0(+)"
+    assert len(corpus.regulons) == len(REGULONS)
+    assert "160 cells, 30 genes" in repr(corpus)
+
+
+def test_a_folder_that_is_no_corpus_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is not a corpus.*SCD-CORPUS"):
+        scdyn.Corpus(tmp_path)
+
+
+def test_cells_are_embedded_and_predicted_by_models_that_did_not_see_their_sample(made):
+    corpus, model, task, obs, *_ = made
+    assert model.embed(corpus.cells).shape == (160, 4 * 4)
+    assert model.latents[0] == "g0(+)"
+    held_out = pd.concat(
+        pd.read_csv(folder / "predictions.tsv", sep="\t") for folder in task.folders
+    )
+    assert sorted(held_out["cell"]) == sorted(obs.index)
+    assert (held_out["label"] == held_out["predicted"]).mean() > 0.9
+    assert (task.predict(corpus.cells)["predicted"] == obs["kind"]).mean() > 0.9
+
+
+def test_predictions_are_attributed_to_the_genes_that_differ(made):
+    table = scdyn.explain.attribute(made[2], made[0], ExplanationSettings(explained_cells=8))
+    of_rna = table[table["modality"] == "rna"]
+    # High counts of a class's genes tell for it, and so do low counts of the other's.
+    differ = {f"g{i}" for own in OWN.values() for i in own}
+    for kind in OWN:
+        top = of_rna[of_rna["class"] == kind].nlargest(4, "mean")["symbol"]
+        assert set(top) < differ
+
+
+def test_models_of_another_split_are_not_mixed(made):
+    corpus, model, task, obs, split, settings = made
+    folder = task.folders[0].parents[2]
+    again = scdyn.finetune(model, corpus, obs, folder, split, settings)
+    assert again.folders == task.folders
+    with pytest.raises(InputError, match="holds models of another split"):
+        others = obs.assign(kind=obs["kind"].replace({"x": "y", "y": "x"}))
+        scdyn.finetune(model, corpus, others, folder, split, settings)
