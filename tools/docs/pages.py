@@ -151,8 +151,8 @@ def written() -> Iterator[tuple[Path, str, str]]:
         unused -= names
         new = marks.fill(text, found)
         if page.name in EXECUTED:
-            outputs, command = EXECUTED[page.name]
-            new = notebook.filled(new, read_json(outputs), command)
+            kept, command = EXECUTED[page.name]
+            new = notebook.filled(new, read_json(kept), command)
         yield page, text, new
     for path, new in config_keys.schemas():
         yield path, path.read_text(), new
