@@ -17,7 +17,7 @@ from scdyn.io import artefacts
 from scdyn.io.files import write_json, write_table
 from scdyn.tasks import splits
 from scdyn.tasks.baselines import fit_baselines
-from scdyn.tasks.spaces import gather_embeddings
+from scdyn.tasks.embeddings import gather_embeddings
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=No
     true[wrong] = np.roll(true[wrong], 1, axis=1)
     p = (0.1 + 0.7 * true) / (0.3 + 0.7 * true.sum(1, keepdims=True))
     keys = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-    table = evaluation.calibrated_predictions(called, keys, list("abc"), p, 1.0)
+    table = evaluation.tabulate_calibrated_predictions(called, keys, list("abc"), p, 1.0)
     return table if familiarity is None else table.assign(familiarity=familiarity)
 
 
@@ -49,10 +49,14 @@ def all_runs():
 def test_folds_are_combined_by_mean_probability():
     called = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
     keys = {"method": "m", "variant": "scdynomics", "seed": 1, "fold": "0"}
-    first = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]]))
+    first = evaluation.tabulate_predictions(
+        called, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]])
+    )
     called = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
     keys["fold"] = "1"
-    second = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]]))
+    second = evaluation.tabulate_predictions(
+        called, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]])
+    )
     table = evaluation.combine(pd.concat([first, second])).set_index("cell")
     assert table.loc["q", "p_a"] == pytest.approx(0.6)
     assert table["predicted"].to_dict() == {"t": "a", "u": "a", "q": "a"}
@@ -101,10 +105,10 @@ def test_every_method_is_held_against_the_best_of_the_others():
 def test_few_labels_and_new_classes_have_tables_of_their_own():
     runs = all_runs()
     scores = evaluation.score_runs(runs)
-    curve = evaluation.efficiency(scores, {"labels_0.1": 0.1})
+    curve = evaluation.compute_efficiency(scores, {"labels_0.1": 0.1})
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
     assert sorted(curve["labels"].unique()) == [0.1, 1.0]
-    found = evaluation.novelty(runs, {"without_0": "c"}).set_index("by")
+    found = evaluation.compute_novelty(runs, {"without_0": "c"}).set_index("by")
     assert found.loc["familiarity", "auroc"] == 1
     assert found.loc["confidence", "n_cells"] == 20
 

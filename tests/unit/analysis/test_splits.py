@@ -60,12 +60,12 @@ def test_where_no_class_is_rare_the_folds_are_those_of_one_draw(split_by, kind):
 
 def test_a_left_out_class_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="no training cell is labelled 'Purple'"):
-        splits.parts(split().astype(str), "0", without="Purple")
+        splits.split_cells(split().astype(str), "0", without="Purple")
 
 
 def test_parts_share_no_cell():
     table = split().astype(str)
-    learned, validation, called = splits.parts(table, "1")
+    learned, validation, called = splits.split_cells(table, "1")
     assert not set(learned["cell"]) & set(called["cell"])
     assert not set(validation["cell"]) & (set(called["cell"]) | set(learned["cell"]))
     assert set(learned["fold"]) | set(validation["fold"]) == {"0", "2"}
@@ -74,21 +74,21 @@ def test_parts_share_no_cell():
 
 def test_a_share_of_the_labels_is_drawn_within_classes_and_by_the_seed():
     table = split(split_by=None).astype(str)
-    whole = pd.concat(splits.parts(table, "0")[:2])
-    few, validation, called = splits.parts(table, "0", labels=0.2, seed=1)
+    whole = pd.concat(splits.split_cells(table, "0")[:2])
+    few, validation, called = splits.split_cells(table, "0", labels=0.2, seed=1)
     drawn = pd.concat([few, validation])
     assert set(drawn["cell"]) < set(whole["cell"])
     expected = (whole["label"].value_counts() * 0.2).round()
     pd.testing.assert_series_equal(
         drawn["label"].value_counts().astype(float).sort_index(), expected.sort_index()
     )
-    other = splits.parts(table, "0", labels=0.2, seed=2)[0]
+    other = splits.split_cells(table, "0", labels=0.2, seed=2)[0]
     assert set(other["cell"]) != set(few["cell"])
-    assert set(called["cell"]) == set(splits.parts(table, "0")[2]["cell"])
+    assert set(called["cell"]) == set(splits.split_cells(table, "0")[2]["cell"])
 
 
 def test_a_class_left_out_is_neither_learned_nor_validated_but_called():
-    learned, validation, called = splits.parts(split().astype(str), "0", without="x")
+    learned, validation, called = splits.split_cells(split().astype(str), "0", without="x")
     assert set(learned["label"]) == set(validation["label"]) == {"y"}
     assert "x" in set(called["label"])
 
@@ -189,7 +189,7 @@ def test_what_is_tested_in_a_fold_is_trained_on_in_another(seed, by, n_folds):
     assert set(table["label"]) | set(left_out["class"]) == set(cells["type"])
     assert table["fold"].nunique() == n_folds
     for fold in range(n_folds):
-        learned, _, called = splits.parts(table.astype(str), str(fold))
+        learned, _, called = splits.split_cells(table.astype(str), str(fold))
         assert set(called["label"]) <= set(learned["label"])
 
 

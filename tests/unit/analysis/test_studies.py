@@ -38,22 +38,24 @@ def test_weighted_means_of_bins_are_their_means_and_the_interval_holds_the_truth
     rng = np.random.default_rng(0)
     values = rng.normal(np.repeat([0.0, 5.0], 200), 1.0)
     weights = np.repeat(np.eye(2), 200, axis=1)
-    mean, low, high = common.weighted_means(values, weights, 1)
+    mean, low, high = common.estimate_means(values, weights, 1)
     assert mean == pytest.approx([values[:200].mean(), values[200:].mean()])
     # The width of the bootstrap's interval is that of the normal one.
     normal = 2 * 1.96 * values.reshape(2, 200).std(1) / np.sqrt(200)
     assert high - low == pytest.approx(normal, rel=0.15)
-    same = common.weighted_means(np.full(400, 0.7), weights, 1)
+    same = common.estimate_means(np.full(400, 0.7), weights, 1)
     assert np.allclose(same, 0.7)
 
 
 def test_asked_cells_are_the_predicted_ones_or_else_the_tested_ones():
     predicted = calls_table(["a"], "scdynomics", ["x"])
     tested = calls_table(["b"], "scdynomics", ["y"], part="test")
-    assert list(common.asked_cells(pd.concat([predicted, tested]), "scdynomics").index) == ["a"]
-    assert list(common.asked_cells(tested, "scdynomics").index) == ["b"]
+    assert list(common.select_predicted(pd.concat([predicted, tested]), "scdynomics").index) == [
+        "a"
+    ]
+    assert list(common.select_predicted(tested, "scdynomics").index) == ["b"]
     with pytest.raises(InputError, match="no calls by 'xgboost'; they have scdynomics"):
-        common.asked_cells(tested, "xgboost")
+        common.select_predicted(tested, "xgboost")
 
 
 def test_every_one_of_many_classes_has_a_colour_of_its_own():
@@ -66,7 +68,7 @@ def test_every_one_of_many_classes_has_a_colour_of_its_own():
 def test_tiled_sections_lie_flat_and_cover_none_other():
     positions = np.array([[0.0, 0], [1, 9], [0, 0], [9, 1], [np.nan, np.nan]])
     section = pd.Series(["a", "a", "b", "b", "b"])
-    laid = common.tiled(positions, section)
+    laid = common.tile_sections(positions, section)
     assert np.isnan(laid[4]).all()
     a, b = laid[:2], laid[2:4]
     assert np.ptp(a, axis=0).tolist() == np.ptp(b, axis=0).tolist() == [9, 1]
@@ -77,10 +79,10 @@ def test_tiled_sections_lie_flat_and_cover_none_other():
 def test_pseudotime_starts_in_the_stem_and_follows_it_into_both_arms():
     time, arm, values = branching()
     asked = time < 1
-    root = studies_development.furthest_cells(values, arm, asked)
+    root = studies_development.find_furthest_cells(values, arm, asked)
     assert root.sum() == round(0.05 * asked.sum())
     assert asked[root].all() and time[root].max() < 0.2
-    found = studies_development.diffusion_pseudotime(values, root, 1)
+    found = studies_development.compute_diffusion_pseudotime(values, root, 1)
     assert found.min() == 0 and found.max() == 1
     assert stats.spearmanr(found, time).statistic > 0.95
 
@@ -89,7 +91,7 @@ def test_cells_that_no_path_joins_to_the_root_have_no_pseudotime():
     time, _, values = branching()
     values = np.concatenate([values, np.random.default_rng(1).normal(500, 1, (40, 10))])
     root = np.arange(len(values)) == time.argmin()
-    found = studies_development.diffusion_pseudotime(values, root, 1)
+    found = studies_development.compute_diffusion_pseudotime(values, root, 1)
     assert np.isnan(found[-40:]).all() and np.isfinite(found[:-40]).all()
 
 
@@ -125,9 +127,9 @@ def test_the_modality_that_knows_first_is_seen_to_know_first():
     cells = corpus()
     calls = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
     table = studies_development.development_table(cells, calls, "kind", ALONE, **SETTINGS)
-    asked = studies_development.progenitors(table, calls)
+    asked = studies_development.select_progenitors(table, calls)
     assert set(asked["label"]) == {"stem"} and len(asked) == 150
-    found = studies_development.agreement_of_modalities(asked, list(ALONE), 1).set_index("of")
+    found = studies_development.measure_agreement(asked, list(ALONE), 1).set_index("of")
     assert set(found["measure"]) == {"agreement with the prediction from both modalities"}
     for name, end in (("rna", 0.8), ("promoter", 0.4)):
         part = found.loc[name]
@@ -143,9 +145,9 @@ def test_the_modality_that_knows_first_is_seen_to_know_first():
 
 def test_known_fates_are_what_calls_are_held_against():
     table = pd.DataFrame({"label": ["x", "y"], "predicted": ["y", "y"], "p_x": 0.1, "p_y": 0.9})
-    own, what = studies_development.own_fates(table)
+    own, what = studies_development.choose_reference(table)
     assert list(own) == ["x", "y"] and what == "the label"
-    own, what = studies_development.own_fates(table.assign(label=["x", ""]))
+    own, what = studies_development.choose_reference(table.assign(label=["x", ""]))
     assert list(own) == ["y", "y"] and what == "the prediction from both modalities"
 
 
@@ -201,7 +203,7 @@ def test_a_task_without_predicted_cells_needs_a_root():
         studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
     settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
     table = studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
-    assert len(studies_development.progenitors(table, calls)) == len(cells)
+    assert len(studies_development.select_progenitors(table, calls)) == len(cells)
 
 
 def grid(side=20):
@@ -214,7 +216,7 @@ def test_morans_i_tells_order_from_chance_and_holds_its_level():
     ordered = (positions[:, 0] > 9).astype(float)
     noise = {f"noise {i}": rng.random(400) for i in range(60)}
     values = pd.DataFrame({"ordered": ordered, "constant": 0.5, **noise})
-    found = studies_spatial.coherence(positions, values, 1)
+    found = studies_spatial.measure_coherence(positions, values, 1)
     assert found.loc["ordered", "morans_i"] > 0.8
     assert found.loc["ordered", "p_value"] == 1 / 200
     assert found.loc["constant", ["morans_i", "p_value"]].isna().all()
@@ -252,14 +254,14 @@ def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
     section = pd.Series(np.where(cells.obs["kind"] == "y", "other", "s"), index=cells.obs_names)
     positions = pd.DataFrame(branching()[2][:, :2], index=cells.obs_names)
     positions.iloc[0] = np.nan
-    table = studies_spatial.placed_cells(cells, positions, section, calls, "kind")
+    table = studies_spatial.tabulate_placed_cells(cells, positions, section, calls, "kind")
     assert set(table["section"]) == {"s"} and len(table) == 300 - 1
     assert table["predicted"].notna().sum() == 150 - 1
     assert table.loc[table["label"] == "x", "predicted"].isna().all()
     with pytest.raises(InputError, match="no positions"):
-        common.section_positions(cells)
+        common.get_positions(cells)
     with pytest.raises(InputError, match="section is 'slide'"):
-        common.sections(cells, "slide")
+        common.get_sections(cells, "slide")
 
 
 def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():

@@ -275,7 +275,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(*cells[0].read(np.arange(90)))
-    finetuning.settle(made, store, splits[1::2])
+    finetuning.calibrate(made, store, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", settings, weights)
@@ -290,8 +290,8 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     assert names == own | {"head.safetensors", "familiar.safetensors", "task.json"}
     loaded = classifier.load_classifier(tmp_path / "task", tmp_path / "model")
     called = splits.assign(fold="0")
-    expected = finetuning.call(made, store, called, {"method": "m"})
-    found = finetuning.call(loaded, store, called, {"method": "m"})
+    expected = finetuning.predict_cells(made, store, called, {"method": "m"})
+    found = finetuning.predict_cells(loaded, store, called, {"method": "m"})
     # Ranks among the validation cells, which float noise can exchange.
     ranks = [table.pop("familiarity") for table in (found, expected)]
     np.testing.assert_allclose(*ranks, atol=0.1)

@@ -26,12 +26,12 @@ from scdyn.model.classifier import Classifier, cells_without_counts, hide, of_th
 Values = tuple[Tensor, Tensor]
 
 # More points at once gain a CPU nothing, and a GPU little.
-MOST_POINTS = 64
+MAX_POINTS = 64
 # What the backward pass needs beside the tensors that the forward pass has kept.
 BACKWARD_FACTOR = 2.0
 
 
-def embedded_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
+def embed_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
     """Embeddings (cells, genes, width) of RNA and promoter bins, as the classifier reads them."""
     model = classifier.encoder
     rna, promoter = hide(rna, promoter, classifier.modalities)
@@ -58,7 +58,7 @@ def log_odds(
     return logits[:, target] - logits[:, against].logsumexp(1)
 
 
-def mean_values(
+def average_values(
     classifier: Classifier, store: TokenStore | MemoryStore, rows: np.ndarray, batch_size: int = 64
 ) -> Values:
     """Mean cell: the embeddings of some cells' values, averaged over the cells; (1, genes, width).
@@ -70,7 +70,7 @@ def mean_values(
     def sums_of(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rna, promoter = hide(rna, promoter, classifier.modalities)
         measured = is_measured(promoter)
-        first, second = embedded_values(classifier, rna, promoter)
+        first, second = embed_values(classifier, rna, promoter)
         return (
             first.sum(0, keepdim=True),
             second[measured].sum(0, keepdim=True),
@@ -173,7 +173,7 @@ def integrated_gradients(
         Points evaluated at once.
     baseline
         Where the paths start: in the cell in which every value is zero (None), in one mean cell
-        (:func:`mean_values`), or each in a cell of its own ((cells,) rows of the store).
+        (:func:`average_values`), or each in a cell of its own ((cells,) rows of the store).
     against
         Index of the class that the log-odds are against; all others if None.
 
@@ -201,8 +201,8 @@ def integrated_gradients(
     for part, (rna, promoter) in zip(parts, loader, strict=True):
         rna, promoter = hide(rna.to(device), promoter.to(device), classifier.modalities)
         held = expressed_genes(rna, promoter), is_measured(promoter)
-        ends = embedded_values(classifier, rna, promoter)
-        starts = _starts(classifier, store, baseline, part, ends, held[1])
+        ends = embed_values(classifier, rna, promoter)
+        starts = _find_starts(classifier, store, baseline, part, ends, held[1])
 
         def function(path: Tensor, values: Values, held: Values = held) -> Tensor:
             expressed, measured = (x[path] for x in held)
@@ -222,7 +222,7 @@ def integrated_gradients(
     return np.concatenate(attributions), np.concatenate(errors)
 
 
-def _starts(
+def _find_starts(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     baseline: Values | np.ndarray | None,
@@ -235,18 +235,18 @@ def _starts(
     known = measured
     if baseline is None:
         zeros = cells_without_counts(ends[0].shape[1], device)
-        rna, promoter = embedded_values(classifier, *(zero[:1] for zero in zeros))
+        rna, promoter = embed_values(classifier, *(zero[:1] for zero in zeros))
     elif isinstance(baseline, tuple):
         rna, promoter = baseline
     else:
         bins = [x.to(device) for x in densify(store, baseline[part])]
-        rna, promoter = embedded_values(classifier, *bins)
+        rna, promoter = embed_values(classifier, *bins)
         known = measured & is_measured(bins[1])
     promoter = torch.where(known[:, None, None], promoter, ends[1])
     return rna.expand_as(ends[0]), promoter
 
 
-def refined_gradients(
+def refine_gradients(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
@@ -279,7 +279,7 @@ def refined_gradients(
     return attributions, errors
 
 
-def points_at_once(
+def choose_batch_size(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     row: int,
@@ -309,7 +309,7 @@ def points_at_once(
     rna, promoter = hide(rna, promoter, classifier.modalities)
     with torch.no_grad():
         zero_cells = classifier.encode_zero_cells()
-    values = [x.requires_grad_() for x in embedded_values(classifier, rna, promoter)]
+    values = [x.requires_grad_() for x in embed_values(classifier, rna, promoter)]
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -323,6 +323,6 @@ def points_at_once(
     for parameter in classifier.parameters():  # these are there once, however many the points
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     needed = BACKWARD_FACTOR * sum(kept.values()) / 2**30
-    points = int(np.clip(memory_gib / needed, 1, MOST_POINTS))
+    points = int(np.clip(memory_gib / needed, 1, MAX_POINTS))
     logger.info("a point takes %.3g GiB: %d at once in %.3g GiB", needed, points, memory_gib)
     return points

@@ -15,20 +15,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-PARTS_OF_ATTRIBUTION = ("rna", "promoter", "both")
-EVERY = ""  # the other class of attributions that are not against one other class
+MODALITIES = ("rna", "promoter", "both")
+ALL_OTHERS = ""  # the other class of attributions that are not against one other class
 
 # Attributions (cells, 2, genes) of a run's cells, by their class and the other class.
 Run = dict[tuple[str, str], np.ndarray]
 
 
-def class_means(attributions: np.ndarray) -> np.ndarray:
+def average_class(attributions: np.ndarray) -> np.ndarray:
     """Mean over cells, L1-normalised over genes and modalities: (cells, 2, G) to (2, G)."""
     mean = attributions.mean(0)
     return mean / max(np.abs(mean).sum(), 1e-12)
 
 
-def with_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
+def append_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
     """Append both modalities together: (..., 2, G) to (..., 3, G).
 
     Attributions add up. Standardised ones are joined by Stouffer's sum over the root of two:
@@ -38,7 +38,7 @@ def with_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
     return np.concatenate([scores, both], axis=-2)
 
 
-def class_contrasts(
+def compute_contrasts(
     runs: Sequence[Run],
     classes: Sequence[str],
     cell_weights: Sequence[dict[tuple[str, str], np.ndarray]] | None = None,
@@ -53,7 +53,7 @@ def class_contrasts(
     Parameters
     ----------
     runs
-        As :func:`normalised`.
+        As :func:`normalise_runs`.
     classes
         (C,) names.
     cell_weights
@@ -70,15 +70,15 @@ def class_contrasts(
     run_weights = np.ones((1, len(runs))) if run_weights is None else run_weights
     n_draws = len(run_weights)
     n_genes = next(iter(runs[0].values())).shape[-1]
-    pairwise = all(other != EVERY for run in runs for _, other in run)
-    others = list(classes) if pairwise else [EVERY]
+    pairwise = all(other != ALL_OTHERS for run in runs for _, other in run)
+    others = list(classes) if pairwise else [ALL_OTHERS]
     total = np.zeros((n_draws, len(classes), len(others), 3, n_genes), dtype=np.float32)
     weight = np.zeros((n_draws, len(classes), len(others), 1, 1), dtype=np.float32)
     for i, run in enumerate(runs):
         weights = cell_weights[i] if cell_weights else equal_weights(run)
         for name in sorted({explained for explained, _ in run}):
             part = {pair: values for pair, values in run.items() if pair[0] == name}
-            for other, scores in _scores(part, weights, pairwise).items():
+            for other, scores in _score_class(part, weights, pairwise).items():
                 place = slice(None), classes.index(name), others.index(other)
                 total[place] += scores * run_weights[:, i, None, None]
                 weight[place] += run_weights[:, i, None, None]
@@ -95,7 +95,7 @@ def equal_weights(run: Run) -> dict[tuple[str, str], np.ndarray]:
     return {pair: np.full((1, len(values)), 1 / len(values)) for pair, values in run.items()}
 
 
-def _scores(
+def _score_class(
     part: Run, weights: dict[tuple[str, str], np.ndarray], standardised: bool
 ) -> dict[str, np.ndarray]:
     """Score one class in one run against each other class: (B, 3, G) each.
@@ -121,12 +121,12 @@ def _scores(
             for other, mean in means.items()
         }
     return {
-        other: with_both(mean.reshape(len(mean), 2, -1), standardised)
+        other: append_both(mean.reshape(len(mean), 2, -1), standardised)
         for other, mean in means.items()
     }
 
 
-def specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
+def compute_specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
     """Discriminative specificity: against the class that it parts least from, or the median one.
 
     Of differences of scores this is a class's score minus the largest ("max"), or the
@@ -135,7 +135,7 @@ def specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
     Parameters
     ----------
     contrasts
-        (..., C, C, 3, G) as :func:`class_contrasts`.
+        (..., C, C, 3, G) as :func:`compute_contrasts`.
 
     Returns
     -------
@@ -146,11 +146,13 @@ def specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
         return np.nanmin(contrasts, -3) if form == "max" else np.nanmedian(contrasts, -3)
 
 
-def normalised(runs: Sequence[Run]) -> list[Run]:
+def normalise_runs(runs: Sequence[Run]) -> list[Run]:
     """Divide attributions that are not against one class by the L1 norm of their class's mean."""
     return [
         {
-            pair: values / max(np.abs(values.mean(0)).sum(), 1e-12) if pair[1] == EVERY else values
+            pair: values / max(np.abs(values.mean(0)).sum(), 1e-12)
+            if pair[1] == ALL_OTHERS
+            else values
             for pair, values in run.items()
         }
         for run in runs
@@ -185,8 +187,8 @@ def bootstrap_interval(
     for start in range(0, n_genes, genes_at_once):
         chosen = slice(start, start + genes_at_once)
         part = [{pair: values[..., chosen] for pair, values in run.items()} for run in runs]
-        contrasts = class_contrasts(part, classes, cell_weights, run_weights.astype(np.float32))
-        bounds.append(np.nanquantile(specificity(contrasts), [0.025, 0.975], axis=0))
+        contrasts = compute_contrasts(part, classes, cell_weights, run_weights.astype(np.float32))
+        bounds.append(np.nanquantile(compute_specificity(contrasts), [0.025, 0.975], axis=0))
     low, high = np.concatenate(bounds, axis=-1)
     return low, high
 
@@ -209,21 +211,21 @@ def attribution_table(
     -------
     DataFrame
         ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both"),
-        ``class``, ``mean`` (attribution, as :func:`class_means`), ``spread`` (its standard
+        ``class``, ``mean`` (attribution, as :func:`average_class`), ``spread`` (its standard
         deviation over runs), ``specificity`` with ``specificity_low`` and ``specificity_high``
         (95% interval), ``specificity_median`` (its other form); ordered by class, modality
         and falling specificity.
     """
-    runs = normalised(runs)
+    runs = normalise_runs(runs)
     classes = sorted({name for run in runs for name, _ in run})
-    contrasts = class_contrasts(runs, classes)[0]
-    specific, median = specificity(contrasts), specificity(contrasts, "median")
+    contrasts = compute_contrasts(runs, classes)[0]
+    specific, median = compute_specificity(contrasts), compute_specificity(contrasts, "median")
     low, high = bootstrap_interval(runs, classes, n_draws, seed)
     tables = []
     for i, name in enumerate(classes):
         explained = [run for run in runs if any(pair[0] == name for pair in run)]
-        means = np.stack([run_means(run, name) for run in explained])
-        for j, modality in enumerate(PARTS_OF_ATTRIBUTION):
+        means = np.stack([average_run(run, name) for run in explained])
+        for j, modality in enumerate(MODALITIES):
             table = genes[["gene_id", "symbol", "is_tf"]].assign(
                 modality=modality,
                 **{"class": name, "mean": means[:, j].mean(0), "spread": means[:, j].std(0)},
@@ -236,16 +238,16 @@ def attribution_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def run_means(run: Run, name: str) -> np.ndarray:
+def average_run(run: Run, name: str) -> np.ndarray:
     """A class's mean attributions in one run, over its other classes: (3, G)."""
-    means = [class_means(values) for (explained, _), values in run.items() if explained == name]
-    return with_both(np.mean(means, axis=0), standardised=False)
+    means = [average_class(values) for (explained, _), values in run.items() if explained == name]
+    return append_both(np.mean(means, axis=0), standardised=False)
 
 
 def run_specificity(run: Run) -> tuple[list[str], np.ndarray]:
     """One run's classes and their specificity, (C, 3, G)."""
     classes = sorted({name for name, _ in run})
-    return classes, specificity(class_contrasts(normalised([run]), classes)[0])
+    return classes, compute_specificity(compute_contrasts(normalise_runs([run]), classes)[0])
 
 
 def rank_correlation(a: Run, b: Run) -> dict[str, float]:
@@ -277,7 +279,9 @@ def top_overlap(a: Run, b: Run, n_genes: int = 50) -> dict[str, float]:
     return result
 
 
-def stability(runs: Sequence[Run], descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def measure_stability(
+    runs: Sequence[Run], descriptions: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Agreement of every two runs: over seeds (same fold), over folds (same seed), over both.
 
     Parameters

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from scdyn.data.loader import MemoryStore, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
-from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, explain_run, read_run, rows_by_class
+from scdyn.explain.matching import draw_matched_genes
+from scdyn.explain.runs import Store, draw_correct_cells, explain_run, find_rows_by_class, read_run
 from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.settings import CheckSettings
 from scdyn.tasks.finetuning import fit_classifier
-from scdyn.tasks.splits import parts
+from scdyn.tasks.splits import split_cells
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import TrainingConfig
 
@@ -36,7 +36,7 @@ MEMORISED_CELLS = 50
 CHECKED_CLASSES = 6
 
 
-def cascade(
+def randomise_cascade(
     classifier: Classifier, seed: int, n_groups: int = 3
 ) -> Iterator[tuple[str, Classifier]]:
     """Draw a classifier's parameters anew from the top down, step by step (Adebayo et al. 2018).
@@ -78,7 +78,7 @@ def cascade(
         yield name, copy.eval()
 
 
-def model_of_permuted_labels(
+def fit_permuted_labels(
     store: Store,
     learned: pd.DataFrame,
     rows: np.ndarray,
@@ -120,7 +120,7 @@ def model_of_permuted_labels(
     return classifier, float((called == labels).mean())
 
 
-def randomisation(
+def check_randomisation(
     classifier: Classifier,
     permuted: Classifier,
     store: Store,
@@ -132,7 +132,7 @@ def randomisation(
     Parameters
     ----------
     classifier, permuted
-        The model, and one of :func:`model_of_permuted_labels`.
+        The model, and one of :func:`fit_permuted_labels`.
     store, rows
         Tokens, and class to the cells to explain.
     settings
@@ -146,7 +146,7 @@ def randomisation(
     """
     own, _ = explain_run(classifier, store, rows, settings, refine=False)
     survived = []
-    for name, randomised in cascade(classifier, settings.seed):
+    for name, randomised in randomise_cascade(classifier, settings.seed):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
         survived.append({"down_to": name, "correlation": rank_correlation(own, run)})
         logger.info("randomised from the head down to %s: correlation %s", *survived[-1].values())
@@ -162,13 +162,13 @@ def silence(bins: Tensor, genes: np.ndarray) -> Tensor:
     return bins
 
 
-def mean_bins(store: Store, rows: np.ndarray) -> np.ndarray:
+def average_bins(store: Store, rows: np.ndarray) -> np.ndarray:
     """Mean RNA bin plus mean promoter bin of each gene over some cells: (genes,)."""
     rna, promoter = store.read(rows)
     return np.asarray(rna.mean(0) + promoter.mean(0)).ravel()
 
 
-def deletion_curves(
+def compute_deletion_curves(
     classifier: Classifier,
     store: Store,
     rows: Mapping[str, np.ndarray],
@@ -200,13 +200,13 @@ def deletion_curves(
     result = []
     for name, chosen in rows.items():
         rna, promoter = densify(store, chosen)
-        expression = mean_bins(store, chosen)
+        expression = average_bins(store, chosen)
         orders = {ranking: [of_class[name]] for ranking, of_class in rankings.items()}
         n_genes = len(expression)
         sizes = [0, *(n for n in NUMBERS_OF_GENES if n <= n_genes // 2)]
         best = rankings["attribution"][name][: sizes[-1]]
         orders["random"] = [rng.permutation(n_genes) for _ in range(N_RANDOM)]
-        orders["matched"] = [matched_genes(expression, best, rng) for _ in range(N_RANDOM)]
+        orders["matched"] = [draw_matched_genes(expression, best, rng) for _ in range(N_RANDOM)]
         target = classifier.classes.index(name)
         for ranking, draws in orders.items():
             for size in sizes:
@@ -227,7 +227,7 @@ def deletion_curves(
     return pd.DataFrame(result, columns=columns)
 
 
-def gene_orders(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, np.ndarray]]:
+def order_genes(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, np.ndarray]]:
     """Ranking to class to positions of all genes, best first; genes without a score last.
 
     Parameters
@@ -247,7 +247,7 @@ def gene_orders(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, 
     return orders
 
 
-def mean_over_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def average_curves(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Average several runs' curves, each cell counting alike."""
     keys = ["class", "ranking", "what", "n_genes"]
     table = pd.concat(tables)
@@ -257,7 +257,7 @@ def mean_over_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def areas(curves: pd.DataFrame) -> dict[str, dict[str, float]]:
+def compute_areas(curves: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Mean probability over the numbers of genes, and the classes: what to ranking to value."""
     table = curves[curves["n_genes"] > 0].groupby(["what", "ranking"])["probability"].mean()
     return {what: table[what].to_dict() for what in ("deletion", "insertion")}
@@ -293,30 +293,30 @@ def check_task(
     -------
     checks : dict
         ``cascade_correlation``, ``label_correlation``, ``label_fit`` (see
-        :func:`randomisation` and :func:`model_of_permuted_labels`),
+        :func:`check_randomisation` and :func:`fit_permuted_labels`),
         ``randomised_correlation`` (the cascade's last, by class) and ``areas``.
     curves : DataFrame
-        As :func:`deletion_curves`.
+        As :func:`compute_deletion_curves`.
     """
     seed = settings.seed
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
-    orders = gene_orders(rankings, pd.Index(genes["gene_id"]))
+    orders = order_genes(rankings, pd.Index(genes["gene_id"]))
     checks: Json = {}
     curves = []
     for folder in folders:
         classifier, calls, description = read_run(folder, model_folder, store)
         common = calls.loc[calls["part"] == "test", "label"].value_counts().index
         common = common[common.isin(rankings["class"])][:CHECKED_CLASSES]
-        cells = correct_cells(calls[calls["label"].isin(common)], settings.checked_cells, seed)
-        rows = rows_by_class(store, cells)
+        cells = draw_correct_cells(calls[calls["label"].isin(common)], settings.checked_cells, seed)
+        rows = find_rows_by_class(store, cells)
         if len(rows) < 2:
             continue
         if not checks:
-            learned, _, _ = parts(splits, str(description["fold"]))
-            permuted, fit = model_of_permuted_labels(
+            learned, _, _ = split_cells(splits, str(description["fold"]))
+            permuted, fit = fit_permuted_labels(
                 store, learned, store.rows_of(learned["cell"]), settings, model_folder
             )
-            found = randomisation(classifier, permuted, store, rows, settings)
+            found = check_randomisation(classifier, permuted, store, rows, settings)
             checks = {
                 "cascade_correlation": found["cascade"],
                 "label_correlation": found["labels"],
@@ -324,6 +324,6 @@ def check_task(
                 "randomised_correlation": found["cascade"][-1]["correlation"],
             }
         few = {name: part[:per_run] for name, part in rows.items()}
-        curves.append(deletion_curves(classifier, store, few, orders, seed))
-    table = mean_over_runs(curves)
-    return checks | {"areas": areas(table)}, table
+        curves.append(compute_deletion_curves(classifier, store, few, orders, seed))
+    table = average_curves(curves)
+    return checks | {"areas": compute_areas(table)}, table

@@ -14,9 +14,9 @@ from torch import Tensor
 from scdyn.data.loader import MemoryStore, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.checks import mean_bins, silence
-from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, read_run, rows_by_class
+from scdyn.explain.checks import average_bins, silence
+from scdyn.explain.matching import draw_matched_genes
+from scdyn.explain.runs import Store, draw_correct_cells, find_rows_by_class, read_run
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
@@ -69,7 +69,7 @@ def find_edit(
     return Edit(name, tuple(places.tolist()), raised)
 
 
-def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
+def list_default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
     """Silence the TFs of highest specificity of each class, in its cells."""
     tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
     best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
@@ -79,14 +79,14 @@ def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -
     ]
 
 
-def edits_of(
+def list_edits(
     settings: EditSettings,
     rankings: pd.DataFrame,
     genes: pd.DataFrame,
     regulons: Mapping[str, set[str]],
 ) -> list[Edit]:
     """All that is edited: the drivers, and what the config's ``in_silico`` names."""
-    edits = default_edits(rankings, genes, settings.n_drivers)
+    edits = list_default_edits(rankings, genes, settings.n_drivers)
     names = [(name, False) for name in settings.silenced]
     names += [(name, True) for name in settings.raised]
     if settings.measured:
@@ -96,7 +96,7 @@ def edits_of(
     return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
 
 
-def high_bins(bins: Tensor) -> Tensor:
+def find_high_bins(bins: Tensor) -> Tensor:
     """A high value of each gene: a quantile of its bins that are not zero; (cells, G) to (G,)."""
     values = bins.numpy().astype(float)
     values[(values == 0) | (values == NOT_MEASURED)] = np.nan
@@ -106,7 +106,7 @@ def high_bins(bins: Tensor) -> Tensor:
     return torch.from_numpy(high).to(bins.dtype)
 
 
-def apply(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
+def apply_edit(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
     """Set an edit's genes in bins (cells, G), where these were measured."""
     genes = np.array(edit.genes)
     if not edit.raised:
@@ -139,9 +139,9 @@ class Cells:
     ) -> None:
         self.classifier = classifier
         self.bins = densify(store, rows)
-        self.expression = mean_bins(store, rows)
+        self.expression = average_bins(store, rows)
         others = self.bins if all_rows is None else densify(store, all_rows)
-        self.high = [high_bins(bins) for bins in others]
+        self.high = [find_high_bins(bins) for bins in others]
         self.p, self.embedding = self.read(*self.bins)
 
     def read(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +152,7 @@ class Cells:
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """What an edit changes: of probabilities (cells, classes), of the embedding."""
-        bins = (apply(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
+        bins = (apply_edit(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
         p, embedding = self.read(*bins)
         return p - self.p, embedding - self.embedding
 
@@ -161,7 +161,7 @@ class Cells:
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """The same of random genes, as many and expressed alike."""
         genes = np.array(edit.genes)
-        draws = [matched_genes(self.expression, genes, rng) for _ in range(n_random)]
+        draws = [draw_matched_genes(self.expression, genes, rng) for _ in range(n_random)]
         return [self.shift(Edit("", tuple(draw.tolist()), edit.raised)) for draw in draws]
 
 
@@ -170,13 +170,13 @@ def empirical_p(value: float, random: np.ndarray) -> float:
     return float((1 + (np.abs(random) >= abs(value)).sum()) / (1 + len(random)))
 
 
-def log_odds_of(p: np.ndarray, target: int) -> np.ndarray:
+def compute_log_odds(p: np.ndarray, target: int) -> np.ndarray:
     """Log-odds (cells,) of a class against all others; unlike probabilities, never saturated."""
     others = np.delete(p, target, axis=1).sum(1)
     return np.log(np.maximum(p[:, target], 1e-300)) - np.log(np.maximum(others, 1e-300))
 
 
-def trial(
+def try_edit(
     cells: Cells, label: str, names: np.ndarray, edit: Edit, n_random: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Edit one class's cells, and the same cells by random genes.
@@ -194,19 +194,19 @@ def trial(
     classes = cells.classifier.classes
     target = classes.index(label)
     key = {"perturbation": edit.name, "raised": edit.raised, "class": label}
-    before = log_odds_of(cells.p, target)
+    before = compute_log_odds(cells.p, target)
     rng = np.random.default_rng([seed, target, *edit.genes])
     p, embedding = cells.shift(edit)
     per_cell = pd.DataFrame({"cell": names}).assign(
         **key,
         n_genes=len(edit.genes),
-        shift=log_odds_of(cells.p + p, target) - before,
+        shift=compute_log_odds(cells.p + p, target) - before,
         distance=np.linalg.norm(embedding, axis=1),
     )
     per_cell = per_cell.join(pd.DataFrame(p, columns=[f"shift_{name}" for name in classes]))
     drawn = [
         {
-            "shift": (log_odds_of(cells.p + p, target) - before).mean(),
+            "shift": (compute_log_odds(cells.p + p, target) - before).mean(),
             "distance": np.linalg.norm(embedding, axis=1).mean(),
         }
         for p, embedding in cells.random_shifts(edit, n_random, rng)
@@ -220,7 +220,7 @@ def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFram
     Parameters
     ----------
     per_cell, random
-        As :func:`trial`, of all runs; a draw is averaged over the runs.
+        As :func:`try_edit`, of all runs; a draw is averaged over the runs.
 
     Returns
     -------
@@ -322,7 +322,7 @@ def perturb_task(
     store, obs
         Tokens, and the corpus's table of cells.
     edits
-        As :func:`edits_of`.
+        As :func:`list_edits`.
     folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
     settings
@@ -331,7 +331,7 @@ def perturb_task(
     Returns
     -------
     effects, per_cell : DataFrame
-        As :func:`summarise_edits` and :func:`trial`, all runs' cells together.
+        As :func:`summarise_edits` and :func:`try_edit`, all runs' cells together.
     measured : DataFrame
         As :func:`compare_measured`, mean over runs; empty if no knockout is named.
     """
@@ -340,18 +340,18 @@ def perturb_task(
     tables, draws, comparisons = [], [], []
     for folder in folders:
         classifier, calls, _ = read_run(folder, model_folder, store)
-        cells = correct_cells(calls, per_run, seed)
-        rows = rows_by_class(store, cells)
+        cells = draw_correct_cells(calls, per_run, seed)
+        rows = find_rows_by_class(store, cells)
         for label, places in rows.items():
             chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
             for edit in edits:
                 if edit.only_in not in (None, label):
                     continue
-                found = trial(chosen, label, cells[label], edit, options.n_random, seed)
+                found = try_edit(chosen, label, cells[label], edit, options.n_random, seed)
                 tables.append(found[0])
                 draws.append(found[1])
         if options.measured:
-            run = _measured(
+            run = _compare_with_knockout(
                 classifier, store, obs, calls, edits, options.n_random, options.measured, seed
             )
             comparisons.append(run)
@@ -362,7 +362,7 @@ def perturb_task(
     return summarise_edits(per_cell, pd.concat(draws)), per_cell, measured
 
 
-def _measured(
+def _compare_with_knockout(
     classifier: Classifier,
     store: TokenStore,
     obs: pd.DataFrame,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def matched_genes(
+def draw_matched_genes(
     expression: np.ndarray, chosen: np.ndarray, rng: np.random.Generator, n_near: int = 40
 ) -> np.ndarray:
     """Draw for each gene one of those nearest in expression, none of them twice.

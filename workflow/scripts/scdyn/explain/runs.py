@@ -12,8 +12,8 @@ import pandas as pd
 from scdyn.data.loader import MemoryStore
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.attribution import Values, mean_values, points_at_once, refined_gradients
-from scdyn.explain.attribution_tables import EVERY, Run, attribution_table, stability
+from scdyn.explain.attribution import Values, average_values, choose_batch_size, refine_gradients
+from scdyn.explain.attribution_tables import ALL_OTHERS, Run, attribution_table, measure_stability
 from scdyn.io.artefacts import read_json
 from scdyn.io.files import Json
 from scdyn.log import logger
@@ -25,13 +25,13 @@ from scdyn.training.devices import choose_device
 Store = TokenStore | MemoryStore
 
 
-def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
+def draw_correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
     """Draw correctly called test cells of each class.
 
     Parameters
     ----------
     calls
-        One run's table of :func:`scdyn.tasks.evaluation.predictions`, one method.
+        One run's table of :func:`scdyn.tasks.evaluation.tabulate_predictions`, one method.
     per_class, seed
         Most cells a class, and seed of the draw.
 
@@ -47,7 +47,7 @@ def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, n
     }
 
 
-def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def find_rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Positions in the store of each class's cells."""
     return {name: store.rows_of(names) for name, names in cells.items()}
 
@@ -99,25 +99,25 @@ def explain_run(
     """
     kind, steps = settings.attribution_baseline, settings.steps
     first = next(iter(rows.values()))[0]
-    points = points_at_once(classifier, store, first, settings.attribution_memory)
+    points = choose_batch_size(classifier, store, first, settings.attribution_memory)
     mean = None
     if kind == "mean":
-        mean = mean_values(classifier, store, np.concatenate(list(rows.values())))
+        mean = average_values(classifier, store, np.concatenate(list(rows.values())))
     doublings = 2 if refine else 0
     run, errors = {}, []
     for name, explained in rows.items():
         target = classifier.classes.index(name)
-        others = [other for other in rows if other != name] if kind == "other" else [EVERY]
+        others = [other for other in rows if other != name] if kind == "other" else [ALL_OTHERS]
         rng = np.random.default_rng([settings.seed, target])
         for other in others:
             chosen, against = explained, None
             start: Values | np.ndarray | None = mean
-            if other != EVERY:
+            if other != ALL_OTHERS:
                 n_cells = max(2, ceil(len(explained) / len(others)))
                 chosen = rng.permutation(explained)[:n_cells]
                 start = rng.choice(rows[other], len(chosen))
                 against = classifier.classes.index(other)
-            run[name, other], error = refined_gradients(
+            run[name, other], error = refine_gradients(
                 classifier, store, chosen, target, steps, points, start, against,
                 doublings=doublings,
             )  # fmt: skip
@@ -156,7 +156,7 @@ def explain_task(
     checks : dict
         ``n_paths`` (cells, times the other classes where the baseline is "other"), ``n_runs``,
         ``completeness`` (error of the integral over all paths: ``median``, ``percentile_95``,
-        ``largest``) and ``stability`` (as :func:`scdyn.explain.attribution_tables.stability`).
+        ``largest``) and ``stability`` (as :func:`scdyn.explain.attribution_tables.measure_stability`).
 
     Raises
     ------
@@ -167,11 +167,13 @@ def explain_task(
     runs, errors, descriptions = [], [], []
     for folder in folders:
         classifier, calls, description = read_run(folder, model_folder, store)
-        cells = correct_cells(calls, settings.explained_cells, seed)
+        cells = draw_correct_cells(calls, settings.explained_cells, seed)
         if len(cells) < 2:
             logger.warning("%s calls cells of %d classes right: not explained", folder, len(cells))
             continue
-        run, completeness = explain_run(classifier, store, rows_by_class(store, cells), settings)
+        run, completeness = explain_run(
+            classifier, store, find_rows_by_class(store, cells), settings
+        )
         runs.append(run)
         errors.append(completeness)
         descriptions.append(description)
@@ -190,6 +192,6 @@ def explain_task(
             "percentile_95": float(np.quantile(errors_of_all, 0.95)),
             "largest": float(errors_of_all.max()),
         },
-        "stability": stability(runs, descriptions),
+        "stability": measure_stability(runs, descriptions),
     }
     return attribution_table(runs, genes, seed=seed), checks

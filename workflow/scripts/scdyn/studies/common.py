@@ -16,7 +16,7 @@ GROUPS = ("control", "perturbed")
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
 
 
-def calls_of(calls: pd.DataFrame, method: str) -> pd.DataFrame:
+def select_method(calls: pd.DataFrame, method: str) -> pd.DataFrame:
     """All of a method's calls, indexed by cell.
 
     Raises
@@ -34,24 +34,24 @@ def calls_of(calls: pd.DataFrame, method: str) -> pd.DataFrame:
     return table.set_index("cell")
 
 
-def asked_cells(calls: pd.DataFrame, method: str) -> pd.DataFrame:
+def select_predicted(calls: pd.DataFrame, method: str) -> pd.DataFrame:
     """Calls of the cells that a task predicts, or of the tested ones where it predicts none."""
-    table = calls_of(calls, method)
+    table = select_method(calls, method)
     part = "predict" if (table["part"] == "predict").any() else "test"
     return table[table["part"] == part]
 
 
-def probabilities(table: pd.DataFrame) -> pd.DataFrame:
+def extract_probabilities(table: pd.DataFrame) -> pd.DataFrame:
     """The columns ``p_<class>`` of a table of calls, named by class."""
     return table.filter(regex="^p_").rename(columns=lambda name: name[2:])
 
 
-def text(column: pd.Series) -> pd.Series:
+def as_text(column: pd.Series) -> pd.Series:
     """A column as text, with "" where a value is missing."""
     return column.astype(object).where(column.notna(), "").astype(str)
 
 
-def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFrame:
+def tabulate_cells(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFrame:
     """What is known of each called cell, and what it is called.
 
     Returns
@@ -61,15 +61,15 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
         ``confidence`` (the called class's probability), ``logistic_regression`` (its call),
         ``sample``, ``part`` ("test" or "predict").
     """
-    model, baseline = calls_of(calls, MODEL), calls_of(calls, BASELINE)
+    model, baseline = select_method(calls, MODEL), select_method(calls, BASELINE)
     names = cells.obs_names[cells.obs_names.isin(model.index)]
     model = model.loc[names]
     return pd.DataFrame(
         {
             "cell": names,
-            "label": text(cells.obs.loc[names, label]).to_numpy(),
+            "label": as_text(cells.obs.loc[names, label]).to_numpy(),
             "predicted": model["predicted"].to_numpy(),
-            "confidence": probabilities(model).max(axis=1).to_numpy(),
+            "confidence": extract_probabilities(model).max(axis=1).to_numpy(),
             "logistic_regression": baseline["predicted"].reindex(names).to_numpy(),
             "sample": cells.obs.loc[names, "sample"].astype(str).to_numpy(),
             "part": model["part"].to_numpy(),
@@ -77,12 +77,12 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
     )
 
 
-def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
+def lay_out_rna(cells: ad.AnnData, seed: int) -> np.ndarray:
     """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
     return compute_umap(compute_pca(cells, seed), seed)
 
 
-def section_positions(cells: ad.AnnData) -> np.ndarray:
+def get_positions(cells: ad.AnnData) -> np.ndarray:
     """Positions on the section, (cells, 2), NaN where a cell has none.
 
     Raises
@@ -99,7 +99,7 @@ def section_positions(cells: ad.AnnData) -> np.ndarray:
     return np.asarray(cells.obsm["spatial"], dtype=float)[:, :2]
 
 
-def sections(cells: ad.AnnData, column: str) -> pd.Series:
+def get_sections(cells: ad.AnnData, column: str) -> pd.Series:
     """The section of each cell, by a column of the cells.
 
     Raises
@@ -113,22 +113,22 @@ def sections(cells: ad.AnnData, column: str) -> pd.Series:
             f"studies: section is '{column}', but the cells have no such column; they have "
             f"{', '.join(cells.obs)}.",
         )
-    return text(cells.obs[column])
+    return as_text(cells.obs[column])
 
 
-def landscape(positions: np.ndarray) -> np.ndarray:
+def turn_landscape(positions: np.ndarray) -> np.ndarray:
     """Turn a section so that its longer side lies flat: (cells, 2) to (cells, 2)."""
     extent = np.nanmax(positions, axis=0) - np.nanmin(positions, axis=0)
     return positions[:, ::-1] if extent[1] > extent[0] else positions
 
 
-def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
+def tile_sections(positions: np.ndarray, section: pd.Series) -> np.ndarray:
     """Lay sections side by side, in rows, each on its longer side: (cells, 2) to (cells, 2)."""
     result = np.full(positions.shape, np.nan)
     members = [(section == name).to_numpy() for name in sorted(section.unique())]
     members = [m for m in members if np.isfinite(positions[m]).any()]
     for member in members:
-        result[member] = landscape(positions[member])
+        result[member] = turn_landscape(positions[member])
     extents = [np.nanmax(result[m], 0) - np.nanmin(result[m], 0) for m in members]
     step = np.maximum(1.08 * np.nanmax(extents, axis=0), 1e-9)
     # About as wide as a screen.
@@ -141,7 +141,7 @@ def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
     return result
 
 
-def weighted_means(
+def estimate_means(
     values: np.ndarray, weights: np.ndarray, seed: int, n_draws: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted means of cells, with 95% percentile bootstrap intervals over the cells.
@@ -171,6 +171,6 @@ def weighted_means(
     return weights @ values / weights.sum(1), low, high
 
 
-def most_called(called: Sequence[str], n: int) -> list[str]:
+def list_most_predicted(called: Sequence[str], n: int) -> list[str]:
     """The ``n`` most called classes, most called first."""
     return list(pd.Series(called).value_counts().index[:n])

@@ -17,13 +17,13 @@ from scdyn.pp.neighbours import compute_pca
 from scdyn.pp.selection import select
 from scdyn.studies.common import (
     MODEL,
-    asked_cells,
-    calls_of,
-    cell_table,
-    most_called,
-    probabilities,
-    rna_map,
-    weighted_means,
+    estimate_means,
+    extract_probabilities,
+    lay_out_rna,
+    list_most_predicted,
+    select_method,
+    select_predicted,
+    tabulate_cells,
 )
 
 N_POINTS = 60  # of a smoothed curve
@@ -35,7 +35,7 @@ MOST_FATES = 8  # whose probability is followed along pseudotime
 MOST_DRIVEN_FATES, MOST_DRIVERS = 4, 10  # fates whose drivers are followed, and drivers of each
 
 
-def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def find_furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Those of the predicted cells that are least like any mature class.
 
     Calls play no part, so that a pseudotime from there is not made of what it is held against.
@@ -63,7 +63,7 @@ def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) ->
     return chosen
 
 
-def diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.ndarray:
+def compute_diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.ndarray:
     """Diffusion pseudotime (Haghverdi et al. 2016, by scanpy) from the middle of some cells.
 
     Parameters
@@ -94,7 +94,7 @@ def diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.
     return np.where(np.isfinite(pseudotime), pseudotime, np.nan)
 
 
-def pseudotime_of(
+def compute_pseudotime(
     cells: ad.AnnData,
     table: pd.DataFrame,
     root: Mapping[str, Sequence[object]] | None,
@@ -111,7 +111,7 @@ def pseudotime_of(
         Of these cells, with ``part`` and ``label``.
     root
         Selection of the cells it starts from; None for the predicted cells furthest from the
-        mature ones (:func:`furthest_cells`).
+        mature ones (:func:`find_furthest_cells`).
     column
         Of ``obs`` with a pseudotime; None for diffusion pseudotime.
     seed
@@ -140,14 +140,14 @@ def pseudotime_of(
     if root is not None:
         start = select(cells.obs, root, "studies: root")
     elif asked.any() and not asked.all():
-        start = furthest_cells(values, table["label"].to_numpy(), asked)
+        start = find_furthest_cells(values, table["label"].to_numpy(), asked)
     else:
         raise InputError(
             "STUDY",
             "studies: the task predicts no cells beside those it learns from, so that pseudotime "
             "has no start; name the study's root or pseudotime.",
         )
-    pseudotime = diffusion_pseudotime(values, start, seed)
+    pseudotime = compute_diffusion_pseudotime(values, start, seed)
     logger.info("%d cells are joined to no root of pseudotime", np.isnan(pseudotime).sum())
     return pseudotime
 
@@ -171,31 +171,31 @@ def development_table(
     alone
         Modality to the method that reads it alone; may be empty.
     root, pseudotime, seed
-        As ``root``, ``column`` and ``seed`` of :func:`pseudotime_of`.
+        As ``root``, ``column`` and ``seed`` of :func:`compute_pseudotime`.
 
     Returns
     -------
     DataFrame
-        As :func:`scdyn.studies.common.cell_table`, with ``pseudotime``, ``predicted_<modality>``
+        As :func:`scdyn.studies.common.tabulate_cells`, with ``pseudotime``, ``predicted_<modality>``
         (what the modality alone calls) and ``p_<class>``.
     """
-    table = cell_table(cells, calls, label)
+    table = tabulate_cells(cells, calls, label)
     shown = cells[table["cell"]]
-    table["pseudotime"] = pseudotime_of(shown, table, root, pseudotime, seed)
+    table["pseudotime"] = compute_pseudotime(shown, table, root, pseudotime, seed)
     for modality, method in alone.items():
-        called = calls_of(calls, method)["predicted"]
+        called = select_method(calls, method)["predicted"]
         table[f"predicted_{modality}"] = called.reindex(table["cell"]).to_numpy()
-    p = probabilities(calls_of(calls, MODEL)).loc[table["cell"]]
+    p = extract_probabilities(select_method(calls, MODEL)).loc[table["cell"]]
     return table.join(p.add_prefix("p_").reset_index(drop=True))
 
 
-def progenitors(table: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
+def select_progenitors(table: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
     """Rows of the cells the study asks about, those with a pseudotime."""
-    asked = table["cell"].isin(asked_cells(calls, MODEL).index)
+    asked = table["cell"].isin(select_predicted(calls, MODEL).index)
     return table[asked & table["pseudotime"].notna()].reset_index(drop=True)
 
 
-def kernel(pseudotime: np.ndarray, points: np.ndarray, width: float) -> np.ndarray:
+def compute_kernel(pseudotime: np.ndarray, points: np.ndarray, width: float) -> np.ndarray:
     """Gaussian weights of cells about points of pseudotime: (points, cells)."""
     return np.exp(-0.5 * ((points[:, None] - pseudotime) / width) ** 2)
 
@@ -206,7 +206,7 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
     Parameters
     ----------
     table
-        Of :func:`progenitors`.
+        Of :func:`select_progenitors`.
     fates
         Called fates to show.
     seed
@@ -225,8 +225,8 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
         time = part["pseudotime"].to_numpy()
         first, last = np.percentile(time, [2, 98])
         points = np.linspace(first, last, N_POINTS)
-        mean, low, high = weighted_means(
-            part[f"p_{fate}"].to_numpy(), kernel(time, points, width or 1.0), seed
+        mean, low, high = estimate_means(
+            part[f"p_{fate}"].to_numpy(), compute_kernel(time, points, width or 1.0), seed
         )
         parts.append(
             pd.DataFrame(
@@ -244,27 +244,25 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def own_fates(table: pd.DataFrame) -> tuple[pd.Series, str]:
+def choose_reference(table: pd.DataFrame) -> tuple[pd.Series, str]:
     """The fate that one modality's calls are held against, and what it is.
 
     The cells' own labels where all are fates that the model knows; otherwise what the model calls
     from both modalities, and no more than that is claimed.
     """
-    classes = probabilities(table).columns
+    classes = extract_probabilities(table).columns
     if table["label"].isin(classes).all():
         return table["label"], "the label"
     return table["predicted"], "the prediction from both modalities"
 
 
-def agreement_of_modalities(
-    table: pd.DataFrame, modalities: Sequence[str], seed: int
-) -> pd.DataFrame:
+def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.DataFrame:
     """How often one modality alone calls a cell's own fate, in bins of pseudotime.
 
     Parameters
     ----------
     table
-        Of :func:`progenitors`, with ``predicted_<modality>``.
+        Of :func:`select_progenitors`, with ``predicted_<modality>``.
     modalities
         Those that were read alone. With two, their paired difference follows.
     seed
@@ -277,7 +275,7 @@ def agreement_of_modalities(
         of the bin), ``n_cells``, ``value`` (share of the bin's cells, or difference of shares),
         ``low``, ``high``, ``chance`` (the share if calls and fates fell together at random).
     """
-    own, what = own_fates(table)
+    own, what = choose_reference(table)
     n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
     bins = pd.qcut(table["pseudotime"].rank(method="first"), n_bins, labels=False)
     member = (bins.to_numpy() == np.arange(n_bins)[:, None]).astype(float)
@@ -294,7 +292,7 @@ def agreement_of_modalities(
     middle = table["pseudotime"].groupby(bins).median().to_numpy()
     parts = []
     for name, values in right.items():
-        mean, low, high = weighted_means(values, member, seed)
+        mean, low, high = estimate_means(values, member, seed)
         parts.append(
             pd.DataFrame(
                 {
@@ -331,7 +329,7 @@ class Development:
     trends: pd.DataFrame
     """As :func:`fate_trends`."""
     agreement: pd.DataFrame | None
-    """As :func:`agreement_of_modalities`; None where no modality is read alone."""
+    """As :func:`measure_agreement`; None where no modality is read alone."""
 
     @property
     def along_pseudotime(self) -> pd.DataFrame:
@@ -364,14 +362,14 @@ def study_development(
     table = development_table(
         cells, calls, label, alone, root=root, pseudotime=pseudotime, seed=seed
     )
-    asked = progenitors(table, calls)
-    fates = most_called(asked["predicted"], MOST_FATES)
+    asked = select_progenitors(table, calls)
+    fates = list_most_predicted(asked["predicted"], MOST_FATES)
     return Development(
         cells=table,
         is_progenitor=table["cell"].isin(asked["cell"]).to_numpy(),
-        layout=rna_map(cells[table["cell"]], seed),
+        layout=lay_out_rna(cells[table["cell"]], seed),
         trends=fate_trends(asked, fates, seed),
-        agreement=agreement_of_modalities(asked, list(alone), seed) if alone else None,
+        agreement=measure_agreement(asked, list(alone), seed) if alone else None,
     )
 
 
@@ -421,7 +419,7 @@ def driver_trends(
     trends = {}
     for fate in fates:
         chosen = (table["predicted"] == fate).to_numpy()
-        weights = kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
+        weights = compute_kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
         smooth = (weights @ values[chosen] / weights.sum(1, keepdims=True)).T
         trends[fate] = np.where(weights.sum(1) < FEWEST, np.nan, smooth)
     if fates:

@@ -25,13 +25,13 @@ PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
 OVER_CELLS = "Wilcoxon over cells, which are no replicates"
 
 
-def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
+def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     """Which perturbed cells are held against which controls.
 
     Parameters
     ----------
     change
-        Of :func:`scdyn.studies.perturbation.composition`.
+        Of :func:`scdyn.studies.perturbation.compare_composition`.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     return pairs[:MOST_COMPARISONS]
 
 
-def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Sum counts by sample and group, of those with at least ``LEAST_CELLS_OF_GROUP`` cells.
 
     Parameters
@@ -94,7 +94,7 @@ def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, p
     return table, group
 
 
-def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
+def run_deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     """Test perturbed against control replicates with PyDESeq2.
 
     DESeq2's negative binomial model (Love et al. 2014) as PyDESeq2 has it (Muzellec et al. 2023).
@@ -118,7 +118,7 @@ def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     return result.results_df[list(names)].rename(columns=names)
 
 
-def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
+def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     """Test perturbed against control cells by Wilcoxon's rank sum.
 
     Parameters
@@ -131,7 +131,7 @@ def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        As :func:`deseq`. Genes that no cell expresses are left out.
+        As :func:`run_deseq`. Genes that no cell expresses are left out.
     """
     values = cells.layers["rna_log"]
     seen = np.asarray((values != 0).sum(0)).ravel() > 0
@@ -147,7 +147,7 @@ def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     return result.assign(adjusted=multipletests(result["p_value"], method="fdr_bh")[1])
 
 
-def compare(
+def compare_genes(
     cells: ad.AnnData, called: pd.DataFrame, name: str, against: str
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Genes that differ between perturbed cells of a class and controls of a class.
@@ -157,14 +157,14 @@ def compare(
     cells
         The corpus.
     called
-        Of :func:`scdyn.studies.perturbation.groups_of`.
+        Of :func:`scdyn.studies.perturbation.select_groups`.
     name, against
         Class of the perturbed cells, and of the controls.
 
     Returns
     -------
     genes : DataFrame
-        As :func:`deseq`.
+        As :func:`run_deseq`.
     facts : dict
         ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
     """
@@ -173,14 +173,14 @@ def compare(
         | (called["group"].eq("control") & called["predicted"].eq(against))
     ]
     facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
-    sums, group = pseudobulk(cells, chosen)
+    sums, group = sum_pseudobulk(cells, chosen)
     replicates = group.value_counts().reindex(GROUPS, fill_value=0)
     if replicates.min() >= 2:
         facts |= {f"samples_{key}": int(n) for key, n in replicates.items()}
-        return deseq(sums, group), {"test": PSEUDOBULK, **facts}
+        return run_deseq(sums, group), {"test": PSEUDOBULK, **facts}
     facts |= {f"samples_{key}": 0 for key in GROUPS}
     part = cells[chosen.index]
-    return rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
+    return run_rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
 
 
 def gene_table(
@@ -194,9 +194,9 @@ def gene_table(
     Parameters
     ----------
     cells, called
-        As :func:`compare`.
+        As :func:`compare_genes`.
     pairs
-        Of :func:`comparisons`.
+        Of :func:`choose_comparisons`.
     drivers
         ``gene_id``, ``class``, ``specificity``; None where the task is not explained.
 
@@ -211,7 +211,7 @@ def gene_table(
         drivers = pd.DataFrame({"gene_id": [], "class": [], "specificity": []})
     parts = []
     for name, against in pairs:
-        genes, facts = compare(cells, called, name, against)
+        genes, facts = compare_genes(cells, called, name, against)
         logger.info("%s against %s: %s", name, against, facts)
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))

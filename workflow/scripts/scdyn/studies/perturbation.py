@@ -18,21 +18,21 @@ from scdyn.studies.common import (
     GROUPS,
     INTERVAL,
     MODEL,
-    calls_of,
-    cell_table,
-    probabilities,
-    rna_map,
-    section_positions,
-    sections,
-    tiled,
+    extract_probabilities,
+    get_positions,
+    get_sections,
+    lay_out_rna,
+    select_method,
+    tabulate_cells,
+    tile_sections,
 )
-from scdyn.studies.genes import comparisons, gene_table
+from scdyn.studies.genes import choose_comparisons, gene_table
 
 HALF = 0.5  # added to every count: a class that is called nowhere has a ratio, too
 VANISHED = 10  # fewer than one in so many are left
 
 
-def groups_of(
+def select_groups(
     obs: pd.DataFrame,
     calls: pd.DataFrame,
     *,
@@ -91,15 +91,15 @@ def groups_of(
     return table
 
 
-def placed(cells: ad.AnnData, group: pd.Series) -> bool:
+def have_positions(cells: ad.AnnData, group: pd.Series) -> bool:
     """Tell whether cells of both groups have positions on a section."""
     if "spatial" not in cells.obsm:
         return False
-    known = np.isfinite(section_positions(cells)).all(axis=1)
+    known = np.isfinite(get_positions(cells)).all(axis=1)
     return set(group[known]) == set(GROUPS)
 
 
-def counts_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+def count_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Cells called each class in each sample: (group and sample, classes)."""
     counts = cells.groupby(["group", "sample", "predicted"]).size().unstack(fill_value=0)
     return counts.reindex(columns=list(classes), fill_value=0).rename_axis(columns="class")
@@ -114,12 +114,12 @@ def change_over_samples(counts: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`, at least two samples a group.
+        Of :func:`count_by_sample`, at least two samples a group.
 
     Returns
     -------
     DataFrame
-        As :func:`composition`.
+        As :func:`compare_composition`.
     """
     totals = counts.sum(axis=1)
     logs = np.log2((counts + HALF).div(totals + 1, axis=0))
@@ -154,14 +154,14 @@ def change_over_cells(counts: pd.DataFrame, seed: int, n_draws: int = 10_000) ->
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`; a group's samples are taken together.
+        Of :func:`count_by_sample`; a group's samples are taken together.
     seed, n_draws
         Of the shares drawn for the ratio's interval.
 
     Returns
     -------
     DataFrame
-        As :func:`composition`.
+        As :func:`compare_composition`.
     """
     rng = np.random.default_rng(seed)
     result = pd.DataFrame(index=counts.columns)
@@ -182,13 +182,13 @@ def change_over_cells(counts: pd.DataFrame, seed: int, n_draws: int = 10_000) ->
     return result
 
 
-def composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
+def compare_composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
     """How the perturbation changes the composition, with intervals over samples if there are two.
 
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`.
+        Of :func:`count_by_sample`.
     seed
         Of the intervals over cells.
 
@@ -205,14 +205,14 @@ def composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
     replicated = n_samples.min() >= 2
     result = change_over_samples(counts) if replicated else change_over_cells(counts, seed)
     result["interval"] = "samples" if replicated else "cells"
-    result["change"] = [changed(row) for row in result.itertuples()]
+    result["change"] = [classify_change(row) for row in result.itertuples()]
     for i, group in enumerate(GROUPS):
         result.insert(i, f"cells_{group}", counts.loc[group].sum())
     return result.sort_values("log2_ratio", kind="stable").rename_axis("class").reset_index()
 
 
-def changed(row: Any) -> str:
-    """Name the change of a class: see :func:`composition`."""
+def classify_change(row: Any) -> str:
+    """Name the change of a class: see :func:`compare_composition`."""
     if row.high < 0:
         gone = row.share_perturbed * VANISHED < row.share_control
         return "vanished" if gone else "fewer"
@@ -230,7 +230,7 @@ def perturbation_tables(
     Parameters
     ----------
     groups
-        Method to the called cells of both groups (:func:`groups_of`).
+        Method to the called cells of both groups (:func:`select_groups`).
     classes
         That may be called.
     seed
@@ -239,14 +239,14 @@ def perturbation_tables(
     Returns
     -------
     change : DataFrame
-        ``method`` and the columns of :func:`composition`.
+        ``method`` and the columns of :func:`compare_composition`.
     by_sample : DataFrame
         ``method``, ``group``, ``sample``, ``class``, ``n_cells``, ``share``.
     """
     changes, samples = [], []
     for method, called in groups.items():
-        counts = counts_by_sample(called, classes)
-        changes.append(composition(counts, seed).assign(method=method))
+        counts = count_by_sample(called, classes)
+        changes.append(compare_composition(counts, seed).assign(method=method))
         long = counts.stack().rename("n_cells").reset_index()
         long["share"] = counts.div(counts.sum(axis=1), axis=0).stack().to_numpy()
         samples.append(long.assign(method=method))
@@ -267,7 +267,7 @@ class Perturbation:
     genes: pd.DataFrame
     """As :func:`scdyn.studies.genes.gene_table`, of the model's predictions."""
     cells: pd.DataFrame
-    """Indexed by cell: the columns of :func:`scdyn.studies.common.cell_table`, and ``group``."""
+    """Indexed by cell: the columns of :func:`scdyn.studies.common.tabulate_cells`, and ``group``."""
     layouts: dict[str, np.ndarray]
     """``UMAP`` of the RNA and, where both groups have positions, ``section``: (cells, 2)."""
     of_group: dict[str, np.ndarray]
@@ -304,27 +304,27 @@ def study_perturbation(
     label
         Column of the task's label.
     control, perturbed, replicate
-        As :func:`groups_of`.
+        As :func:`select_groups`.
     section
         Column that names a cell's section; read only where cells of both groups have positions.
     seed
         Of intervals and of the layout.
     """
     of_method = {
-        method: groups_of(
+        method: select_groups(
             cells.obs,
-            calls_of(calls, method),
+            select_method(calls, method),
             control=control,
             perturbed=perturbed,
             replicate=replicate,
         )
         for method in (MODEL, BASELINE)
     }
-    change, by_sample = perturbation_tables(of_method, list(probabilities(calls)), seed)
+    change, by_sample = perturbation_tables(of_method, list(extract_probabilities(calls)), seed)
     called = of_method[MODEL]
-    pairs = comparisons(change[change["method"] == MODEL])
+    pairs = choose_comparisons(change[change["method"] == MODEL])
     genes = gene_table(cells, called, pairs, drivers)
-    table = cell_table(cells, calls, label).set_index("cell").join(called["group"], how="inner")
+    table = tabulate_cells(cells, calls, label).set_index("cell").join(called["group"], how="inner")
     layouts, of_group = lay_out_groups(cells[table.index], table["group"], section, seed)
     return Perturbation(change, by_sample, genes, table, layouts, of_group)
 
@@ -349,9 +349,11 @@ def lay_out_groups(
         As the fields of :class:`Perturbation`.
     """
     members = {name: (group == name).to_numpy() for name in GROUPS}
-    layout = rna_map(cells, seed)
-    if not placed(cells, group):
+    layout = lay_out_rna(cells, seed)
+    if not have_positions(cells, group):
         return {"UMAP": layout}, {name: layout[here] for name, here in members.items()}
-    section_of, positions = sections(cells, section), section_positions(cells)
-    layouts = {"UMAP": layout, "section": tiled(positions, section_of)}
-    return layouts, {n: tiled(positions[here], section_of[here]) for n, here in members.items()}
+    section_of, positions = get_sections(cells, section), get_positions(cells)
+    layouts = {"UMAP": layout, "section": tile_sections(positions, section_of)}
+    return layouts, {
+        n: tile_sections(positions[here], section_of[here]) for n, here in members.items()
+    }

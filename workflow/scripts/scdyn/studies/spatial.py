@@ -16,13 +16,13 @@ from scdyn.studies.common import (
     BASELINE,
     INTERVAL,
     MODEL,
-    asked_cells,
-    cell_table,
-    probabilities,
-    section_positions,
-    sections,
-    text,
-    tiled,
+    as_text,
+    extract_probabilities,
+    get_positions,
+    get_sections,
+    select_predicted,
+    tabulate_cells,
+    tile_sections,
 )
 
 NEIGHBOURS_ON_SECTION = 10
@@ -30,7 +30,7 @@ N_PERMUTATIONS = 199
 LEAST_CELLS_OF_SECTION = 30  # of a section; fewer say nothing of order
 
 
-def coherence(
+def measure_coherence(
     positions: np.ndarray, values: pd.DataFrame, seed: int, n_permutations: int = N_PERMUTATIONS
 ) -> pd.DataFrame:
     """Moran's I of values over nearest neighbours, against cells exchanged at random.
@@ -95,18 +95,20 @@ def coherence_table(
     -------
     DataFrame
         ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
-        :func:`coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` called cells are
+        :func:`measure_coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` called cells are
         left out.
     """
     placed = positions.index[positions.notna().all(axis=1)]
     parts = []
     for name, names in section.loc[placed].groupby(section.loc[placed]).groups.items():
         for method in methods:
-            model = asked_cells(calls, method)
+            model = select_predicted(calls, method)
             model = model.loc[model.index.intersection(names)]
             if len(model) < LEAST_CELLS_OF_SECTION:
                 continue
-            part = coherence(positions.loc[model.index].to_numpy(), probabilities(model), seed)
+            part = measure_coherence(
+                positions.loc[model.index].to_numpy(), extract_probabilities(model), seed
+            )
             counts = model["predicted"].value_counts().reindex(part.index, fill_value=0)
             part.insert(0, "n_called", counts)
             part.insert(0, "n_cells", len(model))
@@ -119,7 +121,7 @@ def coherence_table(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def placed_cells(
+def tabulate_placed_cells(
     cells: ad.AnnData, positions: pd.DataFrame, section: pd.Series, calls: pd.DataFrame, label: str
 ) -> pd.DataFrame:
     """Every cell with a position on a section where fates are asked.
@@ -137,13 +139,13 @@ def placed_cells(
         Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression`` of the
         cells whose fate is asked; ``section``.
     """
-    asked = asked_cells(calls, MODEL).index
+    asked = select_predicted(calls, MODEL).index
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
     shown = placed & section.isin(section[section.index.isin(asked)].unique())
     names = cells.obs_names[shown]
-    table = pd.DataFrame({"label": text(cells.obs.loc[names, label])})
-    found = cell_table(cells, calls, label).set_index("cell")
+    table = pd.DataFrame({"label": as_text(cells.obs.loc[names, label])})
+    found = tabulate_cells(cells, calls, label).set_index("cell")
     found = found.loc[found.index.isin(asked), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
@@ -152,10 +154,10 @@ def placed_cells(
 class Spatial:
     """What a study of sections shows."""
 
-    coherence: pd.DataFrame
+    measure_coherence: pd.DataFrame
     """As :func:`coherence_table`, of the model and the baseline."""
     cells: pd.DataFrame
-    """Every shown cell, as :func:`placed_cells`."""
+    """Every shown cell, as :func:`tabulate_placed_cells`."""
     positions: np.ndarray
     """(cells, 2) of these, on their section."""
     layout: np.ndarray
@@ -180,9 +182,9 @@ def study_sections(
     seed
         Of the permutations.
     """
-    section_of = sections(cells, section)
-    positions = pd.DataFrame(section_positions(cells), index=cells.obs_names)
+    section_of = get_sections(cells, section)
+    positions = pd.DataFrame(get_positions(cells), index=cells.obs_names)
     coherence = coherence_table(positions, section_of, calls, [MODEL, BASELINE], seed)
-    table = placed_cells(cells, positions, section_of, calls, label)
+    table = tabulate_placed_cells(cells, positions, section_of, calls, label)
     places = positions.loc[table.index].to_numpy()
-    return Spatial(coherence, table, places, tiled(places, table["section"]))
+    return Spatial(coherence, table, places, tile_sections(places, table["section"]))

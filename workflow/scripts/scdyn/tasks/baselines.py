@@ -21,9 +21,9 @@ from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
 
 from scdyn.log import logger
 from scdyn.settings import MAIN, BaselineSettings
-from scdyn.tasks.evaluation import calibrated_predictions
+from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
-from scdyn.tasks.splits import parts, require_cells
+from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
 
@@ -56,18 +56,18 @@ class BoostedTrees(ClassifierMixin):
         return self.trees.predict_proba(values)
 
 
-def nearest_neighbours(shape: tuple[int, int]) -> ClassifierMixin:
+def make_knn(shape: tuple[int, int]) -> ClassifierMixin:
     """Vote of 15 neighbours on 50 principal components, or as many as (cells, features) allow."""
     components = PCA(min(50, *(n - 1 for n in shape)), svd_solver="arpack", random_state=0)
     return make_pipeline(components, KNeighborsClassifier(min(15, shape[0]), weights="distance"))
 
 
-def perceptron(seed: int) -> ClassifierMixin:
+def make_mlp(seed: int) -> ClassifierMixin:
     """One hidden layer of 128, until the loss falls no more."""
     return MLPClassifier((128,), batch_size=64, max_iter=500, random_state=seed)
 
 
-def logistic(l1: bool) -> ClassifierMixin:
+def make_logistic_regression(l1: bool) -> ClassifierMixin:
     """Multinomial logistic regression, each feature scaled by its largest training value."""
     if l1:
         # The solver takes the cells in random order.
@@ -83,20 +83,20 @@ def logistic(l1: bool) -> ClassifierMixin:
 BOTH, RNA = "both", "rna"
 METHODS: dict[str, tuple[str, Callable[[int, tuple[int, int]], ClassifierMixin]]] = {
     "majority": (RNA, lambda seed, shape: DummyClassifier(strategy="prior")),
-    LR: (BOTH, lambda seed, shape: logistic(l1=False)),
-    LR_RNA: (RNA, lambda seed, shape: logistic(l1=False)),
-    "logistic_regression_l1": (BOTH, lambda seed, shape: logistic(l1=True)),
-    "knn": (BOTH, lambda seed, shape: nearest_neighbours(shape)),
+    LR: (BOTH, lambda seed, shape: make_logistic_regression(l1=False)),
+    LR_RNA: (RNA, lambda seed, shape: make_logistic_regression(l1=False)),
+    "logistic_regression_l1": (BOTH, lambda seed, shape: make_logistic_regression(l1=True)),
+    "knn": (BOTH, lambda seed, shape: make_knn(shape)),
     "xgboost": (BOTH, lambda seed, shape: BoostedTrees(seed)),
-    "mlp": (BOTH, lambda seed, shape: perceptron(seed)),
+    "mlp": (BOTH, lambda seed, shape: make_mlp(seed)),
 }
 # Those whose result hangs on the seed; the others are run once.
 SEEDED = {"mlp"}
 # Those that are also fitted to a share of the labels, and without a class.
-ALSO_ON_LESS = {LR, LR_RNA}
+WITH_FEWER_LABELS = {LR, LR_RNA}
 
 
-def logistic_weights(model: Any) -> np.ndarray:
+def get_logistic_weights(model: Any) -> np.ndarray:
     """Weights of a fitted logistic regression on its scaled features, (classes, features).
 
     For two classes the row of the first is the negative of the second.
@@ -105,12 +105,12 @@ def logistic_weights(model: Any) -> np.ndarray:
     return np.concatenate([-weights, weights]) if len(model.classes_) == 2 else weights
 
 
-def planned(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int]]:
+def list_fits(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int]]:
     """Yield what is fitted on one fold: method, variant (of the cells it sees) and seed."""
     for variant in (MAIN, *task.less_seen()):
         seeds = [seed for seed, of_run in task.runs_of(variant) if of_run == fold]
         for method in task.baselines:
-            if variant != MAIN and method not in ALSO_ON_LESS:
+            if variant != MAIN and method not in WITH_FEWER_LABELS:
                 continue
             # The draw of labels hangs on the seed, whatever the method.
             drawn = variant.startswith("labels_")
@@ -135,16 +135,16 @@ def fit_baselines(
     Returns
     -------
     calls : DataFrame
-        As :func:`scdyn.tasks.evaluation.predictions`, of all methods, seeds and variants.
+        As :func:`scdyn.tasks.evaluation.tabulate_predictions`, of all methods, seeds and variants.
     costs : DataFrame
         ``method``, ``variant``, ``seed``, ``fold``, ``temperature``, ``seconds``.
     """
     require_cells(splits, cells.obs_names)
-    values = values_of(cells)
+    values = collect_values(cells)
     variants = {MAIN: (1.0, None), **task.less_seen()}
     tables, costs = [], []
-    for method, variant, seed in planned(task, int(fold)):
-        learned, validation, called = parts(splits, fold, *variants[variant], seed)
+    for method, variant, seed in list_fits(task, int(fold)):
+        learned, validation, called = split_cells(splits, fold, *variants[variant], seed)
         modalities, make = METHODS[method]
         rows = cells.obs_names.get_indexer
         begun = time.perf_counter()
@@ -156,13 +156,13 @@ def fit_baselines(
         p = model.predict_proba(values[modalities][rows(called["cell"])])
         run = {"method": method, "variant": variant, "seed": seed, "fold": fold}
         costs.append(run | {"temperature": temperature, "seconds": time.perf_counter() - begun})
-        tables.append(calibrated_predictions(called, run, model.classes_, p, temperature))
+        tables.append(tabulate_calibrated_predictions(called, run, model.classes_, p, temperature))
         logger.info("fold %s: %s, %s, seed %d: %.1f s", fold, method, variant, seed,
                     costs[-1]["seconds"])  # fmt: skip
     return pd.concat(tables, ignore_index=True), pd.DataFrame(costs)
 
 
-def values_of(cells: ad.AnnData) -> dict[str, sparse.csr_matrix]:
+def collect_values(cells: ad.AnnData) -> dict[str, sparse.csr_matrix]:
     """Return the normalised values that methods read, (cells, features), by modalities."""
     rna, promoter = cells.layers["rna_log"].tocsr(), cells.layers["promoter_log"].tocsr()
     return {RNA: rna, BOTH: sparse.hstack([rna, promoter], format="csr")}
@@ -183,13 +183,15 @@ def fit_weights(cells: ad.AnnData, splits: pd.DataFrame, fold: str) -> pd.DataFr
     """
     require_cells(splits, cells.obs_names)
     # All labels are seen, so that the seed of their draw decides nothing.
-    learned = parts(splits, fold, 1.0, None, 0)[0]
-    known = values_of(cells)[BOTH][cells.obs_names.get_indexer(learned["cell"])]
-    model = logistic(l1=False).fit(known, learned["label"].to_numpy())
-    return weight_table(cells.var_names, model.classes_, logistic_weights(model))
+    learned = split_cells(splits, fold, 1.0, None, 0)[0]
+    known = collect_values(cells)[BOTH][cells.obs_names.get_indexer(learned["cell"])]
+    model = make_logistic_regression(l1=False).fit(known, learned["label"].to_numpy())
+    return tabulate_weights(cells.var_names, model.classes_, get_logistic_weights(model))
 
 
-def weight_table(genes: Sequence[str], classes: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
+def tabulate_weights(
+    genes: Sequence[str], classes: Sequence[str], weights: np.ndarray
+) -> pd.DataFrame:
     """Lay weights (classes, RNA of genes then promoters of genes) out: a row a gene and class."""
     parted = weights.reshape(len(classes), 2, -1)
     tables = [

@@ -23,10 +23,10 @@ COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
 # The score that methods are compared by.
-HEADLINE = "macro_f1"
+MAIN_SCORE = "macro_f1"
 
 
-def predictions(
+def tabulate_predictions(
     called: pd.DataFrame, run: Mapping[str, Any], classes: Sequence[str], p: np.ndarray
 ) -> pd.DataFrame:
     """Lay one run's calls out as a table.
@@ -53,24 +53,24 @@ def predictions(
     return pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in classes])], axis=1)
 
 
-def calibrated_predictions(
+def tabulate_calibrated_predictions(
     called: pd.DataFrame,
     run: Mapping[str, Any],
     classes: Sequence[str],
     p: np.ndarray,
     temperature: float,
 ) -> pd.DataFrame:
-    """Lay calls out as :func:`predictions`, probabilities at a temperature.
+    """Lay calls out as :func:`tabulate_predictions`, probabilities at a temperature.
 
     A further column ``confidence_raw`` keeps the called class's probability as it was.
     """
-    table = predictions(called, run, classes, metrics.with_temperature(p, temperature))
+    table = tabulate_predictions(called, run, classes, metrics.apply_temperature(p, temperature))
     table.insert(list(table).index("predicted") + 1, "confidence_raw", p.max(1))
     return table
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`predictions` or :func:`combine`."""
+    """Read a table of :func:`tabulate_predictions` or :func:`combine`."""
     table = read_table(path, dtype=str, keep_default_na=False)
     # A class may be called NA; a number that is missing is empty.
     numbers = table.columns.difference(TEXT_COLUMNS)
@@ -105,7 +105,7 @@ def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd
     return pd.concat([described, *map(read_table, tables)])
 
 
-def probability_columns(table: pd.DataFrame) -> list[str]:
+def list_probability_columns(table: pd.DataFrame) -> list[str]:
     """Columns ``p_<class>``, in their order."""
     return [column for column in table if column.startswith("p_")]
 
@@ -118,7 +118,7 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, one below the other.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
         ``cell``, ``fold`` ("mean" for predicted cells), ``part``, ``label``, ``method``,
         ``predicted``, ``familiarity`` (where the method has one) and ``p_<class>``.
     """
-    p = probability_columns(runs)
+    p = list_probability_columns(runs)
     means = [*p, *(["familiarity"] if "familiarity" in runs else [])]
     table = runs[runs["variant"].map(is_compared)].copy()
     table[p] = table[p].fillna(0.0)  # a class that one fold's training part lacks
@@ -140,10 +140,10 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
 
 def score_run(calls: pd.DataFrame) -> dict[str, float]:
     """Score one run's calls of one part, of the cells whose label is known to the run's task."""
-    p = probability_columns(calls.dropna(axis=1, how="all"))
+    p = list_probability_columns(calls.dropna(axis=1, how="all"))
     labels, called = calls["label"].to_numpy(), calls["predicted"].to_numpy()
     classes, values = [name[2:] for name in p], calls[p].to_numpy()
-    result = metrics.score(labels, called) | metrics.calibration(labels, classes, values)
+    result = metrics.score(labels, called) | metrics.score_probabilities(labels, classes, values)
     if "confidence_raw" in calls:
         sure = calls["confidence_raw"].to_numpy()
         result["ece_raw"] = metrics.calibration_error(labels == called, sure)
@@ -156,7 +156,7 @@ def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, one below the other.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
     scores
         As :func:`score_runs` returns them.
     test_over_train
-        Tested cells over learned ones; see :func:`scdyn.tasks.metrics.interval`. Predicted cells
+        Tested cells over learned ones; see :func:`scdyn.tasks.metrics.confidence_interval`. Predicted cells
         are the same for all runs, and it is 0 for them.
 
     Returns
@@ -199,7 +199,7 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
         for name in names:
             wide = of_part.pivot_table(index=["seed", "fold"], columns="method", values=name)
             wide = wide.reindex(columns=of_part["method"].unique())
-            paired = repeated_over_seeds(wide)
+            paired = repeat_over_seeds(wide)
             lower_is_better = name in {"nll", "brier", "ece", "ece_raw"}
             baselines = wide.loc[:, ~wide.columns.map(is_compared)].mean().dropna()
             best = None
@@ -211,7 +211,7 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
                     continue
                 # Student's t knows no bounds; the scores do.
                 highest = HIGHEST.get(name, 1.0)
-                low, high = np.clip(metrics.interval(values, factor), 0, highest)
+                low, high = np.clip(metrics.confidence_interval(values, factor), 0, highest)
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
                 row |= {"low": low, "high": high, "n_runs": len(values)}
                 if best is not None and method != best:
@@ -224,13 +224,13 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def repeated_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
+def repeat_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
     """Fill in, by fold, the scores of methods that were run with one seed alone."""
     filled = wide.groupby(level="fold").transform(lambda column: column.fillna(column.mean()))
     return filled.sort_index()
 
 
-def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
     """Scores on held-out cells by share of the labels that was seen.
 
     Parameters
@@ -254,18 +254,18 @@ def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFram
     rows = []
     for (method, share), part in tested.groupby(["method", "labels"]):
         if several[method] > 1:
-            low, high = np.clip(metrics.interval(part[HEADLINE].to_numpy()), 0, 1)
-            rows.append((method, share, part[HEADLINE].mean(), low, high, len(part)))
+            low, high = np.clip(metrics.confidence_interval(part[MAIN_SCORE].to_numpy()), 0, 1)
+            rows.append((method, share, part[MAIN_SCORE].mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
 
 
-def novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
+def compute_novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
     """Tell how well cells of a class that a model never saw are set apart from the others.
 
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them.
+        As :func:`tabulate_predictions` returns them.
     without
         Variant to the class that was kept from it.
 
@@ -279,7 +279,7 @@ def novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
     tested = runs[(runs["part"] == "test") & runs["variant"].isin(list(without))]
     for (method, variant), calls in tested.groupby(["method", "variant"]):
         unseen = (calls["label"] == without[variant]).to_numpy()
-        measures = {"confidence": calls[probability_columns(calls)].max(axis=1)}
+        measures = {"confidence": calls[list_probability_columns(calls)].max(axis=1)}
         if "familiarity" in calls and calls["familiarity"].notna().all():
             measures["familiarity"] = calls["familiarity"]
         for by, values in measures.items():
@@ -288,7 +288,7 @@ def novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "by", "class", "auroc", "n_cells"])
 
 
-def headline(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+def nest_summary(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Lay a summary out as part, method, score: ``score``, ``score_low`` and ``score_high``."""
     result: dict[str, dict[str, dict[str, float]]] = {}
     for row in summary.to_dict("records"):
@@ -313,7 +313,7 @@ def evaluate(
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, one below the other.
     costs
         A row a run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, of our models,
         ``n_trained_parameters`` and ``peak_memory_gib``.
@@ -330,7 +330,7 @@ def evaluate(
         Tables ``predictions`` (:func:`combine`), ``runs`` (what each compared run called each
         cell), ``scores`` (a row a run), ``summary``,
         ``classes`` (F1 of each class by the compared methods), ``efficiency`` and ``novelty``;
-        ``metrics`` (:func:`headline`, with ``split`` in words, ``n_held_out`` cells, ``costs``
+        ``metrics`` (:func:`nest_summary`, with ``split`` in words, ``n_held_out`` cells, ``costs``
         by method and ``classes_left_out`` with their reasons).
     """
     scores = score_runs(runs)
@@ -348,7 +348,7 @@ def evaluate(
     calls = combine(runs)
     held_out = calls[calls["part"] == "test"]
     classes = [
-        metrics.class_scores(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
+        metrics.score_classes(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
             method=method
         )
         for method, part in held_out.groupby("method", sort=False)
@@ -362,9 +362,9 @@ def evaluate(
         "scores": scores,
         "summary": summary,
         "classes": pd.concat(classes, ignore_index=True),
-        "efficiency": efficiency(scores, shares),
-        "novelty": novelty(runs, without),
-        "metrics": headline(summary)
+        "efficiency": compute_efficiency(scores, shares),
+        "novelty": compute_novelty(runs, without),
+        "metrics": nest_summary(summary)
         | {
             "split": describe_split(split, split_by),
             "n_held_out": int(tested.sum()),

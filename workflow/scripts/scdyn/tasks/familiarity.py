@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Most energies of validation cells that are kept: a p-value need not be finer than this.
-MOST_KEPT = 1000
+MAX_ENERGIES = 1000
 
 
 def fit_familiarity(energies: np.ndarray) -> np.ndarray:
@@ -25,11 +25,11 @@ def fit_familiarity(energies: np.ndarray) -> np.ndarray:
         Sorted, at most a thousand of them, evenly drawn.
     """
     known = np.sort(energies)
-    kept = np.linspace(0, len(known) - 1, min(len(known), MOST_KEPT)).round().astype(int)
+    kept = np.linspace(0, len(known) - 1, min(len(known), MAX_ENERGIES)).round().astype(int)
     return known[kept].astype(np.float32)
 
 
-def familiarity(known: np.ndarray, energies: np.ndarray) -> np.ndarray:
+def compute_familiarity(known: np.ndarray, energies: np.ndarray) -> np.ndarray:
     """Share of the validation cells whose energy is as high as a cell's, or higher.
 
     A conformal p-value (Vovk et al. 2005): of cells that are like the validation cells,

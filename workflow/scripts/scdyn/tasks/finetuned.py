@@ -15,11 +15,11 @@ from scdyn.errors import InputError
 from scdyn.model.classifier import load_classifier, run_classifier
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import MAIN
-from scdyn.tasks.familiarity import familiarity
-from scdyn.tasks.metrics import with_temperature
+from scdyn.tasks.familiarity import compute_familiarity
+from scdyn.tasks.metrics import apply_temperature
 
 # Cells of a familiarity below this are flagged: of cells like the training cells one in a hundred.
-UNLIKE = 0.01
+UNFAMILIAR = 0.01
 
 
 class FineTuned:
@@ -113,8 +113,8 @@ class FineTuned:
         familiar = np.zeros(adata.n_obs)
         for classifier in self.classifiers:
             p, energies = run_classifier(classifier, store, np.arange(adata.n_obs))
-            total[classifier.classes] += with_temperature(p, classifier.temperature)
-            familiar += familiarity(classifier.familiar, energies)
+            total[classifier.classes] += apply_temperature(p, classifier.temperature)
+            familiar += compute_familiarity(classifier.familiar, energies)
         p = total / len(self.classifiers)
         familiar /= len(self.classifiers)
         table = pd.DataFrame(
@@ -122,7 +122,7 @@ class FineTuned:
                 "predicted": p.idxmax(axis=1),
                 "confidence": p.max(axis=1),
                 "familiarity": familiar,
-                "unlike_seen": familiar < UNLIKE,
+                "unlike_seen": familiar < UNFAMILIAR,
             }
         )
         return table.join(p.add_prefix("p_"))

@@ -25,8 +25,8 @@ from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import MAIN, FineTuningSettings, VariantSettings, is_compared
 from scdyn.tasks import evaluation, metrics
-from scdyn.tasks.familiarity import familiarity, fit_familiarity
-from scdyn.tasks.splits import parts
+from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
+from scdyn.tasks.splits import split_cells
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import Part, Training, TrainingConfig
@@ -94,7 +94,7 @@ def fit_classifier(
     return classifier, run.run()
 
 
-def epochs_for(epochs: int, share: float) -> int:
+def scale_epochs(epochs: int, share: float) -> int:
     """Passes over a share of the labels: fewer cells are seen more often, by the share's root.
 
     Equal passes would end before the few labels are learned, equal steps would cost as much
@@ -103,7 +103,7 @@ def epochs_for(epochs: int, share: float) -> int:
     return round(epochs * share**-0.5)
 
 
-def settle(
+def calibrate(
     classifier: Classifier,
     store: TokenStore,
     validation: pd.DataFrame,
@@ -117,7 +117,7 @@ def settle(
     store
         Tokens.
     validation
-        ``cell`` and ``label``, as :func:`scdyn.tasks.splits.parts` returns it.
+        ``cell`` and ``label``, as :func:`scdyn.tasks.splits.split_cells` returns it.
     """
     p, energies = run_classifier(classifier, store, store.rows_of(validation["cell"]))
     labels = validation["label"].to_numpy()
@@ -164,13 +164,13 @@ def finetune_run(
         Where a killed run goes on from; removed when the run is done.
     """
     begun = time.perf_counter()
-    epochs = epochs_for(settings.training.epochs, settings.labels)
+    epochs = scale_epochs(settings.training.epochs, settings.labels)
     config = TrainingConfig(**{**settings.training.model_dump(), "epochs": epochs, "seed": seed})
     device = choose_device()
     model = load_model(model_folder, store.meta)
     if not settings.pretrained:
         model = fresh(model, seed)
-    learned, validation, called = parts(splits, fold, settings.labels, settings.without, seed)
+    learned, validation, called = split_cells(splits, fold, settings.labels, settings.without, seed)
     run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {
@@ -187,7 +187,7 @@ def finetune_run(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    settle(classifier, store, validation)
+    calibrate(classifier, store, validation)
     with atomic(folder) as temporary:
         temporary.mkdir()
         cost = {
@@ -199,7 +199,7 @@ def finetune_run(
         classifier.save(
             temporary, settings, {**description, "training": config.model_dump(), **cost}
         )
-        table = call(classifier.merge(), store, called, run)
+        table = predict_cells(classifier.merge(), store, called, run)
         tested = table[table["part"] == "test"]
         scores = metrics.score(tested["label"].to_numpy(), tested["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -209,19 +209,19 @@ def finetune_run(
     checkpoint.remove()
 
 
-def call(
+def predict_cells(
     classifier: Classifier,
     store: TokenStore,
     called: pd.DataFrame,
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Predict cells: :func:`scdyn.tasks.evaluation.calibrated_predictions`, and familiarity."""
+    """Predict cells: :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, and familiarity."""
     if classifier.familiar is None:
         raise ValueError("the classifier is not settled")
     p, energies = run_classifier(classifier, store, store.rows_of(called["cell"]))
-    table = evaluation.calibrated_predictions(
+    table = evaluation.tabulate_calibrated_predictions(
         called, run, classifier.classes, p, classifier.temperature
     )
-    familiar = familiarity(classifier.familiar, energies)
+    familiar = compute_familiarity(classifier.familiar, energies)
     table.insert(list(table).index("confidence_raw") + 1, "familiarity", familiar)
     return table

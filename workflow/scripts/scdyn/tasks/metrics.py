@@ -29,7 +29,7 @@ def score(labels: np.ndarray, called: np.ndarray) -> dict[str, float]:
     }
 
 
-def class_scores(labels: np.ndarray, called: np.ndarray) -> pd.DataFrame:
+def score_classes(labels: np.ndarray, called: np.ndarray) -> pd.DataFrame:
     """Precision, recall and F1 of each class: ``class``, these, and ``n_cells`` that have it."""
     classes = np.unique(labels)
     values = precision_recall_fscore_support(labels, called, labels=classes, zero_division=0)
@@ -37,7 +37,9 @@ def class_scores(labels: np.ndarray, called: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"class": classes, **dict(zip(names, values, strict=True))})
 
 
-def calibration(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -> dict[str, float]:
+def score_probabilities(
+    labels: np.ndarray, classes: Sequence[str], p: np.ndarray
+) -> dict[str, float]:
     """Score probabilities.
 
     scikit-learn's ``log_loss`` and ``brier_score_loss`` refuse labels that are none of the classes,
@@ -89,7 +91,7 @@ def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -
     Parameters
     ----------
     labels, classes, p
-        Of validation cells, as for :func:`calibration`.
+        Of validation cells, as for :func:`score_probabilities`.
 
     Returns
     -------
@@ -98,19 +100,19 @@ def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -
     """
 
     def loss(log_temperature: float) -> float:
-        warmed = with_temperature(p, np.exp(log_temperature))
-        return calibration(labels, classes, warmed)["nll"]
+        warmed = apply_temperature(p, np.exp(log_temperature))
+        return score_probabilities(labels, classes, warmed)["nll"]
 
     bounds = (np.log(0.05), np.log(20))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def with_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
     """Divide log-probabilities by a temperature: (cells, classes) to (cells, classes)."""
     return softmax(np.log(p.clip(1e-30)) / temperature, axis=1)
 
 
-def interval(
+def confidence_interval(
     values: np.ndarray, test_over_train: float = 0.0, level: float = 0.95
 ) -> tuple[float, float]:
     """Confidence interval of a mean over runs, by Student's t.
@@ -147,7 +149,7 @@ def paired_p(differences: np.ndarray, test_over_train: float = 0.0) -> float:
     differences
         (runs,) of one method's score and another's on the same cells.
     test_over_train
-        As for :func:`interval`.
+        As for :func:`confidence_interval`.
 
     Returns
     -------

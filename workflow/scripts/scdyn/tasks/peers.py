@@ -16,9 +16,9 @@ from scipy import sparse
 
 from scdyn.log import logger
 from scdyn.settings import MAIN
-from scdyn.tasks.evaluation import calibrated_predictions
+from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
-from scdyn.tasks.splits import parts, require_cells
+from scdyn.tasks.splits import require_cells, split_cells
 
 # Genes a model reads at most: the most variable among the cells it learns from.
 N_VARIABLE_GENES = 4000
@@ -27,7 +27,7 @@ CELLS_OF_ALL_EPOCHS = 20_000
 UNLABELLED = ""
 
 
-def scanvi_fold(
+def predict_with_scanvi(
     cells: ad.AnnData, splits: pd.DataFrame, fold: str, max_epochs: int, seed: int
 ) -> pd.DataFrame:
     """Call one fold's cells with scANVI (Xu et al. 2021, Mol Syst Biol 17:e9620).
@@ -45,32 +45,32 @@ def scanvi_fold(
     splits, fold
         The split, and the fold that is tested.
     max_epochs, seed
-        As in :func:`scvi_embedding`.
+        As in :func:`embed_with_scvi`.
 
     Returns
     -------
     DataFrame
-        As :func:`scdyn.tasks.evaluation.calibrated_predictions`, method "scanvi".
+        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, method "scanvi".
     """
     require_cells(splits, cells.obs_names)
-    learned, validation, called = parts(splits, fold)
+    learned, validation, called = split_cells(splits, fold)
     chosen = cells[learned["cell"]]
-    genes = variable_genes(chosen)
-    train = count_table(chosen, genes, label=learned["label"].to_numpy())
+    genes = choose_variable_genes(chosen)
+    train = make_count_table(chosen, genes, label=learned["label"].to_numpy())
     network = fit_scvi(train, max_epochs, seed, labels_key="label")
     model = scvi.model.SCANVI.from_scvi_model(network, UNLABELLED, labels_key="label")
     model.train(enable_progress_bar=False)
     known, p = (
-        model.predict(count_table(cells[part["cell"]], genes, label=UNLABELLED), soft=True)
+        model.predict(make_count_table(cells[part["cell"]], genes, label=UNLABELLED), soft=True)
         for part in (validation, called)
     )
     classes = list(p.columns)
     temperature = fit_temperature(validation["label"].to_numpy(), classes, known.to_numpy())
     run = {"method": "scanvi", "variant": MAIN, "seed": seed, "fold": fold}
-    return calibrated_predictions(called, run, classes, p.to_numpy(), temperature)
+    return tabulate_calibrated_predictions(called, run, classes, p.to_numpy(), temperature)
 
 
-def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) -> np.ndarray:
+def embed_with_scvi(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) -> np.ndarray:
     """Embed cells with scVI (Lopez et al. 2018, Nat Methods 15:1053), fitted to these cells.
 
     Parameters
@@ -90,12 +90,12 @@ def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) ->
         Means of the latents.
     """
     batches = cells.obs[batch].astype(str).to_numpy()
-    table = count_table(cells, variable_genes(cells), batch=batches)
+    table = make_count_table(cells, choose_variable_genes(cells), batch=batches)
     network = fit_scvi(table, max_epochs, seed, batch_key="batch")
     return network.get_latent_representation(table).astype(np.float32)
 
 
-def variable_genes(cells: ad.AnnData) -> np.ndarray:
+def choose_variable_genes(cells: ad.AnnData) -> np.ndarray:
     """Choose the genes of the highest dispersion of log counts per 10,000: boolean, (genes,)."""
     if cells.n_vars <= N_VARIABLE_GENES:
         return np.ones(cells.n_vars, dtype=bool)
@@ -106,21 +106,23 @@ def variable_genes(cells: ad.AnnData) -> np.ndarray:
     return table.var["highly_variable"].to_numpy()
 
 
-def count_table(cells: ad.AnnData, genes: np.ndarray, **columns: np.ndarray | str) -> ad.AnnData:
+def make_count_table(
+    cells: ad.AnnData, genes: np.ndarray, **columns: np.ndarray | str
+) -> ad.AnnData:
     """Lay out what scvi-tools reads: the counts of some genes, and columns of the cells."""
     obs = pd.DataFrame(columns, index=cells.obs_names)
     return ad.AnnData(sparse.csr_matrix(cells.X[:, genes], dtype=np.float32), obs)
 
 
 def fit_scvi(table: ad.AnnData, max_epochs: int, seed: int, **columns: str) -> scvi.model.SCVI:
-    """Fit scVI to the cells of a :func:`count_table` that have any counts.
+    """Fit scVI to the cells of a :func:`make_count_table` that have any counts.
 
     Parameters
     ----------
     table
         The cells.
     max_epochs, seed
-        As in :func:`scvi_embedding`.
+        As in :func:`embed_with_scvi`.
     **columns
         Which columns are what, as ``SCVI.setup_anndata`` names it.
     """

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.tasks.spaces import MEAN, SCORE_COLUMNS
+from scdyn.tasks.embeddings import MEAN, SCORE_COLUMNS
 
 # Some metrics take time and memory by the square of the cells.
 MAX_CELLS = 20_000
@@ -25,7 +25,7 @@ KIND_OF = {"Bio conservation": "labels kept", "Batch correction": "batches mixed
 SCIB_NEIGHBOURS = 90  # which its metrics ask for
 
 
-def scib_scores(
+def score_with_scib(
     table: ad.AnnData, spaces: Sequence[str], label: str, batch: str, seed: int
 ) -> pd.DataFrame:
     """Score embeddings by scib-metrics (Luecken et al. 2022, Nat Methods 19:41).
@@ -64,7 +64,7 @@ def scib_scores(
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_CELLS, replace=False))
     chosen = ad.AnnData(obs=table.obs.iloc[rows][[label, batch]].astype(str).astype("category"))
     for key in {*spaces, "X_pca"}:
-        chosen.obsm[key] = reduced(np.asarray(table.obsm[key])[rows])
+        chosen.obsm[key] = reduce_dimensions(np.asarray(table.obsm[key])[rows])
     several = chosen.obs[batch].nunique() > 1
     if not several:
         logger.info("column '%s' has one value: how batches mix is not measured", batch)
@@ -78,25 +78,25 @@ def scib_scores(
         pre_integrated_embedding_obsm_key="X_pca",
         progress_bar=False,
     )
-    benchmark.prepare(nearest)
+    benchmark.prepare(find_nearest)
     benchmark.benchmark()
-    return long(benchmark.get_results(min_max_scale=False), label)
+    return melt_scores(benchmark.get_results(min_max_scale=False), label)
 
 
-def reduced(values: np.ndarray) -> np.ndarray:
+def reduce_dimensions(values: np.ndarray) -> np.ndarray:
     """Reduce an embedding (cells, features) to 50 principal components, if it has more."""
     if values.shape[1] <= MAX_DIMENSIONS:
         return values
     return PCA(MAX_DIMENSIONS, random_state=0).fit_transform(values)
 
 
-def nearest(values: np.ndarray, n_neighbours: int) -> NeighborsResults:
+def find_nearest(values: np.ndarray, n_neighbours: int) -> NeighborsResults:
     """Find each cell's nearest, itself first, exactly: the same on every machine."""
     distances, indices = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors(values)
     return NeighborsResults(indices=indices, distances=distances)
 
 
-def long(wide: pd.DataFrame, label: str) -> pd.DataFrame:
+def melt_scores(wide: pd.DataFrame, label: str) -> pd.DataFrame:
     """Turn scib-metrics' table, a row an embedding and a column a metric, into a row a value."""
     kinds = wide.loc["Metric Type"].replace({**KIND_OF, "Aggregate score": MEAN})
     # The means are kept in the order of their kinds.

@@ -39,7 +39,7 @@ def task_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str
     task
         Begins the names.
     metrics
-        Method to scores, as :func:`scdyn.tasks.evaluation.headline` has them.
+        Method to scores, as :func:`scdyn.tasks.evaluation.nest_summary` has them.
     """
     bounds = [f"macro_f1_{bound}" for bound in ("low", "high")]
     return {

@@ -139,7 +139,7 @@ def make_splits(
         }
     )
     require_folds(learned, label, split_by, n_folds)
-    left_out = rare_classes(
+    left_out = find_rare_classes(
         learned, split_by, n_folds if min_cells is None else min_cells, min_units
     )
     learned = learned[~learned["label"].isin(left_out["class"])]
@@ -148,12 +148,12 @@ def make_splits(
     learned = learned.assign(fold=draw_folds(learned, bool(split_by), n_folds, seed))
     confined = learned.groupby("label").filter(lambda cells: cells["fold"].nunique() < 2)
     if len(confined):
-        left_out = pd.concat([left_out, counted(confined, f"all in one fold of {n_folds}")])
+        left_out = pd.concat([left_out, count_classes(confined, f"all in one fold of {n_folds}")])
         learned = learned[~learned["label"].isin(left_out["class"])]
         require_two_classes(learned, label, left_out)
     # Of each fold's cells a share, so that every training part has as much.
     strata = learned["label"] + "\t" + learned["fold"].astype(str)
-    learned = learned.assign(validation=drawn(strata, validation_share, seed).astype(int))
+    learned = learned.assign(validation=draw_share(strata, validation_share, seed).astype(int))
     rest = obs[predicted]
     if len(rest):
         known = rest[label].astype(object).where(rest[label].notna(), "").astype(str)
@@ -187,10 +187,10 @@ def drop_unknown_units(chosen: pd.DataFrame, label: str, split_by: str) -> pd.Da
     return chosen[known]
 
 
-def rare_classes(
+def find_rare_classes(
     learned: pd.DataFrame, split_by: str | None, min_cells: int, min_units: int
 ) -> pd.DataFrame:
-    """Name the classes with too few cells or units, as :func:`counted` lays them out.
+    """Name the classes with too few cells or units, as :func:`count_classes` lays them out.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def rare_classes(
     min_cells, min_units
         Fewest of each.
     """
-    table = counted(learned, "")
+    table = count_classes(learned, "")
     few = [
         (table["n_cells"] < min_cells, f"fewer than {min_cells} cells (min_cells_per_class)"),
         (table["n_units"] < min_units, f"in fewer than {min_units} of {split_by} (min_units)"),
@@ -211,7 +211,7 @@ def rare_classes(
     return table[table["reason"] != ""]
 
 
-def counted(learned: pd.DataFrame, reason: str) -> pd.DataFrame:
+def count_classes(learned: pd.DataFrame, reason: str) -> pd.DataFrame:
     """Count each class's cells and units: ``class``, ``n_cells``, ``n_units``, ``reason``."""
     counts = learned.groupby("label")["unit"].agg(n_cells="size", n_units="nunique")
     return counts.rename_axis("class").reset_index().assign(reason=reason)
@@ -286,7 +286,7 @@ def draw_folds(learned: pd.DataFrame, by_unit: bool, n_folds: int, seed: int) ->
     return best
 
 
-def drawn(strata: pd.Series, share: float, seed: int, least: int = 0) -> np.ndarray:
+def draw_share(strata: pd.Series, share: float, seed: int, least: int = 0) -> np.ndarray:
     """Draw a share of each stratum, rounded, at least some: (n,) to boolean (n,).
 
     scikit-learn's ``train_test_split`` refuses a stratum of one, and rounds over all strata.
@@ -331,7 +331,7 @@ def require_cells(splits: pd.DataFrame, cells: pd.Index) -> None:
         )
 
 
-def parts(
+def split_cells(
     splits: pd.DataFrame, fold: str, labels: float = 1.0, without: str | None = None, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Part a split into the cells one model learns from, is validated on, and calls.
@@ -369,7 +369,7 @@ def parts(
         )
     known = splits[~is_called & (splits["label"] != without)]
     if labels < 1:
-        known = known[drawn(known["label"], labels, seed, least=2)]
+        known = known[draw_share(known["label"], labels, seed, least=2)]
     kept = known["validation"] == "1"
     # A class all of whose few cells were drawn for validation is learned from nevertheless.
     kept &= known["label"].isin(known.loc[~kept, "label"])

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdyn.tasks.metrics import interval, score
+from scdyn.tasks.metrics import confidence_interval, score
 from scdyn.tasks.rankings import attribution_ranking, weight_ranking, wilcoxon_ranking
 from scdyn.tasks.scores import method_prefix
 
 
-def edge_recovery(
+def score_edges(
     adjacencies: pd.DataFrame, regulons: pd.DataFrame, edges: pd.DataFrame, genes: pd.DataFrame
 ) -> dict[str, float]:
     """Compare inferred edges with the true network.
@@ -55,7 +55,7 @@ def edge_recovery(
     }
 
 
-def fate_scores(
+def score_fates(
     task: str, runs: pd.DataFrame, calls: pd.DataFrame, fates: pd.Series
 ) -> dict[str, float]:
     """Score the calls of progenitors against the fates they reach.
@@ -84,7 +84,7 @@ def fate_scores(
             for _, run in of_method.groupby(["seed", "fold"])
         )
         result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
-        bounds = np.clip(interval(found["macro_f1"].to_numpy()), 0, 1)
+        bounds = np.clip(confidence_interval(found["macro_f1"].to_numpy()), 0, 1)
         if np.isfinite(bounds[0]):
             result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
         mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
@@ -94,13 +94,13 @@ def fate_scores(
     return result | {f"{task}.n_cells": int(known["cell"].nunique())}
 
 
-def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
+def score_ectopic(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
     """Share of the knockout's would-be cells of one fate that are called the other.
 
     Parameters
     ----------
     runs
-        Every run's calls, as for :func:`fate_scores`.
+        Every run's calls, as for :func:`score_fates`.
     ectopic
         Names of the cells whose position says one fate and whose state is the other.
     fate
@@ -115,7 +115,7 @@ def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) 
     return result | {f"{task}.n_ectopic": int(known["cell"].nunique())}
 
 
-def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
+def score_drivers(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
     """Find the true drivers of each fate in rankings of all genes.
 
     Parameters
@@ -150,7 +150,7 @@ def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) ->
     return result | {"drivers.chance20": 20 / ranking["symbol"].nunique()}
 
 
-def truth_scores(
+def score_truth(
     truth: Mapping[str, pd.DataFrame],
     adjacencies: pd.DataFrame,
     regulons: pd.DataFrame,
@@ -179,13 +179,13 @@ def truth_scores(
     Returns
     -------
     dict
-        Of :func:`edge_recovery`, :func:`ectopic_shares` or :func:`fate_scores`, and
-        :func:`driver_ranks`.
+        Of :func:`score_edges`, :func:`score_ectopic` or :func:`score_fates`, and
+        :func:`score_drivers`.
     """
     genes = cells.var.rename_axis("gene_id").reset_index()
     names = truth["cells"]["sample"] + "_" + truth["cells"]["barcode"]
     true_cells = truth["cells"].set_index(pd.Index(names))
-    result = edge_recovery(adjacencies, regulons, truth["edges"], genes)
+    result = score_edges(adjacencies, regulons, truth["edges"], genes)
     singlets = true_cells[true_cells["is_doublet"] == 0]
     knocked_out = singlets["fate"] != singlets["intended_fate"]
     in_knockout = set(singlets.loc[knocked_out, "sample"])
@@ -197,11 +197,11 @@ def truth_scores(
             continue
         if set(cells.obs.loc[asked, "sample"]) & in_knockout:
             fate = singlets.loc[ectopic, "fate"].mode()[0]
-            result |= ectopic_shares(task, runs[task], ectopic, fate)
+            result |= score_ectopic(task, runs[task], ectopic, fate)
         else:
             # The lab's labels err: a mature cell among the asked ones has no fate to come.
             fates = singlets.loc[singlets["state"] == "progenitor", "fate"]
-            result |= fate_scores(task, runs[task], table, fates)
+            result |= score_fates(task, runs[task], table, fates)
     for task, table in attributions.items():
         labels = calls[task][(calls[task]["part"] == "test")].drop_duplicates("cell")
         rankings = {
@@ -213,5 +213,5 @@ def truth_scores(
         drivers = truth["drivers"][truth["drivers"]["fate"].isin(classes)]
         # The fates that a progenitor chooses between; the third type is not a choice.
         chosen = set(singlets.loc[singlets["state"] == "progenitor", "fate"])
-        result |= driver_ranks(rankings, drivers[drivers["fate"].isin(chosen)])
+        result |= score_drivers(rankings, drivers[drivers["fate"].isin(chosen)])
     return result

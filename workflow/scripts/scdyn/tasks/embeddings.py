@@ -16,7 +16,7 @@ from scdyn.errors import InputError
 from scdyn.pp.neighbours import compute_pca, compute_umap
 
 # Keys of obsm: what begins the names of its scores, and what it is called.
-SPACES = {
+EMBEDDINGS = {
     "X_scdyn": ("", "scDynOmics"),
     "X_pca": ("pca_", "PCA of RNA"),
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
@@ -47,7 +47,7 @@ def gather_embeddings(
     Returns
     -------
     AnnData
-        Without ``X``; the keys of :data:`SPACES` in ``obsm``, RNA counts a cell in
+        Without ``X``; the keys of :data:`EMBEDDINGS` in ``obsm``, RNA counts a cell in
         ``obs["library_size"]``.
 
     Raises
@@ -137,11 +137,11 @@ def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        :data:`SCORE_COLUMNS`: key of :data:`SPACES`, label ("" where the metric is of none), kind,
+        :data:`SCORE_COLUMNS`: key of :data:`EMBEDDINGS`, label ("" where the metric is of none), kind,
         metric and value.
     """
     rows = []
-    for space in filter(table.obsm.__contains__, SPACES):
+    for space in filter(table.obsm.__contains__, EMBEDDINGS):
         values = np.asarray(table.obsm[space])
         for label in labels:
             known = table.obs[label].notna().to_numpy()
@@ -168,7 +168,7 @@ def flatten_scores(scores: pd.DataFrame) -> dict[str, float]:
             metric = f"scib {metric}"
         elif metric not in OWN_METRICS:
             continue
-        name = SPACES[space][0] + metric.lower().replace(" ", "_")
+        name = EMBEDDINGS[space][0] + metric.lower().replace(" ", "_")
         result[f"{label}.{name}" if label else name] = value
     return result
 
@@ -183,4 +183,6 @@ def lay_out_embeddings(table: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
     seed
         Of :func:`scdyn.pp.neighbours.compute_umap`.
     """
-    return {space: compute_umap(table.obsm[space], seed) for space in SPACES if space in table.obsm}
+    return {
+        space: compute_umap(table.obsm[space], seed) for space in EMBEDDINGS if space in table.obsm
+    }
