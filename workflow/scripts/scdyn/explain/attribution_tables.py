@@ -1,7 +1,6 @@
-"""From the attributions of cells to scores of genes: contrasts of classes and their intervals.
+"""Gene scores from the attributions of cells: contrasts of classes, with intervals.
 
-Shapes below: R runs (seeds x folds), C classes, B draws of the bootstrap, G genes; the third
-modality is both together.
+Shapes below: R runs (seeds x folds), C classes, B draws of the bootstrap, G genes; the third modality is both combined.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 MODALITIES = ("rna", "promoter", "both")
-ALL_OTHERS = ""  # the other class of attributions that are not against one other class
+ALL_OTHERS = ""  # key of log-odds against all other classes
 
-# Attributions (cells, 2, genes) of a run's cells, by their class and the other class.
+# Attributions (cells, 2, genes) of one run, by explained class and other class.
 Run = dict[tuple[str, str], np.ndarray]
 
 
@@ -29,10 +28,10 @@ def average_class(attributions: np.ndarray) -> np.ndarray:
 
 
 def append_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
-    """Append both modalities together: (..., 2, G) to (..., 3, G).
+    """Append the combination of both modalities: (..., 2, G) to (..., 3, G).
 
-    Attributions add up. Standardised ones are joined by Stouffer's sum over the root of two:
-    else the modality whose attributions are larger, and noisier, would decide alone.
+    Attributions are summed. Standardised ones are combined by Stouffer's method (sum over the
+    square root of two), so that the modality with larger, noisier attributions does not dominate.
     """
     both = scores.sum(-2, keepdims=True) / (np.sqrt(2.0) if standardised else 1.0)
     return np.concatenate([scores, both], axis=-2)
@@ -44,11 +43,11 @@ def compute_contrasts(
     cell_weights: Sequence[dict[tuple[str, str], np.ndarray]] | None = None,
     run_weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Score how much more each gene speaks for one class than for another.
+    """Score each gene for one class versus another.
 
-    Where the paths started in the other classes' cells (attributions against one other class),
-    the score is the mean over cells divided by the standard deviation. Else it is the difference
-    of the two classes' L1-normalised means (Yu et al., bioRxiv 10.64898/2026.02.28.708160).
+    If the paths start in cells of the other class, the score is the mean over cells divided by the
+    standard deviation. Otherwise it is the difference of the two classes' L1-normalised means (Yu
+    et al., bioRxiv 10.64898/2026.02.28.708160).
 
     Parameters
     ----------
@@ -57,15 +56,14 @@ def compute_contrasts(
     classes
         (C,) names.
     cell_weights
-        A run and pair of classes, (B, cells), rows adding up to one. All alike if None, and B
-        is one.
+        Per run and pair of classes, (B, cells), rows sum to one. None: equal weights, B is one.
     run_weights
-        (B, R). All alike if None.
+        (B, R). None: equal weights.
 
     Returns
     -------
     ndarray, (B, C, C, 3, G)
-        Mean over the runs that have both classes; NaN where none has and on the diagonal.
+        Mean over the runs that have both classes; NaN if none has them, and on the diagonal.
     """
     run_weights = np.ones((1, len(runs))) if run_weights is None else run_weights
     n_draws = len(run_weights)
@@ -91,22 +89,22 @@ def compute_contrasts(
 
 
 def equal_weights(run: Run) -> dict[tuple[str, str], np.ndarray]:
-    """Weights (1, cells) of each pair's cells, all alike."""
+    """Return equal weights (1, cells) for the cells of each pair of classes."""
     return {pair: np.full((1, len(values)), 1 / len(values)) for pair, values in run.items()}
 
 
 def _score_class(
     part: Run, weights: dict[tuple[str, str], np.ndarray], standardised: bool
 ) -> dict[str, np.ndarray]:
-    """Score one class in one run against each other class: (B, 3, G) each.
+    """Score one class in one run versus each other class: (B, 3, G) each.
 
-    The standard deviation is that within a pair of classes, pooled over the other classes.
+    The standard deviation within a pair of classes is pooled over the other classes.
     """
     means, variances = {}, []
     for pair, values in part.items():
         n_cells, flat = len(values), values.reshape(len(values), -1)
         weight = weights[pair].astype(np.float32)
-        # Centred first: where cells agree, the squares of float32 would cancel.
+        # Centre first: with similar cells the squares would cancel in float32.
         centre = flat.mean(0, dtype=np.float64).astype(flat.dtype)
         flat = flat - centre
         shift = weight @ flat
@@ -115,7 +113,7 @@ def _score_class(
         variances.append(np.maximum(variance, 0.0) * n_cells / max(n_cells - 1, 1))
     if standardised:
         spread = np.sqrt(np.mean(variances, axis=0))
-        # Where nothing varies nothing is attributed.
+        # Genes without variance have attribution zero.
         means = {
             other: np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 1e-9)
             for other, mean in means.items()
@@ -127,10 +125,10 @@ def _score_class(
 
 
 def compute_specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
-    """Discriminative specificity: against the class that it parts least from, or the median one.
+    """Discriminative specificity: the minimum or median contrast over the other classes.
 
-    Of differences of scores this is a class's score minus the largest ("max"), or the
-    median ("median"), of any other class, as Yu et al. define it.
+    For differences of scores this is a class's score minus the largest ("max") or the median
+    ("median") score of the other classes, as defined by Yu et al.
 
     Parameters
     ----------
@@ -141,13 +139,13 @@ def compute_specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
     -------
     ndarray, (..., C, 3, G)
     """
-    with warnings.catch_warnings():  # a class that no run could explain is NaN, as it should be
+    with warnings.catch_warnings():  # all-NaN slices: classes that no run explains
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmin(contrasts, -3) if form == "max" else np.nanmedian(contrasts, -3)
 
 
 def normalise_runs(runs: Sequence[Run]) -> list[Run]:
-    """Divide attributions that are not against one class by the L1 norm of their class's mean."""
+    """Divide attributions versus all other classes by the L1 norm of the class's mean."""
     return [
         {
             pair: values / max(np.abs(values.mean(0)).sum(), 1e-12)
@@ -162,10 +160,10 @@ def normalise_runs(runs: Sequence[Run]) -> list[Run]:
 def bootstrap_interval(
     runs: Sequence[Run], classes: Sequence[str], n_draws: int, seed: int, genes_at_once: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95% interval of the specificity, runs drawn anew and within each its cells.
+    """Bootstrap a 95% interval of the specificity, over runs and over the cells of each run.
 
-    Percentiles of a bootstrap in two levels (Davison and Hinkley 1997, section 3.8). With few
-    runs it is narrow for what it says of other runs; see the stability beside it.
+    Percentiles of a two-level bootstrap (Davison and Hinkley 1997, section 3.8). With few runs it
+    is too narrow; see also :func:`measure_stability`.
 
     Returns
     -------
@@ -196,25 +194,25 @@ def bootstrap_interval(
 def attribution_table(
     runs: Sequence[Run], genes: pd.DataFrame, n_draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Bring several runs' attributions into one table.
+    """Tabulate the attributions of several runs.
 
     Parameters
     ----------
     runs
-        The runs' attributions. Classes that a run lacks are averaged over the others.
+        The runs' attributions. A class that is missing from a run is averaged over the other runs.
     genes
         The vocabulary.
     n_draws, seed
-        Of the bootstrap.
+        Number of draws of the bootstrap, and its seed.
 
     Returns
     -------
     DataFrame
-        ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both"),
-        ``class``, ``mean`` (attribution, as :func:`average_class`), ``spread`` (its standard
-        deviation over runs), ``specificity`` with ``specificity_low`` and ``specificity_high``
-        (95% interval), ``specificity_median`` (its other form); ordered by class, modality
-        and falling specificity.
+        ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both"), ``class``,
+        ``mean`` (attribution, as :func:`average_class`), ``spread`` (its standard deviation over
+        runs), ``specificity`` with ``specificity_low`` and ``specificity_high`` (95% interval),
+        ``specificity_median`` (its other form); sorted by class, modality and decreasing
+        specificity.
     """
     runs = normalise_runs(runs)
     classes = sorted({name for run in runs for name, _ in run})
@@ -239,22 +237,22 @@ def attribution_table(
 
 
 def average_run(run: Run, name: str) -> np.ndarray:
-    """A class's mean attributions in one run, over its other classes: (3, G)."""
+    """Average a class's attributions in one run over the other classes: (3, G)."""
     means = [average_class(values) for (explained, _), values in run.items() if explained == name]
     return append_both(np.mean(means, axis=0), standardised=False)
 
 
 def run_specificity(run: Run) -> tuple[list[str], np.ndarray]:
-    """One run's classes and their specificity, (C, 3, G)."""
+    """Return one run's classes and their specificity, (C, 3, G)."""
     classes = sorted({name for name, _ in run})
     return classes, compute_specificity(compute_contrasts(normalise_runs([run]), classes)[0])
 
 
 def rank_correlation(a: Run, b: Run) -> dict[str, float]:
-    """Spearman correlation, class by class, of the specificities of two sets of attributions.
+    """Spearman correlation per class of the specificities in two runs.
 
-    Genes that neither set gives anything are left out: silent genes are silent for any
-    model, and would make any two agree.
+    Genes with attribution zero in both runs are left out: unexpressed genes are zero for every
+    model and would inflate the correlation.
     """
     (names_a, first), (names_b, second) = run_specificity(a), run_specificity(b)
     result = {}
@@ -267,7 +265,7 @@ def rank_correlation(a: Run, b: Run) -> dict[str, float]:
 
 
 def top_overlap(a: Run, b: Run, n_genes: int = 50) -> dict[str, float]:
-    """Jaccard index, class by class, of the genes of highest specificity over both modalities."""
+    """Jaccard index per class of the genes of highest specificity over both modalities."""
     (names_a, first), (names_b, second) = run_specificity(a), run_specificity(b)
     result = {}
     for name in sorted(set(names_a) & set(names_b)):
@@ -282,18 +280,18 @@ def top_overlap(a: Run, b: Run, n_genes: int = 50) -> dict[str, float]:
 def measure_stability(
     runs: Sequence[Run], descriptions: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Agreement of every two runs: over seeds (same fold), over folds (same seed), over both.
+    """Measure the agreement of pairs of runs: over seeds (same fold), folds (same seed), or both.
 
     Parameters
     ----------
     runs, descriptions
-        The runs' attributions, and of each its ``fold`` and ``seed``.
+        The runs' attributions, and ``fold`` and ``seed`` of each run.
 
     Returns
     -------
     dict
-        ``spearman`` and ``top50_jaccard``, each: kind of pair ("seeds", "folds", "seeds and
-        folds") to class to the mean over pairs; kinds without a pair are left out.
+        ``spearman`` and ``top50_jaccard``, each: kind of pair ("seeds", "folds", "seeds and folds")
+        to class to the mean over pairs; kinds without pairs are left out.
     """
     rows = []
     for i, j in combinations(range(len(runs)), 2):

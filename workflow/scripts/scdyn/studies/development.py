@@ -154,7 +154,7 @@ def compute_pseudotime(
 
 def development_table(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     label: str,
     alone: Mapping[str, str],
     *,
@@ -162,11 +162,11 @@ def development_table(
     pseudotime: str | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Every shown cell with its calls and its pseudotime.
+    """Every shown cell with its predictions and its pseudotime.
 
     Parameters
     ----------
-    cells, calls, label
+    cells, predictions, label
         The corpus, the task's predictions, the column of its label.
     alone
         Modality to the method that reads it alone; may be empty.
@@ -177,21 +177,21 @@ def development_table(
     -------
     DataFrame
         As :func:`scdyn.studies.common.tabulate_cells`, with ``pseudotime``, ``predicted_<modality>``
-        (what the modality alone calls) and ``p_<class>``.
+        (what the modality alone predictions) and ``p_<class>``.
     """
-    table = tabulate_cells(cells, calls, label)
+    table = tabulate_cells(cells, predictions, label)
     shown = cells[table["cell"]]
     table["pseudotime"] = compute_pseudotime(shown, table, root, pseudotime, seed)
     for modality, method in alone.items():
-        called = select_method(calls, method)["predicted"]
+        called = select_method(predictions, method)["predicted"]
         table[f"predicted_{modality}"] = called.reindex(table["cell"]).to_numpy()
-    p = extract_probabilities(select_method(calls, MODEL)).loc[table["cell"]]
+    p = extract_probabilities(select_method(predictions, MODEL)).loc[table["cell"]]
     return table.join(p.add_prefix("p_").reset_index(drop=True))
 
 
-def select_progenitors(table: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
+def select_progenitors(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Rows of the cells the study asks about, those with a pseudotime."""
-    asked = table["cell"].isin(select_predicted(calls, MODEL).index)
+    asked = table["cell"].isin(select_predicted(predictions, MODEL).index)
     return table[asked & table["pseudotime"].notna()].reset_index(drop=True)
 
 
@@ -245,9 +245,9 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
 
 
 def choose_reference(table: pd.DataFrame) -> tuple[pd.Series, str]:
-    """The fate that one modality's calls are held against, and what it is.
+    """The fate that one modality's predictions are held against, and what it is.
 
-    The cells' own labels where all are fates that the model knows; otherwise what the model calls
+    The cells' own labels where all are fates that the model knows; otherwise what the model predictions
     from both modalities, and no more than that is claimed.
     """
     classes = extract_probabilities(table).columns
@@ -257,7 +257,7 @@ def choose_reference(table: pd.DataFrame) -> tuple[pd.Series, str]:
 
 
 def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.DataFrame:
-    """How often one modality alone calls a cell's own fate, in bins of pseudotime.
+    """How often one modality alone predictions a cell's own fate, in bins of pseudotime.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int)
     DataFrame
         ``measure`` ("agreement with ..."), ``of`` (modality, or "a - b"), ``pseudotime`` (median
         of the bin), ``n_cells``, ``value`` (share of the bin's cells, or difference of shares),
-        ``low``, ``high``, ``chance`` (the share if calls and fates fell together at random).
+        ``low``, ``high``, ``chance`` (the share if predictions and fates fell together at random).
     """
     own, what = choose_reference(table)
     n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
@@ -311,7 +311,7 @@ def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int)
 
 
 def chance_agreement(a: pd.Series, b: pd.Series) -> float:
-    """Share of cells in which two calls agree if they fall together at random."""
+    """Share of cells in which two predictions agree if they fall together at random."""
     shares = [x.value_counts(normalize=True) for x in (a, b)]
     return float(shares[0].mul(shares[1], fill_value=0).sum())
 
@@ -342,7 +342,7 @@ class Development:
 
 def study_development(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     *,
     label: str,
     alone: Mapping[str, str],
@@ -354,15 +354,15 @@ def study_development(
 
     Parameters
     ----------
-    cells, calls, label, alone, root, pseudotime
+    cells, predictions, label, alone, root, pseudotime
         As :func:`development_table`.
     seed
         Of pseudotime, of the bootstraps and of the layout.
     """
     table = development_table(
-        cells, calls, label, alone, root=root, pseudotime=pseudotime, seed=seed
+        cells, predictions, label, alone, root=root, pseudotime=pseudotime, seed=seed
     )
-    asked = select_progenitors(table, calls)
+    asked = select_progenitors(table, predictions)
     fates = list_most_predicted(asked["predicted"], MOST_FATES)
     return Development(
         cells=table,

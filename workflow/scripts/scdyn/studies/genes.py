@@ -1,4 +1,4 @@
-"""Genes that a perturbation changes within called classes, beside those that drive the calls."""
+"""Genes that a perturbation changes within called classes, beside those that drive the predictions."""
 
 from __future__ import annotations
 

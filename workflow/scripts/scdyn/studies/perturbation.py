@@ -1,4 +1,4 @@
-"""Composition of perturbed and control cells, by what a model of other cells calls them."""
+"""Composition of perturbed and control cells, by what a model of other cells predictions them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VANISHED = 10  # fewer than one in so many are left
 
 def select_groups(
     obs: pd.DataFrame,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     *,
     control: Mapping[str, Sequence[str]],
     perturbed: Mapping[str, Sequence[str]],
@@ -46,8 +46,8 @@ def select_groups(
     ----------
     obs
         The cells' table.
-    calls
-        One method's calls, indexed by cell.
+    predictions
+        One method's predictions, indexed by cell.
     control, perturbed
         Selections of the groups' cells (:func:`scdyn.pp.selection.select`).
     replicate
@@ -71,7 +71,7 @@ def select_groups(
         )
     parts = []
     for group, selection in zip(GROUPS, (control, perturbed), strict=True):
-        names = calls.index.intersection(obs.index[select(obs, selection, group)])
+        names = predictions.index.intersection(obs.index[select(obs, selection, group)])
         if names.empty:
             raise InputError(
                 "STUDY",
@@ -79,7 +79,7 @@ def select_groups(
             )
         part = {"group": group, "sample": obs.loc[names, replicate].astype(str)}
         parts.append(
-            pd.DataFrame({**part, "predicted": calls.loc[names, "predicted"]}, index=names)
+            pd.DataFrame({**part, "predicted": predictions.loc[names, "predicted"]}, index=names)
         )
     table = pd.concat(parts)
     if table.index.has_duplicates:
@@ -281,7 +281,7 @@ class Perturbation:
 
 def study_perturbation(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     drivers: pd.DataFrame | None,
     *,
     label: str,
@@ -297,7 +297,7 @@ def study_perturbation(
     ----------
     cells
         The corpus.
-    calls
+    predictions
         The task's predictions.
     drivers
         As :func:`scdyn.explain.drivers.drivers_table`; None where the task is not explained.
@@ -313,18 +313,24 @@ def study_perturbation(
     of_method = {
         method: select_groups(
             cells.obs,
-            select_method(calls, method),
+            select_method(predictions, method),
             control=control,
             perturbed=perturbed,
             replicate=replicate,
         )
         for method in (MODEL, BASELINE)
     }
-    change, by_sample = perturbation_tables(of_method, list(extract_probabilities(calls)), seed)
+    change, by_sample = perturbation_tables(
+        of_method, list(extract_probabilities(predictions)), seed
+    )
     called = of_method[MODEL]
     pairs = choose_comparisons(change[change["method"] == MODEL])
     genes = gene_table(cells, called, pairs, drivers)
-    table = tabulate_cells(cells, calls, label).set_index("cell").join(called["group"], how="inner")
+    table = (
+        tabulate_cells(cells, predictions, label)
+        .set_index("cell")
+        .join(called["group"], how="inner")
+    )
     layouts, of_group = lay_out_groups(cells[table.index], table["group"], section, seed)
     return Perturbation(change, by_sample, genes, table, layouts, of_group)
 

@@ -72,7 +72,7 @@ def measure_coherence(
 def coherence_table(
     positions: pd.DataFrame,
     section: pd.Series,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     methods: Sequence[str],
     seed: int,
 ) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def coherence_table(
         (cells, 2), NaN where a cell has none; indexed by cell.
     section
         Of each cell.
-    calls
+    predictions
         The task's predictions.
     methods
         Whose probabilities.
@@ -102,7 +102,7 @@ def coherence_table(
     parts = []
     for name, names in section.loc[placed].groupby(section.loc[placed]).groups.items():
         for method in methods:
-            model = select_predicted(calls, method)
+            model = select_predicted(predictions, method)
             model = model.loc[model.index.intersection(names)]
             if len(model) < LEAST_CELLS_OF_SECTION:
                 continue
@@ -122,13 +122,17 @@ def coherence_table(
 
 
 def tabulate_placed_cells(
-    cells: ad.AnnData, positions: pd.DataFrame, section: pd.Series, calls: pd.DataFrame, label: str
+    cells: ad.AnnData,
+    positions: pd.DataFrame,
+    section: pd.Series,
+    predictions: pd.DataFrame,
+    label: str,
 ) -> pd.DataFrame:
     """Every cell with a position on a section where fates are asked.
 
     Parameters
     ----------
-    cells, positions, section, calls
+    cells, positions, section, predictions
         As :func:`coherence_table`, and the corpus.
     label
         Column of the task's label.
@@ -139,13 +143,13 @@ def tabulate_placed_cells(
         Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression`` of the
         cells whose fate is asked; ``section``.
     """
-    asked = select_predicted(calls, MODEL).index
+    asked = select_predicted(predictions, MODEL).index
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
     shown = placed & section.isin(section[section.index.isin(asked)].unique())
     names = cells.obs_names[shown]
     table = pd.DataFrame({"label": as_text(cells.obs.loc[names, label])})
-    found = tabulate_cells(cells, calls, label).set_index("cell")
+    found = tabulate_cells(cells, predictions, label).set_index("cell")
     found = found.loc[found.index.isin(asked), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
@@ -165,7 +169,7 @@ class Spatial:
 
 
 def study_sections(
-    cells: ad.AnnData, calls: pd.DataFrame, *, label: str, section: str, seed: int
+    cells: ad.AnnData, predictions: pd.DataFrame, *, label: str, section: str, seed: int
 ) -> Spatial:
     """Place predictions on their sections and measure their order there.
 
@@ -173,7 +177,7 @@ def study_sections(
     ----------
     cells
         The corpus, with ``obsm["spatial"]``.
-    calls
+    predictions
         The task's predictions.
     label
         Column of the task's label.
@@ -184,7 +188,7 @@ def study_sections(
     """
     section_of = get_sections(cells, section)
     positions = pd.DataFrame(get_positions(cells), index=cells.obs_names)
-    coherence = coherence_table(positions, section_of, calls, [MODEL, BASELINE], seed)
-    table = tabulate_placed_cells(cells, positions, section_of, calls, label)
+    coherence = coherence_table(positions, section_of, predictions, [MODEL, BASELINE], seed)
+    table = tabulate_placed_cells(cells, positions, section_of, predictions, label)
     places = positions.loc[table.index].to_numpy()
     return Spatial(coherence, table, places, tile_sections(places, table["section"]))

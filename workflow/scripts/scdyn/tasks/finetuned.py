@@ -1,4 +1,4 @@
-"""A fine-tuned task in a notebook: cells in, calibrated calls out."""
+"""Predictions of a fine-tuned task for new cells, for use in a notebook."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from scdyn.settings import MAIN
 from scdyn.tasks.familiarity import compute_familiarity
 from scdyn.tasks.metrics import apply_temperature
 
-# Cells of a familiarity below this are flagged: of cells like the training cells one in a hundred.
+# Cells with a lower familiarity are flagged: one in a hundred of cells like the training cells.
 UNFAMILIAR = 0.01
 
 
 class FineTuned:
-    """A task's models, which call the cells of any AnnData with overlapping genes.
+    """The fine-tuned models of a task, to predict any AnnData with overlapping genes.
 
     Parameters
     ----------
     folder
-        ``results/finetune/TASK``, whose main model's runs (folds and seeds) call together, or
-        the folder ``model`` of one run.
+        ``results/finetune/TASK``, to average the runs (folds and seeds) of the main model, or the
+        folder ``model`` of one run.
     model
-        The pretrained model's folder; by default where the workflow left it.
+        The pretrained model's folder; by default the one that ``task.json`` names.
     device
-        Where to run; a GPU if there is one, unless told otherwise.
+        By default a GPU if there is one.
 
     Attributes
     ----------
     pretrained : Pretrained
-        The model that was adapted; it reads the cells.
+        The pretrained model, which converts cells to bins.
     classes : list of str
-        What is called.
+        The classes of all runs.
     classifiers : list
-        One a run.
+        One per run.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class FineTuned:
         if not folders:
             raise InputError(
                 "MODEL",
-                f"{folder}: holds no fine-tuned model; give results/finetune/TASK, or the folder "
+                f"{folder}: no fine-tuned model found; give results/finetune/TASK, or the folder "
                 "'model' of one run in it.",
             )
         if model is None:
@@ -80,7 +80,7 @@ class FineTuned:
         self.classes = sorted(set().union(*(one.classes for one in self.classifiers)))
 
     def __repr__(self) -> str:
-        """Say what it is."""
+        """Summarise classes, runs and device."""
         return (
             f"FineTuned({len(self.classes)} classes: {', '.join(self.classes[:6])}"
             f"{', ...' if len(self.classes) > 6 else ''}; {len(self.classifiers)} runs, "
@@ -88,7 +88,7 @@ class FineTuned:
         )
 
     def predict(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
-        """Call cells by the runs' mean probability.
+        """Predict cells from the mean probability of the runs.
 
         Parameters
         ----------
@@ -98,10 +98,10 @@ class FineTuned:
         Returns
         -------
         DataFrame
-            A row a cell: ``predicted``, ``confidence`` (its probability, at the temperature that
-            fits validation cells), ``familiarity`` (share of the validation cells of which the
-            model is as little sure of any class, mean of the runs), ``unlike_seen`` (familiarity
-            below 0.01: the call is a guess) and ``p_<class>``.
+            One row per cell: ``predicted``, ``confidence`` (its calibrated probability),
+            ``familiarity`` (see :func:`scdyn.tasks.familiarity.compute_familiarity`; mean of the
+            runs), ``unlike_seen`` (familiarity below 0.01: the prediction is unreliable) and
+            ``p_<class>``.
 
         Raises
         ------
