@@ -285,9 +285,9 @@ def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout()
     cells = corpus()
     calls = fates(cells, {"scdynomics_rna": 0.8})
     calls = calls[calls["cell"] != "c449"]  # of which there is no prediction
-    alone = {"rna": "scdynomics_rna"}
+    single_modality = {"rna": "scdynomics_rna"}
     found = studies_development.study_development(
-        cells, calls, label="kind", alone=alone, **SETTINGS
+        cells, calls, label="kind", single_modality=single_modality, **SETTINGS
     )
     assert found.cells["cell"].tolist() == [f"c{i}" for i in range(449)]
     assert found.layout.shape == (449, 2)
@@ -296,7 +296,9 @@ def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout()
     table = found.along_pseudotime
     assert len(table) == len(found.trends) + len(found.agreement)
     assert table["chance"].isna().sum() == len(found.trends)
-    found = studies_development.study_development(cells, calls, label="kind", alone={}, **SETTINGS)
+    found = studies_development.study_development(
+        cells, calls, label="kind", single_modality={}, **SETTINGS
+    )
     assert found.agreement is None and found.along_pseudotime["chance"].isna().all()
 
 

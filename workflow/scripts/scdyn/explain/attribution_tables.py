@@ -1,6 +1,7 @@
 """Gene scores from the attributions of cells: contrasts of classes, with intervals.
 
-Shapes below: R runs (seeds x folds), C classes, B draws of the bootstrap, G genes; the third modality is both combined.
+Shapes below: R runs (seeds x folds), C classes, B draws of the bootstrap, G genes; the third
+modality is both combined.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def randomise_cascade(
     classifier : Classifier
     """
     torch.manual_seed(seed)
-        randomised = deepcopy(classifier)
+    randomised = deepcopy(classifier)
     with torch.no_grad():
         randomised.encoder.initialise()
         for module in randomised.head.modules():
@@ -149,7 +149,7 @@ def check_randomisation(
     for name, randomised in randomise_cascade(classifier, settings.seed):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
         correlations.append({"down_to": name, "correlation": rank_correlation(own, run)})
-        logger.info("randomised from the head down to %s: correlation %s", *correlations[-1].values())
+        logger.info("randomised from the head to %s: correlation %s", *correlations[-1].values())
     run, _ = explain_run(permuted, store, rows, settings, refine=False)
     return {"cascade": correlations, "labels": rank_correlation(own, run)}
 

@@ -65,8 +65,8 @@ def find_edit(
     if len(places) == 0:
         raise InputError(
             "EXPLAIN",
-            f"in_silico: '{name}' is neither a gene symbol of the vocabulary nor a regulon; correct "
-            "the name, or remove it.",
+            f"in_silico: '{name}' is neither a gene symbol of the vocabulary nor a regulon; "
+            "correct the name, or remove it.",
         )
     return Edit(name, tuple(places.tolist()), raised)
 
@@ -168,7 +168,7 @@ class Cells:
 
 
 def empirical_p(value: float, random: np.ndarray) -> float:
-    """Two-sided p-value: share of random values at least as far from zero, plus the value."""
+    """Two-sided p-value: share of random values as far from zero, the value included."""
     return float((1 + (np.abs(random) >= abs(value)).sum()) / (1 + len(random)))
 
 

@@ -35,7 +35,8 @@ def embeddings(
     Parameters
     ----------
     scores
-        As :func:`scdyn.tasks.embeddings.score_embeddings`, with those of scib-metrics where it was run.
+        As :func:`scdyn.tasks.embeddings.score_embeddings`, with those of scib-metrics if it was
+        run.
     layouts
         Key of the embedding to (cells, 2).
     obs

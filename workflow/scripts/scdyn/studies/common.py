@@ -29,7 +29,7 @@ def select_method(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
         raise InputError(
             "STUDY",
             f"the task has no predictions by '{method}', only by "
-            f"{', '.join(predictions['method'].unique())}; add the method to the task's baselines.\",
+            f"{', '.join(predictions['method'].unique())}; add it to the task's baselines.",
         )
     return table.set_index("cell")
 
@@ -78,7 +78,7 @@ def tabulate_cells(cells: ad.AnnData, predictions: pd.DataFrame, label: str) -> 
 
 
 def lay_out_rna(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """Compute the UMAP of the RNA's principal components, independent of predictions: (cells, 2)."""
+    """Compute the UMAP of the RNA's principal components, without the model: (cells, 2)."""
     return compute_umap(compute_pca(cells, seed), seed)
 
 

@@ -1,4 +1,4 @@
-"""Genes that a perturbation changes within called classes, beside those that drive the predictions."""
+"""Differential expression by perturbation within predicted classes, and drivers of the classes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from scdyn.log import logger
 from scdyn.pp.wilcoxon import compare_groups
 from scdyn.studies.common import GROUPS
 
-LEAST_CELLS_OF_GROUP = 10  # of a class in a group, and in a sample that is a replicate
-LEAST_COUNTS = 10  # of a gene over all replicates
+LEAST_CELLS_OF_GROUP = 10  # cells of a class per group, and per replicate
+LEAST_COUNTS = 10  # counts of a gene over all replicates
 MOST_COMPARISONS = 12
-GENES_OF_COMPARISON = 100  # in the table
+GENES_OF_COMPARISON = 100  # genes per comparison in the table
 PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
 OVER_CELLS = "Wilcoxon over cells, which are no replicates"
 
 
 def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
-    """Which perturbed cells are held against which controls.
+    """Choose the classes of perturbed and of control cells to compare.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     Returns
     -------
     list of (class, class of controls)
-        The classes that are more against the controls of the class that lost the largest share;
-        then every class against controls of the same class, those that changed first. Only
-        those of at least ``LEAST_CELLS_OF_GROUP`` cells, and at most ``MOST_COMPARISONS``.
+        The classes that increased versus controls of the class that lost the largest share; then
+        every class versus controls of the same class, changed classes first. Only classes with at
+        least ``LEAST_CELLS_OF_GROUP`` cells, and at most ``MOST_COMPARISONS``.
     """
     table = change.set_index("class")
     enough = {
@@ -62,7 +62,7 @@ def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Sum counts by sample and group, of those with at least ``LEAST_CELLS_OF_GROUP`` cells.
+    """Sum counts per sample and group with at least ``LEAST_CELLS_OF_GROUP`` cells.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFram
     sums : DataFrame
         (replicates, genes) of int.
     group : Series
-        Of each replicate.
+        Group of each replicate.
     """
     replicate = cells["group"] + " " + cells["sample"]
     size = replicate.value_counts()
     kept = cells[replicate.map(size) >= LEAST_CELLS_OF_GROUP]
     replicate = replicate.loc[kept.index]
-    # What is grouped stays sparse.
+    # sc.get.aggregate keeps the counts sparse.
     sums = sc.get.aggregate(
         ad.AnnData(counts[kept.index].X, obs=pd.DataFrame({"replicate": replicate})),
         by="replicate", func="sum",
@@ -97,17 +97,18 @@ def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFram
 def run_deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     """Test perturbed against control replicates with PyDESeq2.
 
-    DESeq2's negative binomial model (Love et al. 2014) as PyDESeq2 has it (Muzellec et al. 2023).
+    DESeq2's negative binomial model (Love et al. 2014), implemented in PyDESeq2 (Muzellec et al.
+    2023).
 
     Returns
     -------
     DataFrame
-        By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN where DESeq2 has set a gene
-        aside). Genes with fewer than ``LEAST_COUNTS`` counts are left out.
+        By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN for genes that DESeq2 filters
+        out). Genes with fewer than ``LEAST_COUNTS`` counts are left out.
     """
     sums = sums.loc[:, sums.sum() >= LEAST_COUNTS]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on fits of single genes that were done anew
+        warnings.simplefilter("ignore")  # about genes that were refitted
         data = DeseqDataSet(
             counts=sums, metadata=group.to_frame("group"), design="~group", quiet=True, n_cpus=1
         )
@@ -126,7 +127,7 @@ def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     cells
         ``layers["rna_log"]``.
     group
-        Of each cell.
+        Group of each cell.
 
     Returns
     -------
@@ -148,17 +149,17 @@ def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
 
 
 def compare_genes(
-    cells: ad.AnnData, called: pd.DataFrame, name: str, against: str
+    cells: ad.AnnData, predicted: pd.DataFrame, name: str, control: str
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Genes that differ between perturbed cells of a class and controls of a class.
+    """Test all genes between perturbed cells of one class and controls of one class.
 
     Parameters
     ----------
     cells
         The corpus.
-    called
+    predicted
         Of :func:`scdyn.studies.perturbation.select_groups`.
-    name, against
+    name, control
         Class of the perturbed cells, and of the controls.
 
     Returns
@@ -168,9 +169,9 @@ def compare_genes(
     facts : dict
         ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
     """
-    chosen = called[
-        (called["group"].eq("perturbed") & called["predicted"].eq(name))
-        | (called["group"].eq("control") & called["predicted"].eq(against))
+    chosen = predicted[
+        (predicted["group"].eq("perturbed") & predicted["predicted"].eq(name))
+        | (predicted["group"].eq("control") & predicted["predicted"].eq(control))
     ]
     facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
     sums, group = sum_pseudobulk(cells, chosen)
@@ -185,20 +186,20 @@ def compare_genes(
 
 def gene_table(
     cells: ad.AnnData,
-    called: pd.DataFrame,
+    predicted: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     drivers: pd.DataFrame | None,
 ) -> pd.DataFrame:
-    """The most changed genes of every comparison, and all drivers of its class.
+    """Tabulate the most changed genes of each comparison, and all drivers of its class.
 
     Parameters
     ----------
-    cells, called
+    cells, predicted
         As :func:`compare_genes`.
     pairs
         Of :func:`choose_comparisons`.
     drivers
-        ``gene_id``, ``class``, ``specificity``; None where the task is not explained.
+        ``gene_id``, ``class``, ``specificity``; None if the task is not explained.
 
     Returns
     -------
@@ -210,15 +211,15 @@ def gene_table(
     if drivers is None:
         drivers = pd.DataFrame({"gene_id": [], "class": [], "specificity": []})
     parts = []
-    for name, against in pairs:
-        genes, facts = compare_genes(cells, called, name, against)
-        logger.info("%s against %s: %s", name, against, facts)
+    for name, control in pairs:
+        genes, facts = compare_genes(cells, predicted, name, control)
+        logger.info("%s versus controls of %s: %s", name, control, facts)
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))
         genes = genes.sort_values("p_value", kind="stable")
         kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_OF_COMPARISON)
         genes = genes[kept].rename_axis("gene_id").reset_index()
-        genes.insert(0, "against", against)
+        genes.insert(0, "against", control)
         genes.insert(0, "class", name)
         parts.append(genes.assign(**facts))
     columns = ["class", "against", "gene_id", "symbol", "log2_fold_change", "p_value", "adjusted"]

@@ -1,4 +1,4 @@
-"""Calls on a section: where they lie, and whether they are ordered there beyond chance."""
+"""Predictions on tissue sections: positions, and spatial autocorrelation."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from scdyn.studies.common import (
 
 NEIGHBOURS_ON_SECTION = 10
 N_PERMUTATIONS = 199
-LEAST_CELLS_OF_SECTION = 30  # of a section; fewer say nothing of order
+LEAST_CELLS_OF_SECTION = 30  # smaller sections are left out
 
 
 def measure_coherence(
     positions: np.ndarray, values: pd.DataFrame, seed: int, n_permutations: int = N_PERMUTATIONS
 ) -> pd.DataFrame:
-    """Moran's I of values over nearest neighbours, against cells exchanged at random.
+    """Compute Moran's I of values over nearest neighbours, with a permutation null.
 
     Parameters
     ----------
     positions
         (cells, 2).
     values
-        (cells, classes), such as probabilities. All classes are exchanged together.
+        (cells, classes), such as probabilities. Cells are permuted with all their classes.
     seed, n_permutations
-        Of the null.
+        Seed and number of permutations.
 
     Returns
     -------
     DataFrame
-        By class: ``morans_i`` (0 for no order, 1 for perfect order; NaN for a constant),
-        ``null_low``, ``null_high`` (95% of the permutations), ``p_value`` (share of permutations,
-        the observed one among them, with as high a value).
+        By class: ``morans_i`` (0 without, 1 with perfect autocorrelation; NaN for a constant),
+        ``null_low``, ``null_high`` (95% of the permutations), ``p_value`` (share of permutations
+        with a value at least as high, the observed one included).
     """
     rng = np.random.default_rng(seed)
     graph = kneighbors_graph(positions, min(NEIGHBOURS_ON_SECTION, len(positions) - 1))
@@ -60,8 +60,8 @@ def measure_coherence(
     if varied.any():
         found[varied] = sc.metrics.morans_i(graph, table[varied])
         for draw in null:
-            exchanged = table[varied][:, rng.permutation(len(positions))]
-            draw[varied] = sc.metrics.morans_i(graph, exchanged)
+            permuted = table[varied][:, rng.permutation(len(positions))]
+            draw[varied] = sc.metrics.morans_i(graph, permuted)
     result = pd.DataFrame({"morans_i": found}, index=values.columns)
     result["null_low"], result["null_high"] = np.percentile(null, INTERVAL, axis=0)
     higher = (null >= found).sum(0)
@@ -76,27 +76,27 @@ def coherence_table(
     methods: Sequence[str],
     seed: int,
 ) -> pd.DataFrame:
-    """Moran's I of each class's probability, section by section and method by method.
+    """Tabulate Moran's I of each class's probability, by section and method.
 
     Parameters
     ----------
     positions
-        (cells, 2), NaN where a cell has none; indexed by cell.
+        (cells, 2), NaN for cells without a position; indexed by cell.
     section
-        Of each cell.
+        Section of each cell.
     predictions
         The task's predictions.
     methods
-        Whose probabilities.
+        Methods to include.
     seed
-        Of the permutations; the same for all methods.
+        Seed of the permutations; the same for all methods.
 
     Returns
     -------
     DataFrame
         ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
-        :func:`measure_coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` called cells are
-        left out.
+        :func:`measure_coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` predicted
+        cells are left out.
     """
     placed = positions.index[positions.notna().all(axis=1)]
     parts = []
@@ -128,7 +128,7 @@ def tabulate_placed_cells(
     predictions: pd.DataFrame,
     label: str,
 ) -> pd.DataFrame:
-    """Every cell with a position on a section where fates are asked.
+    """Tabulate all cells with a position on the sections that have predicted cells.
 
     Parameters
     ----------
@@ -140,38 +140,38 @@ def tabulate_placed_cells(
     Returns
     -------
     DataFrame
-        Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression`` of the
-        cells whose fate is asked; ``section``.
+        Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression``
+        (missing for other cells than predicted ones); ``section``.
     """
-    asked = select_predicted(predictions, MODEL).index
+    queries = select_predicted(predictions, MODEL).index
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
-    shown = placed & section.isin(section[section.index.isin(asked)].unique())
+    shown = placed & section.isin(section[section.index.isin(queries)].unique())
     names = cells.obs_names[shown]
     table = pd.DataFrame({"label": as_text(cells.obs.loc[names, label])})
     found = tabulate_cells(cells, predictions, label).set_index("cell")
-    found = found.loc[found.index.isin(asked), ["predicted", "confidence", "logistic_regression"]]
+    found = found.loc[found.index.isin(queries), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
 
 @dataclass(frozen=True)
 class Spatial:
-    """What a study of sections shows."""
+    """Results of a spatial study."""
 
     measure_coherence: pd.DataFrame
     """As :func:`coherence_table`, of the model and the baseline."""
     cells: pd.DataFrame
     """Every shown cell, as :func:`tabulate_placed_cells`."""
     positions: np.ndarray
-    """(cells, 2) of these, on their section."""
+    """(cells, 2) positions of these cells on their section."""
     layout: np.ndarray
-    """(cells, 2) of these, sections side by side."""
+    """(cells, 2) layout of these cells, sections in a grid."""
 
 
 def study_sections(
     cells: ad.AnnData, predictions: pd.DataFrame, *, label: str, section: str, seed: int
 ) -> Spatial:
-    """Place predictions on their sections and measure their order there.
+    """Study predictions on tissue sections: their layout and spatial autocorrelation.
 
     Parameters
     ----------
@@ -182,13 +182,13 @@ def study_sections(
     label
         Column of the task's label.
     section
-        Column that names a cell's section.
+        Column of the sections.
     seed
-        Of the permutations.
+        Seed of the permutations.
     """
     section_of = get_sections(cells, section)
     positions = pd.DataFrame(get_positions(cells), index=cells.obs_names)
     coherence = coherence_table(positions, section_of, predictions, [MODEL, BASELINE], seed)
     table = tabulate_placed_cells(cells, positions, section_of, predictions, label)
-    places = positions.loc[table.index].to_numpy()
-    return Spatial(coherence, table, places, tile_sections(places, table["section"]))
+    of_cells = positions.loc[table.index].to_numpy()
+    return Spatial(coherence, table, of_cells, tile_sections(of_cells, table["section"]))
