@@ -91,7 +91,7 @@ def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells():
 def test_an_embedding_of_other_cells_is_refused():
     one = ad.AnnData(obs=pd.DataFrame(index=["a", "b"]), obsm={"X_scdyn": np.ones((2, 2))})
     other = ad.AnnData(obs=pd.DataFrame(index=["b", "a"]))
-    with pytest.raises(InputError, match="other cells"):
+    with pytest.raises(InputError, match="cells of the embedding differ"):
         gather_embeddings(one, other, None, 0)
 
 

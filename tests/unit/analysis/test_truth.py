@@ -32,18 +32,21 @@ def test_driver_recall_counts_the_best_twenty():
     assert result["drivers.chance20"] == 0.5
 
 
-def runs_and_calls():
-    calls = pd.DataFrame({"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"})
+def runs_and_predictions():
+    predictions = pd.DataFrame(
+        {"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"}
+    )
     runs = [
-        calls.assign(seed=s, fold="0", called=c) for s, c in ((1, list("xyxy")), (2, list("xyyy")))
+        predictions.assign(seed=s, fold="0", predicted=c)
+        for s, c in ((1, list("xyxy")), (2, list("xyyy")))
     ]
-    return pd.concat(runs), calls.assign(called=list("xyxy"))
+    return pd.concat(runs), predictions.assign(predicted=list("xyxy"))
 
 
 def test_fates_are_scored_by_run_and_combined():
-    runs, calls = runs_and_calls()
+    runs, predictions = runs_and_predictions()
     fates = pd.Series(list("xyxy"), index=list("abcd"))
-    found = truth.score_fates("fate", runs, calls, fates)
+    found = truth.score_fates("fate", runs, predictions, fates)
     assert found["fate.combined_macro_f1"] == 1
     second = (2 / 3 + 4 / 5) / 2
     assert found["fate.macro_f1"] == pytest.approx((1 + second) / 2)
@@ -51,7 +54,7 @@ def test_fates_are_scored_by_run_and_combined():
 
 
 def test_ectopic_cells_are_counted_over_all_runs():
-    runs, _ = runs_and_calls()
+    runs, _ = runs_and_predictions()
     found = truth.score_ectopic("ko", runs, pd.Index(["c", "d"]), "y")
     assert found == {"ko.ectopic_share": 0.75, "ko.n_ectopic": 2}
 
@@ -78,8 +81,8 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about():
     }
     adjacencies = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "C"], "importance": [2.0, 1.0]})
 
-    def predicted(*called):
-        return pd.DataFrame(called, columns=["cell", "predicted"]).assign(
+    def predicted(*rows):
+        return pd.DataFrame(rows, columns=["cell", "predicted"]).assign(
             method="scdynomics", seed=1, fold="0", part="predict"
         )
 

@@ -158,7 +158,7 @@ def tabulate_placed_cells(
 class Spatial:
     """Results of a spatial study."""
 
-    measure_coherence: pd.DataFrame
+    coherence: pd.DataFrame
     """As :func:`coherence_table`, of the model and the baseline."""
     cells: pd.DataFrame
     """Every shown cell, as :func:`tabulate_placed_cells`."""

@@ -225,10 +225,10 @@ def require_folds(cells: pd.DataFrame, label: str, split_by: str | None, n_folds
         most = min(most, cells["unit"].nunique())
     if most < n_folds:
         needed = f"values of {split_by} and cells per class" if split_by else "cells per class"
-        remedy = f"set folds of the task to at most {most}" if most > 1 else "label more cells"
+        remedy = f"set the task's folds to {most} at most" if most > 1 else "label more cells"
         raise InputError(
             "SPLITS",
-            f"label {label}: {n_folds} folds need {n_folds} {needed}, but there are "
+            f"label {label}: {n_folds} folds need as many {needed}, but there are "
             f"{most}; {remedy}" + (", or split cells (split_by: null)." if split_by else "."),
         )
 
