@@ -350,6 +350,6 @@ def test_captions_state_the_parameters_in_use(caption, parameters):
     text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
     for parameter in parameters:
         assert parameter in text
-    assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.FEWEST == 5
-    followed = studies_development.MOST_DRIVEN_FATES, studies_development.MOST_DRIVERS
-    assert (*followed, studies_development.MOST_FATES) == (4, 10, 8)
+    assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.MIN_WEIGHT == 5
+    followed = studies_development.MAX_DRIVER_FATES, studies_development.MAX_DRIVERS
+    assert (*followed, studies_development.MAX_FATES) == (4, 10, 8)

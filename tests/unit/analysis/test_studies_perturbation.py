@@ -181,7 +181,7 @@ def test_the_gaining_class_is_held_against_the_class_that_lost():
 
 
 def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
-    monkeypatch.setattr(studies_genes, "GENES_OF_COMPARISON", 3)
+    monkeypatch.setattr(studies_genes, "GENES_PER_COMPARISON", 3)
     cells, predicted = simulated(1)
     drivers = pd.DataFrame({"gene_id": ["g7", "g8"], "class": ["x", "y"], "specificity": 0.5})
     table = studies_genes.gene_table(cells, predicted, [("x", "x")], drivers)

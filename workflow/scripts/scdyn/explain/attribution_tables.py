@@ -259,9 +259,9 @@ def rank_correlation(a: Run, b: Run) -> dict[str, float]:
     result = {}
     for name in sorted(set(names_a) & set(names_b)):
         x, y = first[names_a.index(name), :2], second[names_b.index(name), :2]
-        seen = ((x != 0) | (y != 0)) & np.isfinite(x) & np.isfinite(y)
-        if seen.any():
-            result[name] = float(spearmanr(x[seen], y[seen]).statistic)
+        attributed = ((x != 0) | (y != 0)) & np.isfinite(x) & np.isfinite(y)
+        if attributed.any():
+            result[name] = float(spearmanr(x[attributed], y[attributed]).statistic)
     return result
 
 

@@ -39,10 +39,9 @@ def regulon_attribution(
 ) -> pd.DataFrame:
     """Sum each class's mean attributions over a regulon's genes, and test it by permutation.
 
-    Attributions add up to a difference of log-odds, so a sum over genes is what the regulon
-    contributes to it; genes have equal weights. The null distribution permutes attributions among
-    genes of similar mean expression (ten bins), because highly expressed genes have larger
-    attributions.
+    Attributions add up to a difference of log-odds, so their sum over genes is the regulon's
+    contribution; genes have equal weights. The null distribution permutes attributions among genes
+    of similar mean expression (ten bins), because highly expressed genes have larger attributions.
 
     Parameters
     ----------

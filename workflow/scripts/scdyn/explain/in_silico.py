@@ -102,9 +102,11 @@ def find_high_bins(bins: Tensor) -> Tensor:
     """Compute a high quantile of the nonzero bins per gene: (cells, G) to (G,)."""
     values = bins.numpy().astype(float)
     values[(values == 0) | (values == NOT_MEASURED)] = np.nan
-    seen = ~np.isnan(values).all(0)
+    has_counts = ~np.isnan(values).all(0)
     high = np.ones(values.shape[1])
-    high[seen] = np.nanquantile(values[:, seen], HIGH_QUANTILE, axis=0, method="nearest")
+    high[has_counts] = np.nanquantile(
+        values[:, has_counts], HIGH_QUANTILE, axis=0, method="nearest"
+    )
     return torch.from_numpy(high).to(bins.dtype)
 
 

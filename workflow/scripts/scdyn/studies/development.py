@@ -28,11 +28,11 @@ from scdyn.studies.common import (
 
 N_POINTS = 60  # of a smoothed curve
 KERNEL_WIDTH = 0.06  # of the progenitors' range of pseudotime, standard deviation
-MOST_BINS, LEAST_CELLS_OF_BIN = 10, 20  # bins of equal numbers of cells
-FEWEST = 5  # smallest summed kernel weight of a smoothed value, in cells
+MAX_BINS, MIN_CELLS_PER_BIN = 10, 20  # bins of equal numbers of cells
+MIN_WEIGHT = 5  # smallest summed kernel weight of a smoothed value, in cells
 ROOT_SHARE = 0.05  # share of the predicted cells, furthest from the mature ones
-MOST_FATES = 8  # fates whose probability is shown along pseudotime
-MOST_DRIVEN_FATES, MOST_DRIVERS = 4, 10  # fates whose drivers are shown, and drivers of each
+MAX_FATES = 8  # fates whose probability is shown along pseudotime
+MAX_DRIVER_FATES, MAX_DRIVERS = 4, 10  # fates whose drivers are shown, and drivers of each
 
 
 def find_furthest_cells(
@@ -283,7 +283,7 @@ def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int)
         ``low``, ``high``, ``chance`` (the share expected for independent predictions and fates).
     """
     reference, description = choose_reference(table)
-    n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
+    n_bins = int(np.clip(len(table) // MIN_CELLS_PER_BIN, 1, MAX_BINS))
     bins = pd.qcut(table["pseudotime"].rank(method="first"), n_bins, labels=False)
     member = (bins.to_numpy() == np.arange(n_bins)[:, None]).astype(float)
     right = {name: (table[f"predicted_{name}"] == reference).to_numpy(float) for name in modalities}
@@ -370,7 +370,7 @@ def study_development(
         cells, predictions, label, single_modality, root=root, pseudotime=pseudotime, seed=seed
     )
     progenitors = select_progenitors(table, predictions)
-    fates = list_most_predicted(progenitors["predicted"], MOST_FATES)
+    fates = list_most_predicted(progenitors["predicted"], MAX_FATES)
     return Development(
         cells=table,
         is_progenitor=table["cell"].isin(progenitors["cell"]).to_numpy(),
@@ -386,8 +386,8 @@ def driver_trends(
     expression: ad.AnnData,
     table: pd.DataFrame,
     drivers: pd.DataFrame,
-    n_fates: int = MOST_DRIVEN_FATES,
-    n_genes: int = MOST_DRIVERS,
+    n_fates: int = MAX_DRIVER_FATES,
+    n_genes: int = MAX_DRIVERS,
 ) -> tuple[np.ndarray, pd.DataFrame, list[str], dict[str, np.ndarray]]:
     """Smooth the expression of each fate's drivers along pseudotime, by fate.
 
@@ -413,7 +413,7 @@ def driver_trends(
     trends : dict
         Fate to (genes, points): kernel-smoothed log-normalised RNA of the cells with that predicted
         fate, each gene standardised over all fates; NaN if the kernel weights sum to less than
-        ``FEWEST`` cells.
+        ``MIN_WEIGHT`` cells.
     """
     table = table[table["pseudotime"].notna()]
     queries = table[table["part"] == "predict"] if (table["part"] == "predict").any() else table
@@ -431,7 +431,7 @@ def driver_trends(
         chosen = (table["predicted"] == fate).to_numpy()
         weights = compute_kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
         smooth = (weights @ values[chosen] / weights.sum(1, keepdims=True)).T
-        trends[fate] = np.where(weights.sum(1) < FEWEST, np.nan, smooth)
+        trends[fate] = np.where(weights.sum(1) < MIN_WEIGHT, np.nan, smooth)
     if fates:
         together = np.concatenate(list(trends.values()), axis=1)
         mean, spread = np.nanmean(together, 1), np.maximum(np.nanstd(together, 1), 1e-9)

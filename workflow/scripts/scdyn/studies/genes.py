@@ -17,10 +17,10 @@ from scdyn.log import logger
 from scdyn.pp.wilcoxon import compare_groups
 from scdyn.studies.common import GROUPS
 
-LEAST_CELLS_OF_GROUP = 10  # cells of a class per group, and per replicate
-LEAST_COUNTS = 10  # counts of a gene over all replicates
-MOST_COMPARISONS = 12
-GENES_OF_COMPARISON = 100  # genes per comparison in the table
+MIN_CELLS_PER_GROUP = 10  # cells of a class per group, and per replicate
+MIN_COUNTS = 10  # counts of a gene over all replicates
+MAX_COMPARISONS = 12
+GENES_PER_COMPARISON = 100  # genes per comparison in the table
 PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
 OVER_CELLS = "Wilcoxon over cells, which are no replicates"
 
@@ -38,11 +38,11 @@ def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     list of (class, class of controls)
         The classes that increased versus controls of the class that lost the largest share; then
         every class versus controls of the same class, changed classes first. Only classes with at
-        least ``LEAST_CELLS_OF_GROUP`` cells, and at most ``MOST_COMPARISONS``.
+        least ``MIN_CELLS_PER_GROUP`` cells, and at most ``MAX_COMPARISONS``.
     """
     table = change.set_index("class")
     enough = {
-        group: table.index[table[f"cells_{group}"] >= LEAST_CELLS_OF_GROUP].tolist()
+        group: table.index[table[f"cells_{group}"] >= MIN_CELLS_PER_GROUP].tolist()
         for group in GROUPS
     }
     pairs = []
@@ -58,11 +58,11 @@ def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
         for name in changed_first
         if name in enough["control"] and name in enough["perturbed"]
     ]
-    return pairs[:MOST_COMPARISONS]
+    return pairs[:MAX_COMPARISONS]
 
 
 def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Sum counts per sample and group with at least ``LEAST_CELLS_OF_GROUP`` cells.
+    """Sum counts per sample and group with at least ``MIN_CELLS_PER_GROUP`` cells.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFram
     """
     replicate = cells["group"] + " " + cells["sample"]
     size = replicate.value_counts()
-    kept = cells[replicate.map(size) >= LEAST_CELLS_OF_GROUP]
+    kept = cells[replicate.map(size) >= MIN_CELLS_PER_GROUP]
     replicate = replicate.loc[kept.index]
     # sc.get.aggregate keeps the counts sparse.
     sums = sc.get.aggregate(
@@ -104,9 +104,9 @@ def run_deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     -------
     DataFrame
         By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN for genes that DESeq2 filters
-        out). Genes with fewer than ``LEAST_COUNTS`` counts are left out.
+        out). Genes with fewer than ``MIN_COUNTS`` counts are left out.
     """
-    sums = sums.loc[:, sums.sum() >= LEAST_COUNTS]
+    sums = sums.loc[:, sums.sum() >= MIN_COUNTS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about genes that were refitted
         data = DeseqDataSet(
@@ -135,10 +135,10 @@ def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
         As :func:`run_deseq`. Genes that no cell expresses are left out.
     """
     values = cells.layers["rna_log"]
-    seen = np.asarray((values != 0).sum(0)).ravel() > 0
+    expressed = np.asarray((values != 0).sum(0)).ravel() > 0
     found = compare_groups(
-        values[:, seen],
-        cells.var_names[seen],
+        values[:, expressed],
+        cells.var_names[expressed],
         pd.Categorical(group.to_numpy(), GROUPS),
         tested=["perturbed"],
         reference="control",
@@ -217,7 +217,7 @@ def gene_table(
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))
         genes = genes.sort_values("p_value", kind="stable")
-        kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_OF_COMPARISON)
+        kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_PER_COMPARISON)
         genes = genes[kept].rename_axis("gene_id").reset_index()
         genes.insert(0, "against", control)
         genes.insert(0, "class", name)

@@ -27,7 +27,7 @@ from scdyn.studies.common import (
 
 NEIGHBOURS_ON_SECTION = 10
 N_PERMUTATIONS = 199
-LEAST_CELLS_OF_SECTION = 30  # smaller sections are left out
+MIN_CELLS_PER_SECTION = 30  # smaller sections are left out
 
 
 def measure_coherence(
@@ -95,7 +95,7 @@ def coherence_table(
     -------
     DataFrame
         ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
-        :func:`measure_coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` predicted
+        :func:`measure_coherence`. Sections with fewer than ``MIN_CELLS_PER_SECTION`` predicted
         cells are left out.
     """
     placed = positions.index[positions.notna().all(axis=1)]
@@ -104,7 +104,7 @@ def coherence_table(
         for method in methods:
             model = select_predicted(predictions, method)
             model = model.loc[model.index.intersection(names)]
-            if len(model) < LEAST_CELLS_OF_SECTION:
+            if len(model) < MIN_CELLS_PER_SECTION:
                 continue
             part = measure_coherence(
                 positions.loc[model.index].to_numpy(), extract_probabilities(model), seed

@@ -130,7 +130,7 @@ def fit_baselines(
     splits, fold
         The split, and the fold of the test set.
     task
-        Which baselines, and how often.
+        Baselines, variants and runs of the task.
 
     Returns
     -------

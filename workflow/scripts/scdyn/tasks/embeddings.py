@@ -145,9 +145,9 @@ def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
     for key in filter(table.obsm.__contains__, EMBEDDINGS):
         values = np.asarray(table.obsm[key])
         for label in labels:
-            known = table.obs[label].notna().to_numpy()
-            names = table.obs.loc[known, label].astype(str).to_numpy()
-            accuracy = neighbour_accuracy(values[known], names)
+            labelled = table.obs[label].notna().to_numpy()
+            names = table.obs.loc[labelled, label].astype(str).to_numpy()
+            accuracy = neighbour_accuracy(values[labelled], names)
             rows.append((key, label, "labels kept", "Neighbour accuracy", accuracy))
         r2 = library_size_r2(values, table.obs[LIBRARY_SIZE].to_numpy())
         rows.append((key, "", "library size", "Library size R2", r2))

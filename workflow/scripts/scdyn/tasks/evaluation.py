@@ -165,10 +165,10 @@ def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
         own label is one of the task's classes.
     """
     classes = set(runs.loc[runs["part"] == "test", "label"])
-    known = runs[runs["label"].isin(classes)]
+    labelled = runs[runs["label"].isin(classes)]
     rows = [
         dict(zip([*RUN, "part"], keys, strict=True)) | score_run(predictions)
-        for keys, predictions in known.groupby([*RUN, "part"], sort=False)
+        for keys, predictions in labelled.groupby([*RUN, "part"], sort=False)
     ]
     return pd.DataFrame(rows)
 

@@ -181,8 +181,8 @@ def finetune_run(
         # A relative path, so that the results folder can be moved as a whole.
         "model_folder": os.path.relpath(model_folder, folder),
     }
-    seen = {"cells": list(training["cell"]), "labels": list(training["label"])}
-    identity = {**settings.decisive(), **description, "training": config.decisive(), **seen}
+    examples = {"cells": list(training["cell"]), "labels": list(training["label"])}
+    identity = {**settings.decisive(), **description, "training": config.decisive(), **examples}
     checkpoint = Checkpoint(checkpoints, identity)
     rows, labels = store.rows_of(training["cell"]), training["label"].to_numpy()
     classifier, history = fit_classifier(

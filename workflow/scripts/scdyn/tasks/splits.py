@@ -171,21 +171,21 @@ def drop_unknown_units(chosen: pd.DataFrame, label: str, split_by: str) -> pd.Da
     InputError
         If no cell has one.
     """
-    known = chosen[split_by].notna()
-    if len(chosen) and not known.any():
+    has_unit = chosen[split_by].notna()
+    if len(chosen) and not has_unit.any():
         raise InputError(
             "SPLITS",
             f"label {label}: none of the {len(chosen)} labelled cells has a value of {split_by} "
             "(split_by); add it to the sample sheet or the metadata, or set split_by of the task "
             "to another column.",
         )
-    if not known.all():
+    if not has_unit.all():
         logger.warning(
             "%d of %d labelled cells have no value of %s and are left out of training and scores, "
             "because they may belong to a unit of the test set",
-            (~known).sum(), len(known), split_by,
+            (~has_unit).sum(), len(has_unit), split_by,
         )  # fmt: skip
-    return chosen[known]
+    return chosen[has_unit]
 
 
 def find_rare_classes(

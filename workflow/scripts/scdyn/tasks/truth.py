@@ -75,9 +75,9 @@ def score_fates(
         For each method the mean over its runs of ``accuracy`` and ``macro_f1``, 95% bounds of
         the latter over the runs, and ``combined_macro_f1`` of the combined predictions.
     """
-    known = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
+    progenitors = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
     result: dict[str, float] = {}
-    for method, of_method in known.groupby("method", sort=False):
+    for method, of_method in progenitors.groupby("method", sort=False):
         prefix = f"{task}.{method_prefix(method)}"
         found = pd.DataFrame(
             score(fates[run["cell"]].to_numpy(), run["predicted"].to_numpy())
@@ -93,7 +93,7 @@ def score_fates(
         mean = mean[mean["part"] == "predict"]
         combined = score(fates[mean["cell"]].to_numpy(), mean["predicted"].to_numpy())
         result[f"{prefix}combined_macro_f1"] = combined["macro_f1"]
-    return result | {f"{task}.n_cells": int(known["cell"].nunique())}
+    return result | {f"{task}.n_cells": int(progenitors["cell"].nunique())}
 
 
 def score_ectopic(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
@@ -108,13 +108,13 @@ def score_ectopic(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -
     fate
         Their true fate.
     """
-    known = runs[runs["cell"].isin(ectopic)]
-    shares = (known["predicted"] == fate).groupby(known["method"], sort=False).mean()
+    of_ectopic = runs[runs["cell"].isin(ectopic)]
+    shares = (of_ectopic["predicted"] == fate).groupby(of_ectopic["method"], sort=False).mean()
     result = {
         f"{task}.{method_prefix(method)}ectopic_share": float(share)
         for method, share in shares.items()
     }
-    return result | {f"{task}.n_ectopic": int(known["cell"].nunique())}
+    return result | {f"{task}.n_ectopic": int(of_ectopic["cell"].nunique())}
 
 
 def score_drivers(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
