@@ -26,6 +26,7 @@ from scdyn.io.files import write_json
 from scdyn.pp import reference
 from scdyn.settings import MAIN, ModelSettings, PretrainingSettings, TaskSettings
 from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
+from scdyn.tasks.truth import score_drivers
 from scdyn.training import pretraining
 
 # Name: (TF index, start of the Full layers' projection).
@@ -179,7 +180,7 @@ def driver_scores(store, genes, folder, folds, task, truth):
     )
     drivers = pd.read_csv(truth / "drivers.tsv", sep="\t")
     drivers = drivers[drivers["fate"].isin(table["class"])]
-    ranks = truth.driver_ranks({"": rankings.attribution_ranking(table)}, drivers)
+    ranks = score_drivers({"": rankings.attribution_ranking(table)}, drivers)
     return {name: ranks[f"drivers.{name}"] for name in ("recall20", "tf_auroc")}
 
 

@@ -293,7 +293,7 @@ def studies_of(kind):
     return "|".join(name for name, study in STUDIES.items() if study.kind == kind) or "none"
 
 
-def alone_of(wildcards):
+def single_modality_of(wildcards):
     """Methods of a study's task that read one modality alone, by modality."""
     return TASKS[names_from(wildcards)["task"]].variants_of_one_modality()
 

@@ -58,7 +58,7 @@ rule make_development:
     params:
         study=study_settings,
         label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
-        alone=alone_of,
+        single_modality=single_modality_of,
         modalities=modalities_of,
         seed=CONFIG.seed,
     script:

@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
     files = snakemake.input
     cells = read_annotated(files.corpus, files.cells) if files.cells else read_cells(files.corpus)
     settings = snakemake.params.peers
-    latents = peers.scvi_embedding(
+    latents = peers.embed_with_scvi(
         cells, settings["batch"], settings["max_epochs"], snakemake.params.seed
     )
     embedded = ad.AnnData(obs=cells.obs[[]], obsm={"X_scvi": latents})

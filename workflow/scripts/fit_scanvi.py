@@ -7,7 +7,7 @@ from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     devices.take_gpus(1)
-    calls = peers.scanvi_fold(
+    calls = peers.predict_with_scanvi(
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,

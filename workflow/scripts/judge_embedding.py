@@ -3,22 +3,22 @@ import pandas as pd
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged, logger
-from scdyn.plotting import spaces as figures
+from scdyn.plotting import embeddings as figures
 from scdyn.plotting.style import save
 from scdyn.pp.metadata import read_annotated
-from scdyn.tasks import spaces
+from scdyn.tasks import embeddings
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     cells = read_annotated(files.spaces, files.cells)
     labels = [name for name in params.labels if name in cells.obs]
-    scores = spaces.score_embeddings(cells, labels)
+    scores = embeddings.score_embeddings(cells, labels)
     if files.scib:
         scores = pd.concat([scores, read_table(files.scib, dtype={"label": str})])
     else:
         logger.info("scib-metrics are left out: the config has no peers")
     write_table(snakemake.output.table, scores)
-    write_json(snakemake.output.scores, spaces.flatten_scores(scores))
-    layouts = spaces.lay_out_embeddings(cells, params.seed)
+    write_json(snakemake.output.scores, embeddings.flatten_scores(scores))
+    layouts = embeddings.lay_out_embeddings(cells, params.seed)
     figure = figures.embeddings(scores, layouts, cells.obs, labels, params.batch)
     save(figure, snakemake.output.figure)

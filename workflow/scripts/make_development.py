@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
         cells,
         calls,
         label=params.label,
-        alone=params.alone,
+        single_modality=params.single_modality,
         root=study.root,
         pseudotime=study.pseudotime,
         seed=params.seed,

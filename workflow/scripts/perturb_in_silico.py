@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
     files, settings = snakemake.input, InSilicoSettings(**snakemake.params.task)
     store = tokens.TokenStore(files.tokens)
     store.require_corpus(files.corpus)
-    edits = in_silico.edits_of(
+    edits = in_silico.list_edits(
         settings.in_silico,
         read_table(files.rankings),
         store.vocabulary,

@@ -4,7 +4,7 @@ from scdyn.log import logged
 from scdyn.plotting.scores import score_page
 from scdyn.tasks.evaluation import read_predictions
 from scdyn.tasks.scores import collect_scores, model_variants
-from scdyn.tasks.truth import truth_scores
+from scdyn.tasks.truth import score_truth
 
 
 def read_each(names, paths, read=read_table):
@@ -25,7 +25,7 @@ with logged(snakemake.log[0]):
     )
     if files.truth:
         weights = list(zip(params.weights, map(read_table, files.weights), strict=True))
-        of_truth = truth_scores(
+        of_truth = score_truth(
             read_each(params.truth, files.truth),
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),

@@ -17,7 +17,7 @@ from scdyn.io import artefacts
 from scdyn.io.files import write_json, write_table
 from scdyn.tasks import splits
 from scdyn.tasks.baselines import fit_baselines
-from scdyn.tasks.spaces import gather_embeddings
+from scdyn.tasks.embeddings import gather_embeddings
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells():
 def test_an_embedding_of_other_cells_is_refused():
     one = ad.AnnData(obs=pd.DataFrame(index=["a", "b"]), obsm={"X_scdyn": np.ones((2, 2))})
     other = ad.AnnData(obs=pd.DataFrame(index=["b", "a"]))
-    with pytest.raises(InputError, match="other cells"):
+    with pytest.raises(InputError, match="cells of the embedding differ"):
         gather_embeddings(one, other, None, 0)
 
 

@@ -1,4 +1,4 @@
-"""From runs to a task's tables: combined calls, intervals, comparisons, few labels, new classes."""
+"""From runs to tables: combined predictions, intervals, comparisons, few labels, new classes."""
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=No
     """Calls of one fold of 60 cells, and of four cells that every fold predicts."""
     names = [f"{fold}_{i}" for i in range(60)] + [f"q{i}" for i in range(4)]
     labels = [*LABELS, "a", "b", "", "z"]
-    called = pd.DataFrame({"cell": names, "label": labels, "fold": [fold] * 60 + ["predict"] * 4})
+    cells = pd.DataFrame({"cell": names, "label": labels, "fold": [fold] * 60 + ["predict"] * 4})
     true = np.array([[label == c for c in "abc"] for label in labels])
     wrong = RNG.random(64) > accuracy
     true[wrong] = np.roll(true[wrong], 1, axis=1)
     p = (0.1 + 0.7 * true) / (0.3 + 0.7 * true.sum(1, keepdims=True))
     keys = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-    table = evaluation.calibrated_predictions(called, keys, list("abc"), p, 1.0)
+    table = evaluation.tabulate_calibrated_predictions(cells, keys, list("abc"), p, 1.0)
     return table if familiarity is None else table.assign(familiarity=familiarity)
 
 
@@ -47,12 +47,16 @@ def all_runs():
 
 
 def test_folds_are_combined_by_mean_probability():
-    called = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
+    cells = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
     keys = {"method": "m", "variant": "scdynomics", "seed": 1, "fold": "0"}
-    first = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]]))
-    called = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
+    first = evaluation.tabulate_predictions(
+        cells, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]])
+    )
+    cells = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
     keys["fold"] = "1"
-    second = evaluation.predictions(called, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]]))
+    second = evaluation.tabulate_predictions(
+        cells, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]])
+    )
     table = evaluation.combine(pd.concat([first, second])).set_index("cell")
     assert table.loc["q", "p_a"] == pytest.approx(0.6)
     assert table["predicted"].to_dict() == {"t": "a", "u": "a", "q": "a"}
@@ -67,13 +71,13 @@ def test_tables_come_back_from_their_files_with_missing_numbers_and_odd_names(tm
     assert found["p_c"].dtype == float and found["seed"].dtype == int
 
 
-def test_models_of_fewer_labels_or_classes_take_no_part_in_the_combined_calls():
+def test_models_of_fewer_labels_or_classes_take_no_part_in_the_combined_predictions():
     runs = all_runs()
-    calls = evaluation.combine(runs)
+    predictions = evaluation.combine(runs)
     expected = {"scdynomics", "scdynomics_rna", "logistic_regression", "majority"}
-    assert set(calls["method"]) == expected
-    assert not calls.duplicated(["method", "cell"]).any()
-    assert len(calls) == 4 * (120 + 4)
+    assert set(predictions["method"]) == expected
+    assert not predictions.duplicated(["method", "cell"]).any()
+    assert len(predictions) == 4 * (120 + 4)
 
 
 def test_predicted_cells_are_scored_where_their_label_is_a_class():
@@ -101,10 +105,10 @@ def test_every_method_is_held_against_the_best_of_the_others():
 def test_few_labels_and_new_classes_have_tables_of_their_own():
     runs = all_runs()
     scores = evaluation.score_runs(runs)
-    curve = evaluation.efficiency(scores, {"labels_0.1": 0.1})
+    curve = evaluation.compute_efficiency(scores, {"labels_0.1": 0.1})
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
     assert sorted(curve["labels"].unique()) == [0.1, 1.0]
-    found = evaluation.novelty(runs, {"without_0": "c"}).set_index("by")
+    found = evaluation.compute_novelty(runs, {"without_0": "c"}).set_index("by")
     assert found.loc["familiarity", "auroc"] == 1
     assert found.loc["confidence", "n_cells"] == 20
 
@@ -129,7 +133,7 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
 
 def test_runs_and_costs_are_read_from_models_folders_and_from_tables(tmp_path):
     (tmp_path / "model").mkdir()
-    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tcalled\tp_NA\n"
+    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tpredicted\tp_NA\n"
     row = "\t1\t0\ttest\tNA\tNA\t"
     (tmp_path / "model/predictions.tsv").write_text(f"{header}a\tm\tm{row}0.5\n")
     (tmp_path / "model/task.json").write_text('{"method": "m", "seed": 1, "seconds": 2.5}')

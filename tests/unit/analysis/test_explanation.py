@@ -15,7 +15,7 @@ GENES = pd.DataFrame({"gene_id": ["a", "b"], "symbol": ["A", "B"], "is_tf": [Tru
 
 
 def whole(cells):
-    return {(name, scores.EVERY): np.array([values]) for name, values in cells.items()}
+    return {(name, scores.ALL_OTHERS): np.array([values]) for name, values in cells.items()}
 
 
 def test_specificity_is_against_the_largest_or_the_median_other_class():
@@ -23,9 +23,9 @@ def test_specificity_is_against_the_largest_or_the_median_other_class():
     contrasts = values[:, None] - values[None]
     contrasts[np.arange(3), np.arange(3)] = np.nan
     contrasts = contrasts[:, :, None]
-    found = scores.specificity(contrasts)[:, 0]
+    found = scores.compute_specificity(contrasts)[:, 0]
     np.testing.assert_allclose(found, [[2, -3], [-2, 2], [-4, -2]])
-    found = scores.specificity(contrasts, "median")[:, 0]
+    found = scores.compute_specificity(contrasts, "median")[:, 0]
     np.testing.assert_allclose(found, [[3, -2], [0, 2.5], [-3, -0.5]])
 
 
@@ -33,7 +33,7 @@ def test_scores_of_genes_on_which_cells_agree_are_those_of_float64():
     rng = np.random.default_rng(0)
     values = (1 + 1e-3 * rng.standard_normal((40, 2, 5))).astype(np.float32)
     values[:, 0, 0] = 0.1  # varies in no cell, so nothing is attributed
-    contrasts = scores.class_contrasts([{("x", "y"): values, ("y", "x"): values}], ["x", "y"])[0]
+    contrasts = scores.compute_contrasts([{("x", "y"): values, ("y", "x"): values}], ["x", "y"])[0]
     exact = values.astype(np.float64)
     exact[:, 0, 0] = [-1, 1] * 20  # whose mean is zero
     expected = exact.mean(0) / exact.std(0, ddof=1)
@@ -69,10 +69,10 @@ def pairwise_runs(rng, n_cells=40, n_runs=3):
 
 def test_contrasts_are_standardised_and_need_every_other_class():
     runs = pairwise_runs(np.random.default_rng(0))
-    contrasts = scores.class_contrasts(runs, list("xyz"))[0]
+    contrasts = scores.compute_contrasts(runs, list("xyz"))[0]
     assert np.isnan(contrasts[np.arange(3), np.arange(3)]).all()
     np.testing.assert_allclose(contrasts[0, 1:, 0, 0], 2, atol=0.4)
-    against_all, against_median = scores.specificity(contrasts), scores.specificity(
+    against_all, against_median = scores.compute_specificity(contrasts), scores.compute_specificity(
         contrasts, "median"
     )  # fmt: skip
     assert against_all[0, 0].argmax() == 0 and against_all[0, 0, 1] < 0.5
@@ -80,7 +80,9 @@ def test_contrasts_are_standardised_and_need_every_other_class():
     np.testing.assert_allclose(against_all[0, 0, 0], 2, atol=0.4)
     # A gene's attributions in another unit are the same evidence.
     scaled = [{pair: 7 * values for pair, values in run.items()} for run in runs]
-    np.testing.assert_allclose(scores.class_contrasts(scaled, list("xyz"))[0], contrasts, rtol=1e-4)
+    np.testing.assert_allclose(
+        scores.compute_contrasts(scaled, list("xyz"))[0], contrasts, rtol=1e-4
+    )
 
 
 def test_intervals_cover_and_narrow_with_cells():
@@ -108,7 +110,7 @@ def test_silent_genes_do_not_make_models_agree():
 def test_stability_parts_seeds_from_folds():
     runs = pairwise_runs(np.random.default_rng(0))
     described = [{"fold": "0", "seed": 1}, {"fold": "1", "seed": 1}, {"fold": "1", "seed": 2}]
-    found = scores.stability(runs, described)["spearman"]
+    found = scores.measure_stability(runs, described)["spearman"]
     assert set(found) == {"folds", "seeds", "seeds and folds"}
     assert set(found["folds"]) == set("xyz")
 
@@ -116,7 +118,7 @@ def test_stability_parts_seeds_from_folds():
 def test_matched_genes_are_near_others_and_not_twice():
     expression = np.arange(200.0)
     chosen = np.arange(50, 70)
-    drawn = matching.matched_genes(expression, chosen, np.random.default_rng(0), 10)
+    drawn = matching.draw_matched_genes(expression, chosen, np.random.default_rng(0), 10)
     assert len(set(drawn)) == 20 and not set(drawn) & set(chosen)
     assert np.abs(expression[drawn] - expression[chosen]).max() < 40
     values = matching.permute_within_bins(expression, expression, np.random.default_rng(0), 10)

@@ -26,9 +26,9 @@ def split(**changes):
 
 def split_and_left_out(cells=None, **changes):
     cells = obs() if cells is None else cells
-    asked = np.arange(120) >= 100
+    queries = np.arange(120) >= 100
     options = {"label": "type", "split_by": "donor", "n_folds": 3, "seed": 1} | changes
-    return splits.make_splits(cells, ~asked, asked, **options)
+    return splits.make_splits(cells, ~queries, queries, **options)
 
 
 def test_a_donor_is_in_one_fold_and_every_cell_is_tested_once():
@@ -59,45 +59,45 @@ def test_where_no_class_is_rare_the_folds_are_those_of_one_draw(split_by, kind):
 
 
 def test_a_left_out_class_that_is_not_there_is_refused():
-    with pytest.raises(InputError, match="no training cell is labelled 'Purple'"):
-        splits.parts(split().astype(str), "0", without="Purple")
+    with pytest.raises(InputError, match="no training cell has the label 'Purple'"):
+        splits.split_cells(split().astype(str), "0", without="Purple")
 
 
 def test_parts_share_no_cell():
     table = split().astype(str)
-    learned, validation, called = splits.parts(table, "1")
-    assert not set(learned["cell"]) & set(called["cell"])
-    assert not set(validation["cell"]) & (set(called["cell"]) | set(learned["cell"]))
-    assert set(learned["fold"]) | set(validation["fold"]) == {"0", "2"}
-    assert 0.05 < len(validation) / (len(learned) + len(validation)) < 0.15
+    training, validation, predicted = splits.split_cells(table, "1")
+    assert not set(training["cell"]) & set(predicted["cell"])
+    assert not set(validation["cell"]) & (set(predicted["cell"]) | set(training["cell"]))
+    assert set(training["fold"]) | set(validation["fold"]) == {"0", "2"}
+    assert 0.05 < len(validation) / (len(training) + len(validation)) < 0.15
 
 
 def test_a_share_of_the_labels_is_drawn_within_classes_and_by_the_seed():
     table = split(split_by=None).astype(str)
-    whole = pd.concat(splits.parts(table, "0")[:2])
-    few, validation, called = splits.parts(table, "0", labels=0.2, seed=1)
+    whole = pd.concat(splits.split_cells(table, "0")[:2])
+    few, validation, predicted = splits.split_cells(table, "0", labels=0.2, seed=1)
     drawn = pd.concat([few, validation])
     assert set(drawn["cell"]) < set(whole["cell"])
     expected = (whole["label"].value_counts() * 0.2).round()
     pd.testing.assert_series_equal(
         drawn["label"].value_counts().astype(float).sort_index(), expected.sort_index()
     )
-    other = splits.parts(table, "0", labels=0.2, seed=2)[0]
+    other = splits.split_cells(table, "0", labels=0.2, seed=2)[0]
     assert set(other["cell"]) != set(few["cell"])
-    assert set(called["cell"]) == set(splits.parts(table, "0")[2]["cell"])
+    assert set(predicted["cell"]) == set(splits.split_cells(table, "0")[2]["cell"])
 
 
-def test_a_class_left_out_is_neither_learned_nor_validated_but_called():
-    learned, validation, called = splits.parts(split().astype(str), "0", without="x")
-    assert set(learned["label"]) == set(validation["label"]) == {"y"}
-    assert "x" in set(called["label"])
+def test_a_class_left_out_is_neither_trained_on_nor_validated_but_predicted():
+    training, validation, predicted = splits.split_cells(split().astype(str), "0", without="x")
+    assert set(training["label"]) == set(validation["label"]) == {"y"}
+    assert "x" in set(predicted["label"])
 
 
 def test_predicted_cells_keep_their_own_label_and_are_never_validated_on():
     table = split()
-    asked = table[table["fold"] == splits.PREDICTED]
-    assert asked["label"].tolist() == obs()["type"].iloc[100:].tolist()
-    assert not asked["validation"].any()
+    queries = table[table["fold"] == splits.PREDICTED]
+    assert queries["label"].tolist() == obs()["type"].iloc[100:].tolist()
+    assert not queries["validation"].any()
 
 
 def test_a_split_of_cells_is_called_within_sample():
@@ -111,11 +111,11 @@ def test_a_split_of_cells_is_called_within_sample():
         ({"label": "kind"}, "no column 'kind'"),
         (
             {"n_folds": 6},
-            "6 folds need as many values of donor, .* there are 5; set .* folds to 5 at most",
+            "6 folds need as many values of donor .* there are 5; set .* folds to 5 at most",
         ),
-        ({"label": "donor", "split_by": None, "n_folds": 25}, "cells of a class, but there are 20"),
-        ({"min_cells": 51}, "1 of 2 classes can.* .left out: '[xy]' fewer than 51 cells"),
-        ({"label": "donor"}, "0 of 5 classes can.*'d0' in fewer than 2 of donor .min_units."),
+        ({"label": "donor", "split_by": None, "n_folds": 25}, "cells per class, but there are 20"),
+        ({"min_cells": 51}, "1 of 2 classes have.* .left out: '[xy]' fewer than 51 cells"),
+        ({"label": "donor"}, "0 of 5 classes have.*'d0' in fewer than 2 of donor .min_units."),
     ],
 )
 def test_impossible_splits_are_refused(changes, words):
@@ -189,8 +189,8 @@ def test_what_is_tested_in_a_fold_is_trained_on_in_another(seed, by, n_folds):
     assert set(table["label"]) | set(left_out["class"]) == set(cells["type"])
     assert table["fold"].nunique() == n_folds
     for fold in range(n_folds):
-        learned, _, called = splits.parts(table.astype(str), str(fold))
-        assert set(called["label"]) <= set(learned["label"])
+        training, _, predicted = splits.split_cells(table.astype(str), str(fold))
+        assert set(predicted["label"]) <= set(training["label"])
 
 
 def test_a_class_whose_units_no_draw_can_part_is_left_out():
@@ -212,8 +212,8 @@ def test_a_class_whose_units_no_draw_can_part_is_left_out():
 
 def test_predicted_cells_of_a_left_out_class_keep_their_label():
     cells = donors(THREE_DONORS)
-    asked = (cells["donor"] == "A").to_numpy()
-    table, left_out = splits.make_splits(cells, ~asked, asked, "type", "donor", 2, 1)
+    queries = (cells["donor"] == "A").to_numpy()
+    table, left_out = splits.make_splits(cells, ~queries, queries, "type", "donor", 2, 1)
     assert left_out["class"].tolist() == ["NA", "pDC"]
     predicted = table[table["fold"] == splits.PREDICTED]
     assert set(predicted["label"]) == {"B cell", "T cell", "HSC", "pDC", "NA"}

@@ -16,10 +16,10 @@ from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
 
 
-def calls_table(names, method, called, part="predict", classes=("x", "y")):
-    p = {f"p_{c}": np.where(np.array(called) == c, 0.9, 0.1) for c in classes}
+def prediction_table(names, method, predicted, part="predict", classes=("x", "y")):
+    p = {f"p_{c}": np.where(np.array(predicted) == c, 0.9, 0.1) for c in classes}
     plain = {"cell": names, "fold": "mean", "part": part, "label": "", "method": method}
-    return pd.DataFrame(plain | {"predicted": called} | p)
+    return pd.DataFrame(plain | {"predicted": predicted} | p)
 
 
 def branching(n=150, seed=0):
@@ -38,22 +38,24 @@ def test_weighted_means_of_bins_are_their_means_and_the_interval_holds_the_truth
     rng = np.random.default_rng(0)
     values = rng.normal(np.repeat([0.0, 5.0], 200), 1.0)
     weights = np.repeat(np.eye(2), 200, axis=1)
-    mean, low, high = common.weighted_means(values, weights, 1)
+    mean, low, high = common.estimate_means(values, weights, 1)
     assert mean == pytest.approx([values[:200].mean(), values[200:].mean()])
     # The width of the bootstrap's interval is that of the normal one.
     normal = 2 * 1.96 * values.reshape(2, 200).std(1) / np.sqrt(200)
     assert high - low == pytest.approx(normal, rel=0.15)
-    same = common.weighted_means(np.full(400, 0.7), weights, 1)
+    same = common.estimate_means(np.full(400, 0.7), weights, 1)
     assert np.allclose(same, 0.7)
 
 
-def test_asked_cells_are_the_predicted_ones_or_else_the_tested_ones():
-    predicted = calls_table(["a"], "scdynomics", ["x"])
-    tested = calls_table(["b"], "scdynomics", ["y"], part="test")
-    assert list(common.asked_cells(pd.concat([predicted, tested]), "scdynomics").index) == ["a"]
-    assert list(common.asked_cells(tested, "scdynomics").index) == ["b"]
-    with pytest.raises(InputError, match="no calls by 'xgboost'; they have scdynomics"):
-        common.asked_cells(tested, "xgboost")
+def test_new_cells_are_selected_or_else_held_out_ones():
+    predicted = prediction_table(["a"], "scdynomics", ["x"])
+    tested = prediction_table(["b"], "scdynomics", ["y"], part="test")
+    assert list(common.select_predicted(pd.concat([predicted, tested]), "scdynomics").index) == [
+        "a"
+    ]
+    assert list(common.select_predicted(tested, "scdynomics").index) == ["b"]
+    with pytest.raises(InputError, match="no predictions by 'xgboost', only by scdynomics"):
+        common.select_predicted(tested, "xgboost")
 
 
 def test_every_one_of_many_classes_has_a_colour_of_its_own():
@@ -66,7 +68,7 @@ def test_every_one_of_many_classes_has_a_colour_of_its_own():
 def test_tiled_sections_lie_flat_and_cover_none_other():
     positions = np.array([[0.0, 0], [1, 9], [0, 0], [9, 1], [np.nan, np.nan]])
     section = pd.Series(["a", "a", "b", "b", "b"])
-    laid = common.tiled(positions, section)
+    laid = common.tile_sections(positions, section)
     assert np.isnan(laid[4]).all()
     a, b = laid[:2], laid[2:4]
     assert np.ptp(a, axis=0).tolist() == np.ptp(b, axis=0).tolist() == [9, 1]
@@ -76,11 +78,11 @@ def test_tiled_sections_lie_flat_and_cover_none_other():
 
 def test_pseudotime_starts_in_the_stem_and_follows_it_into_both_arms():
     time, arm, values = branching()
-    asked = time < 1
-    root = studies_development.furthest_cells(values, arm, asked)
-    assert root.sum() == round(0.05 * asked.sum())
-    assert asked[root].all() and time[root].max() < 0.2
-    found = studies_development.diffusion_pseudotime(values, root, 1)
+    progenitors = time < 1
+    root = studies_development.find_furthest_cells(values, arm, progenitors)
+    assert root.sum() == round(0.05 * progenitors.sum())
+    assert progenitors[root].all() and time[root].max() < 0.2
+    found = studies_development.compute_diffusion_pseudotime(values, root, 1)
     assert found.min() == 0 and found.max() == 1
     assert stats.spearmanr(found, time).statistic > 0.95
 
@@ -89,7 +91,7 @@ def test_cells_that_no_path_joins_to_the_root_have_no_pseudotime():
     time, _, values = branching()
     values = np.concatenate([values, np.random.default_rng(1).normal(500, 1, (40, 10))])
     root = np.arange(len(values)) == time.argmin()
-    found = studies_development.diffusion_pseudotime(values, root, 1)
+    found = studies_development.compute_diffusion_pseudotime(values, root, 1)
     assert np.isnan(found[-40:]).all() and np.isfinite(found[:-40]).all()
 
 
@@ -112,7 +114,9 @@ def fates(cells, wrong_before=None):
     part = np.where(cells.obs["kind"] == "stem", "predict", "test")
     until = {"scdynomics": 0, "logistic_regression": 0} | (wrong_before or {})
     return pd.concat(
-        calls_table(cells.obs_names, name, np.where(cells.obs["time"] < end, other, fate), part)
+        prediction_table(
+            cells.obs_names, name, np.where(cells.obs["time"] < end, other, fate), part
+        )
         for name, end in until.items()
     )
 
@@ -123,15 +127,15 @@ ALONE = {"rna": "scdynomics_rna", "promoter": "scdynomics_promoter"}
 
 def test_the_modality_that_knows_first_is_seen_to_know_first():
     cells = corpus()
-    calls = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
-    table = studies_development.development_table(cells, calls, "kind", ALONE, **SETTINGS)
-    asked = studies_development.progenitors(table, calls)
-    assert set(asked["label"]) == {"stem"} and len(asked) == 150
-    found = studies_development.agreement_of_modalities(asked, list(ALONE), 1).set_index("of")
+    predictions = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
+    table = studies_development.development_table(cells, predictions, "kind", ALONE, **SETTINGS)
+    progenitors = studies_development.select_progenitors(table, predictions)
+    assert set(progenitors["label"]) == {"stem"} and len(progenitors) == 150
+    found = studies_development.measure_agreement(progenitors, list(ALONE), 1).set_index("of")
     assert set(found["measure"]) == {"agreement with the prediction from both modalities"}
     for name, end in (("rna", 0.8), ("promoter", 0.4)):
         part = found.loc[name]
-        # The bin on the border holds both right and wrong calls.
+        # The bin on the border holds both right and wrong predictions.
         clear = (part["pseudotime"] - end).abs() > 0.1
         right = part["pseudotime"] > end
         assert (part["value"] == right)[clear].all()
@@ -141,24 +145,24 @@ def test_the_modality_that_knows_first_is_seen_to_know_first():
     assert between.any() and (difference.loc[between, "high"] < 0).all()
 
 
-def test_known_fates_are_what_calls_are_held_against():
+def test_predictions_are_compared_with_the_labels_or_the_prediction_from_both():
     table = pd.DataFrame({"label": ["x", "y"], "predicted": ["y", "y"], "p_x": 0.1, "p_y": 0.9})
-    own, what = studies_development.own_fates(table)
+    own, what = studies_development.choose_reference(table)
     assert list(own) == ["x", "y"] and what == "the label"
-    own, what = studies_development.own_fates(table.assign(label=["x", ""]))
+    own, what = studies_development.choose_reference(table.assign(label=["x", ""]))
     assert list(own) == ["y", "y"] and what == "the prediction from both modalities"
 
 
-def test_chance_agreement_is_that_of_independent_calls():
+def test_chance_agreement_is_that_of_independent_predictions():
     a, b = pd.Series(["x", "x", "y", "y"]), pd.Series(["x", "y", "y", "y"])
     assert studies_development.chance_agreement(a, b) == pytest.approx(0.5 * 0.25 + 0.5 * 0.75)
     assert studies_development.chance_agreement(a, pd.Series(["z"] * 4)) == 0
 
 
-def test_fate_trends_follow_a_line_and_are_of_the_called_fate():
+def test_fate_trends_follow_a_line_and_are_of_the_predicted_fate():
     time = np.linspace(0, 1, 400)
-    called = np.where(np.arange(400) % 2 == 0, "x", "y")
-    table = pd.DataFrame({"pseudotime": time, "predicted": called, "p_x": time, "p_y": 0.6})
+    predicted = np.where(np.arange(400) % 2 == 0, "x", "y")
+    table = pd.DataFrame({"pseudotime": time, "predicted": predicted, "p_x": time, "p_y": 0.6})
     found = studies_development.fate_trends(table, ["x", "y"], 1)
     x = found[(found["of"] == "x") & found["pseudotime"].between(0.2, 0.8)]
     assert x["value"].to_numpy() == pytest.approx(x["pseudotime"].to_numpy(), abs=0.01)
@@ -168,8 +172,8 @@ def test_fate_trends_follow_a_line_and_are_of_the_called_fate():
 
 def test_driver_trends_rise_where_the_fate_is_taken():
     cells = corpus()
-    calls = fates(cells)
-    table = studies_development.development_table(cells, calls, "kind", {}, **SETTINGS)
+    predictions = fates(cells)
+    table = studies_development.development_table(cells, predictions, "kind", {}, **SETTINGS)
     drivers = pd.DataFrame({"gene_id": ["g1", "g1"], "symbol": "Tf", "class": ["y", "x"]})
     points, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
     assert genes["gene_id"].tolist() == ["g1"] and set(shown) == {"x", "y"}
@@ -182,8 +186,8 @@ def test_driver_trends_rise_where_the_fate_is_taken():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"root": None, "pseudotime": "hours"}, "pseudotime is 'hours', but the cells have no"),
-        ({"root": None, "pseudotime": "named"}, r"'named' \(pseudotime\) holds no numbers"),
+        ({"root": None, "pseudotime": "hours"}, "the cells have no column 'hours'"),
+        ({"root": None, "pseudotime": "named"}, r"'named' has no numbers"),
         ({"root": {"kind": ["bulb"]}, "pseudotime": None}, "root: no cell has kind 'bulb'"),
     ],
 )
@@ -195,13 +199,15 @@ def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
 
 def test_a_task_without_predicted_cells_needs_a_root():
     cells = corpus()
-    calls = fates(cells).assign(part="test")
+    predictions = fates(cells).assign(part="test")
     settings = {"root": None, "pseudotime": None}
-    with pytest.raises(InputError, match="name the study's root or pseudotime"):
-        studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
+    with pytest.raises(InputError, match="set root or pseudotime of the study"):
+        studies_development.development_table(cells, predictions, "kind", {}, seed=1, **settings)
     settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
-    table = studies_development.development_table(cells, calls, "kind", {}, seed=1, **settings)
-    assert len(studies_development.progenitors(table, calls)) == len(cells)
+    table = studies_development.development_table(
+        cells, predictions, "kind", {}, seed=1, **settings
+    )
+    assert len(studies_development.select_progenitors(table, predictions)) == len(cells)
 
 
 def grid(side=20):
@@ -214,7 +220,7 @@ def test_morans_i_tells_order_from_chance_and_holds_its_level():
     ordered = (positions[:, 0] > 9).astype(float)
     noise = {f"noise {i}": rng.random(400) for i in range(60)}
     values = pd.DataFrame({"ordered": ordered, "constant": 0.5, **noise})
-    found = studies_spatial.coherence(positions, values, 1)
+    found = studies_spatial.measure_coherence(positions, values, 1)
     assert found.loc["ordered", "morans_i"] > 0.8
     assert found.loc["ordered", "p_value"] == 1 / 200
     assert found.loc["constant", ["morans_i", "p_value"]].isna().all()
@@ -233,11 +239,13 @@ def test_order_is_measured_section_by_section_over_cells_with_a_position():
     positions = pd.DataFrame(places, index=names)
     positions.iloc[0] = np.nan
     section = pd.Series(["a"] * 64 + ["b"] * 64 + ["small"] * 9, index=names)
-    called = np.where(places[:, 0] > 3, "x", "y")
-    called[64:128] = np.random.default_rng(0).permutation(called[64:128])
-    calls = pd.concat(calls_table(names, m, called) for m in ("scdynomics", "logistic_regression"))
+    predicted = np.where(places[:, 0] > 3, "x", "y")
+    predicted[64:128] = np.random.default_rng(0).permutation(predicted[64:128])
+    predictions = pd.concat(
+        prediction_table(names, m, predicted) for m in ("scdynomics", "logistic_regression")
+    )
     methods = ["scdynomics", "logistic_regression"]
-    table = studies_spatial.coherence_table(positions, section, calls, methods, 1)
+    table = studies_spatial.coherence_table(positions, section, predictions, methods, 1)
     assert set(table["section"]) == {"a", "b"}  # nine cells say nothing of order
     rows = table.set_index(["section", "method", "class"])
     assert rows.loc[("a", "scdynomics", "x"), "n_cells"] == 63
@@ -246,20 +254,20 @@ def test_order_is_measured_section_by_section_over_cells_with_a_position():
     assert rows.loc[("b", "scdynomics", "x"), "p_value"] > 0.01
 
 
-def test_sections_without_calls_and_cells_without_positions_are_not_drawn():
+def test_sections_without_predictions_and_cells_without_positions_are_not_drawn():
     cells = corpus()
-    calls = fates(cells)
+    predictions = fates(cells)
     section = pd.Series(np.where(cells.obs["kind"] == "y", "other", "s"), index=cells.obs_names)
     positions = pd.DataFrame(branching()[2][:, :2], index=cells.obs_names)
     positions.iloc[0] = np.nan
-    table = studies_spatial.placed_cells(cells, positions, section, calls, "kind")
+    table = studies_spatial.tabulate_placed_cells(cells, positions, section, predictions, "kind")
     assert set(table["section"]) == {"s"} and len(table) == 300 - 1
     assert table["predicted"].notna().sum() == 150 - 1
     assert table.loc[table["label"] == "x", "predicted"].isna().all()
     with pytest.raises(InputError, match="no positions"):
-        common.section_positions(cells)
-    with pytest.raises(InputError, match="section is 'slide'"):
-        common.sections(cells, "slide")
+        common.get_positions(cells)
+    with pytest.raises(InputError, match="section: the cells have no column 'slide'"):
+        common.get_sections(cells, "slide")
 
 
 def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():
@@ -281,11 +289,11 @@ def test_fates_without_drivers_are_not_drawn():
 
 def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout():
     cells = corpus()
-    calls = fates(cells, {"scdynomics_rna": 0.8})
-    calls = calls[calls["cell"] != "c449"]  # of which there is no prediction
-    alone = {"rna": "scdynomics_rna"}
+    predictions = fates(cells, {"scdynomics_rna": 0.8})
+    predictions = predictions[predictions["cell"] != "c449"]  # of which there is no prediction
+    single_modality = {"rna": "scdynomics_rna"}
     found = studies_development.study_development(
-        cells, calls, label="kind", alone=alone, **SETTINGS
+        cells, predictions, label="kind", single_modality=single_modality, **SETTINGS
     )
     assert found.cells["cell"].tolist() == [f"c{i}" for i in range(449)]
     assert found.layout.shape == (449, 2)
@@ -294,7 +302,9 @@ def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout()
     table = found.along_pseudotime
     assert len(table) == len(found.trends) + len(found.agreement)
     assert table["chance"].isna().sum() == len(found.trends)
-    found = studies_development.study_development(cells, calls, label="kind", alone={}, **SETTINGS)
+    found = studies_development.study_development(
+        cells, predictions, label="kind", single_modality={}, **SETTINGS
+    )
     assert found.agreement is None and found.along_pseudotime["chance"].isna().all()
 
 
@@ -340,6 +350,6 @@ def test_captions_state_the_parameters_in_use(caption, parameters):
     text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
     for parameter in parameters:
         assert parameter in text
-    assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.FEWEST == 5
-    followed = studies_development.MOST_DRIVEN_FATES, studies_development.MOST_DRIVERS
-    assert (*followed, studies_development.MOST_FATES) == (4, 10, 8)
+    assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.MIN_WEIGHT == 5
+    followed = studies_development.MAX_DRIVER_FATES, studies_development.MAX_DRIVERS
+    assert (*followed, studies_development.MAX_FATES) == (4, 10, 8)

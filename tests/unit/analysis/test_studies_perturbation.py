@@ -21,7 +21,7 @@ def counts(control, perturbed, classes=("lost", "same", "new")):
 
 
 def test_what_vanishes_and_appears_is_named_over_cells():
-    table = perturbation.composition(counts([[300, 700, 0]], [[0, 690, 310]]), 1)
+    table = perturbation.compare_composition(counts([[300, 700, 0]], [[0, 690, 310]]), 1)
     assert table["class"].tolist() == ["lost", "same", "new"]
     assert table["change"].tolist() == ["vanished", "", "appeared"]
     assert set(table["interval"]) == {"cells"}
@@ -77,47 +77,47 @@ def test_a_t_interval_over_samples_is_the_textbooks():
 
 def test_samples_that_agree_by_chance_claim_nothing():
     table = counts([[1, 999], [1, 999]], [[0, 1000], [0, 1000]], ("rare", "rest"))
-    result = perturbation.composition(table, 1)
+    result = perturbation.compare_composition(table, 1)
     assert set(result["interval"]) == {"samples"} and set(result["change"]) == {""}
 
 
-def calls_of_cells(names, called):
-    return pd.DataFrame({"predicted": called}, index=names)
+def make_predictions(names, predicted):
+    return pd.DataFrame({"predicted": predicted}, index=names)
 
 
-def test_groups_are_of_called_cells_and_exclude_each_other():
+def test_groups_are_of_predicted_cells_and_exclude_each_other():
     obs = pd.DataFrame(
         {"sample": ["a", "a", "b", "b"], "genotype": ["wt", "wt", "ko", "ko"]},
         index=["c0", "c1", "c2", "c3"],
     )
-    calls = calls_of_cells(["c0", "c2", "c3"], ["x", "x", "y"])
-    table = perturbation.groups_of(obs, calls, **SELECTIONS)
+    predictions = make_predictions(["c0", "c2", "c3"], ["x", "x", "y"])
+    table = perturbation.select_groups(obs, predictions, **SELECTIONS)
     assert table["group"].to_dict() == {"c0": "control", "c2": "perturbed", "c3": "perturbed"}
-    with pytest.raises(InputError, match="none of the perturbed cells"):
-        perturbation.groups_of(obs, calls.loc[["c0"]], **SELECTIONS)
+    with pytest.raises(InputError, match="no predictions for perturbed cells"):
+        perturbation.select_groups(obs, predictions.loc[["c0"]], **SELECTIONS)
     both = {"control": {}, "perturbed": {"genotype": ["ko"]}}
     with pytest.raises(InputError, match="2 cells are both control and perturbed"):
-        perturbation.groups_of(obs, calls, **both)
-    pooled = perturbation.groups_of(
-        obs.assign(embryo="e1"), calls, replicate="embryo", **SELECTIONS
+        perturbation.select_groups(obs, predictions, **both)
+    pooled = perturbation.select_groups(
+        obs.assign(embryo="e1"), predictions, replicate="embryo", **SELECTIONS
     )
     assert set(pooled["sample"]) == {"e1"}
-    with pytest.raises(InputError, match="no such column"):
-        perturbation.groups_of(obs, calls, replicate="embryo", **SELECTIONS)
+    with pytest.raises(InputError, match="no column 'embryo'"):
+        perturbation.select_groups(obs, predictions, replicate="embryo", **SELECTIONS)
 
 
 def test_tables_are_by_method_and_by_sample():
     names = [f"c{i}" for i in range(8)]
     obs = pd.DataFrame({"sample": list("aabbccdd"), "genotype": ["wt"] * 4 + ["ko"] * 4}, names)
     groups = {
-        method: perturbation.groups_of(obs, calls_of_cells(names, called), **SELECTIONS)
-        for method, called in (("scdynomics", list("xyxyxyxx")), ("logistic_regression", "x"))
+        method: perturbation.select_groups(obs, make_predictions(names, predicted), **SELECTIONS)
+        for method, predicted in (("scdynomics", list("xyxyxyxx")), ("logistic_regression", "x"))
     }
     change, by_sample = perturbation.perturbation_tables(groups, list("xyz"), 1)
     rows = change.set_index(["method", "class"])
     assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [2, 3]
     assert rows.loc[("logistic_regression", "y"), "cells_perturbed"] == 0
-    assert rows.loc[("scdynomics", "z"), "share_control"] == 0  # called nowhere, not forgotten
+    assert rows.loc[("scdynomics", "z"), "share_control"] == 0  # never predicted, but in the table
     shares = by_sample.set_index(["method", "sample", "class"])["share"]
     assert shares["scdynomics", "d", "x"] == 1 and shares["scdynomics", "a", "x"] == 0.5
 
@@ -139,16 +139,18 @@ def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
     cells.var = pd.DataFrame({"symbol": [f"G{i}" for i in range(n_genes)]})
     cells.var_names = [f"g{i}" for i in range(n_genes)]
     cells.layers["rna_log"] = cells.X.astype(float).log1p()
-    calls = calls_of_cells(cells.obs_names, ["x"] * len(cells))
-    return cells, perturbation.groups_of(cells.obs, calls, **SELECTIONS)
+    predictions = make_predictions(cells.obs_names, ["x"] * len(cells))
+    return cells, perturbation.select_groups(cells.obs, predictions, **SELECTIONS)
 
 
 def test_pseudobulks_are_sums_of_samples_with_enough_cells():
-    cells, called = simulated(2)
-    called = called.drop(called.index[called["sample"] == "wt1"][:35])  # five cells are left
-    sums, group = studies_genes.pseudobulk(cells, called)
+    cells, predicted = simulated(2)
+    predicted = predicted.drop(
+        predicted.index[predicted["sample"] == "wt1"][:35]
+    )  # five cells are left
+    sums, group = studies_genes.sum_pseudobulk(cells, predicted)
     assert sorted(sums.index) == ["control wt0", "perturbed ko0", "perturbed ko1"]
-    mine = cells[called.index[called["sample"] == "ko1"]].X.sum(0)
+    mine = cells[predicted.index[predicted["sample"] == "ko1"]].X.sum(0)
     assert (sums.loc["perturbed ko1"].to_numpy() == np.asarray(mine).ravel()).all()
     assert group["control wt0"] == "control" and sums.to_numpy().dtype.kind == "i"
 
@@ -158,8 +160,8 @@ def test_pseudobulks_are_sums_of_samples_with_enough_cells():
     [(3, studies_genes.PSEUDOBULK, 3), (1, studies_genes.OVER_CELLS, 0)],
 )
 def test_changed_genes_are_found(n_samples, test, replicates):
-    cells, called = simulated(n_samples)
-    found, facts = studies_genes.compare(cells, called, "x", "x")
+    cells, predicted = simulated(n_samples)
+    found, facts = studies_genes.compare_genes(cells, predicted, "x", "x")
     assert facts["test"] == test and facts["samples_control"] == replicates
     assert facts["n_perturbed"] == 40 * n_samples
     changed = found.loc[["g0", "g1", "g2"]]
@@ -170,32 +172,32 @@ def test_changed_genes_are_found(n_samples, test, replicates):
 
 
 def test_the_gaining_class_is_held_against_the_class_that_lost():
-    change = perturbation.composition(counts([[300, 600, 100]], [[0, 580, 420]]), 1)
-    pairs = studies_genes.comparisons(change)
+    change = perturbation.compare_composition(counts([[300, 600, 100]], [[0, 580, 420]]), 1)
+    pairs = studies_genes.choose_comparisons(change)
     assert pairs[0] == ("new", "lost")
     assert set(pairs[1:]) == {("new", "new"), ("same", "same")}  # of "lost" none are left
-    nothing = perturbation.composition(counts([[300, 600, 5]], [[290, 610, 5]]), 1)
-    assert set(studies_genes.comparisons(nothing)) == {("lost", "lost"), ("same", "same")}
+    nothing = perturbation.compare_composition(counts([[300, 600, 5]], [[290, 610, 5]]), 1)
+    assert set(studies_genes.choose_comparisons(nothing)) == {("lost", "lost"), ("same", "same")}
 
 
 def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
-    monkeypatch.setattr(studies_genes, "GENES_OF_COMPARISON", 3)
-    cells, called = simulated(1)
+    monkeypatch.setattr(studies_genes, "GENES_PER_COMPARISON", 3)
+    cells, predicted = simulated(1)
     drivers = pd.DataFrame({"gene_id": ["g7", "g8"], "class": ["x", "y"], "specificity": 0.5})
-    table = studies_genes.gene_table(cells, called, [("x", "x")], drivers)
+    table = studies_genes.gene_table(cells, predicted, [("x", "x")], drivers)
     assert {"g0", "g1", "g2", "g7"} == set(table["gene_id"])
     rows = table.set_index("symbol")
     assert rows.loc["G7", "specificity"] == 0.5 and np.isnan(rows.loc["G0", "specificity"])
-    assert studies_genes.gene_table(cells, called, [], None).empty
+    assert studies_genes.gene_table(cells, predicted, [], None).empty
 
 
 def test_groups_are_drawn_on_sections_where_both_have_positions():
-    cells, called = simulated(1)
-    assert not perturbation.placed(cells, called["group"])
+    cells, predicted = simulated(1)
+    assert not perturbation.have_positions(cells, predicted["group"])
     cells.obsm["spatial"] = np.ones((len(cells), 2))
-    assert perturbation.placed(cells, called["group"])
-    cells.obsm["spatial"][called["group"] == "perturbed"] = np.nan
-    assert not perturbation.placed(cells, called["group"])
+    assert perturbation.have_positions(cells, predicted["group"])
+    cells.obsm["spatial"][predicted["group"] == "perturbed"] = np.nan
+    assert not perturbation.have_positions(cells, predicted["group"])
 
 
 def test_pseudobulks_of_few_counts_are_tested_too():
@@ -205,21 +207,21 @@ def test_pseudobulks_of_few_counts_are_tested_too():
     for gene in range(40):
         sums.iloc[gene % 4, gene] = 0
     group = pd.Series(["control", "control", "perturbed", "perturbed"], sums.index)
-    found = studies_genes.deseq(sums, group)
+    found = studies_genes.run_deseq(sums, group)
     assert np.isfinite(found["log2_fold_change"]).all() and (found["adjusted"] > 0.01).mean() > 0.9
 
 
 def study_of(cells):
     """A study of the simulated cells, all of which both methods call x but for the first."""
-    called = ["y", *["x"] * (len(cells) - 1)]
-    calls = pd.concat(
+    predicted = ["y", *["x"] * (len(cells) - 1)]
+    predictions = pd.concat(
         pd.DataFrame(
-            {"cell": cells.obs_names, "method": method, "part": "test", "predicted": called}
+            {"cell": cells.obs_names, "method": method, "part": "test", "predicted": predicted}
         ).assign(p_x=0.75, p_y=0.25)
         for method in ("scdynomics", "logistic_regression")
     )
     return perturbation.study_perturbation(
-        cells, calls, None, label="genotype", replicate="sample", section="sample", seed=1,
+        cells, predictions, None, label="genotype", replicate="sample", section="sample", seed=1,
         **SELECTIONS,
     )  # fmt: skip
 

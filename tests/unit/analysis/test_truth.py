@@ -14,7 +14,7 @@ def test_edge_recovery_on_a_network_worked_out_by_hand():
     found = pd.DataFrame(
         {"tf": ["A", "A", "B"], "target": ["C", "B", "D"], "importance": [3.0, 2.0, 1.0]}
     )
-    result = truth.edge_recovery(found, found[["tf", "target"]], edges, genes)
+    result = truth.score_edges(found, found[["tf", "target"]], edges, genes)
     assert result["grn.auprc_chance"] == pytest.approx(2 / 6)  # 2 TFs x 3 other genes
     assert result["grn.auprc"] == pytest.approx((1 + 2 / 3) / 2)
     assert result["grn.regulon_precision"] == pytest.approx(2 / 3)
@@ -26,24 +26,27 @@ def test_driver_recall_counts_the_best_twenty():
         {"class": "fate", "symbol": genes, "is_tf": [i % 2 == 0 for i in range(40)]}
     ).assign(score=np.arange(40, 0, -1))
     drivers = pd.DataFrame({"symbol": ["g0", "g30"], "fate": "fate"})
-    result = truth.driver_ranks({"": ranking}, drivers)
+    result = truth.score_drivers({"": ranking}, drivers)
     assert result["drivers.recall20"] == 0.5
     assert result["drivers.tf_recall20"] == 1.0
     assert result["drivers.chance20"] == 0.5
 
 
-def runs_and_calls():
-    calls = pd.DataFrame({"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"})
+def runs_and_predictions():
+    predictions = pd.DataFrame(
+        {"cell": ["a", "b", "c", "d"], "method": "scdynomics", "part": "predict"}
+    )
     runs = [
-        calls.assign(seed=s, fold="0", called=c) for s, c in ((1, list("xyxy")), (2, list("xyyy")))
+        predictions.assign(seed=s, fold="0", predicted=c)
+        for s, c in ((1, list("xyxy")), (2, list("xyyy")))
     ]
-    return pd.concat(runs), calls.assign(called=list("xyxy"))
+    return pd.concat(runs), predictions.assign(predicted=list("xyxy"))
 
 
 def test_fates_are_scored_by_run_and_combined():
-    runs, calls = runs_and_calls()
+    runs, predictions = runs_and_predictions()
     fates = pd.Series(list("xyxy"), index=list("abcd"))
-    found = truth.fate_scores("fate", runs, calls, fates)
+    found = truth.score_fates("fate", runs, predictions, fates)
     assert found["fate.combined_macro_f1"] == 1
     second = (2 / 3 + 4 / 5) / 2
     assert found["fate.macro_f1"] == pytest.approx((1 + second) / 2)
@@ -51,8 +54,8 @@ def test_fates_are_scored_by_run_and_combined():
 
 
 def test_ectopic_cells_are_counted_over_all_runs():
-    runs, _ = runs_and_calls()
-    found = truth.ectopic_shares("ko", runs, pd.Index(["c", "d"]), "y")
+    runs, _ = runs_and_predictions()
+    found = truth.score_ectopic("ko", runs, pd.Index(["c", "d"]), "y")
     assert found == {"ko.ectopic_share": 0.75, "ko.n_ectopic": 2}
 
 
@@ -78,8 +81,8 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about():
     }
     adjacencies = pd.DataFrame({"tf": ["A", "B"], "target": ["C", "C"], "importance": [2.0, 1.0]})
 
-    def predicted(*called):
-        return pd.DataFrame(called, columns=["cell", "predicted"]).assign(
+    def predicted(*rows):
+        return pd.DataFrame(rows, columns=["cell", "predicted"]).assign(
             method="scdynomics", seed=1, fold="0", part="predict"
         )
 
@@ -87,7 +90,7 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about():
         "fate": predicted(("W_1", "x"), ("W_2", "x")),
         "knockout": predicted(("K_1", "y"), ("K_2", "x")),
     }
-    found = truth.truth_scores(
+    found = truth.score_truth(
         tables, adjacencies, adjacencies.iloc[:1], cells, of_task, of_task, {}, {}
     )
     # Of 4 pairs of a TF and another gene one is true, and it is the strongest.

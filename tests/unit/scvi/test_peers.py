@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from scdyn.errors import InputError
-from scdyn.tasks import peers, scib, spaces
+from scdyn.tasks import embeddings, peers, scib
 from scdyn.tasks import splits as splitting
 
 N_CELLS, N_GENES = 240, 60
@@ -35,8 +35,8 @@ def splits(cells):
 
 
 def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
-    calls = peers.scanvi_fold(cells, splits, "0", 30, 1)
-    _, _, called = splitting.parts(splits, "0")
+    calls = peers.predict_with_scanvi(cells, splits, "0", 30, 1)
+    _, _, called = splitting.split_cells(splits, "0")
     assert calls["cell"].tolist() == called["cell"].tolist()
     assert set(calls["part"]) == {"test", "predict"} and set(calls["method"]) == {"scanvi"}
     p = calls[["p_a", "p_b"]].to_numpy()
@@ -47,43 +47,43 @@ def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
 
 def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
     """Others among the called change no call of the rest; the same seed gives the same."""
-    calls = peers.scanvi_fold(cells, splits, "0", 3, 1)
-    _, _, called = splitting.parts(splits, "0")
+    calls = peers.predict_with_scanvi(cells, splits, "0", 3, 1)
+    _, _, called = splitting.split_cells(splits, "0")
     poisoned = cells.copy()
     rows = poisoned.obs_names.get_indexer(called["cell"][1:])
     values = poisoned.X.toarray()
     values[rows] = values[rows][:, ::-1] * 50
     poisoned.X = sparse.csr_matrix(values)
     relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
-    again = peers.scanvi_fold(poisoned, relabelled, "0", 3, 1)
+    again = peers.predict_with_scanvi(poisoned, relabelled, "0", 3, 1)
     assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
     assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
 
 
 def test_variable_genes_are_chosen_where_there_are_too_many(cells, monkeypatch):
-    assert peers.variable_genes(cells).all()
+    assert peers.choose_variable_genes(cells).all()
     monkeypatch.setattr(peers, "N_VARIABLE_GENES", 10)
-    assert peers.variable_genes(cells).sum() == 10
+    assert peers.choose_variable_genes(cells).sum() == 10
 
 
 def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
-    latents = peers.scvi_embedding(cells, "sample", 30, 1)
+    latents = peers.embed_with_scvi(cells, "sample", 30, 1)
     assert latents.shape == (N_CELLS, 10) and latents.dtype == np.float32
     noise = np.random.default_rng(0).normal(size=(N_CELLS, 70))
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_scvi": latents, "X_pca": noise})
     table.obs.loc["cell7", "cell_type"] = None
-    scores = scib.scib_scores(table, ["X_pca", "X_scvi"], "cell_type", "sample", 1)
-    assert list(scores) == spaces.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
-    kept = scores[(scores["kind"] == spaces.MEAN) & (scores["metric"] == "labels kept")]
+    scores = scib.score_with_scib(table, ["X_pca", "X_scvi"], "cell_type", "sample", 1)
+    assert list(scores) == embeddings.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
+    kept = scores[(scores["kind"] == embeddings.MEAN) & (scores["metric"] == "labels kept")]
     kept = kept.set_index("space")["value"]
     assert kept["X_scvi"] > kept["X_pca"] + 0.1
-    assert "cell_type.scvi_scib_batches_mixed" in spaces.flatten_scores(scores)
+    assert "cell_type.scvi_scib_batches_mixed" in embeddings.flatten_scores(scores)
 
 
 def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_pca": cells.X.toarray()[:, :5] + 0.0})
     table.obs["sample"] = "one"
-    scores = scib.scib_scores(table, ["X_pca"], "cell_type", "sample", 1)
-    assert set(scores["kind"]) == {"labels kept", spaces.MEAN}
+    scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample", 1)
+    assert set(scores["kind"]) == {"labels kept", embeddings.MEAN}
     with pytest.raises(InputError, match="50 cells have a 'cell_type', and scib-metrics looks"):
-        scib.scib_scores(table[:50], ["X_pca"], "cell_type", "sample", 1)
+        scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample", 1)

@@ -53,7 +53,7 @@ def test_attributions_add_up_and_find_the_genes(trained, cells):
     )
     assert attributions.shape == (30, 2, 17)
     assert np.median(errors) < 0.02
-    means = scores.class_means(attributions)
+    means = scores.average_class(attributions)
     assert abs(means).sum() == pytest.approx(1)
     assert means[1, 6:9].sum() > 3 * abs(means[1, 12:15].sum())
 
@@ -87,7 +87,7 @@ def test_completeness_is_the_error_of_the_log_odds_or_of_one_nat(trained, cells)
     with torch.no_grad():
         start, end = (
             attribution.log_odds(
-                trained, attribution.embedded_values(trained, *each), zero_cells, *held, 0, [1, 2]
+                trained, attribution.embed_values(trained, *each), zero_cells, *held, 0, [1, 2]
             ).numpy()
             for each in bins
         )
@@ -135,20 +135,20 @@ def test_attributions_are_those_of_a_fine_sum_over_each_cells_path(trained, cell
     """The midpoint rule with 2,000 points, one cell at a time."""
     store, _ = cells
     rows, references = np.array([3, 40, 80]), np.array([35, 70, 5])
-    mean = attribution.mean_values(trained, store, np.arange(90))
+    mean = attribution.average_values(trained, store, np.arange(90))
     baseline = {"zero": None, "mean": mean, "cells": references}[start]
     found, errors = attribution.integrated_gradients(trained, store, rows, 1, 64, 5, baseline)
     zero_cells = trained.encode_zero_cells().detach()
     along = (torch.arange(2000) + 0.5)[:, None, None] / 2000
     for i, row in enumerate(rows):
         bins = [torch.from_numpy(part.toarray()) for part in store.read(np.array([row]))]
-        ends = attribution.embedded_values(trained, *bins)
+        ends = attribution.embed_values(trained, *bins)
         if start == "mean":
             starts = mean
         else:
             others = [torch.from_numpy(x.toarray()) for x in store.read(references[i : i + 1])]
             others = [x * (start == "cells") for x in others]
-            starts = attribution.embedded_values(trained, *others)
+            starts = attribution.embed_values(trained, *others)
         held = expressed_genes(*bins).expand(2000, -1), is_measured(bins[1]).expand(2000)
         values = [
             (first + along * (last - first)).requires_grad_()
@@ -182,7 +182,7 @@ def test_cells_without_promoters_are_explained_beside_others(trained, cells):
 def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
     few = np.arange(12)
     _, coarse = attribution.integrated_gradients(trained, cells[0], few, 0, 3)
-    _, fine = attribution.refined_gradients(
+    _, fine = attribution.refine_gradients(
         trained, cells[0], few, 0, 3, tolerance=0.005, doublings=4
     )
     assert (coarse > 0.005).any()
@@ -190,8 +190,10 @@ def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
 
 
 def test_points_at_once_follow_the_memory(trained, cells):
-    counts = [attribution.points_at_once(trained, cells[0], 0, gib) for gib in (1e-9, 1e-4, 2e-4)]
-    assert counts[0] == 1 and 1 < counts[1] < counts[2] <= attribution.MOST_POINTS
+    counts = [
+        attribution.choose_batch_size(trained, cells[0], 0, gib) for gib in (1e-9, 1e-4, 2e-4)
+    ]
+    assert counts[0] == 1 and 1 < counts[1] < counts[2] <= attribution.MAX_POINTS
 
 
 @pytest.mark.parametrize("baseline", ["other", "zero", "mean"])
@@ -202,9 +204,7 @@ def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, base
     genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
     table = scores.attribution_table([run, run], genes)
     for name, (modality, own) in OWN_GENES.items():
-        chosen = (table["class"] == name) & (
-            table["modality"] == scores.PARTS_OF_ATTRIBUTION[modality]
-        )
+        chosen = (table["class"] == name) & (table["modality"] == scores.MODALITIES[modality])
         top = table[chosen]
         n_found = len(set(top["gene_id"].head(3)) & set(own))
         assert n_found >= (3 if baseline == "other" else 2), (name, top.head(5))
@@ -225,7 +225,7 @@ def test_work_grows_little_with_the_classes(trained, cells, rows):
 def test_cascade_draws_everything_anew_from_the_top_down(trained):
     names, changed = [], []
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    for name, copy in checks.cascade(trained, 0):
+    for name, copy in checks.randomise_cascade(trained, 0):
         names.append(name)
         state = copy.state_dict()
         changed.append({k for k in state if not torch.equal(state[k], before[k])})
@@ -238,7 +238,7 @@ def test_cascade_draws_everything_anew_from_the_top_down(trained):
 
 
 def test_randomised_models_attributions_are_others(trained, cells, rows):
-    found = checks.randomisation(trained, trained, cells[0], rows, SETTINGS)
+    found = checks.check_randomisation(trained, trained, cells[0], rows, SETTINGS)
     assert all(value == pytest.approx(1) for value in found["labels"].values())  # the same model
     last = list(found["cascade"][-1]["correlation"].values())
     assert np.abs(last).mean() < 0.6
@@ -256,9 +256,7 @@ def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
     learned = pd.DataFrame({"label": labels})
     longer = SETTINGS.training.model_copy(update={"epochs": 60})
     settings = SETTINGS.model_copy(update={"training": longer})
-    classifier, fit = checks.model_of_permuted_labels(
-        store, learned, np.arange(90), settings, tmp_path
-    )
+    classifier, fit = checks.fit_permuted_labels(store, learned, np.arange(90), settings, tmp_path)
     p, _ = run_classifier(classifier, store, np.arange(90))
     true = np.array(classifier.classes)[p.argmax(1)]
     assert fit > 0.5 and (true == labels).mean() < 0.7
@@ -268,15 +266,15 @@ def test_own_genes_deleted_cost_the_call_and_alone_suffice(trained, cells, rows)
     genes = np.arange(17)
     good = {n: np.r_[own, np.setdiff1d(genes, own)] for n, (_, own) in OWN_GENES.items()}
     bad = {name: order[::-1].copy() for name, order in good.items()}
-    table = checks.deletion_curves(
+    table = checks.compute_deletion_curves(
         trained, cells[0], rows, {"attribution": good, "wilcoxon": bad}, 0
     )
-    areas = checks.areas(table)
+    areas = checks.compute_areas(table)
     assert areas["deletion"]["attribution"] < areas["deletion"]["wilcoxon"] - 0.1
     assert areas["insertion"]["attribution"] > areas["insertion"]["wilcoxon"] + 0.1
     whole = table[(table["what"] == "deletion") & (table["n_genes"] == 0)]
     assert (whole["probability"] > 0.9).all()
-    twice = checks.mean_over_runs([table, table])
+    twice = checks.average_curves([table, table])
     assert (twice["n_cells"] == 2 * table["n_cells"]).all()
     np.testing.assert_allclose(twice["probability"], table["probability"])
 
@@ -285,7 +283,9 @@ def test_what_was_not_measured_is_not_silenced_or_raised():
     bins = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.uint8)
     assert checks.silence(bins, np.array([0, 2]))[0].tolist() == [0, 0, 0]
     assert checks.silence(bins, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
-    raised = in_silico.apply(in_silico.Edit("a", (1,), True), bins, in_silico.high_bins(bins))
+    raised = in_silico.apply_edit(
+        in_silico.Edit("a", (1,), True), bins, in_silico.find_high_bins(bins)
+    )
     assert raised.tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
 
 
@@ -293,7 +293,7 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
     chosen = in_silico.Cells(trained, cells[0], rows["x"], np.arange(90))
     names = [f"cell {i}" for i in range(20)]
     edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
-    trials = [in_silico.trial(chosen, "x", names, edit, 19, 0) for edit in edits]
+    trials = [in_silico.try_edit(chosen, "x", names, edit, 19, 0) for edit in edits]
     per_cell, random = (pd.concat(tables) for tables in zip(*trials, strict=True))
     table = in_silico.summarise_edits(per_cell, random).set_index("perturbation")
     assert table.loc["own", "shift"] < -1 and table.loc["own", "shift_p"] == pytest.approx(0.05)
@@ -330,13 +330,13 @@ def test_edits_are_found_by_name_and_others_refused():
     rankings["is_tf"] = [True, True, False]
     regulons = {"A(+)": {"A", "C"}}
     settings = EditSettings(n_drivers=1, silenced=["A(+)"], raised=["C"])
-    edits = in_silico.edits_of(settings, rankings, genes, regulons)
+    edits = in_silico.list_edits(settings, rankings, genes, regulons)
     assert edits == [
         in_silico.Edit("B", (1,), False, "x"),
         in_silico.Edit("A(+)", (0, 2)),
         in_silico.Edit("C", (2,), True),
     ]
-    named = in_silico.edits_of(
+    named = in_silico.list_edits(
         settings.model_copy(update={"silenced": ["B"]}), rankings, genes, regulons
     )
     assert named == [in_silico.Edit("B", (1,)), in_silico.Edit("C", (2,), True)]

@@ -275,7 +275,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(*cells[0].read(np.arange(90)))
-    finetuning.settle(made, store, splits[1::2])
+    finetuning.calibrate(made, store, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", settings, weights)
@@ -289,9 +289,9 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     own |= set() if from_pretrained else {"encoder.safetensors"}
     assert names == own | {"head.safetensors", "familiar.safetensors", "task.json"}
     loaded = classifier.load_classifier(tmp_path / "task", tmp_path / "model")
-    called = splits.assign(fold="0")
-    expected = finetuning.call(made, store, called, {"method": "m"})
-    found = finetuning.call(loaded, store, called, {"method": "m"})
+    predicted = splits.assign(fold="0")
+    expected = finetuning.predict_cells(made, store, predicted, {"method": "m"})
+    found = finetuning.predict_cells(loaded, store, predicted, {"method": "m"})
     # Ranks among the validation cells, which float noise can exchange.
     ranks = [table.pop("familiarity") for table in (found, expected)]
     np.testing.assert_allclose(*ranks, atol=0.1)
@@ -382,7 +382,7 @@ def test_cells_without_promoters_are_called_beside_others(trained, cells):
 
 
 def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
-    """Poison: labels and values of the called cells change, and no file of the model does."""
+    """Poison: labels and values of the predicted cells change, and no file of the model does."""
     write_model(model, tmp_path / "model")
     (tmp_path / "model" / "vocabulary.tsv").touch()
     store = NamedStore(*cells[0].read(np.arange(90)))
@@ -391,7 +391,7 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
     split["fold"] = np.where(np.arange(90) % 3 == 0, "0", "1")
     split.loc[85:, "fold"] = "predict"
     split["validation"] = np.where(np.arange(90) % 5 == 0, "1", "0")
-    called = (split["fold"] != "1").to_numpy()
+    predicted = (split["fold"] != "1").to_numpy()
 
     def files_of(name, store, split):
         folder = tmp_path / name
@@ -404,10 +404,10 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
 
     clean = files_of("clean", store, split)
     rna, promoter = (part.toarray() for part in store.read(np.arange(90)))
-    rna[called], promoter[called] = 5, 5
+    rna[predicted], promoter[predicted] = 5, 5
     poisoned = NamedStore(sparse.csr_matrix(rna), sparse.csr_matrix(promoter))
     poisoned.meta = store.meta
-    lies = split.assign(label=split["label"].where(~called, "poison"))
+    lies = split.assign(label=split["label"].where(~predicted, "poison"))
     assert files_of("poisoned", poisoned, lies) == clean
     table = pd.read_csv(tmp_path / "poisoned" / "predictions.tsv", sep="\t")
-    assert set(table["label"]) == {"poison"} and len(table) == called.sum()
+    assert set(table["label"]) == {"poison"} and len(table) == predicted.sum()

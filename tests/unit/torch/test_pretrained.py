@@ -247,7 +247,7 @@ def task(folder):
     return folder / "finetune" / "task"
 
 
-def test_a_task_in_the_notebook_calls_as_the_workflow_did(task, cells):
+def test_a_task_in_the_notebook_predicts_as_the_workflow_did(task, cells):
     one = scdyn.load_task(task / "scdynomics" / "seed1_fold0" / "model").predict(cells)
     path = task / "scdynomics" / "seed1_fold0" / "model" / "predictions.tsv"
     expected = evaluation.read_predictions(path).set_index("cell")
@@ -258,7 +258,7 @@ def test_a_task_in_the_notebook_calls_as_the_workflow_did(task, cells):
     assert (one["unlike_seen"] == (one["familiarity"] < 0.01)).all()
 
 
-def test_all_runs_of_a_task_call_together(task, cells):
+def test_all_runs_of_a_task_are_averaged(task, cells):
     both = scdyn.load_task(task)
     assert repr(both).startswith("FineTuned(2 classes: x, y; 2 runs")
     p = [
@@ -269,7 +269,7 @@ def test_all_runs_of_a_task_call_together(task, cells):
 
 
 def test_a_folder_without_a_task_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no fine-tuned model"):
+    with pytest.raises(InputError, match="no fine-tuned model found"):
         scdyn.load_task(tmp_path)
 
 

@@ -25,14 +25,14 @@ from scdyn.model.classifier import Classifier, cells_without_counts, hide, of_th
 
 Values = tuple[Tensor, Tensor]
 
-# More points at once gain a CPU nothing, and a GPU little.
-MOST_POINTS = 64
-# What the backward pass needs beside the tensors that the forward pass has kept.
+# Larger batches are no faster on a CPU, and hardly faster on a GPU.
+MAX_POINTS = 64
+# Memory of forward and backward pass, relative to the tensors saved by the forward pass.
 BACKWARD_FACTOR = 2.0
 
 
-def embedded_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
-    """Embeddings (cells, genes, width) of RNA and promoter bins, as the classifier reads them."""
+def embed_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
+    """Embed RNA and promoter bins: (cells, genes) to two tensors (cells, genes, width)."""
     model = classifier.encoder
     rna, promoter = hide(rna, promoter, classifier.modalities)
     rna, promoter = model.value_ids(rna), model.value_ids(promoter)
@@ -48,9 +48,9 @@ def log_odds(
     target: int,
     against: list[int],
 ) -> Tensor:
-    """Log-odds (cells,) of a class against some others, from the embedded values.
+    """Log-odds (cells,) of a class versus other classes, from the embedded values.
 
-    Log-odds rather than the logit: what speaks for every class alike then counts for none.
+    Log-odds instead of the logit: evidence that raises all logits equally cancels.
     """
     tokens = values[0] + values[1] + classifier.encoder.gene_embedding.weight
     zero_cell = of_their_kind(zero_cells, measured)
@@ -58,19 +58,19 @@ def log_odds(
     return logits[:, target] - logits[:, against].logsumexp(1)
 
 
-def mean_values(
+def average_values(
     classifier: Classifier, store: TokenStore | MemoryStore, rows: np.ndarray, batch_size: int = 64
 ) -> Values:
-    """Mean cell: the embeddings of some cells' values, averaged over the cells; (1, genes, width).
+    """Average the embedded values over cells: (1, genes, width) per modality.
 
-    Promoters are averaged over the cells in which they were measured.
+    Promoters are averaged over the cells with measured promoters.
     """
     device = next(classifier.parameters()).device
 
     def sums_of(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rna, promoter = hide(rna, promoter, classifier.modalities)
         measured = is_measured(promoter)
-        first, second = embedded_values(classifier, rna, promoter)
+        first, second = embed_values(classifier, rna, promoter)
         return (
             first.sum(0, keepdim=True),
             second[measured].sum(0, keepdim=True),
@@ -94,22 +94,22 @@ def integrate_paths(
     Parameters
     ----------
     function
-        Called with the paths (points,) that some points lie on, and the values at the points;
-        returns a number per point (points,).
+        Called with the index of the path of each point (points,) and the values at the points;
+        returns one number per point (points,).
     starts, ends
         (paths, genes, width) values of each modality.
     n_steps
-        Points per path: exact for a function that along the path is a polynomial of degree
-        2 ``n_steps`` or less.
+        Points per path: exact if the function along the path is a polynomial of degree 2
+        ``n_steps`` or less.
     batch_size
-        Points evaluated at once, of any paths.
+        Points evaluated at once, of one or several paths.
 
     Returns
     -------
     attributions : Tensor, (paths, modalities, genes)
         Summed over the width.
     difference : Tensor, (paths,)
-        The function at the ends less at the starts, which the attributions sum to.
+        The function at the ends minus at the starts, to which the attributions sum.
     """
     device, paths = ends[0].device, torch.arange(len(ends[0]), device=ends[0].device)
     points, weights = (
@@ -126,7 +126,7 @@ def integrate_paths(
         ]
         gradients = torch.autograd.grad(function(path, tuple(values)).sum(), values)
         slopes = [(g * change).sum(2) for g, change in zip(gradients, changes, strict=True)]
-        # A product sums the points of each path in one order, whatever the device.
+        # A matrix product sums the points of a path in a fixed order; index_add on a GPU does not.
         attributions += torch.einsum(
             "pn,nmg->pmg", weight * (path == paths[:, None]), torch.stack(slopes, 1)
         )
@@ -153,29 +153,29 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Attribute a class's log-odds to the genes' values (Sundararajan et al. 2017).
 
-    In float32 on any device: in bfloat16 the sum would not add up. Attributions are summed
-    over the embedding's width. The gene embeddings are the same at both ends of a path and get
-    none, and so do promoters that the cell or the one it starts from lacks. Which genes are
-    pooled is that of the explained cell all along the path, so that attributions go to genes
-    that the cell expresses, and to others as far as they change these.
+    In float32 on any device, because rounding in bfloat16 violates completeness. Attributions are
+    summed over the embedding's width. The gene embeddings are constant along a path and get no
+    attribution, nor do promoters that were not measured in the cell or in its baseline. The head
+    pools the genes expressed in the explained cell along the whole path, so attributions go to
+    these genes, and to other genes through their effect on these.
 
     Parameters
     ----------
     classifier
-        Merged, in evaluation mode; its precision is left at float32.
+        Merged, in evaluation mode; its precision is set to float32.
     store, rows
         The cells to explain.
     target
         Index of the class.
     n_steps
-        Points on a path (Gauss-Legendre).
+        Points per path (Gauss-Legendre).
     batch_size
         Points evaluated at once.
     baseline
-        Where the paths start: in the cell in which every value is zero (None), in one mean cell
-        (:func:`mean_values`), or each in a cell of its own ((cells,) rows of the store).
+        Start of the paths: the cell in which every value is zero (None), the mean cell
+        (:func:`average_values`), or one cell per path ((cells,) rows of the store).
     against
-        Index of the class that the log-odds are against; all others if None.
+        Index of the other class of the log-odds; all other classes if None.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def integrated_gradients(
     others = [i for i in range(len(classifier.classes)) if i != target]
     others = others if against is None else [against]
     frozen = [p for p in classifier.parameters() if p.requires_grad]
-    for parameter in frozen:  # only the inputs' gradients are wanted
+    for parameter in frozen:  # only gradients of the inputs are needed
         parameter.requires_grad_(False)
     zero_cells = classifier.encode_zero_cells()
 
@@ -201,8 +201,8 @@ def integrated_gradients(
     for part, (rna, promoter) in zip(parts, loader, strict=True):
         rna, promoter = hide(rna.to(device), promoter.to(device), classifier.modalities)
         held = expressed_genes(rna, promoter), is_measured(promoter)
-        ends = embedded_values(classifier, rna, promoter)
-        starts = _starts(classifier, store, baseline, part, ends, held[1])
+        ends = embed_values(classifier, rna, promoter)
+        starts = _find_starts(classifier, store, baseline, part, ends, held[1])
 
         def function(path: Tensor, values: Values, held: Values = held) -> Tensor:
             expressed, measured = (x[path] for x in held)
@@ -222,7 +222,7 @@ def integrated_gradients(
     return np.concatenate(attributions), np.concatenate(errors)
 
 
-def _starts(
+def _find_starts(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     baseline: Values | np.ndarray | None,
@@ -230,23 +230,23 @@ def _starts(
     ends: Values,
     measured: Tensor,
 ) -> Values:
-    """Where the paths of some cells start: embedded values of the shape of their ends."""
+    """Return the starts of the paths: embedded values of the same shape as the ends."""
     device = ends[0].device
-    known = measured
+    both_measured = measured
     if baseline is None:
         zeros = cells_without_counts(ends[0].shape[1], device)
-        rna, promoter = embedded_values(classifier, *(zero[:1] for zero in zeros))
+        rna, promoter = embed_values(classifier, *(zero[:1] for zero in zeros))
     elif isinstance(baseline, tuple):
         rna, promoter = baseline
     else:
         bins = [x.to(device) for x in densify(store, baseline[part])]
-        rna, promoter = embedded_values(classifier, *bins)
-        known = measured & is_measured(bins[1])
-    promoter = torch.where(known[:, None, None], promoter, ends[1])
+        rna, promoter = embed_values(classifier, *bins)
+        both_measured = measured & is_measured(bins[1])
+    promoter = torch.where(both_measured[:, None, None], promoter, ends[1])
     return rna.expand_as(ends[0]), promoter
 
 
-def refined_gradients(
+def refine_gradients(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     rows: np.ndarray,
@@ -258,10 +258,10 @@ def refined_gradients(
     tolerance: float = 0.02,
     doublings: int = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`integrated_gradients`; cells off by more than ``tolerance`` get more steps.
+    """As :func:`integrated_gradients`, with more steps for errors above ``tolerance``.
 
-    Twice as many, and again up to ``doublings`` times. What is then left is told by the
-    completeness that is returned.
+    The number of steps is doubled up to ``doublings`` times; the returned completeness is that of
+    the last attempt.
     """
 
     def integrate(chosen: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -279,28 +279,28 @@ def refined_gradients(
     return attributions, errors
 
 
-def points_at_once(
+def choose_batch_size(
     classifier: Classifier,
     store: TokenStore | MemoryStore,
     row: int,
     memory_gib: float | None = None,
 ) -> int:
-    """How many points of a path fit into the memory at once, found by one of them.
+    """Choose the number of points per batch from the memory that one point needs.
 
     Parameters
     ----------
     classifier, store, row
-        The model, and a cell to try it on.
+        The model, and a cell to measure the memory with.
     memory_gib
-        For the tensors of a forward and a backward pass. None: half of what the GPU has free, on
-        the CPU 4 GiB.
+        Memory for the tensors of a forward and a backward pass. None: half of the free GPU memory,
+        or 4 GiB on the CPU.
 
     Returns
     -------
     int
         At least one.
     """
-    classifier.encoder.set_precision("float32")  # that of the paths
+    classifier.encoder.set_precision("float32")  # as in integrated_gradients
     device = next(classifier.parameters()).device
     if memory_gib is None:
         free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 8.0
@@ -309,7 +309,7 @@ def points_at_once(
     rna, promoter = hide(rna, promoter, classifier.modalities)
     with torch.no_grad():
         zero_cells = classifier.encode_zero_cells()
-    values = [x.requires_grad_() for x in embedded_values(classifier, rna, promoter)]
+    values = [x.requires_grad_() for x in embed_values(classifier, rna, promoter)]
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -320,9 +320,14 @@ def points_at_once(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         held = expressed_genes(rna, promoter), is_measured(promoter)
         log_odds(classifier, tuple(values), zero_cells, *held, 0, [1])
-    for parameter in classifier.parameters():  # these are there once, however many the points
+    for parameter in classifier.parameters():  # parameters are shared by all points
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     needed = BACKWARD_FACTOR * sum(kept.values()) / 2**30
-    points = int(np.clip(memory_gib / needed, 1, MOST_POINTS))
-    logger.info("a point takes %.3g GiB: %d at once in %.3g GiB", needed, points, memory_gib)
+    points = int(np.clip(memory_gib / needed, 1, MAX_POINTS))
+    logger.info(
+        "integrated gradients: %.3g GiB per point, %d points per batch in %.3g GiB",
+        needed,
+        points,
+        memory_gib,
+    )
     return points

@@ -1,7 +1,7 @@
-"""From the attributions of cells to scores of genes: contrasts of classes and their intervals.
+"""Gene scores from the attributions of cells: contrasts of classes, with intervals.
 
 Shapes below: R runs (seeds x folds), C classes, B draws of the bootstrap, G genes; the third
-modality is both together.
+modality is both combined.
 """
 
 from __future__ import annotations
@@ -15,70 +15,69 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-PARTS_OF_ATTRIBUTION = ("rna", "promoter", "both")
-EVERY = ""  # the other class of attributions that are not against one other class
+MODALITIES = ("rna", "promoter", "both")
+ALL_OTHERS = ""  # key of log-odds against all other classes
 
-# Attributions (cells, 2, genes) of a run's cells, by their class and the other class.
+# Attributions (cells, 2, genes) of one run, by explained class and other class.
 Run = dict[tuple[str, str], np.ndarray]
 
 
-def class_means(attributions: np.ndarray) -> np.ndarray:
+def average_class(attributions: np.ndarray) -> np.ndarray:
     """Mean over cells, L1-normalised over genes and modalities: (cells, 2, G) to (2, G)."""
     mean = attributions.mean(0)
     return mean / max(np.abs(mean).sum(), 1e-12)
 
 
-def with_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
-    """Append both modalities together: (..., 2, G) to (..., 3, G).
+def append_both(scores: np.ndarray, standardised: bool) -> np.ndarray:
+    """Append the combination of both modalities: (..., 2, G) to (..., 3, G).
 
-    Attributions add up. Standardised ones are joined by Stouffer's sum over the root of two:
-    else the modality whose attributions are larger, and noisier, would decide alone.
+    Attributions are summed. Standardised ones are combined by Stouffer's method (sum over the
+    square root of two), so that the modality with larger, noisier attributions does not dominate.
     """
     both = scores.sum(-2, keepdims=True) / (np.sqrt(2.0) if standardised else 1.0)
     return np.concatenate([scores, both], axis=-2)
 
 
-def class_contrasts(
+def compute_contrasts(
     runs: Sequence[Run],
     classes: Sequence[str],
     cell_weights: Sequence[dict[tuple[str, str], np.ndarray]] | None = None,
     run_weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Score how much more each gene speaks for one class than for another.
+    """Score each gene for one class versus another.
 
-    Where the paths started in the other classes' cells (attributions against one other class),
-    the score is the mean over cells divided by the standard deviation. Else it is the difference
-    of the two classes' L1-normalised means (Yu et al., bioRxiv 10.64898/2026.02.28.708160).
+    If the paths start in cells of the other class, the score is the mean over cells divided by the
+    standard deviation. Otherwise it is the difference of the two classes' L1-normalised means (Yu
+    et al., bioRxiv 10.64898/2026.02.28.708160).
 
     Parameters
     ----------
     runs
-        As :func:`normalised`.
+        As :func:`normalise_runs`.
     classes
         (C,) names.
     cell_weights
-        A run and pair of classes, (B, cells), rows adding up to one. All alike if None, and B
-        is one.
+        Per run and pair of classes, (B, cells), rows sum to one. None: equal weights, B is one.
     run_weights
-        (B, R). All alike if None.
+        (B, R). None: equal weights.
 
     Returns
     -------
     ndarray, (B, C, C, 3, G)
-        Mean over the runs that have both classes; NaN where none has and on the diagonal.
+        Mean over the runs that have both classes; NaN if none has them, and on the diagonal.
     """
     run_weights = np.ones((1, len(runs))) if run_weights is None else run_weights
     n_draws = len(run_weights)
     n_genes = next(iter(runs[0].values())).shape[-1]
-    pairwise = all(other != EVERY for run in runs for _, other in run)
-    others = list(classes) if pairwise else [EVERY]
+    pairwise = all(other != ALL_OTHERS for run in runs for _, other in run)
+    others = list(classes) if pairwise else [ALL_OTHERS]
     total = np.zeros((n_draws, len(classes), len(others), 3, n_genes), dtype=np.float32)
     weight = np.zeros((n_draws, len(classes), len(others), 1, 1), dtype=np.float32)
     for i, run in enumerate(runs):
         weights = cell_weights[i] if cell_weights else equal_weights(run)
         for name in sorted({explained for explained, _ in run}):
             part = {pair: values for pair, values in run.items() if pair[0] == name}
-            for other, scores in _scores(part, weights, pairwise).items():
+            for other, scores in _score_class(part, weights, pairwise).items():
                 place = slice(None), classes.index(name), others.index(other)
                 total[place] += scores * run_weights[:, i, None, None]
                 weight[place] += run_weights[:, i, None, None]
@@ -91,22 +90,22 @@ def class_contrasts(
 
 
 def equal_weights(run: Run) -> dict[tuple[str, str], np.ndarray]:
-    """Weights (1, cells) of each pair's cells, all alike."""
+    """Return equal weights (1, cells) for the cells of each pair of classes."""
     return {pair: np.full((1, len(values)), 1 / len(values)) for pair, values in run.items()}
 
 
-def _scores(
+def _score_class(
     part: Run, weights: dict[tuple[str, str], np.ndarray], standardised: bool
 ) -> dict[str, np.ndarray]:
-    """Score one class in one run against each other class: (B, 3, G) each.
+    """Score one class in one run versus each other class: (B, 3, G) each.
 
-    The standard deviation is that within a pair of classes, pooled over the other classes.
+    The standard deviation within a pair of classes is pooled over the other classes.
     """
     means, variances = {}, []
     for pair, values in part.items():
         n_cells, flat = len(values), values.reshape(len(values), -1)
         weight = weights[pair].astype(np.float32)
-        # Centred first: where cells agree, the squares of float32 would cancel.
+        # Centre first: with similar cells the squares would cancel in float32.
         centre = flat.mean(0, dtype=np.float64).astype(flat.dtype)
         flat = flat - centre
         shift = weight @ flat
@@ -115,42 +114,44 @@ def _scores(
         variances.append(np.maximum(variance, 0.0) * n_cells / max(n_cells - 1, 1))
     if standardised:
         spread = np.sqrt(np.mean(variances, axis=0))
-        # Where nothing varies nothing is attributed.
+        # Genes without variance have attribution zero.
         means = {
             other: np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 1e-9)
             for other, mean in means.items()
         }
     return {
-        other: with_both(mean.reshape(len(mean), 2, -1), standardised)
+        other: append_both(mean.reshape(len(mean), 2, -1), standardised)
         for other, mean in means.items()
     }
 
 
-def specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
-    """Discriminative specificity: against the class that it parts least from, or the median one.
+def compute_specificity(contrasts: np.ndarray, form: str = "max") -> np.ndarray:
+    """Discriminative specificity: the minimum or median contrast over the other classes.
 
-    Of differences of scores this is a class's score minus the largest ("max"), or the
-    median ("median"), of any other class, as Yu et al. define it.
+    For differences of scores this is a class's score minus the largest ("max") or the median
+    ("median") score of the other classes, as defined by Yu et al.
 
     Parameters
     ----------
     contrasts
-        (..., C, C, 3, G) as :func:`class_contrasts`.
+        (..., C, C, 3, G) as :func:`compute_contrasts`.
 
     Returns
     -------
     ndarray, (..., C, 3, G)
     """
-    with warnings.catch_warnings():  # a class that no run could explain is NaN, as it should be
+    with warnings.catch_warnings():  # all-NaN slices: classes that no run explains
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmin(contrasts, -3) if form == "max" else np.nanmedian(contrasts, -3)
 
 
-def normalised(runs: Sequence[Run]) -> list[Run]:
-    """Divide attributions that are not against one class by the L1 norm of their class's mean."""
+def normalise_runs(runs: Sequence[Run]) -> list[Run]:
+    """Divide attributions versus all other classes by the L1 norm of the class's mean."""
     return [
         {
-            pair: values / max(np.abs(values.mean(0)).sum(), 1e-12) if pair[1] == EVERY else values
+            pair: values / max(np.abs(values.mean(0)).sum(), 1e-12)
+            if pair[1] == ALL_OTHERS
+            else values
             for pair, values in run.items()
         }
         for run in runs
@@ -160,10 +161,10 @@ def normalised(runs: Sequence[Run]) -> list[Run]:
 def bootstrap_interval(
     runs: Sequence[Run], classes: Sequence[str], n_draws: int, seed: int, genes_at_once: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95% interval of the specificity, runs drawn anew and within each its cells.
+    """Bootstrap a 95% interval of the specificity, over runs and over the cells of each run.
 
-    Percentiles of a bootstrap in two levels (Davison and Hinkley 1997, section 3.8). With few
-    runs it is narrow for what it says of other runs; see the stability beside it.
+    Percentiles of a two-level bootstrap (Davison and Hinkley 1997, section 3.8). With few runs it
+    is too narrow; see also :func:`measure_stability`.
 
     Returns
     -------
@@ -185,8 +186,8 @@ def bootstrap_interval(
     for start in range(0, n_genes, genes_at_once):
         chosen = slice(start, start + genes_at_once)
         part = [{pair: values[..., chosen] for pair, values in run.items()} for run in runs]
-        contrasts = class_contrasts(part, classes, cell_weights, run_weights.astype(np.float32))
-        bounds.append(np.nanquantile(specificity(contrasts), [0.025, 0.975], axis=0))
+        contrasts = compute_contrasts(part, classes, cell_weights, run_weights.astype(np.float32))
+        bounds.append(np.nanquantile(compute_specificity(contrasts), [0.025, 0.975], axis=0))
     low, high = np.concatenate(bounds, axis=-1)
     return low, high
 
@@ -194,36 +195,36 @@ def bootstrap_interval(
 def attribution_table(
     runs: Sequence[Run], genes: pd.DataFrame, n_draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Bring several runs' attributions into one table.
+    """Tabulate the attributions of several runs.
 
     Parameters
     ----------
     runs
-        The runs' attributions. Classes that a run lacks are averaged over the others.
+        The runs' attributions. A class that is missing from a run is averaged over the other runs.
     genes
         The vocabulary.
     n_draws, seed
-        Of the bootstrap.
+        Number of draws of the bootstrap, and its seed.
 
     Returns
     -------
     DataFrame
-        ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both"),
-        ``class``, ``mean`` (attribution, as :func:`class_means`), ``spread`` (its standard
-        deviation over runs), ``specificity`` with ``specificity_low`` and ``specificity_high``
-        (95% interval), ``specificity_median`` (its other form); ordered by class, modality
-        and falling specificity.
+        ``gene_id``, ``symbol``, ``is_tf``, ``modality`` ("rna", "promoter" or "both"), ``class``,
+        ``mean`` (attribution, as :func:`average_class`), ``spread`` (its standard deviation over
+        runs), ``specificity`` with ``specificity_low`` and ``specificity_high`` (95% interval),
+        ``specificity_median`` (its other form); sorted by class, modality and decreasing
+        specificity.
     """
-    runs = normalised(runs)
+    runs = normalise_runs(runs)
     classes = sorted({name for run in runs for name, _ in run})
-    contrasts = class_contrasts(runs, classes)[0]
-    specific, median = specificity(contrasts), specificity(contrasts, "median")
+    contrasts = compute_contrasts(runs, classes)[0]
+    specific, median = compute_specificity(contrasts), compute_specificity(contrasts, "median")
     low, high = bootstrap_interval(runs, classes, n_draws, seed)
     tables = []
     for i, name in enumerate(classes):
         explained = [run for run in runs if any(pair[0] == name for pair in run)]
-        means = np.stack([run_means(run, name) for run in explained])
-        for j, modality in enumerate(PARTS_OF_ATTRIBUTION):
+        means = np.stack([average_run(run, name) for run in explained])
+        for j, modality in enumerate(MODALITIES):
             table = genes[["gene_id", "symbol", "is_tf"]].assign(
                 modality=modality,
                 **{"class": name, "mean": means[:, j].mean(0), "spread": means[:, j].std(0)},
@@ -236,36 +237,36 @@ def attribution_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def run_means(run: Run, name: str) -> np.ndarray:
-    """A class's mean attributions in one run, over its other classes: (3, G)."""
-    means = [class_means(values) for (explained, _), values in run.items() if explained == name]
-    return with_both(np.mean(means, axis=0), standardised=False)
+def average_run(run: Run, name: str) -> np.ndarray:
+    """Average a class's attributions in one run over the other classes: (3, G)."""
+    means = [average_class(values) for (explained, _), values in run.items() if explained == name]
+    return append_both(np.mean(means, axis=0), standardised=False)
 
 
 def run_specificity(run: Run) -> tuple[list[str], np.ndarray]:
-    """One run's classes and their specificity, (C, 3, G)."""
+    """Return one run's classes and their specificity, (C, 3, G)."""
     classes = sorted({name for name, _ in run})
-    return classes, specificity(class_contrasts(normalised([run]), classes)[0])
+    return classes, compute_specificity(compute_contrasts(normalise_runs([run]), classes)[0])
 
 
 def rank_correlation(a: Run, b: Run) -> dict[str, float]:
-    """Spearman correlation, class by class, of the specificities of two sets of attributions.
+    """Spearman correlation per class of the specificities in two runs.
 
-    Genes that neither set gives anything are left out: silent genes are silent for any
-    model, and would make any two agree.
+    Genes with attribution zero in both runs are left out: unexpressed genes are zero for every
+    model and would inflate the correlation.
     """
     (names_a, first), (names_b, second) = run_specificity(a), run_specificity(b)
     result = {}
     for name in sorted(set(names_a) & set(names_b)):
         x, y = first[names_a.index(name), :2], second[names_b.index(name), :2]
-        seen = ((x != 0) | (y != 0)) & np.isfinite(x) & np.isfinite(y)
-        if seen.any():
-            result[name] = float(spearmanr(x[seen], y[seen]).statistic)
+        attributed = ((x != 0) | (y != 0)) & np.isfinite(x) & np.isfinite(y)
+        if attributed.any():
+            result[name] = float(spearmanr(x[attributed], y[attributed]).statistic)
     return result
 
 
 def top_overlap(a: Run, b: Run, n_genes: int = 50) -> dict[str, float]:
-    """Jaccard index, class by class, of the genes of highest specificity over both modalities."""
+    """Jaccard index per class of the genes of highest specificity over both modalities."""
     (names_a, first), (names_b, second) = run_specificity(a), run_specificity(b)
     result = {}
     for name in sorted(set(names_a) & set(names_b)):
@@ -277,19 +278,21 @@ def top_overlap(a: Run, b: Run, n_genes: int = 50) -> dict[str, float]:
     return result
 
 
-def stability(runs: Sequence[Run], descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Agreement of every two runs: over seeds (same fold), over folds (same seed), over both.
+def measure_stability(
+    runs: Sequence[Run], descriptions: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Measure the agreement of pairs of runs: over seeds (same fold), folds (same seed), or both.
 
     Parameters
     ----------
     runs, descriptions
-        The runs' attributions, and of each its ``fold`` and ``seed``.
+        The runs' attributions, and ``fold`` and ``seed`` of each run.
 
     Returns
     -------
     dict
-        ``spearman`` and ``top50_jaccard``, each: kind of pair ("seeds", "folds", "seeds and
-        folds") to class to the mean over pairs; kinds without a pair are left out.
+        ``spearman`` and ``top50_jaccard``, each: kind of pair ("seeds", "folds", "seeds and folds")
+        to class to the mean over pairs; kinds without pairs are left out.
     """
     rows = []
     for i, j in combinations(range(len(runs)), 2):

@@ -1,4 +1,4 @@
-"""Whether attributions tell of the model: randomisation, deletion and insertion of genes."""
+"""Sanity checks of attributions: randomisation of the model, deletion and insertion of genes."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from torch import Tensor, nn
 from scdyn.data.loader import MemoryStore, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
-from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, explain_run, read_run, rows_by_class
+from scdyn.explain.matching import draw_matched_genes
+from scdyn.explain.runs import Store, draw_correct_cells, explain_run, find_rows_by_class, read_run
 from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.settings import CheckSettings
 from scdyn.tasks.finetuning import fit_classifier
-from scdyn.tasks.splits import parts
+from scdyn.tasks.splits import split_cells
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import TrainingConfig
 
-# How many of the best genes are deleted or kept.
+# Numbers of top genes that are deleted or kept.
 NUMBERS_OF_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
-# Draws of random genes that the curves are compared with.
+# Number of draws of random genes for the baseline curves.
 N_RANDOM = 3
-# Cells a class that a model learns permuted labels of.
+# Training cells per class for the model of permuted labels.
 MEMORISED_CELLS = 50
-# Most classes that are checked, the commonest: the work would grow with their square.
+# Largest number of classes that are checked; the cost grows with its square.
 CHECKED_CLASSES = 6
 
 
-def cascade(
+def randomise_cascade(
     classifier: Classifier, seed: int, n_groups: int = 3
 ) -> Iterator[tuple[str, Classifier]]:
-    """Draw a classifier's parameters anew from the top down, step by step (Adebayo et al. 2018).
+    """Randomise a classifier's parameters layer by layer, from the head (Adebayo et al. 2018).
 
     Parameters
     ----------
     classifier
-        Merged; left as it is.
+        Merged; not changed.
     seed
-        Of the new parameters.
+        Seed of the new parameters.
     n_groups
-        Into how many groups the layers are parted.
+        Number of groups of layers.
 
     Yields
     ------
     name : str
-        What was randomised last; all before it stays so.
+        The part that was randomised last; earlier parts stay randomised.
     classifier : Classifier
     """
     torch.manual_seed(seed)
-    fresh = deepcopy(classifier)
+    randomised = deepcopy(classifier)
     with torch.no_grad():
-        fresh.encoder.initialise()
-        for module in fresh.head.modules():
+        randomised.encoder.initialise()
+        for module in randomised.head.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
     n_layers = len(classifier.encoder.layers)
@@ -69,32 +69,32 @@ def cascade(
     for group in filter(None, groups):
         name = f"layer {group[0] + 1}" + (f" to {group[-1] + 1}" if len(group) > 1 else "")
         steps[name] = [f"encoder.layers.{i}." for i in group]
-    steps["embeddings"] = [""]  # whatever is left
+    steps["embeddings"] = [""]  # all remaining parameters
     copy = deepcopy(classifier)
-    weights, drawn = copy.state_dict(), fresh.state_dict()
+    weights, random = copy.state_dict(), randomised.state_dict()
     for name, prefixes in steps.items():
-        weights |= {key: value for key, value in drawn.items() if key.startswith(tuple(prefixes))}
+        weights |= {key: value for key, value in random.items() if key.startswith(tuple(prefixes))}
         copy.load_state_dict(weights)
         yield name, copy.eval()
 
 
-def model_of_permuted_labels(
+def fit_permuted_labels(
     store: Store,
-    learned: pd.DataFrame,
+    training: pd.DataFrame,
     rows: np.ndarray,
     settings: CheckSettings,
     model_folder: str | Path,
 ) -> tuple[Classifier, float]:
-    """Fine-tune a model on labels exchanged at random among a few cells.
+    """Fine-tune a model on randomly permuted labels of a few cells.
 
     Parameters
     ----------
     store
         Tokens.
-    learned, rows
-        Training cells with their ``label``, and where they stand in the store.
+    training, rows
+        Training cells with their ``label``, and their rows in the store.
     settings
-        How an explanation is checked.
+        Settings of the checks.
     model_folder
         The pretrained model.
 
@@ -103,81 +103,81 @@ def model_of_permuted_labels(
     classifier : Classifier
         Merged.
     accuracy : float
-        On the cells that it has learned: how far it knows the permuted labels by heart.
+        On its training cells: how well it has memorised the permuted labels.
     """
     seed = settings.seed
-    places = pd.Series(np.arange(len(rows))).groupby(learned["label"].to_numpy())
+    places = pd.Series(np.arange(len(rows))).groupby(training["label"].to_numpy())
     few = np.concatenate(
         [part.sample(min(MEMORISED_CELLS, len(part)), random_state=seed) for _, part in places]
     )
-    labels = np.random.default_rng(seed).permutation(learned["label"].to_numpy()[few])
+    labels = np.random.default_rng(seed).permutation(training["label"].to_numpy()[few])
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
     model = load_model(model_folder).to(choose_device())
     classifier, _ = fit_classifier(model, store, rows[few], labels, settings, config)
     classifier = classifier.merge().eval()
     p, _ = run_classifier(classifier, store, rows[few])
-    called = np.array(classifier.classes)[p.argmax(1)]
-    return classifier, float((called == labels).mean())
+    predicted = np.array(classifier.classes)[p.argmax(1)]
+    return classifier, float((predicted == labels).mean())
 
 
-def randomisation(
+def check_randomisation(
     classifier: Classifier,
     permuted: Classifier,
     store: Store,
     rows: Mapping[str, np.ndarray],
     settings: CheckSettings,
 ) -> Json:
-    """Correlate a model's attributions with those of models that have not learned the labels.
+    """Correlate a model's attributions with those of randomised models.
 
     Parameters
     ----------
     classifier, permuted
-        The model, and one of :func:`model_of_permuted_labels`.
+        The model, and one of :func:`fit_permuted_labels`.
     store, rows
         Tokens, and class to the cells to explain.
     settings
-        How an explanation is checked.
+        Settings of the checks.
 
     Returns
     -------
     dict
-        ``cascade``: in order, ``down_to`` (what was randomised last) and ``correlation`` (by
-        class); ``labels``: the correlation by class. About 0 is good.
+        ``cascade``: in order, ``down_to`` (the part randomised last) and ``correlation`` (by
+        class); ``labels``: the correlation by class. Values near 0 are good.
     """
     own, _ = explain_run(classifier, store, rows, settings, refine=False)
-    survived = []
-    for name, randomised in cascade(classifier, settings.seed):
+    correlations = []
+    for name, randomised in randomise_cascade(classifier, settings.seed):
         run, _ = explain_run(randomised, store, rows, settings, refine=False)
-        survived.append({"down_to": name, "correlation": rank_correlation(own, run)})
-        logger.info("randomised from the head down to %s: correlation %s", *survived[-1].values())
+        correlations.append({"down_to": name, "correlation": rank_correlation(own, run)})
+        logger.info("randomised from the head to %s: correlation %s", *correlations[-1].values())
     run, _ = explain_run(permuted, store, rows, settings, refine=False)
-    return {"cascade": survived, "labels": rank_correlation(own, run)}
+    return {"cascade": correlations, "labels": rank_correlation(own, run)}
 
 
 def silence(bins: Tensor, genes: np.ndarray) -> Tensor:
-    """Set genes' bins (cells, G) to zero where they were measured, in a copy."""
+    """Return a copy of bins (cells, G) with the measured bins of some genes set to zero."""
     bins = bins.clone()
     part = bins[:, genes]
     bins[:, genes] = torch.where(part == NOT_MEASURED, part, torch.zeros_like(part))
     return bins
 
 
-def mean_bins(store: Store, rows: np.ndarray) -> np.ndarray:
-    """Mean RNA bin plus mean promoter bin of each gene over some cells: (genes,)."""
+def average_bins(store: Store, rows: np.ndarray) -> np.ndarray:
+    """Average RNA and promoter bins per gene over cells and sum both: (genes,)."""
     rna, promoter = store.read(rows)
     return np.asarray(rna.mean(0) + promoter.mean(0)).ravel()
 
 
-def deletion_curves(
+def compute_deletion_curves(
     classifier: Classifier,
     store: Store,
     rows: Mapping[str, np.ndarray],
     rankings: Mapping[str, Mapping[str, np.ndarray]],
     seed: int,
 ) -> pd.DataFrame:
-    """Probability of the class as its best genes are silenced, or all others.
+    """Compute the class probability when its top genes, or all other genes, are silenced.
 
-    Deletion and insertion curves (Petsiuk et al. 2018) with the zero bin as what is left.
+    Deletion and insertion curves (Petsiuk et al. 2018); silenced genes are set to the zero bin.
 
     Parameters
     ----------
@@ -186,9 +186,10 @@ def deletion_curves(
     store, rows
         Tokens, and class to its cells.
     rankings
-        Ranking to class to all genes, best first. "attribution" is matched by expression.
+        Ranking to class to all genes, best first. Random genes with expression matched to those of
+        "attribution" are added as "matched".
     seed
-        Of the random genes.
+        Seed of the random genes.
 
     Returns
     -------
@@ -200,13 +201,13 @@ def deletion_curves(
     result = []
     for name, chosen in rows.items():
         rna, promoter = densify(store, chosen)
-        expression = mean_bins(store, chosen)
+        expression = average_bins(store, chosen)
         orders = {ranking: [of_class[name]] for ranking, of_class in rankings.items()}
         n_genes = len(expression)
         sizes = [0, *(n for n in NUMBERS_OF_GENES if n <= n_genes // 2)]
         best = rankings["attribution"][name][: sizes[-1]]
         orders["random"] = [rng.permutation(n_genes) for _ in range(N_RANDOM)]
-        orders["matched"] = [matched_genes(expression, best, rng) for _ in range(N_RANDOM)]
+        orders["matched"] = [draw_matched_genes(expression, best, rng) for _ in range(N_RANDOM)]
         target = classifier.classes.index(name)
         for ranking, draws in orders.items():
             for size in sizes:
@@ -227,13 +228,13 @@ def deletion_curves(
     return pd.DataFrame(result, columns=columns)
 
 
-def gene_orders(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, np.ndarray]]:
-    """Ranking to class to positions of all genes, best first; genes without a score last.
+def order_genes(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, np.ndarray]]:
+    """Order genes by each ranking and class: positions, best first; without a score last.
 
     Parameters
     ----------
     rankings
-        ``class``, ``gene_id`` and a column of scores a ranking.
+        ``class``, ``gene_id`` and one column of scores per ranking.
     genes
         Gene ids of the vocabulary.
     """
@@ -247,8 +248,8 @@ def gene_orders(rankings: pd.DataFrame, genes: pd.Index) -> dict[str, dict[str, 
     return orders
 
 
-def mean_over_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average several runs' curves, each cell counting alike."""
+def average_curves(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Average the curves of several runs, weighted by their numbers of cells."""
     keys = ["class", "ranking", "what", "n_genes"]
     table = pd.concat(tables)
     table["probability"] *= table["n_cells"]
@@ -257,8 +258,8 @@ def mean_over_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def areas(curves: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Mean probability over the numbers of genes, and the classes: what to ranking to value."""
+def compute_areas(curves: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Average the probability over numbers of genes and classes: curve to ranking to value."""
     table = curves[curves["n_genes"] > 0].groupby(["what", "ranking"])["probability"].mean()
     return {what: table[what].to_dict() for what in ("deletion", "insertion")}
 
@@ -272,9 +273,9 @@ def check_task(
     model_folder: str | Path,
     settings: CheckSettings,
 ) -> tuple[Json, pd.DataFrame]:
-    """Check a task's attributions: randomisation by the first run, deletion by all of them.
+    """Check a task's attributions: randomisation of the first run, deletion in all runs.
 
-    In cells of the six commonest classes.
+    Only the six most common classes are checked.
 
     Parameters
     ----------
@@ -287,36 +288,38 @@ def check_task(
     folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
     settings
-        How an explanation is checked.
+        Settings of the checks.
 
     Returns
     -------
     checks : dict
         ``cascade_correlation``, ``label_correlation``, ``label_fit`` (see
-        :func:`randomisation` and :func:`model_of_permuted_labels`),
+        :func:`check_randomisation` and :func:`fit_permuted_labels`),
         ``randomised_correlation`` (the cascade's last, by class) and ``areas``.
     curves : DataFrame
-        As :func:`deletion_curves`.
+        As :func:`compute_deletion_curves`.
     """
     seed = settings.seed
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
-    orders = gene_orders(rankings, pd.Index(genes["gene_id"]))
+    orders = order_genes(rankings, pd.Index(genes["gene_id"]))
     checks: Json = {}
     curves = []
     for folder in folders:
-        classifier, calls, description = read_run(folder, model_folder, store)
-        common = calls.loc[calls["part"] == "test", "label"].value_counts().index
+        classifier, predictions, description = read_run(folder, model_folder, store)
+        common = predictions.loc[predictions["part"] == "test", "label"].value_counts().index
         common = common[common.isin(rankings["class"])][:CHECKED_CLASSES]
-        cells = correct_cells(calls[calls["label"].isin(common)], settings.checked_cells, seed)
-        rows = rows_by_class(store, cells)
+        cells = draw_correct_cells(
+            predictions[predictions["label"].isin(common)], settings.checked_cells, seed
+        )
+        rows = find_rows_by_class(store, cells)
         if len(rows) < 2:
             continue
         if not checks:
-            learned, _, _ = parts(splits, str(description["fold"]))
-            permuted, fit = model_of_permuted_labels(
-                store, learned, store.rows_of(learned["cell"]), settings, model_folder
+            training, _, _ = split_cells(splits, str(description["fold"]))
+            permuted, fit = fit_permuted_labels(
+                store, training, store.rows_of(training["cell"]), settings, model_folder
             )
-            found = randomisation(classifier, permuted, store, rows, settings)
+            found = check_randomisation(classifier, permuted, store, rows, settings)
             checks = {
                 "cascade_correlation": found["cascade"],
                 "label_correlation": found["labels"],
@@ -324,6 +327,6 @@ def check_task(
                 "randomised_correlation": found["cascade"][-1]["correlation"],
             }
         few = {name: part[:per_run] for name, part in rows.items()}
-        curves.append(deletion_curves(classifier, store, few, orders, seed))
-    table = mean_over_runs(curves)
-    return checks | {"areas": areas(table)}, table
+        curves.append(compute_deletion_curves(classifier, store, few, orders, seed))
+    table = average_curves(curves)
+    return checks | {"areas": compute_areas(table)}, table

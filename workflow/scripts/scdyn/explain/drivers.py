@@ -1,4 +1,4 @@
-"""Rankings of genes side by side, and the table of each class's drivers."""
+"""Rankings of genes by several methods, and the table of each class's drivers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rank_drivers(
     *,
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    """Rank genes, regulons and gene sets for each class, beside what other methods say.
+    """Rank genes, regulons and gene sets per class, and genes by baseline methods.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def rank_drivers(
     cells
         Corpus with the normalised layers.
     splits
-        Of the task (:func:`scdyn.tasks.splits.read_splits`). Cells of explained classes that are in
-        a fold are compared; those that are only predicted are not.
+        Of the task (:func:`scdyn.tasks.splits.read_splits`). Wilcoxon's test compares cells of
+        explained classes that are in a fold, not predicted cells.
     seed
-        Of the permutations of :func:`scdyn.explain.gene_sets.regulon_attribution`.
+        Seed of the permutations of :func:`scdyn.explain.gene_sets.regulon_attribution`.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def drivers_table(
     regulon_scores: pd.DataFrame,
     n_genes: int = 50,
 ) -> pd.DataFrame:
-    """Lay out each class's genes of highest specificity, with all that speaks for and against.
+    """Tabulate each class's genes of highest specificity, with ranks by baselines and regulons.
 
     Parameters
     ----------
@@ -124,14 +124,14 @@ def drivers_table(
     regulon_scores
         As :func:`scdyn.explain.gene_sets.regulon_attribution`.
     n_genes
-        A class.
+        Number of genes per class.
 
     Returns
     -------
     DataFrame
-        The columns of ``attributions`` for both modalities together; ``specificity_rna`` and
-        ``specificity_promoter``; ``rank``, ``logistic_regression_rank`` and ``wilcoxon_rank``
-        among all genes; ``own_regulons`` (of a TF) and ``own_regulon_q`` (their smallest q);
+        The columns of ``attributions`` for both modalities combined; ``specificity_rna`` and
+        ``specificity_promoter``; ``rank``, ``logistic_regression_rank`` and ``wilcoxon_rank`` among
+        all genes; ``own_regulons`` (of a TF) and ``own_regulon_q`` (their smallest q);
         ``in_regulons`` (of which the gene is a target).
     """
     keys = ["class", "gene_id"]
@@ -159,6 +159,6 @@ def drivers_table(
 
 
 def mean_expression(cells: ad.AnnData, names: pd.Index) -> pd.Series:
-    """Mean normalised expression of each gene over some cells, by gene id."""
+    """Average the normalised expression over cells, by gene id."""
     values = cells[names].layers["rna_log"]
     return pd.Series(np.asarray(values.mean(0)).ravel(), index=cells.var_names)

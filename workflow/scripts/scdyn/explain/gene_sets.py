@@ -1,4 +1,4 @@
-"""From genes to sets of genes: attribution of regulons, enrichment of a ranking in gene sets."""
+"""Attribution of regulons, and enrichment of gene sets in a ranking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_GENES = 3
 
 
 def regulon_members(regulons: pd.DataFrame) -> dict[str, set[str]]:
-    """Symbols of each regulon's TF and targets."""
+    """Return the symbols of each regulon's TF and targets."""
     return {
         str(name): {*part["tf"].astype(str), *part["target"].astype(str)}
         for name, part in regulons.groupby("regulon", sort=False)
@@ -25,7 +25,7 @@ def regulon_members(regulons: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def membership(sets: Mapping[str, set[str]], symbols: pd.Series) -> pd.DataFrame:
-    """Which genes (columns) each set (rows) has, of sets with some of them; 0 or 1."""
+    """Return set membership (sets, genes), 0 or 1, of sets with at least three of the genes."""
     table = pd.DataFrame({name: symbols.isin(members) for name, members in sets.items()}).T
     return table[table.sum(axis=1) >= MIN_GENES].astype(float)
 
@@ -37,12 +37,11 @@ def regulon_attribution(
     n_permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Sum each class's mean attributions over a regulon's genes, and hold that against chance.
+    """Sum each class's mean attributions over a regulon's genes, and test it by permutation.
 
-    Attributions add up to a difference of log-odds, so a sum over genes is what the regulon
-    contributes to it; genes count alike, whatever their weight in the regulon. By chance: the
-    genes' attributions exchanged among genes of like mean expression (ten bins), since what is
-    highly expressed has larger attributions whatever it regulates.
+    Attributions add up to a difference of log-odds, so their sum over genes is the regulon's
+    contribution; genes have equal weights. The null distribution permutes attributions among genes
+    of similar mean expression (ten bins), because highly expressed genes have larger attributions.
 
     Parameters
     ----------
@@ -53,13 +52,13 @@ def regulon_attribution(
     expression
         Mean expression by gene id.
     n_permutations, seed
-        Of the null.
+        Number of permutations, and their seed.
 
     Returns
     -------
     DataFrame
         ``class``, ``regulon``, ``n_genes``, ``attribution`` (sum), ``z`` (standard deviations
-        from the mean of the permutations), ``p`` (one-sided: more than by chance) and ``q``
+        from the mean of the permutations), ``p`` (one-sided, greater) and ``q``
         (Benjamini-Hochberg within the class); highest ``z`` first.
     """
     rng = np.random.default_rng(seed)
@@ -94,7 +93,7 @@ def regulon_attribution(
 
 
 def read_gmt(path: str | Path) -> dict[str, set[str]]:
-    """Read gene sets: a line a set, tab-separated name, description, symbols.
+    """Read gene sets from GMT: one set per line; tab-separated name, description, symbols.
 
     Raises
     ------
@@ -108,18 +107,18 @@ def read_gmt(path: str | Path) -> dict[str, set[str]]:
             if len(rest) < 2:
                 raise InputError(
                     "EXPLAIN",
-                    f"{path}, line {number}: is no gene set (name, description, symbols, "
-                    "tab-separated).",
+                    f"{path}, line {number}: not a gene set in GMT format; expected name, "
+                    "description and symbols, separated by tabs.",
                 )
             sets[name] = {symbol for symbol in rest[1:] if symbol}
     return sets
 
 
 def gene_set_enrichment(attributions: pd.DataFrame, sets: Mapping[str, set[str]]) -> pd.DataFrame:
-    """Ask whether a set's genes rank high in specificity, by the Mann-Whitney test.
+    """Test for high specificity of a set's genes, by the Mann-Whitney test.
 
-    Genes of a set go together, which the test takes for evidence: p-values are too small
-    (Wu and Smyth 2012), and good for an order.
+    The test ignores the correlation of genes within a set, so the p-values are too small (Wu and
+    Smyth 2012) and only rank the sets.
 
     Parameters
     ----------
@@ -158,8 +157,8 @@ def gene_set_enrichment(attributions: pd.DataFrame, sets: Mapping[str, set[str]]
         if table.empty:
             raise InputError(
                 "EXPLAIN",
-                f"gene_sets: no set has {MIN_GENES} genes of the vocabulary; are its names symbols "
-                "of this species?",
+                f"gene_sets: no set has {MIN_GENES} genes of the vocabulary; check "
+                "that the sets have gene symbols of this species.",
             )
         table["q"] = false_discovery_control(table["p"])
         tables.append(table.sort_values("p", kind="stable"))

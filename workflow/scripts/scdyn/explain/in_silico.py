@@ -1,4 +1,4 @@
-"""In-silico perturbation: genes silenced or raised in real cells, and what the model says."""
+"""In-silico perturbation: predictions after silencing or raising genes in measured cells."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch import Tensor
 from scdyn.data.loader import MemoryStore, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.checks import mean_bins, silence
-from scdyn.explain.matching import matched_genes
-from scdyn.explain.runs import Store, correct_cells, read_run, rows_by_class
+from scdyn.explain.checks import average_bins, silence
+from scdyn.explain.matching import draw_matched_genes
+from scdyn.explain.runs import Store, draw_correct_cells, find_rows_by_class, read_run
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
 from scdyn.settings import EditSettings, InSilicoSettings, MeasuredKnockout
 
-# A raised gene gets this quantile of its own bins that are not zero.
+# A raised gene is set to this quantile of its nonzero bins.
 HIGH_QUANTILE = 0.95
-# Cells of a measured knockout, and of its control, that are compared.
+# Number of cells of a measured knockout, and of its control, that are compared.
 MEASURED_CELLS = 50
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Genes that are set to a value together.
+    """A set of genes that are silenced or raised together.
 
     Attributes
     ----------
@@ -39,9 +39,9 @@ class Edit:
     genes
         Positions in the vocabulary: the gene, or the regulon's TF and targets.
     raised
-        To their high bin; else to their zero bin.
+        Whether they are set to a high bin; otherwise they are set to the zero bin.
     only_in
-        The class whose cells it is tried in; all if None.
+        The class whose cells are edited; all if None.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Edit:
 def find_edit(
     name: str, raised: bool, genes: pd.DataFrame, regulons: Mapping[str, set[str]]
 ) -> Edit:
-    """Find what a name of the config means: a regulon or a gene's symbol.
+    """Look up a name of the config: a regulon or a gene symbol.
 
     Raises
     ------
@@ -64,13 +64,15 @@ def find_edit(
     places = np.flatnonzero(genes["symbol"].isin(members))
     if len(places) == 0:
         raise InputError(
-            "EXPLAIN", f"in_silico: '{name}' is neither a gene's symbol nor a regulon."
+            "EXPLAIN",
+            f"in_silico: '{name}' is neither a gene symbol of the vocabulary nor a regulon; "
+            "correct the name, or remove it.",
         )
     return Edit(name, tuple(places.tolist()), raised)
 
 
-def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
-    """Silence the TFs of highest specificity of each class, in its cells."""
+def list_default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
+    """List the default edits: silence the TFs of highest specificity in each class's cells."""
     tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
     best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
     return [
@@ -79,14 +81,14 @@ def default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -
     ]
 
 
-def edits_of(
+def list_edits(
     settings: EditSettings,
     rankings: pd.DataFrame,
     genes: pd.DataFrame,
     regulons: Mapping[str, set[str]],
 ) -> list[Edit]:
-    """All that is edited: the drivers, and what the config's ``in_silico`` names."""
-    edits = default_edits(rankings, genes, settings.n_drivers)
+    """List all edits: the default ones, and those named in the config's ``in_silico``."""
+    edits = list_default_edits(rankings, genes, settings.n_drivers)
     names = [(name, False) for name in settings.silenced]
     names += [(name, True) for name in settings.raised]
     if settings.measured:
@@ -96,18 +98,20 @@ def edits_of(
     return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
 
 
-def high_bins(bins: Tensor) -> Tensor:
-    """A high value of each gene: a quantile of its bins that are not zero; (cells, G) to (G,)."""
+def find_high_bins(bins: Tensor) -> Tensor:
+    """Compute a high quantile of the nonzero bins per gene: (cells, G) to (G,)."""
     values = bins.numpy().astype(float)
     values[(values == 0) | (values == NOT_MEASURED)] = np.nan
-    seen = ~np.isnan(values).all(0)
+    has_counts = ~np.isnan(values).all(0)
     high = np.ones(values.shape[1])
-    high[seen] = np.nanquantile(values[:, seen], HIGH_QUANTILE, axis=0, method="nearest")
+    high[has_counts] = np.nanquantile(
+        values[:, has_counts], HIGH_QUANTILE, axis=0, method="nearest"
+    )
     return torch.from_numpy(high).to(bins.dtype)
 
 
-def apply(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
-    """Set an edit's genes in bins (cells, G), where these were measured."""
+def apply_edit(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
+    """Apply an edit to the measured bins (cells, G), in a copy."""
     genes = np.array(edit.genes)
     if not edit.raised:
         return silence(bins, genes)
@@ -118,7 +122,7 @@ def apply(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
 
 
 class Cells:
-    """Cells of which edits are tried: their bins, probabilities and embedding as they are.
+    """Cells to edit, with their unedited bins, probabilities and embedding.
 
     Parameters
     ----------
@@ -127,7 +131,7 @@ class Cells:
     store, rows
         The cells.
     all_rows
-        Cells of all classes, which tell what a high value is; ``rows`` if None.
+        Cells of all classes, from which the high bins are computed; ``rows`` if None.
     """
 
     def __init__(
@@ -139,74 +143,74 @@ class Cells:
     ) -> None:
         self.classifier = classifier
         self.bins = densify(store, rows)
-        self.expression = mean_bins(store, rows)
+        self.expression = average_bins(store, rows)
         others = self.bins if all_rows is None else densify(store, all_rows)
-        self.high = [high_bins(bins) for bins in others]
-        self.p, self.embedding = self.read(*self.bins)
+        self.high = [find_high_bins(bins) for bins in others]
+        self.p, self.embedding = self.predict(*self.bins)
 
-    def read(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (cells, classes) and embedding (cells, dimensions) of some bins."""
+    def predict(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Compute probabilities (cells, classes) and embedding (cells, dimensions) of bins."""
         model = self.classifier.encoder
         store, rows = MemoryStore.of_bins(rna, promoter), np.arange(len(rna))
         return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
-        """What an edit changes: of probabilities (cells, classes), of the embedding."""
-        bins = (apply(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
-        p, embedding = self.read(*bins)
+        """Compute the change of probabilities (cells, classes) and embedding by an edit."""
+        bins = (apply_edit(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
+        p, embedding = self.predict(*bins)
         return p - self.p, embedding - self.embedding
 
     def random_shifts(
         self, edit: Edit, n_random: int, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The same of random genes, as many and expressed alike."""
+        """Compute the same for draws of random genes, matched in number and expression."""
         genes = np.array(edit.genes)
-        draws = [matched_genes(self.expression, genes, rng) for _ in range(n_random)]
+        draws = [draw_matched_genes(self.expression, genes, rng) for _ in range(n_random)]
         return [self.shift(Edit("", tuple(draw.tolist()), edit.raised)) for draw in draws]
 
 
 def empirical_p(value: float, random: np.ndarray) -> float:
-    """Share of random values that are as far from zero, the value itself counted among them."""
+    """Two-sided p-value: share of random values as far from zero, the value included."""
     return float((1 + (np.abs(random) >= abs(value)).sum()) / (1 + len(random)))
 
 
-def log_odds_of(p: np.ndarray, target: int) -> np.ndarray:
-    """Log-odds (cells,) of a class against all others; unlike probabilities, never saturated."""
+def compute_log_odds(p: np.ndarray, target: int) -> np.ndarray:
+    """Compute the log-odds (cells,) of a class, which do not saturate as probabilities do."""
     others = np.delete(p, target, axis=1).sum(1)
     return np.log(np.maximum(p[:, target], 1e-300)) - np.log(np.maximum(others, 1e-300))
 
 
-def trial(
+def try_edit(
     cells: Cells, label: str, names: np.ndarray, edit: Edit, n_random: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Edit one class's cells, and the same cells by random genes.
+    """Apply an edit to one class's cells, and random edits to the same cells.
 
     Returns
     -------
     per_cell : DataFrame
         ``perturbation``, ``raised``, ``n_genes``, ``class``, ``cell``, ``shift`` (of the class's
-        log-odds), ``distance`` (length of the embedding's shift) and ``shift_<class>`` (of the
+        log-odds), ``distance`` (norm of the embedding's shift) and ``shift_<class>`` (of the
         probabilities).
     random : DataFrame
-        A row a draw: ``perturbation``, ``raised``, ``class``, ``draw``, mean ``shift`` and
+        One row per draw: ``perturbation``, ``raised``, ``class``, ``draw``, mean ``shift`` and
         ``distance`` over the cells.
     """
     classes = cells.classifier.classes
     target = classes.index(label)
     key = {"perturbation": edit.name, "raised": edit.raised, "class": label}
-    before = log_odds_of(cells.p, target)
+    before = compute_log_odds(cells.p, target)
     rng = np.random.default_rng([seed, target, *edit.genes])
     p, embedding = cells.shift(edit)
     per_cell = pd.DataFrame({"cell": names}).assign(
         **key,
         n_genes=len(edit.genes),
-        shift=log_odds_of(cells.p + p, target) - before,
+        shift=compute_log_odds(cells.p + p, target) - before,
         distance=np.linalg.norm(embedding, axis=1),
     )
     per_cell = per_cell.join(pd.DataFrame(p, columns=[f"shift_{name}" for name in classes]))
     drawn = [
         {
-            "shift": (log_odds_of(cells.p + p, target) - before).mean(),
+            "shift": (compute_log_odds(cells.p + p, target) - before).mean(),
             "distance": np.linalg.norm(embedding, axis=1).mean(),
         }
         for p, embedding in cells.random_shifts(edit, n_random, rng)
@@ -215,12 +219,12 @@ def trial(
 
 
 def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
-    """Lay out each edit's mean effect on each class beside that of random genes.
+    """Summarise each edit's mean effect on each class, and that of random genes.
 
     Parameters
     ----------
     per_cell, random
-        As :func:`trial`, of all runs; a draw is averaged over the runs.
+        As :func:`try_edit`, of all runs; draws are averaged over the runs.
 
     Returns
     -------
@@ -256,25 +260,25 @@ def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFram
 def compare_measured(
     control: Cells, perturbed: Cells, edit: Edit, n_random: int, seed: int
 ) -> pd.DataFrame:
-    """Hold an edit of unperturbed cells against cells in which it was done for real.
+    """Compare an in-silico edit of control cells with cells of the measured perturbation.
 
     Parameters
     ----------
     control, perturbed
-        Unperturbed and perturbed cells, of the same model.
+        Control and perturbed cells, with the same model.
     edit
         The perturbation.
     n_random, seed
-        Of random genes.
+        Number of draws of random genes, and their seed.
 
     Returns
     -------
     DataFrame
-        ``method`` ("measured", "silenced", "random genes", "no change"), the shift of each
-        class's mean probability (``shift_<class>``), and against the measured one: ``rmse`` of
-        these, ``embedding_error`` (length of the difference of the mean embedding's shifts, over
-        the measured shift's: 1 for no change) and ``embedding_correlation`` (Pearson over
-        dimensions).
+        ``method`` ("measured", "silenced", "random genes", "no change"), the shift of each class's
+        mean probability (``shift_<class>``), and compared with the measured one: ``rmse`` of these,
+        ``embedding_error`` (norm of the difference between the shifts of the mean embedding,
+        relative to the norm of the measured shift: 1 for no change) and ``embedding_correlation``
+        (Pearson over dimensions).
     """
     classes = control.classifier.classes
     rng = np.random.default_rng(seed)
@@ -290,17 +294,17 @@ def compare_measured(
         "no change": (0 * true_p, 0 * true_embedding),
     }
     rows = []
-    for method, (of_classes, of_embedding) in shifts.items():
-        moves = np.ptp(of_embedding) > 0
-        error = np.linalg.norm(of_embedding - true_embedding) / np.linalg.norm(true_embedding)
+    for method, (shift_p, shift_embedding) in shifts.items():
+        moves = np.ptp(shift_embedding) > 0
+        error = np.linalg.norm(shift_embedding - true_embedding) / np.linalg.norm(true_embedding)
         rows.append(
             {
                 "method": method,
-                **{f"shift_{c}": x for c, x in zip(classes, of_classes, strict=True)},
-                "rmse": float(np.sqrt(np.mean((of_classes - true_p) ** 2))),
+                **{f"shift_{c}": x for c, x in zip(classes, shift_p, strict=True)},
+                "rmse": float(np.sqrt(np.mean((shift_p - true_p) ** 2))),
                 "embedding_error": float(error),
                 "embedding_correlation": (
-                    float(np.corrcoef(of_embedding, true_embedding)[0, 1]) if moves else np.nan
+                    float(np.corrcoef(shift_embedding, true_embedding)[0, 1]) if moves else np.nan
                 ),
             }
         )
@@ -315,23 +319,23 @@ def perturb_task(
     model_folder: str | Path,
     settings: InSilicoSettings,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Try edits in correctly called held-out cells of each class, by all runs of a task.
+    """Apply edits to correctly predicted held-out cells of each class, with all runs of a task.
 
     Parameters
     ----------
     store, obs
-        Tokens, and the corpus's table of cells.
+        Tokens, and the corpus' table of cells.
     edits
-        As :func:`edits_of`.
+        As :func:`list_edits`.
     folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
     settings
-        Which edits are tried, in how many cells.
+        Numbers of cells and of random draws, and the measured knockout.
 
     Returns
     -------
     effects, per_cell : DataFrame
-        As :func:`summarise_edits` and :func:`trial`, all runs' cells together.
+        As :func:`summarise_edits` and :func:`try_edit`, of the cells of all runs.
     measured : DataFrame
         As :func:`compare_measured`, mean over runs; empty if no knockout is named.
     """
@@ -339,20 +343,20 @@ def perturb_task(
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
     tables, draws, comparisons = [], [], []
     for folder in folders:
-        classifier, calls, _ = read_run(folder, model_folder, store)
-        cells = correct_cells(calls, per_run, seed)
-        rows = rows_by_class(store, cells)
+        classifier, predictions, _ = read_run(folder, model_folder, store)
+        cells = draw_correct_cells(predictions, per_run, seed)
+        rows = find_rows_by_class(store, cells)
         for label, places in rows.items():
             chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
             for edit in edits:
                 if edit.only_in not in (None, label):
                     continue
-                found = trial(chosen, label, cells[label], edit, options.n_random, seed)
+                found = try_edit(chosen, label, cells[label], edit, options.n_random, seed)
                 tables.append(found[0])
                 draws.append(found[1])
         if options.measured:
-            run = _measured(
-                classifier, store, obs, calls, edits, options.n_random, options.measured, seed
+            run = _compare_with_knockout(
+                classifier, store, obs, predictions, edits, options.n_random, options.measured, seed
             )
             comparisons.append(run)
     measured = pd.DataFrame(columns=["method", "rmse", "embedding_error", "embedding_correlation"])
@@ -362,22 +366,22 @@ def perturb_task(
     return summarise_edits(per_cell, pd.concat(draws)), per_cell, measured
 
 
-def _measured(
+def _compare_with_knockout(
     classifier: Classifier,
     store: TokenStore,
     obs: pd.DataFrame,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     edits: Sequence[Edit],
     n_random: int,
     measured: MeasuredKnockout,
     seed: int,
 ) -> pd.DataFrame:
-    """Compare one run's edit with the measured knockout, in cells it has not learned from."""
+    """Compare one run's edit with the measured knockout, in cells outside its training set."""
     edit = next(e for e in edits if e.name == measured.silenced and not e.raised)
     groups = {}
     for name, chosen in (("control", measured.control), ("perturbed", measured.perturbed)):
         cells = obs.index[select(obs, chosen, f"in_silico.measured.{name}")]
-        unseen = cells[cells.isin(calls["cell"])]
+        unseen = cells[cells.isin(predictions["cell"])]
         cells = unseen if len(unseen) else cells
         few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
         groups[name] = Cells(classifier, store, store.rows_of(few))

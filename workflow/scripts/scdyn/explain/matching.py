@@ -1,26 +1,26 @@
-"""Random genes that are expressed like given ones: what any gene of that height would do."""
+"""Random genes matched by expression, as a null for given genes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def matched_genes(
+def draw_matched_genes(
     expression: np.ndarray, chosen: np.ndarray, rng: np.random.Generator, n_near: int = 40
 ) -> np.ndarray:
-    """Draw for each gene one of those nearest in expression, none of them twice.
+    """Draw for each gene one of the genes nearest in expression, without replacement.
 
     Parameters
     ----------
     expression
         (genes,) mean expression.
     chosen
-        (n,) positions of the genes to match; they are not drawn themselves where there are
-        enough others.
+        (n,) positions of the genes to match; they are not drawn themselves if there are enough
+        others.
     rng
-        Source of the draws.
+        Random generator.
     n_near
-        Among how many a gene is drawn.
+        Number of candidates per gene.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def matched_genes(
 def permute_within_bins(
     values: np.ndarray, expression: np.ndarray, rng: np.random.Generator, n_bins: int = 10
 ) -> np.ndarray:
-    """Exchange genes' values among genes of like expression: (genes,) to (genes,)."""
+    """Permute values among genes of similar expression: (genes,) to (genes,)."""
     order = np.argsort(expression, kind="stable")
     result = np.empty_like(values)
     for part in np.array_split(order, min(n_bins, len(order))):

@@ -1,4 +1,4 @@
-"""Which genes, in which modality, made a fine-tuned model call a class: all runs of a task."""
+"""Attribution of the predictions of all runs of a task to genes and modalities."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 from scdyn.data.loader import MemoryStore
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.attribution import Values, mean_values, points_at_once, refined_gradients
-from scdyn.explain.attribution_tables import EVERY, Run, attribution_table, stability
+from scdyn.explain.attribution import Values, average_values, choose_batch_size, refine_gradients
+from scdyn.explain.attribution_tables import ALL_OTHERS, Run, attribution_table, measure_stability
 from scdyn.io.artefacts import read_json
 from scdyn.io.files import Json
 from scdyn.log import logger
@@ -25,37 +25,41 @@ from scdyn.training.devices import choose_device
 Store = TokenStore | MemoryStore
 
 
-def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, np.ndarray]:
-    """Draw correctly called test cells of each class.
+def draw_correct_cells(
+    predictions: pd.DataFrame, per_class: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Draw correctly predicted test cells of each class.
 
     Parameters
     ----------
-    calls
-        One run's table of :func:`scdyn.tasks.evaluation.predictions`, one method.
+    predictions
+        One run's table of :func:`scdyn.tasks.evaluation.tabulate_predictions`, one method.
     per_class, seed
-        Most cells a class, and seed of the draw.
+        Largest number of cells per class, and seed of the draw.
 
     Returns
     -------
     dict
-        Class to names of cells; classes without a correct call are left out.
+        Class to names of cells; classes without a correct prediction are left out.
     """
-    right = calls[(calls["part"] == "test") & (calls["label"] == calls["predicted"])]
+    right = predictions[
+        (predictions["part"] == "test") & (predictions["label"] == predictions["predicted"])
+    ]
     return {
         name: group["cell"].sample(min(per_class, len(group)), random_state=seed).to_numpy()
         for name, group in right.groupby("label")
     }
 
 
-def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Positions in the store of each class's cells."""
+def find_rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Find the rows of each class's cells in the store."""
     return {name: store.rows_of(names) for name, names in cells.items()}
 
 
 def read_run(
     folder: str | Path, model_folder: str | Path, store: TokenStore
 ) -> tuple[Classifier, pd.DataFrame, Json]:
-    """Load one run's classifier (on the best device), its calls and its ``task.json``."""
+    """Read one run: the classifier (on the best device), its predictions and its ``task.json``."""
     classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
     description = read_json(Path(folder) / "task.json")
     return classifier, evaluation.read_predictions(Path(folder) / "predictions.tsv"), description
@@ -68,14 +72,13 @@ def explain_run(
     settings: ExplanationSettings,
     refine: bool = True,
 ) -> tuple[Run, np.ndarray]:
-    """Attribute one model's calls of some cells.
+    """Attribute the predictions of one model.
 
-    With ``attribution_baseline`` "other" every cell is held against one drawn cell of each
-    other class (expected gradients, Erion et al. 2021), by its log-odds against that class:
-    what both classes' cells have counts for none. With many classes each of them is held
-    against some of the cells, at least two, so that the work grows little with them. With
-    "zero" and "mean" all paths start in the same cell, and the log-odds are against all other
-    classes.
+    With ``attribution_baseline`` "other" the baseline of every cell is a random cell of each other
+    class (expected gradients, Erion et al. 2021), and the log-odds are versus that class, so that
+    features shared by both classes get no attribution. With many classes only some of the cells, at
+    least two, are compared with each of them, to limit the cost. With "zero" and "mean" all paths
+    start in the same cell, and the log-odds are versus all other classes.
 
     Parameters
     ----------
@@ -86,9 +89,9 @@ def explain_run(
     rows
         Class to the cells to explain.
     settings
-        How the predictions are attributed.
+        Settings of the attribution.
     refine
-        Whether cells whose attributions do not add up get more steps.
+        Whether cells with a large completeness error get more steps.
 
     Returns
     -------
@@ -99,32 +102,32 @@ def explain_run(
     """
     kind, steps = settings.attribution_baseline, settings.steps
     first = next(iter(rows.values()))[0]
-    points = points_at_once(classifier, store, first, settings.attribution_memory)
+    points = choose_batch_size(classifier, store, first, settings.attribution_memory)
     mean = None
     if kind == "mean":
-        mean = mean_values(classifier, store, np.concatenate(list(rows.values())))
+        mean = average_values(classifier, store, np.concatenate(list(rows.values())))
     doublings = 2 if refine else 0
     run, errors = {}, []
     for name, explained in rows.items():
         target = classifier.classes.index(name)
-        others = [other for other in rows if other != name] if kind == "other" else [EVERY]
+        others = [other for other in rows if other != name] if kind == "other" else [ALL_OTHERS]
         rng = np.random.default_rng([settings.seed, target])
         for other in others:
             chosen, against = explained, None
             start: Values | np.ndarray | None = mean
-            if other != EVERY:
+            if other != ALL_OTHERS:
                 n_cells = max(2, ceil(len(explained) / len(others)))
                 chosen = rng.permutation(explained)[:n_cells]
                 start = rng.choice(rows[other], len(chosen))
                 against = classifier.classes.index(other)
-            run[name, other], error = refined_gradients(
+            run[name, other], error = refine_gradients(
                 classifier, store, chosen, target, steps, points, start, against,
                 doublings=doublings,
             )  # fmt: skip
             errors.append(error)
             logger.info(
                 "%s%s: %d cells explained, median completeness error %.3g",
-                *(name, f" against {other}" if other else "", len(chosen), np.median(error)),
+                *(name, f" versus {other}" if other else "", len(chosen), np.median(error)),
             )
     return run, np.concatenate(errors)
 
@@ -136,7 +139,7 @@ def explain_task(
     model_folder: str | Path,
     settings: ExplanationSettings,
 ) -> tuple[pd.DataFrame, Json]:
-    """Explain a task by the models of all its runs.
+    """Explain a task with the models of all its runs.
 
     Parameters
     ----------
@@ -147,39 +150,44 @@ def explain_task(
     model_folder
         The pretrained model.
     settings
-        How the predictions are attributed.
+        Settings of the attribution.
 
     Returns
     -------
     table : DataFrame
         As :func:`scdyn.explain.attribution_tables.attribution_table`.
     checks : dict
-        ``n_paths`` (cells, times the other classes where the baseline is "other"), ``n_runs``,
+        ``n_paths`` (cells, times the other classes if the baseline is "other"), ``n_runs``,
         ``completeness`` (error of the integral over all paths: ``median``, ``percentile_95``,
-        ``largest``) and ``stability`` (as :func:`scdyn.explain.attribution_tables.stability`).
+        ``largest``) and ``stability`` (as
+        :func:`scdyn.explain.attribution_tables.measure_stability`).
 
     Raises
     ------
     InputError
-        If no model calls cells of two classes right.
+        If no model predicts cells of two classes correctly.
     """
     seed = settings.seed
     runs, errors, descriptions = [], [], []
     for folder in folders:
-        classifier, calls, description = read_run(folder, model_folder, store)
-        cells = correct_cells(calls, settings.explained_cells, seed)
+        classifier, predictions, description = read_run(folder, model_folder, store)
+        cells = draw_correct_cells(predictions, settings.explained_cells, seed)
         if len(cells) < 2:
-            logger.warning("%s calls cells of %d classes right: not explained", folder, len(cells))
+            logger.warning(
+                "%s: correct predictions in only %d classes; not explained", folder, len(cells)
+            )
             continue
-        run, completeness = explain_run(classifier, store, rows_by_class(store, cells), settings)
+        run, completeness = explain_run(
+            classifier, store, find_rows_by_class(store, cells), settings
+        )
         runs.append(run)
         errors.append(completeness)
         descriptions.append(description)
     if not runs:
         raise InputError(
             "EXPLAIN",
-            "no model of the task calls held-out cells of two classes right, so there is nothing "
-            "to explain; see the task's scores, and set explain: false.",
+            "no model of the task predicts held-out cells of two classes correctly, so there is "
+            "nothing to explain; check the task's scores, or set explain: false.",
         )
     errors_of_all = np.concatenate(errors)
     checks = {
@@ -190,6 +198,6 @@ def explain_task(
             "percentile_95": float(np.quantile(errors_of_all, 0.95)),
             "largest": float(errors_of_all.max()),
         },
-        "stability": stability(runs, descriptions),
+        "stability": measure_stability(runs, descriptions),
     }
     return attribution_table(runs, genes, seed=seed), checks

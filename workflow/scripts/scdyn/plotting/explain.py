@@ -151,7 +151,7 @@ def checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     content
         ``checks.json``.
     table
-        As :func:`scdyn.explain.checks.deletion_curves`.
+        As :func:`scdyn.explain.checks.compute_deletion_curves`.
     """
     figure, axes = new(2, 2, 7.2, 5.6)
     cascade(axes[0, 0], content)

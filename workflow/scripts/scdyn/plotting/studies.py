@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scanpy.plotting.palettes import godsnot_102
 
 from scdyn.plotting.style import GREY, PALETTE, colours, new, points
-from scdyn.studies.common import landscape, text
+from scdyn.studies.common import as_text, turn_landscape
 from scdyn.tasks.methods import method_name
 
 # Which colour says which modality or method, in all figures.
@@ -131,7 +131,7 @@ def along_pseudotime(
     trends
         Of :func:`scdyn.studies.development.fate_trends`.
     agreement
-        Of :func:`scdyn.studies.development.agreement_of_modalities`; None where no modality was
+        Of :func:`scdyn.studies.development.measure_agreement`; None where no modality was
         read alone.
     names
         What to call the modalities.
@@ -235,7 +235,7 @@ def section_maps(
     parts, heights = [], []
     for name in names:
         here = (section == name).to_numpy()
-        layout = landscape(positions[here])
+        layout = turn_landscape(positions[here])
         extent = np.ptp(layout, axis=0)
         parts.append((name, table[here], layout))
         heights.append(0.3 + float(np.clip(3.6 * extent[1] / max(extent[0], 1e-9), 0.7, 3.6)))
@@ -295,10 +295,10 @@ def label_colours(labels: pd.Series, calls: pd.DataFrame) -> dict[str, str]:
     Up to eight are told apart by any colour vision. Of more, the eight commonest are, and the
     others have colours of scanpy's longest palette.
     """
-    names = {*text(labels), *calls["predicted"]} - {""}
+    names = {*as_text(labels), *calls["predicted"]} - {""}
     if len(names) <= len(PALETTE):
         return colours(sorted(names))
-    count = text(labels).value_counts().reindex(sorted(names), fill_value=0)
+    count = as_text(labels).value_counts().reindex(sorted(names), fill_value=0)
     ordered = count.sort_values(ascending=False, kind="stable").index
     taken = np.array([to_rgb(name) for name in (*PALETTE, GREY, "white")])
     free = [c for c in godsnot_102 if np.linalg.norm(taken - to_rgb(c), axis=1).min() > 0.25]

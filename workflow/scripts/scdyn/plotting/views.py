@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.plotting.pages import render
-from scdyn.studies.common import text
+from scdyn.studies.common import as_text
 
 MOST_CELLS = 50_000  # that a browser draws at once
 # What is said of a study's layouts.
@@ -50,7 +50,7 @@ def packed_column(values: pd.Series, palette: Mapping[str, str]) -> dict[str, An
             "high": high,
             "values": packed(grid.fillna(255).round().to_numpy(np.uint8)),
         }
-    codes, names = pd.factorize(text(values), sort=True)
+    codes, names = pd.factorize(as_text(values), sort=True)
     return {
         "names": list(names),
         "colours": [palette.get(name, "") for name in names],

@@ -6,7 +6,7 @@ _HOMES = {
     "study_development": "development",
     "study_sections": "spatial",
     "study_perturbation": "perturbation",
-    "pseudotime_of": "development",
+    "compute_pseudotime": "development",
     "development_table": "development",
     "fate_trends": "development",
     "coherence_table": "spatial",

@@ -1,4 +1,4 @@
-"""What the studies share: whose calls they show, in which colours, and how sure a mean is."""
+"""Shared by all studies: selection of predictions, layouts, sections, and intervals of means."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ GROUPS = ("control", "perturbed")
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
 
 
-def calls_of(calls: pd.DataFrame, method: str) -> pd.DataFrame:
-    """All of a method's calls, indexed by cell.
+def select_method(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Select all predictions of a method, indexed by cell.
 
     Raises
     ------
     InputError
-        If the method called nothing.
+        If the method has no predictions.
     """
-    table = calls[calls["method"] == method]
+    table = predictions[predictions["method"] == method]
     if table.empty:
         raise InputError(
             "STUDY",
-            f"the task's predictions have no calls by '{method}'; they have "
-            f"{', '.join(calls['method'].unique())}.",
+            f"the task has no predictions by '{method}', only by "
+            f"{', '.join(predictions['method'].unique())}; add it to the task's baselines.",
         )
     return table.set_index("cell")
 
 
-def asked_cells(calls: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Calls of the cells that a task predicts, or of the tested ones where it predicts none."""
-    table = calls_of(calls, method)
+def select_predicted(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Select a method's predictions of new cells, or of held-out cells if there are no new ones."""
+    table = select_method(predictions, method)
     part = "predict" if (table["part"] == "predict").any() else "test"
     return table[table["part"] == part]
 
 
-def probabilities(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns ``p_<class>`` of a table of calls, named by class."""
+def extract_probabilities(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns ``p_<class>`` of a table of predictions, named by class."""
     return table.filter(regex="^p_").rename(columns=lambda name: name[2:])
 
 
-def text(column: pd.Series) -> pd.Series:
-    """A column as text, with "" where a value is missing."""
+def as_text(column: pd.Series) -> pd.Series:
+    """Convert a column to text; missing values become ""."""
     return column.astype(object).where(column.notna(), "").astype(str)
 
 
-def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFrame:
-    """What is known of each called cell, and what it is called.
+def tabulate_cells(cells: ad.AnnData, predictions: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Tabulate the labels and predictions of each predicted cell.
 
     Returns
     -------
     DataFrame
-        A row a called cell, in the corpus' order: ``cell``, ``label``, ``predicted``,
-        ``confidence`` (the called class's probability), ``logistic_regression`` (its call),
-        ``sample``, ``part`` ("test" or "predict").
+        One row per predicted cell, in the order of the corpus: ``cell``, ``label``, ``predicted``,
+        ``confidence`` (probability of the predicted class), ``logistic_regression`` (its
+        prediction), ``sample``, ``part`` ("test" or "predict").
     """
-    model, baseline = calls_of(calls, MODEL), calls_of(calls, BASELINE)
+    model, baseline = select_method(predictions, MODEL), select_method(predictions, BASELINE)
     names = cells.obs_names[cells.obs_names.isin(model.index)]
     model = model.loc[names]
     return pd.DataFrame(
         {
             "cell": names,
-            "label": text(cells.obs.loc[names, label]).to_numpy(),
+            "label": as_text(cells.obs.loc[names, label]).to_numpy(),
             "predicted": model["predicted"].to_numpy(),
-            "confidence": probabilities(model).max(axis=1).to_numpy(),
+            "confidence": extract_probabilities(model).max(axis=1).to_numpy(),
             "logistic_regression": baseline["predicted"].reindex(names).to_numpy(),
             "sample": cells.obs.loc[names, "sample"].astype(str).to_numpy(),
             "part": model["part"].to_numpy(),
@@ -77,13 +77,13 @@ def cell_table(cells: ad.AnnData, calls: pd.DataFrame, label: str) -> pd.DataFra
     )
 
 
-def rna_map(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """UMAP of the RNA's principal components, which no call depends on: (cells, 2)."""
+def lay_out_rna(cells: ad.AnnData, seed: int) -> np.ndarray:
+    """Compute the UMAP of the RNA's principal components, without the model: (cells, 2)."""
     return compute_umap(compute_pca(cells, seed), seed)
 
 
-def section_positions(cells: ad.AnnData) -> np.ndarray:
-    """Positions on the section, (cells, 2), NaN where a cell has none.
+def get_positions(cells: ad.AnnData) -> np.ndarray:
+    """Get the positions on the section: (cells, 2), NaN for cells without a position.
 
     Raises
     ------
@@ -93,45 +93,45 @@ def section_positions(cells: ad.AnnData) -> np.ndarray:
     if "spatial" not in cells.obsm:
         raise InputError(
             "STUDY",
-            "the cells have no positions: give columns x and y in the sample sheet's metadata, or "
-            "leave the spatial study out.",
+            "the cells have no positions; add columns x and y to the metadata of the sample sheet, "
+            "or remove the spatial study from the config.",
         )
     return np.asarray(cells.obsm["spatial"], dtype=float)[:, :2]
 
 
-def sections(cells: ad.AnnData, column: str) -> pd.Series:
-    """The section of each cell, by a column of the cells.
+def get_sections(cells: ad.AnnData, column: str) -> pd.Series:
+    """Get the section of each cell from a column of ``obs``.
 
     Raises
     ------
     InputError
-        If there is no such column.
+        If the column does not exist.
     """
     if column not in cells.obs:
         raise InputError(
             "STUDY",
-            f"studies: section is '{column}', but the cells have no such column; they have "
-            f"{', '.join(cells.obs)}.",
+            f"studies: section: the cells have no column '{column}' (columns: "
+            f"{', '.join(cells.obs)}).",
         )
-    return text(cells.obs[column])
+    return as_text(cells.obs[column])
 
 
-def landscape(positions: np.ndarray) -> np.ndarray:
-    """Turn a section so that its longer side lies flat: (cells, 2) to (cells, 2)."""
+def turn_landscape(positions: np.ndarray) -> np.ndarray:
+    """Turn a section so that its longer side is horizontal: (cells, 2) to (cells, 2)."""
     extent = np.nanmax(positions, axis=0) - np.nanmin(positions, axis=0)
     return positions[:, ::-1] if extent[1] > extent[0] else positions
 
 
-def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
-    """Lay sections side by side, in rows, each on its longer side: (cells, 2) to (cells, 2)."""
+def tile_sections(positions: np.ndarray, section: pd.Series) -> np.ndarray:
+    """Lay out sections in a grid, longer sides horizontal: (cells, 2) to (cells, 2)."""
     result = np.full(positions.shape, np.nan)
     members = [(section == name).to_numpy() for name in sorted(section.unique())]
     members = [m for m in members if np.isfinite(positions[m]).any()]
     for member in members:
-        result[member] = landscape(positions[member])
+        result[member] = turn_landscape(positions[member])
     extents = [np.nanmax(result[m], 0) - np.nanmin(result[m], 0) for m in members]
     step = np.maximum(1.08 * np.nanmax(extents, axis=0), 1e-9)
-    # About as wide as a screen.
+    # An aspect ratio of about 3 to 2.
     n_columns = int(
         np.clip(round(np.sqrt(1.5 * len(members) * step[1] / step[0])), 1, len(members))
     )
@@ -141,19 +141,19 @@ def tiled(positions: np.ndarray, section: pd.Series) -> np.ndarray:
     return result
 
 
-def weighted_means(
+def estimate_means(
     values: np.ndarray, weights: np.ndarray, seed: int, n_draws: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted means of cells, with 95% percentile bootstrap intervals over the cells.
+    """Estimate weighted means over cells, with 95% percentile bootstrap intervals.
 
     Parameters
     ----------
     values
         (cells,).
     weights
-        (points, cells), such as membership in bins, or a kernel about points of a pseudotime.
+        (points, cells), such as membership in bins, or a kernel around points of a pseudotime.
     seed, n_draws
-        Of the cells drawn with replacement.
+        Seed and number of bootstrap draws.
 
     Returns
     -------
@@ -165,12 +165,12 @@ def weighted_means(
     draws = []
     for _ in range(n_draws):
         drawn = rng.multinomial(n_cells, share)
-        with np.errstate(invalid="ignore"):  # a bin of which no cell was drawn
+        with np.errstate(invalid="ignore"):  # a bin without drawn cells
             draws.append((weights @ (drawn * values)) / (weights @ drawn))
     low, high = np.nanpercentile(draws, INTERVAL, axis=0)
     return weights @ values / weights.sum(1), low, high
 
 
-def most_called(called: Sequence[str], n: int) -> list[str]:
-    """The ``n`` most called classes, most called first."""
-    return list(pd.Series(called).value_counts().index[:n])
+def list_most_predicted(predicted: Sequence[str], n: int) -> list[str]:
+    """List the ``n`` most frequently predicted classes, most frequent first."""
+    return list(pd.Series(predicted).value_counts().index[:n])

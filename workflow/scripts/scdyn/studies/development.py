@@ -1,4 +1,4 @@
-"""Fates of progenitors along pseudotime, called by a model of mature cells."""
+"""Predicted fates of progenitors along pseudotime, by a model of mature cells."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from scdyn.pp.neighbours import compute_pca
 from scdyn.pp.selection import select
 from scdyn.studies.common import (
     MODEL,
-    asked_cells,
-    calls_of,
-    cell_table,
-    most_called,
-    probabilities,
-    rna_map,
-    weighted_means,
+    estimate_means,
+    extract_probabilities,
+    lay_out_rna,
+    list_most_predicted,
+    select_method,
+    select_predicted,
+    tabulate_cells,
 )
 
 N_POINTS = 60  # of a smoothed curve
 KERNEL_WIDTH = 0.06  # of the progenitors' range of pseudotime, standard deviation
-MOST_BINS, LEAST_CELLS_OF_BIN = 10, 20  # bins of equal numbers of cells
-FEWEST = 5  # cells, that a smoothed value needs
-ROOT_SHARE = 0.05  # of the predicted cells, furthest from the mature ones
-MOST_FATES = 8  # whose probability is followed along pseudotime
-MOST_DRIVEN_FATES, MOST_DRIVERS = 4, 10  # fates whose drivers are followed, and drivers of each
+MAX_BINS, MIN_CELLS_PER_BIN = 10, 20  # bins of equal numbers of cells
+MIN_WEIGHT = 5  # smallest summed kernel weight of a smoothed value, in cells
+ROOT_SHARE = 0.05  # share of the predicted cells, furthest from the mature ones
+MAX_FATES = 8  # fates whose probability is shown along pseudotime
+MAX_DRIVER_FATES, MAX_DRIVERS = 4, 10  # fates whose drivers are shown, and drivers of each
 
 
-def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Those of the predicted cells that are least like any mature class.
+def find_furthest_cells(
+    values: np.ndarray, labels: np.ndarray, is_predicted: np.ndarray
+) -> np.ndarray:
+    """Find the predicted cells that are furthest from all mature classes.
 
-    Calls play no part, so that a pseudotime from there is not made of what it is held against.
+    Predictions are not used, so that pseudotime is independent of the predicted fates.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) ->
         (cells, features), such as principal components.
     labels
         (cells,) the mature cells' classes.
-    asked
+    is_predicted
         (cells,) boolean: the predicted cells; the others are mature.
 
     Returns
@@ -55,167 +57,172 @@ def furthest_cells(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) ->
         The ``ROOT_SHARE`` of the predicted cells whose distance to the mean of the nearest
         mature class is largest.
     """
-    means = pd.DataFrame(values[~asked]).groupby(labels[~asked]).mean().to_numpy()
+    means = pd.DataFrame(values[~is_predicted]).groupby(labels[~is_predicted]).mean().to_numpy()
     distance = cdist(values, means).min(1)
-    distance[~asked] = -1
+    distance[~is_predicted] = -1
     chosen = np.zeros(len(values), dtype=bool)
-    chosen[np.argsort(-distance, kind="stable")[: max(1, round(ROOT_SHARE * asked.sum()))]] = True
+    chosen[
+        np.argsort(-distance, kind="stable")[: max(1, round(ROOT_SHARE * is_predicted.sum()))]
+    ] = True
     return chosen
 
 
-def diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.ndarray:
-    """Diffusion pseudotime (Haghverdi et al. 2016, by scanpy) from the middle of some cells.
+def compute_diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int) -> np.ndarray:
+    """Diffusion pseudotime (Haghverdi et al. 2016, by scanpy) from a root cell.
 
     Parameters
     ----------
     values
         (cells, features), such as principal components.
     root
-        (cells,) boolean: it starts in the one nearest to their mean in diffusion space.
+        (cells,) boolean: candidates for the root, which is the one nearest to their mean in
+        diffusion components.
     seed
-        Of the neighbours.
+        Seed of the neighbours.
 
     Returns
     -------
     ndarray, (cells,)
-        0 to 1; NaN in cells that no path of neighbours joins to the root.
+        0 to 1; NaN in cells that are not connected to the root.
     """
     table = ad.AnnData(obs=pd.DataFrame(index=map(str, range(len(values)))))
     table.obsm["values"] = values
     sc.pp.neighbors(table, use_rep="values", random_state=seed)
     n_components = min(15, len(values) - 2)
     sc.tl.diffmap(table, n_comps=n_components, random_state=seed)
-    places = table.obsm["X_diffmap"]
+    components = table.obsm["X_diffmap"]
     candidates = np.flatnonzero(root)
-    distance = np.linalg.norm(places[candidates] - places[candidates].mean(0), axis=1)
+    distance = np.linalg.norm(components[candidates] - components[candidates].mean(0), axis=1)
     table.uns["iroot"] = int(candidates[distance.argmin()])
     sc.tl.dpt(table, n_dcs=min(10, n_components))
     pseudotime = table.obs["dpt_pseudotime"].to_numpy(dtype=float)
     return np.where(np.isfinite(pseudotime), pseudotime, np.nan)
 
 
-def pseudotime_of(
+def compute_pseudotime(
     cells: ad.AnnData,
     table: pd.DataFrame,
     root: Mapping[str, Sequence[object]] | None,
     column: str | None,
     seed: int,
 ) -> np.ndarray:
-    """Pseudotime of the shown cells: a column of theirs, or by diffusion.
+    """Read the pseudotime of the shown cells from ``obs``, or compute it by diffusion.
 
     Parameters
     ----------
     cells
         The shown cells, with ``layers["rna_log"]``.
     table
-        Of these cells, with ``part`` and ``label``.
+        ``part`` and ``label`` of these cells.
     root
-        Selection of the cells it starts from; None for the predicted cells furthest from the
-        mature ones (:func:`furthest_cells`).
+        Selection of the root cells; None for the predicted cells furthest from the mature ones
+        (:func:`find_furthest_cells`).
     column
-        Of ``obs`` with a pseudotime; None for diffusion pseudotime.
+        Column of ``obs`` with a pseudotime; None for diffusion pseudotime.
     seed
-        Of the components and the neighbours.
+        Seed of the PCA and the neighbours.
 
     Raises
     ------
     InputError
-        If the column is not there or holds no numbers, or a start can be neither read nor found.
+        If the column is missing or has no numbers, or there are no root cells.
     """
     if column is not None:
         if column not in cells.obs:
             raise InputError(
                 "STUDY",
-                f"studies: pseudotime is '{column}', but the cells have no such column; they have "
-                f"{', '.join(cells.obs)}.",
+                f"studies: pseudotime: the cells have no column '{column}' (columns: "
+                f"{', '.join(cells.obs)}).",
             )
         values = pd.to_numeric(cells.obs[column].astype(object), errors="coerce").to_numpy(float)
         if not np.isfinite(values).any():
             raise InputError(
-                "STUDY", f"studies: the column '{column}' (pseudotime) holds no numbers."
+                "STUDY",
+                f"studies: pseudotime: the column '{column}' has no numbers; name another column, "
+                "or set pseudotime to null to compute it.",
             )
         return values
     values = compute_pca(cells, seed)
-    asked = (table["part"] == "predict").to_numpy()
+    is_predicted = (table["part"] == "predict").to_numpy()
     if root is not None:
         start = select(cells.obs, root, "studies: root")
-    elif asked.any() and not asked.all():
-        start = furthest_cells(values, table["label"].to_numpy(), asked)
+    elif is_predicted.any() and not is_predicted.all():
+        start = find_furthest_cells(values, table["label"].to_numpy(), is_predicted)
     else:
         raise InputError(
             "STUDY",
-            "studies: the task predicts no cells beside those it learns from, so that pseudotime "
-            "has no start; name the study's root or pseudotime.",
+            "studies: the task predicts no cells other than its labelled cells, so pseudotime has "
+            "no root; set root or pseudotime of the study.",
         )
-    pseudotime = diffusion_pseudotime(values, start, seed)
-    logger.info("%d cells are joined to no root of pseudotime", np.isnan(pseudotime).sum())
+    pseudotime = compute_diffusion_pseudotime(values, start, seed)
+    logger.info("pseudotime: %d cells are not connected to the root", np.isnan(pseudotime).sum())
     return pseudotime
 
 
 def development_table(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     label: str,
-    alone: Mapping[str, str],
+    single_modality: Mapping[str, str],
     *,
     root: Mapping[str, Sequence[str]] | None,
     pseudotime: str | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Every shown cell with its calls and its pseudotime.
+    """Tabulate the shown cells with their predictions and pseudotime.
 
     Parameters
     ----------
-    cells, calls, label
+    cells, predictions, label
         The corpus, the task's predictions, the column of its label.
-    alone
-        Modality to the method that reads it alone; may be empty.
+    single_modality
+        Modality to the method that reads only this modality; may be empty.
     root, pseudotime, seed
-        As ``root``, ``column`` and ``seed`` of :func:`pseudotime_of`.
+        As ``root``, ``column`` and ``seed`` of :func:`compute_pseudotime`.
 
     Returns
     -------
     DataFrame
-        As :func:`scdyn.studies.common.cell_table`, with ``pseudotime``, ``predicted_<modality>``
-        (what the modality alone calls) and ``p_<class>``.
+        As :func:`scdyn.studies.common.tabulate_cells`, with ``pseudotime``,
+        ``predicted_<modality>`` (prediction from this modality only) and ``p_<class>``.
     """
-    table = cell_table(cells, calls, label)
+    table = tabulate_cells(cells, predictions, label)
     shown = cells[table["cell"]]
-    table["pseudotime"] = pseudotime_of(shown, table, root, pseudotime, seed)
-    for modality, method in alone.items():
-        called = calls_of(calls, method)["predicted"]
-        table[f"predicted_{modality}"] = called.reindex(table["cell"]).to_numpy()
-    p = probabilities(calls_of(calls, MODEL)).loc[table["cell"]]
+    table["pseudotime"] = compute_pseudotime(shown, table, root, pseudotime, seed)
+    for modality, method in single_modality.items():
+        predicted = select_method(predictions, method)["predicted"]
+        table[f"predicted_{modality}"] = predicted.reindex(table["cell"]).to_numpy()
+    p = extract_probabilities(select_method(predictions, MODEL)).loc[table["cell"]]
     return table.join(p.add_prefix("p_").reset_index(drop=True))
 
 
-def progenitors(table: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the cells the study asks about, those with a pseudotime."""
-    asked = table["cell"].isin(asked_cells(calls, MODEL).index)
-    return table[asked & table["pseudotime"].notna()].reset_index(drop=True)
+def select_progenitors(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Select the progenitors: predicted cells (:func:`select_predicted`) with a pseudotime."""
+    is_predicted = table["cell"].isin(select_predicted(predictions, MODEL).index)
+    return table[is_predicted & table["pseudotime"].notna()].reset_index(drop=True)
 
 
-def kernel(pseudotime: np.ndarray, points: np.ndarray, width: float) -> np.ndarray:
-    """Gaussian weights of cells about points of pseudotime: (points, cells)."""
+def compute_kernel(pseudotime: np.ndarray, points: np.ndarray, width: float) -> np.ndarray:
+    """Compute Gaussian weights of cells around points of pseudotime: (points, cells)."""
     return np.exp(-0.5 * ((points[:, None] - pseudotime) / width) ** 2)
 
 
 def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.DataFrame:
-    """Probability of the called fate along pseudotime: a kernel-smoothed mean, by called fate.
+    """Smooth the probability of the predicted fate along pseudotime, by predicted fate.
 
     Parameters
     ----------
     table
-        Of :func:`progenitors`.
+        Of :func:`select_progenitors`.
     fates
-        Called fates to show.
+        Predicted fates to show.
     seed
-        Of the bootstrap over cells.
+        Seed of the bootstrap over cells.
 
     Returns
     -------
     DataFrame
-        ``measure`` ("probability of the called fate"), ``of`` (fate), ``pseudotime``,
+        ``measure`` ("probability of the predicted fate"), ``of`` (fate), ``pseudotime``,
         ``n_cells`` (of the fate), ``value``, ``low``, ``high``.
     """
     width = KERNEL_WIDTH * np.ptp(table["pseudotime"])
@@ -225,13 +232,13 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
         time = part["pseudotime"].to_numpy()
         first, last = np.percentile(time, [2, 98])
         points = np.linspace(first, last, N_POINTS)
-        mean, low, high = weighted_means(
-            part[f"p_{fate}"].to_numpy(), kernel(time, points, width or 1.0), seed
+        mean, low, high = estimate_means(
+            part[f"p_{fate}"].to_numpy(), compute_kernel(time, points, width or 1.0), seed
         )
         parts.append(
             pd.DataFrame(
                 {
-                    "measure": "probability of the called fate",
+                    "measure": "probability of the predicted fate",
                     "of": fate,
                     "pseudotime": points,
                     "n_cells": len(part),
@@ -244,46 +251,44 @@ def fate_trends(table: pd.DataFrame, fates: Sequence[str], seed: int) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def own_fates(table: pd.DataFrame) -> tuple[pd.Series, str]:
-    """The fate that one modality's calls are held against, and what it is.
+def choose_reference(table: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Choose the fate that predictions from one modality are compared with, and its description.
 
-    The cells' own labels where all are fates that the model knows; otherwise what the model calls
-    from both modalities, and no more than that is claimed.
+    The cells' labels if all are classes of the model; otherwise the predictions from both
+    modalities.
     """
-    classes = probabilities(table).columns
+    classes = extract_probabilities(table).columns
     if table["label"].isin(classes).all():
         return table["label"], "the label"
     return table["predicted"], "the prediction from both modalities"
 
 
-def agreement_of_modalities(
-    table: pd.DataFrame, modalities: Sequence[str], seed: int
-) -> pd.DataFrame:
-    """How often one modality alone calls a cell's own fate, in bins of pseudotime.
+def measure_agreement(table: pd.DataFrame, modalities: Sequence[str], seed: int) -> pd.DataFrame:
+    """Measure how often one modality predicts the reference fate, in bins of pseudotime.
 
     Parameters
     ----------
     table
-        Of :func:`progenitors`, with ``predicted_<modality>``.
+        Of :func:`select_progenitors`, with ``predicted_<modality>``.
     modalities
-        Those that were read alone. With two, their paired difference follows.
+        The modalities. With two, their paired difference is added.
     seed
-        Of the bootstrap over cells.
+        Seed of the bootstrap over cells.
 
     Returns
     -------
     DataFrame
         ``measure`` ("agreement with ..."), ``of`` (modality, or "a - b"), ``pseudotime`` (median
         of the bin), ``n_cells``, ``value`` (share of the bin's cells, or difference of shares),
-        ``low``, ``high``, ``chance`` (the share if calls and fates fell together at random).
+        ``low``, ``high``, ``chance`` (the share expected for independent predictions and fates).
     """
-    own, what = own_fates(table)
-    n_bins = int(np.clip(len(table) // LEAST_CELLS_OF_BIN, 1, MOST_BINS))
+    reference, description = choose_reference(table)
+    n_bins = int(np.clip(len(table) // MIN_CELLS_PER_BIN, 1, MAX_BINS))
     bins = pd.qcut(table["pseudotime"].rank(method="first"), n_bins, labels=False)
     member = (bins.to_numpy() == np.arange(n_bins)[:, None]).astype(float)
-    right = {name: (table[f"predicted_{name}"] == own).to_numpy(float) for name in modalities}
+    right = {name: (table[f"predicted_{name}"] == reference).to_numpy(float) for name in modalities}
     chance = {
-        name: [chance_agreement(own[bins == i], table.loc[bins == i, f"predicted_{name}"])
+        name: [chance_agreement(reference[bins == i], table.loc[bins == i, f"predicted_{name}"])
                for i in range(n_bins)]
         for name in modalities
     }  # fmt: skip
@@ -294,11 +299,11 @@ def agreement_of_modalities(
     middle = table["pseudotime"].groupby(bins).median().to_numpy()
     parts = []
     for name, values in right.items():
-        mean, low, high = weighted_means(values, member, seed)
+        mean, low, high = estimate_means(values, member, seed)
         parts.append(
             pd.DataFrame(
                 {
-                    "measure": f"agreement with {what}",
+                    "measure": f"agreement with {description}",
                     "of": name,
                     "pseudotime": middle,
                     "n_cells": member.sum(1).astype(int),
@@ -313,29 +318,29 @@ def agreement_of_modalities(
 
 
 def chance_agreement(a: pd.Series, b: pd.Series) -> float:
-    """Share of cells in which two calls agree if they fall together at random."""
+    """Expected share of cells in which two independent predictions agree."""
     shares = [x.value_counts(normalize=True) for x in (a, b)]
     return float(shares[0].mul(shares[1], fill_value=0).sum())
 
 
 @dataclass(frozen=True)
 class Development:
-    """What a study of development shows."""
+    """Results of a development study."""
 
     cells: pd.DataFrame
     """Every shown cell, as :func:`development_table`."""
     is_progenitor: np.ndarray
-    """(cells,) of bool: whose fate is asked, with a pseudotime."""
+    """(cells,) of bool: predicted cells with a pseudotime."""
     layout: np.ndarray
     """(cells, 2): UMAP of the RNA."""
     trends: pd.DataFrame
     """As :func:`fate_trends`."""
     agreement: pd.DataFrame | None
-    """As :func:`agreement_of_modalities`; None where no modality is read alone."""
+    """As :func:`measure_agreement`; None without predictions from single modalities."""
 
     @property
     def along_pseudotime(self) -> pd.DataFrame:
-        """Both kinds of trend in one table; ``chance`` is missing where there is none."""
+        """Both kinds of trend in one table; ``chance`` is NaN for fate trends."""
         trends = self.trends.assign(chance=np.nan)
         if self.agreement is None:
             return trends
@@ -344,34 +349,36 @@ class Development:
 
 def study_development(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     *,
     label: str,
-    alone: Mapping[str, str],
+    single_modality: Mapping[str, str],
     root: Mapping[str, Sequence[str]] | None,
     pseudotime: str | None,
     seed: int,
 ) -> Development:
-    """Follow the predicted fates of progenitors along pseudotime.
+    """Study the predicted fates of progenitors along pseudotime.
 
     Parameters
     ----------
-    cells, calls, label, alone, root, pseudotime
+    cells, predictions, label, single_modality, root, pseudotime
         As :func:`development_table`.
     seed
-        Of pseudotime, of the bootstraps and of the layout.
+        Seed of pseudotime, the bootstraps and the layout.
     """
     table = development_table(
-        cells, calls, label, alone, root=root, pseudotime=pseudotime, seed=seed
+        cells, predictions, label, single_modality, root=root, pseudotime=pseudotime, seed=seed
     )
-    asked = progenitors(table, calls)
-    fates = most_called(asked["predicted"], MOST_FATES)
+    progenitors = select_progenitors(table, predictions)
+    fates = list_most_predicted(progenitors["predicted"], MAX_FATES)
     return Development(
         cells=table,
-        is_progenitor=table["cell"].isin(asked["cell"]).to_numpy(),
-        layout=rna_map(cells[table["cell"]], seed),
-        trends=fate_trends(asked, fates, seed),
-        agreement=agreement_of_modalities(asked, list(alone), seed) if alone else None,
+        is_progenitor=table["cell"].isin(progenitors["cell"]).to_numpy(),
+        layout=lay_out_rna(cells[table["cell"]], seed),
+        trends=fate_trends(progenitors, fates, seed),
+        agreement=measure_agreement(progenitors, list(single_modality), seed)
+        if single_modality
+        else None,
     )
 
 
@@ -379,10 +386,10 @@ def driver_trends(
     expression: ad.AnnData,
     table: pd.DataFrame,
     drivers: pd.DataFrame,
-    n_fates: int = MOST_DRIVEN_FATES,
-    n_genes: int = MOST_DRIVERS,
+    n_fates: int = MAX_DRIVER_FATES,
+    n_genes: int = MAX_DRIVERS,
 ) -> tuple[np.ndarray, pd.DataFrame, list[str], dict[str, np.ndarray]]:
-    """Expression of each fate's drivers along pseudotime, fate by fate.
+    """Smooth the expression of each fate's drivers along pseudotime, by fate.
 
     Parameters
     ----------
@@ -391,27 +398,28 @@ def driver_trends(
     table
         Of :func:`development_table`.
     drivers
-        ``gene_id``, ``symbol``, ``class``, by falling specificity.
+        ``gene_id``, ``symbol``, ``class``, sorted by decreasing specificity.
     n_fates, n_genes
-        The most called fates among the predicted cells, and drivers of each.
+        Number of the most frequently predicted fates, and of drivers of each.
 
     Returns
     -------
     points : ndarray, (points,)
         Pseudotime.
     genes : DataFrame
-        ``gene_id``, ``symbol``, ``class``: the drivers shown, a gene once.
+        ``gene_id``, ``symbol``, ``class``: the drivers shown, without duplicates.
     fates : list of str
-        None where no called fate has drivers.
+        Empty if no predicted fate has drivers.
     trends : dict
-        Fate to (genes, points): kernel-smoothed log-normalised RNA of the cells called that fate,
-        each gene standardised over all fates; NaN where fewer than ``FEWEST`` cells weigh in.
+        Fate to (genes, points): kernel-smoothed log-normalised RNA of the cells with that predicted
+        fate, each gene standardised over all fates; NaN if the kernel weights sum to less than
+        ``MIN_WEIGHT`` cells.
     """
     table = table[table["pseudotime"].notna()]
-    asked = table[table["part"] == "predict"] if (table["part"] == "predict").any() else table
-    known = asked["predicted"][asked["predicted"].isin(drivers["class"])]
-    fates = list(known.value_counts().index[:n_fates])
-    # First the best of each fate, then a gene of two fates once, where its specificity is higher.
+    queries = table[table["part"] == "predict"] if (table["part"] == "predict").any() else table
+    predicted = queries["predicted"][queries["predicted"].isin(drivers["class"])]
+    fates = list(predicted.value_counts().index[:n_fates])
+    # A gene that drives two fates is kept for the one with the higher specificity.
     genes = drivers[drivers["class"].isin(fates)].groupby("class").head(n_genes)
     genes = genes.drop_duplicates("gene_id")
     genes = genes.sort_values("class", key=lambda names: names.map(fates.index), kind="stable")
@@ -421,9 +429,9 @@ def driver_trends(
     trends = {}
     for fate in fates:
         chosen = (table["predicted"] == fate).to_numpy()
-        weights = kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
+        weights = compute_kernel(time[chosen], points, KERNEL_WIDTH * np.ptp(time))
         smooth = (weights @ values[chosen] / weights.sum(1, keepdims=True)).T
-        trends[fate] = np.where(weights.sum(1) < FEWEST, np.nan, smooth)
+        trends[fate] = np.where(weights.sum(1) < MIN_WEIGHT, np.nan, smooth)
     if fates:
         together = np.concatenate(list(trends.values()), axis=1)
         mean, spread = np.nanmean(together, 1), np.maximum(np.nanstd(together, 1), 1e-9)

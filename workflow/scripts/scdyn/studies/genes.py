@@ -1,4 +1,4 @@
-"""Genes that a perturbation changes within called classes, beside those that drive the calls."""
+"""Differential expression by perturbation within predicted classes, and drivers of the classes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from scdyn.log import logger
 from scdyn.pp.wilcoxon import compare_groups
 from scdyn.studies.common import GROUPS
 
-LEAST_CELLS_OF_GROUP = 10  # of a class in a group, and in a sample that is a replicate
-LEAST_COUNTS = 10  # of a gene over all replicates
-MOST_COMPARISONS = 12
-GENES_OF_COMPARISON = 100  # in the table
+MIN_CELLS_PER_GROUP = 10  # cells of a class per group, and per replicate
+MIN_COUNTS = 10  # counts of a gene over all replicates
+MAX_COMPARISONS = 12
+GENES_PER_COMPARISON = 100  # genes per comparison in the table
 PSEUDOBULK = "pseudobulk by sample, PyDESeq2"
 OVER_CELLS = "Wilcoxon over cells, which are no replicates"
 
 
-def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
-    """Which perturbed cells are held against which controls.
+def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
+    """Choose the classes of perturbed and of control cells to compare.
 
     Parameters
     ----------
     change
-        Of :func:`scdyn.studies.perturbation.composition`.
+        Of :func:`scdyn.studies.perturbation.compare_composition`.
 
     Returns
     -------
     list of (class, class of controls)
-        The classes that are more against the controls of the class that lost the largest share;
-        then every class against controls of the same class, those that changed first. Only
-        those of at least ``LEAST_CELLS_OF_GROUP`` cells, and at most ``MOST_COMPARISONS``.
+        The classes that increased versus controls of the class that lost the largest share; then
+        every class versus controls of the same class, changed classes first. Only classes with at
+        least ``MIN_CELLS_PER_GROUP`` cells, and at most ``MAX_COMPARISONS``.
     """
     table = change.set_index("class")
     enough = {
-        group: table.index[table[f"cells_{group}"] >= LEAST_CELLS_OF_GROUP].tolist()
+        group: table.index[table[f"cells_{group}"] >= MIN_CELLS_PER_GROUP].tolist()
         for group in GROUPS
     }
     pairs = []
@@ -58,11 +58,11 @@ def comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
         for name in changed_first
         if name in enough["control"] and name in enough["perturbed"]
     ]
-    return pairs[:MOST_COMPARISONS]
+    return pairs[:MAX_COMPARISONS]
 
 
-def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Sum counts by sample and group, of those with at least ``LEAST_CELLS_OF_GROUP`` cells.
+def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Sum counts per sample and group with at least ``MIN_CELLS_PER_GROUP`` cells.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, p
     sums : DataFrame
         (replicates, genes) of int.
     group : Series
-        Of each replicate.
+        Group of each replicate.
     """
     replicate = cells["group"] + " " + cells["sample"]
     size = replicate.value_counts()
-    kept = cells[replicate.map(size) >= LEAST_CELLS_OF_GROUP]
+    kept = cells[replicate.map(size) >= MIN_CELLS_PER_GROUP]
     replicate = replicate.loc[kept.index]
-    # What is grouped stays sparse.
+    # sc.get.aggregate keeps the counts sparse.
     sums = sc.get.aggregate(
         ad.AnnData(counts[kept.index].X, obs=pd.DataFrame({"replicate": replicate})),
         by="replicate", func="sum",
@@ -94,20 +94,21 @@ def pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, p
     return table, group
 
 
-def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
+def run_deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     """Test perturbed against control replicates with PyDESeq2.
 
-    DESeq2's negative binomial model (Love et al. 2014) as PyDESeq2 has it (Muzellec et al. 2023).
+    DESeq2's negative binomial model (Love et al. 2014), implemented in PyDESeq2 (Muzellec et al.
+    2023).
 
     Returns
     -------
     DataFrame
-        By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN where DESeq2 has set a gene
-        aside). Genes with fewer than ``LEAST_COUNTS`` counts are left out.
+        By gene: ``log2_fold_change``, ``p_value``, ``adjusted`` (NaN for genes that DESeq2 filters
+        out). Genes with fewer than ``MIN_COUNTS`` counts are left out.
     """
-    sums = sums.loc[:, sums.sum() >= LEAST_COUNTS]
+    sums = sums.loc[:, sums.sum() >= MIN_COUNTS]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on fits of single genes that were done anew
+        warnings.simplefilter("ignore")  # about genes that were refitted
         data = DeseqDataSet(
             counts=sums, metadata=group.to_frame("group"), design="~group", quiet=True, n_cpus=1
         )
@@ -118,7 +119,7 @@ def deseq(sums: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
     return result.results_df[list(names)].rename(columns=names)
 
 
-def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
+def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     """Test perturbed against control cells by Wilcoxon's rank sum.
 
     Parameters
@@ -126,18 +127,18 @@ def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     cells
         ``layers["rna_log"]``.
     group
-        Of each cell.
+        Group of each cell.
 
     Returns
     -------
     DataFrame
-        As :func:`deseq`. Genes that no cell expresses are left out.
+        As :func:`run_deseq`. Genes that no cell expresses are left out.
     """
     values = cells.layers["rna_log"]
-    seen = np.asarray((values != 0).sum(0)).ravel() > 0
+    expressed = np.asarray((values != 0).sum(0)).ravel() > 0
     found = compare_groups(
-        values[:, seen],
-        cells.var_names[seen],
+        values[:, expressed],
+        cells.var_names[expressed],
         pd.Categorical(group.to_numpy(), GROUPS),
         tested=["perturbed"],
         reference="control",
@@ -147,58 +148,58 @@ def rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
     return result.assign(adjusted=multipletests(result["p_value"], method="fdr_bh")[1])
 
 
-def compare(
-    cells: ad.AnnData, called: pd.DataFrame, name: str, against: str
+def compare_genes(
+    cells: ad.AnnData, predicted: pd.DataFrame, name: str, control: str
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Genes that differ between perturbed cells of a class and controls of a class.
+    """Test all genes between perturbed cells of one class and controls of one class.
 
     Parameters
     ----------
     cells
         The corpus.
-    called
-        Of :func:`scdyn.studies.perturbation.groups_of`.
-    name, against
+    predicted
+        Of :func:`scdyn.studies.perturbation.select_groups`.
+    name, control
         Class of the perturbed cells, and of the controls.
 
     Returns
     -------
     genes : DataFrame
-        As :func:`deseq`.
+        As :func:`run_deseq`.
     facts : dict
         ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
     """
-    chosen = called[
-        (called["group"].eq("perturbed") & called["predicted"].eq(name))
-        | (called["group"].eq("control") & called["predicted"].eq(against))
+    chosen = predicted[
+        (predicted["group"].eq("perturbed") & predicted["predicted"].eq(name))
+        | (predicted["group"].eq("control") & predicted["predicted"].eq(control))
     ]
     facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
-    sums, group = pseudobulk(cells, chosen)
+    sums, group = sum_pseudobulk(cells, chosen)
     replicates = group.value_counts().reindex(GROUPS, fill_value=0)
     if replicates.min() >= 2:
         facts |= {f"samples_{key}": int(n) for key, n in replicates.items()}
-        return deseq(sums, group), {"test": PSEUDOBULK, **facts}
+        return run_deseq(sums, group), {"test": PSEUDOBULK, **facts}
     facts |= {f"samples_{key}": 0 for key in GROUPS}
     part = cells[chosen.index]
-    return rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
+    return run_rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
 
 
 def gene_table(
     cells: ad.AnnData,
-    called: pd.DataFrame,
+    predicted: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     drivers: pd.DataFrame | None,
 ) -> pd.DataFrame:
-    """The most changed genes of every comparison, and all drivers of its class.
+    """Tabulate the most changed genes of each comparison, and all drivers of its class.
 
     Parameters
     ----------
-    cells, called
-        As :func:`compare`.
+    cells, predicted
+        As :func:`compare_genes`.
     pairs
-        Of :func:`comparisons`.
+        Of :func:`choose_comparisons`.
     drivers
-        ``gene_id``, ``class``, ``specificity``; None where the task is not explained.
+        ``gene_id``, ``class``, ``specificity``; None if the task is not explained.
 
     Returns
     -------
@@ -210,15 +211,15 @@ def gene_table(
     if drivers is None:
         drivers = pd.DataFrame({"gene_id": [], "class": [], "specificity": []})
     parts = []
-    for name, against in pairs:
-        genes, facts = compare(cells, called, name, against)
-        logger.info("%s against %s: %s", name, against, facts)
+    for name, control in pairs:
+        genes, facts = compare_genes(cells, predicted, name, control)
+        logger.info("%s versus controls of %s: %s", name, control, facts)
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))
         genes = genes.sort_values("p_value", kind="stable")
-        kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_OF_COMPARISON)
+        kept = genes["specificity"].notna() | (np.arange(len(genes)) < GENES_PER_COMPARISON)
         genes = genes[kept].rename_axis("gene_id").reset_index()
-        genes.insert(0, "against", against)
+        genes.insert(0, "against", control)
         genes.insert(0, "class", name)
         parts.append(genes.assign(**facts))
     columns = ["class", "against", "gene_id", "symbol", "log2_fold_change", "p_value", "adjusted"]

@@ -1,4 +1,4 @@
-"""Composition of perturbed and control cells, by what a model of other cells calls them."""
+"""Composition of perturbed and control cells, by predicted labels."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from scdyn.studies.common import (
     GROUPS,
     INTERVAL,
     MODEL,
-    calls_of,
-    cell_table,
-    probabilities,
-    rna_map,
-    section_positions,
-    sections,
-    tiled,
+    extract_probabilities,
+    get_positions,
+    get_sections,
+    lay_out_rna,
+    select_method,
+    tabulate_cells,
+    tile_sections,
 )
-from scdyn.studies.genes import comparisons, gene_table
+from scdyn.studies.genes import choose_comparisons, gene_table
 
-HALF = 0.5  # added to every count: a class that is called nowhere has a ratio, too
-VANISHED = 10  # fewer than one in so many are left
+HALF = 0.5  # pseudocount, so that a class without cells has a finite ratio
+VANISHED = 10  # fold change of the share beyond which a class vanished or appeared
 
 
-def groups_of(
+def select_groups(
     obs: pd.DataFrame,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     *,
     control: Mapping[str, Sequence[str]],
     perturbed: Mapping[str, Sequence[str]],
     replicate: str = "sample",
 ) -> pd.DataFrame:
-    """Called cells of both groups.
+    """Select the predicted cells of both groups.
 
     Parameters
     ----------
     obs
         The cells' table.
-    calls
-        One method's calls, indexed by cell.
+    predictions
+        One method's predictions, indexed by cell.
     control, perturbed
         Selections of the groups' cells (:func:`scdyn.pp.selection.select`).
     replicate
-        Column that names a cell's replicate.
+        Column of ``obs`` with the replicates.
 
     Returns
     -------
@@ -61,65 +61,67 @@ def groups_of(
     Raises
     ------
     InputError
-        If no cell of a group was called, a cell is in both, or a column is missing.
+        If no cell of a group was predicted, a cell is in both groups, or a column is missing.
     """
     if replicate not in obs:
         raise InputError(
             "STUDY",
-            f"studies: replicate is '{replicate}', but the cells have no such column; they have "
-            f"{', '.join(obs)}.",
+            f"studies: replicate: the cells have no column '{replicate}' (columns: "
+            f"{', '.join(obs)}).",
         )
     parts = []
     for group, selection in zip(GROUPS, (control, perturbed), strict=True):
-        names = calls.index.intersection(obs.index[select(obs, selection, group)])
+        names = predictions.index.intersection(obs.index[select(obs, selection, group)])
         if names.empty:
             raise InputError(
                 "STUDY",
-                f"studies: the task called none of the {group} cells; see its train and predict.",
+                f"studies: the task has no predictions for {group} cells; check its train and "
+                "predict.",
             )
         part = {"group": group, "sample": obs.loc[names, replicate].astype(str)}
         parts.append(
-            pd.DataFrame({**part, "predicted": calls.loc[names, "predicted"]}, index=names)
+            pd.DataFrame({**part, "predicted": predictions.loc[names, "predicted"]}, index=names)
         )
     table = pd.concat(parts)
     if table.index.has_duplicates:
         raise InputError(
             "STUDY",
             f"studies: {table.index.duplicated().sum()} cells are both control and perturbed; make "
-            "the two exclude each other.",
+            "the two selections exclude each other.",
         )
     return table
 
 
-def placed(cells: ad.AnnData, group: pd.Series) -> bool:
+def have_positions(cells: ad.AnnData, group: pd.Series) -> bool:
     """Tell whether cells of both groups have positions on a section."""
     if "spatial" not in cells.obsm:
         return False
-    known = np.isfinite(section_positions(cells)).all(axis=1)
-    return set(group[known]) == set(GROUPS)
+    has_position = np.isfinite(get_positions(cells)).all(axis=1)
+    return set(group[has_position]) == set(GROUPS)
 
 
-def counts_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Cells called each class in each sample: (group and sample, classes)."""
+def count_by_sample(cells: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Count cells per predicted class and sample: (group and sample, classes)."""
     counts = cells.groupby(["group", "sample", "predicted"]).size().unstack(fill_value=0)
     return counts.reindex(columns=list(classes), fill_value=0).rename_axis(columns="class")
 
 
 def change_over_samples(counts: pd.DataFrame) -> pd.DataFrame:
-    """Shares and their log2 ratio with 95% t intervals over samples.
+    """Estimate shares and their log2 ratio with 95% t intervals over samples.
 
-    On the log2 scale, with one variance for both groups, as few samples need; never below that
-    of the counts themselves (Poisson), so that samples that agree by chance claim nothing.
+    On the log2 scale, with a variance pooled over both groups because samples are few. It is at
+    least the Poisson variance of the counts, so that samples that agree by chance do not give a
+    narrow interval.
 
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`, at least two samples a group.
+        Of :func:`count_by_sample`, at least two samples per group.
 
     Returns
     -------
     DataFrame
-        As :func:`composition`.
+        As :func:`compare_composition`.
     """
     totals = counts.sum(axis=1)
     logs = np.log2((counts + HALF).div(totals + 1, axis=0))
@@ -128,7 +130,7 @@ def change_over_samples(counts: pd.DataFrame) -> pd.DataFrame:
     n = by_group.size().loc[list(GROUPS)]
     freedom = n.sum() - 2
     pooled = (by_group.var() * (by_group.count() - 1)).sum() / freedom
-    # The mean of the samples' sampling variances, where that is more than they differ by.
+    # At least the mean sampling variance of the samples.
     variance = sampling.groupby("group").mean().clip(lower=pooled, axis=1).loc[list(GROUPS)]
     variance = variance.div(n, axis=0)
     reach = stats.t.ppf(0.975, freedom)
@@ -145,23 +147,23 @@ def change_over_samples(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def change_over_cells(counts: pd.DataFrame, seed: int, n_draws: int = 10_000) -> pd.DataFrame:
-    """Shares and their log2 ratio with 95% Jeffreys intervals over cells.
+    """Estimate shares and their log2 ratio with 95% Jeffreys intervals over cells.
 
-    They say how exactly these samples were counted, and nothing of how other samples would
-    differ. A bootstrap would take a class that no cell is called for impossible; a share drawn
-    from Beta(count + 1/2, rest + 1/2) does not (Brown et al. 2001, Statistical Science).
+    They measure the counting error in these samples, not the variation between samples. A
+    bootstrap would give a class without cells an interval of width zero; shares drawn from
+    Beta(count + 1/2, rest + 1/2) do not (Brown et al. 2001, Statistical Science).
 
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`; a group's samples are taken together.
+        Of :func:`count_by_sample`; a group's samples are pooled.
     seed, n_draws
-        Of the shares drawn for the ratio's interval.
+        Seed and number of the draws for the interval of the ratio.
 
     Returns
     -------
     DataFrame
-        As :func:`composition`.
+        As :func:`compare_composition`.
     """
     rng = np.random.default_rng(seed)
     result = pd.DataFrame(index=counts.columns)
@@ -176,43 +178,43 @@ def change_over_cells(counts: pd.DataFrame, seed: int, n_draws: int = 10_000) ->
         means[group] = a / (a + b)
         drawn[group] = rng.beta(a, b, size=(n_draws, len(a)))
     result["log2_ratio"] = np.log2(means["perturbed"] / means["control"])
-    # Below the smallest float a share of nothing would have no logarithm.
+    # Clip shares that underflow to zero.
     ratios = np.log2(np.maximum(drawn["perturbed"], 1e-12) / np.maximum(drawn["control"], 1e-12))
     result["low"], result["high"] = np.percentile(ratios, INTERVAL, axis=0)
     return result
 
 
-def composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """How the perturbation changes the composition, with intervals over samples if there are two.
+def compare_composition(counts: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Compare the composition of both groups, with intervals over samples if there are two each.
 
     Parameters
     ----------
     counts
-        Of :func:`counts_by_sample`.
+        Of :func:`count_by_sample`.
     seed
-        Of the intervals over cells.
+        Seed of the intervals over cells.
 
     Returns
     -------
     DataFrame
-        A row a class, from the most lost to the most gained: ``class``, ``cells_control``,
+        One row per class, sorted by ``log2_ratio``: ``class``, ``cells_control``,
         ``cells_perturbed``, ``share_<group>``, ``low_<group>``, ``high_<group>``, ``log2_ratio``
         (perturbed to control), ``low``, ``high``, ``interval`` ("samples" or "cells") and
-        ``change``: "fewer" or "more" where the ratio's interval excludes no change, "vanished" or
-        "appeared" where, besides, the smaller share is below a tenth of the larger.
+        ``change``: "fewer" or "more" if the interval of the ratio excludes no change, "vanished" or
+        "appeared" if in addition the smaller share is below a tenth of the larger.
     """
     n_samples = counts.groupby("group").size()
     replicated = n_samples.min() >= 2
     result = change_over_samples(counts) if replicated else change_over_cells(counts, seed)
     result["interval"] = "samples" if replicated else "cells"
-    result["change"] = [changed(row) for row in result.itertuples()]
+    result["change"] = [classify_change(row) for row in result.itertuples()]
     for i, group in enumerate(GROUPS):
         result.insert(i, f"cells_{group}", counts.loc[group].sum())
     return result.sort_values("log2_ratio", kind="stable").rename_axis("class").reset_index()
 
 
-def changed(row: Any) -> str:
-    """Name the change of a class: see :func:`composition`."""
+def classify_change(row: Any) -> str:
+    """Classify the change of a class: see :func:`compare_composition`."""
     if row.high < 0:
         gone = row.share_perturbed * VANISHED < row.share_control
         return "vanished" if gone else "fewer"
@@ -225,28 +227,28 @@ def changed(row: Any) -> str:
 def perturbation_tables(
     groups: Mapping[str, pd.DataFrame], classes: Sequence[str], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Composition by class and by sample, for each method.
+    """Tabulate the composition by class and by sample, for each method.
 
     Parameters
     ----------
     groups
-        Method to the called cells of both groups (:func:`groups_of`).
+        Method to the predicted cells of both groups (:func:`select_groups`).
     classes
-        That may be called.
+        All classes of the task.
     seed
-        Of the intervals over cells.
+        Seed of the intervals over cells.
 
     Returns
     -------
     change : DataFrame
-        ``method`` and the columns of :func:`composition`.
+        ``method`` and the columns of :func:`compare_composition`.
     by_sample : DataFrame
         ``method``, ``group``, ``sample``, ``class``, ``n_cells``, ``share``.
     """
     changes, samples = [], []
-    for method, called in groups.items():
-        counts = counts_by_sample(called, classes)
-        changes.append(composition(counts, seed).assign(method=method))
+    for method, predicted in groups.items():
+        counts = count_by_sample(predicted, classes)
+        changes.append(compare_composition(counts, seed).assign(method=method))
         long = counts.stack().rename("n_cells").reset_index()
         long["share"] = counts.div(counts.sum(axis=1), axis=0).stack().to_numpy()
         samples.append(long.assign(method=method))
@@ -258,7 +260,7 @@ def perturbation_tables(
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What a study of a perturbation shows."""
+    """Results of a perturbation study."""
 
     change: pd.DataFrame
     """As :func:`perturbation_tables`, of the model and the baseline."""
@@ -267,11 +269,11 @@ class Perturbation:
     genes: pd.DataFrame
     """As :func:`scdyn.studies.genes.gene_table`, of the model's predictions."""
     cells: pd.DataFrame
-    """Indexed by cell: the columns of :func:`scdyn.studies.common.cell_table`, and ``group``."""
+    """Indexed by cell: :func:`scdyn.studies.common.tabulate_cells`, and ``group``."""
     layouts: dict[str, np.ndarray]
     """``UMAP`` of the RNA and, where both groups have positions, ``section``: (cells, 2)."""
     of_group: dict[str, np.ndarray]
-    """Group to (cells of the group, 2): on sections, laid out by themselves, or in the UMAP."""
+    """Group to (cells of the group, 2): layout on sections of its own cells, or the UMAP."""
 
     @property
     def on_section(self) -> bool:
@@ -281,7 +283,7 @@ class Perturbation:
 
 def study_perturbation(
     cells: ad.AnnData,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     drivers: pd.DataFrame | None,
     *,
     label: str,
@@ -291,40 +293,46 @@ def study_perturbation(
     section: str,
     seed: int,
 ) -> Perturbation:
-    """Compare perturbed with control cells: their composition, their genes, where they lie.
+    """Compare perturbed with control cells: composition, differential expression, layouts.
 
     Parameters
     ----------
     cells
         The corpus.
-    calls
+    predictions
         The task's predictions.
     drivers
-        As :func:`scdyn.explain.drivers.drivers_table`; None where the task is not explained.
+        As :func:`scdyn.explain.drivers.drivers_table`; None if the task is not explained.
     label
         Column of the task's label.
     control, perturbed, replicate
-        As :func:`groups_of`.
+        As :func:`select_groups`.
     section
-        Column that names a cell's section; read only where cells of both groups have positions.
+        Column of the sections; read only if cells of both groups have positions.
     seed
-        Of intervals and of the layout.
+        Seed of the intervals and of the layout.
     """
     of_method = {
-        method: groups_of(
+        method: select_groups(
             cells.obs,
-            calls_of(calls, method),
+            select_method(predictions, method),
             control=control,
             perturbed=perturbed,
             replicate=replicate,
         )
         for method in (MODEL, BASELINE)
     }
-    change, by_sample = perturbation_tables(of_method, list(probabilities(calls)), seed)
-    called = of_method[MODEL]
-    pairs = comparisons(change[change["method"] == MODEL])
-    genes = gene_table(cells, called, pairs, drivers)
-    table = cell_table(cells, calls, label).set_index("cell").join(called["group"], how="inner")
+    change, by_sample = perturbation_tables(
+        of_method, list(extract_probabilities(predictions)), seed
+    )
+    predicted = of_method[MODEL]
+    pairs = choose_comparisons(change[change["method"] == MODEL])
+    genes = gene_table(cells, predicted, pairs, drivers)
+    table = (
+        tabulate_cells(cells, predictions, label)
+        .set_index("cell")
+        .join(predicted["group"], how="inner")
+    )
     layouts, of_group = lay_out_groups(cells[table.index], table["group"], section, seed)
     return Perturbation(change, by_sample, genes, table, layouts, of_group)
 
@@ -332,14 +340,14 @@ def study_perturbation(
 def lay_out_groups(
     cells: ad.AnnData, group: pd.Series, section: str, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Lay out the cells of both groups together, and each group by itself.
+    """Compute layouts of all cells and of each group.
 
     Parameters
     ----------
     cells
-        Of both groups.
+        The cells of both groups.
     group
-        Of each cell.
+        Group of each cell.
     section, seed
         As :func:`study_perturbation`.
 
@@ -349,9 +357,11 @@ def lay_out_groups(
         As the fields of :class:`Perturbation`.
     """
     members = {name: (group == name).to_numpy() for name in GROUPS}
-    layout = rna_map(cells, seed)
-    if not placed(cells, group):
+    layout = lay_out_rna(cells, seed)
+    if not have_positions(cells, group):
         return {"UMAP": layout}, {name: layout[here] for name, here in members.items()}
-    section_of, positions = sections(cells, section), section_positions(cells)
-    layouts = {"UMAP": layout, "section": tiled(positions, section_of)}
-    return layouts, {n: tiled(positions[here], section_of[here]) for n, here in members.items()}
+    section_of, positions = get_sections(cells, section), get_positions(cells)
+    layouts = {"UMAP": layout, "section": tile_sections(positions, section_of)}
+    return layouts, {
+        n: tile_sections(positions[here], section_of[here]) for n, here in members.items()
+    }

@@ -1,4 +1,4 @@
-"""Calls on a section: where they lie, and whether they are ordered there beyond chance."""
+"""Predictions on tissue sections: positions, and spatial autocorrelation."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from scdyn.studies.common import (
     BASELINE,
     INTERVAL,
     MODEL,
-    asked_cells,
-    cell_table,
-    probabilities,
-    section_positions,
-    sections,
-    text,
-    tiled,
+    as_text,
+    extract_probabilities,
+    get_positions,
+    get_sections,
+    select_predicted,
+    tabulate_cells,
+    tile_sections,
 )
 
 NEIGHBOURS_ON_SECTION = 10
 N_PERMUTATIONS = 199
-LEAST_CELLS_OF_SECTION = 30  # of a section; fewer say nothing of order
+MIN_CELLS_PER_SECTION = 30  # smaller sections are left out
 
 
-def coherence(
+def measure_coherence(
     positions: np.ndarray, values: pd.DataFrame, seed: int, n_permutations: int = N_PERMUTATIONS
 ) -> pd.DataFrame:
-    """Moran's I of values over nearest neighbours, against cells exchanged at random.
+    """Compute Moran's I of values over nearest neighbours, with a permutation null.
 
     Parameters
     ----------
     positions
         (cells, 2).
     values
-        (cells, classes), such as probabilities. All classes are exchanged together.
+        (cells, classes), such as probabilities. Cells are permuted with all their classes.
     seed, n_permutations
-        Of the null.
+        Seed and number of permutations.
 
     Returns
     -------
     DataFrame
-        By class: ``morans_i`` (0 for no order, 1 for perfect order; NaN for a constant),
-        ``null_low``, ``null_high`` (95% of the permutations), ``p_value`` (share of permutations,
-        the observed one among them, with as high a value).
+        By class: ``morans_i`` (0 without, 1 with perfect autocorrelation; NaN for a constant),
+        ``null_low``, ``null_high`` (95% of the permutations), ``p_value`` (share of permutations
+        with a value at least as high, the observed one included).
     """
     rng = np.random.default_rng(seed)
     graph = kneighbors_graph(positions, min(NEIGHBOURS_ON_SECTION, len(positions) - 1))
@@ -60,8 +60,8 @@ def coherence(
     if varied.any():
         found[varied] = sc.metrics.morans_i(graph, table[varied])
         for draw in null:
-            exchanged = table[varied][:, rng.permutation(len(positions))]
-            draw[varied] = sc.metrics.morans_i(graph, exchanged)
+            permuted = table[varied][:, rng.permutation(len(positions))]
+            draw[varied] = sc.metrics.morans_i(graph, permuted)
     result = pd.DataFrame({"morans_i": found}, index=values.columns)
     result["null_low"], result["null_high"] = np.percentile(null, INTERVAL, axis=0)
     higher = (null >= found).sum(0)
@@ -72,41 +72,43 @@ def coherence(
 def coherence_table(
     positions: pd.DataFrame,
     section: pd.Series,
-    calls: pd.DataFrame,
+    predictions: pd.DataFrame,
     methods: Sequence[str],
     seed: int,
 ) -> pd.DataFrame:
-    """Moran's I of each class's probability, section by section and method by method.
+    """Tabulate Moran's I of each class's probability, by section and method.
 
     Parameters
     ----------
     positions
-        (cells, 2), NaN where a cell has none; indexed by cell.
+        (cells, 2), NaN for cells without a position; indexed by cell.
     section
-        Of each cell.
-    calls
+        Section of each cell.
+    predictions
         The task's predictions.
     methods
-        Whose probabilities.
+        Methods to include.
     seed
-        Of the permutations; the same for all methods.
+        Seed of the permutations; the same for all methods.
 
     Returns
     -------
     DataFrame
         ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
-        :func:`coherence`. Sections with fewer than ``LEAST_CELLS_OF_SECTION`` called cells are
-        left out.
+        :func:`measure_coherence`. Sections with fewer than ``MIN_CELLS_PER_SECTION`` predicted
+        cells are left out.
     """
     placed = positions.index[positions.notna().all(axis=1)]
     parts = []
     for name, names in section.loc[placed].groupby(section.loc[placed]).groups.items():
         for method in methods:
-            model = asked_cells(calls, method)
+            model = select_predicted(predictions, method)
             model = model.loc[model.index.intersection(names)]
-            if len(model) < LEAST_CELLS_OF_SECTION:
+            if len(model) < MIN_CELLS_PER_SECTION:
                 continue
-            part = coherence(positions.loc[model.index].to_numpy(), probabilities(model), seed)
+            part = measure_coherence(
+                positions.loc[model.index].to_numpy(), extract_probabilities(model), seed
+            )
             counts = model["predicted"].value_counts().reindex(part.index, fill_value=0)
             part.insert(0, "n_called", counts)
             part.insert(0, "n_cells", len(model))
@@ -119,14 +121,18 @@ def coherence_table(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def placed_cells(
-    cells: ad.AnnData, positions: pd.DataFrame, section: pd.Series, calls: pd.DataFrame, label: str
+def tabulate_placed_cells(
+    cells: ad.AnnData,
+    positions: pd.DataFrame,
+    section: pd.Series,
+    predictions: pd.DataFrame,
+    label: str,
 ) -> pd.DataFrame:
-    """Every cell with a position on a section where fates are asked.
+    """Tabulate all cells with a position on the sections that have predicted cells.
 
     Parameters
     ----------
-    cells, positions, section, calls
+    cells, positions, section, predictions
         As :func:`coherence_table`, and the corpus.
     label
         Column of the task's label.
@@ -134,55 +140,55 @@ def placed_cells(
     Returns
     -------
     DataFrame
-        Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression`` of the
-        cells whose fate is asked; ``section``.
+        Indexed by cell: ``label``; ``predicted``, ``confidence`` and ``logistic_regression``
+        (missing for other cells than predicted ones); ``section``.
     """
-    asked = asked_cells(calls, MODEL).index
+    queries = select_predicted(predictions, MODEL).index
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
-    shown = placed & section.isin(section[section.index.isin(asked)].unique())
+    shown = placed & section.isin(section[section.index.isin(queries)].unique())
     names = cells.obs_names[shown]
-    table = pd.DataFrame({"label": text(cells.obs.loc[names, label])})
-    found = cell_table(cells, calls, label).set_index("cell")
-    found = found.loc[found.index.isin(asked), ["predicted", "confidence", "logistic_regression"]]
+    table = pd.DataFrame({"label": as_text(cells.obs.loc[names, label])})
+    found = tabulate_cells(cells, predictions, label).set_index("cell")
+    found = found.loc[found.index.isin(queries), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
 
 @dataclass(frozen=True)
 class Spatial:
-    """What a study of sections shows."""
+    """Results of a spatial study."""
 
     coherence: pd.DataFrame
     """As :func:`coherence_table`, of the model and the baseline."""
     cells: pd.DataFrame
-    """Every shown cell, as :func:`placed_cells`."""
+    """Every shown cell, as :func:`tabulate_placed_cells`."""
     positions: np.ndarray
-    """(cells, 2) of these, on their section."""
+    """(cells, 2) positions of these cells on their section."""
     layout: np.ndarray
-    """(cells, 2) of these, sections side by side."""
+    """(cells, 2) layout of these cells, sections in a grid."""
 
 
 def study_sections(
-    cells: ad.AnnData, calls: pd.DataFrame, *, label: str, section: str, seed: int
+    cells: ad.AnnData, predictions: pd.DataFrame, *, label: str, section: str, seed: int
 ) -> Spatial:
-    """Place predictions on their sections and measure their order there.
+    """Study predictions on tissue sections: their layout and spatial autocorrelation.
 
     Parameters
     ----------
     cells
         The corpus, with ``obsm["spatial"]``.
-    calls
+    predictions
         The task's predictions.
     label
         Column of the task's label.
     section
-        Column that names a cell's section.
+        Column of the sections.
     seed
-        Of the permutations.
+        Seed of the permutations.
     """
-    section_of = sections(cells, section)
-    positions = pd.DataFrame(section_positions(cells), index=cells.obs_names)
-    coherence = coherence_table(positions, section_of, calls, [MODEL, BASELINE], seed)
-    table = placed_cells(cells, positions, section_of, calls, label)
-    places = positions.loc[table.index].to_numpy()
-    return Spatial(coherence, table, places, tiled(places, table["section"]))
+    section_of = get_sections(cells, section)
+    positions = pd.DataFrame(get_positions(cells), index=cells.obs_names)
+    coherence = coherence_table(positions, section_of, predictions, [MODEL, BASELINE], seed)
+    table = tabulate_placed_cells(cells, positions, section_of, predictions, label)
+    of_cells = positions.loc[table.index].to_numpy()
+    return Spatial(coherence, table, of_cells, tile_sections(of_cells, table["section"]))

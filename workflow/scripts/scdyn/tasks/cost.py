@@ -1,4 +1,4 @@
-"""What the configured models and tasks will take on this machine's CPU, before they are tried."""
+"""Estimated CPU time of the configured models and tasks on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def finetuning_operations(
     n_tfs: int,
     n_cells: int,
 ) -> Operations:
-    """Count what fine-tuning takes on all folds but one, if all cells have labels.
+    """Count the operations of fine-tuning on all folds but one, if all cells have labels.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def finetuning_operations(
     architecture = architecture_of(model, n_genes, n_tfs)
     frozen = settings.adapter == "none"
     each = architecture.operations() if frozen else architecture.training_operations()
-    # Fewer labels are seen more often (scdyn.tasks.finetuning.epochs_for).
+    # Fewer labels get more epochs (scdyn.tasks.finetuning.scale_epochs).
     passes = settings.training.epochs * settings.labels**0.5
     # The two cells without counts are encoded with each batch.
     batch = 1 + 2 / settings.training.batch_size
@@ -73,9 +73,9 @@ def estimate(
     subject : str
         ``models.NAME`` or ``tasks.NAME``.
     work : str
-        What is done, in words.
+        A description of the work.
     seconds : float
-        How long it takes, one job after the other.
+        Its duration if the jobs run one after the other.
     """
     for name, model in models.items():
         cells = n_cells[model.corpus]
@@ -102,7 +102,7 @@ def examine_models(
     n_cells: Mapping[str, int],
     genes: pd.DataFrame,
 ) -> list[Finding]:
-    """Say what the configured models will cost on this machine; nothing here is refused.
+    """Report the estimated time of the configured models on this machine; nothing is refused.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From the calls of many runs to what a task may claim: scores with intervals, and comparisons."""
+"""Scores of all runs of a task with confidence intervals, and comparisons of methods."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from scdyn.settings import MAIN, VariantSettings, is_compared
 from scdyn.tasks import metrics
 from scdyn.tasks.splits import PREDICTED, describe_split
 
-# What identifies a run: one model of one method, on one fold, by one seed.
+# Columns that identify a run: one model of one method, on one fold, with one seed.
 RUN = ["method", "variant", "seed", "fold"]
 TEXT_COLUMNS = ("cell", "method", "variant", "fold", "part", "label", "predicted")
-# What a run took, where it is known.
+# Costs of a run; baselines have only some.
 COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
-# The score that methods are compared by.
-HEADLINE = "macro_f1"
+# Score of the comparison by share of labels.
+MAIN_SCORE = "macro_f1"
 
 
-def predictions(
-    called: pd.DataFrame, run: Mapping[str, Any], classes: Sequence[str], p: np.ndarray
+def tabulate_predictions(
+    cells: pd.DataFrame, run: Mapping[str, Any], classes: Sequence[str], p: np.ndarray
 ) -> pd.DataFrame:
-    """Lay one run's calls out as a table.
+    """Tabulate the predictions of one run.
 
     Parameters
     ----------
-    called
-        The cells called, rows of a split.
+    cells
+        The predicted cells, rows of a split.
     run
         ``method``, ``variant``, ``seed`` and ``fold``.
     classes, p
@@ -46,39 +46,39 @@ def predictions(
         ``cell``, the run, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``predicted``
         and ``p_<class>``.
     """
-    table = pd.DataFrame({"cell": called["cell"].to_numpy(), **run})
-    table["part"] = np.where(called["fold"] == PREDICTED, PREDICTED, "test")
-    table["label"] = called["label"].to_numpy()
+    table = pd.DataFrame({"cell": cells["cell"].to_numpy(), **run})
+    table["part"] = np.where(cells["fold"] == PREDICTED, PREDICTED, "test")
+    table["label"] = cells["label"].to_numpy()
     table["predicted"] = np.asarray(classes)[p.argmax(1)]
     return pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in classes])], axis=1)
 
 
-def calibrated_predictions(
-    called: pd.DataFrame,
+def tabulate_calibrated_predictions(
+    cells: pd.DataFrame,
     run: Mapping[str, Any],
     classes: Sequence[str],
     p: np.ndarray,
     temperature: float,
 ) -> pd.DataFrame:
-    """Lay calls out as :func:`predictions`, probabilities at a temperature.
+    """Tabulate predictions as :func:`tabulate_predictions`, with calibrated probabilities.
 
-    A further column ``confidence_raw`` keeps the called class's probability as it was.
+    The column ``confidence_raw`` is the predicted class's probability before calibration.
     """
-    table = predictions(called, run, classes, metrics.with_temperature(p, temperature))
+    table = tabulate_predictions(cells, run, classes, metrics.apply_temperature(p, temperature))
     table.insert(list(table).index("predicted") + 1, "confidence_raw", p.max(1))
     return table
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`predictions` or :func:`combine`."""
+    """Read a table of :func:`tabulate_predictions` or :func:`combine`."""
     table = read_table(path, dtype=str, keep_default_na=False)
-    # A class may be called NA; a number that is missing is empty.
+    # A class may be named "NA"; a missing number is empty.
     numbers = table.columns.difference(TEXT_COLUMNS)
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 
 
 def read_runs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
-    """Read the predictions of all runs of a task, one below the other.
+    """Read and concatenate the predictions of all runs of a task.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def read_runs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.
 
 
 def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
-    """Read what the runs of a task took: a row per run.
+    """Read the costs of the runs of a task: one row per run.
 
     Parameters
     ----------
@@ -105,31 +105,31 @@ def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd
     return pd.concat([described, *map(read_table, tables)])
 
 
-def probability_columns(table: pd.DataFrame) -> list[str]:
-    """Columns ``p_<class>``, in their order."""
+def list_probability_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns ``p_<class>``, in their order."""
     return [column for column in table if column.startswith("p_")]
 
 
 def combine(runs: pd.DataFrame) -> pd.DataFrame:
-    """Join the compared runs' calls: each cell once a method, by the mean of the runs.
+    """Combine the compared runs: one prediction per cell and method, from the mean probability.
 
-    A tested cell is called by the runs of its fold, one a seed; a predicted cell by all.
+    A held-out cell is predicted by the runs of its fold, one per seed; a predicted cell by all.
 
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, concatenated.
 
     Returns
     -------
     DataFrame
         ``cell``, ``fold`` ("mean" for predicted cells), ``part``, ``label``, ``method``,
-        ``predicted``, ``familiarity`` (where the method has one) and ``p_<class>``.
+        ``predicted``, ``familiarity`` (if the method has one) and ``p_<class>``.
     """
-    p = probability_columns(runs)
+    p = list_probability_columns(runs)
     means = [*p, *(["familiarity"] if "familiarity" in runs else [])]
     table = runs[runs["variant"].map(is_compared)].copy()
-    table[p] = table[p].fillna(0.0)  # a class that one fold's training part lacks
+    table[p] = table[p].fillna(0.0)  # a class that is missing from one fold's training set
     table.loc[table["part"] == PREDICTED, "fold"] = "mean"
     keys = ["cell", "fold", "part", "label", "method"]
     result = table.groupby(keys, sort=False)[means].mean().reset_index()
@@ -138,58 +138,58 @@ def combine(runs: pd.DataFrame) -> pd.DataFrame:
     return result[[*first, *(name for name in means if name not in p), *p]]
 
 
-def score_run(calls: pd.DataFrame) -> dict[str, float]:
-    """Score one run's calls of one part, of the cells whose label is known to the run's task."""
-    p = probability_columns(calls.dropna(axis=1, how="all"))
-    labels, called = calls["label"].to_numpy(), calls["predicted"].to_numpy()
-    classes, values = [name[2:] for name in p], calls[p].to_numpy()
-    result = metrics.score(labels, called) | metrics.calibration(labels, classes, values)
-    if "confidence_raw" in calls:
-        sure = calls["confidence_raw"].to_numpy()
-        result["ece_raw"] = metrics.calibration_error(labels == called, sure)
-    return result | {"n_cells": len(calls)}
+def score_run(predictions: pd.DataFrame) -> dict[str, float]:
+    """Score one run's predictions of one part, for cells labelled with a class of the task."""
+    p = list_probability_columns(predictions.dropna(axis=1, how="all"))
+    labels, predicted = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
+    classes, values = [name[2:] for name in p], predictions[p].to_numpy()
+    result = metrics.score(labels, predicted) | metrics.score_probabilities(labels, classes, values)
+    if "confidence_raw" in predictions:
+        confidence = predictions["confidence_raw"].to_numpy()
+        result["ece_raw"] = metrics.calibration_error(labels == predicted, confidence)
+    return result | {"n_cells": len(predictions)}
 
 
 def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Score every run: a row a run and part.
+    """Score every run: one row per run and part.
 
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, concatenated.
 
     Returns
     -------
     DataFrame
-        The run, ``part``, and the scores of :func:`score_run`. Predicted cells are scored where
-        their own label is one of the task's classes.
+        The run, ``part``, and the scores of :func:`score_run`. Predicted cells are scored if their
+        own label is one of the task's classes.
     """
     classes = set(runs.loc[runs["part"] == "test", "label"])
-    known = runs[runs["label"].isin(classes)]
+    labelled = runs[runs["label"].isin(classes)]
     rows = [
-        dict(zip([*RUN, "part"], keys, strict=True)) | score_run(calls)
-        for keys, calls in known.groupby([*RUN, "part"], sort=False)
+        dict(zip([*RUN, "part"], keys, strict=True)) | score_run(predictions)
+        for keys, predictions in labelled.groupby([*RUN, "part"], sort=False)
     ]
     return pd.DataFrame(rows)
 
 
 def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
-    """Bring the compared runs' scores to a mean and an interval, and compare each with the best.
+    """Compute mean and interval of each method's scores, and compare it with the best baseline.
 
     Parameters
     ----------
     scores
         As :func:`score_runs` returns them.
     test_over_train
-        Tested cells over learned ones; see :func:`scdyn.tasks.metrics.interval`. Predicted cells
-        are the same for all runs, and it is 0 for them.
+        Number of test cells over that of training cells; see
+        :func:`scdyn.tasks.metrics.confidence_interval`. For predicted cells, which are the same for
+        all runs, it is 0.
 
     Returns
     -------
     DataFrame
-        ``part``, ``method``, ``score``, ``mean``, ``low``, ``high``, ``n_runs``,
-        ``best_baseline`` (by that score, of those that are no model of ours), ``difference``
-        (from it) and ``p`` (paired over runs).
+        ``part``, ``method``, ``score``, ``mean``, ``low``, ``high``, ``n_runs``, ``best_baseline``
+        (by that score), ``difference`` (from it) and ``p`` (paired over runs).
     """
     names = [name for name in scores if name not in {*RUN, "part", "n_cells"}]
     compared = scores[scores["variant"].map(is_compared)]
@@ -199,7 +199,7 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
         for name in names:
             wide = of_part.pivot_table(index=["seed", "fold"], columns="method", values=name)
             wide = wide.reindex(columns=of_part["method"].unique())
-            paired = repeated_over_seeds(wide)
+            paired = repeat_over_seeds(wide)
             lower_is_better = name in {"nll", "brier", "ece", "ece_raw"}
             baselines = wide.loc[:, ~wide.columns.map(is_compared)].mean().dropna()
             best = None
@@ -209,13 +209,13 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
                 values = wide[method].dropna().to_numpy()
                 if not len(values):
                     continue
-                # Student's t knows no bounds; the scores do.
+                # A t interval can exceed the bounds of the score.
                 highest = HIGHEST.get(name, 1.0)
-                low, high = np.clip(metrics.interval(values, factor), 0, highest)
+                low, high = np.clip(metrics.confidence_interval(values, factor), 0, highest)
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
                 row |= {"low": low, "high": high, "n_runs": len(values)}
                 if best is not None and method != best:
-                    # A run of one seed pairs with all of the other's, not with its own copies.
+                    # At least one of the two was run here; other rows are only filled in.
                     run = wide[[method, best]].notna().any(axis=1)
                     gap = (paired[method] - paired[best])[run].dropna().to_numpy()
                     row |= {"best_baseline": best, "difference": gap.mean()}
@@ -224,21 +224,21 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def repeated_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
-    """Fill in, by fold, the scores of methods that were run with one seed alone."""
+def repeat_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
+    """Fill in the scores of methods with a single seed, by fold."""
     filled = wide.groupby(level="fold").transform(lambda column: column.fillna(column.mean()))
     return filled.sort_index()
 
 
-def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
-    """Scores on held-out cells by share of the labels that was seen.
+def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+    """Compute the scores on held-out cells by share of the training labels.
 
     Parameters
     ----------
     scores
         As :func:`score_runs` returns them.
     shares
-        Variant to share, of those trained on fewer labels.
+        Variant to share, for the variants trained on fewer labels.
 
     Returns
     -------
@@ -249,47 +249,47 @@ def efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFram
     tested = tested.assign(labels=tested["variant"].map({MAIN: 1.0, **shares})).dropna(
         subset="labels"
     )
-    # The baselines that were run on fewer labels, and our main model.
+    # Only methods that were also run on fewer labels are compared.
     several = tested.groupby("method")["labels"].nunique()
     rows = []
     for (method, share), part in tested.groupby(["method", "labels"]):
         if several[method] > 1:
-            low, high = np.clip(metrics.interval(part[HEADLINE].to_numpy()), 0, 1)
-            rows.append((method, share, part[HEADLINE].mean(), low, high, len(part)))
+            low, high = np.clip(metrics.confidence_interval(part[MAIN_SCORE].to_numpy()), 0, 1)
+            rows.append((method, share, part[MAIN_SCORE].mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
 
 
-def novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
-    """Tell how well cells of a class that a model never saw are set apart from the others.
+def compute_novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
+    """Score how well cells of a class absent from training are detected.
 
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them.
+        As :func:`tabulate_predictions` returns them.
     without
-        Variant to the class that was kept from it.
+        Variant to the class left out of its training set.
 
     Returns
     -------
     DataFrame
-        ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` (of low values
-        for its held-out cells against those of the other classes) and ``n_cells`` of it.
+        ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` (of low values in
+        held-out cells of the class versus the other classes) and ``n_cells`` (of the class).
     """
     rows = []
     tested = runs[(runs["part"] == "test") & runs["variant"].isin(list(without))]
-    for (method, variant), calls in tested.groupby(["method", "variant"]):
-        unseen = (calls["label"] == without[variant]).to_numpy()
-        measures = {"confidence": calls[probability_columns(calls)].max(axis=1)}
-        if "familiarity" in calls and calls["familiarity"].notna().all():
-            measures["familiarity"] = calls["familiarity"]
+    for (method, variant), predictions in tested.groupby(["method", "variant"]):
+        unseen = (predictions["label"] == without[variant]).to_numpy()
+        measures = {"confidence": predictions[list_probability_columns(predictions)].max(axis=1)}
+        if "familiarity" in predictions and predictions["familiarity"].notna().all():
+            measures["familiarity"] = predictions["familiarity"]
         for by, values in measures.items():
             auroc = roc_auc_score(unseen, -values) if 0 < unseen.sum() < len(unseen) else np.nan
             rows.append((method, by, without[variant], auroc, int(unseen.sum())))
     return pd.DataFrame(rows, columns=["method", "by", "class", "auroc", "n_cells"])
 
 
-def headline(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """Lay a summary out as part, method, score: ``score``, ``score_low`` and ``score_high``."""
+def nest_summary(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Nest a summary by part, method and score: ``score``, ``score_low`` and ``score_high``."""
     result: dict[str, dict[str, dict[str, float]]] = {}
     for row in summary.to_dict("records"):
         scores = result.setdefault(row["part"], {}).setdefault(row["method"], {})
@@ -308,30 +308,30 @@ def evaluate(
     split_by: str | None,
     left_out: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Bring all runs of a task to the tables that its page shows.
+    """Evaluate all runs of a task: the tables of its report page.
 
     Parameters
     ----------
     runs
-        As :func:`predictions` returns them, one below the other.
+        As :func:`tabulate_predictions` returns them, concatenated.
     costs
-        A row a run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, of our models,
-        ``n_trained_parameters`` and ``peak_memory_gib``.
+        One row per run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, for
+        fine-tuned models, ``n_trained_parameters`` and ``peak_memory_gib``.
     split, split_by
-        The task's split and the column that was kept whole.
+        The task's split and the column whose values are kept whole.
     variants
         As :meth:`scdyn.settings.EvaluationSettings.all_variants` returns them.
     left_out
-        ``class`` and ``reason`` of the rare classes that the split leaves out, if any.
+        ``class`` and ``reason`` of the classes that the split leaves out; None if there are none.
 
     Returns
     -------
     dict
-        Tables ``predictions`` (:func:`combine`), ``runs`` (what each compared run called each
-        cell), ``scores`` (a row a run), ``summary``,
-        ``classes`` (F1 of each class by the compared methods), ``efficiency`` and ``novelty``;
-        ``metrics`` (:func:`headline`, with ``split`` in words, ``n_held_out`` cells, ``costs``
-        by method and ``classes_left_out`` with their reasons).
+        Tables ``predictions`` (:func:`combine`), ``runs`` (predicted labels of each compared run),
+        ``scores`` (one row per run), ``summary``, ``classes`` (F1 of each class by the compared
+        methods), ``efficiency`` and ``novelty``; ``metrics`` (:func:`nest_summary`, with ``split``
+        in words, ``n_held_out`` cells, ``costs`` by method and ``classes_left_out`` with their
+        reasons).
     """
     scores = score_runs(runs)
     cost = costs[[*RUN, *(c for c in COSTS if c in costs)]]
@@ -345,10 +345,10 @@ def evaluate(
     )
     shares = {name: v.labels for name, v in variants.items() if v.labels < 1}
     without = {name: v.without for name, v in variants.items() if v.without is not None}
-    calls = combine(runs)
-    held_out = calls[calls["part"] == "test"]
+    predictions = combine(runs)
+    held_out = predictions[predictions["part"] == "test"]
     classes = [
-        metrics.class_scores(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
+        metrics.score_classes(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
             method=method
         )
         for method, part in held_out.groupby("method", sort=False)
@@ -357,14 +357,14 @@ def evaluate(
     rare = {} if left_out is None else dict(zip(left_out["class"], left_out["reason"], strict=True))
     spent = compared.groupby("method")[[c for c in COSTS if c in compared]].mean()
     return {
-        "predictions": calls,
+        "predictions": predictions,
         "runs": runs.loc[runs["variant"].map(is_compared), ["cell", *RUN, "part", "predicted"]],
         "scores": scores,
         "summary": summary,
         "classes": pd.concat(classes, ignore_index=True),
-        "efficiency": efficiency(scores, shares),
-        "novelty": novelty(runs, without),
-        "metrics": headline(summary)
+        "efficiency": compute_efficiency(scores, shares),
+        "novelty": compute_novelty(runs, without),
+        "metrics": nest_summary(summary)
         | {
             "split": describe_split(split, split_by),
             "n_held_out": int(tested.sum()),

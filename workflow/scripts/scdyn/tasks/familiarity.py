@@ -1,18 +1,18 @@
-"""Whether a cell is like anything that a fine-tuned model has learned from."""
+"""Familiarity: how similar a cell is to the training cells of a fine-tuned model."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Most energies of validation cells that are kept: a p-value need not be finer than this.
-MOST_KEPT = 1000
+# Largest number of validation energies that are kept; it limits the resolution of the p-value.
+MAX_ENERGIES = 1000
 
 
 def fit_familiarity(energies: np.ndarray) -> np.ndarray:
-    """Keep the energies of cells that were held back from training, to rank others among.
+    """Keep the energies of validation cells, among which other cells are ranked.
 
-    The energy of a cell is minus the log of the sum of the exponentials of its logits
-    (Liu et al. 2020, arXiv:2010.03759): low where any class has much evidence.
+    The energy of a cell is minus the log of the sum of the exponentials of its logits (Liu et al.
+    2020, arXiv:2010.03759): low if any class has a high logit.
 
     Parameters
     ----------
@@ -22,23 +22,23 @@ def fit_familiarity(energies: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32
-        Sorted, at most a thousand of them, evenly drawn.
+        Sorted, at most a thousand quantiles.
     """
-    known = np.sort(energies)
-    kept = np.linspace(0, len(known) - 1, min(len(known), MOST_KEPT)).round().astype(int)
-    return known[kept].astype(np.float32)
+    ordered = np.sort(energies)
+    kept = np.linspace(0, len(ordered) - 1, min(len(ordered), MAX_ENERGIES)).round().astype(int)
+    return ordered[kept].astype(np.float32)
 
 
-def familiarity(known: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Share of the validation cells whose energy is as high as a cell's, or higher.
+def compute_familiarity(validation: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Compute per cell the share of validation cells with the same or a higher energy.
 
-    A conformal p-value (Vovk et al. 2005): of cells that are like the validation cells,
-    at most a share x has less than x.
+    A conformal p-value (Vovk et al. 2005): among cells exchangeable with the validation cells, a
+    share of at most x has a familiarity below x.
 
     Parameters
     ----------
-    known
-        As :func:`fit_familiarity` returns them.
+    validation
+        Energies, as :func:`fit_familiarity` returns them.
     energies
         (cells,).
 
@@ -47,5 +47,5 @@ def familiarity(known: np.ndarray, energies: np.ndarray) -> np.ndarray:
     ndarray, (cells,)
         Above 0, at most 1.
     """
-    higher = len(known) - np.searchsorted(known, energies.astype(np.float32))
-    return (1 + higher) / (1 + len(known))
+    higher = len(validation) - np.searchsorted(validation, energies.astype(np.float32))
+    return (1 + higher) / (1 + len(validation))

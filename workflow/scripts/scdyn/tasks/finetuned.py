@@ -1,4 +1,4 @@
-"""A fine-tuned task in a notebook: cells in, calibrated calls out."""
+"""Predictions of a fine-tuned task for new cells, for use in a notebook."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from scdyn.errors import InputError
 from scdyn.model.classifier import load_classifier, run_classifier
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import MAIN
-from scdyn.tasks.familiarity import familiarity
-from scdyn.tasks.metrics import with_temperature
+from scdyn.tasks.familiarity import compute_familiarity
+from scdyn.tasks.metrics import apply_temperature
 
-# Cells of a familiarity below this are flagged: of cells like the training cells one in a hundred.
-UNLIKE = 0.01
+# Cells with a lower familiarity are flagged: one in a hundred of cells like the training cells.
+UNFAMILIAR = 0.01
 
 
 class FineTuned:
-    """A task's models, which call the cells of any AnnData with overlapping genes.
+    """The fine-tuned models of a task, to predict any AnnData with overlapping genes.
 
     Parameters
     ----------
     folder
-        ``results/finetune/TASK``, whose main model's runs (folds and seeds) call together, or
-        the folder ``model`` of one run.
+        ``results/finetune/TASK``, to average the runs (folds and seeds) of the main model, or the
+        folder ``model`` of one run.
     model
-        The pretrained model's folder; by default where the workflow left it.
+        The pretrained model's folder; by default the one that ``task.json`` names.
     device
-        Where to run; a GPU if there is one, unless told otherwise.
+        By default a GPU if there is one.
 
     Attributes
     ----------
     folders : list of Path
         The runs' models.
     pretrained : Pretrained
-        The model that was adapted; it reads the cells.
+        The pretrained model, which converts cells to bins.
     classes : list of str
-        What is called.
+        The classes of all runs.
     classifiers : list
-        One a run.
+        One per run.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class FineTuned:
         if not self.folders:
             raise InputError(
                 "MODEL",
-                f"{folder}: holds no fine-tuned model; give results/finetune/TASK, or the folder "
+                f"{folder}: no fine-tuned model found; give results/finetune/TASK, or the folder "
                 "'model' of one run in it.",
             )
         if model is None:
@@ -82,7 +82,7 @@ class FineTuned:
         self.classes = sorted(set().union(*(one.classes for one in self.classifiers)))
 
     def __repr__(self) -> str:
-        """Say what it is."""
+        """Summarise classes, runs and device."""
         return (
             f"FineTuned({len(self.classes)} classes: {', '.join(self.classes[:6])}"
             f"{', ...' if len(self.classes) > 6 else ''}; {len(self.classifiers)} runs, "
@@ -90,7 +90,7 @@ class FineTuned:
         )
 
     def predict(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
-        """Call cells by the runs' mean probability.
+        """Predict cells from the mean probability of the runs.
 
         Parameters
         ----------
@@ -100,10 +100,10 @@ class FineTuned:
         Returns
         -------
         DataFrame
-            A row a cell: ``predicted``, ``confidence`` (its probability, at the temperature that
-            fits validation cells), ``familiarity`` (share of the validation cells of which the
-            model is as little sure of any class, mean of the runs), ``unlike_seen`` (familiarity
-            below 0.01: the call is a guess) and ``p_<class>``.
+            One row per cell: ``predicted``, ``confidence`` (its calibrated probability),
+            ``familiarity`` (see :func:`scdyn.tasks.familiarity.compute_familiarity`; mean of the
+            runs), ``unlike_seen`` (familiarity below 0.01: the prediction is unreliable) and
+            ``p_<class>``.
 
         Raises
         ------
@@ -115,8 +115,8 @@ class FineTuned:
         familiar = np.zeros(adata.n_obs)
         for classifier in self.classifiers:
             p, energies = run_classifier(classifier, store, np.arange(adata.n_obs))
-            total[classifier.classes] += with_temperature(p, classifier.temperature)
-            familiar += familiarity(classifier.familiar, energies)
+            total[classifier.classes] += apply_temperature(p, classifier.temperature)
+            familiar += compute_familiarity(classifier.familiar, energies)
         p = total / len(self.classifiers)
         familiar /= len(self.classifiers)
         table = pd.DataFrame(
@@ -124,7 +124,7 @@ class FineTuned:
                 "predicted": p.idxmax(axis=1),
                 "confidence": p.max(axis=1),
                 "familiarity": familiar,
-                "unlike_seen": familiar < UNLIKE,
+                "unlike_seen": familiar < UNFAMILIAR,
             }
         )
         return table.join(p.add_prefix("p_"))

@@ -1,4 +1,4 @@
-"""Adapting a pretrained model to a question, one run at a time: a variant, a seed, a fold."""
+"""Fine-tuning of a pretrained model: one run per variant, seed and fold."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import MAIN, FineTuningSettings, VariantSettings, is_compared
 from scdyn.tasks import evaluation, metrics
-from scdyn.tasks.familiarity import familiarity, fit_familiarity
-from scdyn.tasks.splits import parts
+from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
+from scdyn.tasks.splits import split_cells
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import Part, Training, TrainingConfig
@@ -42,10 +42,10 @@ def fit_classifier(
     config: TrainingConfig,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
-    """Fine-tune a model to call labels.
+    """Fine-tune a model to predict labels.
 
-    Classes weigh alike in the loss to the power of a half: the rare ones are heard
-    without the common ones being drowned.
+    The loss weights each class by the inverse square root of its number of cells, a compromise
+    between equal weights of cells and of classes.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        How the encoder is adapted, what it reads, and the head's sizes.
+        Adapter, modalities, and sizes of the head.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
-        Where to go on from.
+        Checkpoint to resume from.
 
     Returns
     -------
@@ -94,21 +94,21 @@ def fit_classifier(
     return classifier, run.run()
 
 
-def epochs_for(epochs: int, share: float) -> int:
-    """Passes over a share of the labels: fewer cells are seen more often, by the share's root.
+def scale_epochs(epochs: int, share: float) -> int:
+    """Scale the number of epochs by the inverse square root of the share of labels.
 
-    Equal passes would end before the few labels are learned, equal steps would cost as much
-    as all labels do.
+    The same number of epochs would be too few steps for few labels; the same number of steps would
+    cost as much as all labels.
     """
     return round(epochs * share**-0.5)
 
 
-def settle(
+def calibrate(
     classifier: Classifier,
     store: TokenStore,
     validation: pd.DataFrame,
 ) -> None:
-    """Fit temperature and familiarity, in place, to cells that were not learned from.
+    """Fit the temperature and the familiarity to validation cells, in place.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def settle(
     store
         Tokens.
     validation
-        ``cell`` and ``label``, as :func:`scdyn.tasks.splits.parts` returns it.
+        ``cell`` and ``label``, as :func:`scdyn.tasks.splits.split_cells` returns it.
     """
     p, energies = run_classifier(classifier, store, store.rows_of(validation["cell"]))
     labels = validation["label"].to_numpy()
@@ -126,7 +126,7 @@ def settle(
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory that the process, or on a GPU its tensors, have taken."""
+    """Return the peak memory of the process or, on a GPU, of its tensors."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -143,7 +143,7 @@ def finetune_run(
     folder: Path,
     checkpoints: Path,
 ) -> None:
-    """Fine-tune one variant on the cells of all other folds and call this fold's.
+    """Fine-tune one variant on all other folds and predict the cells of this fold.
 
     Parameters
     ----------
@@ -152,56 +152,58 @@ def finetune_run(
     splits
         As :func:`scdyn.tasks.splits.read_splits` returns them.
     variant, seed, fold
-        The variant's name, the seed of initialisation and order, the fold that is tested.
+        The variant's name, the seed of initialisation and order, the fold of the test set.
     settings
         Of the variant.
     model_folder
         The pretrained model.
     folder
-        Receives the adapter, the head, ``task.json``, ``predictions.tsv`` and
-        ``metrics.jsonl``, all or none.
+        Receives the adapter, the head, ``task.json``, ``predictions.tsv`` and ``metrics.jsonl``,
+        atomically.
     checkpoints
-        Where a killed run goes on from; removed when the run is done.
+        Folder of the checkpoint from which a killed run resumes; removed at the end.
     """
-    begun = time.perf_counter()
-    epochs = epochs_for(settings.training.epochs, settings.labels)
+    started = time.perf_counter()
+    epochs = scale_epochs(settings.training.epochs, settings.labels)
     config = TrainingConfig(**{**settings.training.model_dump(), "epochs": epochs, "seed": seed})
     device = choose_device()
     model = load_model(model_folder, store.meta)
     if not settings.pretrained:
         model = fresh(model, seed)
-    learned, validation, called = parts(splits, fold, settings.labels, settings.without, seed)
+    training, validation, predicted = split_cells(
+        splits, fold, settings.labels, settings.without, seed
+    )
     run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {
         **run,
         "model_sha256": sha256(model_folder / "model.safetensors"),
-        # From where this is written, so that a results folder can be moved as a whole.
+        # A relative path, so that the results folder can be moved as a whole.
         "model_folder": os.path.relpath(model_folder, folder),
     }
-    seen = {"cells": list(learned["cell"]), "labels": list(learned["label"])}
-    identity = {**settings.decisive(), **description, "training": config.decisive(), **seen}
+    examples = {"cells": list(training["cell"]), "labels": list(training["label"])}
+    identity = {**settings.decisive(), **description, "training": config.decisive(), **examples}
     checkpoint = Checkpoint(checkpoints, identity)
-    rows, labels = store.rows_of(learned["cell"]), learned["label"].to_numpy()
+    rows, labels = store.rows_of(training["cell"]), training["label"].to_numpy()
     classifier, history = fit_classifier(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    settle(classifier, store, validation)
+    calibrate(classifier, store, validation)
     with atomic(folder) as temporary:
         temporary.mkdir()
         cost = {
             "n_trained_parameters": n_trained,
-            "n_learned_cells": len(learned),
-            "seconds": round(time.perf_counter() - begun, 2),
+            "n_learned_cells": len(training),
+            "seconds": round(time.perf_counter() - started, 2),
             "peak_memory_gib": round(peak_memory_gib(device), 3),
         }
         classifier.save(
             temporary, settings, {**description, "training": config.model_dump(), **cost}
         )
-        table = call(classifier.merge(), store, called, run)
-        tested = table[table["part"] == "test"]
-        scores = metrics.score(tested["label"].to_numpy(), tested["predicted"].to_numpy())
+        table = predict_cells(classifier.merge(), store, predicted, run)
+        test = table[table["part"] == "test"]
+        scores = metrics.score(test["label"].to_numpy(), test["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         logger.info("%s, seed %d, fold %s: %s", variant, seed, fold, words)
         write_table(temporary / "predictions.tsv", table)
@@ -209,19 +211,19 @@ def finetune_run(
     checkpoint.remove()
 
 
-def call(
+def predict_cells(
     classifier: Classifier,
     store: TokenStore,
-    called: pd.DataFrame,
+    cells: pd.DataFrame,
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Predict cells: :func:`scdyn.tasks.evaluation.calibrated_predictions`, and familiarity."""
+    """Predict cells; adds ``familiarity`` to the table of calibrated predictions."""
     if classifier.familiar is None:
-        raise ValueError("the classifier is not settled")
-    p, energies = run_classifier(classifier, store, store.rows_of(called["cell"]))
-    table = evaluation.calibrated_predictions(
-        called, run, classifier.classes, p, classifier.temperature
+        raise ValueError("the classifier is not calibrated")
+    p, energies = run_classifier(classifier, store, store.rows_of(cells["cell"]))
+    table = evaluation.tabulate_calibrated_predictions(
+        cells, run, classifier.classes, p, classifier.temperature
     )
-    familiar = familiarity(classifier.familiar, energies)
+    familiar = compute_familiarity(classifier.familiar, energies)
     table.insert(list(table).index("confidence_raw") + 1, "familiarity", familiar)
     return table

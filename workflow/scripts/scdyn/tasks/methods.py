@@ -1,4 +1,4 @@
-"""What people call the methods that a task compares."""
+"""Readable names of the methods that a task compares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = {
 
 
 def method_name(method: str) -> str:
-    """Name a method as people do; variants of the model by what differs."""
+    """Return the readable name of a method or of a variant of the model."""
     if method.startswith(f"{MAIN}_"):
         return f"scDynOmics, {method.removeprefix(f'{MAIN}_').replace('_', ' ')}"
     return NAMES.get(method, method)

@@ -1,4 +1,4 @@
-"""Scores of calls and of their probabilities, how sure they are, and whether two differ."""
+"""Scores of predictions and probabilities, confidence intervals, and tests of differences."""
 
 from __future__ import annotations
 
@@ -15,54 +15,57 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 N_BINS = 15
 
 
-def score(labels: np.ndarray, called: np.ndarray) -> dict[str, float]:
+def score(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy and macro-F1 over the classes that occur among the labels."""
     classes = np.unique(labels)
-    # balanced_accuracy_score is this recall, but warns of predictions that are no class of these.
+    # balanced_accuracy_score is the same, but warns of predicted classes that no label has.
     _, recall, f1, _ = precision_recall_fscore_support(
-        labels, called, labels=classes, average="macro", zero_division=0
+        labels, predicted, labels=classes, average="macro", zero_division=0
     )
     return {
-        "accuracy": float(accuracy_score(labels, called)),
+        "accuracy": float(accuracy_score(labels, predicted)),
         "balanced_accuracy": float(recall),
         "macro_f1": float(f1),
     }
 
 
-def class_scores(labels: np.ndarray, called: np.ndarray) -> pd.DataFrame:
-    """Precision, recall and F1 of each class: ``class``, these, and ``n_cells`` that have it."""
+def score_classes(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+    """Score each class: ``class``, ``precision``, ``recall``, ``f1`` and ``n_cells`` (of it)."""
     classes = np.unique(labels)
-    values = precision_recall_fscore_support(labels, called, labels=classes, zero_division=0)
+    values = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     names = ("precision", "recall", "f1", "n_cells")
     return pd.DataFrame({"class": classes, **dict(zip(names, values, strict=True))})
 
 
-def calibration(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -> dict[str, float]:
+def score_probabilities(
+    labels: np.ndarray, classes: Sequence[str], p: np.ndarray
+) -> dict[str, float]:
     """Score probabilities.
 
-    scikit-learn's ``log_loss`` and ``brier_score_loss`` refuse labels that are none of the classes,
-    as a class that a model never saw has; its ``calibration_curve`` does not count cells by bin.
+    scikit-learn's ``log_loss`` and ``brier_score_loss`` reject labels outside the classes, which
+    occur when a class is left out of training; its ``calibration_curve`` does not return the number
+    of cells per bin.
 
     Parameters
     ----------
     labels
-        (cells,); a label that is none of the classes counts as a class given probability 0.
+        (cells,); a label outside the classes counts as a class with probability 0.
     classes, p
         (classes,) and (cells, classes).
 
     Returns
     -------
     dict
-        ``nll``: mean negative log-likelihood, nats, probabilities held above 1e-6; ``brier``:
-        sum over classes of squared errors (Brier 1950), 0 to 2; ``ece``: expected calibration
-        error of the called class over 15 bins of equal width (Guo et al. 2017).
+        ``nll``: mean negative log-likelihood, nats, probabilities clipped at 1e-6; ``brier``: sum
+        over classes of squared errors (Brier 1950), 0 to 2; ``ece``: expected calibration error of
+        the predicted class over 15 bins of equal width (Guo et al. 2017).
     """
     true = np.asarray(labels)[:, None] == np.asarray(classes)
     of_true = (p * true).sum(1).clip(1e-6)
     right = true[np.arange(len(p)), p.argmax(1)]
     return {
         "nll": float(-np.log(of_true).mean()),
-        # A label outside the classes misses its own 1 as well.
+        # A label outside the classes adds the squared error of its own class, 1.
         "brier": float((((p - true) ** 2).sum(1) + ~true.any(1)).mean()),
         "ece": calibration_error(right, p.max(1)),
     }
@@ -74,7 +77,7 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
     Parameters
     ----------
     right, confidence
-        (cells,) whether the call is right, and the probability given to it.
+        (cells,) whether the prediction is right, and its probability.
     """
     bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
     gaps = np.bincount(bins, confidence - right, N_BINS)
@@ -82,14 +85,14 @@ def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
 
 
 def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -> float:
-    """Find the temperature at which probabilities fit held-out labels best (Guo et al. 2017).
+    """Fit the temperature that minimises the log loss on validation cells (Guo et al. 2017).
 
-    Of probabilities at hand; scikit-learn's ``CalibratedClassifierCV`` asks for their estimator.
+    It needs only probabilities; scikit-learn's ``CalibratedClassifierCV`` needs the estimator.
 
     Parameters
     ----------
     labels, classes, p
-        Of validation cells, as for :func:`calibration`.
+        Of validation cells, as for :func:`score_probabilities`.
 
     Returns
     -------
@@ -98,38 +101,38 @@ def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -
     """
 
     def loss(log_temperature: float) -> float:
-        warmed = with_temperature(p, np.exp(log_temperature))
-        return calibration(labels, classes, warmed)["nll"]
+        calibrated = apply_temperature(p, np.exp(log_temperature))
+        return score_probabilities(labels, classes, calibrated)["nll"]
 
     bounds = (np.log(0.05), np.log(20))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def with_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
     """Divide log-probabilities by a temperature: (cells, classes) to (cells, classes)."""
     return softmax(np.log(p.clip(1e-30)) / temperature, axis=1)
 
 
-def interval(
+def confidence_interval(
     values: np.ndarray, test_over_train: float = 0.0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Confidence interval of a mean over runs, by Student's t.
+    """Compute the confidence interval of a mean over runs, by Student's t.
 
     Parameters
     ----------
     values
-        (runs,) scores, one a fold and seed.
+        (runs,) scores, one per fold and seed.
     test_over_train
-        Tested cells over learned ones. Folds share training cells, so that their scores
-        vary less than those of new data would; the variance is raised by this
-        (Nadeau & Bengio 2003). 0 where all runs are tested on the same cells.
+        Number of test cells over that of training cells. Folds share training cells, so their
+        scores vary less than those of new data would; the variance is increased by this ratio
+        (Nadeau & Bengio 2003). 0 if all runs are tested on the same cells.
     level
-        Of the interval.
+        Confidence level.
 
     Returns
     -------
     tuple of float
-        Lower and upper bound; NaN of a single run.
+        Lower and upper bound; NaN for a single run.
     """
     n = len(values)
     if n < 2:
@@ -140,20 +143,20 @@ def interval(
 
 
 def paired_p(differences: np.ndarray, test_over_train: float = 0.0) -> float:
-    """Two-sided p-value that paired runs differ: the corrected t-test of Nadeau & Bengio 2003.
+    """Two-sided p-value of a paired difference: the corrected t-test of Nadeau & Bengio 2003.
 
     Parameters
     ----------
     differences
-        (runs,) of one method's score and another's on the same cells.
+        (runs,) differences of two methods' scores on the same cells.
     test_over_train
-        As for :func:`interval`.
+        As for :func:`confidence_interval`.
 
     Returns
     -------
     float
-        NaN of a single run, or if all runs differ by the same, which tells of no spread; 1 if all
-        differences are zero.
+        NaN for a single run, or if the variance of the differences is zero; 1 if all differences
+        are zero.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:

@@ -1,6 +1,6 @@
-"""The optional peers: scVI and scANVI on the RNA counts, in an environment of their own.
+"""Optional peer methods: scVI and scANVI on the RNA counts, in a separate environment.
 
-Both are as scvi-tools has them by default; only the genes and the passes are bounded.
+Both use the defaults of scvi-tools; only the number of genes and of epochs is limited.
 """
 
 from __future__ import annotations
@@ -16,61 +16,60 @@ from scipy import sparse
 
 from scdyn.log import logger
 from scdyn.settings import MAIN
-from scdyn.tasks.evaluation import calibrated_predictions
+from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
-from scdyn.tasks.splits import parts, require_cells
+from scdyn.tasks.splits import require_cells, split_cells
 
-# Genes a model reads at most: the most variable among the cells it learns from.
+# Largest number of genes of a model: the most variable ones among the training cells.
 N_VARIABLE_GENES = 4000
-# Past this many cells scvi-tools makes fewer passes, in proportion.
+# With more cells than this the number of epochs is reduced in proportion, as in scvi-tools.
 CELLS_OF_ALL_EPOCHS = 20_000
 UNLABELLED = ""
 
 
-def scanvi_fold(
+def predict_with_scanvi(
     cells: ad.AnnData, splits: pd.DataFrame, fold: str, max_epochs: int, seed: int
 ) -> pd.DataFrame:
-    """Call one fold's cells with scANVI (Xu et al. 2021, Mol Syst Biol 17:e9620).
+    """Predict one fold's cells with scANVI (Xu et al. 2021, Mol Syst Biol 17:e9620).
 
-    scVI is fitted to the cells that are learned from, then scANVI to these and their labels, for
-    as many further passes as scvi-tools thinks right (two to ten). The cells that are called are
-    brought to the fitted model: neither their labels nor their counts are seen before, nor do
-    they take part in the choice of genes. There is no batch covariate, as a held-out sample
-    would be a batch without parameters.
+    scVI is fitted to the training cells, then scANVI to these cells and their labels, for the
+    number of further epochs that scvi-tools chooses (two to ten). The predicted cells are used
+    neither for the choice of genes nor for fitting, without or with labels. There is no batch
+    covariate, because a held-out sample would be a batch without parameters.
 
     Parameters
     ----------
     cells
         Corpus, RNA counts in ``X``.
     splits, fold
-        The split, and the fold that is tested.
+        The split, and the fold of the test set.
     max_epochs, seed
-        As in :func:`scvi_embedding`.
+        As in :func:`embed_with_scvi`.
 
     Returns
     -------
     DataFrame
-        As :func:`scdyn.tasks.evaluation.calibrated_predictions`, method "scanvi".
+        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, method "scanvi".
     """
     require_cells(splits, cells.obs_names)
-    learned, validation, called = parts(splits, fold)
-    chosen = cells[learned["cell"]]
-    genes = variable_genes(chosen)
-    train = count_table(chosen, genes, label=learned["label"].to_numpy())
+    training, validation, predicted = split_cells(splits, fold)
+    chosen = cells[training["cell"]]
+    genes = choose_variable_genes(chosen)
+    train = make_count_table(chosen, genes, label=training["label"].to_numpy())
     network = fit_scvi(train, max_epochs, seed, labels_key="label")
     model = scvi.model.SCANVI.from_scvi_model(network, UNLABELLED, labels_key="label")
     model.train(enable_progress_bar=False)
-    known, p = (
-        model.predict(count_table(cells[part["cell"]], genes, label=UNLABELLED), soft=True)
-        for part in (validation, called)
+    p_validation, p = (
+        model.predict(make_count_table(cells[part["cell"]], genes, label=UNLABELLED), soft=True)
+        for part in (validation, predicted)
     )
     classes = list(p.columns)
-    temperature = fit_temperature(validation["label"].to_numpy(), classes, known.to_numpy())
+    temperature = fit_temperature(validation["label"].to_numpy(), classes, p_validation.to_numpy())
     run = {"method": "scanvi", "variant": MAIN, "seed": seed, "fold": fold}
-    return calibrated_predictions(called, run, classes, p.to_numpy(), temperature)
+    return tabulate_calibrated_predictions(predicted, run, classes, p.to_numpy(), temperature)
 
 
-def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) -> np.ndarray:
+def embed_with_scvi(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) -> np.ndarray:
     """Embed cells with scVI (Lopez et al. 2018, Nat Methods 15:1053), fitted to these cells.
 
     Parameters
@@ -78,11 +77,11 @@ def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) ->
     cells
         Corpus, RNA counts in ``X``.
     batch
-        Column of the cells that scVI is conditioned on: what it explains is not in the latents.
+        Column of the cells that scVI is conditioned on, to remove its effect from the embedding.
     max_epochs
-        Passes over up to 20,000 cells; over more of them as many fewer.
+        Epochs with up to 20,000 cells; fewer in proportion with more cells.
     seed
-        Of all that is drawn.
+        Random seed of scvi-tools.
 
     Returns
     -------
@@ -90,13 +89,13 @@ def scvi_embedding(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) ->
         Means of the latents.
     """
     batches = cells.obs[batch].astype(str).to_numpy()
-    table = count_table(cells, variable_genes(cells), batch=batches)
+    table = make_count_table(cells, choose_variable_genes(cells), batch=batches)
     network = fit_scvi(table, max_epochs, seed, batch_key="batch")
     return network.get_latent_representation(table).astype(np.float32)
 
 
-def variable_genes(cells: ad.AnnData) -> np.ndarray:
-    """Choose the genes of the highest dispersion of log counts per 10,000: boolean, (genes,)."""
+def choose_variable_genes(cells: ad.AnnData) -> np.ndarray:
+    """Choose the most variable genes (log counts per 10,000; scanpy): boolean, (genes,)."""
     if cells.n_vars <= N_VARIABLE_GENES:
         return np.ones(cells.n_vars, dtype=bool)
     table = ad.AnnData(sparse.csr_matrix(cells.X, dtype=np.float32))
@@ -106,32 +105,34 @@ def variable_genes(cells: ad.AnnData) -> np.ndarray:
     return table.var["highly_variable"].to_numpy()
 
 
-def count_table(cells: ad.AnnData, genes: np.ndarray, **columns: np.ndarray | str) -> ad.AnnData:
-    """Lay out what scvi-tools reads: the counts of some genes, and columns of the cells."""
+def make_count_table(
+    cells: ad.AnnData, genes: np.ndarray, **columns: np.ndarray | str
+) -> ad.AnnData:
+    """Make the input of scvi-tools: counts of the chosen genes, and columns of ``obs``."""
     obs = pd.DataFrame(columns, index=cells.obs_names)
     return ad.AnnData(sparse.csr_matrix(cells.X[:, genes], dtype=np.float32), obs)
 
 
 def fit_scvi(table: ad.AnnData, max_epochs: int, seed: int, **columns: str) -> scvi.model.SCVI:
-    """Fit scVI to the cells of a :func:`count_table` that have any counts.
+    """Fit scVI to the cells of a :func:`make_count_table` with at least one count.
 
     Parameters
     ----------
     table
         The cells.
     max_epochs, seed
-        As in :func:`scvi_embedding`.
+        As in :func:`embed_with_scvi`.
     **columns
-        Which columns are what, as ``SCVI.setup_anndata`` names it.
+        Keyword arguments of ``SCVI.setup_anndata`` that name columns.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     scvi.settings.verbosity = logging.WARNING
     scvi.settings.seed = seed
     counted = table[
         np.asarray(table.X.sum(1)).ravel() > 0
-    ].copy()  # the log of a library of nothing is no number
+    ].copy()  # scVI takes the log of the library size
     n_epochs = round(max_epochs * min(1, CELLS_OF_ALL_EPOCHS / counted.n_obs)) or 1
-    logger.info("scVI learns from %d cells, %d epochs", counted.n_obs, n_epochs)
+    logger.info("training scVI on %d cells for %d epochs", counted.n_obs, n_epochs)
     scvi.model.SCVI.setup_anndata(counted, **columns)
     network = scvi.model.SCVI(counted)
     network.train(max_epochs=n_epochs, enable_progress_bar=False)

@@ -17,14 +17,14 @@ def attribution_ranking(attributions: pd.DataFrame) -> pd.DataFrame:
 
 
 def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
-    """Rank genes by logistic regression: the larger modality's mean weight over folds."""
+    """Rank genes by logistic regression: the larger of the two modalities' mean weights."""
     mean = weights.groupby(["class", "gene_id"])[["rna", "promoter"]].mean().max(axis=1)
     table = mean.rename("score").reset_index().merge(genes, on="gene_id")
     return table[RANKING]
 
 
 def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
-    """Rank genes by Wilcoxon's rank-sum test of each class against the rest, on the RNA."""
+    """Rank genes by Wilcoxon's rank-sum test of RNA in each class against all others."""
     values = cells[label.index].layers["rna_log"]
     ranks = compare_groups(values, cells.var_names, pd.Categorical(label.to_numpy()))
     ranks = ranks.merge(cells.var[["symbol", "is_tf"]], left_on="gene_id", right_index=True)

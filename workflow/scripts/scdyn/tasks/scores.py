@@ -1,4 +1,4 @@
-"""The scores of every part of a study in one flat table."""
+"""All scores of a study in one flat dictionary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from scdyn.settings import LEFT_OUT, MAIN
 from scdyn.tasks.splits import PREDICTED
 
-# What scores of other methods begin with: a prefix a method, none for the model itself.
+# Prefix of the scores of each method; none for the model itself.
 PREFIXES = {
     MAIN: "",
     "logistic_regression": "lr_",
@@ -27,7 +27,7 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 
 def method_prefix(method: str) -> str:
-    """Prefix of a method's scores; a variant of the model goes by its own name."""
+    """Return the prefix of a method's scores; for a variant of the model, its name."""
     return PREFIXES.get(method, f"{method.removeprefix(f'{MAIN}_')}_")
 
 
@@ -37,9 +37,9 @@ def task_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str
     Parameters
     ----------
     task
-        Begins the names.
+        First part of the names.
     metrics
-        Method to scores, as :func:`scdyn.tasks.evaluation.headline` has them.
+        Method to scores, as :func:`scdyn.tasks.evaluation.nest_summary` returns them.
     """
     bounds = [f"macro_f1_{bound}" for bound in ("low", "high")]
     return {
@@ -51,33 +51,34 @@ def task_scores(task: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str
 
 
 def stability_scores(name: str, stability: pd.DataFrame) -> dict[str, float]:
-    """Mean Jaccard index of two runs with other seeds, and of one with the same less some cells.
+    """Mean Jaccard index of runs with different seeds, and of runs with and without some cells.
 
     Parameters
     ----------
     name
         Prefix of the scores.
     stability
-        ``what``, ``run_a``, ``run_b``, ``jaccard``, the first run first; of a single run, no row.
+        ``what``, ``run_a``, ``run_b``, ``jaccard``, the first run first; no rows for a single run.
     """
     kinds = {"": "strongest edges", "regulon_": "regulons' edges"}
     result = {}
     for prefix, kind in kinds.items():
         rows = stability[stability["what"] == kind]
-        lacking = rows["run_b"] == LEFT_OUT
-        same_seed = lacking & (rows["run_a"] == rows["run_a"].iloc[0]) if len(rows) else lacking
-        for what, chosen in (("seed", rows[~lacking]), ("left_out", rows[same_seed])):
+        subsampled = rows["run_b"] == LEFT_OUT
+        first = rows["run_a"] == rows["run_a"].iloc[0] if len(rows) else subsampled
+        same_seed = subsampled & first
+        for what, chosen in (("seed", rows[~subsampled]), ("left_out", rows[same_seed])):
             if len(chosen):
                 result[f"{name}.{prefix}{what}_jaccard"] = float(chosen["jaccard"].mean())
     return result
 
 
 def explanation_scores(name: str, checks: Mapping[str, Any]) -> dict[str, float]:
-    """Completeness error, and what correlation survives randomisation, of an explained task."""
-    survived = [abs(value) for value in checks["randomised_correlation"].values()]
+    """Completeness error, and mean absolute correlation after randomisation, of a task."""
+    correlations = [abs(value) for value in checks["randomised_correlation"].values()]
     return {
         f"{name}.completeness": checks["completeness"]["median"],
-        f"{name}.randomised_correlation": float(np.mean(survived)),
+        f"{name}.randomised_correlation": float(np.mean(correlations)),
     }
 
 
@@ -90,25 +91,25 @@ def collect_scores(
     metrics: Mapping[str, Mapping[str, Any]],
     explanations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, float]:
-    """Gather the scores of all parts of a study, named ``part.score``.
+    """Collect the scores of all parts of a study, named ``part.score``.
 
     Parameters
     ----------
     stability
         Corpus to its table of :func:`scdyn.grn.regulons.find_regulons`.
     pretraining, embeddings
-        Model to its scores. The model's name stands in the former only where there are several,
-        as that of the corpus does in the network's.
+        Model to its scores. Names of pretraining scores contain the model only if there are
+        several, as those of the network contain the corpus.
     predictions, metrics
-        Task to what :func:`scdyn.tasks.evaluation.evaluate` returns by these names.
+        Task to the entries of these names that :func:`scdyn.tasks.evaluation.evaluate` returns.
     explanations
         Explained task to its checks.
 
     Returns
     -------
     dict
-        Scores on held-out cells are of ``task``, or of ``task.held_out`` where the task also
-        predicts cells; scores on these are of ``task.predicted``.
+        Scores on held-out cells are named ``task``, or ``task.held_out`` if the task also predicts
+        other cells; scores on those are named ``task.predicted``.
     """
     result: dict[str, float] = {}
     for corpus, table in stability.items():
@@ -129,7 +130,7 @@ def collect_scores(
 
 
 def model_variants(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Name the variants of the model that each task has scores of.
+    """List the variants of the model that have scores, by task.
 
     Parameters
     ----------

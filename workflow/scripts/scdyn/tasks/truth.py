@@ -1,4 +1,4 @@
-"""Results on the simulated study compared with its truth."""
+"""Comparison of results on the simulated study with its ground truth."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdyn.tasks.metrics import interval, score
+from scdyn.tasks.metrics import confidence_interval, score
 from scdyn.tasks.rankings import attribution_ranking, weight_ranking, wilcoxon_ranking
 from scdyn.tasks.scores import method_prefix
 
 
-def edge_recovery(
+def score_edges(
     adjacencies: pd.DataFrame, regulons: pd.DataFrame, edges: pd.DataFrame, genes: pd.DataFrame
 ) -> dict[str, float]:
     """Compare inferred edges with the true network.
@@ -33,7 +33,7 @@ def edge_recovery(
     dict
         ``grn.auprc``, ``grn.auprc_chance`` (share of true pairs), ``grn.auprc_ratio``,
         ``grn.n_regulons``, ``grn.regulon_precision`` and ``grn.regulon_recall`` (of all true
-        edges), and ``grn.adjacency_precision`` at as many edges.
+        edges), and ``grn.adjacency_precision`` (of the same number of strongest edges).
     """
     symbols, tfs = genes["symbol"], genes.loc[genes["is_tf"], "symbol"]
     pairs = pd.MultiIndex.from_product([tfs, symbols], names=["tf", "target"])
@@ -41,7 +41,7 @@ def edge_recovery(
     true = pairs.isin(pd.MultiIndex.from_frame(edges[["tf", "target"]]))
     importance = adjacencies.set_index(["tf", "target"])["importance"].reindex(pairs, fill_value=0)
     found = pd.MultiIndex.from_frame(regulons[["tf", "target"]].drop_duplicates())
-    known = pairs[true]
+    true_pairs = pairs[true]
     strongest = importance.nlargest(len(found)).index
     auprc = float(average_precision_score(true, importance))
     return {
@@ -49,23 +49,23 @@ def edge_recovery(
         "grn.auprc_chance": float(true.mean()),
         "grn.auprc_ratio": auprc / float(true.mean()),
         "grn.n_regulons": int(regulons["tf"].nunique()),
-        "grn.regulon_precision": float(found.isin(known).mean()),
-        "grn.regulon_recall": float(known.isin(found).mean()),
-        "grn.adjacency_precision": float(strongest.isin(known).mean()),
+        "grn.regulon_precision": float(found.isin(true_pairs).mean()),
+        "grn.regulon_recall": float(true_pairs.isin(found).mean()),
+        "grn.adjacency_precision": float(strongest.isin(true_pairs).mean()),
     }
 
 
-def fate_scores(
-    task: str, runs: pd.DataFrame, calls: pd.DataFrame, fates: pd.Series
+def score_fates(
+    task: str, runs: pd.DataFrame, predictions: pd.DataFrame, fates: pd.Series
 ) -> dict[str, float]:
-    """Score the calls of progenitors against the fates they reach.
+    """Score the predictions of progenitors against their true fates.
 
     Parameters
     ----------
     runs
-        Every run's calls: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``predicted``.
-    calls
-        The task's combined predictions, by the runs' mean probability.
+        Every run's predictions: ``cell``, ``method``, ``seed``, ``fold``, ``part``, ``predicted``.
+    predictions
+        The task's combined predictions, from the mean probability of the runs.
     fates
         True fate by cell.
 
@@ -73,50 +73,52 @@ def fate_scores(
     -------
     dict
         For each method the mean over its runs of ``accuracy`` and ``macro_f1``, 95% bounds of
-        the latter over the runs, and ``combined_macro_f1`` of the combined calls.
+        the latter over the runs, and ``combined_macro_f1`` of the combined predictions.
     """
-    known = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
+    progenitors = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
     result: dict[str, float] = {}
-    for method, of_method in known.groupby("method", sort=False):
+    for method, of_method in progenitors.groupby("method", sort=False):
         prefix = f"{task}.{method_prefix(method)}"
         found = pd.DataFrame(
             score(fates[run["cell"]].to_numpy(), run["predicted"].to_numpy())
             for _, run in of_method.groupby(["seed", "fold"])
         )
         result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
-        bounds = np.clip(interval(found["macro_f1"].to_numpy()), 0, 1)
+        bounds = np.clip(confidence_interval(found["macro_f1"].to_numpy()), 0, 1)
         if np.isfinite(bounds[0]):
             result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
-        mean = calls[(calls["method"] == method) & calls["cell"].isin(fates.index)]
+        mean = predictions[
+            (predictions["method"] == method) & predictions["cell"].isin(fates.index)
+        ]
         mean = mean[mean["part"] == "predict"]
         combined = score(fates[mean["cell"]].to_numpy(), mean["predicted"].to_numpy())
         result[f"{prefix}combined_macro_f1"] = combined["macro_f1"]
-    return result | {f"{task}.n_cells": int(known["cell"].nunique())}
+    return result | {f"{task}.n_cells": int(progenitors["cell"].nunique())}
 
 
-def ectopic_shares(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
-    """Share of the knockout's would-be cells of one fate that are called the other.
+def score_ectopic(task: str, runs: pd.DataFrame, ectopic: pd.Index, fate: str) -> dict[str, float]:
+    """Share of ectopic cells of the knockout that are predicted to have their true fate.
 
     Parameters
     ----------
     runs
-        Every run's calls, as for :func:`fate_scores`.
+        Every run's predictions, as for :func:`score_fates`.
     ectopic
-        Names of the cells whose position says one fate and whose state is the other.
+        Names of the mature cells whose fate differs from the intended one.
     fate
-        The fate they truly have.
+        Their true fate.
     """
-    known = runs[runs["cell"].isin(ectopic)]
-    shares = (known["predicted"] == fate).groupby(known["method"], sort=False).mean()
+    of_ectopic = runs[runs["cell"].isin(ectopic)]
+    shares = (of_ectopic["predicted"] == fate).groupby(of_ectopic["method"], sort=False).mean()
     result = {
         f"{task}.{method_prefix(method)}ectopic_share": float(share)
         for method, share in shares.items()
     }
-    return result | {f"{task}.n_ectopic": int(known["cell"].nunique())}
+    return result | {f"{task}.n_ectopic": int(of_ectopic["cell"].nunique())}
 
 
-def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
-    """Find the true drivers of each fate in rankings of all genes.
+def score_drivers(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) -> dict[str, float]:
+    """Score rankings of all genes by the true drivers of each fate.
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) ->
     Returns
     -------
     dict
-        ``drivers.recall20`` (share of a fate's drivers among the 20 best genes, mean over the
+        ``drivers.recall20`` (share of a fate's drivers among the 20 highest genes, mean over the
         fates), ``drivers.tf_recall20`` (among the 20 best TFs), ``drivers.tf_auroc`` (of drivers
         among TFs) and ``drivers.chance20`` (recall of a random ranking).
     """
@@ -150,25 +152,25 @@ def driver_ranks(rankings: Mapping[str, pd.DataFrame], drivers: pd.DataFrame) ->
     return result | {"drivers.chance20": 20 / ranking["symbol"].nunique()}
 
 
-def truth_scores(
+def score_truth(
     truth: Mapping[str, pd.DataFrame],
     adjacencies: pd.DataFrame,
     regulons: pd.DataFrame,
     cells: ad.AnnData,
-    calls: Mapping[str, pd.DataFrame],
+    predictions: Mapping[str, pd.DataFrame],
     runs: Mapping[str, pd.DataFrame],
     attributions: Mapping[str, pd.DataFrame],
     weights: Mapping[str, Sequence[pd.DataFrame]],
 ) -> dict[str, float]:
-    """Compare the embedded study's results with its truth.
+    """Compare the results on the simulated study with its ground truth.
 
     Parameters
     ----------
     truth
-        ``edges``, ``drivers`` and ``cells`` as :mod:`scdyn_simulate.study` wrote them.
+        ``edges``, ``drivers`` and ``cells`` as written by :mod:`scdyn_simulate.study`.
     adjacencies, regulons, cells
-        Results on the study's corpus.
-    calls, runs
+        Results of the study.
+    predictions, runs
         By task, as :func:`scdyn.tasks.evaluation.evaluate` returns ``predictions`` and ``runs``; a
         task that predicts wild-type cells is scored on their fates, one that predicts the
         knockout's on its ectopic cells.
@@ -179,31 +181,31 @@ def truth_scores(
     Returns
     -------
     dict
-        Of :func:`edge_recovery`, :func:`ectopic_shares` or :func:`fate_scores`, and
-        :func:`driver_ranks`.
+        Scores of :func:`score_edges`, :func:`score_ectopic` or :func:`score_fates`, and
+        :func:`score_drivers`.
     """
     genes = cells.var.rename_axis("gene_id").reset_index()
     names = truth["cells"]["sample"] + "_" + truth["cells"]["barcode"]
     true_cells = truth["cells"].set_index(pd.Index(names))
-    result = edge_recovery(adjacencies, regulons, truth["edges"], genes)
+    result = score_edges(adjacencies, regulons, truth["edges"], genes)
     singlets = true_cells[true_cells["is_doublet"] == 0]
     knocked_out = singlets["fate"] != singlets["intended_fate"]
     in_knockout = set(singlets.loc[knocked_out, "sample"])
     mature = singlets["state"] == singlets["fate"]
     ectopic = singlets.index[knocked_out & mature]
-    for task, table in calls.items():
-        asked = table.loc[table["part"] == "predict", "cell"]
-        if asked.empty:
+    for task, table in predictions.items():
+        queries = table.loc[table["part"] == "predict", "cell"]
+        if queries.empty:
             continue
-        if set(cells.obs.loc[asked, "sample"]) & in_knockout:
+        if set(cells.obs.loc[queries, "sample"]) & in_knockout:
             fate = singlets.loc[ectopic, "fate"].mode()[0]
-            result |= ectopic_shares(task, runs[task], ectopic, fate)
+            result |= score_ectopic(task, runs[task], ectopic, fate)
         else:
-            # The lab's labels err: a mature cell among the asked ones has no fate to come.
+            # Labels contain errors: a mature cell among the queries has no future fate.
             fates = singlets.loc[singlets["state"] == "progenitor", "fate"]
-            result |= fate_scores(task, runs[task], table, fates)
+            result |= score_fates(task, runs[task], table, fates)
     for task, table in attributions.items():
-        labels = calls[task][(calls[task]["part"] == "test")].drop_duplicates("cell")
+        labels = predictions[task][(predictions[task]["part"] == "test")].drop_duplicates("cell")
         rankings = {
             "": attribution_ranking(table),
             "lr_": weight_ranking(pd.concat(weights[task]), genes),
@@ -211,7 +213,7 @@ def truth_scores(
         }
         classes = set(table["class"])
         drivers = truth["drivers"][truth["drivers"]["fate"].isin(classes)]
-        # The fates that a progenitor chooses between; the third type is not a choice.
+        # Only fates of progenitors have drivers; the third cell type is not a fate of theirs.
         chosen = set(singlets.loc[singlets["state"] == "progenitor", "fate"])
-        result |= driver_ranks(rankings, drivers[drivers["fate"].isin(chosen)])
+        result |= score_drivers(rankings, drivers[drivers["fate"].isin(chosen)])
     return result

@@ -1,4 +1,4 @@
-"""Embeddings of the same cells side by side, and how good each of them is."""
+"""Comparison of embeddings of the same cells: scores and two-dimensional layouts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sklearn.neighbors import NearestNeighbors
 from scdyn.errors import InputError
 from scdyn.pp.neighbours import compute_pca, compute_umap
 
-# Keys of obsm: what begins the names of its scores, and what it is called.
-SPACES = {
+# Key of obsm to the prefix of its scores and its readable name.
+EMBEDDINGS = {
     "X_scdyn": ("", "scDynOmics"),
     "X_pca": ("pca_", "PCA of RNA"),
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
     "X_scvi": ("scvi_", "scVI"),
 }
 SCORE_COLUMNS = ["space", "label", "kind", "metric", "value"]
-MEAN = "mean"  # the kind of what sums up a kind
+MEAN = "mean"  # kind of the mean over a kind of metrics
 OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"
 
@@ -31,7 +31,7 @@ LIBRARY_SIZE = "library_size"
 def gather_embeddings(
     embedded: ad.AnnData, cells: ad.AnnData, scvi: np.ndarray | None, seed: int
 ) -> ad.AnnData:
-    """Put the embeddings of a corpus' cells beside each other.
+    """Collect the embeddings of a corpus in one AnnData.
 
     Parameters
     ----------
@@ -42,23 +42,24 @@ def gather_embeddings(
     scvi
         scVI's, (cells, latents); None if there is none.
     seed
-        Of the principal components.
+        Seed of the PCA.
 
     Returns
     -------
     AnnData
-        Without ``X``; the keys of :data:`SPACES` in ``obsm``, RNA counts a cell in
+        Without ``X``; the keys of :data:`EMBEDDINGS` in ``obsm``, RNA counts per cell in
         ``obs["library_size"]``.
 
     Raises
     ------
     InputError
-        If the cells are others.
+        If the cells differ.
     """
     if not embedded.obs_names.equals(cells.obs_names):
         raise InputError(
             "CORPUS",
-            "the embedding has other cells than the corpus; remove it and run the workflow again.",
+            "the cells of the embedding differ from those of the corpus; remove the embedding and "
+            "run the workflow again.",
         )
     both = ("rna_log", "promoter_log")
     table = ad.AnnData(
@@ -76,7 +77,7 @@ def gather_embeddings(
 
 
 def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
-    """How often the nearest other cells, by majority, have a cell's label.
+    """Leave-one-out accuracy of a majority vote of nearest neighbours.
 
     Parameters
     ----------
@@ -85,12 +86,12 @@ def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int
     labels
         (cells,).
     n_neighbours
-        Neighbours that vote.
+        Number of neighbours.
 
     Returns
     -------
     float
-        Share of cells, 0 to 1.
+        0 to 1.
     """
     n_neighbours = min(n_neighbours, len(values) - 1)
     nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
@@ -99,11 +100,11 @@ def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int
 
 
 def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: int = 10) -> float:
-    """Tell how much of an embedding's main directions is the depth of sequencing.
+    """Share of the variance of sequencing depth that an embedding explains.
 
-    The share of the variance of log counts that a linear regression on the embedding's first
-    principal components explains, the square of their multiple correlation. It does not change
-    if the embedding is turned or scaled, as a correlation with single components would.
+    R2 of a linear regression of log counts on the embedding's first principal components. It is
+    invariant under rotation and scaling of the embedding, unlike a correlation with single
+    components.
 
     Parameters
     ----------
@@ -112,12 +113,12 @@ def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: 
     library_size
         (cells,) counts.
     n_components
-        Principal components, or as many as there are features.
+        Largest number of principal components.
 
     Returns
     -------
     float
-        0 (none) to 1.
+        0 to 1.
     """
     components = PCA(min(n_components, *values.shape), random_state=0).fit_transform(values)
     log_counts = np.log1p(library_size)
@@ -125,62 +126,62 @@ def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: 
 
 
 def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
-    """Score each embedding by what needs no further library.
+    """Score each embedding by neighbour accuracy and library size R2.
 
     Parameters
     ----------
     table
         As :func:`gather_embeddings` returns it, with the labels in ``obs``.
     labels
-        Columns of the cells; those without a label are left out.
+        Columns of ``obs``; cells without a label are left out.
 
     Returns
     -------
     DataFrame
-        :data:`SCORE_COLUMNS`: key of :data:`SPACES`, label ("" where the metric is of none), kind,
+        :data:`SCORE_COLUMNS`: key of :data:`EMBEDDINGS`, label ("" if the metric has none), kind,
         metric and value.
     """
     rows = []
-    for space in filter(table.obsm.__contains__, SPACES):
-        values = np.asarray(table.obsm[space])
+    for key in filter(table.obsm.__contains__, EMBEDDINGS):
+        values = np.asarray(table.obsm[key])
         for label in labels:
-            known = table.obs[label].notna().to_numpy()
-            names = table.obs.loc[known, label].astype(str).to_numpy()
-            accuracy = neighbour_accuracy(values[known], names)
-            rows.append((space, label, "labels kept", "Neighbour accuracy", accuracy))
+            labelled = table.obs[label].notna().to_numpy()
+            names = table.obs.loc[labelled, label].astype(str).to_numpy()
+            accuracy = neighbour_accuracy(values[labelled], names)
+            rows.append((key, label, "labels kept", "Neighbour accuracy", accuracy))
         r2 = library_size_r2(values, table.obs[LIBRARY_SIZE].to_numpy())
-        rows.append((space, "", "library size", "Library size R2", r2))
+        rows.append((key, "", "library size", "Library size R2", r2))
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
 def flatten_scores(scores: pd.DataFrame) -> dict[str, float]:
-    """Name what a reader asks first as scores.json does: ``label.prefix_metric`` to the value.
+    """Select the scores for scores.json: ``label.prefix_metric`` to the value.
 
     Parameters
     ----------
     scores
-        Of :func:`score_embeddings`, and of scib-metrics where it was run; of the latter the means
-        are taken.
+        Of :func:`score_embeddings`, and of scib-metrics if it was run, of which the means are
+        taken.
     """
     result = {}
-    for space, label, kind, metric, value in scores[SCORE_COLUMNS].itertuples(index=False):
+    for key, label, kind, metric, value in scores[SCORE_COLUMNS].itertuples(index=False):
         if kind == MEAN:
             metric = f"scib {metric}"
         elif metric not in OWN_METRICS:
             continue
-        name = SPACES[space][0] + metric.lower().replace(" ", "_")
+        name = EMBEDDINGS[key][0] + metric.lower().replace(" ", "_")
         result[f"{label}.{name}" if label else name] = value
     return result
 
 
 def lay_out_embeddings(table: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
-    """Lay the cells out in two dimensions by each embedding: its key to (cells, 2).
+    """Compute the UMAP of each embedding: its key to (cells, 2).
 
     Parameters
     ----------
     table
         As :func:`gather_embeddings` returns it.
     seed
-        Of :func:`scdyn.pp.neighbours.compute_umap`.
+        See :func:`scdyn.pp.neighbours.compute_umap`.
     """
-    return {space: compute_umap(table.obsm[space], seed) for space in SPACES if space in table.obsm}
+    return {key: compute_umap(table.obsm[key], seed) for key in EMBEDDINGS if key in table.obsm}

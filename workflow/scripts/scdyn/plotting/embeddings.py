@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scdyn.plotting.style import STYLE, points
-from scdyn.tasks.spaces import MEAN, SPACES
+from scdyn.tasks.embeddings import EMBEDDINGS, MEAN
 
 # Kinds of scores from left to right, and what is said above them.
 KIND_TITLES = {
@@ -35,7 +35,8 @@ def embeddings(
     Parameters
     ----------
     scores
-        As :func:`scdyn.tasks.spaces.score_embeddings`, with those of scib-metrics where it was run.
+        As :func:`scdyn.tasks.embeddings.score_embeddings`, with those of scib-metrics if it was
+        run.
     layouts
         Key of the embedding to (cells, 2).
     obs
@@ -55,7 +56,7 @@ def embeddings(
     axes = bottom.subplots(1 + len(labels), len(layouts), squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
         column, space = [batch, *labels][i], list(layouts)[j]
-        title = SPACES[space][1] if i == 0 else ""
+        title = EMBEDDINGS[space][1] if i == 0 else ""
         points(axis, layouts[space], obs[column], title, legend=j == len(layouts) - 1)
         if j == 0:
             axis.set_ylabel(column)
@@ -68,7 +69,7 @@ def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     wide = chosen.pivot(index="space", columns=["kind", "metric"], values="value")
     present = dict.fromkeys(zip(chosen["kind"], chosen["metric"], strict=True))
     columns = sorted(present, key=lambda column: list(KIND_TITLES).index(column[0]))
-    return wide.loc[[space for space in SPACES if space in wide.index], columns]
+    return wide.loc[[space for space in EMBEDDINGS if space in wide.index], columns]
 
 
 def heat_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
@@ -92,7 +93,7 @@ def heat_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
         axis.axvline(place[-1] + 0.5, color="white", linewidth=3)
     axis.set_xticks(range(len(kinds)), table.columns.get_level_values("metric"))
     plt.setp(axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(table)), [SPACES[space][1] for space in table.index])
+    axis.set_yticks(range(len(table)), [EMBEDDINGS[space][1] for space in table.index])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_ylabel(label)
