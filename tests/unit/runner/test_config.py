@@ -73,10 +73,10 @@ def test_a_preset_is_kept_under_bounds_of_a_later_file(demo, tmp_path):
     for name, text in (("a", "ingest: {qc: cells}"), ("b", "ingest: {qc: {min_genes: 50}}")):
         (tmp_path / name).write_text(text)
     merged = change(demo, "ingest.qc", {"min_genes": 50})
-    merged = study.with_preset_of_files(merged, [tmp_path / "a", tmp_path / "b"])
+    merged = study.merge_presets(merged, [tmp_path / "a", tmp_path / "b"])
     bounds = study.read_config(merged, "config.yaml").ingest.qc
     assert (bounds.max_mito_share, bounds.min_genes) == (0.2, 50)
-    assert study.with_preset_of_files(demo, [tmp_path / "b"]) == demo
+    assert study.merge_presets(demo, [tmp_path / "b"]) == demo
 
 
 def test_a_bound_is_kept_under_a_preset_of_a_later_file(demo, tmp_path):
@@ -86,13 +86,13 @@ def test_a_bound_is_kept_under_a_preset_of_a_later_file(demo, tmp_path):
         file.write_text(text)
     # As Snakemake merges the two, and as it lays --config over them.
     for given, min_genes in (("nuclei", 7), ({"preset": "nuclei", "min_genes": 9}, 9)):
-        merged = study.with_preset_of_files(change(demo, "ingest.qc", given), files)
+        merged = study.merge_presets(change(demo, "ingest.qc", given), files)
         assert merged["ingest"]["qc"] == {"preset": "nuclei", "min_genes": min_genes}
         bounds = study.read_config(merged, "config.yaml").ingest.qc
         assert (bounds.max_mito_share, bounds.min_genes) == (0.05, min_genes)
     # What is no preset and no bounds is left to be refused.
     wrong = change(demo, "ingest.qc", None)
-    assert study.with_preset_of_files(wrong, files) == wrong
+    assert study.merge_presets(wrong, files) == wrong
 
 
 def given(settings, *keys):

@@ -62,7 +62,7 @@ def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
         devices.choose_device()
     assert why in str(error.value) and "set device: cpu" in str(error.value)
     with pytest.raises(InputError, match="driver"):
-        distributed.processes_for(1)
+        distributed.take_processes(1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is the user's wish
     assert devices.choose_device() == torch.device("cpu")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

@@ -18,7 +18,7 @@ from scdyn.io.sample_files import RNA_ONLY
 from scdyn.pp.obs_columns import MISSING, RESERVED
 from scdyn.settings import Config, CorpusSettings, SampleRow
 from scdyn.settings.data import COVARIATE_NAME
-from scdyn.settings.refusal import refusal
+from scdyn.settings.refusal import make_input_error
 
 KINDS = get_args(SampleRow.model_fields["kind"].annotation)
 
@@ -89,10 +89,10 @@ def read_config(content: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise refusal("CONFIG", error, content, origin) from None
+        raise make_input_error("CONFIG", error, content, origin) from None
 
 
-def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
+def merge_presets(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
     """Return a config with all that its files say of ``qc``, each key as the last file has it.
 
     Snakemake merges configfiles key by key, but of ``qc: cells`` and ``qc: {min_genes: 50}`` the
@@ -107,21 +107,21 @@ def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]
     """
     named: dict[str, Any] = {}
     for file in files:
-        named |= given_qc(yaml.safe_load(Path(file).read_text()) or {}) or {}
-    qc = given_qc(content)
+        named |= read_qc(yaml.safe_load(Path(file).read_text()) or {}) or {}
+    qc = read_qc(content)
     if not named or qc is None:
         return dict(content)
     return {**content, "ingest": {**content["ingest"], "qc": named | qc}}
 
 
-def given_qc(content: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_qc(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a config says of ``qc``, its preset by name; None if nothing that can be read."""
-    ingest = with_preset_spelt_out(content).get("ingest")
+    ingest = expand_preset(content).get("ingest")
     qc = ingest.get("qc") if isinstance(ingest, Mapping) else None
     return dict(qc) if isinstance(qc, Mapping) else None
 
 
-def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def expand_preset(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write ``qc: NAME`` as ``qc: {preset: NAME}``."""
     ingest = content.get("ingest")
     if not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), str):
@@ -160,7 +160,7 @@ def check_covariate(column: str, absent: Sequence[str], path: str | Path) -> Non
             f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
             "of its own of that name; rename it.",
         )
-    if not COVARIATE_NAME.fits(column):
+    if not COVARIATE_NAME.matches(column):
         raise InputError(
             "SHEET",
             f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
@@ -287,7 +287,7 @@ def read_samples(
         try:
             SampleRow.model_validate(row)
         except ValidationError as error:
-            raise refusal("SHEET", error, row, f"{path}, line {number}") from None
+            raise make_input_error("SHEET", error, row, f"{path}, line {number}") from None
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
         raise InputError(

@@ -125,7 +125,7 @@ class MemoryStore:
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
     @classmethod
-    def of_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
+    def from_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
         """Hold dense bins (cells, genes), as :func:`densify` returns them."""
         measured = is_measured(promoter).numpy()
         promoter = promoter.masked_fill(promoter == NOT_MEASURED, 0)
@@ -140,7 +140,7 @@ class MemoryStore:
         return self.rna[rows], self.promoter[rows]
 
 
-def batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut rows into batches; the last may be smaller."""
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
@@ -214,7 +214,7 @@ class Loader:
             thread.shutdown(cancel_futures=True)
 
 
-def halved(n_cells: int) -> int:
+def halve_batch(n_cells: int) -> int:
     """Half of the cells that were on a device at once, after its memory was out.
 
     Raises
@@ -269,9 +269,9 @@ def run_batches(
     place = 0
     while place < len(rows):
         try:
-            for bins in Loader(store, batches(rows[place:], batch_size), device):
+            for bins in Loader(store, split_batches(rows[place:], batch_size), device):
                 result = function(*(part.to(device) for part in bins))
                 place += len(bins[0])
                 yield result
         except torch.OutOfMemoryError:
-            batch_size = halved(batch_size)
+            batch_size = halve_batch(batch_size)

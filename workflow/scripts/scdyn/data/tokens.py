@@ -78,7 +78,7 @@ def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(weights, index=names)
 
 
-def vocabulary_hash(genes: pd.DataFrame) -> str:
+def hash_vocabulary(genes: pd.DataFrame) -> str:
     """Hash the ids, their order and which are TFs: what a model's parameters depend on."""
     text = "\n".join(
         f"{gene}\t{bool(tf)}" for gene, tf in zip(genes["gene_id"], genes["is_tf"], strict=True)
@@ -91,7 +91,7 @@ def chunk_file(array: Path) -> Path:
     return array / "c" / "0"
 
 
-def write_of_cells(group: zarr.Group, names: np.ndarray, promoter_measured: np.ndarray) -> None:
+def write_cell_arrays(group: zarr.Group, names: np.ndarray, promoter_measured: np.ndarray) -> None:
     """Write what there is one of a cell: names (cells,), and whether promoters were measured."""
     for name, values in (("cells", names), ("promoter_measured", promoter_measured)):
         group.create_array(
@@ -185,7 +185,7 @@ def write_tokens(
         store = zarr.open_group(str(temporary / "tokens.zarr"), mode="w")
         names = cells.obs_names.to_numpy(dtype=np.dtypes.StringDType())
         measured = promoters_measured(cells.obs).astype(np.uint8)
-        write_of_cells(store, names, measured)
+        write_cell_arrays(store, names, measured)
         for modality, layer in MODALITIES.items():
             write_bins(store.create_group(modality), cells.layers[layer], n_bins)
         meta = {
@@ -196,7 +196,7 @@ def write_tokens(
             "n_bins": n_bins,
             "binning": "ceil(value), 0 for zero, at most n_bins",
             "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
-            "vocabulary_sha256": vocabulary_hash(genes),
+            "vocabulary_sha256": hash_vocabulary(genes),
             "corpus_sha256": sha256(source),
             STAMP: make_stamp(),
         }
@@ -317,11 +317,11 @@ class TokenStore:
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
             self._cells, measured = (
-                self._of_cells(store / name) for name in ("cells", "promoter_measured")
+                self._open_cell_array(store / name) for name in ("cells", "promoter_measured")
             )
             self._measured = measured[:] > 0
 
-    def _of_cells(self, folder: Path) -> zarr.Array:
+    def _open_cell_array(self, folder: Path) -> zarr.Array:
         """Open an array of one value a cell."""
         # Format 2, which is tried otherwise, has a codec that unpickles.
         array = zarr.open_array(str(folder), mode="r", zarr_format=3)
@@ -342,7 +342,7 @@ class TokenStore:
         """The genes that the tokens stand on, and the regulons of each."""
         path = self.folder / "vocabulary.tsv"
         genes = read_vocabulary(path)
-        if vocabulary_hash(genes) != self.meta["vocabulary_sha256"]:
+        if hash_vocabulary(genes) != self.meta["vocabulary_sha256"]:
             raise InputError("CORPUS", f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
         return genes
 
@@ -360,7 +360,7 @@ class TokenStore:
                 f"{self.folder}: these tokens were made of another corpus than {path}; {REMEDY}.",
             )
 
-    def rows_of(self, names: Iterable[str]) -> np.ndarray:
+    def find_rows(self, names: Iterable[str]) -> np.ndarray:
         """Find cells by name.
 
         Raises

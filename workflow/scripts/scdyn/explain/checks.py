@@ -216,7 +216,7 @@ def deletion_curves(
                     p = [
                         run_classifier(
                             classifier,
-                            MemoryStore.of_bins(silence(rna, genes), silence(promoter, genes)),
+                            MemoryStore.from_bins(silence(rna, genes), silence(promoter, genes)),
                             np.arange(len(chosen)),
                         )[0]
                         for genes in silenced
@@ -314,7 +314,7 @@ def check_task(
         if not checks:
             learned, _, _ = parts(splits, str(description["fold"]))
             permuted, fit = model_of_permuted_labels(
-                store, learned, store.rows_of(learned["cell"]), settings, model_folder
+                store, learned, store.find_rows(learned["cell"]), settings, model_folder
             )
             found = randomisation(classifier, permuted, store, rows, settings)
             checks = {

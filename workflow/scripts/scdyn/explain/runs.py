@@ -49,7 +49,7 @@ def correct_cells(calls: pd.DataFrame, per_class: int, seed: int) -> dict[str, n
 
 def rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Positions in the store of each class's cells."""
-    return {name: store.rows_of(names) for name, names in cells.items()}
+    return {name: store.find_rows(names) for name, names in cells.items()}
 
 
 def read_run(

@@ -69,7 +69,7 @@ def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
+def make_metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
     """Sum up cells of a sample that are alike, and normalise the sums.
 
     Cells are grouped by k-means on the principal components, in each sample by itself. Promoters
@@ -135,7 +135,7 @@ def choose_cells(
         ``n_used`` a row a stratum.
     """
     if how == "metacells":
-        strata, used = cells.obs[["sample"]], metacells(cells, max_cells, seed)
+        strata, used = cells.obs[["sample"]], make_metacells(cells, max_cells, seed)
         taken = used.obs[["sample"]]
     else:
         strata = cells.obs[["sample"]].assign(cluster=coarse_clusters(cells, seed))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the inference's environment has no anndata
 TOP_EDGES_PER_GENE = 5
 
 
-def correlations(expression: Expression, mask_dropouts: bool) -> np.ndarray:
+def correlate_tfs(expression: Expression, mask_dropouts: bool) -> np.ndarray:
     """Correlate the TFs with all genes (Pearson), for the sign of edges.
 
     Parameters
@@ -119,7 +119,7 @@ def describe_edges(
     expression
         The cells and genes.
     mask_dropouts
-        As :func:`correlations`.
+        As :func:`correlate_tfs`.
     promoters
         Accessibility of the same cells and genes, sparse; None for no evidence.
     samples
@@ -144,7 +144,7 @@ def describe_edges(
             tf_values, promoters.tocsr()[measured].tocsc(), samples[measured], seed
         )
     return edges.assign(
-        correlation=correlations(expression, mask_dropouts)[at],
+        correlation=correlate_tfs(expression, mask_dropouts)[at],
         promoter_score=scores[at],
         promoter_p=p_values[at],
     )
@@ -171,7 +171,7 @@ def merge_adjacencies(
         The same cells and genes, as :func:`scdyn.grn.cells.write_expression` wrote them:
         ``layers["promoter_log"]``, ``obs`` with ``sample`` and ``promoters_measured``.
     mask_dropouts
-        As :func:`correlations`.
+        As :func:`correlate_tfs`.
     promoters
         Whether promoter accessibility counts as evidence.
     seed
@@ -196,7 +196,7 @@ def merge_adjacencies(
     return edges
 
 
-def strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
+def select_strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
     """Return the ``n_edges`` strongest (tf, target) of a run."""
     top = run.nlargest(n_edges, "importance")
     return set(top[["tf", "target"]].itertuples(index=False, name=None))

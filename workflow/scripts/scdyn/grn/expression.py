@@ -45,7 +45,7 @@ def read_expression(path: str | Path) -> Expression:
         return Expression(genes, file["var/is_tf"][:].astype(bool), values)
 
 
-def standardised_ranks(values: np.ndarray) -> np.ndarray:
+def standardise_ranks(values: np.ndarray) -> np.ndarray:
     """Rank each column, ties sharing their mean rank, and scale to mean 0 and variance 1.
 
     Returns

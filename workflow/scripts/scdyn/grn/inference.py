@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.expression import Expression, read_expression, standardised_ranks
+from scdyn.grn.expression import Expression, read_expression, standardise_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
 from scdyn.log import PROGRESS_SECONDS, format_duration, logger
 
@@ -30,12 +30,12 @@ PILOT_GENES = 8
 EDGE_COLUMNS = ["TF", "target", "importance"]
 
 
-def targets_of_part(n_genes: int, number: int, n_parts: int) -> np.ndarray:
+def select_targets(n_genes: int, number: int, n_parts: int) -> np.ndarray:
     """Take every ``n_parts``-th gene, from ``number`` (1 to n_parts) on: parts of equal work."""
     return np.arange(number - 1, n_genes, n_parts)
 
 
-def cells_of_run(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
+def draw_run_cells(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
     """Draw the cells of a run.
 
     Parameters
@@ -60,7 +60,7 @@ def cells_of_run(n_cells: int, seed: int, left_out: float, share: float) -> np.n
     return np.flatnonzero((chance < share) & (stay >= left_out))
 
 
-def boosted_edges(
+def infer_with_arboreto(
     expression: Expression, targets: Sequence[int], method: str, seed: int
 ) -> Iterator[pd.DataFrame]:
     """Infer edges by arboreto, a gene at a time.
@@ -104,7 +104,7 @@ def boosted_edges(
         yield found
 
 
-def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
+def infer_with_ridge(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
     """Infer edges by :mod:`scdyn.grn.ridge`, some hundred genes at a time.
 
     Yields
@@ -113,14 +113,14 @@ def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.D
         ``TF``, ``target``, ``importance`` (Wald statistic) of some genes; edges of a score below
         :data:`WEAKEST_SCORE` are left out.
     """
-    ridge = Ridge.of(standardised_ranks(expression.dense(expression.tfs)))
+    ridge = Ridge.decompose(standardise_ranks(expression.dense(expression.tfs)))
     covariances = np.empty((len(expression.tfs), len(expression.genes)))
     varies = np.empty(len(expression.genes), dtype=bool)
     for start in range(0, len(varies), GENES_AT_ONCE):
         part = np.arange(start, min(start + GENES_AT_ONCE, len(varies)))
-        ranks = standardised_ranks(expression.dense(part))
+        ranks = standardise_ranks(expression.dense(part))
         covariances[:, part], varies[part] = ridge.covariances(ranks), ranks.any(0)
-    penalty = ridge.best_penalty(covariances, varies & ~expression.is_tf) * PENALTY_SHARE
+    penalty = ridge.choose_penalty(covariances, varies & ~expression.is_tf) * PENALTY_SHARE
     logger.info("ridge of %d TFs with penalty %.3g", len(expression.tfs), penalty)
     own = np.full(len(varies), -1)
     own[expression.tfs] = np.arange(len(expression.tfs))
@@ -166,10 +166,14 @@ def infer_edges(
     if not len(expression.tfs):
         raise InputError("TFS", f"none of the {len(expression.genes)} genes is a TF.")
     share = SHARE_OF_CELLS if method == "fast" else 1.0
-    rows = cells_of_run(expression.values.shape[0], seed, left_out, share)
+    rows = draw_run_cells(expression.values.shape[0], seed, left_out, share)
     seen = Expression(expression.genes, expression.is_tf, expression.values[rows])
     arguments = (seen, targets)
-    found = ridge_edges(*arguments) if method == "fast" else boosted_edges(*arguments, method, seed)
+    found = (
+        infer_with_ridge(*arguments)
+        if method == "fast"
+        else infer_with_arboreto(*arguments, method, seed)
+    )
     edges, n_done = [], 0
     begun = said = time.monotonic()
     for part in found:
@@ -198,7 +202,9 @@ def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
         )
 
 
-def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -> dict[str, float]:
+def run_pilot(
+    path: str | Path, method: str, seed: int, n_runs: int, n_parts: int
+) -> dict[str, float]:
     """Time a few genes, to say how long all of them will take, and in how much memory.
 
     Parameters

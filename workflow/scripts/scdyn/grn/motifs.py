@@ -19,10 +19,10 @@ from pyarrow import feather
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.grn.consensus import correlations
+from scdyn.grn.consensus import correlate_tfs
 from scdyn.grn.databases import MIN_SHARE, read_annotations, read_database
 from scdyn.grn.expression import Expression
-from scdyn.grn.regulons import SIGNS, signs
+from scdyn.grn.regulons import SIGNS, sign_edges
 from scdyn.grn.ridge import GENES_AT_ONCE
 from scdyn.log import logger
 
@@ -72,7 +72,7 @@ def find_motifs(
     min_genes
         Fewest genes of a module, its TF included.
     mask_dropouts
-        See :func:`scdyn.grn.consensus.correlations`.
+        See :func:`scdyn.grn.consensus.correlate_tfs`.
     repressing
         Whether to make modules of repressed targets, too.
 
@@ -97,7 +97,9 @@ def find_motifs(
     tables = []
     for path in rankings:
         database = read_rankings(path, members["gene"].unique())
-        found = search(members, *database, known, rank_threshold, auc_threshold, nes_threshold)
+        found = search_database(
+            members, *database, known, rank_threshold, auc_threshold, nes_threshold
+        )
         tables.append(found.assign(database=Path(path).stem))
         logger.info("%s: %d enriched motifs of %d regulons", Path(path).name, len(found),
                     found["regulon"].nunique())  # fmt: skip
@@ -120,10 +122,10 @@ def make_modules(
     """
     genes = pd.Index(expression.genes)
     tfs = genes[expression.tfs]
-    correlation = correlations(expression, mask_dropouts)[
+    correlation = correlate_tfs(expression, mask_dropouts)[
         tfs.get_indexer(edges["TF"]), genes.get_indexer(edges["target"])
     ]
-    signed = edges.assign(sign=signs(correlation))
+    signed = edges.assign(sign=sign_edges(correlation))
     floors = dict(zip(QUANTILES, edges["importance"].quantile(list(QUANTILES)), strict=True))
     parts = []
     for sign in (1, -1) if repressing else (1,):
@@ -175,7 +177,7 @@ def read_rankings(
     return ranks, found, motifs, len(ranked)
 
 
-def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
+def count_recovery_ranks(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
     """Count the ranks over which a motif's recovery is summed.
 
     Raises
@@ -193,7 +195,7 @@ def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
     return cutoff
 
 
-def recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
+def compute_recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
     """Say how much each gene adds to the area under each motif's recovery curve.
 
     Parameters
@@ -218,7 +220,7 @@ def recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
     return sparse.vstack(blocks, format="csr")
 
 
-def search(
+def search_database(
     members: pd.DataFrame,
     ranks: np.ndarray,
     genes: pd.Index,
@@ -252,7 +254,7 @@ def search(
     InputError
         If the thresholds do not fit the number of genes.
     """
-    cutoff = last_rank(n_ranked, rank_threshold, auc_threshold)
+    cutoff = count_recovery_ranks(n_ranked, rank_threshold, auc_threshold)
     names = ["regulon", "tf", "module"]
     modules = members[names].drop_duplicates(ignore_index=True)
     number = pd.MultiIndex.from_frame(modules).get_indexer(pd.MultiIndex.from_frame(members[names]))
@@ -268,7 +270,7 @@ def search(
             "%d of %d modules are left out: the database ranks less than %.0f%% of their genes",
             *(len(modules) - len(usable), len(modules), 100 * MIN_SHARE),
         )
-    gains = recovery_gains(ranks, cutoff)
+    gains = compute_recovery_gains(ranks, cutoff)
     annotated = annotations.merge(pd.DataFrame({"motif": motifs}).reset_index(names="column"))
     parts = []
     for start in range(0, len(usable), MODULES_AT_ONCE):
@@ -283,7 +285,7 @@ def search(
         found = found.merge(annotated, on=["tf", "column"])
         for at, part in found.groupby("at", sort=False):
             own = belongs.indices[belongs.indptr[at] : belongs.indptr[at + 1]]
-            edges = leading_edges(ranks[:, own], part["column"].to_numpy(), rank_threshold)
+            edges = find_leading_edges(ranks[:, own], part["column"].to_numpy(), rank_threshold)
             at_max, chosen = zip(*edges, strict=True)
             targets = [",".join(genes[own[which]]) for which in chosen]
             parts.append(part.assign(rank_at_max=at_max, targets=targets))
@@ -291,7 +293,7 @@ def search(
     return found.reindex(columns=list(FOUND_COLUMNS))
 
 
-def leading_edges(
+def find_leading_edges(
     ranks: np.ndarray, motifs: np.ndarray, rank_threshold: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Find the members of a module that enriched motifs rank higher than chance would.

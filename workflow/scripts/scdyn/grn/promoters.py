@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scdyn.grn.expression import standardised_ranks
+from scdyn.grn.expression import standardise_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
 
 # Times that promoters are shuffled. A pair of TF and gene is a draw from the null, so that a few
@@ -16,7 +16,7 @@ N_SHUFFLES = 5
 MIN_OPEN_CELLS = 10
 
 
-def shuffled_within(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shuffle_within(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Permute rows among those of their own group: (rows,) of int."""
     order = np.arange(len(groups))
     for members in pd.Series(order).groupby(groups).indices.values():
@@ -53,14 +53,14 @@ def promoter_evidence(
         than ``MIN_OPEN_CELLS`` cells.
     """
     n_genes = promoters.shape[1]
-    ridge = Ridge.of(standardised_ranks(tf_values))
+    ridge = Ridge.decompose(standardise_ranks(tf_values))
     covariances = np.empty((tf_values.shape[1], n_genes))
     rng = np.random.default_rng(seed)
-    orders = [shuffled_within(samples, rng) for _ in range(N_SHUFFLES)]
+    orders = [shuffle_within(samples, rng) for _ in range(N_SHUFFLES)]
     null_covariances = np.empty((N_SHUFFLES, *covariances.shape))
     for start in range(0, n_genes, GENES_AT_ONCE):
         part = slice(start, min(start + GENES_AT_ONCE, n_genes))
-        ranks = standardised_ranks(promoters[:, part].toarray())
+        ranks = standardise_ranks(promoters[:, part].toarray())
         covariances[:, part] = ridge.covariances(ranks)
         for i, order in enumerate(orders):
             null_covariances[i, :, part] = ridge.covariances(ranks[order])
@@ -68,7 +68,7 @@ def promoter_evidence(
     scores, p_values = np.full((2, *covariances.shape), np.nan)
     if not tested.any():
         return scores, p_values
-    penalty = ridge.best_penalty(covariances, tested) * PENALTY_SHARE
+    penalty = ridge.choose_penalty(covariances, tested) * PENALTY_SHARE
     none = np.full(tested.sum(), -1)
     scores[:, tested] = ridge.scores(covariances[:, tested], none, penalty)
     draws = [ridge.scores(table[:, tested], none, penalty).ravel() for table in null_covariances]

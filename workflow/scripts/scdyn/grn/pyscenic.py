@@ -18,7 +18,7 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
-from scdyn.grn.motifs import FOUND_COLUMNS, last_rank
+from scdyn.grn.motifs import FOUND_COLUMNS, count_recovery_ranks
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -62,7 +62,7 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},  # it is its processes that work
         )
-        threading.Thread(target=end_with_its_workers, args=(process, dead), daemon=True).start()
+        threading.Thread(target=kill_if_worker_dies, args=(process, dead), daemon=True).start()
         with process:
             for line in process.stdout or ():
                 logger.debug("%s", line.rstrip())
@@ -78,7 +78,7 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
             raise RuntimeError(f"pyscenic {command} {SHORT_OF_MEMORY}; see the log")
 
 
-def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
+def kill_if_worker_dies(process: subprocess.Popen[str], dead: threading.Event) -> None:
     """Kill a program, and set ``dead``, once one of its processes has failed.
 
     ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the
@@ -87,7 +87,7 @@ def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) 
     """
     failed: set[int] = set()
     while process.poll() is None:
-        states = child_states(process.pid)
+        states = read_child_states(process.pid)
         before, failed = (
             failed,
             {pid for pid, (state, code) in states.items() if state == "Z" and code},
@@ -101,7 +101,7 @@ def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) 
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def child_states(pid: int) -> dict[int, tuple[str, int]]:
+def read_child_states(pid: int) -> dict[int, tuple[str, int]]:
     """Look up the state ("Z": ended) and exit code of each child of a process."""
     states = {}
     with suppress(OSError):
@@ -156,7 +156,7 @@ def find_motifs(
                 f"{path}: pySCENIC takes no ranking database whose name does not end in "
                 f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast.",
             )
-        last_rank(len(read_database(path)[0]), rank_threshold, auc_threshold)
+        count_recovery_ranks(len(read_database(path)[0]), rank_threshold, auc_threshold)
     with tempfile.TemporaryDirectory() as folder:
         written, found = Path(folder, "modules.yaml"), Path(folder, "motifs.tsv")
         named = write_modules(modules, written)
@@ -201,12 +201,12 @@ def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFra
         for name, members in modules.items():
             of_module = members.groupby(["regulon", "tf", "module"], sort=False)["gene"]
             for (regulon, tf, way), genes in of_module:
-                file.write(module_as_yaml(len(named), tf, genes))
+                file.write(format_module(len(named), tf, genes))
                 named.append((name, regulon, way))
     return pd.DataFrame(named, columns=["run", "regulon", "module"])
 
 
-def module_as_yaml(number: int, tf: str, genes: Iterable[str]) -> str:
+def format_module(number: int, tf: str, genes: Iterable[str]) -> str:
     """Write one module: a line."""
     quoted = (json.dumps(text, ensure_ascii=False) for text in (tf, "\t".join(genes)))
     return (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, strongest
+from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, select_strongest
 from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.settings import LEFT_OUT
@@ -19,12 +19,12 @@ MIN_CORRELATION = 0.03
 SIGNS = {1: "(+)", -1: "(-)"}
 
 
-def signs(correlations: np.ndarray) -> np.ndarray:
+def sign_edges(correlations: np.ndarray) -> np.ndarray:
     """Tell activation (1) from repression (-1); 0 where a correlation is too weak for either."""
     return np.where(np.abs(correlations) > MIN_CORRELATION, np.sign(correlations), 0).astype(int)
 
 
-def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
+def build_motif_regulons(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
     """Join the targets of a regulon's motifs.
 
     Parameters
@@ -47,7 +47,7 @@ def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
     return joined.fillna({"weight": 1.0}).reset_index(drop=True)
 
 
-def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
+def take_strongest_targets(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
     """Take each TF's strongest targets, where there is no motif database.
 
     Parameters
@@ -64,7 +64,7 @@ def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFra
     DataFrame
         ``regulon``, ``tf``, ``target``, ``weight`` (importance).
     """
-    sign = signs(edges["correlation"].to_numpy())
+    sign = sign_edges(edges["correlation"].to_numpy())
     signed = edges.assign(sign=sign)[(sign > 0) | (repressing & (sign < 0))]
     ordered = signed.sort_values("importance", ascending=False, kind="stable")
     top = ordered.groupby(["tf", "sign"]).head(n_targets)
@@ -79,7 +79,7 @@ def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFra
     ).reset_index(drop=True)
 
 
-def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
+def keep_supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
     """Keep the edges that the chromatin supports, or cannot be asked about.
 
     Parameters
@@ -99,7 +99,9 @@ def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.D
     return regulons[kept].reset_index(drop=True)
 
 
-def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int) -> pd.DataFrame:
+def build_consensus(
+    runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int
+) -> pd.DataFrame:
     """Keep regulons, and of these the targets, that enough runs agree upon.
 
     Parameters
@@ -208,16 +210,16 @@ def find_regulons(
         Run to what :func:`scdyn.grn.motifs.find_motifs` found in its edges; None without a motif
         database, where a regulon is its TF's strongest targets.
     n_targets, repressing
-        As :func:`modules`; unused where there are motifs.
+        As :func:`take_strongest_targets`; unused where there are motifs.
     promoter_p
-        As ``max_p`` of :func:`supported`; None keeps edges whatever the promoters say.
+        As ``max_p`` of :func:`keep_supported`; None keeps edges whatever the promoters say.
     min_runs, min_targets
-        As :func:`consensus`.
+        As :func:`build_consensus`.
 
     Returns
     -------
     regulons : DataFrame
-        As :func:`consensus`, with the evidence of ``merged``: ``correlation``,
+        As :func:`build_consensus`, with the evidence of ``merged``: ``correlation``,
         ``promoter_score``, ``promoter_p``.
     stability : DataFrame
         ``what``, ``run_a``, ``run_b``, ``n_a``, ``n_b``, ``jaccard`` of every two runs: first of
@@ -234,17 +236,19 @@ def find_regulons(
     if motifs is None:
         logger.info("no motif database: regulons are each TF's strongest targets")
         runs = {
-            name: modules(run.merge(evidence, on=["tf", "target"]), n_targets, repressing)
+            name: take_strongest_targets(
+                run.merge(evidence, on=["tf", "target"]), n_targets, repressing
+            )
             for name, run in edges.items()
         }
     else:
-        runs = {name: of_motifs(motifs[name], run) for name, run in edges.items()}
+        runs = {name: build_motif_regulons(motifs[name], run) for name, run in edges.items()}
     if promoter_p is not None:
-        runs = {name: supported(run, evidence, promoter_p) for name, run in runs.items()}
+        runs = {name: keep_supported(run, evidence, promoter_p) for name, run in runs.items()}
     seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
-    kept = consensus(seeded, min_runs, min_targets)
+    kept = build_consensus(seeded, min_runs, min_targets)
     n_edges = TOP_EDGES_PER_GENE * evidence["target"].nunique()
-    top = {name: strongest(run, n_edges) for name, run in edges.items()}
+    top = {name: select_strongest(run, n_edges) for name, run in edges.items()}
     stability = [compare_runs(top, "strongest edges"), compare_runs_by_regulon(runs, kept)]
     return (
         kept.merge(evidence, on=["tf", "target"], how="left"),

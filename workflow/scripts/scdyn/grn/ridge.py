@@ -32,7 +32,7 @@ class Ridge:
     """(TFs, TFs), in columns."""
 
     @classmethod
-    def of(cls, regulators: np.ndarray) -> Ridge:
+    def decompose(cls, regulators: np.ndarray) -> Ridge:
         """Decompose the correlations of the regulators' ranks."""
         correlation = (regulators.T @ regulators).astype(np.float64) / len(regulators)
         values, vectors = np.linalg.eigh(correlation)
@@ -42,7 +42,7 @@ class Ridge:
         """Correlate regulators with targets, both standardised: (TFs, targets)."""
         return (self.regulators.T @ targets).astype(np.float64) / len(self.regulators)
 
-    def best_penalty(self, covariances: np.ndarray, varies: np.ndarray) -> float:
+    def choose_penalty(self, covariances: np.ndarray, varies: np.ndarray) -> float:
         """Choose one penalty for all targets, by generalised cross-validation (Golub et al. 1979).
 
         Parameters

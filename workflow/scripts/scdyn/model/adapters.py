@@ -27,7 +27,7 @@ NONLINEAR_FILE, ENCODER_FILE = "adapter_nonlinear.safetensors", "encoder.safeten
 LORA_FILE = "adapter_model.safetensors"  # as peft calls it
 
 
-class OneProduct(lora.Linear):
+class FusedLora(lora.Linear):
     """peft's LoRA without dropout, as one product with W + s B A in place of three products.
 
     Fine-tuning of a narrow model takes a quarter less time.
@@ -87,7 +87,7 @@ def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
     """
     if how == "lora":
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ADAPTED))
-        config._register_custom_module({Linear: OneProduct})
+        config._register_custom_module({Linear: FusedLora})
         return get_peft_model(model, config)
     model.requires_grad_(how == "full")
     if how == "nonlinear":
@@ -153,7 +153,7 @@ def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftMo
     return model
 
 
-def merged(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
+def merge_adapters(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
     """Add LoRA's modules to the weights; what cannot be merged is returned as it is.
 
     In place; what is merged can be neither trained on nor saved.
@@ -161,7 +161,7 @@ def merged(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
     return encoder.merge_and_unload() if isinstance(encoder, PeftModel) else encoder
 
 
-def fresh(model: ScDynOmics, seed: int) -> ScDynOmics:
+def reinitialise(model: ScDynOmics, seed: int) -> ScDynOmics:
     """Draw all parameters anew, in place: the encoder that pretraining is compared with."""
     torch.manual_seed(seed)
     model.initialise()

@@ -45,7 +45,7 @@ class ModelConfig:
         Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
     n_bins
         Highest value bin. Ids 1 to ``n_bins`` are bins of expressed genes, 0 is
-        zero; ``mask_id`` and ``absent_id`` follow.
+        zero; ``mask_id`` and ``not_measured_id`` follow.
     width, n_layers, n_heads, ffn_width
         Token width, layers (TF and Full in turn, TF first), query heads, width
         of the feed-forward layer.
@@ -86,7 +86,7 @@ class ModelConfig:
         return self.n_bins + 1
 
     @property
-    def absent_id(self) -> int:
+    def not_measured_id(self) -> int:
         """Token id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED`)."""
         return self.n_bins + 2
 
@@ -113,32 +113,32 @@ class ModelConfig:
         """Return the attributes as plain values."""
         return asdict(self)
 
-    def operations(self, n_asked: int | None = None) -> Operations:
+    def count_operations(self, n_predicted: int | None = None) -> Operations:
         """Count what one cell's representations take, and the bins predicted from them.
 
         Parameters
         ----------
-        n_asked
+        n_predicted
             Genes that are asked for, which alone the last layer is run for; all if None.
         """
-        n_asked = self.n_genes if n_asked is None else n_asked
+        n_predicted = self.n_genes if n_predicted is None else n_predicted
         products = attention = elements = 0
         head_width = self.width // self.n_heads
         for i in range(self.n_layers):
             n_sources = self.n_genes if i % 2 else self.n_tfs
             n_latents = min(self.n_latents, n_sources)
-            n_queries = n_asked if i == self.n_layers - 1 else self.n_genes
+            n_queries = n_predicted if i == self.n_layers - 1 else self.n_genes
             per_query = 2 * self.width**2 + 2 * self.width * self.ffn_width
             per_source = self.width * head_width + n_latents * head_width
             products += 2 * (n_queries * per_query + n_sources * per_source)
             attention += 4 * n_queries * n_latents * self.width
             elements += n_queries * (8 * self.width + 2 * self.ffn_width)
-        products += 4 * n_asked * self.width * (self.n_bins + 1)
+        products += 4 * n_predicted * self.width * (self.n_bins + 1)
         return Operations(products, attention, elements)
 
-    def training_operations(self, n_asked: int | None = None) -> Operations:
-        """Count what one cell takes forward and backward; see :meth:`operations`."""
-        forward = self.operations(n_asked)
+    def count_training_operations(self, n_predicted: int | None = None) -> Operations:
+        """Count what one cell takes forward and backward; see :meth:`count_operations`."""
+        forward = self.count_operations(n_predicted)
         return Operations(
             (1 + BACKWARD) * forward.products,
             (1 + BACKWARD_OF_ATTENTION) * forward.attention,

@@ -18,7 +18,7 @@ from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
-from scdyn.model.adapters import load_adapter, merged, save_adapter
+from scdyn.model.adapters import load_adapter, merge_adapters, save_adapter
 from scdyn.model.pretrained import load_model
 from scdyn.settings import FineTuningSettings, HeadSettings
 
@@ -64,16 +64,16 @@ class Head(nn.Module):
         return self.output(self.dropout(hidden))
 
 
-def cells_without_counts(
+def make_zero_cells(
     n_genes: int, device: torch.device, modalities: str = "both"
 ) -> tuple[Tensor, Tensor]:
     """Bins (2, G) of RNA and of promoters, all zero; in the second cell promoters not measured."""
     rna, promoter = torch.zeros(2, 2, n_genes, dtype=torch.uint8, device=device)
     promoter[1] = NOT_MEASURED
-    return hide(rna, promoter, modalities)
+    return mask_modality(rna, promoter, modalities)
 
 
-def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
+def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
     """Tell a model that a modality was not measured: bins (B, G) each, one of them replaced.
 
     Parameters
@@ -90,8 +90,8 @@ def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor
     return rna, promoter
 
 
-def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
-    """Choose which of the two :func:`cells_without_counts` each cell (B,) is compared with.
+def select_zero_cell(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
+    """Choose which of the two :func:`make_zero_cells` each cell (B,) is compared with.
 
     Parameters
     ----------
@@ -139,19 +139,19 @@ class Classifier(nn.Module):
 
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Map bins (B, G) each to logits (B, classes)."""
-        rna, promoter = hide(rna, promoter, self.modalities)
-        zero_cell = of_their_kind(self.encode_zero_cells(), is_measured(promoter))
+        rna, promoter = mask_modality(rna, promoter, self.modalities)
+        zero_cell = select_zero_cell(self.encode_zero_cells(), is_measured(promoter))
         return self.head(self.encoder(rna, promoter), zero_cell, expressed_genes(rna, promoter))
 
     def encode_zero_cells(self) -> Tensor:
-        """Represent both :func:`cells_without_counts`: (2, G, D).
+        """Represent both :func:`make_zero_cells`: (2, G, D).
 
         Always both, so that compiled layers meet one shape. Without dropout: its noise would be
         the same in the differences of all cells of a batch.
         """
         device = next(self.parameters()).device
         n_genes = self.head.pool.in_features
-        zeros = cells_without_counts(n_genes, device, self.modalities)
+        zeros = make_zero_cells(n_genes, device, self.modalities)
         training = self.encoder.training
         self.encoder.eval()
         try:
@@ -164,7 +164,7 @@ class Classifier(nn.Module):
 
         In place; what is merged can be neither trained on nor saved.
         """
-        self.encoder = merged(self.encoder)
+        self.encoder = merge_adapters(self.encoder)
         return self
 
     def save(self, folder: Path, settings: FineTuningSettings, description: Json) -> None:

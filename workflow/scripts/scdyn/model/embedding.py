@@ -55,7 +55,7 @@ def embed(
 
     def tokens_of(rna: Tensor, promoter: Tensor) -> Tensor:
         # In float32: bfloat16 would round away what differs by less than 0.4%.
-        return layer.attention_norm.normalise(model.tokens_of_last_full_layer(rna, promoter))
+        return layer.attention_norm.normalise(model.run_to_last_full_layer(rna, promoter))
 
     baseline = tokens_of(empty, no_promoter)
 

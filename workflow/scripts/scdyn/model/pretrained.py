@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from scipy import sparse
 
 from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, bin_values, vocabulary_hash
+from scdyn.data.tokens import MODALITIES, bin_values, hash_vocabulary
 from scdyn.errors import InputError, reading
 from scdyn.io.files import sha256
 from scdyn.log import logger
@@ -122,7 +122,7 @@ class Pretrained:
             raise InputError(
                 "MODEL", f"{folder}: has no vocabulary that can be read ({error})."
             ) from error
-        if vocabulary_hash(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
+        if hash_vocabulary(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
             raise InputError(
                 "MODEL", f"{folder}: vocabulary.tsv is not the one the model was trained on."
             )
@@ -139,7 +139,7 @@ class Pretrained:
         )
 
     @property
-    def knows_cells_without_promoters(self) -> bool:
+    def trained_without_promoters(self) -> bool:
         """Whether it was pretrained on cells whose promoters were not measured, or hidden."""
         config = self.config
         return bool(config["n_learned_without_promoters"] or config["settings"]["promoter_dropout"])
@@ -184,7 +184,7 @@ class Pretrained:
                 measured = counts.promoters_measured(adata.obs)
         else:
             promoter = sparse.csr_matrix((table.n_obs, len(genes)))
-        if not measured.all() and not self.knows_cells_without_promoters:
+        if not measured.all() and not self.trained_without_promoters:
             logger.warning(
                 "%d cells have no promoter counts, and the model has learned from none such; "
                 "pretrain with promoter_dropout for these",

@@ -54,7 +54,7 @@ class Linear(nn.Linear):
         return functional.linear(tokens, self.weight.to(tokens.dtype), bias)
 
 
-def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
+def gather_genes(tokens: Tensor, genes: Tensor | None) -> Tensor:
     """Pick each cell's genes (B, Q) out of tokens (B, G, D), all if None."""
     if genes is None:
         return tokens
@@ -114,7 +114,7 @@ class LatentAttention(nn.Module):
 
     def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
         """Map normalised tokens (B, G, D) to the update (B, Q, D) of the genes (B, Q)."""
-        queries = self.queries(take(tokens, genes))
+        queries = self.queries(gather_genes(tokens, genes))
         return self.output(attend(queries, self.latents(tokens)).flatten(-2))
 
 
@@ -133,7 +133,7 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
         """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
         update = self.attention(self.attention_norm(tokens), genes)
-        tokens = take(tokens, genes) + self.dropout(update)
+        tokens = gather_genes(tokens, genes) + self.dropout(update)
         hidden = functional.gelu(self.ffn_in(self.ffn_norm(tokens)))
         return tokens + self.dropout(self.ffn_out(hidden))
 
@@ -199,7 +199,7 @@ class ScDynOmics(nn.Module):
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         # What was not measured adds nothing, until cells without it teach otherwise.
         for embedding in (self.rna_embedding, self.promoter_embedding):
-            nn.init.zeros_(embedding.weight[self.config.absent_id])
+            nn.init.zeros_(embedding.weight[self.config.not_measured_id])
 
     @torch.no_grad()
     def anchor_latents(self, regulons: Tensor) -> None:
@@ -227,8 +227,8 @@ class ScDynOmics(nn.Module):
                 weight[: len(rows)] = functional.normalize(rows, dim=1)
 
     def value_ids(self, bins: Tensor) -> Tensor:
-        """Rows of the values' embeddings: those of bins, ``mask_id`` or ``absent_id``."""
-        return bins.int().clamp(max=self.config.absent_id)
+        """Rows of the values' embeddings: those of bins, ``mask_id`` or ``not_measured_id``."""
+        return bins.int().clamp(max=self.config.not_measured_id)
 
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the gene's and the two values' embeddings: ids (B, G) each to tokens (B, G, D)."""
@@ -280,7 +280,7 @@ class ScDynOmics(nn.Module):
         """Position of the last Full layer; of the only layer if there is but one."""
         return max(0, len(self.layers) - 1 - len(self.layers) % 2)
 
-    def tokens_of_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
+    def run_to_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Run the layers before the last Full one: token ids (B, G) each to tokens (B, G, D)."""
         tokens = self.embed_tokens(rna, promoter)
         for layer in self.layers[: self.last_full_layer()]:
@@ -303,7 +303,7 @@ class ScDynOmics(nn.Module):
             (B, G, D), normalised, of which it makes its queries.
         """
         layer = self.layers[self.last_full_layer()]
-        tokens = layer.attention_norm(self.tokens_of_last_full_layer(rna, promoter))
+        tokens = layer.attention_norm(self.run_to_last_full_layer(rna, promoter))
         return layer.attention.latents(tokens), tokens
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ def refuse(before: str, key: str = "", after: str = "") -> PydanticCustomError:
 
 
 @dataclass(frozen=True)
-class Fits:
+class Pattern:
     """Text that a pattern matches from end to end.
 
     Attributes
@@ -72,13 +72,13 @@ class Fits:
     pattern: str
     meaning: str
 
-    def fits(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Tell whether text fits; a line's end is none of the pattern's ``$``."""
         return not text.endswith("\n") and re.search(self.pattern, text) is not None
 
     def check(self, text: str) -> str:
         """Return text that fits, and refuse any other."""
-        if not self.fits(text):
+        if not self.matches(text):
             parts = {"pattern": self.pattern, "meaning": self.meaning}
             raise PydanticCustomError("fits", "must fit {pattern} ({meaning})", parts)
         return text
@@ -97,7 +97,7 @@ class Fits:
         return {**handler(schema), **title, "pattern": self.pattern}
 
 
-def all_differ(values: list[Any]) -> list[Any]:
+def check_unique(values: list[Any]) -> list[Any]:
     """Refuse a list that has a value twice."""
     for i, value in enumerate(values):
         if value in values[:i]:
@@ -108,10 +108,12 @@ def all_differ(values: list[Any]) -> list[Any]:
 PLAIN_LINE = r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]+$"
 _LINE = r"^(?!.*<[/!A-Za-z])[^`\s\x00-\x1f\x7f]([^`\x00-\x1f\x7f]*[^`\s\x00-\x1f\x7f])?$"
 
-Name = Annotated[str, Fits("name", r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "A name that becomes a folder")]
+Name = Annotated[
+    str, Pattern("name", r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "A name that becomes a folder")
+]
 PathText = Annotated[
     str,
-    Fits(
+    Pattern(
         "path",
         PLAIN_LINE,
         "A path, wherever it lies, without control characters, tags and braces, which Snakemake "
@@ -122,14 +124,14 @@ PathText = Annotated[
 # rules' params, and a tag in them would end that.
 Text = Annotated[
     str,
-    Fits("text", _LINE, "A line of text, without backticks and without what looks like a tag"),
+    Pattern("text", _LINE, "A line of text, without backticks and without what looks like a tag"),
 ]
 Selection = Annotated[
     dict[Text, Annotated[list[Text | int | float | bool], Field(min_length=1)]],
     Field(title="selection"),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Unique = (AfterValidator(all_differ), Field(json_schema_extra={"uniqueItems": True}))
+Unique = (AfterValidator(check_unique), Field(json_schema_extra={"uniqueItems": True}))
 Seeds = Annotated[list[Seed], *Unique, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -189,7 +191,7 @@ class Settings(BaseModel):
                 raise
             return validate(meant)
 
-    def decisive(self) -> Plain:
+    def without_hardware(self) -> Plain:
         """Dump what decides a result: all but the settings of hardware."""
         chosen = self.model_dump()
         for name, field in type(self).model_fields.items():
@@ -197,7 +199,7 @@ class Settings(BaseModel):
             if HARDWARE in field.metadata:
                 del chosen[name]
             elif isinstance(value, Settings):
-                chosen[name] = value.decisive()
+                chosen[name] = value.without_hardware()
         return chosen
 
     def with_hardware(self, block: Settings) -> Self:
@@ -237,6 +239,6 @@ def read_text(value: Any) -> Any:
     return read if read is None or isinstance(read, bool | int | float | list) else value
 
 
-def given(block: Any) -> Any:
+def dump_given(block: Any) -> Any:
     """Return what a block says itself, without the defaults of a block that is typed."""
     return block.model_dump(exclude_unset=True) if isinstance(block, Settings) else block

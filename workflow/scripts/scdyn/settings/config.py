@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scdyn.settings.base import (
     Count,
-    Fits,
     Name,
     PathText,
+    Pattern,
     Seed,
     Selection,
     Settings,
@@ -27,12 +27,12 @@ from scdyn.settings.data import (
     TokenSettings,
 )
 from scdyn.settings.grn import GrnSettings
-from scdyn.settings.model import SIZES, ModelSettings, filled_in
+from scdyn.settings.model import SIZES, ModelSettings, fill_in_training
 from scdyn.settings.task import TaskSettings
 
 Folder = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^/?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*/?$",
         "A folder of letters, digits, _ . and -, without spaces, no part of which begins with a "
@@ -148,7 +148,7 @@ class Config(Settings):
             model = models.get(name, {}) if isinstance(name, str) else {}
             size = model.get("size", "full") if isinstance(model, Mapping) else "full"
             known = SIZES.get(size if isinstance(size, str) else "")
-            return filled_in(task, {}, known["fine_tuning"]) if known else task
+            return fill_in_training(task, {}, known["fine_tuning"]) if known else task
 
         return {**content, "tasks": {name: fill(task) for name, task in tasks.items()}}
 

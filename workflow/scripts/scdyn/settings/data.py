@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from scdyn.settings.base import Count, Fits, PathText, Seed, Settings, Share, Text, Unique
+from scdyn.settings.base import Count, PathText, Pattern, Seed, Settings, Share, Text, Unique
 
 # What a preset fills in, where the key itself is not given.
 QC_PRESETS: dict[str, dict[str, float]] = {
@@ -17,13 +17,13 @@ QC_PRESETS: dict[str, dict[str, float]] = {
 
 Annotation = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]+\.(gtf|GTF|bed|BED)(\.(gz|bgz|bz2|xz|zst))?$",
         "A GTF or a BED of genes, compressed or not",
     ),
 ]
-Sha256 = Annotated[str, Fits("", "^[0-9a-fA-F]{64}$", "64 hexadecimal digits")]
+Sha256 = Annotated[str, Pattern("", "^[0-9a-fA-F]{64}$", "64 hexadecimal digits")]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -160,14 +160,14 @@ class TokenSettings(Settings):
 
 
 # Of a covariate. Cells have a column barcode of their own.
-COVARIATE_NAME = Fits(
+COVARIATE_NAME = Pattern(
     "name",
     r"^(?!barcode$)[A-Za-z][A-Za-z0-9_]{0,63}$",
     "letters, digits and _, a letter first, and not barcode",
 )
 SampleName = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^(?!(?i:na|nan|none|null|nat)$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
         "A name of letters, digits, _ and -, not one that means missing such as NA",
@@ -175,7 +175,7 @@ SampleName = Annotated[
 ]
 PathOrEmpty = Annotated[
     str,
-    Fits(
+    Pattern(
         "path",
         r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]*$",
         "A path, wherever it lies, without control characters, tags and braces, which Snakemake "
@@ -184,7 +184,7 @@ PathOrEmpty = Annotated[
 ]
 Layer = Annotated[
     str,
-    Fits(
+    Pattern(
         "text",
         r"^([A-Za-z0-9]([A-Za-z0-9_ .-]*[A-Za-z0-9])?)?$",
         "A layer's name, of letters, digits and, within it, spaces or one of _.-",
@@ -192,7 +192,7 @@ Layer = Annotated[
 ]
 Covariate = Annotated[
     str,
-    Fits(
+    Pattern(
         "text",
         r"^(?!.*<[/!A-Za-z])[^\x00-\x1f\x7f]*$",
         "A line of text without what looks like a tag, which would end the script of Snakemake's "

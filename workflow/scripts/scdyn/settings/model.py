@@ -16,7 +16,7 @@ from scdyn.settings.base import (
     Selection,
     Settings,
     Share,
-    given,
+    dump_given,
     refuse,
 )
 
@@ -85,11 +85,11 @@ class TrainingSettings(Settings):
     """Compile the layers by torch.compile. auto - on a GPU."""
 
 
-def filled_in(content: Any, values: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
+def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
     """Add values, and those of the block ``training``, below what a block's content says itself."""
     if not isinstance(content, Mapping):
         return content
-    own = given(content.get("training", {}))
+    own = dump_given(content.get("training", {}))
     own = {**training, **own} if isinstance(own, Mapping) else own
     return {**values, **content, "training": own}
 
@@ -137,7 +137,7 @@ class PretrainingSettings(Settings):
         size = content.get("size", "full") if isinstance(content, Mapping) else None
         if not isinstance(size, str) or size not in SIZES:
             return content
-        return filled_in(content, SIZES[size]["model"], SIZES[size]["pretraining"])
+        return fill_in_training(content, SIZES[size]["model"], SIZES[size]["pretraining"])
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -26,7 +26,7 @@ WORDS = {
 MOST_CHARACTERS = 100
 
 
-def path_of(error: ErrorDetails, content: Any) -> list[str]:
+def find_path(error: ErrorDetails, content: Any) -> list[str]:
     """List the keys that lead to what is wrong.
 
     Pydantic's ``loc`` also has the branches of a union, which are nothing that a user wrote.
@@ -44,13 +44,13 @@ def path_of(error: ErrorDetails, content: Any) -> list[str]:
     return path[:-1] if error["loc"][-1:] == ("[key]",) else path
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value as JSON has it, text without its quotes, and not too long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
-def refusal(code: Code, error: ValidationError, content: Any, origin: str) -> InputError:
+def make_input_error(code: Code, error: ValidationError, content: Any, origin: str) -> InputError:
     """Say what is wrong with a config, or with a row of a sheet.
 
     Parameters
@@ -74,11 +74,11 @@ def refusal(code: Code, error: ValidationError, content: Any, origin: str) -> In
 
     def rank(fault: ErrorDetails) -> tuple[bool, int, bool]:
         unknown = fault.get("ctx", {}).get("before", "").startswith("unknown")
-        return not unknown, len(path_of(fault, content)), fault["type"] != "fits"
+        return not unknown, len(find_path(fault, content)), fault["type"] != "fits"
 
     fault = min(error.errors(include_url=False), key=rank)
-    path, words = path_of(fault, content), fault.get("ctx", {})
-    key, value, kind = ".".join(path), shown(fault["input"]), fault["type"]
+    path, words = find_path(fault, content), fault.get("ctx", {})
+    key, value, kind = ".".join(path), format_value(fault["input"]), fault["type"]
     if kind == "refused":
         named = ".".join(filter(None, [*path, words["key"]])) if words["key"] else ""
         return InputError(code, f"{origin}: {words['before']}{named}{words['after']}")

@@ -20,7 +20,7 @@ from scdyn.settings.base import (
     Text,
     Unique,
 )
-from scdyn.settings.model import FULL, TrainingSettings, filled_in
+from scdyn.settings.model import FULL, TrainingSettings, fill_in_training
 
 # The model as the task's block describes it; variants of it are named behind it.
 MAIN = "scdynomics"
@@ -111,7 +111,7 @@ class FineTuningSettings(HeadSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_training(cls, content: Any) -> Any:
-        return filled_in(content, {}, FULL["fine_tuning"])
+        return fill_in_training(content, {}, FULL["fine_tuning"])
 
 
 class VariantSettings(FineTuningSettings):
@@ -144,7 +144,7 @@ class VariantChanges(Settings):
         return {key: value for key, value in dump(self).items() if value is not None}
 
 
-class LessSeenSettings(RunSettings):
+class ReducedSettings(RunSettings):
     """The models that see fewer labels, or not all classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
@@ -153,7 +153,7 @@ class LessSeenSettings(RunSettings):
     """Classes kept from a model in turn, to see whether their cells are told from familiar
     ones."""
 
-    def less_seen(self) -> dict[str, tuple[float, str | None]]:
+    def reduced_variants(self) -> dict[str, tuple[float, str | None]]:
         """Name these models, with the share of the labels that each sees and the class it does not.
 
         Returns
@@ -176,7 +176,7 @@ class LessSeenSettings(RunSettings):
         return self.seeds
 
 
-class BaselineSettings(LessSeenSettings):
+class BaselineSettings(ReducedSettings):
     """Which baselines are fitted to which cells."""
 
     baselines: Annotated[list[Baseline], *Unique] = [
@@ -191,7 +191,7 @@ class BaselineSettings(LessSeenSettings):
     """Methods of other libraries on the same splits."""
 
 
-class EvaluationSettings(FineTuningSettings, LessSeenSettings):
+class EvaluationSettings(FineTuningSettings, ReducedSettings):
     """Which models are fine-tuned for a task, and compared."""
 
     model: Name
@@ -211,7 +211,7 @@ class EvaluationSettings(FineTuningSettings, LessSeenSettings):
         -------
         dict
             ``scdynomics``, the model as the block has it; ``scdynomics_NAME`` for each of its
-            ``variants``; and those of :meth:`less_seen`.
+            ``variants``; and those of :meth:`reduced_variants`.
         """
         main = VariantSettings(**self.part(FineTuningSettings).model_dump())
         found = {MAIN: main}
@@ -221,7 +221,7 @@ class EvaluationSettings(FineTuningSettings, LessSeenSettings):
                 rate = {"learning_rate": own.learning_rate}
                 changes["training"] = main.training.model_copy(update=rate)
             found[f"{MAIN}_{name}"] = main.model_copy(update=changes)
-        for name, (labels, without) in self.less_seen().items():
+        for name, (labels, without) in self.reduced_variants().items():
             found[name] = main.model_copy(update={"labels": labels, "without": without})
         return found
 

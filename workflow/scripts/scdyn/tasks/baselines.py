@@ -107,7 +107,7 @@ def logistic_weights(model: Any) -> np.ndarray:
 
 def planned(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int]]:
     """Yield what is fitted on one fold: method, variant (of the cells it sees) and seed."""
-    for variant in (MAIN, *task.less_seen()):
+    for variant in (MAIN, *task.reduced_variants()):
         seeds = [seed for seed, of_run in task.runs_of(variant) if of_run == fold]
         for method in task.baselines:
             if variant != MAIN and method not in ALSO_ON_LESS:
@@ -141,7 +141,7 @@ def fit_baselines(
     """
     require_cells(splits, cells.obs_names)
     values = values_of(cells)
-    variants = {MAIN: (1.0, None), **task.less_seen()}
+    variants = {MAIN: (1.0, None), **task.reduced_variants()}
     tables, costs = [], []
     for method, variant, seed in planned(task, int(fold)):
         learned, validation, called = parts(splits, fold, *variants[variant], seed)

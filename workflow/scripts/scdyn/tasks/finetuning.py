@@ -19,7 +19,7 @@ from scdyn.data.loader import Loader, MemoryStore
 from scdyn.data.tokens import TokenStore
 from scdyn.io.files import atomic, sha256, write_table
 from scdyn.log import logger
-from scdyn.model.adapters import adapt, fresh
+from scdyn.model.adapters import adapt, reinitialise
 from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
@@ -82,7 +82,7 @@ def fit_classifier(
     def weigh(part: Part, *_: Tensor) -> Tensor:
         return weights[targets[part.positions]].sum()[None]
 
-    def loss_of(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
+    def compute_loss(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
         logits = classifier(rna, promoter)
         losses = functional.cross_entropy(logits, targets[part.positions], weights, reduction="sum")
         return losses / totals[0]
@@ -90,7 +90,7 @@ def fit_classifier(
     def load(parts: list[np.ndarray]) -> Loader:
         return Loader(store, [rows[part] for part in parts], device)
 
-    run = Training(classifier, loss_of, weigh, load, len(rows), config, checkpoint=checkpoint)
+    run = Training(classifier, compute_loss, weigh, load, len(rows), config, checkpoint=checkpoint)
     return classifier, run.run()
 
 
@@ -119,7 +119,7 @@ def settle(
     validation
         ``cell`` and ``label``, as :func:`scdyn.tasks.splits.parts` returns it.
     """
-    p, energies = run_classifier(classifier, store, store.rows_of(validation["cell"]))
+    p, energies = run_classifier(classifier, store, store.find_rows(validation["cell"]))
     labels = validation["label"].to_numpy()
     classifier.temperature = metrics.fit_temperature(labels, classifier.classes, p)
     classifier.familiar = fit_familiarity(energies)
@@ -169,7 +169,7 @@ def finetune_run(
     device = choose_device()
     model = load_model(model_folder, store.meta)
     if not settings.pretrained:
-        model = fresh(model, seed)
+        model = reinitialise(model, seed)
     learned, validation, called = parts(splits, fold, settings.labels, settings.without, seed)
     run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
     run |= {"variant": variant, "seed": seed, "fold": fold}
@@ -180,9 +180,14 @@ def finetune_run(
         "model_folder": os.path.relpath(model_folder, folder),
     }
     seen = {"cells": list(learned["cell"]), "labels": list(learned["label"])}
-    identity = {**settings.decisive(), **description, "training": config.decisive(), **seen}
+    identity = {
+        **settings.without_hardware(),
+        **description,
+        "training": config.without_hardware(),
+        **seen,
+    }
     checkpoint = Checkpoint(checkpoints, identity)
-    rows, labels = store.rows_of(learned["cell"]), learned["label"].to_numpy()
+    rows, labels = store.find_rows(learned["cell"]), learned["label"].to_numpy()
     classifier, history = fit_classifier(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
@@ -218,7 +223,7 @@ def call(
     """Predict cells: :func:`scdyn.tasks.evaluation.calibrated_predictions`, and familiarity."""
     if classifier.familiar is None:
         raise ValueError("the classifier is not settled")
-    p, energies = run_classifier(classifier, store, store.rows_of(called["cell"]))
+    p, energies = run_classifier(classifier, store, store.find_rows(called["cell"]))
     table = evaluation.calibrated_predictions(
         called, run, classifier.classes, p, classifier.temperature
     )

@@ -36,7 +36,7 @@ LONG_SECONDS = 12 * 3600
 REMEDY = "a model of this size wants a GPU; without one choose size: small"
 
 
-def product_rate(n: int = 1024, seconds: float = 0.5) -> float:
+def measure_product_rate(n: int = 1024, seconds: float = 0.5) -> float:
     """Measure the operations a second that one core does in large float32 products.
 
     By the processor's time, so that other work on the machine does not count.
@@ -51,7 +51,7 @@ def product_rate(n: int = 1024, seconds: float = 0.5) -> float:
     return 2 * n**3 * n_products / passed
 
 
-def cpu_seconds(operations: Operations, rate: float, n_threads: int) -> float:
+def estimate_cpu_seconds(operations: Operations, rate: float, n_threads: int) -> float:
     """Say how long operations take on a CPU.
 
     Parameters
@@ -59,7 +59,7 @@ def cpu_seconds(operations: Operations, rate: float, n_threads: int) -> float:
     operations
         What is computed.
     rate
-        Of one core; see :func:`product_rate`.
+        Of one core; see :func:`measure_product_rate`.
     n_threads
         Cores that share the work.
     """
@@ -71,26 +71,26 @@ def cpu_seconds(operations: Operations, rate: float, n_threads: int) -> float:
     return in_products / rate / n_threads**SCALING
 
 
-def architecture_of(model: PretrainingSettings, n_genes: int, n_tfs: int) -> ModelConfig:
+def make_architecture(model: PretrainingSettings, n_genes: int, n_tfs: int) -> ModelConfig:
     """Return a model's architecture on a vocabulary."""
     return ModelConfig.from_dict({"n_genes": n_genes, "n_tfs": n_tfs, **model.architecture()})
 
 
-def pretraining_operations(
+def count_pretraining_operations(
     model: PretrainingSettings, n_genes: int, n_tfs: int, n_cells: int
 ) -> Operations:
     """Count what pretraining takes, if no cell is left out by quality control or ``cells``."""
     n_hidden = round(EXPRESSED_SHARE * model.mask_share * n_genes)
-    each = architecture_of(model, n_genes, n_tfs).training_operations(n_hidden)
+    each = make_architecture(model, n_genes, n_tfs).count_training_operations(n_hidden)
     return each.times(n_cells * (1 - model.validation_share) * model.training.epochs)
 
 
-def cores_of_a_job() -> int:
+def count_job_cores() -> int:
     """Count the cores that a job that trains has here."""
     return min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
-def sentence(work: str, seconds: float, n_threads: int, n_gpus: int) -> str:
+def describe_cost(work: str, seconds: float, n_threads: int, n_gpus: int) -> str:
     """Say what a model or task will take, and what to do where that is long."""
     cores = "1 core" if n_threads == 1 else f"{n_threads} cores"
     text = f"{work}: about {format_estimate(seconds)} on {cores} of this machine's CPU"
@@ -99,6 +99,6 @@ def sentence(work: str, seconds: float, n_threads: int, n_gpus: int) -> str:
     return f"{text}; {REMEDY}" if seconds > LONG_SECONDS else text
 
 
-def gpus_used() -> Sequence[str]:
+def list_used_gpus() -> Sequence[str]:
     """List the GPUs of this machine that the config's ``device`` lets the model run on."""
     return [] if os.environ.get(VARIABLE) == "cpu" else visible_gpus()

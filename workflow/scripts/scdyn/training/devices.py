@@ -48,13 +48,13 @@ def n_gpus() -> int:
         raise InputError(
             "GPU",
             f"device: auto finds NVIDIA's {driver} on this machine, but PyTorch "
-            f"{torch.__version__} cannot use a GPU: {why_unusable()} (docs/gpu.md); or set "
+            f"{torch.__version__} cannot use a GPU: {explain_unusable_gpu()} (docs/gpu.md); or set "
             "device: cpu in the config to run on the CPU all the same.",
         )
     return found
 
 
-def why_unusable() -> str:
+def explain_unusable_gpu() -> str:
     """Say why torch finds no GPU where there is a driver, and what helps."""
     if torch.version.cuda is None:
         return "it is a build for the CPU alone; install a build for CUDA"

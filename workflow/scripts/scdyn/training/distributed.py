@@ -34,7 +34,7 @@ def n_processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def processes_for(gpus: int) -> int:
+def take_processes(gpus: int) -> int:
     """Take GPUs for processes, and count those that are worth starting: one a GPU, at least one.
 
     Raises

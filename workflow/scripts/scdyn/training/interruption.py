@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-ASKS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
@@ -19,16 +19,16 @@ class Interruption:
 
     Attributes
     ----------
-    asked : bool
+    requested : bool
         Whether a signal came.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Interruption:
         """Note signals from here on."""
-        self._before = {number: signal.signal(number, self._note) for number in ASKS}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -41,7 +41,7 @@ class Interruption:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
         if number == signal.SIGINT:
             self._restore()
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scdyn.data.loader import Loader, block_shuffle, halved
+from scdyn.data.loader import Loader, block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import TrainingSettings
@@ -76,7 +76,7 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def prepare(module: nn.Module, config: TrainingConfig) -> None:
+def configure_encoders(module: nn.Module, config: TrainingConfig) -> None:
     """Give the encoders in a module the precision asked for and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
@@ -106,12 +106,12 @@ class Part:
     n_in_step: int
     seed: int
 
-    def of_step(self, drawn: T) -> T:
+    def take_from(self, drawn: T) -> T:
         """Return the part's own of what was drawn for each of the step's cells."""
         return drawn[self.start : self.start + len(self.positions)]
 
 
-def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
+def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
     """Lay out an epoch for this process.
 
     Parameters
@@ -169,7 +169,7 @@ class Training:
     ----------
     module
         The parameters that require gradients are fitted, in place.
-    loss_of
+    compute_loss
         Called with a part, its RNA and promoter bins (n, G) on the device, and the weights of
         the whole step (see ``weigh``); returns the part's share of the step's loss. The shares
         of the parts add up to it, however a step is parted.
@@ -192,7 +192,7 @@ class Training:
     def __init__(
         self,
         module: nn.Module,
-        loss_of: Loss,
+        compute_loss: Loss,
         weigh: Weigh,
         load: Load,
         n_cells: int,
@@ -200,12 +200,12 @@ class Training:
         evaluate: Callable[[], dict[str, float]] = dict,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.module, self.loss_of, self.weigh = module, loss_of, weigh
+        self.module, self.compute_loss, self.weigh = module, compute_loss, weigh
         self.load, self.evaluate = load, evaluate
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
-        prepare(module, config)
+        configure_encoders(module, config)
         self.batch_size = min(config.batch_size, n_cells)
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
@@ -252,7 +252,7 @@ class Training:
     def run_epoch(self, interruption: Interruption) -> None:
         """Take the steps that are left of an epoch, and close it; or those until memory is out."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = epoch_parts(epoch, self.n_cells, self.config, self.micro_batch)[place:]
+        steps = plan_epoch(epoch, self.n_cells, self.config, self.micro_batch)[place:]
         loading = self.load([part.positions for parts in steps for part in parts])
         waited = self.progress.waited
         bins = iter(loading)
@@ -271,7 +271,7 @@ class Training:
                 self.save()
             elif time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self.save()
-            if distributed.any_process(interruption.asked, self.device):
+            if distributed.any_process(interruption.requested, self.device):
                 self.save()
                 raise Interrupted(
                     f"stopped by a signal after step {self.step} of {self.n_steps}; started "
@@ -306,7 +306,7 @@ class Training:
         for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.loss_of(part, rna, promoter, totals)
+            loss = self.compute_loss(part, rna, promoter, totals)
             loss.backward()
             total += loss.detach()
         return total
@@ -314,7 +314,7 @@ class Training:
     def halve(self) -> None:
         """Put half as many cells on a device at once, as more do not fit its memory."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.micro_batch = halved(self.micro_batch)
+        self.micro_batch = halve_batch(self.micro_batch)
 
     def finite_losses(self) -> list[float]:
         """Return the losses of the epoch's steps.

@@ -13,7 +13,7 @@ from scdyn.data.tokens import MODALITIES, TokenStore
 CELLS_AT_ONCE = 4096
 
 
-def chunks(
+def read_chunks(
     store: TokenStore | MemoryStore, rows: np.ndarray
 ) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
     """Read some thousand cells at a time.
@@ -50,7 +50,7 @@ def gene_frequencies(
         Frequencies in RNA and in promoters, one added to each count so that none is zero.
     """
     counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
-    for modalities in chunks(store, rows):
+    for modalities in read_chunks(store, rows):
         for of_gene, (bins, expressed) in zip(counts, modalities, strict=True):
             np.add.at(of_gene, (bins.indices, bins.data), 1)
             of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
@@ -133,7 +133,7 @@ def trivial_losses(
     predictors = [trivial_predictors(p) for p in gene_frequencies(store, learned, n_genes, n_bins)]
     # (predictors, modalities, zero or not): sums of losses, and how many.
     totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
-    for modalities in chunks(store, held_out):
+    for modalities in read_chunks(store, held_out):
         for j, (bins, expressed) in enumerate(modalities):
             if not expressed.nnz:
                 continue

@@ -179,7 +179,7 @@ class MaskedPretraining:
         """Replace the bins (B, G) of a drawn share of the cells: promoters not measured."""
         if not self.promoter_dropout:
             return promoter
-        drawn = part.of_step(np.random.default_rng(part.seed).random(part.n_in_step))
+        drawn = part.take_from(np.random.default_rng(part.seed).random(part.n_in_step))
         chosen = torch.from_numpy(drawn < self.promoter_dropout).to(promoter.device)
         return promoter.masked_fill(chosen[:, None], NOT_MEASURED)
 
@@ -189,7 +189,7 @@ class MaskedPretraining:
         n_hidden = count_hidden(expressed_genes(rna, promoter), self.mask_share)
         return torch.stack([(n_hidden * is_measured(bins)).sum() for bins in (rna, promoter)])
 
-    def loss_of(self, part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
+    def compute_loss(self, part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
         """Return a part's share of the mean, over the modalities, of the loss per hidden gene.
 
         Parameters
@@ -201,12 +201,12 @@ class MaskedPretraining:
             has none is left out of the mean.
         """
         promoter = self.drop_promoters(part, promoter)
-        noise = part.of_step(draw_noise(part.seed, part.n_in_step, rna))
+        noise = part.take_from(draw_noise(part.seed, part.n_in_step, rna))
         losses = masked_losses(self.model, rna, promoter, self.mask_share, noise)[:2]
         sums = torch.stack([of_modality.sum() for of_modality in losses])
         return (sums / totals.clamp(min=1)).sum() / (totals > 0).sum().clamp(min=1)
 
-    def noise_of_held_out(self, start: int, stop: int, like: Tensor) -> Tensor:
+    def draw_held_out_noise(self, start: int, stop: int, like: Tensor) -> Tensor:
         """Noise of the masks of some held-out cells, the same however they are cut into batches."""
         n_cells, blocks = len(self.held_out), []
         for first in range(start // SEEDED_TOGETHER * SEEDED_TOGETHER, stop, SEEDED_TOGETHER):
@@ -232,7 +232,7 @@ class MaskedPretraining:
         for start in range(0, len(self.held_out), SCORED_AT_ONCE):
             rows = self.held_out[start : start + SCORED_AT_ONCE]
             rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
-            noise = self.noise_of_held_out(start, start + len(rows), rna)
+            noise = self.draw_held_out_noise(start, start + len(rows), rna)
             *parts, rna_bins, promoter_bins = masked_losses(
                 self.model, rna, promoter, self.mask_share, noise
             )
@@ -315,12 +315,19 @@ def pretrain(
     identity = {
         "model": architecture.to_dict(),
         "tokens": store.meta,
-        "settings": settings.decisive(),
+        "settings": settings.without_hardware(),
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
     }
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(
-        model, task.loss_of, task.weigh, task.load, len(learned), config, task.evaluate, checkpoint
+        model,
+        task.compute_loss,
+        task.weigh,
+        task.load,
+        len(learned),
+        config,
+        task.evaluate,
+        checkpoint,
     )
     history = run.run()
     if distributed.rank() == 0:
@@ -328,7 +335,7 @@ def pretrain(
             "training": config.model_dump(),
             "settings": settings.model_dump(),
             "tokens": store.meta,
-            "latents": latent_names(model, names),
+            "latents": name_latents(model, names),
             "n_learned_without_promoters": int((~store.promoter_measured(learned)).sum()),
         }
         trivial = trivial_losses(
@@ -338,7 +345,7 @@ def pretrain(
         checkpoint.remove()
 
 
-def latent_names(model: ScDynOmics, regulons: list[str]) -> list[str]:
+def name_latents(model: ScDynOmics, regulons: list[str]) -> list[str]:
     """Name the latents of the last Full layer: by the regulon that each began as, or a number."""
     n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
     return [*regulons, *(f"latent_{i}" for i in range(len(regulons), n_latents))][:n_latents]

@@ -73,7 +73,7 @@ class Progress:
 
         After the first few, how long all of them will take.
         """
-        self.pilot(step, loss)
+        self.log_pilot(step, loss)
         now = time.monotonic()
         if now - self.shown < PROGRESS_SECONDS:
             return
@@ -92,7 +92,7 @@ class Progress:
         )
         self.scalars({"loss": loss.item(), "cells_per_second": rate * self.batch_size}, step)
 
-    def pilot(self, step: int, loss: Tensor) -> None:
+    def log_pilot(self, step: int, loss: Tensor) -> None:
         """Log, after a few steps, how long the run will take, and the remedy if that is long."""
         n_taken, n_left = step - self.first_step, self.n_steps - step
         if n_taken not in (1, 1 + PILOT_STEPS) or n_left < PILOT_STEPS:
