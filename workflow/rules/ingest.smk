@@ -97,7 +97,9 @@ rule gather_preflight:
             name: model.model_copy(update={"cells": {}}).without_hardware()
             for name, model in MODELS.items()
         },
-        tasks={name: task.part(EvaluationSettings).without_hardware() for name, task in TASKS.items()},
+        tasks={
+            name: task.part(EvaluationSettings).without_hardware() for name, task in TASKS.items()
+        },
     script:
         "../scripts/gather_preflight.py"
 

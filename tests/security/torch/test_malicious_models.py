@@ -166,5 +166,5 @@ def test_tokens_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
     for name in ("cells", "promoter_measured"):
         shutil.rmtree(store / "tokens.zarr" / name)
         write_pickled_array(store / "tokens.zarr" / name, ran)
-    with pytest.raises(InputError, match="these tokens cannot be read"):
+    with pytest.raises(InputError, match="the tokens cannot be read"):
         tokens.TokenStore(store)

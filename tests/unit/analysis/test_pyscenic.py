@@ -105,8 +105,11 @@ def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("db.genes_vs_motifs.rankings.feather", "no cisTarget ranking database"),
-        ("db.feather", "pySCENIC takes no ranking database .* .genes_vs_motifs.rankings.feather"),
+        ("db.genes_vs_motifs.rankings.feather", "cannot be read as a cisTarget ranking database"),
+        (
+            "db.feather",
+            "accepts only ranking databases .* .genes_vs_motifs.rankings.feather",
+        ),
     ],
 )
 def test_what_pyscenic_cannot_read_is_refused_before_it_starts(

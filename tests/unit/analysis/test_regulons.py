@@ -72,7 +72,7 @@ def test_the_consensus_keeps_what_enough_runs_found():
     kept = regulons.build_consensus(RUNS, 2, 2)
     assert kept["regulon"].unique().tolist() == ["A(+)"]
     assert dict(zip(kept["target"], kept["n_runs"], strict=True)) == {"w": 3, "x": 3, "y": 2}
-    with pytest.raises(InputError, match="agree upon"):
+    with pytest.raises(InputError, match="found in 3 of 3 runs"):
         regulons.build_consensus(RUNS, 3, 3)
 
 

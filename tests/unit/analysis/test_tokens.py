@@ -291,8 +291,8 @@ def compress(store):
     [
         (cut_short, "rna/data is 2 bytes long and not 5"),
         (lose_a_chunk, "promoter/indices"),
-        (lose_the_names, "cells is not of the 2 cells"),
-        (lose_what_was_measured, "promoter_measured is not of the 2 cells"),
+        (lose_the_names, "cells does not have 2 cells"),
+        (lose_what_was_measured, "promoter_measured does not have 2 cells"),
         (lose_the_meta, "meta.json"),
         (garble_the_layout, "line 1"),
         (count_other_cells, "2 cells, not 3"),

@@ -237,7 +237,7 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_read_twice(store, den
     found = list(loader.run_batches(double, store, rows, torch.device("cpu"), 32))
     assert [len(part) for part in found] == [4] * 12 + [2]
     np.testing.assert_array_equal(np.concatenate(found), 2 * dense[0][rows])
-    assert "memory is out with 8 cells at once: going on with 4" in caplog.text
+    assert "out of memory with 8 cells at once; retrying with 4" in caplog.text
     assert no_thread_is_left()
 
 

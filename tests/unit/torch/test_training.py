@@ -194,7 +194,7 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, uneven, caplog):
         assert [record["step"] for record in history] == [3, 6]
         weights.append(run.module.state_dict())
     assert run.micro_batch == 2
-    assert "memory is out with 5 cells at once: going on with 2" in caplog.text
+    assert "out of memory with 5 cells at once; retrying with 2" in caplog.text
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-6)
 
