@@ -175,7 +175,7 @@ def change(content, path, value):
         ("results", "../elsewhere", "results is '../elsewhere'"),
         ("results", "/scratch/../lab", "results is '/scratch/../lab'"),
         ("results", "my results", "results is 'my results'.*without spaces"),
-        ("grn.annotations", None, "grn.rankings need grn.annotations"),
+        ("grn.annotations", None, "grn.rankings needs grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
         ("models.hybrid.size", "large", "models.hybrid.size is 'large'; it must be one of small,"),
@@ -251,7 +251,7 @@ def read(tmp_path, text, corpora=None):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "sample 'a' is a duplicate"),
+        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "duplicate sample 'a'"),
         (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of 10x, h5ad, h5mu"),
         (HEADER + "a/../b\t10x\tx\twt\n", "line 2: sample is 'a/../b'"),
         (HEADER + "a\t10x\t\twt\n", "line 2: path"),
@@ -269,25 +269,25 @@ def read(tmp_path, text, corpora=None):
         (HEADER + "\n\na\t10x\tx\twt\nb\t10y\tx\twt\n", "line 5: kind is '10y'"),
         (
             HEADER.replace("\n", "\tgenotype \n") + "a\t10x\tx\twt\tko\n",
-            "the column 'genotype' is there twice; rename",
+            "duplicate column 'genotype'; rename",
         ),
         (
             HEADER.replace("path", "path\tpath") + "a\t10x\tx\ty\twt\n",
-            "the column 'path' is there twice",
+            "duplicate column 'path'",
         ),
         (
             HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\nb\t10x\tx\twt\tz\n",
-            "line 3: 'z' stands in a column without a name",
+            "line 3: 'z' is in a column without a name",
         ),
         ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* no comments"),
         ("#" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* or the # if it is"),
         (HEADER + "a\t10x\tx\twt\n#b\t10x\tx\twt\n", "line 3: begins with #"),
-        (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "not a readable sample sheet"),
+        (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "cannot be read as a sample sheet"),
         (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
-        (HEADER + "a\t10x\tx\twt\tz\n", "line 2: 'z' stands in a column without a name"),
+        (HEADER + "a\t10x\tx\twt\tz\n", "line 2: 'z' is in a column without a name"),
         (HEADER, "has no sample"),
         ("", "has no sample"),
-        ("sample,kind,path\na,10x,x\n", "has one column, .* parted by tabs"),
+        ("sample,kind,path\na,10x,x\n", "has only one column, .* tab-separated"),
         (HEADER + "NA\t10x\tx\twt\n", "line 2: sample is 'NA'"),
         (HEADER + "\t\t\t\nb\tarch\tx\twt\n", "line 3: kind is 'arch'"),
     ],
@@ -358,7 +358,7 @@ def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
 
 def test_a_corpus_that_names_a_sample_twice_is_refused(demo):
     named = {"all": {"samples": ["a", "a"]}}
-    with pytest.raises(InputError, match="corpora.all.samples has 'a' twice"):
+    with pytest.raises(InputError, match="corpora.all.samples has a duplicate 'a'"):
         study.read_config(demo | {"corpora": demo["corpora"] | named}, "demo")
 
 

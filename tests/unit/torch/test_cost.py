@@ -101,9 +101,11 @@ def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
     text = cost.describe_cost("pretraining on 16,000 cells, 10 epochs", 84 * 3600, 2, 0)
     assert text == (
         "pretraining on 16,000 cells, 10 epochs: about 84 h on 2 cores of this machine's CPU; "
-        "a model of this size wants a GPU; without one choose size: small"
+        "a model of this size needs a GPU; without one choose size: small"
     )
-    assert cost.describe_cost("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
+    assert cost.describe_cost("w", 84 * 3600, 2, 1).endswith(
+        "CPU; the GPU of this machine is used instead"
+    )
     assert cost.describe_cost("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
     assert [format_estimate(hours * 3600) for hours in (1.5, 30, 240)] == [
         "1 h 30 min",

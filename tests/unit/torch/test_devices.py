@@ -48,7 +48,7 @@ def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, c
 @pytest.mark.parametrize(
     ("cuda", "why"),
     [
-        (None, "it is a build for the CPU alone; install a build for CUDA"),
+        (None, "it is a build without CUDA; install a build for CUDA"),
         ("13.0", "the driver is too old for its CUDA 13.0, or this job or container was given no"),
     ],
 )
@@ -155,5 +155,5 @@ def test_several_nodes_are_started_by_slurm_and_refused_without_it():
     assert command[0] == "srun" and {"--nodes=2", "--ntasks=2", "--cpus-per-task=8"} < set(command)
     assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-id=4711"} < set(command)
     assert distributed.torchrun(1, 4, 8, None)[-1] == "--standalone"
-    with pytest.raises(InputError, match="2 nodes are asked for, but this is no job of Slurm"):
+    with pytest.raises(InputError, match="nodes is 2, but this is not a Slurm job"):
         distributed.torchrun(2, 4, 8, None)

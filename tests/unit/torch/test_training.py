@@ -277,10 +277,12 @@ def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
         run(config, cells, epochs=4)
     (said,) = [message for message in caplog.messages if message.startswith("after a pilot")]
     n_threads = torch.get_num_threads()
-    words = r"after a pilot of 3 steps: the (\d+) steps to go will take about \d+ s on the CPU with"
+    words = (
+        r"after a pilot of 3 steps: the remaining (\d+) steps will take about \d+ s on the CPU with"
+    )
     found = re.match(rf"{words} {n_threads} threads", said)
     assert int(found[1]) > 0
-    assert ("a model of this size wants a GPU" in said) == long
+    assert ("a model of this size needs a GPU" in said) == long
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, uneven, monkeypatch):
