@@ -36,7 +36,7 @@ def test_a_gpu_that_is_asked_for_and_is_not_there_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [("auto", "no GPU found"), ("cpu", "as the config says")]
+    ("asked", "said"), [("auto", "no GPU found"), ("cpu", "device: cpu")]
 )
 def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, caplog, asked, said):
     monkeypatch.setenv(devices.VARIABLE, asked)

@@ -54,14 +54,14 @@ def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
     if sizes.sum() <= max_cells:
         return np.arange(len(strata))
     least = min(LEAST_OF_STRATUM, max_cells // len(groups))
-    asked = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
+    expected = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
     floor = np.minimum(least, sizes)
     # Scale the shares above the minimum so that the sum is max_cells.
-    spare = (max_cells - floor.sum()) / max((asked - floor).sum(), 1e-12)
-    asked = floor + (asked - floor) * spare
-    numbers = np.floor(asked).astype(int)
+    spare = (max_cells - floor.sum()) / max((expected - floor).sum(), 1e-12)
+    expected = floor + (expected - floor) * spare
+    numbers = np.floor(expected).astype(int)
     remainder = max_cells - numbers.sum()
-    numbers[np.argsort(numbers - asked, kind="stable")[:remainder]] += 1
+    numbers[np.argsort(numbers - expected, kind="stable")[:remainder]] += 1
     drawn = [
         rng.choice(group, number, replace=False)
         for group, number in zip(groups, numbers, strict=True)

@@ -78,7 +78,7 @@ def choose_device() -> torch.device:
         logger.info("running on GPU %s", torch.cuda.get_device_name())
         return torch.device("cuda", torch.cuda.current_device())
     keep_memory()
-    why = "as the config says" if os.environ.get(VARIABLE) == "cpu" else "no GPU found"
+    why = "device: cpu" if os.environ.get(VARIABLE) == "cpu" else "no GPU found"
     logger.info("%s: running on the CPU with %d threads", why, torch.get_num_threads())
     return torch.device("cpu")
 
