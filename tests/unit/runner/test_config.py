@@ -128,7 +128,7 @@ def test_settings_are_made_by_hand_with_the_defaults_of_the_config(demo):
     assert given(model.training, "epochs", "batch_size") == {"epochs": 3, "batch_size": 16}
     models = {"hybrid": {"corpus": "embryo"}}
     assert with_values(demo, models=models).models["hybrid"] == ModelSettings(corpus="embryo")
-    assert "batch_size, default 64\n    Cells a step." in TrainingSettings.__doc__
+    assert "batch_size, default 64\n    Cells per step." in TrainingSettings.__doc__
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def change(content, path, value):
         (
             "models.hybrid",
             {"corpus": "embryo", "width": 32},
-            "width is 32, .* its 12 n_heads; give",
+            "width is 32, .* n_heads, 12; give",
         ),
         ("ingest.qc", "nucleus", "ingest.qc is 'nucleus'; it must be one of nuclei, cells"),
         ("ingest.qc.preset", "nucleus", "qc.preset is 'nucleus'; it must be one of nuclei, cells"),
@@ -279,7 +279,7 @@ def read(tmp_path, text, corpora=None):
             HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\nb\t10x\tx\twt\tz\n",
             "line 3: 'z' is in a column without a name",
         ),
-        ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* no comments"),
+        ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* cannot have comments"),
         ("#" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* or the # if it is"),
         (HEADER + "a\t10x\tx\twt\n#b\t10x\tx\twt\n", "line 3: begins with #"),
         (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "cannot be read as a sample sheet"),
