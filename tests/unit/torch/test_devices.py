@@ -35,9 +35,7 @@ def test_a_gpu_that_is_asked_for_and_is_not_there_is_refused(monkeypatch):
         devices.choose_device()
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"), [("auto", "no GPU found"), ("cpu", "device: cpu")]
-)
+@pytest.mark.parametrize(("asked", "said"), [("auto", "no GPU found"), ("cpu", "device: cpu")])
 def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, caplog, asked, said):
     monkeypatch.setenv(devices.VARIABLE, asked)
     with caplog.at_level("INFO", logger="scdyn"):

@@ -219,7 +219,7 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
         (tmp_path / name).write_bytes((folder / "model" / name).read_bytes())
     table = pd.read_csv(tmp_path / "vocabulary.tsv", sep="\t")
     table.iloc[::-1].to_csv(tmp_path / "vocabulary.tsv", sep="\t", index=False)
-    with pytest.raises(InputError, match="not the one the model was trained on"):
+    with pytest.raises(InputError, match="not the vocabulary that the model was pretrained with"):
         scdyn.load(tmp_path)
     (tmp_path / "vocabulary.tsv").unlink()
     with pytest.raises(InputError, match="no vocabulary"):

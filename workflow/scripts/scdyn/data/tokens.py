@@ -344,7 +344,7 @@ class TokenStore:
         path = self.folder / "vocabulary.tsv"
         genes = read_vocabulary(path)
         if hash_vocabulary(genes) != self.meta["vocabulary_sha256"]:
-            raise InputError("CORPUS", f"{path}: not the vocabulary of these tokens; {REMEDY}.")
+            raise InputError("CORPUS", f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
         return genes
 
     def require_corpus(self, path: str | Path) -> None:

@@ -125,7 +125,8 @@ def check_databases(
                 f"{path}: ranks {n_found} of the vocabulary's {len(genes)} genes ({share:.0%}; "
                 f"its genes are such as {', '.join(ranked[:3])}, those of the vocabulary such as "
                 f"{', '.join(symbols[:3])}), fewer than {min_overlap:.0%} "
-                "(grn.min_database_overlap); use a database of this species with gene symbols.",
+                "(grn.min_database_overlap); another species, or ids in place of symbols? Use a "
+                "database that fits.",
             )
         if len(with_motif) < MIN_TFS_WITH_MOTIF * len(tfs):
             raise InputError(
