@@ -31,7 +31,7 @@ def no_gpu(monkeypatch, tmp_path):
 def test_a_gpu_that_is_asked_for_and_is_not_there_is_refused(monkeypatch):
     monkeypatch.setenv(devices.VARIABLE, "gpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(InputError, match=r"device: gpu is asked .* \(CUDA_VISIBLE_DEVICES is 3"):
+    with pytest.raises(InputError, match=r"device is gpu .* \(CUDA_VISIBLE_DEVICES is 3"):
         devices.choose_device()
 
 
@@ -47,7 +47,7 @@ def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, c
     ("cuda", "why"),
     [
         (None, "it is a build without CUDA; install a build for CUDA"),
-        ("13.0", "the driver is too old for its CUDA 13.0, or this job or container was given no"),
+        ("13.0", "the driver is too old for CUDA 13.0, or this job or container has no"),
     ],
 )
 def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
@@ -56,7 +56,7 @@ def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setenv(devices.VARIABLE, "auto")
-    with pytest.raises(InputError, match=r"finds NVIDIA's driver 470.82.01 on") as error:
+    with pytest.raises(InputError, match=r"has NVIDIA's driver 470.82.01") as error:
         devices.choose_device()
     assert why in str(error.value) and "set device: cpu" in str(error.value)
     with pytest.raises(InputError, match="driver"):

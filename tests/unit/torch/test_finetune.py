@@ -319,7 +319,7 @@ def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells
     torch.manual_seed(7)  # fit sets the seed, with which the first one may have been drawn
     other = ScDynOmics(config)
     write_model(other, tmp_path / "other")
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="another pretrained model"):
         classifier.load_classifier(tmp_path / "task", tmp_path / "other")
     with pytest.raises(InputError, match="another vocabulary"):
         pretrained.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})

@@ -217,7 +217,9 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
     module = torch.nn.Linear(17, 1)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
     run = loop.Training(module, compute_loss, count, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
-    with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
+    with pytest.raises(
+        InputError, match="out of memory with one cell at once; choose a smaller model"
+    ):
         run.run()
 
 
