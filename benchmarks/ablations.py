@@ -121,7 +121,7 @@ def run(results, study, variant, seed, n_folds, folder):
     genes = reference.read_vocabulary(results / "tokens" / corpus / "vocabulary.tsv")
     table = pd.read_csv(results / "grn" / corpus / "regulons.tsv", sep="\t")
     split = splits.read_splits(results / "finetune" / task_name / "splits.tsv")
-    rows = store.rows_of(learnable(results, corpus, settings))
+    rows = store.find_rows(learnable(results, corpus, settings))
     if not (folder / "model" / "config.json").exists():
         pretraining.pretrain(
             store, rows, tokens.regulon_weights(genes, table).iloc[:, order],

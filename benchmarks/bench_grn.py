@@ -151,7 +151,7 @@ def find_regulons(expression: Expression, demo: Path, edges: pd.DataFrame) -> pd
         study / "motifs.annotation.tbl", rank_threshold=500, auc_threshold=0.05, nes_threshold=3.0,
         min_genes=10, mask_dropouts=False, repressing=False,
     )  # fmt: skip
-    return regulons.of_motifs(found, edges.rename(columns={"TF": "tf"}))
+    return regulons.build_motif_regulons(found, edges.rename(columns={"TF": "tf"}))
 
 
 def precision(
@@ -215,7 +215,7 @@ def judge_regulons(demo: Path) -> dict[str, object]:
     for seed, run in runs.items():
         by_motif[seed] = find_regulons(expression, demo, run)
         table = run.rename(columns={"TF": "tf"}).merge(evidence, on=["tf", "target"])
-        by_rank[seed] = regulons.modules(table, 50, False)
+        by_rank[seed] = regulons.take_strongest_targets(table, 50, False)
         print("regulons of seed", seed, file=sys.stderr, flush=True)
     first = [str(seed) for seed in range(1, 6)]
     adjacencies = consensus.merge_runs({seed: runs[seed] for seed in first}, expression)
@@ -226,12 +226,12 @@ def judge_regulons(demo: Path) -> dict[str, object]:
     for name, found in (("motifs", by_motif), ("modules", by_rank)):
         for suffix, max_p in (("", None), ("_and_promoters", 0.05)):
             pruned = {
-                seed: run if max_p is None else regulons.supported(run, evidence, max_p)
+                seed: run if max_p is None else regulons.keep_supported(run, evidence, max_p)
                 for seed, run in found.items()
             }
             sets = [{seed: pruned[seed] for seed in pruned if (seed in first) is one}
                     for one in (True, False)]  # fmt: skip
-            kept = [regulons.consensus(runs_of, 4, 10) for runs_of in sets]
+            kept = [regulons.build_consensus(runs_of, 4, 10) for runs_of in sets]
             single = regulons.drop_small(pruned["1"], 10)
             result[name + suffix] = {
                 **precision(kept[0], adjacencies, true),

@@ -36,16 +36,20 @@ def seconds(function, n_times):
 def measure(size, n_times):
     """Operations and seconds of a cell, trained and run."""
     step, n_cells, model = ours.training_step(size, "cpu")
-    n_asked = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
-    yield "train", model.config.training_operations(n_asked), seconds(step, n_times) / n_cells
+    n_predicted = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
+    yield (
+        "train",
+        model.config.count_training_operations(n_predicted),
+        seconds(step, n_times) / n_cells,
+    )
     forward, _ = ours.infer(size, None, "cpu")
-    yield "infer", model.config.operations(), seconds(forward, n_times) / n_cells
+    yield "infer", model.config.count_operations(), seconds(forward, n_times) / n_cells
 
 
 def measure_all():
     torch.set_num_threads(1)
     devices.keep_memory()
-    rate, rows = cost.product_rate(), []
+    rate, rows = cost.measure_product_rate(), []
     for size, n_times in (("32 wide", 9), ("S", 5), ("M", 3), ("F", 1)):
         if size not in SIZES:
             SIZES[size] = NARROW | {"batch": 16}
@@ -58,7 +62,7 @@ def measure_all():
     fitted, _ = nnls(terms / rate / measured[:, None], np.ones(len(rows)))
     for row, counted in zip(rows, terms, strict=True):
         row["fitted"] = float(counted @ fitted / rate)
-        row["estimated"] = cost.cpu_seconds(type(operations)(*counted), rate, 1)
+        row["estimated"] = cost.estimate_cpu_seconds(type(operations)(*counted), rate, 1)
     return {
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "rate": rate,

@@ -69,8 +69,8 @@ def floors(step, n_cells, model):
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
     weights = sum(p.nbytes for p in model.parameters())
     # Hidden genes are a share of those that either modality has.
-    n_asked = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
-    operations = model.config.training_operations(n_asked)
+    n_predicted = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
+    operations = model.config.count_training_operations(n_predicted)
     return {
         "operations": n_cells * (operations.products + operations.attention),
         "bytes": 2 * sum(storages.values()) + 2 * 4 * weights,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from scdyn.grn import inference as grn_inference
 from scdyn.grn import ridge as grn_ridge
-from scdyn.grn.expression import Expression, standardised_ranks
+from scdyn.grn.expression import Expression, standardise_ranks
 
 SPLINE_KNOTS = 2
 LIGHTGBM_ROUNDS = 100
@@ -78,13 +78,13 @@ def correlation(expression: Expression, _: Path) -> np.ndarray:
 
 def rank_correlation(expression: Expression, _: Path) -> np.ndarray:
     """Absolute Spearman correlation."""
-    ranks = standardised_ranks(expression.values.toarray())
+    ranks = standardise_ranks(expression.values.toarray())
     return np.abs(ranks[:, expression.tfs].T @ ranks) / len(ranks)
 
 
 def spline_basis(values: np.ndarray) -> np.ndarray:
     """Orthonormal additive basis of one TF: rank, detection, hinges; (cells, 2 + knots)."""
-    ranks = standardised_ranks(values[:, None])[:, 0].astype(np.float64)
+    ranks = standardise_ranks(values[:, None])[:, 0].astype(np.float64)
     knots = np.quantile(ranks[values > 0], np.linspace(0, 1, SPLINE_KNOTS + 2)[1:-1])
     hinges = [np.maximum(ranks - knot, 0) for knot in knots]
     basis = np.stack([ranks, (values > 0).astype(float), *hinges], 1)
@@ -97,10 +97,10 @@ def spline(expression: Expression, _: Path) -> np.ndarray:
     tfs = expression.dense(expression.tfs)
     blocks = np.concatenate([spline_basis(column) for column in tfs.T], 1)
     size = SPLINE_KNOTS + 2
-    ridge = grn_ridge.Ridge.of(blocks)
-    targets = standardised_ranks(expression.values.toarray())
+    ridge = grn_ridge.Ridge.decompose(blocks)
+    targets = standardise_ranks(expression.values.toarray())
     covariances = ridge.covariances(targets)
-    penalty = ridge.best_penalty(covariances, targets.any(0) & ~expression.is_tf)
+    penalty = ridge.choose_penalty(covariances, targets.any(0) & ~expression.is_tf)
     penalty *= grn_ridge.PENALTY_SHARE
     inverse = (ridge.eigenvectors / (ridge.eigenvalues + penalty)) @ ridge.eigenvectors.T
     matrix = (ridge.eigenvectors * ridge.eigenvalues) @ ridge.eigenvectors.T

@@ -46,7 +46,7 @@ def training_step(size, device, compiled="auto"):
     model.to(device)
     config = loop.TrainingConfig(learning_rate=1e-4, compiled=compiled)
     optimizer = loop.make_optimizer(model, config)
-    loop.prepare(model, config)
+    loop.configure_encoders(model, config)
     seeds = iter(range(10**6))
 
     def step():
@@ -100,7 +100,7 @@ def load(_, folder, device):
         order = loader.block_shuffle(
             np.arange(store.meta["n_cells"]), loop.BLOCK, loop.BUFFER_BLOCKS, next(seeds)
         )
-        for _ in loader.Loader(store, loader.batches(order, LOADER_BATCH), device):
+        for _ in loader.Loader(store, loader.split_batches(order, LOADER_BATCH), device):
             pass
 
     return epoch, store.meta["n_cells"]

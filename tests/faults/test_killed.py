@@ -128,7 +128,7 @@ def test_a_job_that_the_system_kills_for_its_memory_is_run_again(study, stages, 
     assert process.wait() == 0, log.read_text()[-4000:]
     asked = re.findall(r"mem_mb=(\d+)", log.read_text())
     assert asked == ["16000", "32000"]
-    assert "going on from step" in (study / log_of("finetune", model)).read_text()
+    assert "resuming from step" in (study / log_of("finetune", model)).read_text()
     assert differences(stages, study) == [] and leftovers(study) == []
 
 

@@ -101,7 +101,7 @@ def test_one_bad_sample_is_named_in_a_table_of_all_and_the_others_are_ingested(t
     ("change", "words"),
     [
         ({"pretrian": {}}, "unknown key 'pretrian'"),
-        ({"samples": "nowhere.tsv"}, "nowhere.tsv: not a readable sample sheet"),
+        ({"samples": "nowhere.tsv"}, "nowhere.tsv: cannot be read as a sample sheet"),
     ],
 )
 def test_a_faulty_config_ends_in_one_sentence(tmp_path, change, words):

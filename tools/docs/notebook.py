@@ -54,9 +54,7 @@ def filled(page: str, outputs: dict[str, str], remedy: str) -> str:
     """
     for code, _ in CELL.findall(page):
         if code not in outputs:
-            raise SystemExit(
-                f"This code was not run since it changed; {remedy} runs it:\n{code}"
-            )
+            raise SystemExit(f"This code was not run since it changed; {remedy} runs it:\n{code}")
     return CELL.sub(lambda m: f"```python\n{m[1]}```\n\n```text\n{outputs[m[1]]}```\n", page)
 
 

@@ -51,7 +51,7 @@ try:
     ORIGIN = ", ".join(map(str, workflow.configfiles)) or "config"
     if workflow.config_settings.config:
         ORIGIN += " with --config"
-    config = study.with_preset_of_files(config, workflow.configfiles)
+    config = study.merge_presets(config, workflow.configfiles)
     CONFIG = study.read_config(config, ORIGIN)
     SAMPLES = study.read_samples(CONFIG.samples, CONFIG.covariates, CONFIG.corpora)
     # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
@@ -238,7 +238,7 @@ def main_runs(path):
 
 def variant_settings(wildcards):
     """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
-    return TASKS[wildcards.task].all_variants()[wildcards.variant].decisive()
+    return TASKS[wildcards.task].all_variants()[wildcards.variant].without_hardware()
 
 
 def study_settings(wildcards):
@@ -248,7 +248,7 @@ def study_settings(wildcards):
 
 def model_settings(wildcards):
     """What decides a pretrained model; its corpus and its cells are inputs and params of their own."""
-    return MODELS[wildcards.model].part(PretrainingSettings).decisive()
+    return MODELS[wildcards.model].part(PretrainingSettings).without_hardware()
 
 
 def grn_params(*keys):
@@ -285,7 +285,7 @@ def forget(path):
 
 def task_params(of):
     """Those settings of the wildcard `task` that decide what a rule makes, by a function of it."""
-    return lambda wildcards: of(TASKS[wildcards.task]).decisive()
+    return lambda wildcards: of(TASKS[wildcards.task]).without_hardware()
 
 
 def studies_of(kind):

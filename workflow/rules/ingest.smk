@@ -94,10 +94,12 @@ rule gather_preflight:
         corpora={corpus: samples_of(corpus) for corpus in CORPORA},
         # Which cells a model is pretrained on changes nothing about what it costs at most.
         models={
-            name: model.model_copy(update={"cells": {}}).decisive()
+            name: model.model_copy(update={"cells": {}}).without_hardware()
             for name, model in MODELS.items()
         },
-        tasks={name: task.part(EvaluationSettings).decisive() for name, task in TASKS.items()},
+        tasks={
+            name: task.part(EvaluationSettings).without_hardware() for name, task in TASKS.items()
+        },
     script:
         "../scripts/gather_preflight.py"
 

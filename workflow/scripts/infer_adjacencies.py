@@ -1,5 +1,5 @@
 from scdyn.grn.expression import read_expression
-from scdyn.grn.inference import infer_edges, require_edges, targets_of_part
+from scdyn.grn.inference import infer_edges, require_edges, select_targets
 from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 
@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     expression = read_expression(snakemake.input.expression)
     # A run of one part has no name for it.
     number, n_parts = map(int, wildcards.get("scatteritem", "1-of-1").split("-of-"))
-    targets = targets_of_part(len(expression.genes), number, n_parts)
+    targets = select_targets(len(expression.genes), number, n_parts)
     edges = infer_edges(
         expression, targets, settings["method"], settings["seed"], settings["left_out"]
     )

@@ -13,7 +13,7 @@ with logged(snakemake.log[0]):
     name, files = snakemake.wildcards.model, snakemake.input
     block = ModelSettings(**snakemake.config["models"][name])
     settings = PretrainingSettings(**snakemake.params.settings).with_hardware(block)
-    n_processes = distributed.processes_for(settings.gpus)
+    n_processes = distributed.take_processes(settings.gpus)
     distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
         store = tokens.TokenStore(files.tokens)
@@ -23,7 +23,7 @@ with logged(snakemake.log[0]):
         regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
         pretraining.pretrain(
             store,
-            store.rows_of(chosen),
+            store.find_rows(chosen),
             regulons,
             store.vocabulary,
             settings,

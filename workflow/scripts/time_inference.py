@@ -1,10 +1,10 @@
-from scdyn.grn.inference import pilot
+from scdyn.grn.inference import run_pilot
 from scdyn.io.files import write_json
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     settings = snakemake.params.settings
-    found = pilot(
+    found = run_pilot(
         snakemake.input[0],
         settings["method"],
         settings["seed"],

@@ -27,7 +27,7 @@ def run(*words, **options):
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_no_environment_is_made_where_a_shell_acts_on_the_name(tmp_path, mark):
-    with pytest.raises(InputError, match="a shell acts on the .* name another folder"):
+    with pytest.raises(InputError, match="special character .* give another folder"):
         check_environments_folder(tmp_path / f"a{mark}b" / "conda")
     (tmp_path / "env.yaml").write_text(DEFINITION)
     prefix = tmp_path / f"a{mark}b"

@@ -78,24 +78,24 @@ def test_the_good_ones_load_and_the_payload_works(folders, tmp_path):
 def test_a_pickle_in_the_place_of_an_adapter_is_not_read(folders, ran):
     (folders[1] / "adapter_model.safetensors").unlink()
     torch_saved(ran, folders[1] / "adapter_model.bin")
-    with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a fine-tuned model"):
         load(folders)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "head.safetensors"])
 def test_a_pickle_by_a_safe_name_is_not_read(folders, ran, name):
     (folders[1] / name).write_bytes(pickled(ran))
-    with pytest.raises(InputError, match="holds no fine-tuned model that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a fine-tuned model"):
         load(folders)
 
 
 def test_a_pickled_model_is_not_read(folders, ran):
     torch_saved(ran, folders[0] / "pytorch_model.bin")
     (folders[0] / "model.safetensors").write_bytes(pickled(ran))
-    with pytest.raises(InputError, match="holds no weights that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a model.s weights"):
         pretrained.load_model(folders[0])
     (folders[0] / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="holds no weights that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a model.s weights"):
         pretrained.load_model(folders[0])
 
 
@@ -166,5 +166,5 @@ def test_tokens_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
     for name in ("cells", "promoter_measured"):
         shutil.rmtree(store / "tokens.zarr" / name)
         write_pickled_array(store / "tokens.zarr" / name, ran)
-    with pytest.raises(InputError, match="these tokens cannot be read"):
+    with pytest.raises(InputError, match="the tokens cannot be read"):
         tokens.TokenStore(store)

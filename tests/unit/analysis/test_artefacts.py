@@ -109,7 +109,7 @@ def test_tokens_of_another_corpus_or_with_another_vocabulary_are_refused(tmp_pat
     tokens.write_tokens(cells, genes, regulons, 4, corpus, tmp_path / "tokens")
     store = tokens.TokenStore(tmp_path / "tokens")
     store.require_corpus(corpus)
-    with pytest.raises(InputError, match="made of another corpus than .*other.h5ad"):
+    with pytest.raises(InputError, match="made from another corpus than .*other.h5ad"):
         store.require_corpus(other)
     assert list(store.vocabulary["symbol"]) == ["A", "B"]
     write_table(tmp_path / "tokens/vocabulary.tsv", genes.iloc[::-1])

@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from scdyn.errors import InputError
 from scdyn.grn import consensus
 from scdyn.grn import inference as grn_inference
-from scdyn.grn.expression import Expression, standardised_ranks
+from scdyn.grn.expression import Expression, standardise_ranks
 from scdyn.grn.promoters import promoter_evidence
 from scdyn.grn.ridge import Ridge
 
@@ -40,9 +40,9 @@ def by_hand(regulators, target, penalty):
 
 def test_ridge_scores_are_those_of_a_regression_a_gene():
     expression = simulated()
-    tfs = standardised_ranks(expression.dense(expression.tfs))
-    targets = standardised_ranks(expression.dense(range(36)))
-    ridge = Ridge.of(tfs)
+    tfs = standardise_ranks(expression.dense(expression.tfs))
+    targets = standardise_ranks(expression.dense(range(36)))
+    ridge = Ridge.decompose(tfs)
     own = np.where(np.arange(36) < 6, np.arange(36), -1)
     scores = ridge.scores(ridge.covariances(targets), own, 0.3)
     for gene in (7, 20, 35):
@@ -57,10 +57,10 @@ def test_ridge_scores_are_those_of_a_regression_a_gene():
 
 def test_the_penalty_is_that_of_least_generalised_cross_validation():
     expression = simulated(n_cells=80)
-    tfs = standardised_ranks(expression.dense(expression.tfs)).astype(float)
-    targets = standardised_ranks(expression.dense(range(6, 36))).astype(float)
-    ridge = Ridge.of(tfs.astype(np.float32))
-    chosen = ridge.best_penalty(ridge.covariances(targets), np.ones(30, dtype=bool))
+    tfs = standardise_ranks(expression.dense(expression.tfs)).astype(float)
+    targets = standardise_ranks(expression.dense(range(6, 36))).astype(float)
+    ridge = Ridge.decompose(tfs.astype(np.float32))
+    chosen = ridge.choose_penalty(ridge.covariances(targets), np.ones(30, dtype=bool))
 
     def score(penalty):
         hat = tfs @ np.linalg.solve(tfs.T @ tfs / 80 + penalty * np.eye(6), tfs.T / 80)
@@ -88,15 +88,15 @@ def test_runs_differ_by_their_seed_and_are_the_same_twice():
 
 
 def test_a_run_that_leaves_cells_out_draws_the_others_as_the_run_with_them():
-    whole = grn_inference.cells_of_run(1000, 3, 0.0, 0.9)
-    lacking = grn_inference.cells_of_run(1000, 3, 0.01, 0.9)
+    whole = grn_inference.draw_run_cells(1000, 3, 0.0, 0.9)
+    lacking = grn_inference.draw_run_cells(1000, 3, 0.01, 0.9)
     assert len(whole) == 900 and set(lacking) < set(whole)
     assert 880 <= len(lacking) < 900
-    assert len(grn_inference.cells_of_run(1000, 3, 0.0, 1.0)) == 1000
+    assert len(grn_inference.draw_run_cells(1000, 3, 0.0, 1.0)) == 1000
 
 
 def test_parts_hold_every_gene_once():
-    parts = [grn_inference.targets_of_part(10, number, 3) for number in (1, 2, 3)]
+    parts = [grn_inference.select_targets(10, number, 3) for number in (1, 2, 3)]
     assert sorted(np.concatenate(parts)) == list(range(10))
 
 
@@ -106,7 +106,7 @@ def test_a_matrix_without_tfs_or_targets_is_refused():
     with pytest.raises(InputError, match="is a TF"):
         grn_inference.infer_edges(none, range(36), "fast", 1)
     every = Expression(expression.genes, np.ones(36, dtype=bool), expression.values)
-    with pytest.raises(InputError, match="no target"):
+    with pytest.raises(InputError, match="no gene other than TFs varies"):
         grn_inference.infer_edges(every, range(36), "fast", 1)
 
 
@@ -136,7 +136,7 @@ def test_an_empty_run_is_refused():
 def test_correlations_are_pearsons(masked):
     expression = simulated(n_cells=60)
     values = expression.values.toarray()
-    found = consensus.correlations(expression, masked)
+    found = consensus.correlate_tfs(expression, masked)
     for tf, gene in ((0, 7), (3, 20), (5, 1)):
         both = (values[:, tf] > 0) & (values[:, gene] > 0) if masked else slice(None)
         expected = np.corrcoef(values[both, tf], values[both, gene])[0, 1]
@@ -145,7 +145,7 @@ def test_correlations_are_pearsons(masked):
 
 def test_strongest_edges_of_runs_are_compared():
     runs = {name: run.rename(columns={"TF": "tf"}) for name, run in RUNS.items()}
-    sets = {name: consensus.strongest(run, 2) for name, run in runs.items()}
+    sets = {name: consensus.select_strongest(run, 2) for name, run in runs.items()}
     table = consensus.compare_runs(sets, "edges")
     assert table["jaccard"].tolist() == [pytest.approx(1 / 3)]
     assert consensus.compare_runs({"1": sets["1"]}, "edges").empty

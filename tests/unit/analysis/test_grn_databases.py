@@ -55,7 +55,7 @@ def test_what_is_no_database_is_said(files, tmp_path):
     with pytest.raises(InputError, match="no column motifs or tracks"):
         check_databases(rankings, annotations, GENES, 0.5)
     rankings[0].write_text("tf\tgene\n")
-    with pytest.raises(InputError, match="no cisTarget ranking database"):
+    with pytest.raises(InputError, match="cannot be read as a cisTarget ranking database"):
         check_databases(rankings, annotations, GENES, 0.5)
-    with pytest.raises(InputError, match="no motif annotation table"):
+    with pytest.raises(InputError, match="not a motif annotation table"):
         check_databases(rankings, rankings[0], GENES, 0.5)

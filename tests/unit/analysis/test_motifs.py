@@ -103,7 +103,7 @@ def test_a_database_that_ranks_none_of_the_genes_leaves_all_modules_out(study):
 
 def test_gains_are_the_same_whatever_is_in_memory_at_once(monkeypatch):
     ranks = np.stack([np.random.default_rng(0).permutation(50) for _ in range(7)])
-    whole = motifs.recovery_gains(ranks, 20).toarray()
+    whole = motifs.compute_recovery_gains(ranks, 20).toarray()
     assert (whole == np.maximum(19 - ranks.T, 0)).all()
     monkeypatch.setattr(motifs, "GENES_AT_ONCE", 3)
-    assert (motifs.recovery_gains(ranks, 20).toarray() == whole).all()
+    assert (motifs.compute_recovery_gains(ranks, 20).toarray() == whole).all()

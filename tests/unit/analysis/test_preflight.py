@@ -199,7 +199,7 @@ def test_models_and_tasks_are_priced_and_never_refused(tmp_path, monkeypatch):
     (finding,) = examine_models({"full": model}, {}, {"all": 100_000_000}, genes)
     assert finding.passed and (finding.subject, finding.check) == ("models.full", "time")
     assert finding.found.startswith("pretraining on 100,000,000 cells, 10 epochs: about ")
-    assert "a model of this size wants a GPU" in finding.found
+    assert "a model of this size needs a GPU" in finding.found
 
 
 def test_what_is_seen_of_gpus_is_said(tmp_path, monkeypatch):

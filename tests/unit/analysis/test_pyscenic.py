@@ -49,7 +49,7 @@ def test_what_it_writes_appears_whole(program, tmp_path):
 @pytest.mark.parametrize(
     "body, sentence",
     [
-        (WAITS_FOR_A_DEAD_WORKER, "ctx: one of its processes died .* it last said: at work"),
+        (WAITS_FOR_A_DEAD_WORKER, "ctx: a worker process died, .* output: at work"),
         ("sys.exit(3)", r"ctx failed \(3\): at work"),
         ("print('Unable to process: ran out of memory')", "ctx ran out of memory; see the log"),
     ],
@@ -105,8 +105,11 @@ def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("db.genes_vs_motifs.rankings.feather", "no cisTarget ranking database"),
-        ("db.feather", "pySCENIC takes no ranking database .* .genes_vs_motifs.rankings.feather"),
+        ("db.genes_vs_motifs.rankings.feather", "cannot be read as a cisTarget ranking database"),
+        (
+            "db.feather",
+            "pySCENIC accepts only ranking .* .genes_vs_motifs.rankings.feather",
+        ),
     ],
 )
 def test_what_pyscenic_cannot_read_is_refused_before_it_starts(

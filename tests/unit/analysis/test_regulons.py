@@ -16,7 +16,7 @@ def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
         {"regulon": ["A(+)", "A(+)", "A(-)"], "tf": "A", "targets": ["B,C", "B,A", "D"]}
     )
     edges = pd.DataFrame({"tf": "A", "target": list("BCD"), "importance": [3.5, 1.0, 0.5]})
-    assert regulons.of_motifs(motifs, edges).to_dict("list") == {
+    assert regulons.build_motif_regulons(motifs, edges).to_dict("list") == {
         "regulon": ["A(+)", "A(+)", "A(+)", "A(-)"], "tf": ["A"] * 4,
         "target": ["A", "B", "C", "D"], "weight": [1.0, 3.5, 1.0, 0.5],
     }  # fmt: skip
@@ -25,10 +25,10 @@ def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
 def test_runs_without_an_enriched_motif_have_no_regulon():
     motifs = pd.DataFrame(columns=["regulon", "tf", "targets"], dtype=object)
     edges = pd.DataFrame({"tf": ["A"], "target": ["B"], "importance": [1.0]})
-    empty = regulons.of_motifs(motifs, edges)
+    empty = regulons.build_motif_regulons(motifs, edges)
     assert empty.empty
     with pytest.raises(InputError, match="no regulon has 2 targets in any of 2 runs"):
-        regulons.consensus({"1": empty, "2": empty}, 1, 2)
+        regulons.build_consensus({"1": empty, "2": empty}, 1, 2)
 
 
 EDGES = pd.DataFrame(
@@ -41,17 +41,17 @@ EDGES = pd.DataFrame(
 
 
 def test_modules_take_the_strongest_of_each_sign():
-    both = regulons.modules(EDGES, 2, True)
+    both = regulons.take_strongest_targets(EDGES, 2, True)
     assert both[["regulon", "target"]].values.tolist() == [
         ["A(+)", "w"], ["A(-)", "x"], ["A(+)", "y"], ["B(+)", "w"]
     ]  # fmt: skip
-    activated = regulons.modules(EDGES, 1, False)
+    activated = regulons.take_strongest_targets(EDGES, 1, False)
     assert activated[["regulon", "target"]].values.tolist() == [["A(+)", "w"], ["B(+)", "w"]]
 
 
 def test_chromatin_keeps_what_it_supports_and_what_it_cannot_tell():
-    modules = regulons.modules(EDGES, 5, True)
-    kept = regulons.supported(modules, EDGES, 0.05)
+    modules = regulons.take_strongest_targets(EDGES, 5, True)
+    kept = regulons.keep_supported(modules, EDGES, 0.05)
     # x is repressed, but its promoter opens with the TF; y is activated, but its promoter closes.
     assert kept[["regulon", "target"]].values.tolist() == [["A(+)", "w"], ["B(+)", "w"]]
 
@@ -69,15 +69,15 @@ RUNS = {
 
 
 def test_the_consensus_keeps_what_enough_runs_found():
-    kept = regulons.consensus(RUNS, 2, 2)
+    kept = regulons.build_consensus(RUNS, 2, 2)
     assert kept["regulon"].unique().tolist() == ["A(+)"]
     assert dict(zip(kept["target"], kept["n_runs"], strict=True)) == {"w": 3, "x": 3, "y": 2}
-    with pytest.raises(InputError, match="agree upon"):
-        regulons.consensus(RUNS, 3, 3)
+    with pytest.raises(InputError, match="found in 3 of 3 runs"):
+        regulons.build_consensus(RUNS, 3, 3)
 
 
 def test_stability_compares_all_edges_and_each_kept_regulon():
-    table = regulons.compare_runs_by_regulon(RUNS, regulons.consensus(RUNS, 2, 2))
+    table = regulons.compare_runs_by_regulon(RUNS, regulons.build_consensus(RUNS, 2, 2))
     assert table["what"].unique().tolist() == ["regulons' edges", "A(+)"]
     one = table[(table["what"] == "A(+)") & (table["run_b"] == "2")]
     assert one["jaccard"].tolist() == [3 / 5]

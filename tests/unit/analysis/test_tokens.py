@@ -102,9 +102,9 @@ def test_store_gives_back_what_was_written(tmp_path):
 
 def test_cells_are_found_by_name_and_strangers_refused(tmp_path):
     store = tokens.TokenStore(write(tmp_path))
-    assert store.rows_of(["b", "a"]).tolist() == [1, 0]
+    assert store.find_rows(["b", "a"]).tolist() == [1, 0]
     with pytest.raises(InputError, match="1 of 2 cells .* such as x"):
-        store.rows_of(["a", "x"])
+        store.find_rows(["a", "x"])
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_big_store_is_opened_and_read_in_little_memory(tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps({"n_cells": n_cells, "n_genes": n_genes}))
     store = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
     names = np.array([f"sample_{i:016d}" for i in range(n_cells)], dtype=np.dtypes.StringDType())
-    tokens.write_of_cells(store, names, np.ones(n_cells, dtype=np.uint8))
+    tokens.write_cell_arrays(store, names, np.ones(n_cells, dtype=np.uint8))
     for modality in tokens.MODALITIES:
         group = store.create_group(modality)
         for name, (dtype, length) in lengths.items():
@@ -291,8 +291,8 @@ def compress(store):
     [
         (cut_short, "rna/data is 2 bytes long and not 5"),
         (lose_a_chunk, "promoter/indices"),
-        (lose_the_names, "cells is not of the 2 cells"),
-        (lose_what_was_measured, "promoter_measured is not of the 2 cells"),
+        (lose_the_names, "cells does not have 2 cells"),
+        (lose_what_was_measured, "promoter_measured does not have 2 cells"),
         (lose_the_meta, "meta.json"),
         (garble_the_layout, "line 1"),
         (count_other_cells, "2 cells, not 3"),
@@ -330,10 +330,10 @@ def test_same_input_gives_the_same_bytes(tmp_path, monkeypatch, cells_at_once):
 
 
 def test_vocabulary_hash_tells_order_and_tfs():
-    same = tokens.vocabulary_hash(GENES.copy())
-    assert tokens.vocabulary_hash(GENES) == same
-    assert tokens.vocabulary_hash(GENES[::-1]) != same
-    assert tokens.vocabulary_hash(GENES.assign(is_tf=False)) != same
+    same = tokens.hash_vocabulary(GENES.copy())
+    assert tokens.hash_vocabulary(GENES) == same
+    assert tokens.hash_vocabulary(GENES[::-1]) != same
+    assert tokens.hash_vocabulary(GENES.assign(is_tf=False)) != same
 
 
 def test_another_vocabulary_is_refused_and_leaves_nothing(tmp_path):

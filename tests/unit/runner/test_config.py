@@ -73,10 +73,10 @@ def test_a_preset_is_kept_under_bounds_of_a_later_file(demo, tmp_path):
     for name, text in (("a", "ingest: {qc: cells}"), ("b", "ingest: {qc: {min_genes: 50}}")):
         (tmp_path / name).write_text(text)
     merged = change(demo, "ingest.qc", {"min_genes": 50})
-    merged = study.with_preset_of_files(merged, [tmp_path / "a", tmp_path / "b"])
+    merged = study.merge_presets(merged, [tmp_path / "a", tmp_path / "b"])
     bounds = study.read_config(merged, "config.yaml").ingest.qc
     assert (bounds.max_mito_share, bounds.min_genes) == (0.2, 50)
-    assert study.with_preset_of_files(demo, [tmp_path / "b"]) == demo
+    assert study.merge_presets(demo, [tmp_path / "b"]) == demo
 
 
 def test_a_bound_is_kept_under_a_preset_of_a_later_file(demo, tmp_path):
@@ -86,13 +86,13 @@ def test_a_bound_is_kept_under_a_preset_of_a_later_file(demo, tmp_path):
         file.write_text(text)
     # As Snakemake merges the two, and as it lays --config over them.
     for given, min_genes in (("nuclei", 7), ({"preset": "nuclei", "min_genes": 9}, 9)):
-        merged = study.with_preset_of_files(change(demo, "ingest.qc", given), files)
+        merged = study.merge_presets(change(demo, "ingest.qc", given), files)
         assert merged["ingest"]["qc"] == {"preset": "nuclei", "min_genes": min_genes}
         bounds = study.read_config(merged, "config.yaml").ingest.qc
         assert (bounds.max_mito_share, bounds.min_genes) == (0.05, min_genes)
     # What is no preset and no bounds is left to be refused.
     wrong = change(demo, "ingest.qc", None)
-    assert study.with_preset_of_files(wrong, files) == wrong
+    assert study.merge_presets(wrong, files) == wrong
 
 
 def given(settings, *keys):
@@ -128,7 +128,7 @@ def test_settings_are_made_by_hand_with_the_defaults_of_the_config(demo):
     assert given(model.training, "epochs", "batch_size") == {"epochs": 3, "batch_size": 16}
     models = {"hybrid": {"corpus": "embryo"}}
     assert with_values(demo, models=models).models["hybrid"] == ModelSettings(corpus="embryo")
-    assert "batch_size, default 64\n    Cells a step." in TrainingSettings.__doc__
+    assert "batch_size, default 64\n    Cells per step." in TrainingSettings.__doc__
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ def change(content, path, value):
         ("results", "../elsewhere", "results is '../elsewhere'"),
         ("results", "/scratch/../lab", "results is '/scratch/../lab'"),
         ("results", "my results", "results is 'my results'.*without spaces"),
-        ("grn.annotations", None, "grn.rankings need grn.annotations"),
+        ("grn.annotations", None, "grn.rankings needs grn.annotations"),
         ("grn.seeds", [1, 1], "grn.seeds"),
         ("grn.min_runs", 6, "grn.min_runs is 6, but there are 5 runs"),
         ("models.hybrid.size", "large", "models.hybrid.size is 'large'; it must be one of small,"),
         (
             "models.hybrid",
             {"corpus": "embryo", "width": 32},
-            "width is 32, .* its 12 n_heads; give",
+            "width is 32, .* n_heads, 12; give",
         ),
         ("ingest.qc", "nucleus", "ingest.qc is 'nucleus'; it must be one of nuclei, cells"),
         ("ingest.qc.preset", "nucleus", "qc.preset is 'nucleus'; it must be one of nuclei, cells"),
@@ -251,7 +251,7 @@ def read(tmp_path, text, corpora=None):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "sample 'a' is a duplicate"),
+        (HEADER + "a\t10x\tx\twt\na\t10x\ty\twt\n", "duplicate sample 'a'"),
         (HEADER + "a\tarch\tx\twt\n", "line 2: kind is 'arch'; it must be one of 10x, h5ad, h5mu"),
         (HEADER + "a/../b\t10x\tx\twt\n", "line 2: sample is 'a/../b'"),
         (HEADER + "a\t10x\t\twt\n", "line 2: path"),
@@ -269,25 +269,25 @@ def read(tmp_path, text, corpora=None):
         (HEADER + "\n\na\t10x\tx\twt\nb\t10y\tx\twt\n", "line 5: kind is '10y'"),
         (
             HEADER.replace("\n", "\tgenotype \n") + "a\t10x\tx\twt\tko\n",
-            "the column 'genotype' is there twice; rename",
+            "duplicate column 'genotype'; rename",
         ),
         (
             HEADER.replace("path", "path\tpath") + "a\t10x\tx\ty\twt\n",
-            "the column 'path' is there twice",
+            "duplicate column 'path'",
         ),
         (
             HEADER.replace("\n", "\t\n") + "a\t10x\tx\twt\t\nb\t10x\tx\twt\tz\n",
-            "line 3: 'z' stands in a column without a name",
+            "line 3: 'z' is in a column without a name",
         ),
-        ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* no comments"),
+        ("# mine\n" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* cannot have comments"),
         ("#" + HEADER + "a\t10x\tx\twt\n", "line 1: begins with #, .* or the # if it is"),
         (HEADER + "a\t10x\tx\twt\n#b\t10x\tx\twt\n", "line 3: begins with #"),
-        (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "not a readable sample sheet"),
+        (HEADER + 'a\t10x\tx\t"wt\nb\t10x\tx\twt\n', "cannot be read as a sample sheet"),
         (HEADER.replace("genotype", "day") + "a\t10x\tx\t8\n", "the key 'genotype' is missing"),
-        (HEADER + "a\t10x\tx\twt\tz\n", "line 2: 'z' stands in a column without a name"),
+        (HEADER + "a\t10x\tx\twt\tz\n", "line 2: 'z' is in a column without a name"),
         (HEADER, "has no sample"),
         ("", "has no sample"),
-        ("sample,kind,path\na,10x,x\n", "has one column, .* parted by tabs"),
+        ("sample,kind,path\na,10x,x\n", "has only one column, .* tab-separated"),
         (HEADER + "NA\t10x\tx\twt\n", "line 2: sample is 'NA'"),
         (HEADER + "\t\t\t\nb\tarch\tx\twt\n", "line 3: kind is 'arch'"),
     ],
@@ -358,7 +358,7 @@ def test_a_corpus_of_unknown_samples_is_refused(tmp_path):
 
 def test_a_corpus_that_names_a_sample_twice_is_refused(demo):
     named = {"all": {"samples": ["a", "a"]}}
-    with pytest.raises(InputError, match="corpora.all.samples has 'a' twice"):
+    with pytest.raises(InputError, match="corpora.all.samples has a duplicate 'a'"):
         study.read_config(demo | {"corpora": demo["corpora"] | named}, "demo")
 
 

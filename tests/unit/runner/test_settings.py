@@ -27,20 +27,20 @@ def keys_of(content):
 
 def test_settings_of_hardware_are_left_out_and_come_back():
     own = MODEL.part(PretrainingSettings)
-    chosen = own.decisive()
+    chosen = own.without_hardware()
     assert keys_of(own.model_dump()) - keys_of(chosen) == HARDWARE - {"attribution_memory"}
     assert chosen["training"]["epochs"] == 3
     assert PretrainingSettings(**chosen).with_hardware(MODEL) == own
     task = TaskSettings(model="m", label="x", attribution_memory=2.0)
     for part in (task.explanation(), task.checks(), task.perturbations(), task.split()):
-        assert not keys_of(part.decisive()) & HARDWARE
-        assert type(part)(**part.decisive()).with_hardware(task) == part
+        assert not keys_of(part.without_hardware()) & HARDWARE
+        assert type(part)(**part.without_hardware()).with_hardware(task) == part
 
 
 def test_a_covariate_or_a_variant_may_have_the_name_of_a_setting_of_hardware():
     named = {"train": {"nodes": ["LN1"]}, "variants": {"nodes": {"modalities": "rna"}}}
     task = TaskSettings(model="m", label="x", **named)
-    assert task.decisive().items() >= named.items()
+    assert task.without_hardware().items() >= named.items()
 
 
 def test_a_variant_keeps_its_own_settings_beside_the_block_s_hardware():

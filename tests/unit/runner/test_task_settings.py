@@ -60,5 +60,5 @@ def test_a_rule_depends_on_its_own_part_of_a_task_alone():
 
 def test_baselines_know_their_runs_from_their_own_settings():
     settings = TASK.part(BaselineSettings)
-    assert list(settings.less_seen()) == ["labels_0.1", "without_0"]
+    assert list(settings.reduced_variants()) == ["labels_0.1", "without_0"]
     assert len(settings.runs_of("labels_0.1")) == 4

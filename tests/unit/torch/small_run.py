@@ -45,16 +45,16 @@ def train(folder, settings):
     task = pretraining.MaskedPretraining(model, small_store(config.n_genes), rows, rows, 0.15, 0)
     settings = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-2} | settings
 
-    def loss_of(*cells):
+    def compute_loss(*cells):
         if pause:
             time.sleep(pause)
             if run.step:  # which all processes have come to only after the first
                 (folder / "started").touch()
-        return task.loss_of(*cells)
+        return task.compute_loss(*cells)
 
     run = loop.Training(
         model,
-        loss_of,
+        compute_loss,
         task.weigh,
         task.load,
         N_CELLS,

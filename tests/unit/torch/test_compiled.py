@@ -69,7 +69,7 @@ def assert_same(found, expected):
 
 def test_pretraining_compiles_each_kind_of_layer_once(model, n_compiled):
     eager = copy.deepcopy(model)
-    loop.prepare(model, TRAINING)
+    loop.configure_encoders(model, TRAINING)
     assert_same(train(model, *bins(8)), train(eager, *bins(8)))
     assert n_compiled() == 2  # a TF layer and a Full one
     assert_same(evaluate(model, *bins(32)), evaluate(eager, *bins(32)))
@@ -96,7 +96,7 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
     )
     classifier = Classifier(wrapped, head, list("xyz"))
     eager = copy.deepcopy(classifier)
-    loop.prepare(classifier, TRAINING)
+    loop.configure_encoders(classifier, TRAINING)
     assert_same(train(classifier, *bins(8)), train(eager, *bins(8)))
     # First, TF and Full layer, of the cells and, without dropout, of those without counts.
     assert n_compiled() == 6
@@ -117,7 +117,7 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
 def test_dropout_is_drawn_in_compiled_layers_too(config, n_compiled):
     torch.manual_seed(0)
     model = ScDynOmics(replace(config, dropout=0.3))
-    loop.prepare(model, TRAINING)
+    loop.configure_encoders(model, TRAINING)
     outputs = [train(model, *bins(8))[0] for _ in range(2)]
     assert not torch.allclose(*outputs)
     assert n_compiled() == 2
@@ -125,7 +125,7 @@ def test_dropout_is_drawn_in_compiled_layers_too(config, n_compiled):
 
 
 def test_a_copy_of_a_compiled_model_is_not_compiled_and_the_same(model, n_compiled):
-    loop.prepare(model, TRAINING)
+    loop.configure_encoders(model, TRAINING)
     other = copy.deepcopy(model)
     assert_same(evaluate(other, *bins(8)), evaluate(model, *bins(8)))
     assert n_compiled() == 2

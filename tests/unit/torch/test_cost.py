@@ -45,7 +45,7 @@ def test_operations_are_those_that_torch_counts(config):
     bins = torch.randint(0, 5, (2, 3, config.n_genes), dtype=torch.uint8)
     with torch.no_grad():
         found = counted(lambda: model.decode(model(*bins)))
-    expected = config.operations().times(3)
+    expected = config.count_operations().times(3)
     assert found == expected.products + expected.attention
 
 
@@ -59,7 +59,7 @@ def test_operations_of_a_training_step_are_those_that_torch_counts(config):
             loss.mean() for loss in masked_losses(model, *bins, 0.2, torch.rand(bins[0].shape))[:2]
         ).backward()
 
-    expected = config.training_operations(config.n_genes // 5).times(3)
+    expected = config.count_training_operations(config.n_genes // 5).times(3)
     assert counted(step) == pytest.approx(expected.products + expected.attention, rel=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_operations_of_lora_are_those_of_training_or_a_little_fewer():
     config = CONFIGS[0]
     encoder = adapters.adapt(ScDynOmics(config), "lora", 4)
     bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)
-    expected = config.training_operations().times(3)
+    expected = config.count_training_operations().times(3)
     found = counted(lambda: encoder(*bins).square().mean().backward())
     assert 0.7 < found / (expected.products + expected.attention) <= 1.05
 
@@ -98,13 +98,15 @@ def test_an_estimate_grows_with_cells_epochs_and_runs_and_shrinks_with_rate_and_
 
 
 def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
-    text = cost.sentence("pretraining on 16,000 cells, 10 epochs", 84 * 3600, 2, 0)
+    text = cost.describe_cost("pretraining on 16,000 cells, 10 epochs", 84 * 3600, 2, 0)
     assert text == (
         "pretraining on 16,000 cells, 10 epochs: about 84 h on 2 cores of this machine's CPU; "
-        "a model of this size wants a GPU; without one choose size: small"
+        "a model of this size needs a GPU; without one choose size: small"
     )
-    assert cost.sentence("w", 84 * 3600, 2, 1).endswith("CPU; the GPU here is used instead")
-    assert cost.sentence("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
+    assert cost.describe_cost("w", 84 * 3600, 2, 1).endswith(
+        "CPU; the GPU of this machine is used instead"
+    )
+    assert cost.describe_cost("w", 300, 2, 0) == "w: about 5 min on 2 cores of this machine's CPU"
     assert [format_estimate(hours * 3600) for hours in (1.5, 30, 240)] == [
         "1 h 30 min",
         "30 h",
@@ -113,8 +115,8 @@ def test_what_is_long_on_a_cpu_is_said_with_the_remedy():
 
 
 def test_products_are_measured_and_no_kind_is_free():
-    rate = cost.product_rate(256, 0.05)
+    rate = cost.measure_product_rate(256, 0.05)
     assert 1e8 < rate < 1e13
     for kind in ({"products": 1e9}, {"attention": 1e9}, {"elements": 1e9}):
         operations = Operations(**{"products": 0, "attention": 0, "elements": 0} | kind)
-        assert cost.cpu_seconds(operations, rate, 1) > 0
+        assert cost.estimate_cpu_seconds(operations, rate, 1) > 0

@@ -31,13 +31,11 @@ def no_gpu(monkeypatch, tmp_path):
 def test_a_gpu_that_is_asked_for_and_is_not_there_is_refused(monkeypatch):
     monkeypatch.setenv(devices.VARIABLE, "gpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(InputError, match=r"device: gpu is asked .* \(CUDA_VISIBLE_DEVICES is 3"):
+    with pytest.raises(InputError, match=r"device is gpu .* \(CUDA_VISIBLE_DEVICES is 3"):
         devices.choose_device()
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"), [("auto", "no GPU found"), ("cpu", "as the config says")]
-)
+@pytest.mark.parametrize(("asked", "said"), [("auto", "no GPU found"), ("cpu", "device: cpu")])
 def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, caplog, asked, said):
     monkeypatch.setenv(devices.VARIABLE, asked)
     with caplog.at_level("INFO", logger="scdyn"):
@@ -48,8 +46,8 @@ def test_the_cpu_is_taken_where_there_is_no_gpu_or_none_is_wanted(monkeypatch, c
 @pytest.mark.parametrize(
     ("cuda", "why"),
     [
-        (None, "it is a build for the CPU alone; install a build for CUDA"),
-        ("13.0", "the driver is too old for its CUDA 13.0, or this job or container was given no"),
+        (None, "it is a build without CUDA; install a build for CUDA"),
+        ("13.0", "the driver is too old for CUDA 13.0, or this job or container has no"),
     ],
 )
 def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
@@ -58,11 +56,11 @@ def test_a_driver_that_torch_cannot_use_is_an_error_unless_the_cpu_is_wanted(
     machine.DRIVER.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01\n")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setenv(devices.VARIABLE, "auto")
-    with pytest.raises(InputError, match=r"finds NVIDIA's driver 470.82.01 on") as error:
+    with pytest.raises(InputError, match=r"has NVIDIA's driver 470.82.01") as error:
         devices.choose_device()
     assert why in str(error.value) and "set device: cpu" in str(error.value)
     with pytest.raises(InputError, match="driver"):
-        distributed.processes_for(1)
+        distributed.take_processes(1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which is the user's wish
     assert devices.choose_device() == torch.device("cpu")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -155,5 +153,5 @@ def test_several_nodes_are_started_by_slurm_and_refused_without_it():
     assert command[0] == "srun" and {"--nodes=2", "--ntasks=2", "--cpus-per-task=8"} < set(command)
     assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-id=4711"} < set(command)
     assert distributed.torchrun(1, 4, 8, None)[-1] == "--standalone"
-    with pytest.raises(InputError, match="2 nodes are asked for, but this is no job of Slurm"):
+    with pytest.raises(InputError, match="nodes is 2, but this is not a Slurm job"):
         distributed.torchrun(2, 4, 8, None)

@@ -150,7 +150,10 @@ def test_a_written_adapter_is_read_by_peft_alone(config, model, bins, tmp_path):
     read = as_peft_wraps(plain, lambda plain: PeftModel.from_pretrained(plain, tmp_path)).eval()
     torch.testing.assert_close(read(*bins), wrapped(*bins), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        read.merge_and_unload()(*bins), adapters.merged(wrapped)(*bins), rtol=1e-4, atol=1e-5
+        read.merge_and_unload()(*bins),
+        adapters.merge_adapters(wrapped)(*bins),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -270,7 +273,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
     model = ScDynOmics(config).eval()
     write_model(model, tmp_path / "model")
     if not from_pretrained:
-        adapters.fresh(model, 5)
+        adapters.reinitialise(model, 5)
     settings = SETTINGS.model_copy(update={"adapter": how, "pretrained": from_pretrained})
     made = fit(model, cells, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
@@ -301,7 +304,7 @@ def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from
 class NamedStore(MemoryStore):
     """Cells that go by their number."""
 
-    def rows_of(self, names):
+    def find_rows(self, names):
         return np.array([int(name) for name in names])
 
 
@@ -316,7 +319,7 @@ def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells
     torch.manual_seed(7)  # fit sets the seed, with which the first one may have been drawn
     other = ScDynOmics(config)
     write_model(other, tmp_path / "other")
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="another pretrained model"):
         classifier.load_classifier(tmp_path / "task", tmp_path / "other")
     with pytest.raises(InputError, match="another vocabulary"):
         pretrained.load_model(tmp_path / "other", {"vocabulary_sha256": "xyz"})
@@ -365,7 +368,7 @@ def test_gradients_of_cells_without_promoters_are_the_same_each_time():
     try:
         found = []
         for _ in range(20):
-            chosen = classifier.of_their_kind(zero_cells, torch.arange(64) % 3 > 0)
+            chosen = classifier.select_zero_cell(zero_cells, torch.arange(64) % 3 > 0)
             found += torch.autograd.grad((chosen * weights).sum(), zero_cells)
     finally:
         torch.set_num_threads(before)

@@ -56,7 +56,7 @@ def run(make, n_cells):
         return tensor
 
     with torch.device("meta"):
-        module, loss_of = make()
+        module, compute_loss = make()
     with FakeTensorMode(shape_env=ShapeEnv()), Shapes() as shapes:
         for part in module.modules():
             for name, p in part.named_parameters(recurse=False):
@@ -65,7 +65,7 @@ def run(make, n_cells):
         held = {p.untyped_storage()._cdata for p in module.parameters()}
         shapes.seen.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = loss_of(n_cells)
+            loss = compute_loss(n_cells)
         loss.backward()
     n_bytes = sum(n for key, n in kept.items() if key not in held and isinstance(n, int))
     return module, shapes.seen, n_bytes
@@ -97,7 +97,7 @@ def masked(monkeypatch, precision):
         model = ScDynOmics(CONFIG)
         model.set_precision(precision)
 
-        def loss_of(n_cells):
+        def compute_loss(n_cells):
             bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.uint8)
             genes = torch.zeros(n_cells, N_HIDDEN, dtype=torch.long)
             hidden = torch.ones(n_cells, N_HIDDEN, dtype=torch.bool)
@@ -106,7 +106,7 @@ def masked(monkeypatch, precision):
             losses = pretraining.masked_losses(model, *bins, 0.15, 0)
             return losses[0].mean() + losses[1].mean()
 
-        return model, loss_of
+        return model, compute_loss
 
     return make
 
@@ -120,12 +120,12 @@ def labelled(request, precision):
         head = classifier.Head(N_GENES, CONFIG.width, N_CLASSES, HeadSettings())
         whole = classifier.Classifier(encoder, head, [str(i) for i in range(N_CLASSES)])
 
-        def loss_of(n_cells):
+        def compute_loss(n_cells):
             bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.uint8)
             targets = torch.zeros(n_cells, dtype=torch.long)
             return torch.nn.functional.cross_entropy(whole(*bins), targets)
 
-        return whole, loss_of
+        return whole, compute_loss
 
     return make
 

@@ -28,7 +28,7 @@ def dense():
 def store(tmp_path, dense):
     group = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
     names = np.array([str(i) for i in range(N_CELLS)], dtype=np.dtypes.StringDType())
-    tokens.write_of_cells(group, names, np.ones(N_CELLS, dtype=np.uint8))
+    tokens.write_cell_arrays(group, names, np.ones(N_CELLS, dtype=np.uint8))
     for modality, bins in zip(tokens.MODALITIES, dense, strict=True):
         tokens.write_bins(group.create_group(modality), sparse.csr_matrix(bins), 14)
     meta = {"n_cells": N_CELLS, "n_genes": N_GENES}
@@ -92,7 +92,7 @@ def test_promoters_that_were_not_measured_are_told_from_closed_ones(dense):
 
 def test_batches_come_in_order_and_whole(store, dense):
     order = np.random.default_rng(2).permutation(N_CELLS)
-    rows = loader.batches(order, 8)
+    rows = loader.split_batches(order, 8)
     assert [len(batch) for batch in rows] == [8] * 6 + [2]
     batches = loader.Loader(store, rows)
     assert len(batches) == 7
@@ -105,7 +105,7 @@ def test_batches_come_in_order_and_whole(store, dense):
 
 def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
     memory = loader.MemoryStore(*(sparse.csr_matrix(bins) for bins in dense))
-    rows = loader.batches(np.random.default_rng(2).permutation(N_CELLS), 8)
+    rows = loader.split_batches(np.random.default_rng(2).permutation(N_CELLS), 8)
     for one, other in zip(loader.Loader(memory, rows), loader.Loader(store, rows), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
@@ -116,7 +116,7 @@ def test_nothing_read_ahead_is_refused(store):
 
 
 def test_no_thread_is_left_after_a_break(store):
-    for _ in loader.Loader(store, loader.batches(np.arange(N_CELLS), 2)):
+    for _ in loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2)):
         assert not no_thread_is_left()
         break
     gc.collect()
@@ -125,7 +125,7 @@ def test_no_thread_is_left_after_a_break(store):
 
 def test_no_thread_is_left_after_an_exception(store):
     def consume():
-        for _ in loader.Loader(store, loader.batches(np.arange(N_CELLS), 2)):
+        for _ in loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2)):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as error:
@@ -140,7 +140,7 @@ def test_what_the_thread_raises_is_raised_in_the_loop(store):
     order[20] = N_CELLS
     seen = []
     with pytest.raises(IndexError):
-        for rna, _ in loader.Loader(store, loader.batches(order, 8)):
+        for rna, _ in loader.Loader(store, loader.split_batches(order, 8)):
             seen.append(rna)
     assert len(seen) == 2
     assert no_thread_is_left()
@@ -156,7 +156,7 @@ def test_reading_is_ahead_of_use_but_not_far(store, monkeypatch):
         return densify(store, rows, pin)
 
     monkeypatch.setattr(loader, "densify", counted)
-    for i, _ in enumerate(loader.Loader(store, loader.batches(np.arange(N_CELLS), 2))):
+    for i, _ in enumerate(loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2))):
         ahead = min(25, i + 4)
         deadline = time.monotonic() + 10
         while len(read) < ahead and time.monotonic() < deadline:
@@ -176,7 +176,7 @@ def test_waiting_is_counted_and_reading_ahead_is_not(store, monkeypatch):
 
     monkeypatch.setattr(loader, "densify", slow)
     monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
-    batches = loader.Loader(store, loader.batches(np.arange(20), 2), depth=10)
+    batches = loader.Loader(store, loader.split_batches(np.arange(20), 2), depth=10)
     for i, _ in enumerate(batches):
         if i == 0:
             first = batches.waited_seconds
@@ -204,7 +204,7 @@ def test_all_of_the_waiting_is_counted(store, monkeypatch):
 
     monkeypatch.setattr(loader, "densify", slow)
     monkeypatch.setattr(loader.time, "monotonic", monotonic)
-    batches = loader.Loader(store, loader.batches(np.arange(20), 2))
+    batches = loader.Loader(store, loader.split_batches(np.arange(20), 2))
     assert [batches.waited_seconds for _ in batches] == list(range(1, 11))
 
 
@@ -212,14 +212,14 @@ def test_the_first_batch_is_waited_for(store, monkeypatch):
     densify = loader.densify
     slow = lambda *arguments: (time.sleep(0.05), densify(*arguments))[1]  # noqa: E731
     monkeypatch.setattr(loader, "densify", slow)
-    batches = loader.Loader(store, loader.batches(np.arange(2), 2))
+    batches = loader.Loader(store, loader.split_batches(np.arange(2), 2))
     assert len(list(batches)) == 1
     assert batches.waited_seconds > 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")
 def test_pinned_batches_are_pinned_and_the_same(store):
-    rows = loader.batches(np.arange(N_CELLS), 8)
+    rows = loader.split_batches(np.arange(N_CELLS), 8)
     plain, pinned = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
     for tensors, others in zip(plain, pinned, strict=True):
         for tensor, other in zip(tensors, others, strict=True):
@@ -237,13 +237,13 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_read_twice(store, den
     found = list(loader.run_batches(double, store, rows, torch.device("cpu"), 32))
     assert [len(part) for part in found] == [4] * 12 + [2]
     np.testing.assert_array_equal(np.concatenate(found), 2 * dense[0][rows])
-    assert "memory is out with 8 cells at once: going on with 4" in caplog.text
+    assert "out of memory with 8 cells at once; retrying with 4" in caplog.text
     assert no_thread_is_left()
 
 
 def test_bins_that_were_dense_are_the_same_in_a_store(dense):
     rna, promoter = (torch.from_numpy(part) for part in dense)
     promoter[3] = tokens.NOT_MEASURED
-    held = loader.MemoryStore.of_bins(rna, promoter)
+    held = loader.MemoryStore.from_bins(rna, promoter)
     for one, other in zip((rna, promoter), loader.densify(held, np.arange(N_CELLS)), strict=True):
         assert torch.equal(one, other)

@@ -122,7 +122,7 @@ def test_two_nodes_train_what_one_process_does(undivided, tmp_path):
 def test_a_batch_too_small_for_the_gpus_is_refused(tmp_path):
     process = start(tmp_path, "batch_size=1", "n_processes=2")
     assert process.wait(timeout=300) != 0
-    sentence = "training: a batch of 1 cells cannot be shared by 2 GPUs; raise batch_size."
+    sentence = "training: a batch of 1 cells cannot be split over 2 GPUs; raise batch_size."
     assert f"InputError: {sentence} [SCD-TRAINING]" in (tmp_path / "log.txt").read_text()
 
 

@@ -41,16 +41,16 @@ def run(config, cells, checkpoint=None, stop_at=None, **settings):
     task = pretraining.MaskedPretraining(model, cells, rows, rows, 0.15, 0, dropout)
     settings = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "seed": 3} | settings
 
-    def loss_of(*arguments):
-        if stop_at is not None and loss_of.steps == stop_at:
+    def compute_loss(*arguments):
+        if stop_at is not None and compute_loss.steps == stop_at:
             raise KeyboardInterrupt
-        loss_of.steps += 1
-        return task.loss_of(*arguments)
+        compute_loss.steps += 1
+        return task.compute_loss(*arguments)
 
-    loss_of.steps = 0
+    compute_loss.steps = 0
     training_config = loop.TrainingConfig(**settings)
     history = loop.Training(
-        model, loss_of, task.weigh, task.load, 60, training_config, task.evaluate, checkpoint
+        model, compute_loss, task.weigh, task.load, 60, training_config, task.evaluate, checkpoint
     ).run()
     return model, task, history
 
@@ -136,7 +136,7 @@ def pretraining_run(config, store, micro_batch=None):
     rows = np.arange(60)
     task = pretraining.MaskedPretraining(model, store, rows, rows, 0.15, 0, 0.3)
     settings = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch, seed=3)
-    return loop.Training(model, task.loss_of, task.weigh, task.load, 60, settings)
+    return loop.Training(model, task.compute_loss, task.weigh, task.load, 60, settings)
 
 
 def fine_tuning_run(config, store, micro_batch=None):
@@ -163,7 +163,7 @@ def test_parts_of_a_batch_add_up_to_it(config, uneven, make, micro_batch):
     results = []
     for most in (None, micro_batch):
         training = make(config, uneven, most)
-        parts = loop.epoch_parts(0, 60, training.config, training.micro_batch)[0]
+        parts = loop.plan_epoch(0, 60, training.config, training.micro_batch)[0]
         assert len(parts) == (1 if most is None else -(-20 // most))
         bins = iter(training.load([part.positions for part in parts]))
         loss = training.add_gradients(parts, bins)
@@ -182,19 +182,19 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, uneven, caplog):
     weights = []
     for fits in (20, 3):
         run = pretraining_run(config, uneven)
-        own = run.loss_of
+        own = run.compute_loss
 
-        def loss_of(part, rna, promoter, totals, own=own, fits=fits):
+        def compute_loss(part, rna, promoter, totals, own=own, fits=fits):
             if len(rna) > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return own(part, rna, promoter, totals)
 
-        run.loss_of = loss_of
+        run.compute_loss = compute_loss
         history = run.run()
         assert [record["step"] for record in history] == [3, 6]
         weights.append(run.module.state_dict())
     assert run.micro_batch == 2
-    assert "memory is out with 5 cells at once: going on with 2" in caplog.text
+    assert "out of memory with 5 cells at once; retrying with 2" in caplog.text
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-6)
 
@@ -211,13 +211,15 @@ def count(part, *_):
 
 
 def test_a_model_too_large_for_one_cell_is_refused(cells):
-    def loss_of(*_):
+    def compute_loss(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     module = torch.nn.Linear(17, 1)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, loss_of, count, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
-    with pytest.raises(InputError, match="does not hold one cell; choose a smaller model"):
+    run = loop.Training(module, compute_loss, count, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
+    with pytest.raises(
+        InputError, match="out of memory with one cell at once; choose a smaller model"
+    ):
         run.run()
 
 
@@ -235,7 +237,7 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
     module = torch.nn.Linear(17, 1)
     checkpoint = Checkpoint(tmp_path / "c", {})
 
-    def loss_of(part, rna, promoter, totals):
+    def compute_loss(part, rna, promoter, totals):
         loss = module(rna.float()).square().sum() / totals[0]
         if run.step == 4:  # the second of the second epoch's three
             loss = loss * float("nan") if broken == "loss" else loss + (0 * loss).sqrt()
@@ -243,7 +245,7 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
 
     config = loop.TrainingConfig(epochs=3, batch_size=20, learning_rate=1e-2)
     load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, loss_of, count, load, 60, config, checkpoint=checkpoint)
+    run = loop.Training(module, compute_loss, count, load, 60, config, checkpoint=checkpoint)
     with pytest.raises(InputError, match="the loss is nan in epoch 2, step 5; lower learning_rate"):
         run.run()
     state = checkpoint.restore(module, run.optimizer)
@@ -277,10 +279,12 @@ def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
         run(config, cells, epochs=4)
     (said,) = [message for message in caplog.messages if message.startswith("after a pilot")]
     n_threads = torch.get_num_threads()
-    words = r"after a pilot of 3 steps: the (\d+) steps to go will take about \d+ s on the CPU with"
+    words = (
+        r"after a pilot of 3 steps: the remaining (\d+) steps will take about \d+ s on the CPU with"
+    )
     found = re.match(rf"{words} {n_threads} threads", said)
     assert int(found[1]) > 0
-    assert ("a model of this size wants a GPU" in said) == long
+    assert ("a model of this size needs a GPU" in said) == long
 
 
 def test_evaluation_is_the_same_each_time_and_by_batch_size(config, uneven, monkeypatch):
@@ -337,7 +341,7 @@ def test_cells_of_rna_alone_are_learned_from_and_scored_by_rna_alone(config, cel
     )
     assert scores["masked_loss"] < 0.8 * trivial["frequency_masked_loss"]
     assert not any("promoter" in name for name in trivial)
-    assert model.promoter_embedding.weight[config.absent_id].abs().max() > 0
+    assert model.promoter_embedding.weight[config.not_measured_id].abs().max() > 0
 
 
 def test_losses_of_cells_with_promoters_are_the_same_beside_cells_without(model, cells):

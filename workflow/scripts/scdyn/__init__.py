@@ -16,22 +16,22 @@ Each package may import those above it in this table, and none imports snakemake
 checks both):
 
 ==================  ==============================================================================
-``scdyn``           errors, log, the machine, and the entry points for notebooks
+``scdyn``           errors, logging, hardware, and the entry points for notebooks
 ``scdyn.settings``  every setting, typed, with its default and meaning
-``scdyn.io``        files: formats in, whole files out
-``scdyn.pp``        raw files of a sample to counts over the vocabulary; preflight, QC, corpus
+``scdyn.io``        file formats, and atomic writing
+``scdyn.pp``        preflight checks, ingestion, QC, normalisation, corpora
 ``scdyn.data``      the corpus as bins on disk, and batches of them for the model
 ``scdyn.grn``       gene regulatory networks: expression to edges to regulons to activity
 ``scdyn.model``     the transformer in plain torch: encoder, heads, adapters, inference
 ``scdyn.training``  the training loop, masked pretraining, checkpoints, several GPUs
-``scdyn.tasks``     a question with labels: split, fit, predict, score, baselines
-``scdyn.explain``   which genes decide a prediction, and whether to believe it
+``scdyn.tasks``     classification tasks: splits, fine-tuning, predictions, scores, baselines
+``scdyn.explain``   attribution of predictions to genes, and checks of it
 ``scdyn.studies``   development, spatial and perturbation studies, as tables
-``scdyn.plotting``  tables to figures and pages; nothing else imports matplotlib
+``scdyn.plotting``  figures and pages from tables; nothing else imports matplotlib
 ``scdyn.config``    the workflow's config and sample sheet, read and checked
 ==================  ==============================================================================
 
-The embedded study is a package of its own, ``scdyn_simulate``.
+The simulation of the embedded study is another package, ``scdyn_simulate``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def load(folder: str | Path, device: str | None = None) -> Pretrained:
     folder
         ``results/pretrain/NAME`` of a run of the workflow.
     device
-        Where to run; a GPU if there is one, unless told otherwise.
+        Device; by default a GPU if there is one.
 
     Returns
     -------
@@ -90,9 +90,9 @@ def load_task(
     folder
         ``results/finetune/TASK`` of a run of the workflow, or the folder ``model`` of one run.
     model
-        The pretrained model's folder; by default where the workflow left it.
+        The pretrained model's folder; by default where the workflow wrote it.
     device
-        Where to run; a GPU if there is one, unless told otherwise.
+        Device; by default a GPU if there is one.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Config and sample sheet: what is wrong with them, in one sentence."""
+"""Reading and checking of the config and the sample sheet."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from scdyn.io.sample_files import RNA_ONLY
 from scdyn.pp.obs_columns import MISSING, RESERVED
 from scdyn.settings import Config, CorpusSettings, SampleRow
 from scdyn.settings.data import COVARIATE_NAME
-from scdyn.settings.refusal import refusal
+from scdyn.settings.refusal import make_input_error
 
 KINDS = get_args(SampleRow.model_fields["kind"].annotation)
 
 
 def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], origin: str) -> None:
-    """Refuse a config that names a file that is not there.
+    """Refuse a config that names a missing file.
 
-    Snakemake does not, where results of before are there: it takes these for up to date.
+    Snakemake does not, if there are results of an earlier run: it considers them up to date.
 
     Parameters
     ----------
     named
-        By key of the config, the paths that it names.
+        Paths by key of the config.
     made
-        Paths that a rule makes.
+        Paths that are outputs of a rule.
     origin
-        Where the config comes from.
+        The config file.
 
     Raises
     ------
     InputError
-        Naming the key and the first file that is neither there nor made.
+        If a file neither exists nor is an output of a rule.
     """
     for key, paths in named.items():
         for path in paths:
@@ -51,77 +51,77 @@ def require_files(named: Mapping[str, Sequence[str]], made: Collection[str], ori
 
 
 def check_environments_folder(folder: str | Path) -> None:
-    """Refuse a folder of environments whose name a shell would act on.
+    """Refuse a folder of environments whose path has special characters of a shell.
 
-    Each job begins with ``source .../activate 'FOLDER/...'``, and an environment's programs begin
-    with a line that quotes its path likewise: neither is this workflow's to mend.
+    Each job begins with ``source .../activate 'FOLDER/...'``, and the programs of an environment
+    begin with a line that quotes its path. Conda and Snakemake write both.
 
     Raises
     ------
     InputError
-        Naming the folder and the character.
+        If the path has such a character.
     """
     path = str(Path(folder).absolute())
     found = re.search(r"[\'\"`$\\\x00-\x1f\x7f]", path)
     if found:
         raise InputError(
             "CONFIG",
-            f"{path}: the environments would be made here, but a shell acts on the {found[0]!r} in "
-            "its name; name another folder by --conda-prefix.",
+            f"{path}: the folder of the environments has the special character {found[0]!r} in its "
+            "path; give another folder by --conda-prefix.",
         )
 
 
 def read_config(content: Mapping[str, Any], origin: str) -> Config:
-    """Read a config: check it, fill in defaults, and see that what it names is declared.
+    """Check a config and fill in its defaults.
 
     Parameters
     ----------
     content
-        As it is written.
+        Content of the config file.
     origin
-        The file, to begin a refusal with.
+        The file, for messages.
 
     Raises
     ------
     InputError
-        Naming the key and what is wrong with it.
+        If a key is unknown or missing, a value is not allowed, or a name is not declared.
     """
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise refusal("CONFIG", error, content, origin) from None
+        raise make_input_error("CONFIG", error, content, origin) from None
 
 
-def with_preset_of_files(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
-    """Return a config with all that its files say of ``qc``, each key as the last file has it.
+def merge_presets(content: Mapping[str, Any], files: Sequence[str | Path]) -> dict[str, Any]:
+    """Merge ``qc`` of several config files key by key.
 
-    Snakemake merges configfiles key by key, but of ``qc: cells`` and ``qc: {min_genes: 50}`` the
-    later one takes the place of the other as a whole.
+    Snakemake merges config files key by key, but of ``qc: cells`` and ``qc: {min_genes: 50}`` the
+    later one replaces the other.
 
     Parameters
     ----------
     content
-        As Snakemake merged it.
+        The config as Snakemake merged it.
     files
-        Its files, the last one winning.
+        The config files; later ones have precedence.
     """
     named: dict[str, Any] = {}
     for file in files:
-        named |= given_qc(yaml.safe_load(Path(file).read_text()) or {}) or {}
-    qc = given_qc(content)
+        named |= read_qc(yaml.safe_load(Path(file).read_text()) or {}) or {}
+    qc = read_qc(content)
     if not named or qc is None:
         return dict(content)
     return {**content, "ingest": {**content["ingest"], "qc": named | qc}}
 
 
-def given_qc(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a config says of ``qc``, its preset by name; None if nothing that can be read."""
-    ingest = with_preset_spelt_out(content).get("ingest")
+def read_qc(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return ``qc`` of a config with its preset as a key; None if it is missing or no mapping."""
+    ingest = expand_preset(content).get("ingest")
     qc = ingest.get("qc") if isinstance(ingest, Mapping) else None
     return dict(qc) if isinstance(qc, Mapping) else None
 
 
-def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def expand_preset(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write ``qc: NAME`` as ``qc: {preset: NAME}``."""
     ingest = content.get("ingest")
     if not isinstance(ingest, Mapping) or not isinstance(ingest.get("qc"), str):
@@ -129,25 +129,25 @@ def with_preset_spelt_out(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**content, "ingest": {**ingest, "qc": {"preset": ingest["qc"]}}}
 
 
-def check_covariate(column: str, absent: Sequence[str], path: str | Path) -> None:
-    """Refuse a further column of the sheet that is misspelt, or no name.
+def check_covariate(column: str, missing: Sequence[str], path: str | Path) -> None:
+    """Refuse a further column of the sheet that is misspelt or has no valid name.
 
     Parameters
     ----------
     column
-        Its name.
-    absent
-        Columns of a sheet that this one lacks; a column much like one of these is taken to be
-        misspelt. Beside ``sample``, ``sample_id`` is a covariate.
+        Name of the column.
+    missing
+        Standard columns that the sheet lacks; a column with a similar name is considered
+        misspelt. With ``sample`` in the sheet, ``sample_id`` is a covariate.
     path
-        Of the sheet.
+        The sheet.
 
     Raises
     ------
     InputError
-        Naming the column that may be meant.
+        If the column is misspelt or its name is not allowed.
     """
-    close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(column.lower(), missing, n=1, cutoff=0.8)
     if close:
         raise InputError(
             "SHEET",
@@ -157,37 +157,37 @@ def check_covariate(column: str, absent: Sequence[str], path: str | Path) -> Non
     if column in RESERVED:
         raise InputError(
             "SHEET",
-            f"{path}: the column '{column}' cannot be a covariate, for each cell has a value "
-            "of its own of that name; rename it.",
+            f"{path}: the column '{column}' cannot be a covariate, because the cell metadata has a "
+            "column of this name; rename it.",
         )
-    if not COVARIATE_NAME.fits(column):
+    if not COVARIATE_NAME.matches(column):
         raise InputError(
             "SHEET",
-            f"{path}: the column '{column}' cannot be a covariate; name it with letters, digits "
+            f"{path}: the column '{column}' cannot be a covariate; rename it with letters, digits "
             "and _, a letter first, and not barcode, or remove it.",
         )
 
 
 def read_sheet(path: str | Path) -> pd.DataFrame:
-    """Read a sheet as it is written, without blanks around cells and names.
+    """Read a sheet as text, and strip blanks around values and names.
 
-    Rows without any cell go, and columns without a name and any cell, such as a tab at the end of
-    each line leaves.
+    Empty rows are dropped, as are empty columns without a name (from a tab at the end of lines).
 
     Returns
     -------
     DataFrame of str
-        A row's index is the number of its line.
+        The index is the line number.
 
     Raises
     ------
     InputError
-        If it cannot be read, begins a line with ``#``, has a name twice, or a cell without a name.
+        If it cannot be read, a line begins with ``#``, a column name is a duplicate, or a value is
+        in a column without a name.
     """
     rows: dict[int, list[str]] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            # A quote that is never closed would swallow the rows behind it.
+            # Strict, because an unclosed quote would otherwise include the following rows.
             lines = csv.reader(file, delimiter="\t", strict=True)
             number = 1
             for line in lines:
@@ -196,17 +196,17 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
                     rows[number] = cells
                 number = lines.line_num + 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("SHEET", f"{path}: not a readable sample sheet ({error}).") from error
+        raise InputError("SHEET", f"{path}: cannot be read as a sample sheet ({error}).") from error
     if not rows:
         raise InputError("SHEET", f"{path}: has no sample.")
     names = next(iter(rows.values()))
     for number, cells in rows.items():
-        # Elsewhere # may begin a value, such as a colour.
+        # Other values may begin with #, such as colours.
         if cells[0].startswith("#") and (names[0] in ("sample", cells[0]) or not any(cells[1:])):
             raise InputError(
                 "SHEET",
-                f"{path}, line {number}: begins with #, and a sample sheet has no comments; remove "
-                "the line, or the # if it is the header or a sample.",
+                f"{path}, line {number}: begins with #, but a sample sheet cannot have comments; "
+                "remove the line, or the # if it is the header or a sample.",
             )
     width = max(map(len, rows.values()))
     header, *rest = [[*cells, *[""] * (width - len(cells))] for cells in rows.values()]
@@ -216,23 +216,23 @@ def read_sheet(path: str | Path) -> pd.DataFrame:
         if not name and len(given):
             raise InputError(
                 "SHEET",
-                f"{path}, line {given[0]}: '{sheet.loc[given[0], place]}' stands in a column "
-                "without a name; name the column in the first line, or remove it.",
+                f"{path}, line {given[0]}: '{sheet.loc[given[0], place]}' is in a column without a "
+                "name; name the column in the first line, or remove it.",
             )
         if name and name in header[:place]:
             raise InputError(
                 "SHEET",
-                f"{path}: the column '{name}' is there twice; rename or remove one of them.",
+                f"{path}: duplicate column '{name}'; rename or remove one.",
             )
     sheet = sheet.set_axis(header, axis=1)
     return sheet.loc[:, [bool(name) for name in header]]
 
 
 def tidy_sheet(sheet: pd.DataFrame) -> pd.DataFrame:
-    """Take from a sheet what spreadsheets and R leave in it.
+    """Normalise values that spreadsheets and R write.
 
-    In the columns that are known, NA and its like are empty; ``kind`` and ``none`` are written
-    small.
+    In the standard columns, missing values such as NA become empty, and values of ``kind`` and
+    ``none`` become lower case.
     """
     for column in set(sheet) & set(SampleRow.model_fields) - {"sample"}:
         sheet[column] = sheet[column].mask(sheet[column].isin(MISSING - {"None"}), "")
@@ -250,11 +250,11 @@ def read_samples(
     Parameters
     ----------
     path
-        Tab-separated; a byte-order mark and CRLF line ends are taken as they come.
+        Tab-separated; a byte-order mark and CRLF line ends are allowed.
     covariates
-        Further columns that must be there; others may be. Each is a covariate.
+        Further columns that must exist. All further columns are covariates.
     corpora
-        Corpora of the config; their samples must stand in the sheet.
+        Corpora of the config; their samples must be in the sheet.
 
     Returns
     -------
@@ -264,7 +264,7 @@ def read_samples(
     Raises
     ------
     InputError
-        Naming the sheet, the row and the column.
+        If the sheet cannot be read, or a column, row or value is not allowed.
     """
     sheet = tidy_sheet(read_sheet(path))
     if sheet.empty:
@@ -272,8 +272,7 @@ def read_samples(
     if not {"sample", "kind", "path"} <= set(sheet) and len(sheet.columns) == 1:
         raise InputError(
             "SHEET",
-            f"{path}: has one column, '{sheet.columns[0]}'; columns are parted by tabs here: save "
-            "it as tab-separated text.",
+            f"{path}: has only one column, '{sheet.columns[0]}'; save it as tab-separated text.",
         )
     known = SampleRow.model_fields
     free = [column for column in sheet if column not in known]
@@ -287,11 +286,11 @@ def read_samples(
         try:
             SampleRow.model_validate(row)
         except ValidationError as error:
-            raise refusal("SHEET", error, row, f"{path}, line {number}") from None
+            raise make_input_error("SHEET", error, row, f"{path}, line {number}") from None
     twice = sheet["sample"][sheet["sample"].duplicated()]
     if len(twice):
         raise InputError(
-            "SHEET", f"{path}: sample '{twice.iloc[0]}' is a duplicate; names must differ."
+            "SHEET", f"{path}: duplicate sample '{twice.iloc[0]}'; rename or remove one."
         )
     columns = dict.fromkeys([*known, *free, *covariates])
     sheet = sheet.reindex(columns=list(columns), fill_value="").set_index("sample", drop=False)

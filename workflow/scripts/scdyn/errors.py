@@ -49,10 +49,10 @@ CODES: dict[Code, str] = {
     "GPU": "GPUs and their memory",
     "MEMORY": "the machine's memory",
     "DISK": "a disk that is full or cannot be written",
-    "TRAINING": "training that cannot go on",
+    "TRAINING": "training that cannot continue",
     "EXPLAIN": "attributions, in-silico perturbation and gene sets",
     "STUDY": "a study of development, space or perturbation",
-    "PEERS": "methods of others that are compared with",
+    "PEERS": "other methods, for comparison",
     "DOWNLOAD": "a reference that cannot be downloaded",
 }
 

@@ -1,4 +1,4 @@
-"""Cells from the disk to the model: in which order they are read, and read ahead of use."""
+"""Batches of cells for the model: order of reading, and reading ahead of use."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ T = TypeVar("T")
 def block_shuffle(
     rows: np.ndarray, block: int, buffer_blocks: int, seed: int | list[int]
 ) -> np.ndarray:
-    """Draw an order in which rows that stand together on the disk are read close together.
+    """Shuffle rows so that rows that are close on disk are read together.
 
-    The sorted rows are cut into blocks, the blocks are put into random order, and the rows
-    are shuffled within each buffer of blocks that follow one another.
+    The sorted rows are cut into blocks, the blocks are shuffled, and the rows are shuffled within
+    each buffer of consecutive blocks.
 
     Parameters
     ----------
     rows
-        (n,) rows to visit.
+        (n,) rows.
     block
-        Rows a block; the last may be smaller.
+        Rows per block; the last block may be smaller.
     buffer_blocks
-        Blocks a buffer: the more, the closer to a full shuffle and the further apart the reads.
+        Blocks per buffer: with more blocks the order is closer to a full shuffle, and reads are
+        further apart.
     seed
-        The same seed gives the same order, however ``rows`` were ordered.
+        Seed of the order; the order of ``rows`` does not matter.
 
     Returns
     -------
     ndarray, (n,)
-        Every one of ``rows`` once.
+        Each of ``rows`` once.
 
     Raises
     ------
     ValueError
-        If a block or a buffer would hold nothing.
+        If ``block`` or ``buffer_blocks`` is less than 1.
     """
     if block < 1 or buffer_blocks < 1:
-        raise ValueError("a block holds one row or more, a buffer one block or more")
+        raise ValueError("block and buffer_blocks must be at least 1")
     rng = np.random.default_rng(seed)
     rows = np.sort(rows)
     starts = rng.permutation(np.arange(0, len(rows), block))
@@ -63,12 +64,12 @@ def block_shuffle(
 
 
 def is_measured(bins: Tensor) -> Tensor:
-    """Tell in which cells a modality was measured: bins (B, G) to boolean (B,)."""
+    """Tell per cell whether a modality was measured: bins (B, G) to boolean (B,)."""
     return bins[:, 0] != NOT_MEASURED
 
 
 def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
-    """Tell which genes (B, G) either modality saw, from their bins."""
+    """Tell which genes have counts in either modality: bins (B, G) each to boolean (B, G)."""
     seen = ((bins > 0) & (bins != NOT_MEASURED) for bins in (rna, promoter))
     return torch.logical_or(*seen)
 
@@ -76,22 +77,23 @@ def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
 def densify(
     store: TokenStore | MemoryStore, rows: np.ndarray, pin: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Read cells' bins into dense tensors on the CPU.
+    """Read the bins of cells into dense tensors on the CPU.
 
     Parameters
     ----------
     store
-        Tokens of the corpus.
+        Bins of the corpus.
     rows
         (n,) positions of the cells.
     pin
-        Whether to use page-locked memory, from which a GPU copies without waiting. It needs
-        CUDA; torch uses the memory again once the copies out of it are done.
+        Whether to use page-locked memory, for asynchronous copies to a GPU. It needs CUDA; torch
+        reuses the memory when the copies are done.
 
     Returns
     -------
     rna, promoter : Tensor of uint8, (n, genes)
-        A cell whose promoters were not measured has :data:`~scdyn.data.tokens.NOT_MEASURED` there.
+        ``promoter`` is :data:`~scdyn.data.tokens.NOT_MEASURED` in cells whose promoters were not
+        measured.
     """
     rna, promoter = store.read(rows)
     tensors = []
@@ -104,14 +106,14 @@ def densify(
 
 
 class MemoryStore:
-    """Bins that are in memory, read like those of a :class:`~scdyn.data.tokens.TokenStore`.
+    """Bins in memory, with the methods of a :class:`~scdyn.data.tokens.TokenStore`.
 
     Parameters
     ----------
     rna, promoter
         (cells, genes) uint8 bins.
     promoter_measured
-        (cells,) boolean: in which cells promoters were measured; in all if None.
+        (cells,) boolean: whether promoters were measured; in all cells if None.
     """
 
     def __init__(
@@ -125,14 +127,14 @@ class MemoryStore:
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
     @classmethod
-    def of_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
-        """Hold dense bins (cells, genes), as :func:`densify` returns them."""
+    def from_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
+        """Make a store of dense bins (cells, genes), as :func:`densify` returns them."""
         measured = is_measured(promoter).numpy()
         promoter = promoter.masked_fill(promoter == NOT_MEASURED, 0)
         return cls(sparse.csr_matrix(rna.numpy()), sparse.csr_matrix(promoter.numpy()), measured)
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
-        """Tell in which cells (rows,) promoters were measured."""
+        """Tell per cell (rows,) whether promoters were measured."""
         return self._measured[rows]
 
     def read(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
@@ -140,39 +142,39 @@ class MemoryStore:
         return self.rna[rows], self.promoter[rows]
 
 
-def batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut rows into batches; the last may be smaller."""
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
 class Loader:
-    """Batches of cells, read by one thread while the model works on those before.
+    """Iterate over batches of cells that a thread reads ahead of use.
 
-    Leaving the loop over it, by its end, ``break`` or an exception, ends the thread; what
-    the thread raises is raised in the loop. At most ``depth`` batches are held besides the
-    one in use.
+    The thread ends with the loop over the batches, also by ``break`` or an exception. Its
+    exceptions are raised in the loop. At most ``depth`` batches are in memory besides the one in
+    use.
 
     Parameters
     ----------
     store
-        Tokens.
+        Bins.
     batches
         Rows of each batch.
     device
-        Where the batches will be used: for a GPU they are put into page-locked memory.
+        Device that will use the batches; for a GPU they are in page-locked memory.
     depth
-        Batches read ahead.
+        Number of batches read ahead.
 
     Attributes
     ----------
     waited_seconds : float
-        How long the loop has waited for batches, in all. It grows with each step if reading
-        falls behind the model.
+        Total time that the loop has waited for batches. It grows with each step if reading is
+        slower than the model.
 
     Raises
     ------
     ValueError
-        If none is to be read ahead.
+        If ``depth`` is less than 1.
     """
 
     def __init__(
@@ -183,7 +185,7 @@ class Loader:
         depth: int = 3,
     ) -> None:
         if depth < 1:
-            raise ValueError("depth is at least one")
+            raise ValueError("depth must be at least 1")
         self.store = store
         self.batches = batches
         self.depth = depth
@@ -201,7 +203,7 @@ class Loader:
         thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
             while True:
-                # The one that is taken next makes room for itself.
+                # Submit before popping, so that depth + 1 batches are in flight.
                 while len(ahead) <= self.depth and (rows := next(left, None)) is not None:
                     ahead.append(thread.submit(densify, self.store, rows, self.pin))
                 if not ahead:
@@ -214,23 +216,23 @@ class Loader:
             thread.shutdown(cancel_futures=True)
 
 
-def halved(n_cells: int) -> int:
-    """Half of the cells that were on a device at once, after its memory was out.
+def halve_batch(n_cells: int) -> int:
+    """Halve the number of cells on the GPU at once, after it ran out of memory.
 
     Raises
     ------
     InputError
-        If it was one.
+        If the number is 1.
     """
     torch.cuda.empty_cache()
     if n_cells == 1:
         raise InputError(
             "GPU",
-            "the GPU's memory does not hold one cell; choose a smaller model (width, n_layers, "
-            "n_latents), a larger GPU, or device: cpu.",
+            "CUDA out of memory with one cell at once; choose a smaller model (width, n_layers, "
+            "n_latents), a GPU with more memory, or device: cpu.",
         )
     logger.warning(
-        "the GPU's memory is out with %d cells at once: going on with %d", n_cells, n_cells // 2
+        "CUDA out of memory with %d cells at once; retrying with %d", n_cells, n_cells // 2
     )
     return n_cells // 2
 
@@ -242,36 +244,36 @@ def run_batches(
     device: torch.device,
     batch_size: int,
 ) -> Iterator[T]:
-    """Call a function on cells, batch by batch, and halve the batches if memory is out.
+    """Apply a function to batches of cells, and halve the batches if a GPU runs out of memory.
 
     Parameters
     ----------
     function
-        Called with the RNA and promoter bins (cells, genes) of a batch, on the device; what it
-        returns for a cell must not depend on the others.
+        Called with the RNA and promoter bins (cells, genes) of a batch, on the device; its result
+        per cell must not depend on the other cells.
     store, rows
         The cells.
     device
-        Where the bins go.
+        Device of the bins.
     batch_size
-        Cells at once.
+        Cells per batch.
 
     Yields
     ------
     object
-        What the function returned, in the order of the rows.
+        Results of the function, in the order of the rows.
 
     Raises
     ------
     InputError
-        If not even one cell fits.
+        If the GPU's memory does not suffice for one cell.
     """
     place = 0
     while place < len(rows):
         try:
-            for bins in Loader(store, batches(rows[place:], batch_size), device):
+            for bins in Loader(store, split_batches(rows[place:], batch_size), device):
                 result = function(*(part.to(device) for part in bins))
                 place += len(bins[0])
                 yield result
         except torch.OutOfMemoryError:
-            batch_size = halved(batch_size)
+            batch_size = halve_batch(batch_size)

@@ -1,4 +1,4 @@
-"""Regulon-aware vocabulary and binned values: what the model reads."""
+"""The corpus on disk as the model reads it: bins of RNA and promoters, and the vocabulary."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from scdyn.pp.counts import promoters_measured
 from scdyn.pp.reference import read_vocabulary
 
 MODALITIES = {"rna": "rna_log", "promoter": "promoter_log"}
-# In place of every bin of a modality that was not measured in a cell: above all that a model
-# has ids for, so that zero is left to mean that nothing was found.
+# Bin of a modality that was not measured in a cell. It is larger than all ids of a model; 0 means
+# measured without counts.
 NOT_MEASURED = 255
 INDEX_DTYPES = ("uint16", "int32")
 CELLS_AT_ONCE = 1024
+# Values read before the pages of the mapped files are released.
 MAPPED_VALUES = 2**24
-UNREADABLE = "these tokens cannot be read"
+UNREADABLE = "the tokens cannot be read"
 REMEDY = "remove the folder and run the workflow again"
 
 
@@ -46,27 +47,27 @@ def bin_values(values: sparse.spmatrix, n_bins: int) -> sparse.csr_matrix:
 
 
 def add_regulons(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
-    """Add to each gene of the vocabulary the regulons that hold it (column ``regulons``)."""
+    """Add a column ``regulons`` to the vocabulary: the regulons that each gene is a target of."""
     ordered = regulons.sort_values(["target", "regulon"])
     of_gene = ordered.groupby("target")["regulon"].agg(",".join)
     return genes.assign(regulons=genes["symbol"].map(of_gene).fillna(""))
 
 
 def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
-    """Lay regulons out over the vocabulary.
+    """Make the matrix of regulon weights over the vocabulary.
 
     Parameters
     ----------
     genes
         The vocabulary.
     regulons
-        ``regulon``, ``tf``, ``target``, ``weight``, in the order of their regulons.
+        ``regulon``, ``tf``, ``target``, ``weight``.
 
     Returns
     -------
     DataFrame of float32, (regulons, genes)
-        A regulon's targets by weight relative to its strongest; the TF itself weighs one.
-        Rows are named by regulon, in the order of ``regulons``.
+        Weights of a regulon's targets relative to the largest; 1 for the TF. Rows are named by
+        regulon, in the order of ``regulons``.
     """
     row = pd.Series(np.arange(len(genes)), index=genes["symbol"])
     row = row[~row.index.duplicated()]
@@ -78,8 +79,8 @@ def regulon_weights(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(weights, index=names)
 
 
-def vocabulary_hash(genes: pd.DataFrame) -> str:
-    """Hash the ids, their order and which are TFs: what a model's parameters depend on."""
+def hash_vocabulary(genes: pd.DataFrame) -> str:
+    """Hash the gene ids, their order and which are TFs, on which a model's parameters depend."""
     text = "\n".join(
         f"{gene}\t{bool(tf)}" for gene, tf in zip(genes["gene_id"], genes["is_tf"], strict=True)
     )
@@ -87,19 +88,19 @@ def vocabulary_hash(genes: pd.DataFrame) -> str:
 
 
 def chunk_file(array: Path) -> Path:
-    """Name the file of an array that is one uncompressed chunk: it is the array itself."""
+    """Return the file of an array that is one uncompressed chunk; it has the values only."""
     return array / "c" / "0"
 
 
-def write_of_cells(group: zarr.Group, names: np.ndarray, promoter_measured: np.ndarray) -> None:
-    """Write what there is one of a cell: names (cells,), and whether promoters were measured."""
+def write_cell_arrays(group: zarr.Group, names: np.ndarray, promoter_measured: np.ndarray) -> None:
+    """Write the per-cell arrays (cells,): names, and whether promoters were measured."""
     for name, values in (("cells", names), ("promoter_measured", promoter_measured)):
         group.create_array(
             name,
             data=values,
             chunks=(max(len(values), 1),),
             compressors=None,
-            config={"write_empty_chunks": True},  # a chunk that is missing is then a fault
+            config={"write_empty_chunks": True},  # so that a missing chunk is an error
         )
 
 
@@ -109,9 +110,9 @@ def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
     Parameters
     ----------
     group
-        Of the modality; receives the arrays.
+        Group of the modality; the arrays are written to it.
     values
-        (cells, genes) log-normalised; binned a thousand cells at a time.
+        (cells, genes) log-normalised; binned :data:`CELLS_AT_ONCE` cells at a time.
     n_bins
         Highest bin.
     """
@@ -120,14 +121,14 @@ def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
     dtypes = {"data": "uint8", "indices": index_dtype(values.shape[1]), "indptr": "int64"}
     for name in dtypes:
         chunk_file(folder / name).parent.mkdir(parents=True)
-    # Zarr would hold a whole chunk in memory, and leave a chunk of zeros out.
+    # Written without zarr, which holds a whole chunk in memory and leaves out chunks of zeros.
     n_kept = 0
     with (
         chunk_file(folder / "data").open("wb") as data,
         chunk_file(folder / "indices").open("wb") as indices,
         chunk_file(folder / "indptr").open("wb") as indptr,
     ):
-        indptr.write(bytes(8))  # the first pointer: zero
+        indptr.write(bytes(8))  # the first pointer is 0
         for start in range(0, values.shape[0], CELLS_AT_ONCE):
             bins = bin_values(values[start : start + CELLS_AT_ONCE], n_bins)
             data.write(bins.data)
@@ -143,7 +144,7 @@ def write_bins(group: zarr.Group, values: sparse.spmatrix, n_bins: int) -> None:
 
 
 def index_dtype(n_genes: int) -> str:
-    """Name the smallest type of :data:`INDEX_DTYPES` that counts so many genes."""
+    """Return the smallest type of :data:`INDEX_DTYPES` that holds indices of so many genes."""
     return INDEX_DTYPES[n_genes > 2**16]
 
 
@@ -155,37 +156,37 @@ def write_tokens(
     source: Path,
     folder: Path,
 ) -> None:
-    """Write the vocabulary and the cells' tokens.
+    """Write the vocabulary and the bins of the cells.
 
     Parameters
     ----------
     cells
         Corpus with the normalised layers, and ``promoter_source`` in ``obs``.
     genes, regulons
-        The vocabulary and ``tf``, ``target``, ``weight``.
+        The vocabulary, and the regulons: ``regulon``, ``tf``, ``target``, ``weight``.
     n_bins
         Highest bin.
     source
-        The corpus' file, hashed into ``meta.json``.
+        The file of the corpus; its hash is written to ``meta.json``.
     folder
-        Receives ``vocabulary.tsv``, ``tokens.zarr`` (a CSR of uint8 bins a modality, each of
-        its arrays one uncompressed chunk, and whether a cell's promoters were measured) and
-        ``meta.json``, all or none.
+        Written atomically: ``vocabulary.tsv``, ``tokens.zarr`` (uint8 bins as CSR per modality,
+        each array one uncompressed chunk; per cell its name and whether promoters were measured)
+        and ``meta.json``.
 
     Raises
     ------
     InputError
-        If the corpus stands on another vocabulary.
+        If the corpus has another vocabulary.
     """
     if not cells.var_names.equals(pd.Index(genes["gene_id"])):
-        raise InputError("CORPUS", "the corpus does not stand on this genes.tsv; make it again.")
+        raise InputError("CORPUS", "the corpus has other genes than this genes.tsv; remake it.")
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
         store = zarr.open_group(str(temporary / "tokens.zarr"), mode="w")
         names = cells.obs_names.to_numpy(dtype=np.dtypes.StringDType())
         measured = promoters_measured(cells.obs).astype(np.uint8)
-        write_of_cells(store, names, measured)
+        write_cell_arrays(store, names, measured)
         for modality, layer in MODALITIES.items():
             write_bins(store.create_group(modality), cells.layers[layer], n_bins)
         meta = {
@@ -196,7 +197,7 @@ def write_tokens(
             "n_bins": n_bins,
             "binning": "ceil(value), 0 for zero, at most n_bins",
             "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
-            "vocabulary_sha256": vocabulary_hash(genes),
+            "vocabulary_sha256": hash_vocabulary(genes),
             "corpus_sha256": sha256(source),
             STAMP: make_stamp(),
         }
@@ -204,7 +205,7 @@ def write_tokens(
 
 
 class MappedBins:
-    """A modality's bins in their files, of which nothing is read before it is asked for.
+    """Bins of one modality in memory-mapped files, read on access.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ class MappedBins:
     Raises
     ------
     OSError, LookupError, ValueError
-        If the files are missing, kept otherwise, cut short or do not agree.
+        If the files are missing, truncated, of another format, or do not fit each other.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
@@ -226,14 +227,14 @@ class MappedBins:
         arrays = [self._map(folder / name) for name in ("data", "indices", "indptr")]
         self.data, self.indices, self.indptr = arrays
         if [a.dtype.name for a in arrays] != ["uint8", index_dtype(shape[1]), "int64"]:
-            raise ValueError(f"the arrays of {folder.name} are of other types")
+            raise ValueError(f"the arrays of {folder.name} have other types")
         if len(self.indptr) != shape[0] + 1:
-            raise ValueError(f"{folder.name} is of {len(self.indptr) - 1} cells, not {shape[0]}")
+            raise ValueError(f"{folder.name} has {len(self.indptr) - 1} cells, not {shape[0]}")
         if not len(self.data) == len(self.indices) == self.indptr[-1]:
-            raise ValueError(f"the arrays of {folder.name} are of different lengths")
+            raise ValueError(f"the arrays of {folder.name} have different lengths")
 
     def _map(self, folder: Path) -> np.ndarray:
-        """Map one array of numbers, read-only."""
+        """Map one array, read-only."""
         layout = json.loads((folder / "zarr.json").read_text())
         (length,) = layout["shape"]
         name = f"{folder.parent.name}/{folder.name}"
@@ -244,7 +245,7 @@ class MappedBins:
         size, expected = chunk_file(folder).stat().st_size, length * dtype.itemsize
         if size != expected:
             raise ValueError(f"{name} is {size} bytes long and not {expected}")
-        # Nothing cannot be mapped.
+        # mmap rejects empty files.
         if not length:
             return np.empty(0, dtype)
         with chunk_file(folder).open("rb") as file:
@@ -256,14 +257,14 @@ class MappedBins:
         starts, stops = self.indptr[:-1][rows], self.indptr[1:][rows]
         offsets = np.zeros(len(starts) + 1, dtype=np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
-        # Rows that follow one another in the files are copied in one go.
+        # Runs of rows that are adjacent in the files are copied together.
         begins = np.ones(len(starts), dtype=bool)
         begins[1:] = starts[1:] != stops[:-1]
         first = np.flatnonzero(begins)
         last = np.append(first, len(starts))[1:]
         sources, targets, ends = starts[first], offsets[first], offsets[last]
         data = np.empty(offsets[-1], dtype=np.uint8)
-        # SciPy knows no 16-bit indices.
+        # SciPy has no 16-bit indices.
         indices = np.empty(offsets[-1], dtype=np.int32)
         for source, target, end in zip(
             sources.tolist(), targets.tolist(), ends.tolist(), strict=True
@@ -274,9 +275,9 @@ class MappedBins:
         return sparse.csr_matrix((data, indices, offsets), shape=(len(starts), self.shape[1]))
 
     def _release(self, n_values: int) -> None:
-        """Unmap what was read, now and then, or the process would seem to hold the whole store.
+        """Release the pages that were read, so that they do not count as the process' memory.
 
-        The pages stay in the system's cache, from where they come back at once.
+        They stay in the system's page cache.
         """
         self._taken += n_values
         if self._taken > MAPPED_VALUES:
@@ -286,26 +287,26 @@ class MappedBins:
 
 
 class TokenStore:
-    """Tokens of a corpus, opened for reading: the files are mapped, not loaded.
+    """Bins of a corpus, opened for reading: the files are memory-mapped, not loaded.
 
     Parameters
     ----------
     folder
-        What :func:`write_tokens` wrote.
+        Folder that :func:`write_tokens` wrote.
 
     Attributes
     ----------
     folder : Path
-        Where they are.
+        As given.
     meta : dict
         Content of ``meta.json``.
     cells : Index
-        Names of the cells, read when they are first asked for.
+        Names of the cells, read on first access.
 
     Raises
     ------
     InputError
-        If the folder's files are missing, cut short, of an older version or of another
+        If files of the folder are missing, truncated, of an older version or of another
         vocabulary.
     """
 
@@ -317,18 +318,18 @@ class TokenStore:
             n_cells, n_genes = self.meta["n_cells"], self.meta["n_genes"]
             self._bins = [MappedBins(store / name, (n_cells, n_genes)) for name in MODALITIES]
             self._cells, measured = (
-                self._of_cells(store / name) for name in ("cells", "promoter_measured")
+                self._open_cell_array(store / name) for name in ("cells", "promoter_measured")
             )
             self._measured = measured[:] > 0
 
-    def _of_cells(self, folder: Path) -> zarr.Array:
-        """Open an array of one value a cell."""
-        # Format 2, which is tried otherwise, has a codec that unpickles.
+    def _open_cell_array(self, folder: Path) -> zarr.Array:
+        """Open an array with one value per cell."""
+        # Only format 3, because format 2 has a codec that unpickles.
         array = zarr.open_array(str(folder), mode="r", zarr_format=3)
         n_cells = self.meta["n_cells"]
-        # Zarr would read values that are not there as empty ones.
+        # Zarr reads a missing chunk as empty values.
         if not (chunk_file(folder).exists() or n_cells == 0) or array.shape != (n_cells,):
-            raise ValueError(f"{folder.name} is not of the {n_cells} cells")
+            raise ValueError(f"{folder.name} does not have {n_cells} cells")
         return array
 
     @cached_property
@@ -339,56 +340,56 @@ class TokenStore:
 
     @cached_property
     def vocabulary(self) -> pd.DataFrame:
-        """The genes that the tokens stand on, and the regulons of each."""
+        """Genes of the bins, in their order, with the regulons of each."""
         path = self.folder / "vocabulary.tsv"
         genes = read_vocabulary(path)
-        if vocabulary_hash(genes) != self.meta["vocabulary_sha256"]:
+        if hash_vocabulary(genes) != self.meta["vocabulary_sha256"]:
             raise InputError("CORPUS", f"{path}: is not the vocabulary of these tokens; {REMEDY}.")
         return genes
 
     def require_corpus(self, path: str | Path) -> None:
-        """Stop if the tokens were made of another corpus than a file's.
+        """Refuse tokens that were made from another corpus.
 
         Raises
         ------
         InputError
-            Naming both.
+            If the hash of the file ``path`` is not the one in ``meta.json``.
         """
         if sha256(path) != self.meta["corpus_sha256"]:
             raise InputError(
                 "CORPUS",
-                f"{self.folder}: these tokens were made of another corpus than {path}; {REMEDY}.",
+                f"{self.folder}: these tokens were made from another corpus than {path}; {REMEDY}.",
             )
 
-    def rows_of(self, names: Iterable[str]) -> np.ndarray:
-        """Find cells by name.
+    def find_rows(self, names: Iterable[str]) -> np.ndarray:
+        """Find the rows of cells by name.
 
         Raises
         ------
         InputError
-            Naming the first cell that is not there.
+            If a cell is not in the store.
         """
-        asked = pd.Index(names)
-        rows = self.cells.get_indexer(asked)
+        wanted = pd.Index(names)
+        rows = self.cells.get_indexer(wanted)
         if (rows < 0).any():
             raise InputError(
                 "CORPUS",
-                f"{self.folder}: {(rows < 0).sum()} of {len(asked)} cells asked for are not among "
-                f"these tokens, such as {asked[rows < 0][0]}; run the workflow again.",
+                f"{self.folder}: {(rows < 0).sum()} of {len(wanted)} cells are not among these "
+                f"tokens, such as {wanted[rows < 0][0]}; run the workflow again.",
             )
         return rows
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
-        """Tell in which cells (rows,) promoters were measured."""
+        """Tell per cell (rows,) whether promoters were measured."""
         return self._measured[rows]
 
     def read(self, rows: np.ndarray | None = None) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """Read the bins of some cells, and nothing else.
+        """Read the bins of some cells.
 
         Parameters
         ----------
         rows
-            Positions in ``cells``, in any order, repeated or not; all if None.
+            Positions in ``cells``, in any order, repeated or not; all cells if None.
 
         Returns
         -------

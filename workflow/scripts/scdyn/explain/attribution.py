@@ -12,16 +12,16 @@ from torch import Tensor
 from scdyn.data.loader import (
     Loader,
     MemoryStore,
-    batches,
     densify,
     expressed_genes,
-    halved,
+    halve_batch,
     is_measured,
     run_batches,
+    split_batches,
 )
 from scdyn.data.tokens import TokenStore
 from scdyn.log import logger
-from scdyn.model.classifier import Classifier, cells_without_counts, hide, of_their_kind
+from scdyn.model.classifier import Classifier, make_zero_cells, mask_modality, select_zero_cell
 
 Values = tuple[Tensor, Tensor]
 
@@ -34,7 +34,7 @@ BACKWARD_FACTOR = 2.0
 def embed_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
     """Embed RNA and promoter bins: (cells, genes) to two tensors (cells, genes, width)."""
     model = classifier.encoder
-    rna, promoter = hide(rna, promoter, classifier.modalities)
+    rna, promoter = mask_modality(rna, promoter, classifier.modalities)
     rna, promoter = model.value_ids(rna), model.value_ids(promoter)
     return model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach()
 
@@ -53,7 +53,7 @@ def log_odds(
     Log-odds instead of the logit: evidence that raises all logits equally cancels.
     """
     tokens = values[0] + values[1] + classifier.encoder.gene_embedding.weight
-    zero_cell = of_their_kind(zero_cells, measured)
+    zero_cell = select_zero_cell(zero_cells, measured)
     logits = classifier.head(classifier.encoder.encode(tokens), zero_cell, expressed)
     return logits[:, target] - logits[:, against].logsumexp(1)
 
@@ -68,7 +68,7 @@ def average_values(
     device = next(classifier.parameters()).device
 
     def sums_of(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rna, promoter = hide(rna, promoter, classifier.modalities)
+        rna, promoter = mask_modality(rna, promoter, classifier.modalities)
         measured = is_measured(promoter)
         first, second = embed_values(classifier, rna, promoter)
         return (
@@ -196,10 +196,10 @@ def integrated_gradients(
 
     attributions = [np.zeros((0, 2, classifier.encoder.config.n_genes), dtype=np.float32)]
     errors = [np.zeros(0)]
-    parts = batches(np.arange(len(rows)), max(1, batch_size // 8))
+    parts = split_batches(np.arange(len(rows)), max(1, batch_size // 8))
     loader = Loader(store, [rows[part] for part in parts], device)
     for part, (rna, promoter) in zip(parts, loader, strict=True):
-        rna, promoter = hide(rna.to(device), promoter.to(device), classifier.modalities)
+        rna, promoter = mask_modality(rna.to(device), promoter.to(device), classifier.modalities)
         held = expressed_genes(rna, promoter), is_measured(promoter)
         ends = embed_values(classifier, rna, promoter)
         starts = _find_starts(classifier, store, baseline, part, ends, held[1])
@@ -213,7 +213,7 @@ def integrated_gradients(
             try:
                 found, difference = integrate_paths(function, starts, ends, n_steps, batch_size)
             except torch.OutOfMemoryError:
-                batch_size = halved(batch_size)
+                batch_size = halve_batch(batch_size)
         delta = (found.sum((1, 2)) - difference).abs()
         attributions.append(found.cpu().numpy())
         errors.append((delta / difference.abs().clamp(min=1.0)).double().cpu().numpy())
@@ -234,7 +234,7 @@ def _find_starts(
     device = ends[0].device
     both_measured = measured
     if baseline is None:
-        zeros = cells_without_counts(ends[0].shape[1], device)
+        zeros = make_zero_cells(ends[0].shape[1], device)
         rna, promoter = embed_values(classifier, *(zero[:1] for zero in zeros))
     elif isinstance(baseline, tuple):
         rna, promoter = baseline
@@ -306,7 +306,7 @@ def choose_batch_size(
         free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 8.0
         memory_gib = free / 2
     rna, promoter = (bins.to(device) for bins in densify(store, np.array([row])))
-    rna, promoter = hide(rna, promoter, classifier.modalities)
+    rna, promoter = mask_modality(rna, promoter, classifier.modalities)
     with torch.no_grad():
         zero_cells = classifier.encode_zero_cells()
     values = [x.requires_grad_() for x in embed_values(classifier, rna, promoter)]

@@ -217,7 +217,7 @@ def compute_deletion_curves(
                     p = [
                         run_classifier(
                             classifier,
-                            MemoryStore.of_bins(silence(rna, genes), silence(promoter, genes)),
+                            MemoryStore.from_bins(silence(rna, genes), silence(promoter, genes)),
                             np.arange(len(chosen)),
                         )[0]
                         for genes in silenced
@@ -317,7 +317,7 @@ def check_task(
         if not checks:
             training, _, _ = split_cells(splits, str(description["fold"]))
             permuted, fit = fit_permuted_labels(
-                store, training, store.rows_of(training["cell"]), settings, model_folder
+                store, training, store.find_rows(training["cell"]), settings, model_folder
             )
             found = check_randomisation(classifier, permuted, store, rows, settings)
             checks = {

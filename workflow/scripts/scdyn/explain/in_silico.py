@@ -151,7 +151,7 @@ class Cells:
     def predict(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Compute probabilities (cells, classes) and embedding (cells, dimensions) of bins."""
         model = self.classifier.encoder
-        store, rows = MemoryStore.of_bins(rna, promoter), np.arange(len(rna))
+        store, rows = MemoryStore.from_bins(rna, promoter), np.arange(len(rna))
         return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
@@ -384,5 +384,5 @@ def _compare_with_knockout(
         unseen = cells[cells.isin(predictions["cell"])]
         cells = unseen if len(unseen) else cells
         few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
-        groups[name] = Cells(classifier, store, store.rows_of(few))
+        groups[name] = Cells(classifier, store, store.find_rows(few))
     return compare_measured(**groups, edit=edit, n_random=n_random, seed=seed)

@@ -53,7 +53,7 @@ def draw_correct_cells(
 
 def find_rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Find the rows of each class's cells in the store."""
-    return {name: store.rows_of(names) for name, names in cells.items()}
+    return {name: store.find_rows(names) for name, names in cells.items()}
 
 
 def read_run(

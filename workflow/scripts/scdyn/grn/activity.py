@@ -1,4 +1,4 @@
-"""Activity of regulons in cells: AUCell, a chunk of cells at a time, and specificity."""
+"""Activity of regulons per cell (AUCell), and their specificity per label (RSS)."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ CELLS_AT_ONCE = 2048
 def aucell(
     values: sparse.csr_matrix, genes: list[str], regulons: pd.DataFrame, threshold: float, seed: int
 ) -> pd.DataFrame:
-    """Score regulons by the recovery of their targets among a cell's best-expressed genes.
+    """Score regulons per cell by the recovery of their targets among the highest expressed genes.
 
-    The same numbers as ``pyscenic aucell`` with the same matrix, gene sets and seed (Aibar et al.
-    2017), without a dense ranking of all cells.
+    Equal to ``pyscenic aucell`` with the same matrix, gene sets and seed (Aibar et al. 2017), but
+    without a dense ranking of all cells.
 
     Parameters
     ----------
     values
         (cells, genes), any monotonic measure of expression.
     genes
-        Symbols, all those that are ranked.
+        Symbols of the genes that are ranked.
     regulons
         ``regulon``, ``target``.
     threshold
-        Share of the ranking over which recovery is summed.
+        Share of the ranking over which the area under the recovery curve is computed.
     seed
-        For the order of genes that a cell expresses alike (most of them: not at all).
+        Seed of the order of genes with equal expression (mostly zero).
 
     Returns
     -------
     DataFrame of float64, (cells, regulons)
-        In the order of ``regulons``.
+        Columns in the order of ``regulons``.
 
     Raises
     ------
     InputError
         If the threshold is less than two genes.
     """
-    # As R's AUCell and pySCENIC have it: the last rank counts in the maximum, not in the sum.
+    # As in R's AUCell and pySCENIC, the last rank counts in the largest area, not in the area.
     n_best = round(threshold * len(genes)) - 1
     if n_best < 1:
         raise InputError(
             "REGULONS",
-            f"grn.aucell_threshold {threshold:g} of {len(genes)} genes is none; raise it.",
+            f"grn.aucell_threshold {threshold:g} of {len(genes)} genes is less than two genes; "
+            "raise it.",
         )
     order = pd.Series(np.arange(len(genes))).sample(frac=1, random_state=seed).to_numpy()
     names = regulons["regulon"].unique()
@@ -72,47 +73,47 @@ def aucell(
 
 
 def regulon_specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
-    """Score how much a regulon's activity is one label's alone (RSS, Suo et al. 2018).
+    """Score how specific the activity of each regulon is to each label (RSS, Suo et al. 2018).
 
     Parameters
     ----------
     activity
         (cells, regulons), not negative.
     labels
-        (cells,) names; cells without are left out.
+        (cells,) names; cells without a label are left out.
 
     Returns
     -------
     DataFrame, (labels, regulons)
-        One minus the Jensen-Shannon distance between the activity and the label as distributions
-        over cells; NaN for a regulon without activity.
+        1 - Jensen-Shannon distance between the distributions over cells of activity and label; NaN
+        for a regulon without activity.
     """
-    known = labels.notna().to_numpy()
-    values, labels = activity.to_numpy()[known], labels[known].astype(str).to_numpy()
+    labelled = labels.notna().to_numpy()
+    values, labels = activity.to_numpy()[labelled], labels[labelled].astype(str).to_numpy()
     names = np.unique(labels)
     totals = values.sum(0)
     shares = values / np.where(totals > 0, totals, np.nan)
     rows = []
     for name in names:
-        mine = (labels == name).astype(float)
-        rows.append(1 - jensenshannon(shares, np.repeat(mine[:, None], shares.shape[1], 1), axis=0))
+        has_name = np.repeat((labels == name).astype(float)[:, None], shares.shape[1], axis=1)
+        rows.append(1 - jensenshannon(shares, has_name, axis=0))
     return pd.DataFrame(rows, index=names, columns=activity.columns)
 
 
 def compare_activity(cells: ad.AnnData, labels: Sequence[str]) -> tuple[str, pd.DataFrame]:
-    """Score the regulons' specificity for the first label that the cells have.
+    """Score the regulons' specificity by the first label column that the cells have.
 
     Parameters
     ----------
     cells
-        As :func:`activity_table`, with the columns of the cells' table in ``obs``.
+        As :func:`activity_table`, with the columns of the metadata in ``obs``.
     labels
-        Columns to look for; ``sample`` if the cells have none of them.
+        Label columns, in order of preference; ``sample`` is used if the cells have none of them.
 
     Returns
     -------
     by : str
-        The column.
+        The column used.
     specificity : DataFrame
         As :func:`regulon_specificity`.
     """
@@ -121,7 +122,7 @@ def compare_activity(cells: ad.AnnData, labels: Sequence[str]) -> tuple[str, pd.
 
 
 def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Lay specificities (labels, regulons) out as ``by``, ``regulon``, ``rss``, highest first."""
+    """Melt specificities (labels, regulons) to ``by``, ``regulon``, ``rss``, highest first."""
     table = specificity.rename_axis(by).melt(
         ignore_index=False, var_name="regulon", value_name="rss"
     )
@@ -131,15 +132,15 @@ def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
 def score_regulons(
     cells: ad.AnnData, genes: Sequence[str], regulons: pd.DataFrame, *, threshold: float, seed: int
 ) -> ad.AnnData:
-    """Score the regulons in all cells of a corpus, by AUCell on the log-normalised RNA.
+    """Score the regulons in all cells of a corpus by AUCell on the log-normalised RNA.
 
     Parameters
     ----------
     cells
         The corpus: ``layers["rna_log"]``, ``var["symbol"]`` and ``obs["sample"]``.
     genes
-        Symbols that are ranked: those that the regulons were inferred from. Of two genes of one
-        symbol the first is meant.
+        Symbols of the genes that are ranked: the genes of the GRN inference. Of several genes with
+        one symbol the first is used.
     regulons
         ``regulon``, ``tf``, ``target``.
     threshold, seed
@@ -158,7 +159,7 @@ def score_regulons(
 
 
 def activity_table(activity: pd.DataFrame, regulons: pd.DataFrame, obs: pd.DataFrame) -> ad.AnnData:
-    """Bring activities into an AnnData: ``X``; ``var`` with ``tf`` and ``n_targets``."""
+    """Make an AnnData of activities: ``X``; ``var`` with ``tf`` and ``n_targets``."""
     grouped = regulons.groupby("regulon", sort=False)
     var = pd.DataFrame({"tf": grouped["tf"].first(), "n_targets": grouped.size()})
     return ad.AnnData(

@@ -1,4 +1,4 @@
-"""Which cells and genes regulators are inferred from: drawn evenly, or summed to metacells."""
+"""Cells and genes for GRN inference: a stratified sample of the cells, or metacells."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scdyn.log import logger
 from scdyn.pp.counts import normalise, promoters_measured
 from scdyn.pp.neighbours import compute_pca
 
-# Coarse clusters of a corpus: enough to hold a rare cell type apart from its neighbours.
+# Coarse clusters of a corpus: enough to separate a rare cell type from its neighbours.
 N_CLUSTERS = 20
-# Fewest cells of a stratum that are drawn, where it has as many.
+# Fewest cells sampled per stratum; all of a smaller stratum.
 LEAST_OF_STRATUM = 10
 
 
 def coarse_clusters(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """Cluster cells by k-means on the principal components of their RNA: (cells,) of int."""
+    """Cluster cells by k-means on the principal components of the RNA: (cells,) of int."""
     components = compute_pca(cells, seed)
     n_clusters = min(N_CLUSTERS, len(components))
     kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3)
@@ -32,21 +32,21 @@ def coarse_clusters(cells: ad.AnnData, seed: int) -> np.ndarray:
 
 
 def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
-    """Draw cells from every stratum in proportion, and a few of even the smallest.
+    """Sample cells from all strata in proportion, but at least a few per stratum.
 
     Parameters
     ----------
     strata
-        A row a cell; cells that agree in all columns are a stratum.
+        One row per cell; a stratum is the cells that agree in all columns.
     max_cells
-        Cells to draw.
+        Number of cells to sample.
     seed
-        For the draw.
+        Seed of the sample.
 
     Returns
     -------
     ndarray
-        Rows of the drawn cells, ascending; ``max_cells`` of them, or all if there are fewer.
+        Rows of the sampled cells, ascending; ``max_cells`` of them, or all if there are fewer.
     """
     rng = np.random.default_rng(seed)
     groups = list(strata.groupby(list(strata), observed=True, sort=True).indices.values())
@@ -54,14 +54,14 @@ def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
     if sizes.sum() <= max_cells:
         return np.arange(len(strata))
     least = min(LEAST_OF_STRATUM, max_cells // len(groups))
-    asked = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
+    expected = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
     floor = np.minimum(least, sizes)
-    # What the small ones are given more is taken from the others.
-    spare = (max_cells - floor.sum()) / max((asked - floor).sum(), 1e-12)
-    asked = floor + (asked - floor) * spare
-    numbers = np.floor(asked).astype(int)
+    # Scale the shares above the minimum so that the sum is max_cells.
+    spare = (max_cells - floor.sum()) / max((expected - floor).sum(), 1e-12)
+    expected = floor + (expected - floor) * spare
+    numbers = np.floor(expected).astype(int)
     remainder = max_cells - numbers.sum()
-    numbers[np.argsort(numbers - asked, kind="stable")[:remainder]] += 1
+    numbers[np.argsort(numbers - expected, kind="stable")[:remainder]] += 1
     drawn = [
         rng.choice(group, number, replace=False)
         for group, number in zip(groups, numbers, strict=True)
@@ -69,25 +69,25 @@ def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
-    """Sum up cells of a sample that are alike, and normalise the sums.
+def make_metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
+    """Sum the counts of similar cells of a sample, and normalise the sums.
 
-    Cells are grouped by k-means on the principal components, in each sample by itself. Promoters
-    are summed over the cells in which they were measured.
+    Cells are grouped by k-means on the principal components, per sample. Promoter counts are
+    summed over the cells in which promoters were measured.
 
     Parameters
     ----------
     cells
         Counts in ``X`` and ``layers["promoter"]``, and ``layers["rna_log"]``.
     max_cells
-        Metacells of all samples together.
+        Number of metacells in total.
     seed
-        Of the components and of k-means.
+        Seed of the principal components and of k-means.
 
     Returns
     -------
     AnnData
-        A row a metacell, with ``sample`` and ``n_cells``.
+        One row per metacell, with ``sample`` and ``n_cells``.
     """
     components = compute_pca(cells, seed)
     share = min(1.0, max_cells / cells.n_obs)
@@ -101,7 +101,7 @@ def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
     membership = sparse.csr_matrix(
         (np.ones(cells.n_obs, np.int64), (group, np.arange(cells.n_obs)))
     )
-    # Promoters of a metacell are measured if those of any of its cells are.
+    # A metacell's promoters count as measured if those of any of its cells were.
     order = np.argsort(~promoters_measured(cells.obs), kind="stable")
     first = order[np.unique(group[order], return_index=True)[1]]
     obs = cells.obs[["sample", "promoter_source"]].iloc[first].assign(n_cells=n_cells)
@@ -115,48 +115,50 @@ def metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
 def choose_cells(
     cells: ad.AnnData, how: str, max_cells: int, seed: int
 ) -> tuple[ad.AnnData, pd.DataFrame]:
-    """Bring a corpus to the cells that regulators are inferred from.
+    """Select the cells, or make the metacells, for GRN inference.
 
     Parameters
     ----------
     cells
         The corpus.
     how
-        ``drawn``: cells of each sample and coarse cluster; ``metacells``: sums of like cells.
+        ``drawn``: a sample of the cells, stratified by sample and coarse cluster; ``metacells``:
+        sums of similar cells.
     max_cells
-        Most rows of the result; a smaller corpus is taken whole (``drawn``).
+        Most rows of the result; all cells of a smaller corpus (``drawn``).
     seed
-        Of clusters, draw and metacells.
+        Seed of clusters, sampling and metacells.
 
     Returns
     -------
-    tuple
-        The cells, and what was taken: ``sample``, ``cluster`` (of drawn cells), ``n_cells``,
-        ``n_used`` a row a stratum.
+    used : AnnData
+        The cells or metacells.
+    report : DataFrame
+        One row per stratum: ``sample``, ``cluster`` (``drawn`` only), ``n_cells``, ``n_used``.
     """
     if how == "metacells":
-        strata, used = cells.obs[["sample"]], metacells(cells, max_cells, seed)
+        strata, used = cells.obs[["sample"]], make_metacells(cells, max_cells, seed)
         taken = used.obs[["sample"]]
     else:
         strata = cells.obs[["sample"]].assign(cluster=coarse_clusters(cells, seed))
         rows = draw_cells(strata, max_cells, seed)
         used, taken = cells[rows], strata.iloc[rows]
     name = "metacells" if how == "metacells" else "cells"
-    logger.info("GRN inference on %d %s of %d cells", used.n_obs, name, cells.n_obs)
+    logger.info("GRN inference on %d %s from %d cells", used.n_obs, name, cells.n_obs)
     sizes = [table.groupby(list(table), observed=True).size() for table in (strata, taken)]
     report = pd.concat(sizes, axis=1, keys=["n_cells", "n_used"]).fillna(0).astype(int)
     return used, report.reset_index()
 
 
 def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
-    """Find the genes that can be explained or explain: detected often enough, and not constant.
+    """Find the genes for GRN inference: detected in enough cells, and not constant.
 
     Parameters
     ----------
     cells
         ``layers["rna_log"]``; ``var["symbol"]``, ``var["is_tf"]``.
     min_cells_share
-        A gene detected in a smaller share of the cells is left out: nothing is learnt from it.
+        Genes detected in a smaller share of the cells are left out.
 
     Returns
     -------
@@ -170,12 +172,12 @@ def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
     values = sparse.csc_matrix(cells.layers["rna_log"])
     detected = values.getnnz(0) >= max(3, min_cells_share * cells.n_obs)
     varies = values.max(0).toarray().ravel() > values.min(0).toarray().ravel()
-    # cisTarget databases know symbols; where two ids share one, the first speaks for both.
+    # cisTarget databases have symbols; of several gene ids with one symbol the first is used.
     kept = detected & varies & ~cells.var["symbol"].astype(str).duplicated().to_numpy()
     is_tf = cells.var["is_tf"].to_numpy()
     logger.info(
-        "GRN inference on %d genes, %d of %d TFs among them; %d genes are detected in too few "
-        "cells, %d are constant",
+        "GRN inference on %d genes, including %d of %d TFs; left out: %d genes detected in too few "
+        "cells, %d constant genes",
         *(kept.sum(), (kept & is_tf).sum(), is_tf.sum()),
         *((~detected).sum(), (detected & ~varies).sum()),
     )
@@ -189,7 +191,9 @@ def choose_genes(cells: ad.AnnData, min_cells_share: float) -> np.ndarray:
 
 
 def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
-    """Write the matrix for :func:`scdyn.grn.expression.read_expression`, with promoters beside it.
+    """Write expression and promoter accessibility of the selected cells and genes.
+
+    :func:`scdyn.grn.expression.read_expression` reads the expression.
 
     Parameters
     ----------
@@ -198,12 +202,12 @@ def write_expression(cells: ad.AnnData, genes: np.ndarray, path: Path) -> None:
     genes
         (genes,) of bool: the columns to write.
     path
-        An h5ad: ``X`` is the RNA, by genes (CSC); ``layers["promoter_log"]`` alike.
+        The h5ad file: ``X`` is the RNA (CSC), ``layers["promoter_log"]`` the promoters (CSC).
     """
     chosen = cells[:, genes]
     table = ad.AnnData(
         sparse.csc_matrix(chosen.layers["rna_log"]),
-        # No categories, which h5py alone would not read as the names they stand for.
+        # Plain strings, because h5py reads categories as their codes.
         obs=pd.DataFrame(
             {
                 "sample": cells.obs["sample"].astype(object),

@@ -1,4 +1,4 @@
-"""Edges of a gene regulatory network: several runs merged, signed, and set beside the chromatin."""
+"""Edges of a gene regulatory network: mean of several runs, sign, and promoter evidence."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from scdyn.log import logger
 if TYPE_CHECKING:  # the inference's environment has no anndata
     from anndata import AnnData
 
-# Edges compared between runs: as many as a network has in which each gene has this many regulators.
+# The strongest edges, this many per gene on average, are compared between runs.
 TOP_EDGES_PER_GENE = 5
 
 
-def correlations(expression: Expression, mask_dropouts: bool) -> np.ndarray:
-    """Correlate the TFs with all genes (Pearson), for the sign of edges.
+def correlate_tfs(expression: Expression, mask_dropouts: bool) -> np.ndarray:
+    """Correlate the TFs with all genes (Pearson); the sign of an edge follows from it.
 
     Parameters
     ----------
     expression
         Cells and genes.
     mask_dropouts
-        Leave out, for each pair, the cells in which either is not detected (as pySCENIC's
+        Leave out, per pair, the cells in which the TF or the gene is not detected (as pySCENIC's
         ``--mask_dropouts``).
 
     Returns
     -------
     ndarray, (TFs, genes)
-        Zero where a variance is.
+        Zero where a variance is zero.
     """
     values = expression.values.astype(np.float64)
     squares = values.multiply(values).tocsc()
@@ -62,15 +62,15 @@ def merge_runs(runs: Mapping[str, pd.DataFrame], expression: Expression) -> pd.D
     Parameters
     ----------
     runs
-        Name to ``TF``, ``target``, ``importance``.
+        Edges by run: ``TF``, ``target``, ``importance``.
     expression
-        The genes and TFs that the runs were over.
+        Genes and TFs of the runs.
 
     Returns
     -------
     DataFrame
-        ``tf``, ``target``, ``importance`` (mean over runs, 0 where one lacks the edge), ``n_runs``
-        (that have it); strongest first.
+        ``tf``, ``target``, ``importance`` (mean over runs, 0 in a run without the edge),
+        ``n_runs`` (runs with the edge); strongest first.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def describe_edges(
     measured: np.ndarray,
     seed: int,
 ) -> pd.DataFrame:
-    """Add to each edge its sign and what the chromatin says of it.
+    """Add correlation and promoter evidence to each edge.
 
     Parameters
     ----------
@@ -119,20 +119,21 @@ def describe_edges(
     expression
         The cells and genes.
     mask_dropouts
-        As :func:`correlations`.
+        As :func:`correlate_tfs`.
     promoters
-        Accessibility of the same cells and genes, sparse; None for no evidence.
+        Promoter accessibility of the same cells and genes, sparse; None for no evidence.
     samples
         (cells,) names.
     measured
         (cells,) whether promoters were measured.
     seed
-        Of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
+        Seed of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
 
     Returns
     -------
     DataFrame
-        With ``correlation``, ``promoter_score`` and ``promoter_p`` (empty where not tested).
+        ``edges`` with ``correlation``, ``promoter_score`` and ``promoter_p`` (NaN where not
+        tested).
     """
     column = pd.Series(np.arange(len(expression.genes)), index=expression.genes)
     row = pd.Series(np.arange(len(expression.tfs)), index=column.index[expression.tfs])
@@ -144,7 +145,7 @@ def describe_edges(
             tf_values, promoters.tocsr()[measured].tocsc(), samples[measured], seed
         )
     return edges.assign(
-        correlation=correlations(expression, mask_dropouts)[at],
+        correlation=correlate_tfs(expression, mask_dropouts)[at],
         promoter_score=scores[at],
         promoter_p=p_values[at],
     )
@@ -159,23 +160,23 @@ def merge_adjacencies(
     promoters: bool,
     seed: int,
 ) -> pd.DataFrame:
-    """Average the edges of several runs, and add to each its sign and what the promoters say.
+    """Average the edges of several runs, and add correlation and promoter evidence.
 
     Parameters
     ----------
     runs
-        Name to ``TF``, ``target``, ``importance``.
+        Edges by run: ``TF``, ``target``, ``importance``.
     expression
-        The genes and TFs that the runs were over.
+        Genes and TFs of the runs.
     cells
         The same cells and genes, as :func:`scdyn.grn.cells.write_expression` wrote them:
         ``layers["promoter_log"]``, ``obs`` with ``sample`` and ``promoters_measured``.
     mask_dropouts
-        As :func:`correlations`.
+        As :func:`correlate_tfs`.
     promoters
-        Whether promoter accessibility counts as evidence.
+        Whether promoter accessibility is used as evidence.
     seed
-        Of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
+        Seed of the shuffles of :func:`scdyn.grn.promoters.promoter_evidence`.
 
     Returns
     -------
@@ -192,25 +193,27 @@ def merge_adjacencies(
         seed,
     )
     n_tested = int(edges["promoter_p"].notna().sum())
-    logger.info("%d edges of %d runs; promoters tell of %d", len(edges), len(runs), n_tested)
+    logger.info(
+        "%d edges of %d runs; promoter accessibility tested for %d", len(edges), len(runs), n_tested
+    )
     return edges
 
 
-def strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
-    """Return the ``n_edges`` strongest (tf, target) of a run."""
+def select_strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
+    """Select the ``n_edges`` strongest edges (tf, target) of a run."""
     top = run.nlargest(n_edges, "importance")
     return set(top[["tf", "target"]].itertuples(index=False, name=None))
 
 
 def compare_runs(sets: Mapping[str, set], what: str) -> pd.DataFrame:
-    """Compare what every two runs found.
+    """Compare the results of each pair of runs.
 
     Parameters
     ----------
     sets
-        Run to what it found.
+        Set of edges or targets by run.
     what
-        Name of that.
+        Name of these sets.
 
     Returns
     -------
@@ -225,5 +228,5 @@ def compare_runs(sets: Mapping[str, set], what: str) -> pd.DataFrame:
 
 
 def jaccard(a: set, b: set) -> float:
-    """Share of what two sets have together that both have; NaN for two empty ones."""
+    """Compute the Jaccard index of two sets; NaN if both are empty."""
     return len(a & b) / len(a | b) if a or b else float("nan")

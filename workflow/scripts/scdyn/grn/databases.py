@@ -1,4 +1,4 @@
-"""Whether motif databases know the genes and TFs at hand; asked before hours are spent."""
+"""Motif databases and annotations of cisTarget, and an early check that they fit the genes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from scdyn.errors import InputError, reading
 from scdyn.io.files import open_bytes
 from scdyn.log import logger
 
-# Of a module's genes a database must rank more than this share; else the module is left out, as by
+# Modules are left out unless the database ranks more than this share of their genes, as in
 # pySCENIC.
 MIN_SHARE = 0.8
-# Fewest of the TFs that must have a motif; a table of another species has of hardly any.
+# Smallest share of TFs with a motif; with a table of another species hardly any TF has one.
 MIN_TFS_WITH_MOTIF = 0.2
-# Names of the column of motifs in current databases; older ones say "features".
+# Names of the column of motifs in current databases; in older ones it is "features".
 MOTIF_COLUMNS = ("motifs", "tracks")
-# Annotations up to this q-value are taken, as by pyscenic ctx.
+# Annotations up to this q-value are used, as in pyscenic ctx.
 MAX_SIMILARITY_Q = 0.001
 
 
 def read_annotations(path: str | Path) -> pd.DataFrame:
-    """Read which TF binds a motif.
+    """Read a motif annotation table: the TFs per motif.
 
     Returns
     -------
     DataFrame
-        ``motif``, ``tf``, ``motif_similarity_qvalue`` (0 if it is the TF's own) and
-        ``orthologous_identity`` (1 if it is of this species), a row a pair: the surest.
+        ``motif``, ``tf``, ``motif_similarity_qvalue`` (0 if the TF is annotated directly) and
+        ``orthologous_identity`` (1 if annotated in this species): per pair of motif and TF the row
+        with the highest confidence.
 
     Raises
     ------
     InputError
-        If it is no motif annotation table.
+        If the file is not a motif annotation table.
     """
     sure = ["motif_similarity_qvalue", "orthologous_identity"]
     columns = ["#motif_id", "gene_name", *sure, "description"]
-    with reading("MOTIFS", path, "no motif annotation table (.tbl) of cisTarget", "fetch it again"):
+    with reading(
+        "MOTIFS", path, "not a motif annotation table (.tbl) of cisTarget", "download it again"
+    ):
         table = pd.read_csv(open_bytes(path), sep="\t", usecols=columns)
     table = table.rename(columns={"#motif_id": "motif", "gene_name": "tf"})
     taken = (table["motif_similarity_qvalue"] <= MAX_SIMILARITY_Q) & table["description"].notna()
@@ -50,12 +53,12 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
 
 
 def read_database(path: str | Path) -> tuple[list[str], list[str]]:
-    """Read the genes and motifs of a ranking database, not its rankings.
+    """Read the names of the genes and motifs of a ranking database.
 
     Raises
     ------
     InputError
-        If it is no database of genes against motifs, or one of the old layout.
+        If the file is not a database of genes against motifs, or has the old format.
     """
     try:
         with pa.memory_map(str(path)) as source:
@@ -63,8 +66,8 @@ def read_database(path: str | Path) -> tuple[list[str], list[str]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             "MOTIFS",
-            f"{path}: no cisTarget ranking database that can be read ({error}); those made "
-            "before 2022 (Feather V1) have to be downloaded again in the new format.",
+            f"{path}: cannot be read as a cisTarget ranking database ({error}); download it again; "
+            "databases made before 2022 (Feather V1) must be replaced by the current format.",
         ) from None
     column = next((name for name in MOTIF_COLUMNS if name in names), None)
     if column is None:
@@ -80,7 +83,7 @@ def read_database(path: str | Path) -> tuple[list[str], list[str]]:
 def check_databases(
     rankings: Sequence[str | Path], annotations: str | Path, genes: pd.DataFrame, min_overlap: float
 ) -> pd.DataFrame:
-    """Count what databases and the vocabulary have in common.
+    """Check that databases and annotations have the genes and TFs of the vocabulary.
 
     Parameters
     ----------
@@ -94,8 +97,8 @@ def check_databases(
     Returns
     -------
     DataFrame
-        ``database``, ``n_genes``, ``n_found`` of the vocabulary, ``share``, ``n_tfs``,
-        ``n_tfs_with_motif`` in it.
+        One row per database: ``database``, ``n_genes`` (that it ranks), ``n_found`` (genes of the
+        vocabulary that it ranks), ``share``, ``n_tfs``, ``n_tfs_with_motif``.
 
     Raises
     ------
@@ -120,19 +123,20 @@ def check_databases(
             raise InputError(
                 "MOTIFS",
                 f"{path}: ranks {n_found} of the vocabulary's {len(genes)} genes ({share:.0%}; "
-                f"such as {', '.join(ranked[:3])} where the vocabulary has "
-                f"{', '.join(symbols[:3])}), at least {min_overlap:.0%} are asked for "
-                "(grn.min_database_overlap): another species, or ids instead of symbols?",
+                f"its genes are such as {', '.join(ranked[:3])}, those of the vocabulary such as "
+                f"{', '.join(symbols[:3])}), fewer than {min_overlap:.0%} "
+                "(grn.min_database_overlap); another species, or ids in place of symbols? Use a "
+                "database that fits.",
             )
         if len(with_motif) < MIN_TFS_WITH_MOTIF * len(tfs):
             raise InputError(
                 "MOTIFS",
-                f"{annotations}: has a motif in {name} for {len(with_motif)} of {len(tfs)} TFs; "
-                "does the table belong to the database, and to this species?",
+                f"{annotations}: has motifs in {name} for only {len(with_motif)} of {len(tfs)} "
+                "TFs; use the table that belongs to the database and to this species.",
             )
         if share < MIN_SHARE:
             logger.warning(
-                "modules of whose genes a database ranks less than %.0f%% are left out: many",
+                "many modules may be left out: the database ranks less than %.0f%% of their genes",
                 100 * MIN_SHARE,
             )
     columns = ["database", "n_genes", "n_found", "share", "n_tfs", "n_tfs_with_motif"]

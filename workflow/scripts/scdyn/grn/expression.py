@@ -1,4 +1,4 @@
-"""The matrix that regulators are inferred from; read by h5py, in every environment."""
+"""Expression matrix of the GRN inference, read without anndata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scdyn.io.artefacts import reading_artefact
 
 @dataclass(frozen=True)
 class Expression:
-    """Log-normalised RNA of some cells (or metacells) and genes; sparse to the end."""
+    """Log-normalised RNA of the cells (or metacells) and genes of the GRN inference, sparse."""
 
     genes: list[str]
     """Symbols."""
@@ -30,12 +30,12 @@ class Expression:
         return np.flatnonzero(self.is_tf)
 
     def dense(self, columns: np.ndarray | list[int]) -> np.ndarray:
-        """Return some genes' values, in the matrix' own precision: (cells, columns)."""
+        """Return the values of some genes as a dense array: (cells, columns)."""
         return self.values[:, columns].toarray()
 
 
 def read_expression(path: str | Path) -> Expression:
-    """Read what :func:`scdyn.grn.cells.write_expression` wrote (an h5ad with a CSC matrix)."""
+    """Read the h5ad file of :func:`scdyn.grn.cells.write_expression`."""
     with reading_artefact(path), h5py.File(path) as file:
         x = file["X"]
         values = sparse.csc_matrix(
@@ -45,13 +45,13 @@ def read_expression(path: str | Path) -> Expression:
         return Expression(genes, file["var/is_tf"][:].astype(bool), values)
 
 
-def standardised_ranks(values: np.ndarray) -> np.ndarray:
-    """Rank each column, ties sharing their mean rank, and scale to mean 0 and variance 1.
+def standardise_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank each column (ties get their mean rank), and scale to mean 0 and variance 1.
 
     Returns
     -------
     ndarray of float32
-        As ``values``; a constant column is zero.
+        Of the shape of ``values``; constant columns are zero.
     """
     ranks = rankdata(values, axis=0)
     ranks -= ranks.mean(0)

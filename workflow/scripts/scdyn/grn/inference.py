@@ -1,8 +1,8 @@
-"""Regulators of genes, by arboreto's regressions or by a ridge of our own, without Dask.
+"""GRN inference: regress each gene on all TFs, by arboreto or by :mod:`scdyn.grn.ridge`.
 
-Each gene is regressed on all TFs by itself. By arboreto's ``core`` functions, a part of the genes
-can be a job of its own, and all parts together give the edges of ``pyscenic grn`` on the same
-matrix and seed; its Dask runner, which hangs or dies with current Dask, is never started.
+Arboreto's ``core`` functions are called directly, so that jobs can share the genes; together they
+give the edges of ``pyscenic grn`` with the same matrix and seed. Arboreto's Dask runner is not
+used, because it hangs or fails with current versions of Dask.
 """
 
 from __future__ import annotations
@@ -16,38 +16,39 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.expression import Expression, read_expression, standardised_ranks
+from scdyn.grn.expression import Expression, read_expression, standardise_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
 from scdyn.log import PROGRESS_SECONDS, format_duration, logger
 
-# The share of the cells that a run of the ridge sees, drawn by its seed: as much as each of
-# GRNBoost2's trees does.
+# Share of the cells, sampled with the run's seed, that a run of the ridge uses: the share that each
+# tree of GRNBoost2 uses.
 SHARE_OF_CELLS = 0.9
-# Weakest score of an edge of the ridge that is written: its own standard error. What is left out
-# is most pairs, and hardly changes what is found.
+# Edges of the ridge with a smaller absolute score (coefficient over standard error) are not
+# written: they are most pairs of TF and gene, and hardly change the regulons.
 WEAKEST_SCORE = 1.0
 PILOT_GENES = 8
 EDGE_COLUMNS = ["TF", "target", "importance"]
 
 
-def targets_of_part(n_genes: int, number: int, n_parts: int) -> np.ndarray:
-    """Take every ``n_parts``-th gene, from ``number`` (1 to n_parts) on: parts of equal work."""
+def select_targets(n_genes: int, number: int, n_parts: int) -> np.ndarray:
+    """Select every ``n_parts``-th gene from ``number`` (1 to n_parts): equal work per part."""
     return np.arange(number - 1, n_genes, n_parts)
 
 
-def cells_of_run(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
-    """Draw the cells of a run.
+def draw_run_cells(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
+    """Sample the cells of a run.
 
     Parameters
     ----------
     n_cells
-        There are.
+        Number of cells.
     seed
-        Of the run. A run that leaves some cells out draws the others as the run without would.
+        Seed of the run. Runs with the same seed and another ``left_out`` differ only by the cells
+        that are left out.
     left_out
-        Share of the cells left out altogether.
+        Share of the cells that are left out.
     share
-        Share of the others that the run sees.
+        Share of the other cells that the run uses.
 
     Returns
     -------
@@ -60,27 +61,27 @@ def cells_of_run(n_cells: int, seed: int, left_out: float, share: float) -> np.n
     return np.flatnonzero((chance < share) & (stay >= left_out))
 
 
-def boosted_edges(
+def infer_with_arboreto(
     expression: Expression, targets: Sequence[int], method: str, seed: int
 ) -> Iterator[pd.DataFrame]:
-    """Infer edges by arboreto, a gene at a time.
+    """Infer edges by arboreto, one gene at a time.
 
     Parameters
     ----------
     expression
         Cells and genes.
     targets
-        Columns of the genes to explain.
+        Columns of the target genes.
     method
-        ``grnboost2`` (Moerman et al. 2019) or ``genie3`` (Huynh-Thu et al. 2010), set as
-        pySCENIC sets them.
+        ``grnboost2`` (Moerman et al. 2019) or ``genie3`` (Huynh-Thu et al. 2010), with the
+        parameters of pySCENIC.
     seed
-        Of every gene's regression.
+        Seed of each regression.
 
     Yields
     ------
     DataFrame
-        ``TF``, ``target``, ``importance`` of one gene: edges of importance over zero.
+        ``TF``, ``target``, ``importance`` of one target: edges with an importance above 0.
 
     Raises
     ------
@@ -98,29 +99,29 @@ def boosted_edges(
         found = core.infer_partial_network(
             regressor, settings, tf_matrix, tf_names, name, values, seed=seed
         )
-        # Arboreto would go on without a gene whose regression failed ten times.
+        # Arboreto returns this constant for a gene whose regression failed ten times.
         if found is core._GRN_SCHEMA:
-            raise InputError("REGULONS", f"the regression of gene {name} fails; see the log.")
+            raise InputError("REGULONS", f"the regression of gene {name} failed; see the log.")
         yield found
 
 
-def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
-    """Infer edges by :mod:`scdyn.grn.ridge`, some hundred genes at a time.
+def infer_with_ridge(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Infer edges by :mod:`scdyn.grn.ridge`, several hundred genes at a time.
 
     Yields
     ------
     DataFrame
-        ``TF``, ``target``, ``importance`` (Wald statistic) of some genes; edges of a score below
-        :data:`WEAKEST_SCORE` are left out.
+        ``TF``, ``target``, ``importance`` (Wald statistic) of several targets, without edges whose
+        absolute score is below :data:`WEAKEST_SCORE`.
     """
-    ridge = Ridge.of(standardised_ranks(expression.dense(expression.tfs)))
+    ridge = Ridge.decompose(standardise_ranks(expression.dense(expression.tfs)))
     covariances = np.empty((len(expression.tfs), len(expression.genes)))
     varies = np.empty(len(expression.genes), dtype=bool)
     for start in range(0, len(varies), GENES_AT_ONCE):
         part = np.arange(start, min(start + GENES_AT_ONCE, len(varies)))
-        ranks = standardised_ranks(expression.dense(part))
+        ranks = standardise_ranks(expression.dense(part))
         covariances[:, part], varies[part] = ridge.covariances(ranks), ranks.any(0)
-    penalty = ridge.best_penalty(covariances, varies & ~expression.is_tf) * PENALTY_SHARE
+    penalty = ridge.choose_penalty(covariances, varies & ~expression.is_tf) * PENALTY_SHARE
     logger.info("ridge of %d TFs with penalty %.3g", len(expression.tfs), penalty)
     own = np.full(len(varies), -1)
     own[expression.tfs] = np.arange(len(expression.tfs))
@@ -138,25 +139,25 @@ def ridge_edges(expression: Expression, targets: Sequence[int]) -> Iterator[pd.D
 def infer_edges(
     expression: Expression, targets: Sequence[int], method: str, seed: int, left_out: float = 0.0
 ) -> pd.DataFrame:
-    """Infer which TFs regulate some genes.
+    """Infer the edges from TFs to target genes.
 
     Parameters
     ----------
     expression
         Cells and genes; a gene is never its own regulator.
     targets
-        Columns of the genes to explain.
+        Columns of the target genes.
     method
         ``fast`` (:mod:`scdyn.grn.ridge`), ``grnboost2`` or ``genie3`` (arboreto).
     seed
-        Of the run.
+        Seed of the run.
     left_out
-        Share of the cells that are left out, to see what hangs on them.
+        Share of the cells that are left out, to measure how robust the edges are.
 
     Returns
     -------
     DataFrame
-        ``TF``, ``target``, ``importance``, as arboreto writes them.
+        ``TF``, ``target``, ``importance``, the columns of arboreto.
 
     Raises
     ------
@@ -166,24 +167,28 @@ def infer_edges(
     if not len(expression.tfs):
         raise InputError("TFS", f"none of the {len(expression.genes)} genes is a TF.")
     share = SHARE_OF_CELLS if method == "fast" else 1.0
-    rows = cells_of_run(expression.values.shape[0], seed, left_out, share)
+    rows = draw_run_cells(expression.values.shape[0], seed, left_out, share)
     seen = Expression(expression.genes, expression.is_tf, expression.values[rows])
     arguments = (seen, targets)
-    found = ridge_edges(*arguments) if method == "fast" else boosted_edges(*arguments, method, seed)
+    found = (
+        infer_with_ridge(*arguments)
+        if method == "fast"
+        else infer_with_arboreto(*arguments, method, seed)
+    )
     edges, n_done = [], 0
-    begun = said = time.monotonic()
+    begun = logged = time.monotonic()
     for part in found:
         edges.append(part)
         n_done = min(n_done + (GENES_AT_ONCE if method == "fast" else 1), len(targets))
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
-            left = (said - begun) / n_done * (len(targets) - n_done)
-            logger.info("%d of %d genes, %s to go", n_done, len(targets), format_duration(left))
+        if time.monotonic() - logged > PROGRESS_SECONDS:
+            logged = time.monotonic()
+            left = (logged - begun) / n_done * (len(targets) - n_done)
+            logger.info("%d of %d genes, %s left", n_done, len(targets), format_duration(left))
     return pd.concat([pd.DataFrame(columns=EDGE_COLUMNS), *edges], ignore_index=True)
 
 
 def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
-    """Refuse a run that found nothing.
+    """Refuse a run without edges.
 
     Raises
     ------
@@ -193,43 +198,45 @@ def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
     if edges.empty:
         raise InputError(
             "REGULONS",
-            f"GRN run {run} of corpus {corpus} found no edge: no TF explains any gene. Are there "
-            "enough cells (grn.max_cells), and counts?",
+            f"GRN run {run} of corpus {corpus} found no edge from a TF to a gene; check the "
+            "counts, and use more cells (grn.max_cells).",
         )
 
 
-def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -> dict[str, float]:
-    """Time a few genes, to say how long all of them will take, and in how much memory.
+def run_pilot(
+    path: str | Path, method: str, seed: int, n_runs: int, n_parts: int
+) -> dict[str, float]:
+    """Time the inference of a few genes, and estimate time and memory of all runs.
 
     Parameters
     ----------
     path
-        The matrix.
+        The expression matrix.
     method, seed
         As :func:`infer_edges`.
     n_runs, n_parts
-        Runs there will be, and jobs that share a run's genes.
+        Number of runs, and of jobs that share the genes of a run.
 
     Returns
     -------
     dict
         ``n_genes``, ``n_tfs``, ``n_cells``, ``seconds_to_begin`` (reading the matrix),
-        ``seconds_a_gene``, ``job_minutes``, ``job_memory_mb`` and ``core_hours`` of all runs.
+        ``seconds_a_gene``, ``job_minutes``, ``job_memory_mb`` and ``core_hours`` (all runs).
     """
     begun = time.monotonic()
     expression = read_expression(path)
     read = time.monotonic()
     n_genes = len(expression.genes)
-    # The ridge's cost lies in the TFs, not in the genes: it is simply run once.
+    # The time of the ridge depends on the TFs, hardly on the number of genes: run it on all genes.
     n_pilot = n_genes if method == "fast" else min(PILOT_GENES, n_genes)
-    # From often detected to rarely: boosting takes longer where there is more to learn.
+    # Genes from rarely to often detected, because boosting takes longer on the latter.
     order = np.argsort(expression.values.getnnz(0), kind="stable")
     targets = order[np.linspace(0, n_genes - 1, n_pilot).astype(int)]
     edges = infer_edges(expression, targets, method, seed)
-    a_gene = (time.monotonic() - read) / n_pilot
+    seconds_per_gene = (time.monotonic() - read) / n_pilot
     n_of_job = -(-n_genes // n_parts)
-    seconds = read - begun + a_gene * n_of_job
-    # An edge of the table is two references and a number; writing it doubles that for a while.
+    seconds = read - begun + seconds_per_gene * n_of_job
+    # An edge takes two references and a number, and twice as much while the table is written.
     table_mb = len(edges) / n_pilot * n_of_job * 2 * 24 / 1e6
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {
@@ -237,7 +244,7 @@ def pilot(path: str | Path, method: str, seed: int, n_runs: int, n_parts: int) -
         "n_tfs": len(expression.tfs),
         "n_cells": expression.values.shape[0],
         "seconds_to_begin": read - begun,
-        "seconds_a_gene": a_gene,
+        "seconds_a_gene": seconds_per_gene,
         "job_minutes": seconds / 60,
         "job_memory_mb": peak_mb + table_mb,
         "core_hours": seconds * n_parts * n_runs / 3600,

@@ -1,11 +1,11 @@
-"""Motif enrichment of co-expression modules: which targets of a TF its motifs support (cisTarget).
+"""Motif enrichment of co-expression modules (cisTarget): targets that a TF's motifs support.
 
 The method is i-cisTarget's (Imrichova et al. 2015, doi:10.1093/nar/gkv395) with the modules of
 SCENIC (Aibar et al. 2017, doi:10.1038/nmeth.4463; Van de Sande et al. 2020,
 doi:10.1038/s41596-020-0336-2).
-``pyscenic ctx`` 0.12.1 finds the same motifs with the same scores. Where the enriched motifs of a
-module are not all annotated for its TF, or not equally surely, it gives a motif the targets of
-another one (aertslab/pySCENIC#635), which this does not.
+``pyscenic ctx`` 0.12.1 finds the same motifs with the same scores. If the enriched motifs of a
+module are not all annotated for its TF with the same confidence, it assigns the targets of one
+motif to another (aertslab/pySCENIC#635). This module does not.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pyarrow import feather
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.grn.consensus import correlations
+from scdyn.grn.consensus import correlate_tfs
 from scdyn.grn.databases import MIN_SHARE, read_annotations, read_database
 from scdyn.grn.expression import Expression
-from scdyn.grn.regulons import SIGNS, signs
+from scdyn.grn.regulons import SIGNS, sign_edges
 from scdyn.grn.ridge import GENES_AT_ONCE
 from scdyn.log import logger
 
-# A TF's modules, as SCENIC makes them: edges above a quantile of all weights, its strongest
-# targets, and targets of which it is among the strongest regulators.
+# Modules per TF as in SCENIC: edges above a quantile of all weights, its strongest targets, and
+# targets of which it is among the strongest regulators.
 QUANTILES = (0.75, 0.90)
 TOP_TARGETS = (50,)
 TOP_REGULATORS = (5, 10, 50)
-# Bounds what is in memory at once, as GENES_AT_ONCE does.
+# Bounds the memory in use, as GENES_AT_ONCE does.
 MODULES_AT_ONCE = 512
 FOUND_COLUMNS = (
     *("regulon", "tf", "module", "database", "motif", "auc", "nes"),
@@ -57,32 +57,33 @@ def find_motifs(
     Parameters
     ----------
     edges
-        Of one run: ``TF``, ``target``, ``importance``.
+        Edges of one run: ``TF``, ``target``, ``importance``.
     expression
-        The cells that the run was over; gives edges their sign.
+        Cells and genes of the run, from which the sign of an edge is computed.
     rankings, annotations
-        cisTarget's files: genes ranked by each motif, and which TF binds a motif.
+        cisTarget's files: rankings of the genes per motif, and TFs annotated per motif.
     rank_threshold
         Ranks over which targets are recovered.
     auc_threshold
-        Share of the ranked genes over which a motif's recovery is summed (AUC).
+        Share of the ranked genes over which the area under a motif's recovery curve is computed.
     nes_threshold
         Smallest normalised enrichment: standard deviations of the AUC above its mean over all
         motifs.
     min_genes
-        Fewest genes of a module, its TF included.
+        Fewest genes per module, its TF included.
     mask_dropouts
-        See :func:`scdyn.grn.consensus.correlations`.
+        See :func:`scdyn.grn.consensus.correlate_tfs`.
     repressing
-        Whether to make modules of repressed targets, too.
+        Whether to make modules of repressed targets as well.
 
     Returns
     -------
     DataFrame
-        A row per enriched, annotated motif of a module: ``regulon`` (the TF with (+) or (-)),
-        ``tf``, ``module`` (how it was made), ``database``, ``motif``, ``auc``, ``nes``,
-        ``motif_similarity_qvalue``, ``orthologous_identity``, ``rank_at_max`` (up to which
-        targets are taken) and ``targets`` (symbols, best ranked first, parted by commas).
+        One row per module and enriched, annotated motif: ``regulon`` (the TF with (+) or (-)),
+        ``tf``, ``module`` (the criterion that selected its targets), ``database``, ``motif``,
+        ``auc``, ``nes``, ``motif_similarity_qvalue``, ``orthologous_identity``, ``rank_at_max``
+        (the last rank of the leading edge) and ``targets`` (symbols of the leading edge, best
+        ranked first, separated by commas).
 
     Raises
     ------
@@ -91,13 +92,15 @@ def find_motifs(
     """
     members = make_modules(edges, expression, min_genes, mask_dropouts, repressing)
     if members.empty:
-        logger.warning("no module has %d genes, so there are no motifs of any", min_genes)
+        logger.warning("no module has %d genes, so no motif is searched", min_genes)
         return pd.DataFrame(columns=list(FOUND_COLUMNS))
     known = read_annotations(annotations)
     tables = []
     for path in rankings:
         database = read_rankings(path, members["gene"].unique())
-        found = search(members, *database, known, rank_threshold, auc_threshold, nes_threshold)
+        found = search_database(
+            members, *database, known, rank_threshold, auc_threshold, nes_threshold
+        )
         tables.append(found.assign(database=Path(path).stem))
         logger.info("%s: %d enriched motifs of %d regulons", Path(path).name, len(found),
                     found["regulon"].nunique())  # fmt: skip
@@ -111,19 +114,22 @@ def make_modules(
     mask_dropouts: bool,
     repressing: bool,
 ) -> pd.DataFrame:
-    """Group each TF's targets of one sign in several ways, as SCENIC does; parameters as above.
+    """Group the targets of one sign per TF by several criteria, as SCENIC does.
+
+    The parameters are those of :func:`find_motifs`.
 
     Returns
     -------
     DataFrame
-        ``regulon``, ``tf``, ``module``, ``gene``: a row a member. The TF is one of each module.
+        ``regulon``, ``tf``, ``module``, ``gene``: one row per member. The TF is a member of each of
+        its modules.
     """
     genes = pd.Index(expression.genes)
     tfs = genes[expression.tfs]
-    correlation = correlations(expression, mask_dropouts)[
+    correlation = correlate_tfs(expression, mask_dropouts)[
         tfs.get_indexer(edges["TF"]), genes.get_indexer(edges["target"])
     ]
-    signed = edges.assign(sign=signs(correlation))
+    signed = edges.assign(sign=sign_edges(correlation))
     floors = dict(zip(QUANTILES, edges["importance"].quantile(list(QUANTILES)), strict=True))
     parts = []
     for sign in (1, -1) if repressing else (1,):
@@ -151,22 +157,22 @@ def read_rankings(
     Returns
     -------
     ranks : ndarray of int, (motifs, found genes)
-        From zero, a motif's best gene.
+        Ranks per motif; 0 is its best gene.
     found : Index
-        The genes that it ranks.
+        Those of ``genes`` that the database ranks.
     motifs : list of str
-        Names.
+        Names of the motifs.
     n_ranked : int
-        Genes that it ranks in all.
+        Number of genes in the database.
 
     Raises
     ------
     InputError
-        If it is no such database.
+        If the file is not a ranking database.
     """
     ranked, motifs = read_database(path)
     found = pd.Index(genes)[pd.Index(genes).isin(ranked)]
-    with reading("MOTIFS", path, "holds no rankings that can be read", "fetch it again"):
+    with reading("MOTIFS", path, "cannot be read as a ranking database", "download it again"):
         table = feather.read_table(path, columns=list(found), memory_map=True)
         kind = table.schema.types[0].to_pandas_dtype() if len(found) else np.int16
         ranks = np.empty((len(motifs), len(found)), kind)
@@ -175,8 +181,8 @@ def read_rankings(
     return ranks, found, motifs, len(ranked)
 
 
-def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
-    """Count the ranks over which a motif's recovery is summed.
+def count_recovery_ranks(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
+    """Count the ranks over which the area under a recovery curve is computed.
 
     Raises
     ------
@@ -193,21 +199,21 @@ def last_rank(n_ranked: int, rank_threshold: int, auc_threshold: float) -> int:
     return cutoff
 
 
-def recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
-    """Say how much each gene adds to the area under each motif's recovery curve.
+def compute_recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
+    """Compute how much each gene adds to the area under each motif's recovery curve.
 
     Parameters
     ----------
     ranks
-        (motifs, genes), from zero.
+        (motifs, genes), starting at 0.
     cutoff
-        Ranks that count.
+        Number of ranks in the area.
 
     Returns
     -------
     csr_matrix of int64, (genes, motifs)
-        ``cutoff - 1 - rank``, or 0. It is made of some genes at a time, because the databases of
-        human and mouse would take gigabytes as a dense matrix of 64 bits.
+        ``cutoff - 1 - rank``, or 0. Computed for :data:`GENES_AT_ONCE` genes at a time, because
+        the databases of human and mouse take gigabytes as a dense matrix of 64 bits.
     """
     blocks = [
         sparse.csr_matrix(
@@ -218,7 +224,7 @@ def recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
     return sparse.vstack(blocks, format="csr")
 
 
-def search(
+def search_database(
     members: pd.DataFrame,
     ranks: np.ndarray,
     genes: pd.Index,
@@ -238,21 +244,21 @@ def search(
     ranks, genes, motifs, n_ranked
         As :func:`read_rankings` returns them.
     annotations
-        ``motif``, ``tf`` and how sure it is.
+        As :func:`scdyn.grn.databases.read_annotations` returns them.
     rank_threshold, auc_threshold, nes_threshold
         See :func:`find_motifs`.
 
     Returns
     -------
     DataFrame
-        As :func:`find_motifs`, but for the database's name.
+        As :func:`find_motifs`, without the column ``database``.
 
     Raises
     ------
     InputError
-        If the thresholds do not fit the number of genes.
+        If the thresholds do not fit the number of genes that the database ranks.
     """
-    cutoff = last_rank(n_ranked, rank_threshold, auc_threshold)
+    cutoff = count_recovery_ranks(n_ranked, rank_threshold, auc_threshold)
     names = ["regulon", "tf", "module"]
     modules = members[names].drop_duplicates(ignore_index=True)
     number = pd.MultiIndex.from_frame(modules).get_indexer(pd.MultiIndex.from_frame(members[names]))
@@ -268,14 +274,14 @@ def search(
             "%d of %d modules are left out: the database ranks less than %.0f%% of their genes",
             *(len(modules) - len(usable), len(modules), 100 * MIN_SHARE),
         )
-    gains = recovery_gains(ranks, cutoff)
+    gains = compute_recovery_gains(ranks, cutoff)
     annotated = annotations.merge(pd.DataFrame({"motif": motifs}).reset_index(names="column"))
     parts = []
     for start in range(0, len(usable), MODULES_AT_ONCE):
         batch = usable[start : start + MODULES_AT_ONCE]
-        # As in RcisTarget, the last rank counts in the largest possible area, not in the area.
+        # As in RcisTarget, the last rank counts in the maximum of the area, not in the area itself.
         auc = (belongs[batch] @ gains).toarray() / (float(cutoff) * n_found[batch][:, None])
-        with np.errstate(invalid="ignore"):  # 0 / 0 where no motif recovers any of the genes
+        with np.errstate(invalid="ignore"):  # 0 / 0 if no motif recovers any gene
             nes = (auc - auc.mean(1, keepdims=True)) / auc.std(1, keepdims=True)
         row, of_motif = np.nonzero(nes >= nes_threshold)
         scores = {"auc": auc[row, of_motif], "nes": nes[row, of_motif]}
@@ -283,7 +289,7 @@ def search(
         found = found.merge(annotated, on=["tf", "column"])
         for at, part in found.groupby("at", sort=False):
             own = belongs.indices[belongs.indptr[at] : belongs.indptr[at + 1]]
-            edges = leading_edges(ranks[:, own], part["column"].to_numpy(), rank_threshold)
+            edges = find_leading_edges(ranks[:, own], part["column"].to_numpy(), rank_threshold)
             at_max, chosen = zip(*edges, strict=True)
             targets = [",".join(genes[own[which]]) for which in chosen]
             parts.append(part.assign(rank_at_max=at_max, targets=targets))
@@ -291,32 +297,32 @@ def search(
     return found.reindex(columns=list(FOUND_COLUMNS))
 
 
-def leading_edges(
+def find_leading_edges(
     ranks: np.ndarray, motifs: np.ndarray, rank_threshold: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Find the members of a module that enriched motifs rank higher than chance would.
+    """Find the leading edge of each enriched motif: members ranked up to the largest enrichment.
 
     Parameters
     ----------
     ranks
-        (all motifs, members).
+        (all motifs, members of the module).
     motifs
-        Rows of the enriched ones.
+        Rows of the enriched motifs.
     rank_threshold
-        Ranks that are looked at.
+        Number of ranks that are searched.
 
     Yields
     ------
     rank_at_max : int
-        Where a motif's recovery curve is highest above the mean of all motifs and two standard
-        deviations.
+        Rank at which the motif's recovery curve exceeds the mean over all motifs plus two standard
+        deviations most.
     members : ndarray
-        Those up to there, best ranked first.
+        Columns of the members up to that rank, best ranked first.
     """
     ordered = np.sort(ranks, axis=1)
     n_motifs, n_members = ordered.shape
     seen = ordered < rank_threshold
-    # A curve's square rises by 2k - 1 at the rank of its k-th member.
+    # The square of a recovery curve rises by 2k - 1 at the rank of its k-th member.
     rises = np.broadcast_to(2.0 * np.arange(1, n_members + 1) - 1, ordered.shape)
     total = np.cumsum(np.bincount(ordered[seen], minlength=rank_threshold))
     squares = np.cumsum(np.bincount(ordered[seen], rises[seen], minlength=rank_threshold))

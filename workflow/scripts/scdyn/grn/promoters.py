@@ -1,4 +1,4 @@
-"""Chromatin as evidence of an edge: is the target's promoter open where the TF is expressed?"""
+"""Promoter accessibility as evidence of an edge: the promoter is open where the TF is expressed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scdyn.grn.expression import standardised_ranks
+from scdyn.grn.expression import standardise_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
 
-# Times that promoters are shuffled. A pair of TF and gene is a draw from the null, so that a few
-# are many.
+# Each shuffle yields n_tfs x n_genes null scores, so a few shuffles suffice.
 N_SHUFFLES = 5
-# Fewest cells in which a promoter must be open for it to be asked anything.
+# Promoters open in fewer cells are not tested.
 MIN_OPEN_CELLS = 10
 
 
-def shuffled_within(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Permute rows among those of their own group: (rows,) of int."""
+def shuffle_within(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permute rows within their group: (rows,) of int."""
     order = np.arange(len(groups))
     for members in pd.Series(order).groupby(groups).indices.values():
         order[members] = rng.permutation(members)
@@ -27,11 +26,11 @@ def shuffled_within(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def promoter_evidence(
     tf_values: np.ndarray, promoters: sparse.csc_matrix, samples: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Relate each promoter's accessibility to the expression of all TFs.
+    """Test each TF's expression for association with each promoter's accessibility.
 
-    A promoter's ranks are regressed on those of the TFs' RNA (:class:`scdyn.grn.ridge.Ridge`): a
-    TF must answer for what the others do not explain. Plain correlation would call open every
-    promoter of a cell type in which a TF is expressed (docs/grn.md).
+    The ranks of a promoter are regressed on those of the TFs' RNA (:class:`scdyn.grn.ridge.Ridge`),
+    so that each TF is scored given all others. A correlation would associate a TF with all
+    promoters that are open in the cell types that express it (docs/grn.md).
 
     Parameters
     ----------
@@ -40,27 +39,28 @@ def promoter_evidence(
     promoters
         Accessibility, log-normalised, (cells, genes); of cells in which it was measured.
     samples
-        (cells,) names; cells are shuffled within a sample only.
+        (cells,) names; cells are shuffled within a sample.
     seed
-        Of the shuffles.
+        Seed of the shuffles.
 
     Returns
     -------
-    tuple
-        Scores, (TFs, genes): positive where the promoter is open in cells that express the TF;
-        and two-sided permutation p-values, against the scores of all pairs over shuffles in
-        which whole cells' promoters change places. Both NaN where a promoter is open in fewer
-        than ``MIN_OPEN_CELLS`` cells.
+    scores : ndarray, (TFs, genes)
+        Positive where the promoter is open in cells that express the TF.
+    p_values : ndarray, (TFs, genes)
+        Two-sided permutation p-values. The null distribution is the scores of all pairs after the
+        promoters were shuffled between cells. Both are NaN where a promoter is open in fewer than
+        :data:`MIN_OPEN_CELLS` cells.
     """
     n_genes = promoters.shape[1]
-    ridge = Ridge.of(standardised_ranks(tf_values))
+    ridge = Ridge.decompose(standardise_ranks(tf_values))
     covariances = np.empty((tf_values.shape[1], n_genes))
     rng = np.random.default_rng(seed)
-    orders = [shuffled_within(samples, rng) for _ in range(N_SHUFFLES)]
+    orders = [shuffle_within(samples, rng) for _ in range(N_SHUFFLES)]
     null_covariances = np.empty((N_SHUFFLES, *covariances.shape))
     for start in range(0, n_genes, GENES_AT_ONCE):
         part = slice(start, min(start + GENES_AT_ONCE, n_genes))
-        ranks = standardised_ranks(promoters[:, part].toarray())
+        ranks = standardise_ranks(promoters[:, part].toarray())
         covariances[:, part] = ridge.covariances(ranks)
         for i, order in enumerate(orders):
             null_covariances[i, :, part] = ridge.covariances(ranks[order])
@@ -68,7 +68,7 @@ def promoter_evidence(
     scores, p_values = np.full((2, *covariances.shape), np.nan)
     if not tested.any():
         return scores, p_values
-    penalty = ridge.best_penalty(covariances, tested) * PENALTY_SHARE
+    penalty = ridge.choose_penalty(covariances, tested) * PENALTY_SHARE
     none = np.full(tested.sum(), -1)
     scores[:, tested] = ridge.scores(covariances[:, tested], none, penalty)
     draws = [ridge.scores(table[:, tested], none, penalty).ravel() for table in null_covariances]

@@ -1,4 +1,4 @@
-"""pySCENIC's commands, which run as programs of their own."""
+"""pySCENIC's commands, run as separate programs."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
-from scdyn.grn.motifs import FOUND_COLUMNS, last_rank
+from scdyn.grn.motifs import FOUND_COLUMNS, count_recovery_ranks
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
-# What ``pyscenic ctx`` writes, in its order.
+# Columns of the table that ``pyscenic ctx`` writes.
 CTX_COLUMNS = (
     *("tf", "motif", "auc", "nes", "motif_similarity_qvalue", "orthologous_identity"),
     *("annotation", "context", "targets", "rank_at_max"),
 )
 CTX_HEADER_LINES = 3
-# How the name of a database must end.
+# pySCENIC derives the type of a database from the end of its name.
 DATABASE_NAMES = tuple(f".genes_vs_{what}.rankings.feather" for what in MOTIF_COLUMNS)
 SECONDS_BETWEEN_LOOKS = 1.0
-# It logs this, leaves the module out and goes on.
+# pySCENIC logs this, leaves the module out and continues.
 SHORT_OF_MEMORY = "ran out of memory"
 
 
 def run(command: str, arguments: Sequence[str | int | float], output: str | Path) -> None:
-    """Run one of them; what it says goes to the log as it says it.
+    """Run a command of pySCENIC, and log its output.
 
     Parameters
     ----------
     command
         ``ctx`` or ``aucell``.
     arguments
-        All but ``--output``.
+        All arguments except ``--output``.
     output
-        What it is to write, whole or not at all.
+        The file to write, atomically.
 
     Raises
     ------
     RuntimeError
-        With the last it said, if it fails, one of its processes dies, or it leaves a module out
-        for want of memory.
+        With the last line of its output, if it fails, one of its worker processes dies, or it
+        leaves out a module because memory is short.
     """
     with atomic(output) as temporary:
         last, dead, short_of_memory = "", threading.Event(), False
@@ -60,9 +60,9 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # it is its processes that work
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # it runs one process per core
         )
-        threading.Thread(target=end_with_its_workers, args=(process, dead), daemon=True).start()
+        threading.Thread(target=kill_if_worker_dies, args=(process, dead), daemon=True).start()
         with process:
             for line in process.stdout or ():
                 logger.debug("%s", line.rstrip())
@@ -70,7 +70,8 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
                 short_of_memory |= SHORT_OF_MEMORY in line
         if dead.is_set():
             raise RuntimeError(
-                f"pyscenic {command}: one of its processes died (of memory?); it last said: {last}"
+                f"pyscenic {command}: a worker process died, perhaps out of memory; last line of "
+                f"its output: {last}"
             )
         if process.returncode:
             raise RuntimeError(f"pyscenic {command} failed ({process.returncode}): {last}")
@@ -78,16 +79,16 @@ def run(command: str, arguments: Sequence[str | int | float], output: str | Path
             raise RuntimeError(f"pyscenic {command} {SHORT_OF_MEMORY}; see the log")
 
 
-def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) -> None:
-    """Kill a program, and set ``dead``, once one of its processes has failed.
+def kill_if_worker_dies(process: subprocess.Popen[str], dead: threading.Event) -> None:
+    """Kill a program, and set ``dead``, when one of its worker processes has failed.
 
-    ``pyscenic ctx`` would wait for it for ever. Only a failed process that is still there at the
-    next look counts: those of short programs, which imports start, are cleared away at once. Needs
-    Linux' /proc; without it, this does nothing.
+    ``pyscenic ctx`` would wait for the worker forever. A failed child counts only if it is still
+    there at the second look, because children of other kinds (programs started by imports) are
+    reaped at once. Needs Linux' /proc; does nothing without it.
     """
     failed: set[int] = set()
     while process.poll() is None:
-        states = child_states(process.pid)
+        states = read_child_states(process.pid)
         before, failed = (
             failed,
             {pid for pid, (state, code) in states.items() if state == "Z" and code},
@@ -101,13 +102,13 @@ def end_with_its_workers(process: subprocess.Popen[str], dead: threading.Event) 
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def child_states(pid: int) -> dict[int, tuple[str, int]]:
+def read_child_states(pid: int) -> dict[int, tuple[str, int]]:
     """Look up the state ("Z": ended) and exit code of each child of a process."""
     states = {}
     with suppress(OSError):
         for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
             with suppress(OSError):
-                # After the name, which may hold anything but stands in brackets.
+                # Fields after the name, which is in brackets and may contain anything.
                 fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
                 states[child] = fields[0], int(fields[-1])
     return states
@@ -128,40 +129,39 @@ def find_motifs(
     Parameters
     ----------
     modules
-        Run to its modules, as :func:`scdyn.grn.motifs.make_modules` returns them.
+        Modules by run, as :func:`scdyn.grn.motifs.make_modules` returns them.
     rankings, annotations, rank_threshold, auc_threshold, nes_threshold
         See :func:`scdyn.grn.motifs.find_motifs`.
     threads
-        Processes that share the modules, each with a database of its own in memory; at least one
-        a database.
+        Worker processes, each with one database in memory; at least one per database.
 
     Returns
     -------
     dict
-        Run to a table as :func:`scdyn.grn.motifs.find_motifs` returns it, with the targets that
-        pySCENIC gives (:mod:`scdyn.grn.motifs` says where they differ).
+        Table by run, as :func:`scdyn.grn.motifs.find_motifs` returns it, with pySCENIC's targets
+        (:mod:`scdyn.grn.motifs` describes the difference).
 
     Raises
     ------
     InputError
-        If a database cannot be read, is of a name that pySCENIC does not take, or ranks too few
+        If a database cannot be read, has a name that pySCENIC does not accept, or ranks too few
         genes for the thresholds.
     RuntimeError
         If pySCENIC fails.
     """
-    for path in rankings:  # what pySCENIC's processes would die of
+    for path in rankings:  # errors that would kill pySCENIC's workers
         if not str(path).endswith(DATABASE_NAMES):
             raise InputError(
                 "MOTIFS",
-                f"{path}: pySCENIC takes no ranking database whose name does not end in "
+                f"{path}: pySCENIC accepts only ranking databases whose name ends in "
                 f"{' or '.join(DATABASE_NAMES)}; rename it, or set grn.motifs: fast.",
             )
-        last_rank(len(read_database(path)[0]), rank_threshold, auc_threshold)
+        count_recovery_ranks(len(read_database(path)[0]), rank_threshold, auc_threshold)
     with tempfile.TemporaryDirectory() as folder:
         written, found = Path(folder, "modules.yaml"), Path(folder, "motifs.tsv")
         named = write_modules(modules, written)
         if named.empty:
-            logger.warning("no run has a module that is large enough, so there are no motifs")
+            logger.warning("no run has a module with enough genes, so no motif is searched")
             return {name: pd.DataFrame(columns=list(FOUND_COLUMNS)) for name in modules}
         # fmt: off
         arguments: list[str | int | float] = [
@@ -185,11 +185,11 @@ def find_motifs(
 
 
 def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFrame:
-    """Write modules as ``pyscenic ctx`` 0.12.1 reads them, numbered in their context.
+    """Write modules in the YAML format of ``pyscenic ctx`` 0.12.1, with a number as context.
 
-    Of its formats, GMT has no TFs and DAT is a pickle, so it is YAML. The genes of a module are one
-    text that is split on reading: a node of YAML for each gene, as pySCENIC itself writes them,
-    takes gigabytes where there are thousands of modules.
+    Of its other formats, GMT has no TFs and DAT is a pickle. The genes of a module are written as
+    one string that is split on reading, because one YAML node per gene takes gigabytes of memory
+    for thousands of modules.
 
     Returns
     -------
@@ -201,13 +201,13 @@ def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFra
         for name, members in modules.items():
             of_module = members.groupby(["regulon", "tf", "module"], sort=False)["gene"]
             for (regulon, tf, way), genes in of_module:
-                file.write(module_as_yaml(len(named), tf, genes))
+                file.write(format_module(len(named), tf, genes))
                 named.append((name, regulon, way))
     return pd.DataFrame(named, columns=["run", "regulon", "module"])
 
 
-def module_as_yaml(number: int, tf: str, genes: Iterable[str]) -> str:
-    """Write one module: a line."""
+def format_module(number: int, tf: str, genes: Iterable[str]) -> str:
+    """Format a module as one line of YAML."""
     quoted = (json.dumps(text, ensure_ascii=False) for text in (tf, "\t".join(genes)))
     return (
         "- !!python/object/apply:ctxcore.genesig.Regulon {{kwds: {{name: {0}, "
@@ -217,7 +217,7 @@ def module_as_yaml(number: int, tf: str, genes: Iterable[str]) -> str:
 
 
 def read_motifs(path: Path) -> pd.DataFrame:
-    """Read what ``pyscenic ctx`` found in modules of :func:`write_modules`.
+    """Read the table that ``pyscenic ctx`` wrote for modules of :func:`write_modules`.
 
     Returns
     -------
@@ -233,7 +233,7 @@ def read_motifs(path: Path) -> pd.DataFrame:
         keep_default_na=False,
         float_precision="round_trip",
     )
-    # Such as frozenset({'module 3', 'the database'}).
+    # A context is such as frozenset({'module 3', 'the database'}).
     number = table["context"].str.extract(r"'module (\d+)'", expand=False)
     contexts = table["context"].str.removeprefix("frozenset(").str.removesuffix(")")
     databases = [

@@ -1,4 +1,4 @@
-"""Regulons: from motifs or from modules, agreed upon by several runs."""
+"""Regulons from motifs or from the strongest edges, and the consensus of several runs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, strongest
+from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, select_strongest
 from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.settings import LEFT_OUT
 
-# Weakest correlation that gives an edge a sign, as in pySCENIC (``add_correlation``).
+# Edges with a weaker correlation have no sign, as in pySCENIC (``add_correlation``).
 MIN_CORRELATION = 0.03
 SIGNS = {1: "(+)", -1: "(-)"}
 
 
-def signs(correlations: np.ndarray) -> np.ndarray:
-    """Tell activation (1) from repression (-1); 0 where a correlation is too weak for either."""
+def sign_edges(correlations: np.ndarray) -> np.ndarray:
+    """Classify edges as activation (1), repression (-1) or neither (0) by correlation."""
     return np.where(np.abs(correlations) > MIN_CORRELATION, np.sign(correlations), 0).astype(int)
 
 
-def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
-    """Join the targets of a regulon's motifs.
+def build_motif_regulons(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
+    """Make regulons: per regulon the union of its motifs' targets.
 
     Parameters
     ----------
     motifs
-        Of one run: ``regulon``, ``tf``, ``targets`` of :func:`scdyn.grn.motifs.find_motifs`.
+        Motifs of one run: ``regulon``, ``tf``, ``targets`` of
+        :func:`scdyn.grn.motifs.find_motifs`.
     edges
-        Of that run: ``tf``, ``target``, ``importance``.
+        Edges of that run: ``tf``, ``target``, ``importance``.
 
     Returns
     -------
     DataFrame
-        ``regulon``, ``tf``, ``target``, ``weight``: the edge's importance, 1 of a TF on itself;
-        empty if no motif is enriched.
+        ``regulon``, ``tf``, ``target``, ``weight``: the edge's importance, 1 for the TF
+        itself; empty if no motif is enriched.
     """
     targets = motifs.assign(target=motifs["targets"].str.split(","))[["regulon", "tf", "target"]]
     pairs = targets.explode("target").drop_duplicates().sort_values(["regulon", "target"])
@@ -47,24 +48,24 @@ def of_motifs(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
     return joined.fillna({"weight": 1.0}).reset_index(drop=True)
 
 
-def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
-    """Take each TF's strongest targets, where there is no motif database.
+def take_strongest_targets(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
+    """Make regulons without a motif database: the strongest targets per TF.
 
     Parameters
     ----------
     edges
         ``tf``, ``target``, ``importance``, ``correlation``.
     n_targets
-        Of a TF, activated and repressed each.
+        Most targets per TF and sign.
     repressing
-        Whether to take repressed ones, too.
+        Whether to make regulons of repressed targets as well.
 
     Returns
     -------
     DataFrame
         ``regulon``, ``tf``, ``target``, ``weight`` (importance).
     """
-    sign = signs(edges["correlation"].to_numpy())
+    sign = sign_edges(edges["correlation"].to_numpy())
     signed = edges.assign(sign=sign)[(sign > 0) | (repressing & (sign < 0))]
     ordered = signed.sort_values("importance", ascending=False, kind="stable")
     top = ordered.groupby(["tf", "sign"]).head(n_targets)
@@ -79,8 +80,8 @@ def modules(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFra
     ).reset_index(drop=True)
 
 
-def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
-    """Keep the edges that the chromatin supports, or cannot be asked about.
+def keep_supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
+    """Keep the edges that promoter accessibility supports, or that were not tested.
 
     Parameters
     ----------
@@ -89,8 +90,8 @@ def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.D
     edges
         ``tf``, ``target``, ``promoter_score``, ``promoter_p``.
     max_p
-        Largest p-value; the score's sign must be the regulon's: a promoter open where an
-        activator is expressed, closed where a repressor is.
+        Largest p-value of a supported edge. The sign of the score must be the regulon's: the
+        promoter is open where an activator is expressed, or closed where a repressor is.
     """
     evidence = regulons.merge(edges, on=["tf", "target"], how="left")
     sign = np.where(evidence["regulon"].str.endswith(SIGNS[1]), 1, -1)
@@ -99,28 +100,30 @@ def supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.D
     return regulons[kept].reset_index(drop=True)
 
 
-def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int) -> pd.DataFrame:
-    """Keep regulons, and of these the targets, that enough runs agree upon.
+def build_consensus(
+    runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int
+) -> pd.DataFrame:
+    """Keep the regulons and targets that are found in enough runs.
 
     Parameters
     ----------
     runs
-        Run to its ``regulon``, ``tf``, ``target``, ``weight``.
+        Regulons by run: ``regulon``, ``tf``, ``target``, ``weight``.
     min_runs
-        In which a regulon and a target must be found.
+        Number of runs in which a regulon and a target must be found.
     min_targets
-        Fewest targets of a regulon, in a run and after.
+        Fewest targets per regulon, in each run and in the consensus.
 
     Returns
     -------
     DataFrame
-        ``regulon``, ``tf``, ``target``, ``weight`` (mean over the runs that have it), ``n_runs``
-        (that have the target); largest regulons first, their strongest targets first.
+        ``regulon``, ``tf``, ``target``, ``weight`` (mean over the runs with the target), ``n_runs``
+        (number of these runs); largest regulons first, strongest targets first.
 
     Raises
     ------
     InputError
-        If none is left.
+        If no regulon is left.
     """
     found = pd.concat([drop_small(run, min_targets) for run in runs.values()])
     if found.empty:
@@ -128,23 +131,23 @@ def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int)
         raise InputError(
             "REGULONS",
             f"no regulon has {min_targets} targets in any of {len(runs)} runs (the largest has "
-            f"{int(sizes.max()) if len(sizes) else 0}): check that grn.rankings are of this "
-            "species and hold its symbols, loosen grn.nes_threshold or grn.promoter_p, or lower "
+            f"{int(sizes.max()) if len(sizes) else 0}): check that grn.rankings are for this "
+            "species and its gene symbols, lower grn.nes_threshold, raise grn.promoter_p, or lower "
             "grn.min_targets.",
         )
     edges = found.groupby(["regulon", "tf", "target"])["weight"].agg(["mean", "size"])
     edges = edges.rename(columns={"mean": "weight", "size": "n_runs"}).reset_index()
     kept = drop_small(edges[edges["n_runs"] >= min_runs], min_targets)
     logger.info(
-        "%d regulons in any run, %d of them with %d targets in at least %d of %d runs",
+        "%d regulons in any run, %d of them with at least %d targets found in %d of %d runs",
         *(edges["regulon"].nunique(), kept["regulon"].nunique()),
         *(min_targets, min_runs, len(runs)),
     )
     if kept.empty:
         raise InputError(
             "REGULONS",
-            f"no regulon has {min_targets} targets that {min_runs} of {len(runs)} runs agree "
-            "upon; lower grn.min_runs or grn.min_targets, or give more cells (grn.max_cells).",
+            f"no regulon has {min_targets} targets found in {min_runs} of {len(runs)} runs; "
+            "lower grn.min_runs or grn.min_targets, or use more cells (grn.max_cells).",
         )
     size = kept.groupby("regulon")["target"].transform("size")
     order = ["size", "regulon", "weight", "target"]
@@ -153,19 +156,19 @@ def consensus(runs: Mapping[str, pd.DataFrame], min_runs: int, min_targets: int)
 
 
 def drop_small(edges: pd.DataFrame, min_targets: int) -> pd.DataFrame:
-    """Leave out regulons with fewer targets."""
+    """Leave out regulons with fewer than ``min_targets`` targets."""
     return edges[edges.groupby("regulon")["target"].transform("size") >= min_targets]
 
 
 def compare_runs_by_regulon(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame) -> pd.DataFrame:
-    """Compare the regulons of every two runs, over all and one by one.
+    """Compare the regulons of each pair of runs, all together and per regulon.
 
     Parameters
     ----------
     runs
-        Run to its regulons.
+        Regulons by run.
     kept
-        The consensus, whose regulons are compared one by one.
+        The consensus, whose regulons are compared individually.
 
     Returns
     -------
@@ -195,33 +198,33 @@ def find_regulons(
     min_runs: int,
     min_targets: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Find each run's regulons, keep those that the runs agree upon, and say how well they agree.
+    """Find the regulons per run, their consensus, and the agreement between runs.
 
     Parameters
     ----------
     edges
-        Run to its ``TF``, ``target``, ``importance``. The run :data:`scdyn.settings.LEFT_OUT`,
-        if there is one, is compared with the others and has no say in the consensus.
+        Edges by run: ``TF``, ``target``, ``importance``. The run :data:`scdyn.settings.LEFT_OUT`,
+        if there is one, is compared with the others but not part of the consensus.
     merged
         As :func:`scdyn.grn.consensus.merge_adjacencies` returns it.
     motifs
-        Run to what :func:`scdyn.grn.motifs.find_motifs` found in its edges; None without a motif
-        database, where a regulon is its TF's strongest targets.
+        Motifs by run, as :func:`scdyn.grn.motifs.find_motifs` returns them; None without a motif
+        database, where a regulon is the strongest targets of its TF.
     n_targets, repressing
-        As :func:`modules`; unused where there are motifs.
+        As :func:`take_strongest_targets`; unused where there are motifs.
     promoter_p
-        As ``max_p`` of :func:`supported`; None keeps edges whatever the promoters say.
+        As ``max_p`` of :func:`keep_supported`; None keeps all edges.
     min_runs, min_targets
-        As :func:`consensus`.
+        As :func:`build_consensus`.
 
     Returns
     -------
     regulons : DataFrame
-        As :func:`consensus`, with the evidence of ``merged``: ``correlation``,
+        As :func:`build_consensus`, with the evidence of ``merged``: ``correlation``,
         ``promoter_score``, ``promoter_p``.
     stability : DataFrame
-        ``what``, ``run_a``, ``run_b``, ``n_a``, ``n_b``, ``jaccard`` of every two runs: first of
-        their "strongest edges" (:data:`scdyn.grn.consensus.TOP_EDGES_PER_GENE` per target), then as
+        ``what``, ``run_a``, ``run_b``, ``n_a``, ``n_b``, ``jaccard`` per pair of runs: first of the
+        "strongest edges" (:data:`scdyn.grn.consensus.TOP_EDGES_PER_GENE` per target), then as
         :func:`compare_runs_by_regulon`.
 
     Raises
@@ -232,19 +235,21 @@ def find_regulons(
     evidence = merged.drop(columns=["importance", "n_runs"])
     edges = {name: run.rename(columns={"TF": "tf"}) for name, run in edges.items()}
     if motifs is None:
-        logger.info("no motif database: regulons are each TF's strongest targets")
+        logger.info("no motif database: regulons are the strongest targets per TF")
         runs = {
-            name: modules(run.merge(evidence, on=["tf", "target"]), n_targets, repressing)
+            name: take_strongest_targets(
+                run.merge(evidence, on=["tf", "target"]), n_targets, repressing
+            )
             for name, run in edges.items()
         }
     else:
-        runs = {name: of_motifs(motifs[name], run) for name, run in edges.items()}
+        runs = {name: build_motif_regulons(motifs[name], run) for name, run in edges.items()}
     if promoter_p is not None:
-        runs = {name: supported(run, evidence, promoter_p) for name, run in runs.items()}
+        runs = {name: keep_supported(run, evidence, promoter_p) for name, run in runs.items()}
     seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
-    kept = consensus(seeded, min_runs, min_targets)
+    kept = build_consensus(seeded, min_runs, min_targets)
     n_edges = TOP_EDGES_PER_GENE * evidence["target"].nunique()
-    top = {name: strongest(run, n_edges) for name, run in edges.items()}
+    top = {name: select_strongest(run, n_edges) for name, run in edges.items()}
     stability = [compare_runs(top, "strongest edges"), compare_runs_by_regulon(runs, kept)]
     return (
         kept.merge(evidence, on=["tf", "target"], how="left"),

@@ -1,8 +1,8 @@
-"""Regulators of all genes at once: a ridge regression on ranks, and a Wald score for each TF.
+"""GRN inference by ridge regression of ranks on the ranks of all TFs, with a Wald score per TF.
 
-Ours; chosen by measurement (docs/grn.md). Ranks, because dropouts and bursts make tails; ridge,
-because TFs go together, and each must answer for what the others do not explain. One small
-eigendecomposition serves all genes, so that its cost hardly grows with their number.
+Our method; docs/grn.md compares it with others. Ranks are robust to dropouts and outliers. The
+ridge handles correlated TFs and scores each given all others. One eigendecomposition of the TFs'
+correlations serves all genes, so the time hardly depends on their number.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from scdyn.errors import InputError
 
 GENES_AT_ONCE = 512
 PENALTIES = 10.0 ** np.arange(-4, 2.01, 0.25)
-# The penalty that predicts best shares a target out among correlated TFs; a third of it tells them
-# apart better, at many and at few cells alike (make bench-grn has other shares).
+# Share of the penalty with the best prediction: that penalty spreads a target over correlated TFs;
+# a third of it separates them better, with many or few cells (make bench-grn compares shares).
 PENALTY_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Regressors in the basis in which a ridge regression is diagonal."""
+    """TFs' ranks and the eigendecomposition of their correlations."""
 
     regulators: np.ndarray
     """Standardised ranks, (cells, TFs)."""
     eigenvalues: np.ndarray
-    """Of their correlation matrix, (TFs,)."""
+    """Eigenvalues of their correlation matrix, (TFs,)."""
     eigenvectors: np.ndarray
-    """(TFs, TFs), in columns."""
+    """Eigenvectors, (TFs, TFs), in columns."""
 
     @classmethod
-    def of(cls, regulators: np.ndarray) -> Ridge:
+    def decompose(cls, regulators: np.ndarray) -> Ridge:
         """Decompose the correlations of the regulators' ranks."""
         correlation = (regulators.T @ regulators).astype(np.float64) / len(regulators)
         values, vectors = np.linalg.eigh(correlation)
@@ -42,24 +42,26 @@ class Ridge:
         """Correlate regulators with targets, both standardised: (TFs, targets)."""
         return (self.regulators.T @ targets).astype(np.float64) / len(self.regulators)
 
-    def best_penalty(self, covariances: np.ndarray, varies: np.ndarray) -> float:
+    def choose_penalty(self, covariances: np.ndarray, varies: np.ndarray) -> float:
         """Choose one penalty for all targets, by generalised cross-validation (Golub et al. 1979).
 
         Parameters
         ----------
         covariances
-            (TFs, targets) of targets that are not among the regulators.
+            (TFs, targets).
         varies
-            (targets,) which of them are not constant.
+            (targets,) bool: the targets to use, neither constant nor among the regulators.
 
         Raises
         ------
         InputError
-            If none is.
+            If there is no target to use.
         """
         if not varies.any():
             raise InputError(
-                "REGULONS", "no gene but TFs varies between the cells; there is no target."
+                "REGULONS",
+                "no gene other than TFs varies between the cells; use more cells or genes "
+                "(grn.max_cells, grn.min_cells_share).",
             )
         n_cells = len(self.regulators)
         squares = ((self.eigenvectors.T @ covariances[:, varies]) ** 2).mean(1)
@@ -74,22 +76,22 @@ class Ridge:
     def scores(self, covariances: np.ndarray, own: np.ndarray, penalty: float) -> np.ndarray:
         """Score each TF as a regulator of each target, given all other TFs.
 
-        A TF never explains itself: where a target is a regulator, the regression without that
-        regulator follows from the full one by block elimination.
+        A TF is no regulator of itself: for a target that is a TF, the regression without this TF
+        follows from the full one by block elimination.
 
         Parameters
         ----------
         covariances
             (TFs, targets), of standardised targets; zero where a target is constant.
         own
-            (targets,) the row of the target where it is itself a regulator, else -1.
+            (targets,) the row of the target if it is a regulator, else -1.
         penalty
-            Of the ridge, on the scale of the correlation matrix.
+            Ridge penalty, on the scale of the correlation matrix.
 
         Returns
         -------
         ndarray, (TFs, targets)
-            Signed roots of Wald statistics: coefficient over its standard error, the latter from
+            Signed square roots of Wald statistics: coefficient / standard error, the latter from
             the ridge's posterior variance (as for smooths: Wood 2006).
         """
         n_cells, n_tfs = self.regulators.shape

@@ -1,4 +1,4 @@
-"""Ways to change a pretrained encoder: LoRA by peft, the paper's non-linear modules, all, none."""
+"""Adapters for fine-tuning: LoRA (peft), the paper's non-linear modules, all parameters, none."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from torch.nn import functional
 from scdyn.io.files import write_json
 from scdyn.model.transformer import Linear, ScDynOmics
 
-# Attention and feed-forward of every layer, as in the paper.
+# Linear layers of attention and feed-forward that get adapters, as in the paper.
 ADAPTED = ("query", "key_value", "output", "ffn_in", "ffn_out")
 NONLINEAR_FILE, ENCODER_FILE = "adapter_nonlinear.safetensors", "encoder.safetensors"
-LORA_FILE = "adapter_model.safetensors"  # as peft calls it
+LORA_FILE = "adapter_model.safetensors"  # peft's name
 
 
-class OneProduct(lora.Linear):
-    """peft's LoRA without dropout, as one product with W + s B A in place of three products.
+class FusedLora(lora.Linear):
+    """peft's LoRA without dropout, computed as one product with W + s B A instead of three.
 
-    Fine-tuning of a narrow model takes a quarter less time.
+    Fine-tuning of a narrow model takes 25% less time.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., n) to (..., m) in the tokens' type."""
+        """Map tokens (..., n) to (..., m) of the same type."""
         if self.disable_adapters or self.merged:
             return super().forward(tokens)
         layer = self.base_layer
@@ -44,10 +44,10 @@ class OneProduct(lora.Linear):
 
 
 class NonLinear(nn.Module):
-    """A frozen linear layer with a low-rank non-linear module added to it (the paper's adapter).
+    """A frozen linear layer plus a low-rank non-linear module (the paper's adapter).
 
-    It starts at zero, so that the wrapped layer equals the given one: the released package's
-    wrapper does not (it drops the residual).
+    The module starts at zero, so that the output does not change at first. In the released package
+    it does, because its wrapper drops the residual.
     """
 
     def __init__(self, base: Linear, rank: int) -> None:
@@ -58,12 +58,12 @@ class NonLinear(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., n) to (..., m) in the tokens' type."""
+        """Map tokens (..., n) to (..., m) of the same type."""
         return self.base(tokens) + self.up(functional.gelu(self.down(tokens)))
 
 
 def adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, Linear]]:
-    """List the layers that are adapted: the module that holds each, its name there, and it."""
+    """List the layers that get adapters: parent module, name in the parent, layer."""
     return [
         (holder, name, layer)
         for holder in model.modules()
@@ -73,21 +73,21 @@ def adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, Linear]]:
 
 
 def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
-    """Make a model trainable in one of four ways; it computes what it did before.
+    """Prepare an encoder for fine-tuning; its output does not change.
 
     Parameters
     ----------
     model
         Changed in place.
     how
-        ``lora``: modules by peft (Hu et al. 2021), scaled by two; ``nonlinear``:
-        :class:`NonLinear`; ``full``: every parameter; ``none``: the encoder is frozen.
+        Parameters to train. ``lora``: low-rank modules by peft (Hu et al. 2021), scaled by 2;
+        ``nonlinear``: :class:`NonLinear`; ``full``: all parameters; ``none``: no parameter.
     rank
-        Of the modules.
+        Rank of the modules.
     """
     if how == "lora":
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ADAPTED))
-        config._register_custom_module({Linear: OneProduct})
+        config._register_custom_module({Linear: FusedLora})
         return get_peft_model(model, config)
     model.requires_grad_(how == "full")
     if how == "nonlinear":
@@ -98,21 +98,24 @@ def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
 
 
 def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder: Path) -> None:
-    """Write what :func:`adapt` and training changed into an existing folder.
+    """Write the weights that fine-tuning added or changed.
 
     Parameters
     ----------
-    encoder, how
-        As :func:`adapt` returned it, and the way.
+    encoder
+        As :func:`adapt` returned it.
+    how
+        As in :func:`adapt`.
     whole
-        Write all of the encoder, too: it did not start from the pretrained weights.
+        Write the whole encoder as well, because it did not start from the pretrained weights.
     folder
-        Receives peft's two files, ``adapter_nonlinear.safetensors`` or ``encoder.safetensors``.
+        An existing folder; peft's two files, ``adapter_nonlinear.safetensors`` or
+        ``encoder.safetensors`` are written to it.
     """
     if how == "lora":
         encoder.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        # peft writes a set in any order; two runs are to be the same.
+        # peft writes a set in random order; runs should be reproducible.
         config = json.loads((folder / "adapter_config.json").read_text())
         write_json(folder / "adapter_config.json", config | {"target_modules": sorted(ADAPTED)})
     base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
@@ -130,22 +133,22 @@ def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder:
 
 
 def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftModel | ScDynOmics:
-    """Bring a pretrained model to the state that :func:`save_adapter` wrote.
+    """Load the files of :func:`save_adapter` into a pretrained model.
 
     Raises
     ------
     OSError, RuntimeError, SafetensorError, ValueError
-        If a file is missing, damaged, or of another model.
+        If a file is missing, damaged, or belongs to another model.
     """
     if (folder / ENCODER_FILE).exists():
         model.load_state_dict(load_file(folder / ENCODER_FILE))
     if how == "lora":
-        # Not by peft's loader: it does what adapter_config.json says, which can name modules to
-        # import, reads pickles where there is no safetensors file, and asks a hub.
+        # Without peft's loader, which imports modules named in adapter_config.json, reads pickles
+        # if there is no safetensors file, and contacts a hub.
         model = adapt(model, how, rank)
         weights = load_file(folder / LORA_FILE)
         if weights.keys() != get_peft_model_state_dict(model).keys():
-            raise ValueError(f"{LORA_FILE} is of other layers")
+            raise ValueError(f"{LORA_FILE} has weights of other layers")
         set_peft_model_state_dict(model, weights)
     if how == "nonlinear":
         model = adapt(model, how, rank)
@@ -153,16 +156,16 @@ def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftMo
     return model
 
 
-def merged(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
-    """Add LoRA's modules to the weights; what cannot be merged is returned as it is.
+def merge_adapters(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
+    """Add LoRA modules to the weights, in place; other encoders are returned unchanged.
 
-    In place; what is merged can be neither trained on nor saved.
+    A merged encoder can be neither trained nor saved.
     """
     return encoder.merge_and_unload() if isinstance(encoder, PeftModel) else encoder
 
 
-def fresh(model: ScDynOmics, seed: int) -> ScDynOmics:
-    """Draw all parameters anew, in place: the encoder that pretraining is compared with."""
+def reinitialise(model: ScDynOmics, seed: int) -> ScDynOmics:
+    """Reinitialise all parameters in place, for a baseline without pretraining."""
     torch.manual_seed(seed)
     model.initialise()
     return model

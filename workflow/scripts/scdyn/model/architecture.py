@@ -1,4 +1,4 @@
-"""What decides the model's architecture, and what it computes; for environments without torch."""
+"""Architecture of the model and its number of operations, without torch."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from scdyn.errors import InputError
 
-# Products of a backward pass over those of its forward pass: of matrices, and of fused attention,
-# which makes the scores once more (five products for two).
+# Ratio of operations, backward to forward pass: for matrix products, and for fused attention, which
+# recomputes the scores (five products instead of two).
 BACKWARD, BACKWARD_OF_ATTENTION = 2.0, 2.5
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What is computed, by kind: a processor does them at different rates.
+    """Numbers of operations by kind; a processor has another rate for each kind.
 
     Attributes
     ----------
     products
-        Floating-point operations of products with weights, two for a multiplication and addition.
+        Floating-point operations of products with weights, two per multiply-add.
     attention
-        Those of attention's two products.
+        Floating-point operations of the two products of attention.
     elements
-        Numbers that are read or written between them: by norms, activations and sums.
+        Values that are read or written in between: by norms, activations and sums.
     """
 
     products: float
@@ -31,29 +31,28 @@ class Operations:
     elements: float
 
     def times(self, n: float) -> Operations:
-        """Return those of ``n`` times as much."""
+        """Multiply all numbers by ``n``."""
         return Operations(n * self.products, n * self.attention, n * self.elements)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the architecture.
+    """Hyperparameters of the architecture.
 
     Attributes
     ----------
     n_genes, n_tfs
         Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
     n_bins
-        Highest value bin. Ids 1 to ``n_bins`` are bins of expressed genes, 0 is
-        zero; ``mask_id`` and ``absent_id`` follow.
+        Highest bin. Ids 1 to ``n_bins`` are bins of counts above zero, 0 is zero; ``mask_id`` and
+        ``not_measured_id`` follow.
     width, n_layers, n_heads, ffn_width
-        Token width, layers (TF and Full in turn, TF first), query heads, width
-        of the feed-forward layer.
+        Token width, layers (TF and Full in turn, TF first), query heads, width of the feed-forward
+        layer.
     n_latents
-        Latents that keys and values are projected to. A TF layer has at most
-        one latent a TF.
+        Latents that keys and values are projected to; in a TF layer at most as many as TFs.
     dropout
-        After attention and after the feed-forward layer.
+        Dropout after attention and after the feed-forward layer.
     """
 
     n_genes: int
@@ -70,8 +69,8 @@ class ModelConfig:
         if self.width % self.n_heads:
             raise InputError(
                 "MODEL",
-                f"model: width {self.width} is not a multiple of its {self.n_heads} heads; "
-                "choose width = heads x head width.",
+                f"model: width {self.width} is not a multiple of n_heads {self.n_heads}; "
+                "choose width = n_heads x head width.",
             )
         if not 0 < self.n_tfs <= self.n_genes:
             raise InputError(
@@ -82,12 +81,12 @@ class ModelConfig:
 
     @property
     def mask_id(self) -> int:
-        """Token id of a value hidden from the model."""
+        """Id of a masked value."""
         return self.n_bins + 1
 
     @property
-    def absent_id(self) -> int:
-        """Token id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED`)."""
+    def not_measured_id(self) -> int:
+        """Id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED` on disk)."""
         return self.n_bins + 2
 
     @classmethod
@@ -97,12 +96,12 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> ModelConfig:
-        """Build from a mapping, refusing keys that are not attributes.
+        """Build from a mapping.
 
         Raises
         ------
         InputError
-            Naming the unknown key.
+            If a key is not an attribute.
         """
         unknown = sorted(set(content) - {field.name for field in fields(cls)})
         if unknown:
@@ -113,32 +112,32 @@ class ModelConfig:
         """Return the attributes as plain values."""
         return asdict(self)
 
-    def operations(self, n_asked: int | None = None) -> Operations:
-        """Count what one cell's representations take, and the bins predicted from them.
+    def count_operations(self, n_predicted: int | None = None) -> Operations:
+        """Count the operations of a forward pass per cell, including the prediction of bins.
 
         Parameters
         ----------
-        n_asked
-            Genes that are asked for, which alone the last layer is run for; all if None.
+        n_predicted
+            Number of genes to predict, for which the last layer is run; all if None.
         """
-        n_asked = self.n_genes if n_asked is None else n_asked
+        n_predicted = self.n_genes if n_predicted is None else n_predicted
         products = attention = elements = 0
         head_width = self.width // self.n_heads
         for i in range(self.n_layers):
             n_sources = self.n_genes if i % 2 else self.n_tfs
             n_latents = min(self.n_latents, n_sources)
-            n_queries = n_asked if i == self.n_layers - 1 else self.n_genes
+            n_queries = n_predicted if i == self.n_layers - 1 else self.n_genes
             per_query = 2 * self.width**2 + 2 * self.width * self.ffn_width
             per_source = self.width * head_width + n_latents * head_width
             products += 2 * (n_queries * per_query + n_sources * per_source)
             attention += 4 * n_queries * n_latents * self.width
             elements += n_queries * (8 * self.width + 2 * self.ffn_width)
-        products += 4 * n_asked * self.width * (self.n_bins + 1)
+        products += 4 * n_predicted * self.width * (self.n_bins + 1)
         return Operations(products, attention, elements)
 
-    def training_operations(self, n_asked: int | None = None) -> Operations:
-        """Count what one cell takes forward and backward; see :meth:`operations`."""
-        forward = self.operations(n_asked)
+    def count_training_operations(self, n_predicted: int | None = None) -> Operations:
+        """Count the operations of forward and backward pass; see :meth:`count_operations`."""
+        forward = self.count_operations(n_predicted)
         return Operations(
             (1 + BACKWARD) * forward.products,
             (1 + BACKWARD_OF_ATTENTION) * forward.attention,

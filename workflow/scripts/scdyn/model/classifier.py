@@ -1,4 +1,4 @@
-"""The classifier on top of an encoder: its head, what it calls from, and its files."""
+"""The classifier: an adapted encoder with a head, its inference and its files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
-from scdyn.model.adapters import load_adapter, merged, save_adapter
+from scdyn.model.adapters import load_adapter, merge_adapters, save_adapter
 from scdyn.model.pretrained import load_model
 from scdyn.settings import FineTuningSettings, HeadSettings
 
 
 class Head(nn.Module):
-    """Pooled gene representations to class logits.
+    """Map pooled gene representations to class logits.
 
-    The pools are weighted sums over genes whose weights are learned, so that a head can
-    listen to the genes its question turns on. They see a cell's expressed genes alone, and
-    each relative to what it is in the cell without counts: the many silent genes, nearly the
-    same in every cell, would drown the few that differ (ours; the paper pools all).
+    A pool is a weighted sum over genes with trained weights. It includes the expressed genes of a
+    cell, as differences from their representations in a cell without counts, because the many
+    silent genes are nearly the same in all cells and hide the few that differ. This is our choice;
+    the paper pools all genes.
     """
 
     def __init__(self, n_genes: int, width: int, n_classes: int, config: HeadSettings) -> None:
@@ -47,11 +47,11 @@ class Head(nn.Module):
         Parameters
         ----------
         representations
-            (B, G, D) of the cells' genes.
+            (B, G, D) of the cells.
         zero_cell
-            (B, G, D) of the cell in which every value is zero.
+            (B, G, D) of the cell in which all counts are zero.
         expressed
-            (B, G) boolean: which genes are pooled.
+            (B, G) boolean: genes to pool.
 
         Returns
         -------
@@ -64,24 +64,27 @@ class Head(nn.Module):
         return self.output(self.dropout(hidden))
 
 
-def cells_without_counts(
+def make_zero_cells(
     n_genes: int, device: torch.device, modalities: str = "both"
 ) -> tuple[Tensor, Tensor]:
-    """Bins (2, G) of RNA and of promoters, all zero; in the second cell promoters not measured."""
+    """Make two cells without counts: bins (2, G) each of RNA and promoters.
+
+    Promoters are zero in the first cell and not measured in the second.
+    """
     rna, promoter = torch.zeros(2, 2, n_genes, dtype=torch.uint8, device=device)
     promoter[1] = NOT_MEASURED
-    return hide(rna, promoter, modalities)
+    return mask_modality(rna, promoter, modalities)
 
 
-def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
-    """Tell a model that a modality was not measured: bins (B, G) each, one of them replaced.
+def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
+    """Replace the bins of the modality that a model does not use by "not measured".
 
     Parameters
     ----------
     rna, promoter
-        Bins.
+        (B, G) bins.
     modalities
-        What the model may read: "both", "rna" or "promoter".
+        Modalities that the model uses: "both", "rna" or "promoter".
     """
     if modalities == "rna":
         return rna, torch.full_like(promoter, NOT_MEASURED)
@@ -90,13 +93,13 @@ def hide(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor
     return rna, promoter
 
 
-def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
-    """Choose which of the two :func:`cells_without_counts` each cell (B,) is compared with.
+def select_zero_cell(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
+    """Select, per cell, the cell without counts that has the same measured modalities.
 
     Parameters
     ----------
     zero_cells
-        (2, G, D), representations of these two.
+        (2, G, D), representations of :func:`make_zero_cells`.
     promoter_measured
         (B,) boolean.
 
@@ -105,7 +108,7 @@ def of_their_kind(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
     Tensor
         (B, G, D).
     """
-    # Not by an index: its gradient would be summed by threads in any order.
+    # Not by indexing, whose backward pass is not deterministic.
     return torch.where(promoter_measured[:, None, None], zero_cells[:1], zero_cells[1:])
 
 
@@ -115,9 +118,9 @@ class Classifier(nn.Module):
     Attributes
     ----------
     modalities
-        What it reads of a cell: "both", "rna" or "promoter".
+        Modalities that it uses: "both", "rna" or "promoter".
     temperature
-        By which its logits are divided before they become probabilities.
+        Divisor of the logits before the softmax, for calibrated probabilities.
     familiar
         As :func:`scdyn.tasks.familiarity.fit_familiarity` returns it, or None.
     """
@@ -139,19 +142,19 @@ class Classifier(nn.Module):
 
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Map bins (B, G) each to logits (B, classes)."""
-        rna, promoter = hide(rna, promoter, self.modalities)
-        zero_cell = of_their_kind(self.encode_zero_cells(), is_measured(promoter))
+        rna, promoter = mask_modality(rna, promoter, self.modalities)
+        zero_cell = select_zero_cell(self.encode_zero_cells(), is_measured(promoter))
         return self.head(self.encoder(rna, promoter), zero_cell, expressed_genes(rna, promoter))
 
     def encode_zero_cells(self) -> Tensor:
-        """Represent both :func:`cells_without_counts`: (2, G, D).
+        """Compute the representations (2, G, D) of :func:`make_zero_cells`.
 
-        Always both, so that compiled layers meet one shape. Without dropout: its noise would be
-        the same in the differences of all cells of a batch.
+        Always of both cells, so that compiled layers see one shape. Without dropout, because all
+        cells of a batch would share its noise.
         """
         device = next(self.parameters()).device
         n_genes = self.head.pool.in_features
-        zeros = cells_without_counts(n_genes, device, self.modalities)
+        zeros = make_zero_cells(n_genes, device, self.modalities)
         training = self.encoder.training
         self.encoder.eval()
         try:
@@ -160,11 +163,11 @@ class Classifier(nn.Module):
             self.encoder.train(training)
 
     def merge(self) -> Classifier:
-        """Add LoRA's modules to the weights: the same calls, at the speed of the plain model.
+        """Add LoRA modules to the weights, in place, so that inference is faster.
 
-        In place; what is merged can be neither trained on nor saved.
+        A merged classifier can be neither trained nor saved.
         """
-        self.encoder = merged(self.encoder)
+        self.encoder = merge_adapters(self.encoder)
         return self
 
     def save(self, folder: Path, settings: FineTuningSettings, description: Json) -> None:
@@ -173,11 +176,12 @@ class Classifier(nn.Module):
         Parameters
         ----------
         folder
-            Exists.
+            An existing folder.
         settings
-            Of the variant; ``adapter``, ``pretrained`` and ``rank`` decide what is written.
+            Settings of the variant; ``adapter`` and ``pretrained`` determine which files are
+            written.
         description
-            What else ``task.json`` is to hold.
+            Further content of ``task.json``.
         """
         save_adapter(self.encoder, settings.adapter, not settings.pretrained, folder)
         save_file(
@@ -197,32 +201,35 @@ class Classifier(nn.Module):
 def load_classifier(
     folder: str | Path, model_folder: str | Path, tokens: Json | None = None
 ) -> Classifier:
-    """Load what :meth:`Classifier.save` wrote, merged into its pretrained model, on the CPU.
+    """Load a fine-tuned model that :meth:`Classifier.save` wrote, merged, on the CPU.
 
     Parameters
     ----------
     folder, model_folder
-        Of the fine-tuned and of the pretrained model.
+        Folders of the fine-tuned and of the pretrained model.
     tokens
-        ``meta`` of the tokens that it is to read.
+        ``meta`` of the tokens that the model will read.
 
     Raises
     ------
     InputError
-        If a file cannot be read, the model is not the one the adapter was trained on, or the
-        tokens stand on another vocabulary.
+        If a file cannot be read, the adapter was trained on another pretrained model, or the
+        tokens have another vocabulary.
     """
     folder, model_folder = Path(folder), Path(model_folder)
     remedy = "remove the folder and run the workflow again"
-    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
+    fault = "cannot be read as a fine-tuned model"
+    with reading("MODEL", folder, fault, remedy):
         task = json.loads((folder / "task.json").read_text())
         head_weights = load_file(folder / "head.safetensors")
     if sha256(model_folder / "model.safetensors") != task["model_sha256"]:
         raise InputError(
-            "MODEL", f"{folder}: was trained on another model than {model_folder}; fine-tune again."
+            "MODEL",
+            f"{folder}: fine-tuned from another pretrained model than {model_folder}; fine-tune "
+            "again.",
         )
     model = load_model(model_folder, tokens)
-    with reading("MODEL", folder, "holds no fine-tuned model that can be read", remedy):
+    with reading("MODEL", folder, fault, remedy):
         sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
         head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)
@@ -241,7 +248,7 @@ def run_classifier(
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Call cells.
+    """Predict the classes of cells.
 
     Parameters
     ----------
@@ -250,12 +257,12 @@ def run_classifier(
     store, rows
         The cells.
     batch_size
-        Cells at once.
+        Cells per batch.
 
     Returns
     -------
     probabilities : ndarray, (cells, classes)
-        At temperature 1, whatever the classifier's own is.
+        At temperature 1, not at the classifier's temperature.
     energies : ndarray, (cells,)
         See :func:`scdyn.tasks.familiarity.fit_familiarity`.
     """

@@ -1,4 +1,4 @@
-"""A cell as a point: what its expressed genes add to the latents of the last Full layer."""
+"""Embedding of cells, and attention of genes to latents, from the last Full layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_bat
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.model.transformer import ScDynOmics
 
-# Scores of attention that are held at once, in floats.
+# Attention scores in memory at once.
 SCORES_AT_ONCE = 2**24
 
 
@@ -21,15 +21,15 @@ def embed(
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Embed cells: what their expressed genes add to the latents of the last Full layer.
+    """Embed cells: latents of the last Full layer, summed over the expressed genes.
 
-    Each latent is a learned, weighted sum over the representations of the genes, and where it
-    began as a regulon it has that regulon's name. Here the sum is over the genes that either
-    modality saw, of their representations less those in a cell without counts (where promoters
-    were measured as in this cell), so that such a cell is at the origin. With the silent genes,
-    whose representations follow the cell's depth, a mouse cortex' cell types were told apart far
-    less, and by plain means over the genes hardly. The same cell gets the same point whatever
-    batch it is in.
+    A latent is a trained weighted sum over genes; latents that were initialised as a regulon have
+    its name. The embedding sums the differences between the genes' representations in the cell and
+    in a cell without counts (with the same measured modalities), over the genes with counts in
+    either modality, so that a cell without counts is at the origin. Silent genes are left out
+    because their representations depend on sequencing depth: with them, cell types of a mouse
+    cortex were separated far less, and hardly at all by plain means over the genes. The embedding
+    of a cell does not depend on its batch.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def embed(
     store, rows
         The cells.
     batch_size
-        Cells at once.
+        Cells per batch.
 
     Returns
     -------
     ndarray of float32, (cells, latents x head width)
-        A latent's numbers stand beside each other.
+        The columns of a latent are adjacent.
     """
     device = next(model.parameters()).device
     layer = model.layers[model.last_full_layer()]
@@ -54,8 +54,8 @@ def embed(
     no_promoter = torch.stack([torch.full_like(empty[0], NOT_MEASURED), empty[1]])
 
     def tokens_of(rna: Tensor, promoter: Tensor) -> Tensor:
-        # In float32: bfloat16 would round away what differs by less than 0.4%.
-        return layer.attention_norm.normalise(model.tokens_of_last_full_layer(rna, promoter))
+        # In float32, because bfloat16 loses differences of less than 0.4%.
+        return layer.attention_norm.normalise(model.run_to_last_full_layer(rna, promoter))
 
     baseline = tokens_of(empty, no_promoter)
 
@@ -78,7 +78,7 @@ def attention_to_latents(
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Share of the attention of a cell's genes that each latent of the last Full layer gets.
+    """Compute the attention of a cell's genes to each latent of the last Full layer.
 
     Parameters
     ----------
@@ -87,13 +87,13 @@ def attention_to_latents(
     store, rows
         The cells.
     batch_size
-        Cells at once.
+        Cells per batch.
 
     Returns
     -------
     ndarray of float32, (cells, latents)
-        Mean over the heads and the genes that either modality saw; each cell's shares sum to
-        one. A cell without counts has zeros.
+        Mean over the heads and the genes with counts in either modality; the sum per cell is 1.
+        Zeros for a cell without counts.
     """
     device = next(model.parameters()).device
     attention = model.layers[model.last_full_layer()].attention
@@ -111,7 +111,7 @@ def attention_to_latents(
 
 
 def _mean_attention(queries: Tensor, latents: Tensor) -> Tensor:
-    """Mean over queries (Q, D/H) of the attention that each of the latents (L, D/H) gets."""
+    """Average the attention to latents (L, D/H) over queries (Q, D/H): (L,)."""
     total = torch.zeros(len(latents), device=queries.device)
     for chunk in queries.split(max(1, SCORES_AT_ONCE // len(latents))):
         scores = (chunk @ latents.T).float() * latents.shape[1] ** -0.5

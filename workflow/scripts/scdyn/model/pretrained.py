@@ -1,4 +1,4 @@
-"""A pretrained model in a notebook: cells in, embedding and attention out."""
+"""A pretrained model for notebooks: embedding and attention of the cells of an AnnData."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from scipy import sparse
 
 from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, bin_values, vocabulary_hash
+from scdyn.data.tokens import MODALITIES, bin_values, hash_vocabulary
 from scdyn.errors import InputError, reading
 from scdyn.io.files import sha256
 from scdyn.log import logger
@@ -24,7 +24,7 @@ from scdyn.model.transformer import ScDynOmics
 from scdyn.pp import counts
 from scdyn.pp.reference import read_vocabulary
 
-# In which of these promoter counts stand in an AnnData: the first that is there.
+# Layers of an AnnData that may have promoter counts; the first that exists is used.
 PROMOTER_LAYERS = ("promoter", "unspliced")
 
 
@@ -34,41 +34,43 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
     Parameters
     ----------
     folder
-        A model's folder.
+        Folder of the model.
     tokens
-        ``meta`` of the tokens that it is to read.
+        ``meta`` of the tokens that the model will read.
 
     Raises
     ------
     InputError
-        If a file is missing or damaged, the weights are not those of the config, or the tokens
-        stand on another vocabulary.
+        If a file is missing or damaged, the weights do not belong to the config, or the tokens
+        have another vocabulary.
     """
     folder = Path(folder)
-    described, weighed = folder / "config.json", folder / "model.safetensors"
-    remedy = "name a model's folder, or remove the file and run the workflow again"
-    with reading("MODEL", described, "describes no model that can be read", remedy):
-        content = json.loads(described.read_text())
+    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    remedy = "give the folder of a model, or remove the file and run the workflow again"
+    with reading("MODEL", config_file, "cannot be read as a model's config", remedy):
+        content = json.loads(config_file.read_text())
         config = ModelConfig.from_dict(content["model"])
         digest = content["model_sha256"]
-    with reading("MODEL", weighed, "holds no weights that can be read", remedy):
-        weights = load_file(weighed)
-    if sha256(weighed) != digest:
+    with reading("MODEL", weights_file, "cannot be read as a model's weights", remedy):
+        weights = load_file(weights_file)
+    if sha256(weights_file) != digest:
         raise InputError(
             "MODEL",
-            f"{weighed}: does not belong to its config.json; remove both and pretrain again.",
+            f"{weights_file}: does not belong to its config.json; remove both and pretrain again.",
         )
     if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
         raise InputError(
             "MODEL",
-            f"{folder}: was trained on another vocabulary than these tokens'; pretrain again.",
+            f"{folder}: pretrained with another vocabulary than that of the tokens; pretrain "
+            "again.",
         )
     model = ScDynOmics(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            "MODEL", f"{folder}: weights and config.json do not fit ({error})."
+            "MODEL",
+            f"{folder}: model.safetensors does not fit config.json ({error}); pretrain again.",
         ) from error
     return model.eval()
 
@@ -76,14 +78,14 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
 class Pretrained:
     """A pretrained model that reads any AnnData with overlapping genes.
 
-    Nothing of the training data is needed, and nothing that is loaded can run code.
+    It needs no training data, and its files cannot run code.
 
     Parameters
     ----------
     folder
         ``results/pretrain/NAME`` of a run of the workflow.
     device
-        Where to run; a GPU if there is one, unless told otherwise.
+        Device; by default a GPU if there is one.
 
     Attributes
     ----------
@@ -92,14 +94,13 @@ class Pretrained:
     model : ScDynOmics
         In evaluation mode.
     config : dict
-        What made it: architecture, training, hashes, versions.
+        Content of ``config.json``: architecture, training, hashes, versions.
     vocabulary : DataFrame
-        The genes it reads, in its order (``gene_id``, ``symbol``, ``is_tf``, ``regulons``...).
+        Genes of the model, in its order (``gene_id``, ``symbol``, ``is_tf``, ``regulons``...).
     latents : Index
-        Names of the latents of its last Full layer; those that began as a regulon have its
-        name.
+        Names of the latents of the last Full layer; those initialised as a regulon have its name.
     n_found : int
-        Genes of the vocabulary that the cells last read had.
+        Genes of the vocabulary found in the cells that were read last.
 
     Raises
     ------
@@ -122,17 +123,20 @@ class Pretrained:
             self.vocabulary = read_vocabulary(folder / "vocabulary.tsv")
         except (OSError, ValueError) as error:
             raise InputError(
-                "MODEL", f"{folder}: has no vocabulary that can be read ({error})."
+                "MODEL",
+                f"{folder}: vocabulary.tsv cannot be read ({error}); copy the folder again.",
             ) from error
-        if vocabulary_hash(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
+        if hash_vocabulary(self.vocabulary) != self.config["tokens"]["vocabulary_sha256"]:
             raise InputError(
-                "MODEL", f"{folder}: vocabulary.tsv is not the one the model was trained on."
+                "MODEL",
+                f"{folder}: vocabulary.tsv is not the vocabulary that the model was pretrained "
+                "with; copy the folder again.",
             )
         self.latents = pd.Index(self.config["latents"], name="latent")
         self.n_found = 0
 
     def __repr__(self) -> str:
-        """Say what it is."""
+        """Summarise the architecture."""
         config = self.model.config
         n_parameters = sum(p.numel() for p in self.model.parameters())
         return (
@@ -141,24 +145,24 @@ class Pretrained:
         )
 
     @property
-    def knows_cells_without_promoters(self) -> bool:
-        """Whether it was pretrained on cells whose promoters were not measured, or hidden."""
+    def trained_without_promoters(self) -> bool:
+        """Whether some training cells had no promoters, as measured or by promoter_dropout."""
         config = self.config
         return bool(config["n_learned_without_promoters"] or config["settings"]["promoter_dropout"])
 
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
-        """Bring cells to the model's genes and bin their values.
+        """Align cells to the model's genes, normalise and bin their counts.
 
         Genes are found by Ensembl id, with or without version, or by symbol, in ``var_names`` or
-        a column of ``var``, whichever finds most; those that the cells lack are read as zero, and
-        how many were found is logged.
+        a column of ``var``, whichever finds most. Genes that the cells lack are read as zero; the
+        number of genes found is logged.
 
         Parameters
         ----------
         adata
-            In memory or backed. Raw counts: ``layers["spliced"]``, ``layers["counts"]`` or ``X``,
-            the first that is there, or ``.raw`` if ``X`` holds no counts; promoter counts in
-            ``layers["promoter"]`` (or ``["unspliced"]`` beside spliced counts). Without these, or
+            In memory or backed. Raw counts in ``layers["spliced"]``, ``layers["counts"]`` or ``X``,
+            the first that exists, or ``.raw`` if ``X`` has no counts; promoter counts in
+            ``layers["promoter"]`` (or ``["unspliced"]`` with spliced counts). Without these, or
             where ``obs["promoter_source"]`` is "none", promoters are read as not measured.
         min_overlap
             Smallest share of the genes (of the cells or the model, whichever has fewer) that
@@ -167,12 +171,12 @@ class Pretrained:
         Returns
         -------
         MemoryStore
-            Bins, (cells, genes) a modality.
+            Bins, (cells, genes) per modality.
 
         Raises
         ------
         InputError
-            If the values are no counts, or too few genes are found.
+            If the values are not counts, or too few genes are found.
         """
         layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
         table = counts.extract_counts(adata, "adata", promoter_layer=layer)
@@ -186,10 +190,10 @@ class Pretrained:
                 measured = counts.promoters_measured(adata.obs)
         else:
             promoter = sparse.csr_matrix((table.n_obs, len(genes)))
-        if not measured.all() and not self.knows_cells_without_promoters:
+        if not measured.all() and not self.trained_without_promoters:
             logger.warning(
-                "%d cells have no promoter counts, and the model has learned from none such; "
-                "pretrain with promoter_dropout for these",
+                "%d cells have no promoter counts, but all training cells of the model had; "
+                "pretrain with promoter_dropout for such cells",
                 (~measured).sum(),
             )
         cells = ad.AnnData(table.X @ aligned, var=genes.set_index("gene_id"))
@@ -210,7 +214,7 @@ class Pretrained:
         Returns
         -------
         ndarray of float32, (cells, latents x head width)
-            Reduce it as you would genes: ``sc.pp.pca``, then ``sc.pp.neighbors``.
+            Use ``sc.pp.pca``, then ``sc.pp.neighbors``, as for genes.
 
         Raises
         ------
@@ -221,7 +225,7 @@ class Pretrained:
         return embedding.embed(self.model, store, np.arange(adata.n_obs))
 
     def attention(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
-        """Tell which latents a cell's genes attend to.
+        """Compute the attention of a cell's genes to each latent.
 
         Parameters
         ----------
@@ -231,7 +235,7 @@ class Pretrained:
         Returns
         -------
         DataFrame, (cells, latents)
-            Shares that sum to one; see :func:`scdyn.model.embedding.attention_to_latents`.
+            The sum per cell is 1; see :func:`scdyn.model.embedding.attention_to_latents`.
 
         Raises
         ------

@@ -1,11 +1,10 @@
-"""The scDynOmics transformer: a cell's whole coding genome, seen through its TFs.
+"""The scDynOmics transformer: one token per gene of a cell's coding genome.
 
-One token a gene, shared by RNA and promoter accessibility. Layers alternate
-between TF layers, whose keys and values read the transcription factors' tokens
-only, and Full layers, which read all genes; in both, keys and values are
-projected along the gene axis to a few latents (Linformer, Wang et al. 2020,
-arXiv:2006.04768). The architecture is that of Yu et al., bioRxiv
-10.64898/2026.02.28.708160; ``ModelConfig.full_size`` gives its figures.
+A token has both RNA and promoter accessibility. Layers alternate between TF layers, whose keys and
+values are computed from the tokens of the transcription factors, and Full layers, where they are
+computed from all genes. In both, keys and values are projected along the gene axis to a few
+latents (Linformer, Wang et al. 2020, arXiv:2006.04768). The architecture is that of Yu et al.,
+bioRxiv 10.64898/2026.02.28.708160, with the numbers of ``ModelConfig.full_size``.
 
 Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary),
 L latents, D width, H heads.
@@ -21,10 +20,9 @@ from scdyn.model.architecture import ModelConfig
 
 
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
-    """Attention of every head's queries to one shared head of keys, which are also the values.
+    """Compute attention of the queries of all heads to one shared head of keys, also the values.
 
-    The one seam for attention. No matrix of scores is kept: torch's fused attention serves all
-    heads with the same keys.
+    By torch's fused attention, which keeps no matrix of scores.
 
     Parameters
     ----------
@@ -39,14 +37,15 @@ def attend(queries: Tensor, latents: Tensor) -> Tensor:
         (B, Q, H, D/H).
     """
     n_cells, n_queries, n_heads, head_width = queries.shape
-    # Queries of all heads in H equal parts, whichever heads they are of: the parts run in parallel.
+    # All heads share the keys, so the order of queries does not matter: view (B, Q * H) as
+    # (B, H, Q), H independent blocks for the kernel.
     parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
     shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
     return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
 
 
 class Linear(nn.Linear):
-    """A linear layer that works in its input's type, whatever the type of its weights."""
+    """A linear layer that computes in the type of its input, not of its weights."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (..., n) to (..., m)."""
@@ -54,18 +53,17 @@ class Linear(nn.Linear):
         return functional.linear(tokens, self.weight.to(tokens.dtype), bias)
 
 
-def take(tokens: Tensor, genes: Tensor | None) -> Tensor:
-    """Pick each cell's genes (B, Q) out of tokens (B, G, D), all if None."""
+def gather_genes(tokens: Tensor, genes: Tensor | None) -> Tensor:
+    """Select genes (B, Q) per cell from tokens (B, G, D); all genes if None."""
     if genes is None:
         return tokens
     return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 class Norm(nn.LayerNorm):
-    """Layer norm whose output has the type that a layer's products and attention are done in.
+    """Layer norm whose output has the type in which a layer's products and attention are computed.
 
-    The one place where that type is chosen. Weights, statistics and the sum over the layers
-    are float32 in each.
+    Weights, statistics and the residual stream are always float32.
 
     Attributes
     ----------
@@ -82,12 +80,12 @@ class Norm(nn.LayerNorm):
         return normal.to(torch.bfloat16) if low else normal
 
     def normalise(self, tokens: Tensor) -> Tensor:
-        """Normalise tokens (B, G, D) in their own type."""
+        """Normalise tokens (B, G, D) without changing their type."""
         return super().forward(tokens)
 
 
 class LatentAttention(nn.Module):
-    """Attention of genes to latents made of the first ``n_sources`` genes."""
+    """Attention of genes to latents, which are projections of the first ``n_sources`` genes."""
 
     def __init__(self, config: ModelConfig, n_sources: int) -> None:
         super().__init__()
@@ -105,16 +103,16 @@ class LatentAttention(nn.Module):
 
     def latents(self, tokens: Tensor) -> Tensor:
         """Project normalised tokens (B, G, D) to latents (B, L, D/H)."""
-        # Narrowing to the head's width first makes the product along the genes H times cheaper.
+        # Projecting to the head's width first makes the product along the genes H times cheaper.
         narrow = self.key_value(tokens[:, : self.n_sources])
-        # Cells beside each other: one product, whose gradient has the weight's own layout.
+        # One product for all cells, whose gradient has the memory layout of the weight.
         columns = narrow.transpose(0, 1).flatten(1)
         latents = (self.compress.weight.to(columns.dtype) @ columns).unflatten(1, (len(tokens), -1))
         return latents.transpose(0, 1).contiguous()
 
     def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Map normalised tokens (B, G, D) to the update (B, Q, D) of the genes (B, Q)."""
-        queries = self.queries(take(tokens, genes))
+        """Map normalised tokens (B, G, D) to the updates (B, Q, D) of genes (B, Q)."""
+        queries = self.queries(gather_genes(tokens, genes))
         return self.output(attend(queries, self.latents(tokens)).flatten(-2))
 
 
@@ -133,7 +131,7 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
         """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
         update = self.attention(self.attention_norm(tokens), genes)
-        tokens = take(tokens, genes) + self.dropout(update)
+        tokens = gather_genes(tokens, genes) + self.dropout(update)
         hidden = functional.gelu(self.ffn_in(self.ffn_norm(tokens)))
         return tokens + self.dropout(self.ffn_out(hidden))
 
@@ -171,68 +169,64 @@ class ScDynOmics(nn.Module):
                 module.precision = precision
 
     def compile_layers(self) -> None:
-        """Compile all layers but the last, which is asked for other numbers of genes each time.
+        """Compile all layers except the last, whose number of query genes varies.
 
-        One by one, as alike layers share what is compiled: for any number of cells but one, a TF
-        and a Full layer, in training and in evaluation; with adapters the first layer, too,
-        whose input needs no gradient.
+        Layers are compiled one by one, because layers of one kind share the compiled code. It is
+        compiled for TF and Full layers, for training and evaluation, for one cell and for more;
+        with adapters also for the first layer, whose input needs no gradient.
         """
-        # Above torch's 8, beyond which a layer would run uncompiled.
+        # torch's default limit is 8, beyond which a layer runs uncompiled.
         torch._dynamo.config.recompile_limit = max(16, torch._dynamo.config.recompile_limit)
         self.compiled = True
         for layer in self.layers[:-1]:
             layer.compile()
 
     def initialise(self) -> None:
-        """Draw all parameters from torch's default generator; the one place where this is done."""
+        """Initialise all parameters with torch's default generator."""
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
             elif "embedding" in name:
                 nn.init.normal_(parameter, std=self.config.width**-0.5)
             elif name.endswith(("output.weight", "ffn_out.weight")):
-                # Two residual branches a layer add up: scaled as in GPT-2, so that depth
-                # does not raise the variance.
+                # Scaled as in GPT-2, so that the variance of the sum over two residual branches per
+                # layer does not grow with depth.
                 scale = (2 * self.config.n_layers) ** -0.5
                 nn.init.normal_(parameter, std=scale * parameter.shape[1] ** -0.5)
             else:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
-        # What was not measured adds nothing, until cells without it teach otherwise.
+        # "Not measured" starts at zero, so that it adds nothing in untrained models.
         for embedding in (self.rna_embedding, self.promoter_embedding):
-            nn.init.zeros_(embedding.weight[self.config.absent_id])
+            nn.init.zeros_(embedding.weight[self.config.not_measured_id])
 
     @torch.no_grad()
     def anchor_latents(self, regulons: Tensor) -> None:
-        """Start the first latents of every Full layer from regulons.
+        """Initialise the first latents of each Full layer as regulons.
 
-        Ours, not the paper's: a latent that starts as one regulon (its TF and targets by
-        weight, relative to all genes) can be named. Remaining latents stay random.
+        This is our addition to the paper: a latent that starts as a regulon (its TF and targets by
+        weight, relative to all genes) can be named. The other latents stay random.
 
         Parameters
         ----------
         regulons
-            (R, G) non-negative weights, strongest regulons first; rows beyond
-            the number of latents are left out.
-
-        See Also
-        --------
-        latents : The pools that these weights begin as.
+            (R, G) non-negative weights, strongest regulons first; rows beyond the number of latents
+            are left out.
         """
         for layer in self.layers:
             weight = layer.attention.compress.weight
             if layer.attention.n_sources == self.config.n_genes:
                 rows = regulons[: len(weight)].to(weight)
-                # Against the mean of all genes: sums of positive weights would all be alike.
+                # Without their mean, because sums with positive weights are all nearly the same.
                 rows = rows - rows.mean(1, keepdim=True)
                 weight[: len(rows)] = functional.normalize(rows, dim=1)
 
     def value_ids(self, bins: Tensor) -> Tensor:
-        """Rows of the values' embeddings: those of bins, ``mask_id`` or ``absent_id``."""
-        return bins.int().clamp(max=self.config.absent_id)
+        """Map bins to rows of the value embeddings; ``NOT_MEASURED`` to ``not_measured_id``."""
+        return bins.int().clamp(max=self.config.not_measured_id)
 
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Sum the gene's and the two values' embeddings: ids (B, G) each to tokens (B, G, D)."""
-        # Every pair of values is summed once, so that a token is looked up once.
+        """Sum the embeddings of gene, RNA and promoter: bins (B, G) each to tokens (B, G, D)."""
+        # All pairs of values are summed first, so that there is one lookup per token.
         pairs = self.rna_embedding.weight[:, None] + self.promoter_embedding.weight
         ids = self.value_ids(rna) * len(pairs) + self.value_ids(promoter)
         return functional.embedding(ids, pairs.flatten(0, 1)) + self.gene_embedding.weight
@@ -245,8 +239,8 @@ class ScDynOmics(nn.Module):
         tokens
             (B, G, D).
         genes
-            (B, Q) positions of each cell's genes that are asked for; the last layer is run
-            for these alone. All if None.
+            (B, Q) positions of the query genes per cell; the last layer is run for these only. All
+            genes if None.
 
         Returns
         -------
@@ -260,14 +254,14 @@ class ScDynOmics(nn.Module):
         return self.final_norm(self.layers[-1](tokens, genes))
 
     def forward(self, rna: Tensor, promoter: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Return the genes' representations.
+        """Compute the representations of genes.
 
         Parameters
         ----------
         rna, promoter
-            (B, G) bins, ``mask_id`` or ``NOT_MEASURED``; any integer type that holds it.
+            (B, G) bins, ``mask_id`` or ``NOT_MEASURED``, of any integer type.
         genes
-            (B, Q) positions of the genes that are asked for; all if None.
+            (B, Q) positions of the query genes; all genes if None.
 
         Returns
         -------
@@ -277,33 +271,33 @@ class ScDynOmics(nn.Module):
         return self.encode(self.embed_tokens(rna, promoter), genes)
 
     def last_full_layer(self) -> int:
-        """Position of the last Full layer; of the only layer if there is but one."""
+        """Return the position of the last Full layer, or 0 if there is only one layer."""
         return max(0, len(self.layers) - 1 - len(self.layers) % 2)
 
-    def tokens_of_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Run the layers before the last Full one: token ids (B, G) each to tokens (B, G, D)."""
+    def run_to_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Run the layers before the last Full layer: bins (B, G) each to tokens (B, G, D)."""
         tokens = self.embed_tokens(rna, promoter)
         for layer in self.layers[: self.last_full_layer()]:
             tokens = layer(tokens)
         return tokens
 
     def latents(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool the genes' representations as the last Full layer does.
+        """Compute the latents of the last Full layer.
 
         Parameters
         ----------
         rna, promoter
-            (B, G) token ids.
+            (B, G) bins.
 
         Returns
         -------
         latents : Tensor
-            (B, L, D/H), which this layer attends to.
+            (B, L, D/H), keys and values of the layer.
         tokens : Tensor
-            (B, G, D), normalised, of which it makes its queries.
+            (B, G, D), normalised, the input of its queries.
         """
         layer = self.layers[self.last_full_layer()]
-        tokens = layer.attention_norm(self.tokens_of_last_full_layer(rna, promoter))
+        tokens = layer.attention_norm(self.run_to_last_full_layer(rna, promoter))
         return layer.attention.latents(tokens), tokens
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:

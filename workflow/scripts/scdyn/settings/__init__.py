@@ -1,8 +1,8 @@
 """Settings: every key of the config and of the sample sheet, typed, with its default and meaning.
 
-By hand in a notebook, ``TrainingSettings(epochs=3)`` or ``TaskSettings(model="m", label="type")``
-have the workflow's defaults, and ``help`` lists the keys; the workflow reads all of them from its
-config. ``make docs`` writes config/README.md and workflow/schemas from them.
+In a notebook, ``TrainingSettings(epochs=3)`` or ``TaskSettings(model="m", label="type")`` have the
+workflow's defaults, and ``help`` lists the keys. The workflow reads all settings from its config.
+``make docs`` writes config/README.md and workflow/schemas from these classes.
 """
 
 from scdyn.settings.base import HARDWARE, Plain, Settings
@@ -31,8 +31,8 @@ from scdyn.settings.task import (
     FineTuningSettings,
     HeadSettings,
     InSilicoSettings,
-    LessSeenSettings,
     MeasuredKnockout,
+    ReducedSettings,
     SplitSettings,
     TaskSettings,
     VariantChanges,
@@ -59,7 +59,7 @@ __all__ = [
     "InSilicoSettings",
     "IngestSettings",
     "InputThresholds",
-    "LessSeenSettings",
+    "ReducedSettings",
     "MeasuredKnockout",
     "ModelSettings",
     "PeerSettings",

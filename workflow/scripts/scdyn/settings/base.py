@@ -1,4 +1,4 @@
-"""What every block of settings is: typed, frozen, and strict about its keys."""
+"""Base class of all blocks of settings: typed, frozen, without unknown keys."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Kind = TypeVar("Kind", bound="Settings")
-# What Snakemake records as a param, and JSON and YAML hold.
+# Values that Snakemake's params, JSON and YAML can have.
 Plain: TypeAlias = dict[str, JsonValue]
 
 
 class Mark:
-    """A word about a setting that its value does not depend on."""
+    """Annotation of a setting."""
 
 
-# Where and in what portions a model runs: it decides how fast a result is there, and not which.
+# Settings that change the speed of a run but not its result, such as the number of GPUs.
 HARDWARE = Mark()
 
 
@@ -45,25 +45,24 @@ def refuse(before: str, key: str = "", after: str = "") -> PydanticCustomError:
     Parameters
     ----------
     before, after
-        The sentence, or its parts around the key.
+        The message, or its parts before and after the key.
     key
-        A key of the block, to which the names of the blocks around it are added where they are
-        known.
+        A key of the block; the names of the enclosing blocks are added where they are known.
     """
     parts = {"before": before, "key": key, "after": after}
     return PydanticCustomError("refused", "{before}{key}{after}", parts)
 
 
 @dataclass(frozen=True)
-class Fits:
-    """Text that a pattern matches from end to end.
+class Pattern:
+    """Validator of text by a regular expression.
 
     Attributes
     ----------
     name
-        What such text is called; "" if it is called text.
+        Name of this type in config/README.md; if empty, the type is text.
     pattern
-        A regular expression of both Python and JSON Schema.
+        A regular expression that is valid in both Python and JSON Schema.
     meaning
         The pattern in words.
     """
@@ -72,64 +71,65 @@ class Fits:
     pattern: str
     meaning: str
 
-    def fits(self, text: str) -> bool:
-        """Tell whether text fits; a line's end is none of the pattern's ``$``."""
+    def matches(self, text: str) -> bool:
+        """Tell whether text matches; unlike ``$`` in Python, a final line break does not."""
         return not text.endswith("\n") and re.search(self.pattern, text) is not None
 
     def check(self, text: str) -> str:
-        """Return text that fits, and refuse any other."""
-        if not self.fits(text):
+        """Return text that matches, and refuse other text."""
+        if not self.matches(text):
             parts = {"pattern": self.pattern, "meaning": self.meaning}
-            raise PydanticCustomError("fits", "must fit {pattern} ({meaning})", parts)
+            raise PydanticCustomError("fits", "must match {pattern} ({meaning})", parts)
         return text
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Check text after its type."""
+        """Check the pattern after the type."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Describe the text to an editor."""
+        """Describe the pattern in the JSON schema."""
         title = {"title": self.name} if self.name else {}
         return {**handler(schema), **title, "pattern": self.pattern}
 
 
-def all_differ(values: list[Any]) -> list[Any]:
-    """Refuse a list that has a value twice."""
+def check_unique(values: list[Any]) -> list[Any]:
+    """Refuse a list with duplicates."""
     for i, value in enumerate(values):
         if value in values[:i]:
-            raise PydanticCustomError("repeated", "has {value} twice", {"value": value})
+            raise PydanticCustomError("repeated", "has a duplicate {value}", {"value": value})
     return values
 
 
 PLAIN_LINE = r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]+$"
 _LINE = r"^(?!.*<[/!A-Za-z])[^`\s\x00-\x1f\x7f]([^`\x00-\x1f\x7f]*[^`\s\x00-\x1f\x7f])?$"
 
-Name = Annotated[str, Fits("name", r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "A name that becomes a folder")]
+Name = Annotated[
+    str, Pattern("name", r"^[A-Za-z][A-Za-z0-9_]{0,63}$", "A name that becomes a folder")
+]
 PathText = Annotated[
     str,
-    Fits(
+    Pattern(
         "path",
         PLAIN_LINE,
-        "A path, wherever it lies, without control characters, tags and braces, which Snakemake "
-        "reads as wildcards",
+        "A path without control characters, tags and braces (Snakemake reads braces as wildcards)",
     ),
 ]
-# The report's captions set it as literal text, which a backtick would end; its script holds the
-# rules' params, and a tag in them would end that.
+# The report's captions show it as literal text, which a backtick ends, and the report's script has
+# the rules' params, in which a tag ends the script.
 Text = Annotated[
     str,
-    Fits("text", _LINE, "A line of text, without backticks and without what looks like a tag"),
+    Pattern("text", _LINE, "A line of text without backticks and HTML tags"),
 ]
 Selection = Annotated[
     dict[Text, Annotated[list[Text | int | float | bool], Field(min_length=1)]],
     Field(title="selection"),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Unique = (AfterValidator(all_differ), Field(json_schema_extra={"uniqueItems": True}))
+Unique = (AfterValidator(check_unique), Field(json_schema_extra={"uniqueItems": True}))
 Seeds = Annotated[list[Seed], *Unique, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -137,7 +137,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseModel):
-    """A block of settings, whose keys, types, bounds, defaults and meanings its fields are."""
+    """A block of settings; its fields are the keys, with type, bounds, default and description."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -149,7 +149,7 @@ class Settings(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
-        """List the keys in the docstring, for ``help``."""
+        """Add the keys to the docstring, for ``help``."""
         lines = [f"{cls.summary()}\n\nAttributes\n----------"]
         for name, field in cls.model_fields.items():
             has_default = not field.is_required() and field.default_factory is None
@@ -159,7 +159,7 @@ class Settings(BaseModel):
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first sentences of the docstring, without the keys."""
+        """Return the docstring without the keys."""
         return inspect.cleandoc(cls.__doc__ or "").split("\n\nAttributes\n")[0]
 
     @model_validator(mode="before")
@@ -170,16 +170,16 @@ class Settings(BaseModel):
                 if key not in cls.model_fields:
                     close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                     known = ", ".join(cls.model_fields)
-                    hint = f"did you mean '{close[0]}'?" if close else f"known are {known}."
+                    hint = f"did you mean '{close[0]}'?" if close else f"the keys are {known}."
                     raise refuse("unknown key '", str(key), f"'; {hint}")
         return content
 
     @field_validator("*", mode="wrap")
     @classmethod
     def _read_text(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        """Read text as the value that a key asks for.
+        """Convert text to the type of the key.
 
-        YAML takes 1e-3 for text, and Snakemake whatever ``--config`` has within braces.
+        YAML reads 1e-3 as text, as Snakemake does with values in braces of ``--config``.
         """
         try:
             return validate(value)
@@ -189,24 +189,24 @@ class Settings(BaseModel):
                 raise
             return validate(meant)
 
-    def decisive(self) -> Plain:
-        """Dump what decides a result: all but the settings of hardware."""
+    def without_hardware(self) -> Plain:
+        """Dump the settings that determine the result: all except those of hardware."""
         chosen = self.model_dump()
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if HARDWARE in field.metadata:
                 del chosen[name]
             elif isinstance(value, Settings):
-                chosen[name] = value.decisive()
+                chosen[name] = value.without_hardware()
         return chosen
 
     def with_hardware(self, block: Settings) -> Self:
-        """Return these settings with the hardware of another block, such as the config's.
+        """Return these settings with the settings of hardware of another block.
 
         Parameters
         ----------
         block
-            Has the blocks of these settings that have settings of hardware, and may have more.
+            Has at least the keys of hardware of these settings.
         """
         changes = {}
         for name, field in type(self).model_fields.items():
@@ -218,12 +218,12 @@ class Settings(BaseModel):
         return self.model_copy(update=changes)
 
     def part(self, kind: type[Kind]) -> Kind:
-        """Return the settings of one kind among these, such as those that a rule depends on."""
+        """Return the subset of these settings that are keys of ``kind``."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
 def read_text(value: Any) -> Any:
-    """Return what text means in YAML, or as a number; itself if that is nothing but text."""
+    """Convert text to a number, boolean, list or null if YAML or ``float`` reads it as such."""
     if isinstance(value, list):
         meant = [read_text(part) for part in value]
         return value if all(a is b for a, b in zip(meant, value, strict=True)) else meant
@@ -237,6 +237,6 @@ def read_text(value: Any) -> Any:
     return read if read is None or isinstance(read, bool | int | float | list) else value
 
 
-def given(block: Any) -> Any:
-    """Return what a block says itself, without the defaults of a block that is typed."""
+def dump_given(block: Any) -> Any:
+    """Return a block as a mapping, without defaults if it is a :class:`Settings`."""
     return block.model_dump(exclude_unset=True) if isinstance(block, Settings) else block

@@ -1,4 +1,4 @@
-"""The whole config: every block of config.yaml, and what they name of one another."""
+"""The config: all blocks of config.yaml, and a check of the names that refer to other blocks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scdyn.settings.base import (
     Count,
-    Fits,
     Name,
     PathText,
+    Pattern,
     Seed,
     Selection,
     Settings,
@@ -27,12 +27,12 @@ from scdyn.settings.data import (
     TokenSettings,
 )
 from scdyn.settings.grn import GrnSettings
-from scdyn.settings.model import SIZES, ModelSettings, filled_in
+from scdyn.settings.model import SIZES, ModelSettings, fill_in_training
 from scdyn.settings.task import TaskSettings
 
 Folder = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^/?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*/?$",
         "A folder of letters, digits, _ . and -, without spaces, no part of which begins with a "
@@ -43,33 +43,32 @@ Folder = Annotated[
 
 
 class PeerSettings(Settings):
-    """Compare with scVI and scANVI, and judge embeddings by scib-metrics."""
+    """Compare with scVI and scANVI, and score embeddings by scib-metrics."""
 
     max_epochs: Count = 400
-    """Passes of scVI over up to 20,000 cells; over more of them as many fewer."""
+    """Epochs of scVI with up to 20,000 cells; proportionally fewer with more cells."""
     batch: Text = "sample"
-    """Column of the cells; scVI's embedding is conditioned on its values, and scib-metrics says how
-    well they are mixed."""
+    """Batch column of the metadata. scVI corrects for it, and scib-metrics scores how well batches
+    are mixed."""
 
 
 class StudySettings(Settings):
-    """A page of the report."""
+    """A study of the report (docs/studies.md)."""
 
     kind: Literal["development", "spatial", "perturbation"]
-    """Which page is made (docs/studies.md)."""
+    """Kind of study (docs/studies.md)."""
     task: Name
-    """Task whose calls are shown."""
+    """Task whose predictions are shown."""
     root: Selection | None = None
-    """development - cells that diffusion pseudotime starts from. null - the predicted cells least
-    like any that the task learns from."""
+    """development - cells from which diffusion pseudotime starts. null - the predicted cells that
+    are least similar to the training cells of the task."""
     pseudotime: Text | None = None
-    """development - column of the cells with a pseudotime. null - diffusion pseudotime, of the
-    RNA."""
+    """development - metadata column with a pseudotime. null - diffusion pseudotime of the RNA."""
     section: Text = "sample"
-    """spatial, perturbation - column of the cells that tells sections apart."""
+    """spatial, perturbation - metadata column of the tissue section."""
     replicate: Text = "sample"
-    """perturbation - column of the cells that tells replicates apart, over which intervals and
-    tests are."""
+    """perturbation - metadata column of the replicate; confidence intervals and tests are computed
+    over replicates."""
     control: Selection | None = None
     """perturbation - the unperturbed cells."""
     perturbed: Selection | None = None
@@ -84,49 +83,49 @@ class StudySettings(Settings):
 
 
 class Config(Settings):
-    """A study: every key of config.yaml, its meaning and its default."""
+    """All keys of config.yaml."""
 
     results: Folder = "results"
-    """Folder of everything that is made, in the project's folder or anywhere as an absolute path;
-    of letters, digits, _ . and -, without spaces, and no part of it begins with a dot or a
-    hyphen."""
+    """Folder of all results, relative to the project's folder or absolute; of letters, digits,
+    _ . and -, without spaces, and no part of it begins with a dot or a hyphen."""
     samples: PathText
     """The sample sheet, tab-separated."""
     covariates: list[Name] = []
-    """Columns that the sheet must have besides its own. Every further column of the sheet is a
-    covariate and goes into the cells' table, listed or not."""
+    """Further columns that the sheet must have. All further columns of the sheet are covariates and
+    are added to the cell metadata, listed here or not."""
     seed: Seed = 1
-    """Seed of doublet scores and of maps; models, tasks and the GRN have their own."""
+    """Seed of doublet scores and of layouts; models, tasks and the GRN have other seeds."""
     device: Literal["auto", "gpu", "cpu"] = "auto"
-    """Where the GPU rules run. auto - on a GPU, on the CPU if there is none; gpu - refuse to run
-    without one; cpu."""
+    """Device of the rules that use a model. auto - a GPU, or the CPU if there is no GPU; gpu - stop
+    with an error if there is no GPU; cpu."""
     container: PathText | None = None
-    """Image made from the Dockerfile, a .sif file or docker://, for --sdm conda apptainer. null -
-    none."""
+    """Container image built from the Dockerfile, a .sif file or docker://, for --sdm conda
+    apptainer. null - none."""
     simulation: SimulationSettings | None = None
-    """Simulate the samples first (the embedded study). null - the samples are there."""
+    """Simulate the samples (the embedded study). null - use the samples of the sheet as they
+    are."""
     reference: ReferenceSettings
-    """Where genes, TSSs and TFs come from."""
+    """Gene annotation and TFs."""
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
-    """How public files are fetched (resources/catalogue.tsv), which the config names as
+    """Download of public files (resources/catalogue.tsv), which the config names as
     resources/downloads/NAME."""
     ingest: IngestSettings = Field(default_factory=IngestSettings)
-    """What a sample must be like."""
+    """Requirements on samples and quality control."""
     corpora: Annotated[dict[Name, CorpusSettings], Field(min_length=1)]
-    """Sets of samples that are analysed together."""
+    """Corpora: sets of samples that are analysed together."""
     grn: GrnSettings = Field(default_factory=GrnSettings)
     """Gene regulatory network and its regulons (docs/grn.md)."""
     tokens: TokenSettings = Field(default_factory=TokenSettings)
-    """What the model reads."""
+    """Binning of counts for the model."""
     models: Annotated[dict[Name, ModelSettings], Field(min_length=1)]
     """Pretrained models."""
     peers: PeerSettings | None = None
-    """Compare with scVI and scANVI, and judge embeddings by scib-metrics, in an environment of
-    their own. null or false - left out."""
+    """Compare with scVI and scANVI, and score embeddings by scib-metrics, in a separate
+    environment. null or false - no comparison."""
     tasks: dict[Name, TaskSettings] = {}
-    """Questions a model is fine-tuned to."""
+    """Classification tasks for which models are fine-tuned."""
     studies: dict[Name, StudySettings] = {}
-    """Pages of the report."""
+    """Studies of the report (docs/studies.md)."""
 
     @field_validator("peers", mode="before")
     @classmethod
@@ -136,7 +135,7 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_training_by_size(cls, content: Any) -> Any:
-        """Give each task the training of its model's size, below what it says itself."""
+        """Fill in each task's training settings from its model's size, where not given."""
         if not isinstance(content, Mapping):
             return content
         tasks, models = content.get("tasks"), content.get("models")
@@ -148,7 +147,7 @@ class Config(Settings):
             model = models.get(name, {}) if isinstance(name, str) else {}
             size = model.get("size", "full") if isinstance(model, Mapping) else "full"
             known = SIZES.get(size if isinstance(size, str) else "")
-            return filled_in(task, {}, known["fine_tuning"]) if known else task
+            return fill_in_training(task, {}, known["fine_tuning"]) if known else task
 
         return {**content, "tasks": {name: fill(task) for name, task in tasks.items()}}
 
@@ -163,7 +162,7 @@ class Config(Settings):
         return self
 
     def _references(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield what names what: kind, name, the name it gives, and where that must be declared."""
+        """Yield all references between blocks: kind, name, name referred to, key of its block."""
         for name, model in self.models.items():
             yield "model", name, model.corpus, "corpora"
         for name, task in self.tasks.items():

@@ -1,4 +1,4 @@
-"""Settings of what goes in: reference, samples, quality, corpora, and what the model reads."""
+"""Settings of the input: reference, samples, quality control, corpora and binning."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from scdyn.settings.base import Count, Fits, PathText, Seed, Settings, Share, Text, Unique
+from scdyn.settings.base import Count, PathText, Pattern, Seed, Settings, Share, Text, Unique
 
-# What a preset fills in, where the key itself is not given.
+# Values of a preset for keys that are not given.
 QC_PRESETS: dict[str, dict[str, float]] = {
     "nuclei": {"max_mito_share": 0.05},
     "cells": {"max_mito_share": 0.2},
@@ -17,100 +17,97 @@ QC_PRESETS: dict[str, dict[str, float]] = {
 
 Annotation = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]+\.(gtf|GTF|bed|BED)(\.(gz|bgz|bz2|xz|zst))?$",
         "A GTF or a BED of genes, compressed or not",
     ),
 ]
-Sha256 = Annotated[str, Fits("", "^[0-9a-fA-F]{64}$", "64 hexadecimal digits")]
+Sha256 = Annotated[str, Pattern("", "^[0-9a-fA-F]{64}$", "64 hexadecimal digits")]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
 class SimulationSettings(Settings):
-    """Simulate the samples first (the embedded study)."""
+    """Simulation of the samples (the embedded study)."""
 
     seed: Seed = 1
     """Seed of the cells and their network."""
     n_cells: Annotated[int, Field(ge=60)] = 3000
-    """Real cells of all samples together."""
+    """Real cells of all samples in total."""
     n_genes: Annotated[int, Field(ge=100)] = 1000
-    """Genes, TFs included."""
+    """Number of genes, including TFs."""
     n_tfs: Annotated[int, Field(ge=20)] = 60
-    """Transcription factors."""
+    """Number of transcription factors."""
 
 
 class ReferenceSettings(Settings):
-    """Where genes, TSSs and TFs come from."""
+    """Gene annotation and TFs."""
 
     annotation: Annotation
     """GTF (.gtf, .gtf.gz), or BED of genes (.bed, .bed.gz; chrom, start, end, symbol, strand)."""
     tfs: PathText
-    """TF list, a symbol or gene id a line."""
+    """TF list, one symbol or gene id per line."""
     biotypes: Annotated[list[Text], Field(min_length=1)] = ["protein_coding"]
     """Gene types of the GTF to keep."""
     genes: Literal["all", "measured"] = "all"
-    """Vocabulary of all genes of the annotation, or of those the samples' matrices name
-    (panels)."""
+    """Genes of the vocabulary. all - all genes of the annotation; measured - genes in the samples'
+    matrices, for gene panels."""
     upstream: Annotated[int, Field(ge=0)] = 1500
-    """Bases of a promoter before the TSS."""
+    """Bases of a promoter upstream of the TSS."""
     downstream: Count = 500
-    """Bases of a promoter from the TSS on."""
+    """Bases of a promoter downstream of the TSS."""
 
 
 class ResourceSettings(Settings):
-    """How public files are fetched (resources/catalogue.tsv), which the config names as
+    """Download of public files (resources/catalogue.tsv), which the config names as
     resources/downloads/NAME.
     """  # noqa: D205
 
     mirror: PathText | None = None
-    """Folder, file:// or https:// address that has the files under their names, used instead of
-    their own. null - none."""
+    """Folder, file:// or https:// address of a mirror that has the files under their names. null -
+    download from the original addresses."""
     sha256: dict[Text, Sha256] = {}
-    """SHA-256 that a file must have, by name; one of another is refused."""
+    """SHA-256 that a file must have, by name; a file with another hash is refused."""
 
 
 class QualitySettings(Settings):
-    """What a cell must be like; docs/input.md says what becomes of the others. A preset's name
-    alone (qc - cells) does, too.
-    """  # noqa: D205
+    """Quality control of cells (docs/input.md); a preset's name (qc - cells) is a short form."""
 
     preset: Annotated[Literal["nuclei", "cells"], Field(exclude=True)] = "nuclei"
-    """What the cells are. nuclei - 10x Multiome, snRNA-seq; cells - whole cells. Keys that are
-    given win over it."""
+    """Kind of cells. nuclei - 10x Multiome, snRNA-seq; cells - whole cells. Keys that are given
+    have precedence over the preset."""
     min_rna_counts: Annotated[int, Field(ge=0)] = 500
-    """Fewest UMIs of a cell."""
+    """Fewest UMIs per cell."""
     min_genes: Annotated[int, Field(ge=0)] = 200
-    """Fewest detected genes of a cell."""
+    """Fewest detected genes per cell."""
     max_mito_share: Annotated[Share, Field(json_schema_extra={"by": "preset"})] = QC_PRESETS[
         "nuclei"
     ]["max_mito_share"]
-    """Largest share of mitochondrial UMIs."""
+    """Largest share of mitochondrial UMIs per cell."""
     min_promoter_counts: Annotated[int, Field(ge=0)] = 200
-    """Fewest insertions (or peak counts) in promoters."""
+    """Fewest insertions (or peak counts) in promoters per cell."""
     n_mads: Annotated[float, Field(gt=0)] | None = 5.0
-    """Counts further from the median than this many MADs (log scale) are out. null - no such
-    bound."""
+    """Cells whose counts are further from the median than this number of MADs (log scale) are
+    removed. null - no bound."""
     min_tss_enrichment: NonNegative | None = None
-    """Smallest TSS enrichment of a cell with fragments. null - no such bound."""
+    """Smallest TSS enrichment per cell, if there are fragments. null - no bound."""
     max_nucleosome_signal: NonNegative | None = None
-    """Largest share of fragments as long as a nucleosome over shorter ones. null - no such
-    bound."""
+    """Largest ratio of mononucleosomal to shorter fragments per cell. null - no bound."""
     min_promoter_share: Share | None = None
-    """Smallest share of a cell's insertions that lie in promoters. null - no such bound."""
+    """Smallest share of insertions in promoters per cell. null - no bound."""
     max_doublet_score: Share | None = 0.3
-    """Largest Scrublet score of the RNA. null - doublets are not looked for."""
+    """Largest Scrublet score of the RNA. null - Scrublet is not run."""
     max_promoter_doublet_score: Share | None = None
-    """Largest Scrublet score of the promoter counts. null - it is reported and no bound."""
+    """Largest Scrublet score of the promoter counts. null - the score is reported, but no bound."""
     keep: Literal["both", "either"] = "both"
-    """A cell must pass in both modalities, or in either."""
+    """Modalities in which a cell must pass. both - in both; either - in at least one."""
     min_cells: Count = 50
-    """Fewest cells a sample must keep."""
+    """Fewest cells per sample that must pass; otherwise the sample is refused."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, content: Any) -> Any:
-        """Read a preset's name alone, and add its bounds below those that are given."""
+        """Accept the name of a preset, and fill in its values for keys that are not given."""
         if isinstance(content, str):
             content = {"preset": content}
         if not isinstance(content, Mapping):
@@ -125,49 +122,48 @@ class InputThresholds(Settings):
     min_gene_overlap: Share = 0.5
     """Smallest share of the genes that must be found in the annotation."""
     min_barcode_overlap: Share = 0.5
-    """Smallest share of the RNA barcodes that the second modality must have."""
+    """Smallest share of the RNA barcodes that must be found in the ATAC data."""
     min_promoter_enrichment: NonNegative = 1.5
-    """How much more often than by chance fragments or peaks must lie in promoters; near 1 the
-    genome build is another."""
+    """Smallest enrichment of fragments or peaks in promoters over chance; a value near 1 indicates
+    another genome build."""
 
 
 class IngestSettings(InputThresholds):
-    """What a sample must be like."""
+    """Requirements on samples and quality control."""
 
     min_metadata_overlap: Share = 0.5
-    """Smallest share of a sample's barcodes, or of its rows in the metadata if these are fewer,
-    that must be the same."""
+    """Smallest share of a sample's barcodes that must be found in the metadata (of its rows in the
+    metadata, if these are fewer)."""
     barcode_translation: PathText | None = None
-    """Table of RNA and ATAC barcodes (two columns), where the files have one of each for a cell.
-    null - none."""
+    """Table of RNA and ATAC barcodes (two columns), if a cell has different barcodes in the two
+    files. null - none."""
     qc: QualitySettings = Field(default_factory=QualitySettings)
-    """What a cell must be like; docs/input.md says what becomes of the others. A preset's name
-    alone (qc - cells) does, too."""
+    """Quality control of cells (docs/input.md); a preset's name (qc - cells) is a short form."""
 
 
 class CorpusSettings(Settings):
     """A set of samples that are analysed together."""
 
     samples: Annotated[list[Text], *Unique, Field(min_length=1)] | None = None
-    """Names of its samples. null - all of the sheet."""
+    """Names of its samples. null - all samples of the sheet."""
 
 
 class TokenSettings(Settings):
-    """What the model reads."""
+    """Binning of counts for the model."""
 
     n_bins: Annotated[int, Field(ge=1, le=252)] = 14
-    """Highest value bin; log1p of a million is 13.8."""
+    """Highest bin; log1p of a million is 13.8."""
 
 
-# Of a covariate. Cells have a column barcode of their own.
-COVARIATE_NAME = Fits(
+# Names of covariates; barcode is a column of the cell metadata.
+COVARIATE_NAME = Pattern(
     "name",
     r"^(?!barcode$)[A-Za-z][A-Za-z0-9_]{0,63}$",
     "letters, digits and _, a letter first, and not barcode",
 )
 SampleName = Annotated[
     str,
-    Fits(
+    Pattern(
         "",
         r"^(?!(?i:na|nan|none|null|nat)$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
         "A name of letters, digits, _ and -, not one that means missing such as NA",
@@ -175,28 +171,26 @@ SampleName = Annotated[
 ]
 PathOrEmpty = Annotated[
     str,
-    Fits(
+    Pattern(
         "path",
         r"^(?!.*<[/!A-Za-z])[^{}\x00-\x1f\x7f]*$",
-        "A path, wherever it lies, without control characters, tags and braces, which Snakemake "
-        "reads as wildcards",
+        "A path without control characters, tags and braces (Snakemake reads braces as wildcards)",
     ),
 ]
 Layer = Annotated[
     str,
-    Fits(
+    Pattern(
         "text",
         r"^([A-Za-z0-9]([A-Za-z0-9_ .-]*[A-Za-z0-9])?)?$",
-        "A layer's name, of letters, digits and, within it, spaces or one of _.-",
+        "The name of a layer, of letters, digits and, inside, spaces or one of _.-",
     ),
 ]
 Covariate = Annotated[
     str,
-    Fits(
+    Pattern(
         "text",
         r"^(?!.*<[/!A-Za-z])[^\x00-\x1f\x7f]*$",
-        "A line of text without what looks like a tag, which would end the script of Snakemake's "
-        "report",
+        "A line of text without HTML tags, which would end the script of Snakemake's report",
     ),
 ]
 
@@ -214,17 +208,17 @@ class SampleRow(Settings, extra="allow"):
     bustools or alevin-fry, or a MatrixMarket folder; h5ad - counts in X, a layer or raw; h5mu -
     modalities rna and atac."""
     path: PathText
-    """Folder or file; with * or ? in it, several libraries of the sample."""
+    """Folder or file; a pattern with * or ? gives several libraries of the sample."""
     atac_path: PathOrEmpty = ""
     """Cell Ranger ATAC output, or an h5ad of peaks, if the matrix in path has no peaks; none - RNA
     only, promoters are read as not measured."""
     fragments: PathOrEmpty = ""
-    """Fragments file, if it does not stand beside the matrix."""
+    """Fragments file, if it is not in the folder of the matrix."""
     rna_layer: Layer = ""
-    """Layer of the RNA counts, X, or raw. Empty - spliced, counts or X, the first that is there,
-    or raw if X holds no counts."""
+    """Layer of the RNA counts, X, or raw. Empty - spliced, counts or X, the first that exists, or
+    raw if X has no counts."""
     promoter_layer: Layer = ""
-    """Layer of the promoter counts; unspliced of STARsolo, kallisto bustools or alevin-fry, too.
-    Empty - of an h5ad or h5mu promoter, or unspliced if it has no peaks, if there."""
+    """Layer of the promoter counts; also unspliced of STARsolo, kallisto bustools or alevin-fry.
+    Empty - of an h5ad or h5mu the layer promoter, or unspliced if there are no peaks."""
     metadata: PathOrEmpty = ""
-    """Table of cells (labels, positions x and y), text with a header."""
+    """Metadata table of the cells (labels, positions x and y), text with a header."""

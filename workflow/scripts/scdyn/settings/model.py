@@ -1,4 +1,4 @@
-"""Settings of a pretrained model: its size, what it is pretrained on, and how."""
+"""Settings of a pretrained model: architecture, training cells and training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from scdyn.settings.base import (
     Selection,
     Settings,
     Share,
-    given,
+    dump_given,
     refuse,
 )
 
-# What a size fills in, where the key itself is not given: architecture, pretraining, and the
-# training of the tasks that fine-tune the model. "full" is the default.
+# Values of a size for keys that are not given: architecture, pretraining, and fine-tuning of the
+# tasks that use the model. "full" is the default.
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "small": {
         "model": {
@@ -65,71 +65,72 @@ BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 
 class TrainingSettings(Settings):
-    """How parameters are fitted. By itself it has the defaults of pretraining at full size."""
+    """Training. The defaults are those of pretraining at full size."""
 
     epochs: Annotated[Count, BY_SIZE] = FULL["pretraining"]["epochs"]
-    """Passes over the training cells. For a few hundred cells more, for many fewer."""
+    """Passes over the training cells. Use more for a few hundred cells, fewer for many cells."""
     batch_size: Annotated[Count, BY_SIZE] = FULL["pretraining"]["batch_size"]
-    """Cells a step."""
+    """Cells per step."""
     learning_rate: Annotated[Positive, BY_SIZE] = FULL["pretraining"]["learning_rate"]
-    """Highest rate of AdamW, reached after warm-up."""
+    """Highest learning rate of AdamW, reached after warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay of the matrices."""
+    """Weight decay of the weight matrices."""
     cycles: Count = 1
-    """How often a cosine takes the rate to zero; 1 is no restart."""
+    """Number of cosine cycles of the learning rate; 1 - no restart."""
     micro_batch: Annotated[Count | None, HARDWARE] = None
-    """Most cells on a device at once; a step adds up gradients over parts. null - all."""
+    """Most cells on a device at once; gradients of a step are summed over micro-batches. null -
+    all cells of a step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products. auto - bfloat16 on a GPU, float32 on the CPU."""
+    """Precision of matrix products. auto - bfloat16 on a GPU, float32 on the CPU."""
     compiled: Annotated[Literal["auto", True, False], HARDWARE] = "auto"
-    """Compile the layers by torch.compile. auto - on a GPU."""
+    """Compile the layers by torch.compile. auto - only on a GPU."""
 
 
-def filled_in(content: Any, values: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
-    """Add values, and those of the block ``training``, below what a block's content says itself."""
+def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
+    """Fill in keys of a block, and of its block ``training``, that are not given."""
     if not isinstance(content, Mapping):
         return content
-    own = given(content.get("training", {}))
+    own = dump_given(content.get("training", {}))
     own = {**training, **own} if isinstance(own, Mapping) else own
     return {**values, **content, "training": own}
 
 
 class PretrainingSettings(Settings):
-    """A model's architecture and how it is pretrained."""
+    """Architecture and pretraining of a model."""
 
     size: Annotated[Literal["small", "medium", "full"], Field(exclude=True)] = "full"
-    """Architecture and training at once, of this model and of the tasks that fine-tune it (see
-    sizes). small - runs on a laptop; medium; full - the paper's, for a GPU. Keys that are given win
-    over it."""
+    """Preset of architecture and training, for this model and the tasks that fine-tune it (see
+    sizes). small - runs on a laptop; medium; full - the paper's, needs a GPU. Keys that are given
+    have precedence over the preset."""
     seed: Seed = 1
     """Seed of the weights, the masks and the order of the cells."""
     mask_share: Share = 0.15
-    """Share of a cell's non-zero genes that is hidden."""
+    """Share of the non-zero genes per cell that is masked."""
     promoter_dropout: Share = 0.0
-    """Share of the cells, drawn anew each time, whose promoters are read as not measured, so that
-    the model can also read cells of RNA alone."""
+    """Share of the training cells, sampled in each step, whose promoters are read as not measured,
+    so that the model can be used on cells with RNA only."""
     validation_share: Share = 0.1
-    """Share of the cells the masked loss is measured on; they are not learned from."""
+    """Share of the cells that is held out of training, to measure the masked loss."""
     projection_init: Literal["regulon", "random"] = "regulon"
-    """Start of the Full layers' gene-to-latent projection."""
+    """Initial weights of the Full layers' gene-to-latent projection."""
     gpus: Annotated[Count, HARDWARE] = 1
-    """GPUs of a node that train together, where there are as many."""
+    """Most GPUs per node that train together."""
     nodes: Annotated[Count, HARDWARE] = 1
-    """Nodes of a cluster that train together, each with that many GPUs; more than 1 needs Slurm."""
+    """Nodes of a cluster that train together, with gpus each; more than 1 needs Slurm."""
     width: Annotated[Count, BY_SIZE] = FULL["model"]["width"]
-    """Width of a token."""
+    """Token width."""
     n_layers: Annotated[Count, BY_SIZE] = FULL["model"]["n_layers"]
-    """Layers, TF and Full in turn."""
+    """Number of layers, TF and Full in turn."""
     n_heads: Annotated[Count, BY_SIZE] = FULL["model"]["n_heads"]
-    """Query heads."""
+    """Number of query heads."""
     n_latents: Annotated[Count, BY_SIZE] = FULL["model"]["n_latents"]
-    """Latents that keys and values are projected to."""
+    """Number of latents that keys and values are projected to."""
     ffn_width: Annotated[Count, BY_SIZE] = FULL["model"]["ffn_width"]
     """Width of the feed-forward layers."""
     dropout: Annotated[Share, BY_SIZE] = FULL["model"]["dropout"]
-    """Dropout of the encoder while it learns."""
+    """Dropout of the encoder during training."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
-    """How it is pretrained (see training)."""
+    """Pretraining (see training)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -137,7 +138,7 @@ class PretrainingSettings(Settings):
         size = content.get("size", "full") if isinstance(content, Mapping) else None
         if not isinstance(size, str) or size not in SIZES:
             return content
-        return filled_in(content, SIZES[size]["model"], SIZES[size]["pretraining"])
+        return fill_in_training(content, SIZES[size]["model"], SIZES[size]["pretraining"])
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -145,13 +146,13 @@ class PretrainingSettings(Settings):
             raise refuse(
                 "",
                 "width",
-                f" is {self.width}, which is no multiple of its {self.n_heads} n_heads; give both, "
+                f" is {self.width}, which is not a multiple of n_heads, {self.n_heads}; give both, "
                 "or a size.",
             )
         return self
 
     def architecture(self) -> dict[str, int | float]:
-        """Return the architecture's numbers, by name."""
+        """Return the hyperparameters of the architecture."""
         return {name: getattr(self, name) for name in FULL["model"]}
 
 
@@ -159,6 +160,6 @@ class ModelSettings(PretrainingSettings):
     """A pretrained model."""
 
     corpus: Name
-    """Corpus that is learned from."""
+    """Corpus of the training cells."""
     cells: Selection = {}
-    """Cells to learn from; all of the corpus if not given."""
+    """Training cells; all cells of the corpus if not given."""

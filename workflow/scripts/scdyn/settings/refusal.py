@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one sentence that names the key."""
+"""Error messages for settings: one sentence that names the key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from scdyn.errors import Code, InputError
 
-# What a value must be, by pydantic's types of errors, where its own words are of Python.
+# Expected values by pydantic's error type, where pydantic's message is in terms of Python.
 WORDS = {
     "int_type": "an integer",
     "float_type": "a number",
@@ -26,10 +26,10 @@ WORDS = {
 MOST_CHARACTERS = 100
 
 
-def path_of(error: ErrorDetails, content: Any) -> list[str]:
-    """List the keys that lead to what is wrong.
+def find_path(error: ErrorDetails, content: Any) -> list[str]:
+    """Find the path of keys to an error.
 
-    Pydantic's ``loc`` also has the branches of a union, which are nothing that a user wrote.
+    Pydantic's ``loc`` also has the branches of a union, which are not in the user's file.
     """
     path, place = [], content
     for part in error["loc"]:
@@ -40,45 +40,44 @@ def path_of(error: ErrorDetails, content: Any) -> list[str]:
         elif error["type"] != "missing" or part != error["loc"][-1]:
             continue
         path.append(str(part))
-    # What is wrong with the name of a block is said of where the name stands.
+    # An error in the name of a block is reported for the enclosing block.
     return path[:-1] if error["loc"][-1:] == ("[key]",) else path
 
 
-def shown(value: Any) -> str:
-    """Write a value as JSON has it, text without its quotes, and not too long."""
+def format_value(value: Any) -> str:
+    """Format a value as JSON, text without quotes, truncated if long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
-def refusal(code: Code, error: ValidationError, content: Any, origin: str) -> InputError:
-    """Say what is wrong with a config, or with a row of a sheet.
+def make_input_error(code: Code, error: ValidationError, content: Any, origin: str) -> InputError:
+    """Convert a validation error of a config or a row of the sample sheet to an InputError.
 
     Parameters
     ----------
     code
-        Of the refusal.
+        Code of the error.
     error
-        Of the settings that were to be read from the content.
+        Error of pydantic.
     content
-        As it is written.
+        The validated content.
     origin
-        The file (and row), to begin the sentence with.
+        The file (and row), with which the message begins.
 
     Returns
     -------
     InputError
-        Naming the key and, for a key that does not exist, the one that may be meant. Of several
-        faults an unknown key is named first, which may explain that another one is missing, and
-        then the outermost.
+        Names the key and, for an unknown key, a similar one. Of several errors, one of an unknown
+        key is reported first, because it may explain a missing key, and then the outermost.
     """
 
     def rank(fault: ErrorDetails) -> tuple[bool, int, bool]:
         unknown = fault.get("ctx", {}).get("before", "").startswith("unknown")
-        return not unknown, len(path_of(fault, content)), fault["type"] != "fits"
+        return not unknown, len(find_path(fault, content)), fault["type"] != "fits"
 
     fault = min(error.errors(include_url=False), key=rank)
-    path, words = path_of(fault, content), fault.get("ctx", {})
-    key, value, kind = ".".join(path), shown(fault["input"]), fault["type"]
+    path, words = find_path(fault, content), fault.get("ctx", {})
+    key, value, kind = ".".join(path), format_value(fault["input"]), fault["type"]
     if kind == "refused":
         named = ".".join(filter(None, [*path, words["key"]])) if words["key"] else ""
         return InputError(code, f"{origin}: {words['before']}{named}{words['after']}")
@@ -90,9 +89,9 @@ def refusal(code: Code, error: ValidationError, content: Any, origin: str) -> In
         return InputError(code, f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
     if kind == "fits":
         pattern = f"{words['pattern']} ({words['meaning']})"
-        return InputError(code, f"{origin}: {key} is '{value}', which does not fit {pattern}.")
+        return InputError(code, f"{origin}: {key} is '{value}', which does not match {pattern}.")
     if kind == "repeated":
-        return InputError(code, f"{origin}: {key} has '{words['value']}' twice; name it once.")
+        return InputError(code, f"{origin}: {key} has a duplicate '{words['value']}'; remove one.")
     if kind == "too_short":
         return InputError(code, f"{origin}: {key} is empty; give at least one.")
     must = WORDS.get(kind, fault["msg"].removeprefix("Input should be "))

@@ -1,4 +1,4 @@
-"""Settings of a task, in the parts that its rules depend on: which models are fine-tuned for it."""
+"""Settings of a task, as one class per set of settings that a rule depends on."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from scdyn.settings.base import (
     Text,
     Unique,
 )
-from scdyn.settings.model import FULL, TrainingSettings, filled_in
+from scdyn.settings.model import FULL, TrainingSettings, fill_in_training
 
-# The model as the task's block describes it; variants of it are named behind it.
+# Name of the model with the settings of the task's block, and prefix of its variants.
 MAIN = "scdynomics"
 
 Adapter = Literal["lora", "nonlinear", "full", "none"]
@@ -40,51 +40,52 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
 def is_compared(variant: str) -> bool:
-    """Tell whether a variant is scored beside the baselines: all classes, all labels."""
+    """Tell whether a variant, trained on all classes and labels, is compared with the baselines."""
     return variant == MAIN or variant.startswith(f"{MAIN}_")
 
 
 class RunSettings(Settings):
-    """How often a task is fitted, to which parts of its cells."""
+    """Folds and seeds of the runs of a task."""
 
     split_by: Text | None = None
-    """Column whose values (samples, donors, batches) stay whole in a fold. null - cells are
-    split."""
+    """Column whose values (samples, donors, batches) are not split over folds. null - cells are
+    split at random."""
     folds: AtLeastTwo = 5
-    """Parts that are held out in turn."""
+    """Number of folds of the cross-validation."""
     seeds: Seeds = [1, 2, 3, 4, 5]
-    """A run of each variant and fold each; scores are given over all of them."""
+    """Seeds; each variant is fine-tuned once per seed and fold, and scores are over all of these
+    runs."""
 
     @property
     def seed(self) -> int:
-        """Seed of what is drawn once for all runs: the first."""
+        """The first seed, for random numbers that all runs share."""
         return self.seeds[0]
 
 
 class SplitSettings(RunSettings):
-    """Which cells are trained on, tested and predicted."""
+    """Cells for training, testing and prediction."""
 
     label: Text
-    """Column of the cells to learn."""
+    """Column of the labels."""
     train: Selection = {}
-    """Cells that are learned from, in folds; all with a label if not given."""
+    """Cells for training and testing, split into folds; all cells with a label if not given."""
     predict: Selection | None = None
-    """Cells that every fold's model calls besides. null - none."""
+    """Further cells to predict by the models of all folds. null - none."""
     min_cells_per_class: AtLeastTwo | None = None
-    """Classes with fewer labelled cells are left out of training and scores, and listed. null - as
-    many as folds."""
+    """Classes with fewer labelled cells are left out of training and scores, and listed. null - the
+    number of folds."""
     min_units: AtLeastTwo = 2
-    """With split_by, classes in fewer of its values (samples, donors) are left out alike; what is
-    tested in one of them is trained on in another."""
+    """With split_by, classes found in fewer of its values (samples, donors) are left out as well,
+    because a class needs both training and test cells."""
     validation_share: Share = 0.1
-    """Share of the training cells that only temperature and familiarity are fitted to."""
+    """Share of the training cells that is used only to fit temperature and familiarity."""
 
 
 class HeadSettings(Settings):
     """The classifier on top of the encoder."""
 
     n_pools: Count = 64
-    """Learned weighted sums over the expressed genes that the head reads."""
+    """Number of trained weighted sums over the expressed genes, the input of the head."""
     hidden: Count = 128
     """Width of the head's hidden layer."""
     dropout: Share = 0.2
@@ -92,39 +93,39 @@ class HeadSettings(Settings):
 
 
 class FineTuningSettings(HeadSettings):
-    """What decides a fine-tuned model besides its cells."""
+    """Fine-tuning of a model."""
 
     adapter: Adapter = "lora"
-    """How the encoder is changed. lora - low-rank modules; nonlinear - the same with a bend (the
-    paper's); full - every parameter; none - frozen."""
+    """Trained parameters of the encoder. lora - low-rank modules; nonlinear - low-rank modules with
+    a non-linearity (the paper's); full - all parameters; none - no parameters."""
     rank: Count = 8
-    """Rank of the modules."""
+    """Rank of the low-rank modules."""
     pretrained: bool = True
-    """Start from the pretrained encoder; false - from a random one."""
+    """Start from the pretrained encoder. false - start from a randomly initialised encoder."""
     modalities: Modalities = "both"
-    """What the model reads. both, or rna or promoter alone."""
+    """Modalities that the model uses. both; rna; promoter."""
     training: TrainingSettings = Field(
         default_factory=lambda: TrainingSettings(**FULL["fine_tuning"])
     )
-    """How it is fine-tuned (see training)."""
+    """Training of the fine-tuned model (see training)."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_training(cls, content: Any) -> Any:
-        return filled_in(content, {}, FULL["fine_tuning"])
+        return fill_in_training(content, {}, FULL["fine_tuning"])
 
 
 class VariantSettings(FineTuningSettings):
-    """One of the models that are fine-tuned for a task, and what it sees of the labels."""
+    """A model that is fine-tuned for a task, and the labels in its training set."""
 
     labels: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the labels that it is trained on."""
+    """Share of the labels in its training set."""
     without: Text | None = None
-    """Class that is kept from it. null - none."""
+    """Class that is left out of its training set. null - none."""
 
 
 class VariantChanges(Settings):
-    """Another model to compare the main one with: what differs in it from the task's."""
+    """Another model to compare the main one with; keys that differ from the task's."""
 
     adapter: Adapter | None = None
     """In place of the task's."""
@@ -144,17 +145,17 @@ class VariantChanges(Settings):
         return {key: value for key, value in dump(self).items() if value is not None}
 
 
-class LessSeenSettings(RunSettings):
-    """The models that see fewer labels, or not all classes."""
+class ReducedSettings(RunSettings):
+    """Models whose training set has fewer labels or classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
-    """Shares of the labels that the main model and logistic regression are trained on, too."""
+    """Shares of the labels on which the main model and logistic regression are also trained."""
     left_out: Annotated[list[Text], *Unique] = []
-    """Classes kept from a model in turn, to see whether their cells are told from familiar
-    ones."""
+    """Classes that are left out of the training set in turn, to test whether their cells are
+    recognised as unfamiliar."""
 
-    def less_seen(self) -> dict[str, tuple[float, str | None]]:
-        """Name these models, with the share of the labels that each sees and the class it does not.
+    def reduced_variants(self) -> dict[str, tuple[float, str | None]]:
+        """Return the share of the labels and the left-out class of each model by name.
 
         Returns
         -------
@@ -166,7 +167,7 @@ class LessSeenSettings(RunSettings):
         return shares | {f"without_{i}": (1.0, name) for i, name in enumerate(self.left_out)}
 
     def runs_of(self, variant: str) -> list[tuple[int, int]]:
-        """List the runs of a variant: seed and fold; the first alone of a model without a class."""
+        """List the runs (seed, fold) of a variant; one run for a model without a class."""
         if variant.startswith("without_"):
             return [(self.seed, 0)]
         return [(seed, fold) for seed in self.seeds_of(variant) for fold in range(self.folds)]
@@ -176,8 +177,8 @@ class LessSeenSettings(RunSettings):
         return self.seeds
 
 
-class BaselineSettings(LessSeenSettings):
-    """Which baselines are fitted to which cells."""
+class BaselineSettings(ReducedSettings):
+    """Baselines of a task."""
 
     baselines: Annotated[list[Baseline], *Unique] = [
         "majority",
@@ -188,30 +189,30 @@ class BaselineSettings(LessSeenSettings):
         "xgboost",
         "mlp",
     ]
-    """Methods of other libraries on the same splits."""
+    """Baseline methods, on the same splits."""
 
 
-class EvaluationSettings(FineTuningSettings, LessSeenSettings):
-    """Which models are fine-tuned for a task, and compared."""
+class EvaluationSettings(FineTuningSettings, ReducedSettings):
+    """Models that are fine-tuned for a task and compared."""
 
     model: Name
-    """Model that is fine-tuned."""
+    """Pretrained model to fine-tune."""
     variants: dict[Name, VariantChanges] = {}
-    """Other models to hold the main one against, by name; what differs in each."""
+    """Other models to compare the main one with, by name; the keys that differ."""
 
     def seeds_of(self, variant: str) -> list[int]:
-        """List the seeds of a variant: its own, or the task's."""
+        """List the seeds of a variant, by default the task's."""
         own = self.variants.get(variant.removeprefix(f"{MAIN}_"))
         return self.seeds if own is None or own.seeds is None else own.seeds
 
     def all_variants(self) -> dict[str, VariantSettings]:
-        """Name the models that are fine-tuned, with the settings of each.
+        """Return the settings of all fine-tuned models by name.
 
         Returns
         -------
         dict
-            ``scdynomics``, the model as the block has it; ``scdynomics_NAME`` for each of its
-            ``variants``; and those of :meth:`less_seen`.
+            ``scdynomics``, with the settings of the block; ``scdynomics_NAME`` for each of
+            ``variants``; and the models of :meth:`reduced_variants`.
         """
         main = VariantSettings(**self.part(FineTuningSettings).model_dump())
         found = {MAIN: main}
@@ -221,12 +222,12 @@ class EvaluationSettings(FineTuningSettings, LessSeenSettings):
                 rate = {"learning_rate": own.learning_rate}
                 changes["training"] = main.training.model_copy(update=rate)
             found[f"{MAIN}_{name}"] = main.model_copy(update=changes)
-        for name, (labels, without) in self.less_seen().items():
+        for name, (labels, without) in self.reduced_variants().items():
             found[name] = main.model_copy(update={"labels": labels, "without": without})
         return found
 
     def variants_of_one_modality(self) -> dict[str, str]:
-        """Name, by modality, the variant that reads this one alone; the first of several."""
+        """Return, by modality, the first variant that uses only this modality."""
         found: dict[str, str] = {}
         for name, settings in self.all_variants().items():
             if is_compared(name) and settings.modalities != "both":
@@ -235,35 +236,35 @@ class EvaluationSettings(FineTuningSettings, LessSeenSettings):
 
 
 class ExplanationSettings(RunSettings):
-    """How the predictions of a task's main runs are attributed to genes."""
+    """Attribution of the predictions of a task's main runs to genes."""
 
     explained_cells: AtLeastTwo = 100
-    """Correctly called cells explained, a class and fold; shared among the other classes, at least
-    two each."""
+    """Correctly predicted cells explained per class and fold; divided among the other classes, at
+    least two each."""
     attribution_baseline: Literal["other", "zero", "mean"] = "other"
-    """Where the paths of Integrated Gradients start - in a cell of each other class, the cell
-    without counts, or the mean cell."""
+    """Baseline of Integrated Gradients. other - a cell of each other class; zero - the cell without
+    counts; mean - the mean cell."""
     steps: AtLeastTwo = 8
-    """Points on the path of Integrated Gradients; cells whose attributions do not add up get
-    more."""
+    """Points per path of Integrated Gradients; more for cells whose attributions do not sum to the
+    change of the logit."""
     attribution_memory: Annotated[Positive | None, HARDWARE] = None
-    """GiB for the points that are evaluated at once. null - half of the GPU's free memory, 4 GiB on
-    the CPU."""
+    """Memory in GiB for the points that are evaluated at once. null - half of the GPU's free
+    memory; 4 GiB on the CPU."""
 
 
 class CheckedCellsSettings(RunSettings):
-    """How many cells costly checks are made in."""
+    """Number of cells of the costly checks."""
 
     checked_cells: AtLeastTwo = 16
-    """Cells a class of the costly checks (randomisation, deletion, in-silico perturbation)."""
+    """Cells per class in the costly checks (randomisation, deletion, in-silico perturbation)."""
 
 
 class CheckSettings(FineTuningSettings, CheckedCellsSettings, ExplanationSettings):
-    """How an explanation is checked; for one check the main model is fitted once more."""
+    """Checks of an explanation; for one of them the main model is fine-tuned again."""
 
 
 class MeasuredKnockout(Settings):
-    """A knockout that was measured."""
+    """A measured knockout."""
 
     silenced: Text
     """The gene or regulon that was knocked out."""
@@ -274,50 +275,51 @@ class MeasuredKnockout(Settings):
 
 
 class EditSettings(Settings):
-    """Perturbations that are tried in the model."""
+    """In-silico perturbations."""
 
     n_drivers: Count = 2
-    """TFs of the highest specificity of each class that are silenced in its cells."""
+    """Number of TFs per class, those of the highest specificity, that are silenced in the cells of
+    the class."""
     silenced: list[Text] = []
-    """Genes (symbols) and regulons (as in regulons.tsv) that are set to zero besides."""
+    """Further genes (symbols) and regulons (as in regulons.tsv) that are set to zero."""
     raised: list[Text] = []
-    """The same, set to a high value."""
+    """Genes and regulons that are set to a high value."""
     n_random: Count = 20
-    """Draws of random genes, expressed alike, that each is held against; the smallest p is one in
-    this plus one."""
+    """Number of random gene sets of similar expression with which each perturbation is compared;
+    the smallest p-value is 1 / (n_random + 1)."""
     measured: MeasuredKnockout | None = None
-    """A knockout that was measured, for comparison. null - none."""
+    """A measured knockout to compare with. null - none."""
 
 
 class InSilicoSettings(CheckedCellsSettings):
-    """Which perturbations are tried in a task's main runs."""
+    """In-silico perturbations by a task's main runs."""
 
     in_silico: EditSettings = Field(default_factory=EditSettings)
-    """Perturbations that are tried in the model."""
+    """In-silico perturbations."""
 
 
 class TaskSettings(
     InSilicoSettings, CheckSettings, EvaluationSettings, BaselineSettings, SplitSettings
 ):
-    """A question that a model is fine-tuned to."""
+    """A classification task for which a model is fine-tuned."""
 
     explain: bool = True
-    """Attribute the calls to genes."""
+    """Attribute the predictions to genes."""
     gene_sets: PathText | None = None
-    """GMT file of gene sets that are sought at the top of the ranking. null - none."""
+    """GMT file of gene sets to test for enrichment at the top of the gene ranking. null - none."""
 
     def split(self) -> SplitSettings:
-        """Return what decides the split: of the seeds the first, so that more leave it alone."""
+        """Return the settings of the split, with the first seed only."""
         return self.part(SplitSettings).model_copy(update={"seeds": self.seeds[:1]})
 
     def explanation(self) -> ExplanationSettings:
-        """Return what decides the attributions; of the seeds the first."""
+        """Return the settings of the attributions, with the first seed only."""
         return self.part(ExplanationSettings).model_copy(update={"seeds": self.seeds[:1]})
 
     def checks(self) -> CheckSettings:
-        """Return what decides the checks of an explanation; of the seeds the first."""
+        """Return the settings of the checks of an explanation, with the first seed only."""
         return self.part(CheckSettings).model_copy(update={"seeds": self.seeds[:1]})
 
     def perturbations(self) -> InSilicoSettings:
-        """Return what decides the perturbations; of the seeds the first."""
+        """Return the settings of the in-silico perturbations, with the first seed only."""
         return self.part(InSilicoSettings).model_copy(update={"seeds": self.seeds[:1]})

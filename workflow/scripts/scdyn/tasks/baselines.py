@@ -107,7 +107,7 @@ def get_logistic_weights(model: Any) -> np.ndarray:
 
 def list_fits(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int]]:
     """Yield the fits of one fold: method, variant (of the training cells) and seed."""
-    for variant in (MAIN, *task.less_seen()):
+    for variant in (MAIN, *task.reduced_variants()):
         seeds = [seed for seed, of_run in task.runs_of(variant) if of_run == fold]
         for method in task.baselines:
             if variant != MAIN and method not in WITH_FEWER_LABELS:
@@ -142,7 +142,7 @@ def fit_baselines(
     """
     require_cells(splits, cells.obs_names)
     values = collect_values(cells)
-    variants = {MAIN: (1.0, None), **task.less_seen()}
+    variants = {MAIN: (1.0, None), **task.reduced_variants()}
     tables, costs = [], []
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)

@@ -10,7 +10,11 @@ from scdyn.model.architecture import Operations
 from scdyn.pp.preflight_findings import Finding
 from scdyn.settings import EvaluationSettings, ModelSettings, VariantSettings
 from scdyn.training import cost
-from scdyn.training.cost import architecture_of, cpu_seconds, pretraining_operations
+from scdyn.training.cost import (
+    count_pretraining_operations,
+    estimate_cpu_seconds,
+    make_architecture,
+)
 
 
 def finetuning_operations(
@@ -34,9 +38,9 @@ def finetuning_operations(
     n_genes, n_tfs, n_cells
         Of the corpus.
     """
-    architecture = architecture_of(model, n_genes, n_tfs)
+    architecture = make_architecture(model, n_genes, n_tfs)
     frozen = settings.adapter == "none"
-    each = architecture.operations() if frozen else architecture.training_operations()
+    each = architecture.count_operations() if frozen else architecture.count_training_operations()
     # Fewer labels get more epochs (scdyn.tasks.finetuning.scale_epochs).
     passes = settings.training.epochs * settings.labels**0.5
     # The two cells without counts are encoded with each batch.
@@ -64,7 +68,7 @@ def estimate(
     n_genes, n_tfs
         Of the vocabulary.
     rate
-        See :func:`product_rate`.
+        See :func:`measure_product_rate`.
     n_threads
         Cores of a job.
 
@@ -79,10 +83,10 @@ def estimate(
     """
     for name, model in models.items():
         cells = n_cells[model.corpus]
-        operations = pretraining_operations(model, n_genes, n_tfs, cells)
+        operations = count_pretraining_operations(model, n_genes, n_tfs, cells)
         epochs = model.training.epochs
         work = f"pretraining on {cells:,} cells, {epochs} epochs"
-        yield f"models.{name}", work, cpu_seconds(operations, rate, n_threads)
+        yield f"models.{name}", work, estimate_cpu_seconds(operations, rate, n_threads)
     for name, task in tasks.items():
         model = models[task.model]
         cells = n_cells[model.corpus]
@@ -91,7 +95,7 @@ def estimate(
             n = len(task.runs_of(variant))
             operations = finetuning_operations(settings, task.folds, model, n_genes, n_tfs, cells)
             n_runs += n
-            seconds += n * cpu_seconds(operations, rate, n_threads)
+            seconds += n * estimate_cpu_seconds(operations, rate, n_threads)
         work = f"{n_runs} fine-tunings on up to {cells:,} cells"
         yield f"tasks.{name}", work, seconds
 
@@ -113,17 +117,17 @@ def examine_models(
     genes
         The vocabulary.
     """
-    n_threads, n_gpus = cost.cores_of_a_job(), len(cost.gpus_used())
+    n_threads, n_gpus = cost.count_job_cores(), len(cost.list_used_gpus())
     found = estimate(
         models,
         tasks,
         n_cells,
         len(genes),
         int(genes["is_tf"].sum()),
-        cost.product_rate(),
+        cost.measure_product_rate(),
         n_threads,
     )
     return [
-        Finding(subject, "time", cost.sentence(work, seconds, n_threads, n_gpus))
+        Finding(subject, "time", cost.describe_cost(work, seconds, n_threads, n_gpus))
         for subject, work, seconds in found
     ]

@@ -19,7 +19,7 @@ from scdyn.data.loader import Loader, MemoryStore
 from scdyn.data.tokens import TokenStore
 from scdyn.io.files import atomic, sha256, write_table
 from scdyn.log import logger
-from scdyn.model.adapters import adapt, fresh
+from scdyn.model.adapters import adapt, reinitialise
 from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
@@ -82,7 +82,7 @@ def fit_classifier(
     def weigh(part: Part, *_: Tensor) -> Tensor:
         return weights[targets[part.positions]].sum()[None]
 
-    def loss_of(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
+    def compute_loss(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
         logits = classifier(rna, promoter)
         losses = functional.cross_entropy(logits, targets[part.positions], weights, reduction="sum")
         return losses / totals[0]
@@ -90,7 +90,7 @@ def fit_classifier(
     def load(parts: list[np.ndarray]) -> Loader:
         return Loader(store, [rows[part] for part in parts], device)
 
-    run = Training(classifier, loss_of, weigh, load, len(rows), config, checkpoint=checkpoint)
+    run = Training(classifier, compute_loss, weigh, load, len(rows), config, checkpoint=checkpoint)
     return classifier, run.run()
 
 
@@ -119,7 +119,7 @@ def calibrate(
     validation
         ``cell`` and ``label``, as :func:`scdyn.tasks.splits.split_cells` returns it.
     """
-    p, energies = run_classifier(classifier, store, store.rows_of(validation["cell"]))
+    p, energies = run_classifier(classifier, store, store.find_rows(validation["cell"]))
     labels = validation["label"].to_numpy()
     classifier.temperature = metrics.fit_temperature(labels, classifier.classes, p)
     classifier.familiar = fit_familiarity(energies)
@@ -169,7 +169,7 @@ def finetune_run(
     device = choose_device()
     model = load_model(model_folder, store.meta)
     if not settings.pretrained:
-        model = fresh(model, seed)
+        model = reinitialise(model, seed)
     training, validation, predicted = split_cells(
         splits, fold, settings.labels, settings.without, seed
     )
@@ -182,9 +182,14 @@ def finetune_run(
         "model_folder": os.path.relpath(model_folder, folder),
     }
     examples = {"cells": list(training["cell"]), "labels": list(training["label"])}
-    identity = {**settings.decisive(), **description, "training": config.decisive(), **examples}
+    identity = {
+        **settings.without_hardware(),
+        **description,
+        "training": config.without_hardware(),
+        **examples,
+    }
     checkpoint = Checkpoint(checkpoints, identity)
-    rows, labels = store.rows_of(training["cell"]), training["label"].to_numpy()
+    rows, labels = store.find_rows(training["cell"]), training["label"].to_numpy()
     classifier, history = fit_classifier(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
@@ -220,7 +225,7 @@ def predict_cells(
     """Predict cells; adds ``familiarity`` to the table of calibrated predictions."""
     if classifier.familiar is None:
         raise ValueError("the classifier is not calibrated")
-    p, energies = run_classifier(classifier, store, store.rows_of(cells["cell"]))
+    p, energies = run_classifier(classifier, store, store.find_rows(cells["cell"]))
     table = evaluation.tabulate_calibrated_predictions(
         cells, run, classifier.classes, p, classifier.temperature
     )

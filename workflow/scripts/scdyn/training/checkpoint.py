@@ -1,4 +1,4 @@
-"""The state of a training run, from which a killed run goes on."""
+"""Checkpoints of a training run, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor, nn
 from scdyn.io.files import Json, atomic, write_json
 from scdyn.log import logger
 
-# One would do; a second is there in case a disk loses the last.
+# A second checkpoint is kept in case the last one is damaged.
 N_KEPT = 2
 
 
 class Checkpoint:
-    """The states of a run in a folder of its own: weights, optimiser, place, history.
+    """Checkpoints of a run: weights, optimiser, step, history.
 
-    Each state is a folder ``step-N`` that appears whole or not at all; the last two are kept.
+    Each is a folder ``step-N``, written atomically; the last two are kept.
 
     Parameters
     ----------
     folder
-        Where they are kept.
+        Folder of the checkpoints of this run.
     identity
-        Everything that decides the run's result; a checkpoint of another identity is
-        not gone on from.
+        Everything that determines the run's result; a run does not resume from a checkpoint with
+        another identity.
     """
 
     def __init__(self, folder: Path, identity: Json) -> None:
@@ -37,18 +37,18 @@ class Checkpoint:
         self.identity = json.loads(json.dumps(identity))
 
     def _states(self) -> list[Path]:
-        """List what is kept, newest first."""
+        """List the checkpoints, newest first."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: Json) -> None:
-        """Write weights that are trained, the optimiser's tensors and ``state``.
+        """Write the trained weights, the optimiser's tensors and ``state``.
 
         Parameters
         ----------
         module, optimizer
-            What is trained, and how far it is.
+            Module and optimiser of the run.
         state
-            Plain values, among them ``step``.
+            JSON values, including ``step``.
         """
         trained = {
             f"model.{n}": p.detach() for n, p in module.named_parameters() if p.requires_grad
@@ -63,7 +63,7 @@ class Checkpoint:
             shutil.rmtree(old)
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Json | None:
-        """Load the newest state that :meth:`save` wrote for this run.
+        """Load the newest checkpoint of this run.
 
         Parameters
         ----------
@@ -73,30 +73,30 @@ class Checkpoint:
         Returns
         -------
         dict or None
-            The ``state`` saved; None if there is none to go on from.
+            The saved ``state``; None if there is no checkpoint to resume from.
         """
         for folder in self._states():
             try:
                 state = json.loads((folder / "state.json").read_text())
                 tensors = load_file(folder / "state.safetensors")
             except (OSError, ValueError, SafetensorError) as error:
-                logger.info("%s cannot be read (%s) and is passed over", folder, error)
+                logger.info("skipping checkpoint %s, which cannot be read (%s)", folder, error)
                 continue
             if state.pop("identity") != self.identity:
-                logger.info("%s is of other settings or data: starting from the beginning", folder)
+                logger.info("%s has other settings or data: training from the start", folder)
                 return None
             _load(module, optimizer, tensors)
-            logger.info("going on from step %d", state["step"])
+            logger.info("resuming from step %d", state["step"])
             return state
         return None
 
     def remove(self) -> None:
-        """Remove what was saved."""
+        """Remove the checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _load(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put saved tensors back where :meth:`Checkpoint.save` took them from."""
+    """Load the tensors of a checkpoint into module and optimiser, in place."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:

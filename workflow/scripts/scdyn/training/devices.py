@@ -1,4 +1,4 @@
-"""Where the model runs: on a GPU or on the CPU."""
+"""Device of the model: a GPU or the CPU."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.machine import VARIABLE, VISIBLE, hidden_gpus, list_gpus, nvidia_driver, visible_gpus
 
-# Set in the processes of a job that has taken its GPUs.
+# Environment variable that is set in the processes of a job that has taken its GPUs.
 TAKEN = "SCDYN_GPUS_TAKEN"
-# Numbers of glibc's mallopt.
+# Parameters of glibc's mallopt.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# Open for as long as this process lives: what holds its GPUs against other jobs.
+# Open file descriptors of the locks on this process' GPUs.
 _locks: list[int] = []
 
 
 def n_gpus() -> int:
-    """Count the GPUs that may be used, none if the environment's device is the CPU.
+    """Count the usable GPUs; 0 if the config's device is cpu.
 
     Raises
     ------
     InputError
-        If a GPU is asked for and there is none, or if there is one that torch cannot use, unless
-        the device is the CPU or ``CUDA_VISIBLE_DEVICES`` is empty.
+        If the device is gpu and there is none, or if it is auto and torch cannot use a GPU of this
+        machine, unless ``CUDA_VISIBLE_DEVICES`` is empty.
     """
-    asked = os.environ.get(VARIABLE, "auto")
-    found = 0 if asked == "cpu" else torch.cuda.device_count()
-    if asked == "gpu" and not found:
+    wanted = os.environ.get(VARIABLE, "auto")
+    found = 0 if wanted == "cpu" else torch.cuda.device_count()
+    if wanted == "gpu" and not found:
         visible = os.environ.get(VISIBLE)
         raise InputError(
             "GPU",
-            f"device: gpu is asked for in the config, but PyTorch {torch.__version__} finds none "
-            f"({'CUDA_VISIBLE_DEVICES is ' + visible if visible else 'no driver answers'}); run "
-            "the job where there is one, with a build of PyTorch for it (docs/gpu.md), or set "
+            f"device is gpu in the config, but PyTorch {torch.__version__} finds no GPU "
+            f"({'CUDA_VISIBLE_DEVICES is ' + visible if visible else 'no driver responds'}); run "
+            "the job on a machine with a GPU and a build of PyTorch for it (docs/gpu.md), or set "
             "device: auto.",
         )
-    if asked == "auto" and not found and not hidden_gpus() and (driver := nvidia_driver()):
+    if wanted == "auto" and not found and not hidden_gpus() and (driver := nvidia_driver()):
         raise InputError(
             "GPU",
-            f"device: auto finds NVIDIA's {driver} on this machine, but PyTorch "
-            f"{torch.__version__} cannot use a GPU: {why_unusable()} (docs/gpu.md); or set "
-            "device: cpu in the config to run on the CPU all the same.",
+            f"device is auto and this machine has NVIDIA's {driver}, but PyTorch "
+            f"{torch.__version__} cannot use a GPU: {explain_unusable_gpu()} (docs/gpu.md); or set "
+            "device: cpu in the config to run on the CPU.",
         )
     return found
 
 
-def why_unusable() -> str:
-    """Say why torch finds no GPU where there is a driver, and what helps."""
+def explain_unusable_gpu() -> str:
+    """Explain why torch finds no GPU although there is a driver, with a remedy."""
     if torch.version.cuda is None:
-        return "it is a build for the CPU alone; install a build for CUDA"
+        return "it is a build without CUDA; install a build for CUDA"
     return (
-        f"the driver is too old for its CUDA {torch.version.cuda}, or this job or container was "
-        "given no GPU; update the driver, install a build of PyTorch for an older CUDA, or give "
-        "the job a GPU"
+        f"the driver is too old for CUDA {torch.version.cuda}, or this job or container has no "
+        "GPU; update the driver, install a build of PyTorch for an older CUDA, or request a GPU "
+        "for the job"
     )
 
 
 def choose_device() -> torch.device:
-    """Return this process' GPU if one may be used, else the CPU, and say which it is.
+    """Choose this process' GPU if there is a usable one, else the CPU, and log the choice.
 
     Raises
     ------
@@ -78,37 +78,36 @@ def choose_device() -> torch.device:
         logger.info("running on GPU %s", torch.cuda.get_device_name())
         return torch.device("cuda", torch.cuda.current_device())
     keep_memory()
-    why = "as the config says" if os.environ.get(VARIABLE) == "cpu" else "no GPU found"
+    why = "device: cpu" if os.environ.get(VARIABLE) == "cpu" else "no GPU found"
     logger.info("%s: running on the CPU with %d threads", why, torch.get_num_threads())
     return torch.device("cpu")
 
 
 def keep_memory() -> None:
-    """Keep the memory of large tensors in the process when it is freed, where libc is glibc.
+    """Keep freed memory of large tensors in the process, with glibc.
 
-    Memory that is given back between steps has to be cleared by the system when it is taken
-    again, page by page: a training step was up to a quarter slower. The same as
-    ``MALLOC_MMAP_MAX_=0`` and ``MALLOC_TRIM_THRESHOLD_`` beyond all memory.
+    Otherwise the system clears the pages when they are allocated again, and a training step was up
+    to 25% slower. Equal to ``MALLOC_MMAP_MAX_=0`` and an unlimited ``MALLOC_TRIM_THRESHOLD_``.
     """
     with suppress(OSError, AttributeError, TypeError):
-        # The C library that this process runs on already.
+        # None opens the C library of this process.
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def take_gpus(n: int) -> None:
-    """Take GPUs that no other job of this machine has taken, until this process ends.
+    """Take GPUs that no other job on this machine has taken, until this process ends.
 
-    Where more GPUs are visible than are asked for, ``CUDA_VISIBLE_DEVICES`` is set to the taken
-    ones, so this is called before CUDA is used. A GPU is taken by a lock on a file in the folder
-    for temporary files, which the system releases when the process ends, however it does. If
-    fewer are free than are asked for, others are shared, and the log says so.
+    If more GPUs are visible than needed, ``CUDA_VISIBLE_DEVICES`` is set to the taken ones, so this
+    must be called before CUDA is used. A GPU is taken by a lock on a file in the folder for
+    temporary files, which the system releases when the process ends. If too few GPUs are free,
+    others are shared, with a warning.
 
     Parameters
     ----------
     n
-        GPUs to take, fewer if there are fewer.
+        Number of GPUs to take; all if there are fewer.
     """
     if os.environ.get(VARIABLE) == "cpu" or TAKEN in os.environ:
         return
@@ -119,13 +118,13 @@ def take_gpus(n: int) -> None:
     uuids = list_gpus()
     free: list[str] = []
     for gpu in gpus:
-        # By one name, whether a GPU is told by its number or not.
+        # Lock by UUID, because GPUs may be given by number or UUID.
         name = uuids[int(gpu)] if gpu.isdecimal() and int(gpu) < len(uuids) else gpu
         if len(free) < n and lock(name):
             free.append(gpu)
     if len(free) < n:
         logger.warning(
-            "%d of %d GPUs are not in use by other jobs, where %d are asked for: sharing; run "
+            "%d of %d GPUs are not in use by other jobs, but %d are needed: sharing GPUs; run "
             "fewer jobs at a time (--resources gpu=%d)",
             *(len(free), len(gpus), n, len(gpus)),
         )
@@ -136,18 +135,18 @@ def take_gpus(n: int) -> None:
 
 
 def lock(name: str) -> bool:
-    """Lock a GPU's file; returns whether no other process had."""
+    """Lock the file of a GPU; return False if another process has locked it."""
     path = Path(tempfile.gettempdir()) / f"scdyn-gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock"
-    # Read alone, so that a file of another user serves as well.
+    # Read-only, so that a file of another user can be locked as well.
     flags = os.O_RDONLY | os.O_NOFOLLOW
     try:
         handle = os.open(path, flags) if path.exists() else os.open(path, flags | os.O_CREAT, 0o644)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.set_inheritable(handle, True)  # by the torchrun that takes this process' place
+        os.set_inheritable(handle, True)  # torchrun replaces this process and keeps the lock
     except BlockingIOError:
         os.close(handle)
         return False
-    except OSError:  # no such locks here: as if nobody else were
+    except OSError:  # the file system has no locks: take the GPU
         return True
     _locks.append(handle)
     return True

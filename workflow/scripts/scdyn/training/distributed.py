@@ -1,4 +1,4 @@
-"""Several processes, one a GPU, on one node or several, that train one model together."""
+"""Distributed training: one process per GPU, on one node or several."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.training.devices import n_gpus, take_gpus
 
-# Others wait while the first process validates or writes a checkpoint.
+# Timeout of the other processes while the first one validates or writes a checkpoint.
 PATIENCE = timedelta(hours=2)
-# Slurm starts one torchrun a node.
+# Slurm starts one torchrun per node.
 SRUN = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
 
 
 def rank() -> int:
-    """Number of this process, 0 if there is but one."""
+    """Return the rank of this process, 0 if there is only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def n_processes() -> int:
-    """Count the processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def processes_for(gpus: int) -> int:
-    """Take GPUs for processes, and count those that are worth starting: one a GPU, at least one.
+def take_processes(gpus: int) -> int:
+    """Take GPUs and return the number of processes to start: one per GPU, at least one.
 
     Raises
     ------
@@ -47,23 +47,23 @@ def processes_for(gpus: int) -> int:
 
 
 def launch(n_nodes: int, per_node: int, n_threads: int) -> None:
-    """Go on in several processes, if several are asked for: this one becomes torchrun.
+    """Replace this process by torchrun, if several processes are to train.
 
-    Each of the processes that torchrun starts runs this program from its beginning, and passes by
-    here; what stands before the call is thus done once more than there are processes. On several
-    nodes Slurm's srun starts a torchrun each, within the job that this is.
+    Each process that torchrun starts runs this program from its beginning and returns from this
+    function, so code before the call also runs in the launching process. On several nodes srun
+    starts one torchrun per node, within this Slurm job.
 
     Parameters
     ----------
     n_nodes, per_node
-        Nodes, and processes on each of them.
+        Number of nodes, and of processes per node.
     n_threads
-        Processors of each node.
+        CPU cores per node.
 
     Raises
     ------
     InputError
-        If several nodes are asked for outside Slurm.
+        If ``n_nodes`` is above 1 outside Slurm.
     """
     if is_started_by_torchrun() or n_nodes == per_node == 1:
         return
@@ -75,26 +75,26 @@ def launch(n_nodes: int, per_node: int, n_threads: int) -> None:
 
 
 def is_started_by_torchrun() -> bool:
-    """Tell whether this is one of several processes."""
+    """Tell whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> list[str]:
-    """Command line that starts processes which find one another.
+    """Return the command line of torchrun.
 
     Parameters
     ----------
     n_nodes, per_node
-        Nodes, and processes on each of them.
+        Number of nodes, and of processes per node.
     n_threads
-        Processors of each node.
+        CPU cores per node.
     job
-        Number of the job of Slurm that this is.
+        Id of this Slurm job.
 
     Raises
     ------
     InputError
-        If several nodes are asked for outside Slurm.
+        If ``n_nodes`` is above 1 outside Slurm.
     """
     program = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={per_node}"]
     if n_nodes == 1:
@@ -102,10 +102,10 @@ def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> li
     if job is None:
         raise InputError(
             "GPU",
-            f"models: {n_nodes} nodes are asked for, but this is no job of Slurm; run with "
-            "--profile slurm, or set nodes to 1.",
+            f"models: nodes is {n_nodes}, but this is not a Slurm job; run with --profile slurm, "
+            "or set nodes to 1.",
         )
-    # Above the ports that systems give away by themselves, and another one for each job.
+    # Above the ephemeral ports, and different for each job.
     port = 61000 + int(job) % 4000
     return [
         *SRUN,
@@ -116,7 +116,7 @@ def torchrun(n_nodes: int, per_node: int, n_threads: int, job: str | None) -> li
         f"--nnodes={n_nodes}",
         "--rdzv-backend=c10d",
         f"--rdzv-id={job}",
-        # Here is the first of the nodes.
+        # This script runs on the first node.
         f"--rdzv-endpoint={socket.gethostname()}:{port}",
     ]
 
@@ -134,7 +134,7 @@ def process_group() -> Iterator[None]:
     if n_gpus():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if n_gpus() else "gloo", timeout=PATIENCE)
-    if dist.get_rank() > 0:  # the first speaks for all
+    if dist.get_rank() > 0:  # progress is logged by the first process
         logger.setLevel(logging.WARNING)
     try:
         yield
@@ -152,7 +152,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if n_processes() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    # One message: what is sent weighs less than the waiting for each of hundreds.
+    # One message, because latency of hundreds of messages costs more than a copy.
     together = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(together)
     pieces = together.split([gradient.numel() for gradient in gradients])
@@ -167,14 +167,14 @@ def sum_values(values: Tensor) -> Tensor:
     return values
 
 
-def any_process(told: bool, device: torch.device) -> bool:
-    """Tell whether any of the processes was told something, so that all of them heed it."""
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Tell whether ``flag`` is true in any of the processes."""
     if n_processes() == 1:
-        return told
-    return bool(sum_values(torch.tensor(float(told), device=device)).item())
+        return flag
+    return bool(sum_values(torch.tensor(float(flag), device=device)).item())
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Wait for all processes."""
     if n_processes() > 1:
         dist.barrier()

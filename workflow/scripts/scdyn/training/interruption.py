@@ -1,6 +1,6 @@
-"""Being asked to end: what Slurm does before a time limit, and people by Ctrl-C.
+"""Handling of SIGTERM, which Slurm sends before a time limit, and of SIGINT (Ctrl-C).
 
-torchrun passes the signal on to each process, which ends its training at a good place by this.
+torchrun passes the signal on to its processes.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-ASKS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT while it is entered, so that work can end at a good place.
+    """Context manager that records SIGTERM and SIGINT, so that training can save and stop.
 
-    A second SIGINT ends the process as it would without this. A second SIGTERM does not: at a time
-    limit, a job's step and srun send one each.
+    A second SIGINT ends the process. A second SIGTERM does not, because at a time limit the job
+    step and srun send one each.
 
     Attributes
     ----------
-    asked : bool
+    requested : bool
         Whether a signal came.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Interruption:
-        """Note signals from here on."""
-        self._before = {number: signal.signal(number, self._note) for number in ASKS}
+        """Record signals from now on."""
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -37,11 +37,11 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Handle signals as before."""
+        """Restore the previous handlers."""
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
         if number == signal.SIGINT:
             self._restore()
 

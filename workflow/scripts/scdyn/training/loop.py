@@ -1,4 +1,4 @@
-"""One training loop, for pretraining and fine-tuning, which goes on where it was killed."""
+"""The training loop of pretraining and fine-tuning, which resumes from checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scdyn.data.loader import Loader, block_shuffle, halved
+from scdyn.data.loader import Loader, block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import TrainingSettings
@@ -25,24 +25,24 @@ from scdyn.training.progress import Progress
 T = TypeVar("T", np.ndarray, Tensor)
 
 CHECKPOINT_SECONDS = 60.0
-# An epoch's order: blocks of cells that stand together in the store, shuffled within buffers.
+# Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
 BLOCK = 64
 BUFFER_BLOCKS = 256
 
 
 class TrainingConfig(TrainingSettings):
-    """How the parameters of one run are fitted: the settings, and what no config sets."""
+    """Training settings of one run, with those that are not in the config."""
 
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Norm at which gradients are clipped."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of the steps over which the rate rises from zero."""
+    """Share of the steps over which the learning rate rises from zero."""
     seed: int = 0
-    """Of initialisation, order, masks and dropout."""
+    """Seed of initialisation, order, masks and dropout."""
 
 
 def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
-    """Rate of a step: linear warm-up, then cosines from its height to zero."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to zero."""
     n_warmup = max(1, round(config.warmup * n_steps))
     if step < n_warmup:
         return config.learning_rate * (step + 1) / n_warmup
@@ -51,9 +51,10 @@ def learning_rate(step: int, n_steps: int, config: TrainingConfig) -> float:
 
 
 def step_seed(*place: int) -> int:
-    """Seed of the masks and dropout of one place in a run.
+    """Derive the seed of masks and dropout of a step.
 
-    A resumed run, and a run on other numbers of GPUs, draws what it would have.
+    A resumed run therefore has the same random numbers as an uninterrupted one, and masks do not
+    depend on the number of GPUs.
     """
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
@@ -76,8 +77,8 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def prepare(module: nn.Module, config: TrainingConfig) -> None:
-    """Give the encoders in a module the precision asked for and compile their layers, in place."""
+def configure_encoders(module: nn.Module, config: TrainingConfig) -> None:
+    """Set the precision of the encoders in a module and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
         if isinstance(part, ScDynOmics):
@@ -88,17 +89,18 @@ def prepare(module: nn.Module, config: TrainingConfig) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Some cells of a step, which are on a device at once.
+    """A micro-batch: the cells of a step that are on a device at once.
 
     Attributes
     ----------
     positions
-        (n,) of the cells.
+        (n,) positions of the cells.
     start, n_in_step
-        Place of the first among the step's cells, and how many those are: all parts draw the
-        step's random numbers and use their own, so that the parts do not change the masks.
+        Index of the first cell within the step, and number of cells in the step. Each part draws
+        the random numbers of the whole step and uses its own, so that masks do not depend on the
+        size of the parts.
     seed
-        Of the step.
+        Seed of the step.
     """
 
     positions: np.ndarray
@@ -106,29 +108,29 @@ class Part:
     n_in_step: int
     seed: int
 
-    def of_step(self, drawn: T) -> T:
-        """Return the part's own of what was drawn for each of the step's cells."""
+    def take_from(self, drawn: T) -> T:
+        """Select this part's values from those drawn for all cells of the step."""
         return drawn[self.start : self.start + len(self.positions)]
 
 
-def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
-    """Lay out an epoch for this process.
+def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
+    """Split an epoch into steps, and these into the parts of this process.
 
     Parameters
     ----------
     epoch
-        Number of the epoch; decides the order with the seed.
+        Number of the epoch; determines the order, with the seed.
     n_cells
-        Cells to visit; a last incomplete step is left out.
+        Number of training cells; a last incomplete step is left out.
     config
         See :class:`TrainingConfig`.
     most
-        Cells on a device at once.
+        Most cells on a device at once.
 
     Returns
     -------
     list of list of Part
-        For each step the parts that this process works on.
+        The parts of this process per step.
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
@@ -138,7 +140,7 @@ def epoch_parts(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> 
     if n_parts > batch_size:
         raise InputError(
             "TRAINING",
-            f"training: a batch of {batch_size} cells cannot be shared by {n_processes} GPUs; "
+            f"training: a batch of {batch_size} cells cannot be split over {n_processes} GPUs; "
             "raise batch_size.",
         )
     steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
@@ -163,36 +165,36 @@ Load = Callable[[list[np.ndarray]], Loader]
 
 
 class Training:
-    """A run of training: what it works on, and how far it is.
+    """A training run and its state.
 
     Parameters
     ----------
     module
         The parameters that require gradients are fitted, in place.
-    loss_of
-        Called with a part, its RNA and promoter bins (n, G) on the device, and the weights of
-        the whole step (see ``weigh``); returns the part's share of the step's loss. The shares
-        of the parts add up to it, however a step is parted.
+    compute_loss
+        Called with a part, its RNA and promoter bins (n, G) on the device, and the sum of the
+        weights over the step (see ``weigh``); returns the part's share of the step's loss. The
+        loss is the sum over the parts, whatever their sizes.
     weigh
-        Called with a part and its bins; returns the part's weight in each mean of the loss,
-        (means,): what the mean is divided by, as far as it comes from this part.
+        Called with a part and its bins; returns the part's contribution to the denominator of
+        each mean in the loss, (means,).
     load
         Called with the positions of the cells of each part of an epoch; returns a loader of
         their bins.
     n_cells
-        Cells to draw from; each epoch visits all of them, save a last incomplete batch.
+        Number of training cells; each epoch visits all of them, except a last incomplete batch.
     config
         See :class:`TrainingConfig`.
     evaluate
         Called after each epoch, in evaluation mode and without gradients; returns scores.
     checkpoint
-        Where to go on from and to save to, every minute and after each epoch.
+        Checkpoint to resume from; written every minute and after each epoch.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        loss_of: Loss,
+        compute_loss: Loss,
         weigh: Weigh,
         load: Load,
         n_cells: int,
@@ -200,41 +202,41 @@ class Training:
         evaluate: Callable[[], dict[str, float]] = dict,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.module, self.loss_of, self.weigh = module, loss_of, weigh
+        self.module, self.compute_loss, self.weigh = module, compute_loss, weigh
         self.load, self.evaluate = load, evaluate
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
-        prepare(module, config)
+        configure_encoders(module, config)
         self.batch_size = min(config.batch_size, n_cells)
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
         self.is_first = distributed.rank() == 0
-        # Cells on a device at once; less, where they turn out not to fit.
+        # Cells on a device at once; halved when a GPU runs out of memory.
         share = math.ceil(self.batch_size / distributed.n_processes())
         self.micro_batch = min(config.micro_batch or share, share)
-        # What a checkpoint keeps beside the tensors.
+        # State of the run in a checkpoint, besides the tensors.
         self.step = 0
         self.losses: list[Tensor] = []
         self.history: list[dict[str, float]] = []
 
     def run(self) -> list[dict[str, float]]:
-        """Train from where the checkpoint is to the end.
+        """Train from the checkpoint, or from the start, to the end.
 
         Returns
         -------
         list of dict
-            A record an epoch: ``epoch``, ``step``, ``loss`` (mean of its steps), ``seconds``,
-            ``cells_per_second`` and what ``evaluate`` returned. The module is left in
-            evaluation mode.
+            One record per epoch: ``epoch``, ``step``, ``loss`` (mean of its steps), ``seconds``,
+            ``cells_per_second`` and the scores of ``evaluate``. The module is left in evaluation
+            mode.
 
         Raises
         ------
         InputError
-            If the loss is no longer a number, a batch is too small for the GPUs, or one cell too
-            large for their memory.
+            If the loss is not finite, a batch has fewer cells than there are GPUs, or a GPU's
+            memory does not suffice for one cell.
         Interrupted
-            If SIGTERM or SIGINT came; the state was saved before.
+            After SIGTERM or SIGINT; the state was saved.
         """
         state = self.checkpoint.restore(self.module, self.optimizer) if self.checkpoint else None
         state = state or {"step": 0, "losses": [], "seconds": 0.0, "history": []}
@@ -250,9 +252,9 @@ class Training:
         return self.history
 
     def run_epoch(self, interruption: Interruption) -> None:
-        """Take the steps that are left of an epoch, and close it; or those until memory is out."""
+        """Take the remaining steps of an epoch; return early if a GPU runs out of memory."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = epoch_parts(epoch, self.n_cells, self.config, self.micro_batch)[place:]
+        steps = plan_epoch(epoch, self.n_cells, self.config, self.micro_batch)[place:]
         loading = self.load([part.positions for parts in steps for part in parts])
         waited = self.progress.waited
         bins = iter(loading)
@@ -271,15 +273,15 @@ class Training:
                 self.save()
             elif time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self.save()
-            if distributed.any_process(interruption.asked, self.device):
+            if distributed.any_process(interruption.requested, self.device):
                 self.save()
                 raise Interrupted(
-                    f"stopped by a signal after step {self.step} of {self.n_steps}; started "
-                    "again, it goes on from there"
+                    f"stopped by a signal after step {self.step} of {self.n_steps}; run again to "
+                    "resume from there"
                 )
 
     def take_step(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor | None:
-        """Take one step of the optimiser and return its loss; None if memory was out before."""
+        """Take one step of the optimiser and return its loss; None if a GPU ran out of memory."""
         try:
             total = self.add_gradients(parts, bins)
         except torch.OutOfMemoryError:
@@ -294,11 +296,11 @@ class Training:
             group["lr"] = learning_rate(self.step, self.n_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        # Gradients that are no numbers show in the loss, which is looked at before it is saved.
+        # A gradient that is not finite makes the loss NaN, which is checked before saving.
         return distributed.sum_values(total) + 0 * norm
 
     def add_gradients(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Add up the gradients of a step's parts; returns this process's share of the loss."""
+        """Sum the gradients over the step's parts; return this process' share of the loss."""
         cells = [[x.to(self.device, non_blocking=True) for x in next(bins)] for _ in parts]
         weights = [self.weigh(part, *own) for part, own in zip(parts, cells, strict=True)]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
@@ -306,15 +308,15 @@ class Training:
         for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.loss_of(part, rna, promoter, totals)
+            loss = self.compute_loss(part, rna, promoter, totals)
             loss.backward()
             total += loss.detach()
         return total
 
     def halve(self) -> None:
-        """Put half as many cells on a device at once, as more do not fit its memory."""
+        """Halve the number of cells on a device at once."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.micro_batch = halved(self.micro_batch)
+        self.micro_batch = halve_batch(self.micro_batch)
 
     def finite_losses(self) -> list[float]:
         """Return the losses of the epoch's steps.
@@ -322,7 +324,7 @@ class Training:
         Raises
         ------
         InputError
-            If one is not a number.
+            If a loss is not finite.
         """
         losses = torch.stack(self.losses).tolist() if self.losses else []
         for i, loss in enumerate(losses):
@@ -336,7 +338,7 @@ class Training:
         return losses
 
     def close_epoch(self, epoch: int) -> None:
-        """Evaluate and add the epoch's record to the history; its steps' losses are used up."""
+        """Evaluate, add the epoch's record to the history, and clear the losses of its steps."""
         loss = torch.tensor(self.finite_losses()).mean().item()
         self.losses = []
         seconds = self.progress.seconds()
@@ -360,7 +362,7 @@ class Training:
         self.history.append(record)
 
     def save(self) -> None:
-        """Write a checkpoint, if there is to be one; never of parameters that are no numbers."""
+        """Write a checkpoint, if configured, after checking that all losses are finite."""
         self.saved = time.monotonic()
         losses = self.finite_losses()
         if self.checkpoint and self.is_first:

@@ -1,9 +1,9 @@
-"""How threads of a torch rule wait for one another; imported before torch, which reads it once.
+"""OpenMP's wait policy for torch on the CPU; must be imported before torch, which reads it once.
 
-Threads that wait by spinning take the cores of whatever runs beside them: on two cores shared with
-other work, a training step at size S (``benchmarks/sizes.py``) took three to five times as long
-with GNU OpenMP's default as with ``passive``. A job on a GPU keeps the default. The environment's
-``OMP_WAIT_POLICY`` wins.
+By default, waiting threads spin and take cores from other processes: on two cores shared with other
+work, a training step at size S (``benchmarks/sizes.py``) took three to five times as long with GNU
+OpenMP's default as with ``passive``. Jobs on a GPU keep the default. ``OMP_WAIT_POLICY`` of the
+environment has precedence.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a gene alone would predict: the predictors that a pretrained model is held against."""
+"""Trivial predictors of bins, which depend on the gene only: baselines of a pretrained model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scdyn.data.tokens import MODALITIES, TokenStore
 CELLS_AT_ONCE = 4096
 
 
-def chunks(
+def read_chunks(
     store: TokenStore | MemoryStore, rows: np.ndarray
 ) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
-    """Read some thousand cells at a time.
+    """Read :data:`CELLS_AT_ONCE` cells at a time.
 
     Yields
     ------
     list
-        For RNA and for promoters, of the cells where it was measured: the bins, and whether
-        either modality saw a gene.
+        Per modality, of the cells in which it was measured: the bins, and whether a gene has
+        counts in either modality.
     """
     for start in range(0, len(rows), CELLS_AT_ONCE):
         part = rows[start : start + CELLS_AT_ONCE]
@@ -35,22 +35,22 @@ def chunks(
 def gene_frequencies(
     store: TokenStore | MemoryStore, rows: np.ndarray, n_genes: int, n_bins: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each gene has each bin, in cells where either modality saw it.
+    """Compute the frequency of each bin per gene, over cells with counts in either modality.
 
     Parameters
     ----------
     store, rows
-        The cells to count.
+        The cells.
     n_genes, n_bins
-        Genes, and the highest bin.
+        Number of genes, and the highest bin.
 
     Returns
     -------
-    tuple of ndarray, (genes, n_bins + 1)
-        Frequencies in RNA and in promoters, one added to each count so that none is zero.
+    rna, promoter : ndarray, (genes, n_bins + 1)
+        Frequencies, with a pseudocount of 1.
     """
     counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
-    for modalities in chunks(store, rows):
+    for modalities in read_chunks(store, rows):
         for of_gene, (bins, expressed) in zip(counts, modalities, strict=True):
             np.add.at(of_gene, (bins.indices, bins.data), 1)
             of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
@@ -59,16 +59,14 @@ def gene_frequencies(
 
 
 def point_predictor(frequencies: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Predict one bin a gene with its frequency, and all other bins alike.
-
-    It is the best predictor that knows no more than that bin and how often it is right.
+    """Predict one bin per gene with its frequency, and all other bins with equal probabilities.
 
     Parameters
     ----------
     frequencies
         (genes, bins).
     bins
-        (genes,) the bin predicted.
+        (genes,) the predicted bin.
 
     Returns
     -------
@@ -84,7 +82,7 @@ def point_predictor(frequencies: np.ndarray, bins: np.ndarray) -> np.ndarray:
 
 
 def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
-    """Make predictors that know the gene and not the cell.
+    """Make predictors that depend on the gene and not on the cell.
 
     Parameters
     ----------
@@ -94,8 +92,9 @@ def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray, (genes, bins)
-        ``mode``: each gene's commonest bin; ``mean``: its mean bin, rounded (both as
-        :func:`point_predictor`); ``frequency``: its frequencies, the best of their kind.
+        ``mode``: the most frequent bin per gene; ``mean``: the mean bin, rounded (both by
+        :func:`point_predictor`); ``frequency``: the frequencies, which have the lowest loss of all
+        such predictors.
     """
     mean = np.rint(frequencies @ np.arange(frequencies.shape[1])).astype(int)
     return {
@@ -107,33 +106,35 @@ def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
 
 def trivial_losses(
     store: TokenStore | MemoryStore,
-    learned: np.ndarray,
+    training_rows: np.ndarray,
     held_out: np.ndarray,
     n_genes: int,
     n_bins: int,
 ) -> dict[str, float]:
-    """Score :func:`trivial_predictors` as a model is scored.
+    """Score :func:`trivial_predictors` like a pretrained model.
 
     Parameters
     ----------
     store
-        Tokens.
-    learned, held_out
-        Rows whose frequencies are known, and rows to predict.
+        Bins.
+    training_rows, held_out
+        Training cells, for the frequencies, and held-out cells, to predict.
     n_genes, n_bins
-        Genes, and the highest bin.
+        Number of genes, and the highest bin.
 
     Returns
     -------
     dict
-        Cross-entropy in nats over all non-zero genes of the cells. The names are those of
-        :meth:`scdyn.training.pretraining.MaskedPretraining.evaluate` behind the predictor's, as
-        ``mode_masked_loss`` and ``mean_rna_zero_loss``.
+        Cross-entropy in nats over all genes of the cells with counts in either modality. The names
+        are those of :meth:`scdyn.training.pretraining.MaskedPretraining.evaluate` after the
+        predictor's, as ``mode_masked_loss`` and ``mean_rna_zero_loss``.
     """
-    predictors = [trivial_predictors(p) for p in gene_frequencies(store, learned, n_genes, n_bins)]
-    # (predictors, modalities, zero or not): sums of losses, and how many.
+    predictors = [
+        trivial_predictors(p) for p in gene_frequencies(store, training_rows, n_genes, n_bins)
+    ]
+    # Sums and numbers of losses: (predictors, modalities, zero or non-zero bins).
     totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
-    for modalities in chunks(store, held_out):
+    for modalities in read_chunks(store, held_out):
         for j, (bins, expressed) in enumerate(modalities):
             if not expressed.nnz:
                 continue

@@ -1,4 +1,4 @@
-"""Masked pretraining: hide genes and predict their bins."""
+"""Masked pretraining: mask genes and predict their bins."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from scdyn.training.loop import Part, Training, TrainingConfig, step_seed
 from scdyn.training.predictors import trivial_losses
 from scdyn.training.progress import write_records
 
-# Cells that are scored at a time, and held-out cells whose masks are of one seed.
+# Held-out cells scored per batch, and held-out cells whose masks have one seed.
 SCORED_AT_ONCE = 32
 SEEDED_TOGETHER = 32
 
 
 def count_hidden(expressed: Tensor, share: float) -> Tensor:
-    """Count the genes that :func:`mask_genes` hides of expressed ones: (B, G) to (B,)."""
+    """Count the genes per cell that :func:`mask_genes` masks: expressed (B, G) to (B,)."""
     n_expressed = expressed.sum(1)
     return (n_expressed * share).round().long().clamp(min=1).minimum(n_expressed)
 
@@ -41,7 +41,7 @@ def count_hidden(expressed: Tensor, share: float) -> Tensor:
 def draw_noise(seed: int, n_cells: int, like: Tensor) -> Tensor:
     """Draw uniform random numbers (cells, G) for the masks of some cells.
 
-    On the CPU and on a GPU they differ.
+    They differ between CPU and GPU.
     """
     generator = torch.Generator(like.device).manual_seed(seed)
     return torch.rand((n_cells, like.shape[1]), generator=generator, device=like.device)
@@ -50,33 +50,33 @@ def draw_noise(seed: int, n_cells: int, like: Tensor) -> Tensor:
 def mask_genes(
     rna: Tensor, promoter: Tensor, share: float, mask_id: int, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hide a share of each cell's non-zero genes in all modalities that were measured.
+    """Mask a share of the non-zero genes per cell, in all measured modalities.
 
     Parameters
     ----------
     rna, promoter
-        (B, G) bins. A gene counts as non-zero if either modality saw it.
+        (B, G) bins. A gene is non-zero if it has counts in either modality.
     share
-        Share of the non-zero genes to hide, rounded to whole genes, at least
-        one in a cell that has any (the paper: 0.15).
+        Share of the non-zero genes to mask, rounded to whole genes, at least one per cell with
+        counts (the paper: 0.15).
     mask_id
-        Token id that stands for a hidden value.
+        Id of a masked value.
     noise
         (B, G) uniform random numbers below one, on the device of ``rna``.
 
     Returns
     -------
     masked_rna, masked_promoter : Tensor
-        Ids with the hidden values replaced.
+        Bins with the masked values replaced by ``mask_id``.
     genes : Tensor
-        (B, Q) positions of the hidden genes, Q the most that a cell hides; cells that hide
-        fewer are filled up with others of their genes.
+        (B, Q) positions of the masked genes, where Q is the largest number per cell; cells with
+        fewer are filled up with other genes.
     hidden : Tensor
-        (B, Q) boolean: which of ``genes`` are hidden.
+        (B, Q) boolean: which of ``genes`` are masked.
     """
     expressed = expressed_genes(rna, promoter)
     n_hidden = count_hidden(expressed, share)
-    # The least of the noise are a random subset of the non-zero genes.
+    # The smallest noise values select a random subset of the non-zero genes.
     genes = noise.masked_fill(~expressed, 2.0).topk(int(n_hidden.max()), largest=False).indices
     hidden = torch.arange(genes.shape[1], device=genes.device) < n_hidden[:, None]
     masked = []
@@ -90,23 +90,23 @@ def mask_genes(
 def masked_losses(
     model: ScDynOmics, rna: Tensor, promoter: Tensor, share: float, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropy of the bins of hidden genes.
+    """Compute the cross-entropy of the bins of masked genes.
 
     Parameters
     ----------
     rna, promoter
         (B, G) uint8 bins on the model's device.
     share
-        Share of the non-zero genes to hide.
+        Share of the non-zero genes to mask.
     noise
-        (B, G), as :func:`draw_noise`; decides which.
+        (B, G), as :func:`draw_noise`; determines the masked genes.
 
     Returns
     -------
-    rna_losses, promoter_losses : Tensor, (hidden genes of the cells where it was measured,)
+    rna_losses, promoter_losses : Tensor, (masked genes in cells with the modality measured,)
         In nats.
     rna_bins, promoter_bins : Tensor
-        What was hidden.
+        The bins that were masked.
     """
     masked_rna, masked_promoter, genes, hidden = mask_genes(
         rna, promoter, share, model.config.mask_id, noise
@@ -122,9 +122,9 @@ def masked_losses(
 
 
 def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the bins of all genes, none of which is hidden: (B,) means a modality.
+    """Compute the mean cross-entropy of the bins of all genes without masking: (B,) per modality.
 
-    NaN in a cell where it was not measured.
+    NaN in cells in which the modality was not measured.
     """
     logits = model.decode(model(rna, promoter))
     means = []
@@ -137,77 +137,77 @@ def full_losses(model: ScDynOmics, rna: Tensor, promoter: Tensor) -> tuple[Tenso
 
 
 class MaskedPretraining:
-    """Masked pretraining of a model on some cells, scored on others.
+    """Loss of masked pretraining on training cells, and scores of held-out cells.
 
     Parameters
     ----------
     model
-        On the device to train on.
+        Model, on its device.
     store
-        Tokens.
-    learned, held_out
-        Rows of the store to train on and to score.
+        Bins.
+    training_rows, held_out
+        Rows of the training cells and of the held-out cells.
     mask_share
-        Share of the non-zero genes that is hidden.
+        Share of the non-zero genes that is masked.
     seed
-        Of the masks of the scored cells, which are the same each time.
+        Seed of the masks of the held-out cells, which are the same in each evaluation.
     promoter_dropout
-        Share of the training cells whose promoters are read as not measured, drawn anew each
-        time, so that the model learns to do without.
+        Share of the training cells, sampled in each step, whose promoters are read as not measured,
+        so that the model can be used on cells without promoters.
     """
 
     def __init__(
         self,
         model: ScDynOmics,
         store: TokenStore | MemoryStore,
-        learned: np.ndarray,
+        training_rows: np.ndarray,
         held_out: np.ndarray,
         mask_share: float,
         seed: int,
         promoter_dropout: float = 0.0,
     ) -> None:
         self.model, self.store = model, store
-        self.learned, self.held_out = learned, held_out
+        self.training_rows, self.held_out = training_rows, held_out
         self.mask_share, self.seed, self.promoter_dropout = mask_share, seed, promoter_dropout
         self.device = next(model.parameters()).device
 
     def load(self, parts: list[np.ndarray]) -> Loader:
-        """Load the training cells at some positions, part by part."""
-        return Loader(self.store, [self.learned[part] for part in parts], self.device)
+        """Return a loader of the training cells at the positions of each part."""
+        return Loader(self.store, [self.training_rows[part] for part in parts], self.device)
 
     def drop_promoters(self, part: Part, promoter: Tensor) -> Tensor:
-        """Replace the bins (B, G) of a drawn share of the cells: promoters not measured."""
+        """Set the promoter bins (B, G) of a random share of the cells to "not measured"."""
         if not self.promoter_dropout:
             return promoter
-        drawn = part.of_step(np.random.default_rng(part.seed).random(part.n_in_step))
+        drawn = part.take_from(np.random.default_rng(part.seed).random(part.n_in_step))
         chosen = torch.from_numpy(drawn < self.promoter_dropout).to(promoter.device)
         return promoter.masked_fill(chosen[:, None], NOT_MEASURED)
 
     def weigh(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Count a part's hidden genes in RNA and in promoters: (2,)."""
+        """Count the masked genes of a part in RNA and promoters: (2,)."""
         promoter = self.drop_promoters(part, promoter)
         n_hidden = count_hidden(expressed_genes(rna, promoter), self.mask_share)
         return torch.stack([(n_hidden * is_measured(bins)).sum() for bins in (rna, promoter)])
 
-    def loss_of(self, part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
-        """Return a part's share of the mean, over the modalities, of the loss per hidden gene.
+    def compute_loss(self, part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
+        """Compute a part's share of the loss: mean over modalities of the loss per masked gene.
 
         Parameters
         ----------
         part, rna, promoter
             Cells and their bins (B, G).
         totals
-            (2,) hidden genes of the whole step, as :meth:`weigh` counts them. A modality that
-            has none is left out of the mean.
+            (2,) masked genes of the whole step, as :meth:`weigh` counts them. A modality without
+            masked genes is left out of the mean.
         """
         promoter = self.drop_promoters(part, promoter)
-        noise = part.of_step(draw_noise(part.seed, part.n_in_step, rna))
+        noise = part.take_from(draw_noise(part.seed, part.n_in_step, rna))
         losses = masked_losses(self.model, rna, promoter, self.mask_share, noise)[:2]
         sums = torch.stack([of_modality.sum() for of_modality in losses])
         return (sums / totals.clamp(min=1)).sum() / (totals > 0).sum().clamp(min=1)
 
-    def noise_of_held_out(self, start: int, stop: int, like: Tensor) -> Tensor:
-        """Noise of the masks of some held-out cells, the same however they are cut into batches."""
+    def draw_held_out_noise(self, start: int, stop: int, like: Tensor) -> Tensor:
+        """Draw the noise for the masks of some held-out cells, independently of batch borders."""
         n_cells, blocks = len(self.held_out), []
         for first in range(start // SEEDED_TOGETHER * SEEDED_TOGETHER, stop, SEEDED_TOGETHER):
             n_drawn = min(SEEDED_TOGETHER, n_cells - first)
@@ -221,10 +221,10 @@ class MaskedPretraining:
         Returns
         -------
         dict
-            In nats a gene: ``masked_loss``, mean of the modalities over hidden genes, and
-            ``full_loss``, over all genes with none hidden; for RNA and promoters
-            ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (hidden genes
-            whose bin there is zero, or is not). A modality measured in no cell has none.
+            Losses in nats per gene: ``masked_loss``, mean over modalities for masked genes;
+            ``full_loss``, for all genes without masking; per modality such as
+            ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (masked genes whose
+            bin is zero or non-zero), unless it was measured in no cell.
         """
         losses: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
         bins: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
@@ -232,7 +232,7 @@ class MaskedPretraining:
         for start in range(0, len(self.held_out), SCORED_AT_ONCE):
             rows = self.held_out[start : start + SCORED_AT_ONCE]
             rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
-            noise = self.noise_of_held_out(start, start + len(rows), rna)
+            noise = self.draw_held_out_noise(start, start + len(rows), rna)
             *parts, rna_bins, promoter_bins = masked_losses(
                 self.model, rna, promoter, self.mask_share, noise
             )
@@ -264,25 +264,25 @@ def pretrain(
     folder: Path,
     checkpoints: Path,
 ) -> None:
-    """Pretrain a model on some cells of a corpus, as a block of the config says.
+    """Pretrain a model on cells of a corpus.
 
     Parameters
     ----------
     store
-        Tokens of the corpus.
+        Bins of the corpus.
     rows
-        Positions of the cells to use; a seeded share is held out for validation.
+        Rows of the cells to use; a random share is held out for validation.
     regulons
-        (regulons, genes) weights, rows named, for ``projection_init: regulon``.
+        (regulons, genes) weights, rows named by regulon, for ``projection_init: regulon``.
     vocabulary
-        Of the tokens; kept with the model, which then needs nothing else to read cells.
+        Vocabulary of the store; written with the model, so that it can read other cells.
     settings
-        Architecture, what is hidden, and how it is trained.
+        Architecture, masking and training.
     folder
-        Receives ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl``
-        and ``scores.json``.
+        ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl`` and
+        ``scores.json`` are written to it.
     checkpoints
-        Where a killed run goes on from; removed when the run is done.
+        Folder of the checkpoints, from which an interrupted run resumes; removed at the end.
     """
     seed = settings.seed
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
@@ -301,26 +301,33 @@ def pretrain(
     model.to(choose_device())
     order = np.random.default_rng(seed).permutation(rows)
     n_validation = max(1, round(settings.validation_share * len(rows)))
-    held_out, learned = np.sort(order[:n_validation]), np.sort(order[n_validation:])
+    held_out, training_rows = np.sort(order[:n_validation]), np.sort(order[n_validation:])
     logger.info(
-        "%.2f M parameters; %d cells to learn from, %d to validate on",
+        "%.2f M parameters; %d training cells, %d held-out cells",
         sum(p.numel() for p in model.parameters()) / 1e6,
-        len(learned),
+        len(training_rows),
         len(held_out),
     )
     task = MaskedPretraining(
-        model, store, learned, held_out, settings.mask_share, seed, settings.promoter_dropout
+        model, store, training_rows, held_out, settings.mask_share, seed, settings.promoter_dropout
     )
-    # On other hardware a run goes on.
+    # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
         "model": architecture.to_dict(),
         "tokens": store.meta,
-        "settings": settings.decisive(),
+        "settings": settings.without_hardware(),
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
     }
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(
-        model, task.loss_of, task.weigh, task.load, len(learned), config, task.evaluate, checkpoint
+        model,
+        task.compute_loss,
+        task.weigh,
+        task.load,
+        len(training_rows),
+        config,
+        task.evaluate,
+        checkpoint,
     )
     history = run.run()
     if distributed.rank() == 0:
@@ -328,18 +335,18 @@ def pretrain(
             "training": config.model_dump(),
             "settings": settings.model_dump(),
             "tokens": store.meta,
-            "latents": latent_names(model, names),
-            "n_learned_without_promoters": int((~store.promoter_measured(learned)).sum()),
+            "latents": name_latents(model, names),
+            "n_learned_without_promoters": int((~store.promoter_measured(training_rows)).sum()),
         }
         trivial = trivial_losses(
-            store, learned, held_out, architecture.n_genes, architecture.n_bins
+            store, training_rows, held_out, architecture.n_genes, architecture.n_bins
         )
         save_model(folder, model, vocabulary, history, trivial, description)
         checkpoint.remove()
 
 
-def latent_names(model: ScDynOmics, regulons: list[str]) -> list[str]:
-    """Name the latents of the last Full layer: by the regulon that each began as, or a number."""
+def name_latents(model: ScDynOmics, regulons: list[str]) -> list[str]:
+    """Name the latents of the last Full layer: by their initial regulon, or by number."""
     n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
     return [*regulons, *(f"latent_{i}" for i in range(len(regulons), n_latents))][:n_latents]
 
@@ -352,22 +359,22 @@ def save_model(
     trivial: dict[str, float],
     description: Json,
 ) -> None:
-    """Write a pretrained model's files; ``config.json``, which hashes the weights, last.
+    """Write the files of a pretrained model; ``config.json``, with a hash of the weights, last.
 
     Parameters
     ----------
     folder
-        Receives them.
+        Folder of the files.
     model
-        Whose weights and architecture are written.
+        The model.
     vocabulary
-        Genes that it reads, in its order.
+        Genes of the model, in its order.
     history
-        Records of the epochs; the last one's scores go into ``scores.json``.
+        Records of the epochs; the scores of the last one are written to ``scores.json``.
     trivial
-        Scores to compare them with.
+        Scores of the trivial predictors, for ``scores.json``.
     description
-        What made the model, for ``config.json``.
+        Settings and data of the run, for ``config.json``.
     """
     device = next(model.parameters()).device
     records = {"epoch", "step", "loss", "seconds", "cells_per_second"}

@@ -1,4 +1,4 @@
-"""What a training run says while it runs, and where its records go."""
+"""Progress of a training run: log, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from scdyn.io.files import atomic
 from scdyn.log import PROGRESS_SECONDS, format_duration, format_estimate, logger
 from scdyn.training.cost import LONG_SECONDS, REMEDY
 
-# Steps that tell how long a run will take, after a first one that is slower.
+# Steps timed for the estimate of the run's time, after the first one, which is slower.
 PILOT_STEPS = 3
 
 
 class Progress:
-    """What a run says while it runs: the log, ``metrics.jsonl``, TensorBoard if installed.
+    """Reports progress to the log, to ``metrics.jsonl``, and to TensorBoard if installed.
 
     Parameters
     ----------
     n_steps, batch_size
-        Of the run.
+        Number of steps of the run, and cells per step.
     state
-        Of the run, to go on counting from.
+        State of the run, as in its checkpoint.
     folder
-        Receives ``metrics.jsonl``, and its parent ``tensorboard``; None writes neither.
+        Folder of ``metrics.jsonl``; ``tensorboard`` is written to its parent. None writes neither.
     device
-        Where the run is.
+        Device of the run.
 
     Attributes
     ----------
     waited : float
-        Seconds that training has waited for data, to be kept up by the caller.
+        Seconds that training has waited for data, set by the caller.
     """
 
     def __init__(
@@ -60,20 +60,20 @@ class Progress:
             except ImportError:
                 pass
             else:
-                # Beside the checkpoints, which do not outlive the run.
+                # Not in the folder of the checkpoints, which is removed after the run.
                 place = str(folder.parent / "tensorboard")
                 self.board = SummaryWriter(place, purge_step=state["step"])
 
     def seconds(self) -> float:
-        """Return how long the run has lasted, all its pieces together."""
+        """Return the run's duration, including the time before it was interrupted."""
         return self.before + time.monotonic() - self.begun
 
     def step(self, step: int, loss: Tensor) -> None:
-        """Log a step now and then: loss, cells/s, what is left, and whether data was late.
+        """Log progress every :data:`PROGRESS_SECONDS`: loss, cells/s, time left, waiting for data.
 
-        After the first few, how long all of them will take.
+        After the first few steps, the estimated time of the run is logged.
         """
-        self.pilot(step, loss)
+        self.log_pilot(step, loss)
         now = time.monotonic()
         if now - self.shown < PROGRESS_SECONDS:
             return
@@ -82,7 +82,7 @@ class Progress:
         share = self.waited / (now - self.begun)
         late = f"  {share:.0%} of the time waiting for data" if share > 0.05 else ""
         logger.info(
-            "step %d/%d  loss %.4f  %.3g cells/s  %s to go%s",
+            "step %d/%d  loss %.4f  %.3g cells/s  %s left%s",
             step,
             self.n_steps,
             loss.item(),
@@ -92,12 +92,12 @@ class Progress:
         )
         self.scalars({"loss": loss.item(), "cells_per_second": rate * self.batch_size}, step)
 
-    def pilot(self, step: int, loss: Tensor) -> None:
-        """Log, after a few steps, how long the run will take, and the remedy if that is long."""
+    def log_pilot(self, step: int, loss: Tensor) -> None:
+        """Log, after a few steps, the estimated time of the run, with a remedy if it is long."""
         n_taken, n_left = step - self.first_step, self.n_steps - step
         if n_taken not in (1, 1 + PILOT_STEPS) or n_left < PILOT_STEPS:
             return
-        loss.item()  # steps on a GPU are done when their result is there
+        loss.item()  # wait for the GPU
         now = time.monotonic()
         if n_taken == 1:
             self.warm = now
@@ -111,7 +111,7 @@ class Progress:
         )
         remedy = f"; {REMEDY}" if on_cpu and seconds > LONG_SECONDS else ""
         logger.info(
-            "after a pilot of %d steps: the %d steps to go will take about %s on %s%s",
+            "after a pilot of %d steps: the remaining %d steps will take about %s on %s%s",
             *(PILOT_STEPS, n_left, format_estimate(seconds), where, remedy),
         )
 
@@ -125,7 +125,7 @@ class Progress:
         self.scalars({f"epoch/{key}": value for key, value in record.items()}, int(record["step"]))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Send values to TensorBoard, if it is there."""
+        """Send values to TensorBoard, if installed."""
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
@@ -133,6 +133,6 @@ class Progress:
 
 
 def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write records as JSON, one a line, atomically."""
+    """Write records as JSON lines, atomically."""
     with atomic(path) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
