@@ -1,7 +1,7 @@
 from scdyn.io.artefacts import read_cells, read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
-from scdyn.plotting.scores import score_page
+from scdyn.plotting.scores import render_scores
 from scdyn.tasks.evaluation import read_predictions
 from scdyn.tasks.scores import collect_scores, model_variants
 from scdyn.tasks.truth import truth_scores
@@ -38,4 +38,4 @@ with logged(snakemake.log[0]):
         scores = of_truth | scores  # a reader asks for the former first
     write_json(snakemake.output.scores, scores)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(score_page(scores, model_variants(metrics)))
+        temporary.write_text(render_scores(scores, model_variants(metrics)))

@@ -120,16 +120,16 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
     assert set(report["runs"]["method"]) == set(report["predictions"]["method"])
-    figure = figures_task.task(report)
+    figure = figures_task.plot_task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
-    style.save(figures_task.task(report), tmp_path / "task.svg")
+    style.save(figures_task.plot_task(report), tmp_path / "task.svg")
     assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()
 
 
 def test_runs_and_costs_are_read_from_models_folders_and_from_tables(tmp_path):
     (tmp_path / "model").mkdir()
-    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tcalled\tp_NA\n"
+    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tpredicted\tp_NA\n"
     row = "\t1\t0\ttest\tNA\tNA\t"
     (tmp_path / "model/predictions.tsv").write_text(f"{header}a\tm\tm{row}0.5\n")
     (tmp_path / "model/task.json").write_text('{"method": "m", "seed": 1, "seconds": 2.5}')
