@@ -11,12 +11,12 @@ STUDY_FILES = (
 )  # fmt: skip
 
 
-def layout_of(sample: str) -> str:
+def choose_layout(sample: str) -> str:
     """How a sample's matrix is written: ``mtx`` or ``h5``."""
     return "mtx" if sample.startswith("knockout") else "h5"
 
 
-def files_of(sample: str) -> list[str]:
+def list_files(sample: str) -> list[str]:
     """List a sample's files, below the folder of the simulation."""
     matrix = {
         "h5": ["filtered_feature_bc_matrix.h5"],
@@ -24,6 +24,6 @@ def files_of(sample: str) -> list[str]:
             f"filtered_feature_bc_matrix/{name}.gz"
             for name in ("matrix.mtx", "barcodes.tsv", "features.tsv")
         ],
-    }[layout_of(sample)]
+    }[choose_layout(sample)]
     others = ["atac_fragments.tsv.gz", "per_barcode_metrics.csv"]
     return [f"{sample}/{name}" for name in (*matrix, *others)]

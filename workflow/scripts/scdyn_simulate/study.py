@@ -65,7 +65,7 @@ from scdyn_simulate import counts as simulate_counts
 from scdyn_simulate import dynamics as simulate_dynamics
 from scdyn_simulate import files as simulate_files
 from scdyn_simulate import network as simulate_network
-from scdyn_simulate.layout import SAMPLES, layout_of
+from scdyn_simulate.layout import SAMPLES, choose_layout
 from scdyn_simulate.parameters import Simulation
 
 
@@ -93,6 +93,6 @@ def simulate_study(parameters: Simulation, folder: Path) -> None:
         tables = []
         for index, sample in enumerate(SAMPLES):
             counts = core.sample(index)
-            simulate_files.write_sample(temporary / sample, genome, counts, layout_of(sample))
+            simulate_files.write_sample(temporary / sample, genome, counts, choose_layout(sample))
             tables.append(counts.cells)
         simulate_files.write_cells(temporary, tables, np.random.default_rng(seeds[5]))
