@@ -21,8 +21,6 @@ CAPTIONS = [
 
 @pytest.mark.parametrize(("rule", "caption"), CAPTIONS)
 def test_captions_use_params_of_their_rule(rule, caption):
-    used = re.findall(
-        r"snakemake\.params\.(\w+)", (WORKFLOW / f"report/{caption}.rst").read_text()
-    )
+    used = re.findall(r"snakemake\.params\.(\w+)", (WORKFLOW / f"report/{caption}.rst").read_text())
     _, _, params = RULES[rule].partition("params:\n")
     assert set(used) <= set(re.findall(r"^ +(\w+)=", params, re.M))

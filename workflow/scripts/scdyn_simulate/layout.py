@@ -1,10 +1,10 @@
-"""Which files the simulated study has, by sample; read before they are made."""
+"""The file names of the simulated study, known before it is simulated."""
 
 from __future__ import annotations
 
-# In the order of the sheet; the knockout's sequencing core hands over a folder of text files.
+# In the order of the sample sheet. The knockout's matrix is a folder of text files.
 SAMPLES = ("wildtype_1", "wildtype_2", "knockout_1")
-# Of the study, not of a sample.
+# Files of the whole study.
 STUDY_FILES = (
     "genes.gtf.gz", "tfs.txt", "motifs.genes_vs_motifs.rankings.feather", "motifs.annotation.tbl",
     "cell_metadata.tsv", "truth/parameters.json",
@@ -12,12 +12,12 @@ STUDY_FILES = (
 
 
 def choose_layout(sample: str) -> str:
-    """How a sample's matrix is written: ``mtx`` or ``h5``."""
+    """Choose the format of a sample's matrix: ``mtx`` or ``h5``."""
     return "mtx" if sample.startswith("knockout") else "h5"
 
 
 def list_files(sample: str) -> list[str]:
-    """List a sample's files, below the folder of the simulation."""
+    """List a sample's files, relative to the folder of the simulation."""
     matrix = {
         "h5": ["filtered_feature_bc_matrix.h5"],
         "mtx": [
