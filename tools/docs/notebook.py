@@ -1,7 +1,7 @@
-"""Run the Python of docs/tutorial.md and keep its output: the last part of ``make docs-figures``.
+"""Run the Python of docs/tutorial.md and save its output: the last part of ``make docs-figures``.
 
-Blocks of ``python`` are run in their order, in one namespace and in the folder that holds
-``results``, as the cells of a notebook are. ``make docs`` writes the output of each, and the value
+Blocks of ``python`` are run in order, in one namespace and in the folder that contains
+``results``, like the cells of a notebook. ``make docs`` writes the output of each, and the value
 of its last line, into the ``text`` block that follows it.
 """
 
@@ -21,7 +21,7 @@ CELL = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```\n", re.S)
 
 
 def run_cell(code: str, namespace: dict[str, Any]) -> str:
-    """Run a block and return what a notebook would show."""
+    """Run a block and return the output that a notebook would show."""
     *body, last = ast.parse(code).body
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -35,28 +35,28 @@ def run_cell(code: str, namespace: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
-def filled(page: str, outputs: dict[str, str]) -> str:
+def fill_outputs(page: str, outputs: dict[str, str]) -> str:
     """Write the output of each block below it.
 
     Raises
     ------
     SystemExit
-        If a block was changed since its output was kept.
+        If a block was changed since its output was saved.
     """
     for code, _ in CELL.findall(page):
         if code not in outputs:
             raise SystemExit(
-                f"docs/tutorial.md: this code was not run since it changed; make docs-figures runs "
-                f"it (it needs the demo's results):\n{code}"
+                f"docs/tutorial.md: this code was changed and must be run: make docs-figures (it "
+                f"needs the demo's results):\n{code}"
             )
     return CELL.sub(lambda m: f"```python\n{m[1]}```\n\n```text\n{outputs[m[1]]}```\n", page)
 
 
 def main() -> None:
-    """Run the page's blocks and keep their outputs."""
+    """Run the page's blocks and save their outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of the demo")
-    parser.add_argument("outputs", type=Path, help="JSON to keep the outputs in")
+    parser.add_argument("outputs", type=Path, help="JSON to save the outputs in")
     parser.add_argument("page", type=Path, help="Markdown with the blocks")
     options = parser.parse_args()
     results, page = options.results.resolve(), options.page.read_text()
