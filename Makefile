@@ -1,5 +1,5 @@
-# Short names for the commands of this repository. Each of them works in a fresh clone: what it
-# needs is built first, from the definitions in envs/.
+# Short names for the commands of this repository. All work in a fresh clone: environments are built
+# first, from their definitions in envs/.
 SHELL := bash
 CORES ?= all
 DEVICE ?= cpu
@@ -13,7 +13,7 @@ NOTEBOOK := .snakemake/notebook
 DEMO := config/demo/config.yaml
 REAL := cortex bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
-# Beside the environments, as it is no part of them.
+# Coverage is installed apart from the environments, of which it is not a part.
 unit unit-runner unit-analysis unit-torch: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
 COVERED = python -m coverage run -m pytest
 SNAKEMAKE = snakemake --sdm conda --cores $(CORES)
@@ -21,7 +21,7 @@ SNAKEMAKE = snakemake --sdm conda --cores $(CORES)
 # The runner first, so that every recipe finds its snakemake, pytest and ruff.
 ifeq ($(shell command -v conda 2>/dev/null),)
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(CURDIR)/tools/venv-conda/bin:$(PATH)
-$(if $(filter-out help slurm-profile,$(MAKECMDGOALS)),$(info No conda on PATH: tools/venv-conda stands in for it, making each environment a venv by pip.))
+$(if $(filter-out help slurm-profile,$(MAKECMDGOALS)),$(info No conda on PATH: using tools/venv-conda, which makes venvs by pip.))
 else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
@@ -39,21 +39,21 @@ $(RUNNER)/ready: envs/runner.yaml
 	@conda env create --quiet --file $< --prefix $(RUNNER)
 	@touch $@
 
-environments: runner ## Build the environments of all rules but the peers', in .snakemake/conda
+environments: runner ## Build the environments of all rules except the peers', in .snakemake/conda
 	$(SNAKEMAKE) --configfile $(DEMO) --conda-create-envs-only
 
 demo: runner ## Simulate the embedded study, run the whole workflow on it, write the report
 	$(SNAKEMAKE) --configfile $(DEMO)
 	$(SNAKEMAKE) --configfile $(DEMO) --report results/report.html
 	@echo "The table above has the time of each stage."
-	@echo "The report: $$PWD/results/report.html (open it in a browser). It shows the cells and their"
-	@echo "quality, the regulons, the pretrained model, how well fates and the knockout's cells are"
-	@echo "predicted compared with other methods, which genes decide, and the three studies."
-	@echo "docs/tutorial.md walks through it; results/scores.html compares it with the simulation's truth."
+	@echo "The report: $$PWD/results/report.html (open it in a browser). It shows quality control, the"
+	@echo "regulons, the pretrained model, predictions compared with baselines, the genes that decide"
+	@echo "them, and three studies. docs/tutorial.md explains it; results/scores.html compares the results"
+	@echo "with the truth of the simulation."
 
 test: lint docs-check unit workflow-test ## Everything CI runs, except the Slurm tests (make test-slurm)
 
-lint: runner ## Formats and lints of Snakefiles and Python, and types of the library
+lint: runner ## Check formats, lints, types, order of imports, and configs
 	snakefmt --check Snakefile workflow
 	ruff check --no-cache .
 	ruff format --check .
@@ -61,7 +61,7 @@ lint: runner ## Formats and lints of Snakefiles and Python, and types of the lib
 	PYTHONPATH=workflow/scripts lint-imports --no-logo
 	for config in $(CONFIGS); do snakemake --lint --configfile $$config || exit 1; done
 
-unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment its rules run in
+unit: environments $(COVERAGE)/ready ## The library's tests, each in the environment of its rules
 	rm -f .coverage*
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit-torch unit-analysis unit-runner
 	python -m coverage combine --quiet
@@ -73,7 +73,7 @@ unit-runner:
 unit-analysis:
 	tests/in_env.sh analysis $(COVERED) tests/unit/analysis tests/faulty tests/security/analysis
 
-# The models are small: a second thread makes their tests slower, and two suites run side by side.
+# One thread, because two suites run in parallel and small models do not gain from a second thread.
 unit-torch:
 	OMP_NUM_THREADS=1 tests/in_env.sh torch $(COVERED) tests/unit/torch tests/security/torch
 
@@ -82,12 +82,12 @@ $(COVERAGE)/ready: | runner
 	@pip install --quiet --no-deps --target $(COVERAGE) coverage==7.17.4
 	@touch $@
 
-test-security: environments ## The tests of docs/security.md alone; three minutes
+test-security: environments ## Only the tests of docs/security.md; three minutes
 	pytest tests/security/runner tests/workflow/test_hostile_names.py
 	tests/in_env.sh analysis pytest tests/security/analysis
 	tests/in_env.sh torch pytest tests/security/torch
 
-audit: $(AUDIT)/ready ## Look every pinned package up among known vulnerabilities; asks PyPI
+audit: $(AUDIT)/ready ## Check all pinned packages for known vulnerabilities; queries PyPI
 	@for file in envs/*.yaml tools/audit.yaml; do \
 		echo "$$file"; \
 		sed -nE 's/^ +- ([A-Za-z0-9._-]+==.+)/\1/p' $$file > $(AUDIT)/requirements.txt; \
@@ -100,24 +100,24 @@ $(AUDIT)/ready: tools/audit.yaml | runner
 	@conda env create --quiet --file $< --prefix $(AUDIT)
 	@touch $@
 
-test-peers: runner ## Test scVI, scANVI and scib-metrics; their environment is 2 GB, so not in make test
+test-peers: runner ## Test scVI, scANVI and scib-metrics, whose environment has 2 GB; not part of make test
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --conda-create-envs-only
 	tests/in_env.sh scvi pytest tests/unit/scvi
 
-workflow-test: environments ## The rules, run for real on a small simulated study
+workflow-test: environments ## Run the rules on a small simulated study
 	pytest --numprocesses 3 tests/workflow
 
-test-faults: environments ## Kill, fill, cut and starve the small study; about 40 minutes (docs/reliability.md)
+test-faults: environments ## Kill jobs, fill the disk, damage files of the small study; 40 minutes (docs/reliability.md)
 	pytest tests/faults
 
-test-slurm: environments ## The small study on a Slurm of its own, killed and cancelled; root, slurm-wlm, munge
+test-slurm: environments ## The small study on a local Slurm, with killed jobs; needs root, slurm-wlm, munge
 	pytest tests/slurm
 
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real
 
 real: runner ## Run the workflow on four real studies, from ../shared/data
-	@test -d ../shared/data/multiome || { echo "make real needs ../shared/data, which is not there."; exit 1; }
+	@test -d ../shared/data/multiome || { echo "make real needs ../shared/data, which does not exist."; exit 1; }
 	for study in $(REAL); do \
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml && \
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml --report results/real/$$study/report.html || exit 1; \
@@ -127,14 +127,14 @@ evaluation: runner ## The embedded study with five seeds, scANVI and scVI; conti
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --report results/report.html
 
-adapters: runner ## The embedded study with all ways to adapt the model; continues from the demo
+adapters: runner ## The embedded study with all kinds of adapters; continues from the demo
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/adapters.yaml
 
 collect-results: environments ## Gather the studies' results into benchmarks/results; then make docs
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) --output benchmarks/results/evaluation.json
 
-docs: runner ## Write what follows from committed files into the pages; half a minute
+docs: runner ## Write the generated parts of the pages from committed files; half a minute
 	PYTHONPATH=workflow/scripts python tools/docs/pages.py
 
 docs-check: runner ## Fail if make docs would change a page
@@ -160,7 +160,7 @@ $(NOTEBOOK)/ready: envs/analysis.yaml envs/torch.yaml pyproject.toml | runner
 	@$(NOTEBOOK)/bin/pip install --quiet --constraint $(NOTEBOOK)/pins.txt ".[torch,simulate]"
 	@touch $@
 
-# With the peers', so that one image serves all configs.
+# Including the environment of the peers, so that one image serves all configs.
 Dockerfile: runner ## Write the definition of an image that holds all environments
 	snakemake --configfile $(DEMO) config/demo/five.yaml --containerize > .snakemake/Dockerfile
 	mv .snakemake/Dockerfile $@
@@ -168,10 +168,10 @@ Dockerfile: runner ## Write the definition of an image that holds all environmen
 bench: environments $(PEER)/ready ## Measure speed and memory against the authors' package (DEVICE=cuda: on a GPU)
 	tests/in_env.sh torch python benchmarks/bench.py --device $(DEVICE) --peer-python $(CURDIR)/$(PEER)/bin/python
 
-bench-costs: environments ## Measure what kinds of operations cost on this CPU, with AVX-512 and without; ten minutes
+bench-costs: environments ## Measure the cost of operations on this CPU, with and without AVX-512; ten minutes
 	PYTHONPATH=workflow/scripts tests/in_env.sh torch python benchmarks/costs.py
 
-bench-ingest: environments ## Measure raw data in: 50 million fragments, 100,000 cells; half an hour
+bench-ingest: environments ## Measure ingestion: 50 million fragments, 100,000 cells; half an hour
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_ingest.py \
 		--output benchmarks/results/ingest.json
 
@@ -179,7 +179,7 @@ bench-grn: environments $(LIGHTGBM)/ready ## Measure GRN inference on the demo, 
 	@test -e results/grn/embryo/adjacencies.tsv || { echo "make bench-grn needs the demo: make demo first."; exit 1; }
 	PYTHONPATH=workflow/scripts:$(LIGHTGBM) OMP_NUM_THREADS=2 tests/in_env.sh grn python benchmarks/bench_grn.py
 
-# One method of the comparison; it needs nothing that the environment lacks.
+# One method of the comparison; all its dependencies are in the environment.
 $(LIGHTGBM)/ready: | runner
 	@rm -rf $(LIGHTGBM)
 	@pip install --quiet --no-deps --target $(LIGHTGBM) lightgbm==4.6.0
@@ -196,7 +196,7 @@ $(PEER)/ready: benchmarks/peer.yaml | runner
 	@conda env create --quiet --file $< --prefix $(PEER)
 	@touch $@
 
-unlock: runner ## Remove the lock of a run that was killed outright; then start it again
+unlock: runner ## Remove the lock of a killed run
 	$(SNAKEMAKE) --configfile $(DEMO) --unlock
 
 slurm-profile: ## Let --profile slurm find profiles/slurm, if you have no profile of that name

@@ -1,13 +1,13 @@
-# scDynOmics: raw 10x multiome in; regulons, a pretrained model, its answers and reports out.
+# scDynOmics: from raw 10x multiome files to regulons, a pretrained model, predictions and a report.
 
 from snakemake.utils import min_version
 
-# The oldest that ran the small study (docs/cluster.md); tests run with the one in envs/runner.yaml.
+# The oldest version that ran the small study (docs/cluster.md); tests use that of envs/runner.yaml.
 min_version("8.8")
 
 
-# A --configfile is a study of its own, not a change to the study in config/; --config KEY=VALUE
-# changes whichever of them is read. Snakemake gives both options on to the jobs that it starts.
+# A --configfile replaces config/config.yaml, and --config KEY=VALUE changes single keys of the one
+# that is read. Snakemake passes both options on to its jobs.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
@@ -19,7 +19,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 
 
-# With --sdm apptainer the rules run in this image and use its environments.
+# With --sdm apptainer the rules run in this image, in its environments.
 if CONFIG.container:
 
     containerized: CONFIG.container
@@ -37,7 +37,7 @@ include: "workflow/rules/studies.smk"
 include: "workflow/rules/report.smk"
 
 
-# Where the time went: this run's jobs, stage by stage.
+# Print the time per stage of this run.
 onsuccess:
     print(
         stage_times.summary(
@@ -48,10 +48,10 @@ onsuccess:
 
 
 onerror:
-    forget_refusals()
+    remove_failed_findings()
 
 
 rule all:
     default_target: True
     input:
-        final_outputs(),
+        list_final_outputs(),

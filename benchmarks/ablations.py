@@ -1,13 +1,13 @@
-"""What the TF index and the anchored latents are worth: ``make ablations``.
+"""Ablation of the TF index and of the latents' regulon projection: ``make ablations``.
 
-Four variants of a study's model, each with several seeds, are pretrained, fine-tuned and, where
-the truth is known, explained, all else being as the study's config has it. The study has been
-run by the workflow before: its tokens, GRN and splits are used. What is done is kept, so that
-a stopped run goes on. It needs 3 to 10 minutes of two cores a variant and seed.
+Four variants of a study's model, with several seeds each, are pretrained, fine-tuned and, if the
+truth is known, explained, with all other settings as in the study's config. The workflow must have
+run the study before: its tokens, GRN and splits are used. Finished runs are saved, so that a
+stopped benchmark continues. It takes 3 to 10 minutes on two cores per variant and seed.
 
-In the variants whose TF index is not true, as many genes that are no TFs stand where the TFs
-stood: the model's TF layers read these. They are drawn at random, or one for each TF with the
-nearest degree, which is a gene's sum of absolute correlations with all genes over the cells.
+In the variants without the true TF index, the same number of other genes takes the place of the
+TFs in the model's TF layers. They are drawn at random, or matched to each TF by degree, which is
+the sum of a gene's absolute correlations with all genes over the cells.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
 from scdyn.tasks.truth import score_drivers
 from scdyn.training import pretraining
 
-# Name: (TF index, start of the Full layers' projection).
+# Name to TF index and initialisation of the Full layers' projection.
 VARIANTS = {
     "true index, regulon projection": ("true", "regulon"),
     "true index, random projection": ("true", "random"),
@@ -39,7 +39,7 @@ VARIANTS = {
 
 
 class ReorderedStore(tokens.TokenStore):
-    """Tokens whose genes come in another order."""
+    """Tokens with the genes in another order."""
 
     def __init__(self, folder, order):
         super().__init__(folder)
@@ -49,8 +49,8 @@ class ReorderedStore(tokens.TokenStore):
         return tuple(bins[:, self.order] for bins in super().read(rows))
 
 
-def degrees(store):
-    """Sum of a gene's absolute correlations with all genes, RNA and promoter bins added."""
+def compute_degrees(store):
+    """Sum each gene's absolute correlations with all genes, on RNA plus promoter bins."""
     rna, promoter = store.read()
     values = (rna.astype(np.float32) + promoter.astype(np.float32)).toarray()
     values -= values.mean(0)
@@ -59,8 +59,8 @@ def degrees(store):
     return np.abs(values.T @ values).sum(0)
 
 
-def gene_order(index, store, seed):
-    """Order of the genes in which those that the TF layers are to read come first."""
+def order_genes(index, store, seed):
+    """Order the genes so that those of the TF layers come first."""
     n_genes, n_tfs = store.meta["n_genes"], store.meta["n_tfs"]
     if index == "true":
         return np.arange(n_genes)
@@ -69,7 +69,7 @@ def gene_order(index, store, seed):
     if index == "random":
         chosen = rng.choice(free, n_tfs, replace=False)
     else:
-        degree, chosen = degrees(store), []
+        degree, chosen = compute_degrees(store), []
         for tf in rng.permutation(n_tfs):
             nearest = np.abs(degree[free] - degree[tf]).argmin()
             chosen.append(free[nearest])
@@ -78,15 +78,15 @@ def gene_order(index, store, seed):
 
 
 def read_study(results):
-    """Config of a study that was run, its first model and the first task of that model."""
+    """Read the config of a finished study, its first model and the first task of that model."""
     content = json.loads((results / "provenance.json").read_text())["config"]
     model = next(iter(content["models"]))
     task = next(name for name, task in content["tasks"].items() if task["model"] == model)
     return content, model, task
 
 
-def description(results, study, n_folds):
-    """What decides the scores besides variant and seed, to be kept with them."""
+def describe_study(results, study, n_folds):
+    """Describe the settings that decide the scores, besides variant and seed."""
     content, model, task = study
     tokens_of = results / "tokens" / content["models"][model]["corpus"]
     return {
@@ -98,12 +98,12 @@ def description(results, study, n_folds):
 
 
 def read_runs(path, described):
-    """Runs done before, of the same study; those of another are not gone on with."""
+    """Read the finished runs of the same study, and refuse those of another."""
     if not path.exists():
         return []
     content = json.loads(path.read_text())
     if content.get("study") != described:
-        sys.exit(f"{path} holds runs of another study or other settings: remove it to start anew.")
+        sys.exit(f"{path} has runs of another study or other settings: remove it to start again.")
     return content["runs"]
 
 
@@ -116,12 +116,12 @@ def run(results, study, variant, seed, n_folds, folder):
     task = TaskSettings(**content["tasks"][task_name] | {"seeds": [seed]})
     corpus = settings.corpus
     plain = tokens.TokenStore(results / "tokens" / corpus)
-    order = gene_order(index, plain, seed)
+    order = order_genes(index, plain, seed)
     store = ReorderedStore(results / "tokens" / corpus, order)
     genes = reference.read_vocabulary(results / "tokens" / corpus / "vocabulary.tsv")
     table = pd.read_csv(results / "grn" / corpus / "regulons.tsv", sep="\t")
     split = splits.read_splits(results / "finetune" / task_name / "splits.tsv")
-    rows = store.find_rows(learnable(results, corpus, settings))
+    rows = store.find_rows(select_training_cells(results, corpus, settings))
     if not (folder / "model" / "config.json").exists():
         pretraining.pretrain(
             store, rows, tokens.regulon_weights(genes, table).iloc[:, order],
@@ -140,28 +140,28 @@ def run(results, study, variant, seed, n_folds, folder):
                 folder / fold, folder / "checkpoints",
             )  # fmt: skip
     tables = [evaluation.read_predictions(folder / fold / "predictions.tsv") for fold in folds]
-    calls = evaluation.combine(pd.concat(tables))
-    tested = calls[calls["part"] == "test"]
+    predictions = evaluation.combine(pd.concat(tables))
+    tested = predictions[predictions["part"] == "test"]
     found["macro_f1"] = metrics.score(tested["label"], tested["predicted"])["macro_f1"]
     truth = results / "simulation" / "truth"
     if truth.exists():
-        found["fate_macro_f1"] = fate_score(calls, truth)
-        found |= driver_scores(store, genes.iloc[order], folder, folds, task, truth)
+        found["fate_macro_f1"] = score_fates(predictions, truth)
+        found |= compute_driver_ranks(store, genes.iloc[order], folder, folds, task, truth)
     return found
 
 
-def fate_score(calls, truth):
-    """Macro-F1 of the progenitors' calls against the fates they reach."""
+def score_fates(predictions, truth):
+    """Compute the macro-F1 of the progenitors' predicted fates."""
     cells = pd.read_csv(truth / "cells.tsv", sep="\t")
     cells.index = cells["sample"] + "_" + cells["barcode"]
     cells = cells[(cells["is_doublet"] == 0) & (cells["state"] == "progenitor")]
-    called = calls[calls["part"] == "predict"].set_index("cell")["predicted"]
-    called = called[called.index.isin(cells.index)]
-    return metrics.score(cells.loc[called.index, "fate"], called)["macro_f1"]
+    fates = predictions[predictions["part"] == "predict"].set_index("cell")["predicted"]
+    fates = fates[fates.index.isin(cells.index)]
+    return metrics.score(cells.loc[fates.index, "fate"], fates)["macro_f1"]
 
 
-def learnable(results, corpus, settings):
-    """Names of the cells that the model learns from."""
+def select_training_cells(results, corpus, settings):
+    """Select the names of the cells that the model is pretrained on."""
     from scdyn.pp.metadata import read_cells_table
     from scdyn.pp.selection import select
 
@@ -169,8 +169,8 @@ def learnable(results, corpus, settings):
     return obs.index[select(obs, settings.cells, "cells")]
 
 
-def driver_scores(store, genes, folder, folds, task, truth):
-    """Rank the true drivers by the attributions of the folds' models."""
+def compute_driver_ranks(store, genes, folder, folds, task, truth):
+    """Compute the ranks of the true drivers by the attributions of the folds' models."""
     table, _ = runs.explain_task(
         store,
         genes.reset_index(drop=True),
@@ -188,8 +188,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", type=Path, help="results of a study that has been run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds a variant (3)")
+    parser.add_argument("results", type=Path, help="results of a finished study")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per variant (3)")
     parser.add_argument("--folds", type=int, default=2, help="folds fine-tuned and scored (2)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
@@ -197,7 +197,7 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     study = read_study(options.results)
-    described = description(options.results, study, options.folds)
+    described = describe_study(options.results, study, options.folds)
     done = read_runs(options.output, described)
     for seed in range(1, options.seeds + 1):
         for variant in VARIANTS:

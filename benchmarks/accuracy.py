@@ -1,4 +1,4 @@
-"""Relative errors of each precision against the model in float64: ``python accuracy.py DEVICE``.
+"""Relative errors of each precision, compared with float64: ``python accuracy.py DEVICE``.
 
 Prints JSON.
 """
@@ -12,8 +12,8 @@ from ours import make
 N_CELLS = 2
 
 
-def results(model, bins, precision):
-    """Representations, and the gradient of their mean square, as flat float64 on the CPU."""
+def run_model(model, bins, precision):
+    """Compute representations and the gradient of their mean square, as flat float64 on the CPU."""
     model.zero_grad()
     model.set_precision(precision)
     output = model(*bins)
@@ -24,11 +24,11 @@ def results(model, bins, precision):
     return output.detach().double().flatten().cpu(), gradient.cpu()
 
 
-def paths(model, bins, device):
-    """Results in each precision, by name."""
+def run_precisions(model, bins, device):
+    """Run the model in each precision, by name."""
     bins = bins.to(device)
     model.to(device)
-    return {name: results(model, bins, name) for name in ("float32", "bfloat16")}
+    return {name: run_model(model, bins, name) for name in ("float32", "bfloat16")}
 
 
 def main():
@@ -36,8 +36,8 @@ def main():
     for size in "SM":
         model, bins = make(size)
         bins = bins[:, :N_CELLS]
-        found = paths(model, bins, sys.argv[1])
-        exact = results(model.cpu().double(), bins, "float32")
+        found = run_precisions(model, bins, sys.argv[1])
+        exact = run_model(model.cpu().double(), bins, "float32")
         for precision, pair in found.items():
             errors = [float((a - b).norm() / b.norm()) for a, b in zip(pair, exact, strict=True)]
             rows.append(

@@ -1,7 +1,7 @@
 """Speed and memory against the authors' package: ``make bench``.
 
-Each row is measured by a process of each side, which take turns; the figures are medians, and
-the ratio is the median of the ratios of turns that followed one another.
+Each row is measured by one process per package, which alternate; the figures are medians, and the
+ratio is the median of the ratios of consecutive repetitions.
 """
 
 import argparse
@@ -17,15 +17,15 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "workflow" / "scripts"
-# As the rules run (scdyn.training.openmp; scdyn.training.devices.keep_memory is called by ours.py).
+# The settings of the rules (scdyn.training.openmp); ours.py calls devices.keep_memory.
 OURS = {"PYTHONPATH": str(LIBRARY), "OMP_WAIT_POLICY": "passive"}
-# The same for the peer, which otherwise starts as its users do.
+# The same settings for the peer, which otherwise runs with its defaults.
 TUNED = {
     "OMP_WAIT_POLICY": "passive",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
 }
-# What keeps torch and the libraries below it from AVX-512, as on a processor without it.
+# Disable AVX-512 in torch and its libraries, as on a processor without it.
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
@@ -48,7 +48,7 @@ GPU_ROWS = [
 
 
 class Worker:
-    """A process that repeats what is measured when it is told to."""
+    """A process that repeats a measurement on request."""
 
     def __init__(self, command, environment):
         self.process = subprocess.Popen(
@@ -74,17 +74,17 @@ class Worker:
 
 
 def measure(what, size, folder, device, peer_python, n_times, limit):
-    """Answers of this project and of the peer, turn by turn; limit: of the instructions."""
+    """Measure both packages in alternation; ``limit`` restricts the vector instructions."""
     arguments = [what, size, str(folder), device]
     sides = {
         "ours": Worker([sys.executable, "ours.py", *arguments], OURS | limit),
         "peer": Worker([peer_python, "peer.py", *arguments], limit),
     }
-    # At F two peers would not fit into 24 GB.
+    # At size F, two processes of the peer would not fit into 24 GB.
     if what == "train" and size in ("S", "M"):
         sides["tuned peer"] = Worker([peer_python, "peer.py", *arguments], TUNED | limit)
     for worker in sides.values():
-        worker.repeat()  # the first is slower: memory is taken
+        worker.repeat()  # the first repetition is slower, because memory is allocated
     answers = {name: [] for name in sides}
     for _ in range(n_times):
         for name, worker in sides.items():
@@ -94,8 +94,8 @@ def measure(what, size, folder, device, peer_python, n_times, limit):
     return answers
 
 
-def speed_row(what, size, answers, peer="peer"):
-    """Cells a second of two sides."""
+def compare_speed(what, size, answers, peer="peer"):
+    """Compare the cells per second of both packages."""
     ours, peer = (
         [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in ("ours", peer)
     )
@@ -109,8 +109,8 @@ def speed_row(what, size, answers, peer="peer"):
     }
 
 
-def memory_row(size, answers):
-    """Most memory that either process has held."""
+def compare_memory(size, answers):
+    """Compare the peak memory of both packages."""
     ours, peer = (answers[name][-1]["peak_gib"] for name in ("ours", "peer"))
     return {
         "what": "peak memory of training",
@@ -122,8 +122,8 @@ def memory_row(size, answers):
     }
 
 
-def ask(program, *arguments, limit=None):
-    """What a program beside this one prints in JSON."""
+def run_json(program, *arguments, limit=None):
+    """Run a program of this folder and return the JSON that it prints."""
     command = [sys.executable, program, *arguments]
     answer = subprocess.run(
         command, cwd=HERE, env=os.environ | OURS | (limit or {}), stdout=subprocess.PIPE, text=True,
@@ -132,23 +132,23 @@ def ask(program, *arguments, limit=None):
     return json.loads(answer.stdout)
 
 
-def instructions(device, limit):
+def find_instructions(device, limit):
     """Name the vector instructions that torch uses with these variables, such as AVX512."""
     if device != "cpu":
         return "GPU"
     code = "import json, torch; print(json.dumps(torch.backends.cpu.get_cpu_capability()))"
-    return ask("-c", code, limit=limit)
+    return run_json("-c", code, limit=limit)
 
 
-def processor_instructions():
+def find_processor_instructions():
     """Name the widest vector instructions of the processor, as torch names them."""
     words = Path("/proc/cpuinfo").read_text().split()
     names = {"avx512f": "AVX512", "avx2": "AVX2"}
     return next((name for flag, name in names.items() if flag in words), "DEFAULT")
 
 
-def machine():
-    """Processor, cores, memory and system."""
+def describe_machine():
+    """Describe processor, cores, memory and system."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -160,8 +160,8 @@ def machine():
     }
 
 
-def versions(python):
-    """Versions of Python, torch and the package measured."""
+def read_versions(python):
+    """Read the versions of Python, torch and the measured package."""
     code = (
         "import json, platform, torch; from importlib import metadata as m;"
         "names = {d.metadata['Name'].lower() for d in m.distributions()};"
@@ -173,8 +173,8 @@ def versions(python):
     return json.loads(answer.stdout)
 
 
-def commit():
-    """Name the commit, marked if files differ from it."""
+def read_commit():
+    """Read the commit, marked if files were changed."""
     command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
@@ -182,7 +182,7 @@ def commit():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", required=True, help="Python that has scdynomics 0.0.1")
-    parser.add_argument("--repeats", type=int, default=5, help="turns that are counted (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions (5)")
     parser.add_argument("--only", help="one of train, infer, explain, load")
     parser.add_argument("--sizes", default="SMF", help="sizes of the model (SMF)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -193,10 +193,10 @@ def main():
     on_cpu = options.device == "cpu"
     name = "latest.json" if on_cpu else "latest_gpu.json"
     output = options.output or HERE / "results" / name
-    # By instructions: as this machine has them, and a processor without AVX-512.
-    limits = {instructions(options.device, {}): {}}
+    # With all instructions of this machine, and without AVX-512.
+    limits = {find_instructions(options.device, {}): {}}
     if on_cpu:
-        limits.setdefault(instructions("cpu", AVX2), AVX2)
+        limits.setdefault(find_instructions("cpu", AVX2), AVX2)
     rows = []
     with tempfile.TemporaryDirectory(prefix="scdyn-bench-") as folder:
         for what, size, name in ROWS if on_cpu else GPU_ROWS:
@@ -205,34 +205,37 @@ def main():
             if what == "load":
                 command = [sys.executable, "make_cells.py", folder]
                 subprocess.run(command, cwd=HERE, env=os.environ | OURS, check=True)
-            # What reads files alone does not differ.
+            # Loading does not depend on the instructions.
             for named, limit in limits.items() if what != "load" else [*limits.items()][:1]:
                 print(f"{name}, {size}, {named} ...", file=sys.stderr, flush=True)
                 answers = measure(
                     what, size, folder, options.device, options.peer_python, options.repeats, limit
                 )
-                found = [speed_row(name, size, answers)]
+                found = [compare_speed(name, size, answers)]
                 if "tuned peer" in answers:
-                    beside = f"{name}, peer with our settings of the process"
-                    found.append(speed_row(beside, size, answers, "tuned peer"))
+                    tuned = f"{name}, peer with our settings of the process"
+                    found.append(compare_speed(tuned, size, answers, "tuned peer"))
                 if what == "train" and size.startswith("F"):
-                    found.append(memory_row(size, answers))
+                    found.append(compare_memory(size, answers))
                 rows += [row | {"instructions": named} for row in found]
                 print(*rows[-len(found) :], sep="\n", file=sys.stderr, flush=True)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine() | {"device": options.device},
-        "versions": {"ours": versions(sys.executable), "peer": versions(options.peer_python)},
+        "commit": read_commit(),
+        "machine": describe_machine() | {"device": options.device},
+        "versions": {
+            "ours": read_versions(sys.executable),
+            "peer": read_versions(options.peer_python),
+        },
         "repeats": options.repeats,
         "rows": rows,
-        "errors": ask("accuracy.py", options.device),
-        "profile": ask("floors.py", "F" if on_cpu else "F x 16", options.device)
+        "errors": run_json("accuracy.py", options.device),
+        "profile": run_json("floors.py", "F" if on_cpu else "F x 16", options.device)
         | {"instructions": next(iter(limits))},
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {output}; make docs brings it into the pages")
+    print(f"written to {output}; run make docs to update the pages")
 
 
 if __name__ == "__main__":

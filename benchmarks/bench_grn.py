@@ -1,10 +1,10 @@
-"""Gene regulatory networks, measured: ``make bench-grn``.
+"""Benchmark of GRN inference: ``make bench-grn``.
 
-Every method on the same matrices: the embedded study, two simulators of other mechanisms, and the
-mouse cortex if ``make real`` has been run. Each is a process of its own, whose time, from start to
-end, and peak memory are taken; the short ones in turns, the median of which counts. Then the
-embedded study's regulons, from ten seeds: what is true of them, what the chromatin adds, and
-whether two disjoint sets of five seeds agree.
+All methods run on the same matrices: the embedded study, two simulators with other mechanisms, and
+the mouse cortex if ``make real`` has been run. Total time and peak memory are those of a process
+per method; short methods are repeated, and the median is reported. Then regulons of the embedded
+study are inferred with ten seeds and compared with the truth, with and without promoter evidence,
+and between two disjoint sets of five seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import grn_simulators
 import h5py
 import numpy as np
 import pandas as pd
-from bench import commit, machine, processor_instructions
+from bench import describe_machine, find_processor_instructions, read_commit
 from scipy import sparse
 from sklearn.metrics import average_precision_score
 
@@ -61,7 +61,7 @@ def write_matrix(path: Path, expression: Expression) -> None:
 
 
 def data_sets(demo: Path, real: Path) -> dict[str, tuple[Expression, pd.DataFrame | None]]:
-    """Gather the matrices, each with its true edges or None."""
+    """Gather the matrices with their true edges, or None if these are unknown."""
     truth = pd.read_csv(demo / "simulation" / "truth" / "edges.tsv", sep="\t")
     sets = {"embedded": (read_expression(demo / "grn/embryo/expression.h5ad"), truth)}
     for name, (n_cells, n_genes, n_tfs) in SIZES.items():
@@ -74,16 +74,18 @@ def data_sets(demo: Path, real: Path) -> dict[str, tuple[Expression, pd.DataFram
     return sets
 
 
-def judge(scores: np.ndarray, expression: Expression, edges: pd.DataFrame) -> dict[str, float]:
-    """Area under precision-recall, and precision among as many edges as there are true ones."""
+def score_edges(
+    scores: np.ndarray, expression: Expression, edges: pd.DataFrame
+) -> dict[str, float]:
+    """Compute the AUPRC, and the precision among the top edges, as many as there are true ones."""
     true = grn_candidates.as_matrix(
         edges[edges["tf"].isin(expression.genes) & edges["target"].isin(expression.genes)]
         .rename(columns={"tf": "TF"})
         .assign(importance=1.0),
         expression,
     )
-    asked = expression.tfs[:, None] != np.arange(len(expression.genes))
-    labels, values = true[asked] > 0, scores[asked]
+    pairs = expression.tfs[:, None] != np.arange(len(expression.genes))
+    labels, values = true[pairs] > 0, scores[pairs]
     best = np.argsort(-values, kind="stable")[: labels.sum()]
     return {
         "auprc": float(average_precision_score(labels, values)),
@@ -93,7 +95,7 @@ def judge(scores: np.ndarray, expression: Expression, edges: pd.DataFrame) -> di
 
 
 def measure(method: str, path: Path, scores: Path) -> dict[str, float]:
-    """Run one method on one matrix in a process of its own."""
+    """Run one method on one matrix in a separate process."""
     before = time.monotonic()
     child = subprocess.run(
         [sys.executable, __file__, "--method", method, "--matrix", path, "--scores", scores],
@@ -103,11 +105,11 @@ def measure(method: str, path: Path, scores: Path) -> dict[str, float]:
     return {"seconds": seconds, "memory_gib": json.loads(child.stdout)["memory_gib"]}
 
 
-def worker(method: str, matrix: Path, scores: Path) -> None:
-    """Score a matrix' edges; print the peak memory of this process and those it started."""
+def run_method(method: str, matrix: Path, scores: Path) -> None:
+    """Score the edges of a matrix; print the peak memory of this process and its children."""
     found = grn_candidates.CANDIDATES[method](read_expression(matrix), matrix)
     np.save(scores, found.astype(np.float32))
-    # Of this process by the kernel's own mark: getrusage would count what forked it, too.
+    # From /proc, because getrusage would include memory of the parent before exec.
     status = Path("/proc/self/status").read_text()
     own = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -138,7 +140,7 @@ def compare_methods(demo: Path, real: Path, folder: Path) -> list[dict[str, obje
             }
             if edges is not None:
                 scores = np.load(folder / f"{data}.{method}.npy")
-                row |= judge(scores, expression, edges)
+                row |= score_edges(scores, expression, edges)
             rows.append(row)
     return rows
 
@@ -154,10 +156,10 @@ def find_regulons(expression: Expression, demo: Path, edges: pd.DataFrame) -> pd
     return regulons.build_motif_regulons(found, edges.rename(columns={"TF": "tf"}))
 
 
-def precision(
+def compare_with_truth(
     kept: pd.DataFrame, adjacencies: pd.DataFrame, true: pd.DataFrame
 ) -> dict[str, float]:
-    """Hold regulons against the truth, beside as many of the strongest adjacencies."""
+    """Compare regulons, and the same number of the strongest adjacencies, with the truth."""
     known = pd.MultiIndex.from_frame(true[["tf", "target"]])
     found = pd.MultiIndex.from_frame(kept[["tf", "target"]].drop_duplicates())
     raw = pd.MultiIndex.from_frame(adjacencies.head(len(found))[["tf", "target"]])
@@ -170,15 +172,15 @@ def precision(
     }
 
 
-def pair_sets(table: pd.DataFrame) -> dict[str, set[str]]:
-    """Targets of each regulon."""
+def collect_targets(table: pd.DataFrame) -> dict[str, set[str]]:
+    """Collect the targets of each regulon."""
     return table.groupby("regulon")["target"].agg(set).to_dict()
 
 
-def agreement_of_kept(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
-    """Compare two consensuses: all edges, and each regulon that both kept."""
+def compare_regulons(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """Compare two tables of regulons: all edges, and each regulon that is in both."""
     edges = [set(zip(t["regulon"], t["target"], strict=True)) for t in (one, other)]
-    a, b = pair_sets(one), pair_sets(other)
+    a, b = collect_targets(one), collect_targets(other)
     both = sorted(set(a) & set(b))
     return {
         "edges": consensus.jaccard(*edges),
@@ -189,7 +191,7 @@ def agreement_of_kept(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float
 
 
 def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Add sign and chromatin to edges, as the workflow does, from its matrix."""
+    """Add correlation and promoter evidence to edges, as the workflow does."""
     with h5py.File(path) as file:
         layer = file["layers/promoter_log"]
         arrays = (layer[name][:] for name in ("data", "indices", "indptr"))
@@ -201,8 +203,8 @@ def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
     )
 
 
-def judge_regulons(demo: Path) -> dict[str, object]:
-    """Make the embedded study's regulons from ten seeds and hold them against the truth."""
+def score_regulons(demo: Path) -> dict[str, object]:
+    """Infer the embedded study's regulons with ten seeds and compare them with the truth."""
     matrix = demo / "grn/embryo/expression.h5ad"
     expression = read_expression(matrix)
     true = pd.read_csv(demo / "simulation" / "truth" / "edges.tsv", sep="\t")
@@ -219,7 +221,7 @@ def judge_regulons(demo: Path) -> dict[str, object]:
         print("regulons of seed", seed, file=sys.stderr, flush=True)
     first = [str(seed) for seed in range(1, 6)]
     adjacencies = consensus.merge_runs({seed: runs[seed] for seed in first}, expression)
-    result: dict[str, object] = {"adjacencies": judge(
+    result: dict[str, object] = {"adjacencies": score_edges(
         grn_candidates.as_matrix(pd.concat(runs[seed] for seed in first), expression),
         expression, true,
     )}  # fmt: skip
@@ -234,16 +236,16 @@ def judge_regulons(demo: Path) -> dict[str, object]:
             kept = [regulons.build_consensus(runs_of, 4, 10) for runs_of in sets]
             single = regulons.drop_small(pruned["1"], 10)
             result[name + suffix] = {
-                **precision(kept[0], adjacencies, true),
-                "one_run_precision": precision(single, adjacencies, true)["precision"],
-                "two_runs": agreement_of_kept(single, regulons.drop_small(pruned["2"], 10)),
-                "disjoint_sets": agreement_of_kept(*kept),
+                **compare_with_truth(kept[0], adjacencies, true),
+                "one_run_precision": compare_with_truth(single, adjacencies, true)["precision"],
+                "two_runs": compare_regulons(single, regulons.drop_small(pruned["2"], 10)),
+                "disjoint_sets": compare_regulons(*kept),
             }
     return result
 
 
-def support_of_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
-    """Ask the cortex' chromatin, which no method has seen, of each method's strongest edges."""
+def compare_with_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
+    """Compute how many of the strongest edges the cortex' promoters support, unused by methods."""
     path = real / "grn/cortex/expression.h5ad"
     if not path.exists():
         return []
@@ -252,21 +254,21 @@ def support_of_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
     tf, target = (grid.ravel() for grid in np.indices((len(expression.tfs), len(genes))))
     pairs = pd.DataFrame({"tf": genes[expression.tfs[tf]], "target": genes[target]})
     described = describe(pairs, path)
-    asked = described["promoter_p"].notna() & (described["tf"] != described["target"])
+    tested = described["promoter_p"].notna() & (described["tf"] != described["target"])
     agrees = np.sign(described["promoter_score"]) == np.sign(described["correlation"])
     supported = (described["promoter_p"] <= 0.05) & agrees
-    rows = [{"method": "any pair", "n_edges": int(asked.sum()),
-             "supported": float(supported[asked].mean())}]  # fmt: skip
+    rows = [{"method": "any pair", "n_edges": int(tested.sum()),
+             "supported": float(supported[tested].mean())}]  # fmt: skip
     for method in grn_candidates.CANDIDATES:
         scores = np.load(folder / f"cortex.{method}.npy").ravel()
-        best = np.argsort(-np.where(asked, scores, -np.inf), kind="stable")[:2000]
+        best = np.argsort(-np.where(tested, scores, -np.inf), kind="stable")[:2000]
         rows.append({"method": method, "n_edges": len(best),
                      "supported": float(supported.iloc[best].mean())})  # fmt: skip
     return rows
 
 
 def main() -> None:
-    """Measure all and write the JSON; ``make docs`` brings it into docs/grn.md."""
+    """Measure everything and write the JSON; ``make docs`` writes it into docs/grn.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=Path("results"))
     parser.add_argument("--real", type=Path, default=Path("results/real/cortex"))
@@ -274,20 +276,20 @@ def main() -> None:
     parser.add_argument("--method", help=argparse.SUPPRESS)
     parser.add_argument("--matrix", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--scores", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.method:
-        worker(asked.method, asked.matrix, asked.scores)
+    options = parser.parse_args()
+    if options.method:
+        run_method(options.method, options.matrix, options.scores)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         result = {
-            "commit": commit(),
-            "machine": machine() | {"instructions": processor_instructions()},
-            "regulons": judge_regulons(asked.demo),
-            "rows": compare_methods(asked.demo, asked.real, folder),
+            "commit": read_commit(),
+            "machine": describe_machine() | {"instructions": find_processor_instructions()},
+            "regulons": score_regulons(options.demo),
+            "rows": compare_methods(options.demo, options.real, folder),
         }
-        result["support"] = support_of_promoters(asked.real, folder)
-    write_json(asked.output, result)
+        result["support"] = compare_with_promoters(options.real, folder)
+    write_json(options.output, result)
 
 
 if __name__ == "__main__":

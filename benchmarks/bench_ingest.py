@@ -1,8 +1,8 @@
-"""Speed and memory of raw data in: ``make bench-ingest``.
+"""Speed and memory of ingestion: ``make bench-ingest``.
 
-Fragments of three numbers to promoter counts, and samples of three numbers of cells (36,000 genes,
-150,000 peaks) through the scripts of the rules ingest_sample, join_corpus and write_tokens. Each
-is a process of its own, whose peak memory is reported; the inputs are generated.
+Counts fragments in promoters for three numbers of fragments, and runs the scripts of the rules
+ingest_sample, join_corpus and write_tokens for three numbers of cells (36,000 genes, 150,000
+peaks). Each runs in a separate process, whose peak memory is reported; the inputs are generated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import make_fragments
 import make_sample
 import pandas as pd
-from bench import commit, machine, processor_instructions
+from bench import describe_machine, find_processor_instructions, read_commit
 
 from scdyn.io.files import write_json, write_table
 from scdyn.io.fragments import count_insertions
@@ -52,7 +52,7 @@ def count(folder: Path, n: int) -> dict[str, float]:
 
 
 class Files(SimpleNamespace):
-    """Named files, which are also a list."""
+    """Files by name and by index."""
 
     def __getitem__(self, i: int) -> str:
         return list(vars(self).values())[i]
@@ -71,7 +71,7 @@ def run_script(name: str, folder: Path, inputs: Files, outputs: Files, **params:
 
 
 def ingest(folder: Path, n: int) -> dict[str, float]:
-    """Ingest a sample from genes and peaks."""
+    """Ingest a sample with counts of genes and peaks."""
     row = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
     row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
     qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
@@ -94,7 +94,7 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
 
 
 def join(folder: Path, n: int) -> dict[str, float]:
-    """Join a corpus of that sample."""
+    """Make the corpus of that sample."""
     begun = time.monotonic()
     files = Files(cells=str(folder / f"{n}.h5ad"))
     run_script("join_corpus", folder, files, Files(corpus=str(folder / f"{n}.corpus.h5ad")))
@@ -125,7 +125,7 @@ STEPS = {"count": count, "ingest": ingest, "join": join, "write_tokens": write_t
 
 
 def measure(step: str, folder: Path, n: int) -> dict[str, float]:
-    """Run a step in a process of its own."""
+    """Run a step in a separate process."""
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--n", str(n)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -158,7 +158,7 @@ def bench_fragments(folder: Path) -> list[dict[str, float]]:
 
 def bench_samples(folder: Path) -> list[dict[str, float]]:
     """Measure ingestion, corpus and tokens of samples."""
-    write_table(folder / "genes.tsv", make_sample.vocabulary())
+    write_table(folder / "genes.tsv", make_sample.make_vocabulary())
     rows = []
     for n in N_CELLS:
         make_sample.write(folder / f"{n}.h5", n)
@@ -190,8 +190,8 @@ def main() -> None:
     write_json(
         options.output,
         {
-            "machine": machine() | {"instructions": processor_instructions()},
-            "commit": commit(),
+            "machine": describe_machine() | {"instructions": find_processor_instructions()},
+            "commit": read_commit(),
             "rows": rows,
         },
     )

@@ -1,7 +1,6 @@
-"""Gather the scores of studies that have been run: ``make collect-results``.
+"""Collect the scores of finished studies: ``make collect-results``.
 
-Keeps them with the commit and the seeds that made them; ``make docs`` brings them into
-docs/results.md.
+They are saved with commit and seeds; ``make docs`` writes them into docs/results.md.
 """
 
 import argparse
@@ -21,7 +20,7 @@ def read_table(path):
 
 
 def read_task(results, task):
-    """What one task came to: its summary, label curve, unseen classes, costs and split."""
+    """Read the scores of one task, its costs and its split."""
     folder = results / "finetune" / task
     metrics = json.loads((folder / "metrics.json").read_text())
     summary = [row for row in read_table(folder / "summary.tsv") if row["score"] in SCORES]
@@ -36,7 +35,7 @@ def read_task(results, task):
 
 
 def read_study(results):
-    """What a study came to, with what made it."""
+    """Read the scores of a study, its commit and its seeds."""
     provenance = json.loads((results / "provenance.json").read_text())
     tasks = provenance["config"]["tasks"]
     return {
@@ -50,7 +49,7 @@ def read_study(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="results folders of studies")
-    parser.add_argument("--output", type=Path, required=True, help="JSON of all of it")
+    parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()
     content = json.loads(options.output.read_text()) if options.output.exists() else {}
     for folder in options.results:

@@ -1,8 +1,8 @@
-"""What kinds of operations cost, for scdyn.training.cost: ``make bench-costs``.
+"""Cost of each kind of operation, for scdyn.training.cost: ``make bench-costs``.
 
-Trains and runs models of four sizes on one core, and fits the time of an operation of each kind,
-in operations of a large product, to the processor's time, which other work on the machine hardly
-changes; with the instructions that this machine has and, if these are AVX-512, without it. Writes
+Trains and runs models of four sizes on one core, and fits the time per operation of each kind,
+relative to a large matrix product, to the CPU time, which other load on the machine hardly affects.
+Measured with all instructions of this machine and, if it has AVX-512, without. Writes
 ``results/costs.json``.
 """
 
@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import ours
 import torch
-from bench import AVX2, HERE, ask, commit, instructions, machine
+from bench import AVX2, HERE, describe_machine, find_instructions, read_commit, run_json
 from scipy.optimize import nnls
 from sizes import EXPRESSED_SHARE, MASK_SHARE, SIZES
 
@@ -23,8 +23,8 @@ from scdyn.training import cost, devices
 NARROW = {"n_genes": 1500, "n_tfs": 120, "n_latents": 64, "n_layers": 4, "ffn_width": 128}
 
 
-def seconds(function, n_times):
-    """Median of the processor's time of a call, after one that is not counted."""
+def time_calls(function, n_times):
+    """Return the median CPU time of a call, after one call that is not counted."""
     times = []
     for _ in range(n_times + 1):
         begun = time.process_time()
@@ -34,16 +34,16 @@ def seconds(function, n_times):
 
 
 def measure(size, n_times):
-    """Operations and seconds of a cell, trained and run."""
+    """Measure operations and seconds per cell, of training and inference."""
     step, n_cells, model = ours.training_step(size, "cpu")
-    n_predicted = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
+    n_masked = round(MASK_SHARE * (1 - (1 - EXPRESSED_SHARE) ** 2) * model.config.n_genes)
     yield (
         "train",
-        model.config.count_training_operations(n_predicted),
-        seconds(step, n_times) / n_cells,
+        model.config.count_training_operations(n_masked),
+        time_calls(step, n_times) / n_cells,
     )
     forward, _ = ours.infer(size, None, "cpu")
-    yield "infer", model.config.count_operations(), seconds(forward, n_times) / n_cells
+    yield "infer", model.config.count_operations(), time_calls(forward, n_times) / n_cells
 
 
 def measure_all():
@@ -58,7 +58,7 @@ def measure_all():
             rows.append({"what": what, "size": size, "seconds": measured, **vars(operations)})
     terms = np.array([[row[kind] for kind in vars(operations)] for row in rows])
     measured = np.array([row["seconds"] for row in rows])
-    # Relative errors count alike, whatever the size.
+    # Minimise relative errors, so that all sizes have equal weight.
     fitted, _ = nnls(terms / rate / measured[:, None], np.ones(len(rows)))
     for row, counted in zip(rows, terms, strict=True):
         row["fitted"] = float(counted @ fitted / rate)
@@ -76,13 +76,13 @@ def main():
         print(json.dumps(measure_all()))
         return
     found = []
-    for limit in ({}, AVX2) if instructions("cpu", {}) != instructions("cpu", AVX2) else ({},):
-        found.append(
-            ask("costs.py", "one", limit=limit) | {"commit": commit(), "machine": machine()}
-        )
+    has_avx512 = find_instructions("cpu", {}) != find_instructions("cpu", AVX2)
+    for limit in ({}, AVX2) if has_avx512 else ({},):
+        costs = run_json("costs.py", "one", limit=limit)
+        found.append(costs | {"commit": read_commit(), "machine": describe_machine()})
     output = HERE / "results" / "costs.json"
     output.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"written to {output}; make docs brings it into the pages")
+    print(f"written to {output}; run make docs to update the pages")
 
 
 if __name__ == "__main__":

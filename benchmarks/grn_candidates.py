@@ -1,7 +1,7 @@
-"""Ways to score regulators, measured against one another by ``make bench-grn``.
+"""Methods of GRN inference that ``make bench-grn`` compares.
 
-Each takes the expression of all genes and returns a score of every (TF, gene). ``fast`` is what
-the workflow does; ``grnboost2`` runs as pySCENIC runs it, by arboreto's multiprocessing runner.
+Each takes the expression of all genes and returns a score per (TF, gene). ``fast`` is the
+workflow's default; ``grnboost2`` runs as in pySCENIC, by arboreto's multiprocessing runner.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIGHTGBM_ROUNDS = 100
 
 
 def as_matrix(edges: pd.DataFrame, expression: Expression) -> np.ndarray:
-    """Lay edges out: (TFs, genes), zero where there is none."""
+    """Convert edges to a matrix, (TFs, genes), zero for missing edges."""
     column = pd.Series(np.arange(len(expression.genes)), index=expression.genes)
     row = pd.Series(np.arange(len(expression.tfs)), index=column.index[expression.tfs])
     scores = np.zeros((len(row), len(column)))
@@ -32,7 +32,7 @@ def as_matrix(edges: pd.DataFrame, expression: Expression) -> np.ndarray:
 
 
 def grnboost2(expression: Expression, path: Path) -> np.ndarray:
-    """GRNBoost2 by arboreto's own runner, two processes."""
+    """Score by GRNBoost2 with arboreto's runner and two processes."""
     with tempfile.TemporaryDirectory() as folder:
         tfs, found = Path(folder) / "tfs.txt", Path(folder) / "edges.tsv"
         tfs.write_text("\n".join(expression.genes[i] for i in expression.tfs))
@@ -47,20 +47,20 @@ def grnboost2(expression: Expression, path: Path) -> np.ndarray:
 
 
 def fast(expression: Expression, _: Path) -> np.ndarray:
-    """One run of the workflow's ridge, on nine of ten cells."""
+    """Score by one run of the workflow's ridge, on nine of ten cells."""
     edges = grn_inference.infer_edges(expression, range(len(expression.genes)), "fast", 1)
     return as_matrix(edges, expression)
 
 
 def fast_of_five(expression: Expression, _: Path) -> np.ndarray:
-    """Mean of five runs, as the workflow merges them."""
+    """Score by the mean of five runs, as in the workflow."""
     genes = range(len(expression.genes))
     runs = [grn_inference.infer_edges(expression, genes, "fast", seed) for seed in range(1, 6)]
     return as_matrix(pd.concat(runs), expression) / 5
 
 
-def with_penalty_share(expression: Expression, share: float) -> np.ndarray:
-    """One run with another share of the penalty that predicts best."""
+def run_with_penalty_share(expression: Expression, share: float) -> np.ndarray:
+    """Score by one run with another share of the penalty with the best prediction."""
     before = grn_inference.PENALTY_SHARE
     grn_inference.PENALTY_SHARE = share
     try:
@@ -70,20 +70,20 @@ def with_penalty_share(expression: Expression, share: float) -> np.ndarray:
 
 
 def correlation(expression: Expression, _: Path) -> np.ndarray:
-    """Absolute Pearson correlation."""
+    """Score by absolute Pearson correlation."""
     values = expression.values.toarray().astype(np.float64)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-12)
     return np.abs(values[:, expression.tfs].T @ values) / len(values)
 
 
 def rank_correlation(expression: Expression, _: Path) -> np.ndarray:
-    """Absolute Spearman correlation."""
+    """Score by absolute Spearman correlation."""
     ranks = standardise_ranks(expression.values.toarray())
     return np.abs(ranks[:, expression.tfs].T @ ranks) / len(ranks)
 
 
-def spline_basis(values: np.ndarray) -> np.ndarray:
-    """Orthonormal additive basis of one TF: rank, detection, hinges; (cells, 2 + knots)."""
+def make_spline_basis(values: np.ndarray) -> np.ndarray:
+    """Make an orthonormal basis of one TF: rank, detection, hinges; (cells, 2 + knots)."""
     ranks = standardise_ranks(values[:, None])[:, 0].astype(np.float64)
     knots = np.quantile(ranks[values > 0], np.linspace(0, 1, SPLINE_KNOTS + 2)[1:-1])
     hinges = [np.maximum(ranks - knot, 0) for knot in knots]
@@ -93,9 +93,9 @@ def spline_basis(values: np.ndarray) -> np.ndarray:
 
 
 def spline(expression: Expression, _: Path) -> np.ndarray:
-    """Additive spline of all TFs, ridge by pooled GCV, block Wald statistic of a TF."""
+    """Score by the block Wald statistic per TF in an additive spline with pooled GCV."""
     tfs = expression.dense(expression.tfs)
-    blocks = np.concatenate([spline_basis(column) for column in tfs.T], 1)
+    blocks = np.concatenate([make_spline_basis(column) for column in tfs.T], 1)
     size = SPLINE_KNOTS + 2
     ridge = grn_ridge.Ridge.decompose(blocks)
     targets = standardise_ranks(expression.values.toarray())
@@ -110,7 +110,7 @@ def spline(expression: Expression, _: Path) -> np.ndarray:
     for gene in range(scores.shape[1]):
         here, used = inverse, of_tf
         own = np.flatnonzero(expression.tfs == gene)
-        if len(own):  # a TF is no regressor of itself
+        if len(own):  # a TF is not a predictor of itself
             out = of_tf[own[0]]
             solved = np.linalg.solve(inverse[np.ix_(out, out)], inverse[out])
             here, used = inverse - inverse[:, out] @ solved, np.delete(of_tf, own, 0)
@@ -126,7 +126,7 @@ def spline(expression: Expression, _: Path) -> np.ndarray:
 
 
 def lightgbm(expression: Expression, _: Path) -> np.ndarray:
-    """Boosting on histograms, with GRNBoost2's depth, shares of features and of cells."""
+    """Score by histogram boosting with GRNBoost2's depth and shares of features and cells."""
     import lightgbm as lgb
 
     settings = {
@@ -149,8 +149,8 @@ CANDIDATES = {
     "grnboost2": grnboost2,
     "fast": fast,
     "fast_of_five": fast_of_five,
-    "fast_penalty_of_gcv": lambda e, _: with_penalty_share(e, 1.0),
-    "fast_penalty_tenth": lambda e, _: with_penalty_share(e, 0.1),
+    "fast_penalty_of_gcv": lambda e, _: run_with_penalty_share(e, 1.0),
+    "fast_penalty_tenth": lambda e, _: run_with_penalty_share(e, 0.1),
     "correlation": correlation,
     "rank_correlation": rank_correlation,
     "spline": spline,

@@ -1,10 +1,10 @@
-"""Cells simulated from known networks, by two mechanisms apart from the embedded study's.
+"""Simulators of cells from known networks, with other mechanisms than the embedded study.
 
-``steady_state``: cell types set master regulators; regulators add up through Hill functions, in the
-order of a graph without cycles; each gene fluctuates around its steady state (the mechanism of
-SERGIO, Dibaeinia & Sinha 2020). ``bursts``: TFs follow a few continuous programmes; a gene's
-regulators act through logic gates (and, or, not) on how often it bursts (the two-state model of
-transcription; counts are Poisson of Beta, Vu et al. 2016). Both lose most molecules to sequencing.
+``steady_state``: cell types set master regulators; the effects of regulators add up through Hill
+functions in an acyclic network; each gene fluctuates around its steady state (the mechanism of
+SERGIO, Dibaeinia & Sinha 2020). ``bursts``: TFs follow a few continuous programmes; regulators act
+through logic gates (and, or, not) on a gene's burst frequency (the two-state model of
+transcription; counts are Beta-Poisson, Vu et al. 2016). In both, sequencing detects few molecules.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import pandas as pd
 def draw_edges(
     n_tfs: int, n_genes: int, acyclic: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one to six regulators a gene, from TFs of very different reach.
+    """Draw one to six regulators per gene, from TFs with very different numbers of targets.
 
     Returns
     -------
     tuple
-        Regulator and target of each edge. If ``acyclic``, a TF's regulators stand before it, and
-        the first tenth of the TFs has none.
+        Regulator and target of each edge. If ``acyclic``, the regulators of a TF have lower
+        indices, and the first tenth of the TFs has none.
     """
     reach = rng.pareto(1.5, n_tfs) + 0.5
     regulators, targets = [], []
@@ -39,7 +39,7 @@ def draw_edges(
 
 
 def sequence(molecules: np.ndarray, depth: float, rng: np.random.Generator) -> np.ndarray:
-    """Count a few of the molecules: Poisson, cells' depths log-normal around ``depth`` UMIs."""
+    """Draw Poisson counts of the molecules; depths are log-normal around ``depth`` UMIs."""
     share = molecules / molecules.sum(1, keepdims=True)
     depths = depth * rng.lognormal(0, 0.35, (len(molecules), 1))
     return rng.poisson(share * depths)

@@ -1,4 +1,4 @@
-"""Write the same random cells for both loaders: ``python make_cells.py FOLDER``."""
+"""Write random cells for the loaders of both packages: ``python make_cells.py FOLDER``."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write a fragments file as Cell Ranger does: sorted, block-gzipped, most barcodes no cells."""
+"""Write a fragments file like Cell Ranger's: sorted, block-gzipped, with background barcodes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pandas as pd
 import polars as pl
 
 N_CELLS, N_BACKGROUND = 10_000, 200_000
-# Share of the fragments that are of cells.
+# Share of the fragments from cells.
 OF_CELLS = 0.6
-# In promoters, as of a good library; elsewhere in the genome else.
+# Share of the fragments in promoters, as in a good library.
 IN_PROMOTERS = 0.2
 CHROMOSOMES = {f"chr{i}": 200_000_000 - 6_000_000 * i for i in range(1, 23)}
 LINES_AT_ONCE = 1_000_000
 
 
-def barcodes(rng: np.random.Generator) -> np.ndarray:
-    """Barcodes as Cell Ranger writes them, the cells' first."""
+def draw_barcodes(rng: np.random.Generator) -> np.ndarray:
+    """Draw barcodes in Cell Ranger's format, first those of cells."""
     letters = rng.choice(list("ACGT"), (N_CELLS + N_BACKGROUND, 16))
     return np.array(["".join(row) + "-1" for row in letters])
 
 
 def genes(n_genes: int = 36_000, seed: int = 0) -> pd.DataFrame:
-    """A vocabulary whose genes have one to six TSSs each, over all chromosomes."""
+    """Make a vocabulary of genes with one to six TSSs on all chromosomes."""
     rng = np.random.default_rng(seed)
     chrom = rng.choice(list(CHROMOSOMES), n_genes)
     first = rng.integers(10_000, 60_000_000, n_genes)
@@ -39,9 +39,9 @@ def genes(n_genes: int = 36_000, seed: int = 0) -> pd.DataFrame:
 
 
 def write(path: Path, windows: pd.DataFrame, n_lines: int, seed: int = 0) -> np.ndarray:
-    """Write ``n_lines`` fragments; returns the cells' barcodes."""
+    """Write ``n_lines`` fragments; return the cells' barcodes."""
     rng = np.random.default_rng(seed)
-    names = pl.Series(barcodes(rng))
+    names = pl.Series(draw_barcodes(rng))
     sizes = np.array(list(CHROMOSOMES.values()), dtype=float)
     of_chrom = rng.multinomial(n_lines, sizes / sizes.sum())
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Write a large sample as ``cellranger-arc aggr`` does: genes and peaks of several libraries."""
+"""Write a large sample like ``cellranger-arc aggr``: genes and peaks of several libraries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 N_GENES, N_PEAKS = 36_000, 150_000
-# As a good library: this many genes and peaks of a cell are not zero, on the average.
+# Mean number of non-zero genes and peaks per cell, as in a good library.
 GENES_OF_CELL, PEAKS_OF_CELL = 2_500, 5_000
 CELLS_OF_LIBRARY = 12_500
 CELLS_AT_ONCE = 500
 
 
-def vocabulary() -> pd.DataFrame:
-    """All genes, with their TSSs."""
+def make_vocabulary() -> pd.DataFrame:
+    """Make the vocabulary: all genes with their TSSs."""
     genes = make_fragments.genes(N_GENES)
     return genes.assign(
         symbol=[f"Gene{i}" for i in range(N_GENES)],
@@ -28,8 +28,8 @@ def vocabulary() -> pd.DataFrame:
     )
 
 
-def peaks(seed: int = 0) -> list[str]:
-    """Names of peaks, a quarter of them at promoters."""
+def name_peaks(seed: int = 0) -> list[str]:
+    """Name random peaks, a quarter of them at promoters."""
     rng = np.random.default_rng(seed)
     genes = make_fragments.genes(N_GENES)
     chrom = genes["chrom"].to_numpy()[rng.integers(0, N_GENES, N_PEAKS)]
@@ -41,11 +41,11 @@ def peaks(seed: int = 0) -> list[str]:
 
 
 def write(path: Path, n_cells: int, seed: int = 0) -> None:
-    """Write the sample; cells are of ten types, whose genes differ."""
+    """Write the sample, with ten cell types that differ in their genes and peaks."""
     rng = np.random.default_rng(seed)
     n_features = N_GENES + N_PEAKS
-    genes = vocabulary()
-    # Genes and peaks are of very different frequencies, as in life.
+    genes = make_vocabulary()
+    # Frequencies of genes and peaks vary widely, as in real data.
     weights = [rng.lognormal(0, 1.5, n) for n in (N_GENES, N_PEAKS)]
     bounds = [np.cumsum(rng.permuted(np.tile(w, (10, 1)), axis=1), axis=1) for w in weights]
     with h5py.File(path, "w") as file:
@@ -71,7 +71,7 @@ def write(path: Path, n_cells: int, seed: int = 0) -> None:
         group["shape"] = np.array([n_features, n_cells], dtype=np.int32)
         names = [f"{i:016d}-{i // CELLS_OF_LIBRARY + 1}" for i in range(n_cells)]
         group["barcodes"] = np.array(names, dtype="S")
-        places = peaks()
+        places = name_peaks()
         group["features/id"] = np.array([*genes["gene_id"], *places], dtype="S")
         group["features/name"] = np.array([*genes["symbol"], *places], dtype="S")
         kinds = ["Gene Expression"] * N_GENES + ["Peaks"] * N_PEAKS

@@ -1,4 +1,4 @@
-"""One measurement of this project: ``python ours.py WHAT SIZE FOLDER DEVICE``."""
+"""One measurement of this package: ``python ours.py WHAT SIZE FOLDER DEVICE``."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ from scdyn.training.pretraining import draw_noise, masked_losses
 
 
 def make(size):
-    """A model, and a batch of bins."""
+    """Make a model and a batch of bins."""
     s = dict(SIZES[size])
     batch = s.pop("batch")
     torch.manual_seed(0)
@@ -41,7 +41,7 @@ def make(size):
 
 
 def training_step(size, device, compiled="auto"):
-    """A function that takes a step, the cells of a step, and the model."""
+    """Return a function that runs one step, the number of cells per step, and the model."""
     model, bins = make(size)
     model.to(device)
     config = loop.TrainingConfig(learning_rate=1e-4, compiled=compiled)
@@ -92,7 +92,7 @@ def explain(size, _, device):
 
 
 def load(_, folder, device):
-    """Batches of a shuffled epoch, as training takes them."""
+    """Load the batches of a shuffled epoch, as in training."""
     store = tokens.TokenStore(Path(folder) / "tokens")
     seeds = iter(range(10**6))
 

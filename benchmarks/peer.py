@@ -1,6 +1,6 @@
-"""One measurement of the authors' package, scdynomics 0.0.1, called as its users would.
+"""One measurement of the authors' package, scdynomics 0.0.1, used as documented.
 
-``python peer.py WHAT SIZE FOLDER [DEVICE]`` in an environment of its own (peer.yaml).
+``python peer.py WHAT SIZE FOLDER [DEVICE]`` in the environment of peer.yaml.
 """
 
 import logging
@@ -31,7 +31,7 @@ from scdynomics.utils.data import Multimodal_Corpus  # noqa: E402
 
 
 def make(size):
-    """A model, and a batch of log-normalised values."""
+    """Make a model and a batch of log-normalised values."""
     s = SIZES[size]
     genes = {f"g{i}": i for i in range(s["n_genes"])}
     tokens = {"common": {"<MASK>": 0, "<PAD>": 1}, "n_tf": {"x": s["n_tfs"]}, "x": genes}
@@ -90,7 +90,7 @@ def explain(size, _, device):
 
 
 def load(_, folder, device):
-    """Shuffled batches as its pretraining pipeline takes them, with a worker a core."""
+    """Load shuffled batches as its pretraining pipeline does, with one worker per core."""
     corpus = Multimodal_Corpus(
         str(Path(folder) / "cells.h5ad"), layers=["X", "pan_promoter"], backed=False
     )

@@ -1,4 +1,4 @@
-"""What is measured: the sizes, read by both sides. Nothing but the standard library."""
+"""Sizes of the measured models and data, for both packages; needs only the standard library."""
 
 SIZES = {
     name: {
@@ -17,10 +17,10 @@ SIZES = {
     ]
 }
 WIDTH, N_HEADS = 96, 12
-# Of the genes, in each modality.
+# Share of the genes that are not zero, in each modality.
 EXPRESSED_SHARE = 0.1
 MASK_SHARE = 0.15
 N_BINS = 12
-N_STEPS = 50  # of Integrated Gradients
+N_STEPS = 50  # steps of Integrated Gradients
 N_CLASSES = 5
 LOADER_CELLS, LOADER_GENES, LOADER_BATCH = 5_000, 20_000, 32

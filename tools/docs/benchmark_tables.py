@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from marks import table
+from marks import make_table
 
 Row = Mapping[str, Any]
 
@@ -30,19 +30,19 @@ REGULONS = {
 STEPS = {"train": "training step", "infer": "inference"}
 
 
-def machine(result: Row) -> str:
-    """Name the machine and, where one holds for all figures, the instruction set."""
+def describe_machine(result: Row) -> str:
+    """Name the machine and, if it is the same for all figures, the instruction set."""
     found = result["machine"]
     words = f"{found['cores']} cores of an {found['processor']}, {found['memory_gib']} GiB"
-    return f"Measured on {words}{with_instructions(found)}; commit {result['commit'][:7]}."
+    return f"Measured on {words}{describe_instructions(found)}; commit {result['commit'][:7]}."
 
 
-def with_instructions(machine: Row) -> str:
-    """Name the instruction set, if the machine's description has one."""
+def describe_instructions(machine: Row) -> str:
+    """Name the instruction set, if the description of the machine has it."""
     return f", {machine['instructions']}" if "instructions" in machine else ""
 
 
-def speed(rows: Sequence[Row]) -> str:
+def tabulate_speed(rows: Sequence[Row]) -> str:
     """Lay out the comparison with the authors' package."""
     body = [
         [
@@ -51,10 +51,12 @@ def speed(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return table(["what", "size", "instructions", "ours", "peer", "ratio", "unit"], body, text=3)
+    return make_table(
+        ["what", "size", "instructions", "ours", "peer", "ratio", "unit"], body, text=3
+    )
 
 
-def costs(parts: Sequence[Row]) -> str:
+def tabulate_costs(parts: Sequence[Row]) -> str:
     """Lay out seconds per cell on one core, by instruction set."""
     body = [
         [
@@ -65,21 +67,21 @@ def costs(parts: Sequence[Row]) -> str:
         for row in part["rows"]
     ]
     head = ["what", "size", "instructions", "seconds per cell, one core", "estimated by scdyn"]
-    return table(head, body, text=3)
+    return make_table(head, body, text=3)
 
 
-def errors(rows: Sequence[Row]) -> str:
+def tabulate_errors(rows: Sequence[Row]) -> str:
     """Lay out relative errors by precision."""
     body = [
         [row["precision"], row["size"], f"{row['output']:.2g}", f"{row['gradient']:.2g}"]
         for row in rows
     ]
     head = ["precision", "size", "error of the output", "error of the gradient"]
-    return table(head, body, text=2)
+    return make_table(head, body, text=2)
 
 
-def step(found: Row) -> str:
-    """Lay out what bounds a training step."""
+def tabulate_step(found: Row) -> str:
+    """Lay out the lower bounds of the time of a training step."""
     floor, rates = found["floor_seconds"], found["ceilings"]
     body = [
         [
@@ -91,7 +93,7 @@ def step(found: Row) -> str:
             *(f"{found['operations'] / 1e9:.4g}", f"{floor['operations']:.3g}"),
         ],
         [
-            "lower bound by the bytes it moves, GB",
+            "lower bound by memory traffic, GB",
             *(f"{found['bytes'] / 1e9:.3g}", f"{floor['bytes']:.3g}"),
         ],
         ["one large product, GFLOP/s", f"{rates['operations_per_second'] / 1e9:.4g}", ""],
@@ -105,14 +107,14 @@ def step(found: Row) -> str:
     ]
     return "\n\n".join(
         [
-            table(["a training step", "", "seconds of a core, or of a GPU"], body),
-            table(["part of the step", "share of its time"], parts),
-            table(["attention of a Full layer, forward and backward", "seconds"], attention),
+            make_table(["a training step", "", "seconds of a core, or of a GPU"], body),
+            make_table(["part of the step", "share of its time"], parts),
+            make_table(["attention of a Full layer, forward and backward", "seconds"], attention),
         ]
     )
 
 
-def fragments(rows: Sequence[Row]) -> str:
+def tabulate_fragments(rows: Sequence[Row]) -> str:
     """Lay out the time and memory of counting fragments."""
     body = [
         [
@@ -122,10 +124,10 @@ def fragments(rows: Sequence[Row]) -> str:
         for row in rows
         if "per_second" in row
     ]
-    return table(["fragments", "seconds", "fragments/s", "peak memory, GiB"], body, text=0)
+    return make_table(["fragments", "seconds", "fragments/s", "peak memory, GiB"], body, text=0)
 
 
-def samples(rows: Sequence[Row]) -> str:
+def tabulate_samples(rows: Sequence[Row]) -> str:
     """Lay out the time and memory of each rule by a sample's number of cells."""
     names = {"ingest": "ingest_sample", "join": "join_corpus", "write_tokens": "write_tokens"}
     body = []
@@ -133,10 +135,10 @@ def samples(rows: Sequence[Row]) -> str:
         found = {row["what"]: row for row in rows if row["n"] == n}
         cells = (f"{found[w]['seconds']:.0f} s, {found[w]['memory_gib']:.1f} GiB" for w in names)
         body.append([f"{n:,}", *cells])
-    return table(["cells", *names.values()], body, text=0)
+    return make_table(["cells", *names.values()], body, text=0)
 
 
-def grn_methods(result: Row) -> str:
+def tabulate_grn_methods(result: Row) -> str:
     """Lay out AUPRC and early precision on each network, seconds and memory."""
     found = {(row["method"], row["data"]): row for row in result["rows"]}
     sets = list(dict.fromkeys(row["data"] for row in result["rows"]))
@@ -150,11 +152,11 @@ def grn_methods(result: Row) -> str:
         body.append([name, *quality, seconds, f"{memory:.2f}"])
     body.append(["chance", *(f"{found['fast', d]['chance']:.3f}" for d in known), "", ""])
     head = ["method", *(f"{d}: AUPRC, early precision" for d in known)]
-    return table([*head, f"seconds ({', '.join(sets)})", "GiB"], body)
+    return make_table([*head, f"seconds ({', '.join(sets)})", "GiB"], body)
 
 
-def grn_speed(result: Row) -> str:
-    """Say how much less time `fast` takes than GRNBoost2, and where its AUPRC is higher."""
+def describe_grn_speed(result: Row) -> str:
+    """Compare the time and the AUPRC of `fast` and GRNBoost2."""
     found = {(row["method"], row["data"]): row for row in result["rows"]}
     pairs = [
         (found["fast", d], found["grnboost2", d])
@@ -170,8 +172,8 @@ def grn_speed(result: Row) -> str:
     )
 
 
-def grn_regulons(result: Row) -> str:
-    """Lay out the embedded study's regulons by the evidence that made them."""
+def tabulate_regulons(result: Row) -> str:
+    """Lay out the embedded study's regulons by evidence."""
     body = []
     for key, name in REGULONS.items():
         row = result["regulons"][key]
@@ -183,24 +185,24 @@ def grn_regulons(result: Row) -> str:
             ]
         )
     head = ["regulons from", "number", "edges", "precision", "as many adjacencies", "recall"]
-    return table([*head, "Jaccard: two runs", "two sets of five"], body)
+    return make_table([*head, "Jaccard: two runs", "two sets of five"], body)
 
 
-def grn_support(result: Row) -> str:
-    """Lay out the share of each method's strongest edges that the chromatin supports."""
+def tabulate_support(result: Row) -> str:
+    """Lay out the share of each method's strongest edges that accessibility supports."""
     body = [
         [GRN_METHODS.get(row["method"], "any pair of TF and gene"), f"{row['supported']:.3f}"]
         for row in result["support"]
     ]
-    return table(["edges", "supported"], body)
+    return make_table(["edges", "supported"], body)
 
 
-def ablations(runs: Sequence[Row]) -> str:
-    """Lay out mean and standard deviation over the seeds, a row per variant."""
+def tabulate_ablations(runs: Sequence[Row]) -> str:
+    """Lay out mean and standard deviation over the seeds, one row per variant."""
     measures = [name for name in runs[0] if name not in ("variant", "seed")]
     body = []
     for variant in dict.fromkeys(row["variant"] for row in runs):
         mine = [row for row in runs if row["variant"] == variant]
         values = ([row[name] for row in mine] for name in measures)
         body.append([variant, *(f"{mean(v):.4f} ± {stdev(v):.4f}" for v in values)])
-    return table(["variant", *measures], body)
+    return make_table(["variant", *measures], body)

@@ -1,6 +1,6 @@
-"""Every key of the config and every column of the sample sheet, from scdyn.settings.
+"""Tables and JSON Schemas of the config's keys and the sample sheet's columns.
 
-config/README.md and the JSON Schemas in workflow/schemas/ are made from there: ``make docs``.
+``make docs`` writes them into config/README.md and workflow/schemas/, from scdyn.settings.
 """
 
 from __future__ import annotations
@@ -21,80 +21,80 @@ MADE = "# Made from scdyn.settings by make docs, for editors.\n"
 HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
 # Kinds of values that the page explains, or whose patterns tell a reader nothing.
 KINDS = ("name", "selection", "path", "text")
-# The block that a table of its own describes, instead of each place that has it.
+# This block has one table, instead of one for each block that contains it.
 TRAINING = "TrainingSettings"
 
 Schema = Mapping[str, Any]
 
 
 class WithoutTitles(GenerateJsonSchema):
-    """JSON Schema whose fields have no titles made of their names."""
+    """JSON Schema without titles derived from the fields' names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Set none."""
+        """Return False for all fields."""
         return False
 
 
-def tidied(part: Any) -> Any:
-    """Tidy a JSON Schema: texts on one line, no default where a preset gives it."""
+def tidy(part: Any) -> Any:
+    """Tidy a JSON Schema: texts on one line, no defaults for keys that a preset sets."""
     if isinstance(part, list):
-        return [tidied(one) for one in part]
+        return [tidy(one) for one in part]
     if not isinstance(part, dict):
         return part
-    part = {key: value if key == "default" else tidied(value) for key, value in part.items()}
+    part = {key: value if key == "default" else tidy(value) for key, value in part.items()}
     if "properties" in part and isinstance(part.get("title"), str):
         del part["title"]
     if isinstance(part.get("description"), str):
         part["description"] = " ".join(part["description"].split("\n\nAttributes\n")[0].split())
     if "by" in part:
         del part["default"]
-    if "patternProperties" in part:  # which would let any other name pass
+    if "patternProperties" in part:  # this would accept other names
         [(pattern, value)] = part.pop("patternProperties").items()
         part |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
     return part
 
 
-def blocks_in(kind: Any) -> Iterator[type[Settings]]:
-    """Yield the blocks of settings in a type, such as the values of a mapping."""
+def find_blocks(kind: Any) -> Iterator[type[Settings]]:
+    """Yield the classes of settings within a type, such as the values of a mapping."""
     if isinstance(kind, type) and issubclass(kind, Settings):
         yield kind
     for part in get_args(kind):
-        yield from blocks_in(part)
+        yield from find_blocks(part)
 
 
-def schema_of(kind: type[Settings]) -> Schema:
-    """Describe settings as JSON Schema."""
-    schema = tidied(kind.model_json_schema(schema_generator=WithoutTitles))
+def make_schema(kind: type[Settings]) -> Schema:
+    """Make the JSON Schema of a class of settings."""
+    schema = tidy(kind.model_json_schema(schema_generator=WithoutTitles))
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
 
 
-def resolved(part: Schema, root: Schema) -> Schema:
-    """Follow ``$ref``; what stands beside it goes before what it leads to."""
+def resolve(part: Schema, root: Schema) -> Schema:
+    """Resolve ``$ref``; keys of the part override those of the definition."""
     if "$ref" not in part:
         return part
-    return {**root["$defs"][referred(part)], **part}
+    return {**root["$defs"][name_definition(part)], **part}
 
 
-def referred(part: Schema) -> str:
-    """Name of the definition that a part is, or an empty string."""
+def name_definition(part: Schema) -> str:
+    """Name the definition that a part refers to, or return an empty string."""
     return part.get("$ref", "").rsplit("/", 1)[-1]
 
 
-def joined(words: list[str]) -> str:
-    """Join words as a sentence does: a, b or c."""
+def join_words(words: list[str]) -> str:
+    """Join words to a list as in "a, b or c"."""
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def shown(value: Any) -> str:
-    """Write a value as YAML has it."""
+def format_value(value: Any) -> str:
+    """Format a value as YAML."""
     if isinstance(value, str):
         return value
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n")
     return text.strip()
 
 
-def bounds(part: Schema) -> str:
-    """Say between what a number must lie, or how long a list must be."""
+def describe_bounds(part: Schema) -> str:
+    """Describe the bounds of a number or the length of a list."""
     if "minimum" in part and "maximum" in part:
         return f"{part['minimum']} to {part['maximum']}"
     words = [
@@ -114,100 +114,105 @@ def bounds(part: Schema) -> str:
     return ", ".join(words)
 
 
-def values(part: Schema, root: Schema) -> str:
-    """Say which values a key may have."""
-    if referred(part) == TRAINING:
+def describe_values(part: Schema, root: Schema) -> str:
+    """Describe the values that a key may have."""
+    if name_definition(part) == TRAINING:
         return "training"
-    part = resolved(part, root)
+    part = resolve(part, root)
     nothing = " or null" if {"type": "null"} in part.get("anyOf", []) else ""
     if nothing:
-        part = resolved(next(one for one in part["anyOf"] if one != {"type": "null"}), root)
+        part = resolve(next(one for one in part["anyOf"] if one != {"type": "null"}), root)
     if part.get("title") in KINDS:
         return part["title"] + nothing
     if "enum" in part:
-        return joined([*map(shown, part["enum"]), *(["null"] if nothing else [])])
+        return join_words([*map(format_value, part["enum"]), *(["null"] if nothing else [])])
     text = part["type"]
     if text == "array":
-        inner = values(part["items"], root)
+        inner = describe_values(part["items"], root)
         text = f"list of ({inner})" if "," in inner else f"list of {inner}"
     text = text.replace("object", "mapping") + nothing
     if "pattern" in part:
         text += f" that fits `{part['pattern']}`"
-    return ", ".join(filter(None, [text, bounds(part)])).replace("|", "\\|")
+    return ", ".join(filter(None, [text, describe_bounds(part)])).replace("|", "\\|")
 
 
-def default(key: str, part: Schema, block: Schema) -> str:
-    """Say what stands in for a key that is not given."""
+def describe_default(key: str, part: Schema, block: Schema) -> str:
+    """Describe the default of a key."""
     if key in block.get("required", []):
         return "required"
     if "by" in part:
         return f"by `{part['by']}`"
-    if part.get("default", {}) == {}:  # a block, which has the defaults of its keys
+    if part.get("default", {}) == {}:  # a block, whose keys have defaults
         return "-"
-    return f"`{shown(part['default'])}`" if part["default"] != "" else "empty"
+    return f"`{format_value(part['default'])}`" if part["default"] != "" else "empty"
 
 
-def table(block: Schema, root: Schema) -> str:
-    """Lay out one block's keys, a row each."""
+def tabulate_block(block: Schema, root: Schema) -> str:
+    """Lay out the keys of one block, one per row."""
     rows, required = [], block.get("required", [])
     for key, raw in sorted(block["properties"].items(), key=lambda item: item[0] not in required):
-        part = resolved(raw, root)
-        # A sentence in the middle ends in a full stop, the last one does not.
+        part = resolve(raw, root)
+        # Only the last sentence has no full stop.
         meaning = part.get("description", "").removesuffix(".").replace("|", "\\|")
-        rows.append(f"| `{key}` | {values(raw, root)} | {default(key, part, block)} | {meaning} |")
+        cells = describe_values(raw, root), describe_default(key, part, block), meaning
+        rows.append(f"| `{key}` | {' | '.join(cells)} |")
     return "\n".join([HEAD, *rows])
 
 
-def blocks(part: Schema, root: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+def iter_blocks(part: Schema, root: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
     """Yield every block of keys with its path, in the order of the schema."""
     if "properties" in part:
         yield path, part
     for key, raw in part.get("properties", {}).items():
         inner = f"{path}.{key}".removeprefix(".")
         for one in [raw, *raw.get("anyOf", [])]:
-            if referred(one) != TRAINING:
-                yield from blocks(resolved(one, root), root, inner)
+            if name_definition(one) != TRAINING:
+                yield from iter_blocks(resolve(one, root), root, inner)
     entry = part.get("additionalProperties")
     if isinstance(entry, Mapping) and path:
-        yield from blocks(resolved(entry, root), root, f"{path}.NAME")
+        yield from iter_blocks(resolve(entry, root), root, f"{path}.NAME")
 
 
-def flat(block: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Write nested keys as one level, joined by dots."""
+def flatten(block: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Flatten nested keys, joined by dots."""
     found = {}
     for key, value in block.items():
         inner = f"{path}.{key}".removeprefix(".")
-        found |= flat(value, inner) if isinstance(value, Mapping) else {inner: value}
+        found |= flatten(value, inner) if isinstance(value, Mapping) else {inner: value}
     return found
 
 
-def preset_table(presets: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out what each of some presets fills in, a column each."""
-    columns = {name: flat(block) for name, block in presets.items()}
+def tabulate_presets(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lay out the values of presets, one per column."""
+    columns = {name: flatten(block) for name, block in presets.items()}
     head = f"| key | {' | '.join(columns)} |\n|---{'|--:' * len(columns)}|"
     keys = next(iter(columns.values()))
     rows = [
-        f"| `{key}` | {' | '.join(shown(column[key]) for column in columns.values())} |"
+        f"| `{key}` | {' | '.join(format_value(column[key]) for column in columns.values())} |"
         for key in keys
     ]
     return "\n".join([head, *rows])
 
 
-def key_tables() -> dict[str, str]:
-    """Lay out all keys: the mark that each part of the page has, and its Markdown."""
-    config, sheet = schema_of(Config), schema_of(SampleRow)
+def tabulate_keys() -> dict[str, str]:
+    """Lay out all keys: Markdown by the name of the page's block."""
+    config, sheet = make_schema(Config), make_schema(SampleRow)
     parts = []
-    for path, block in blocks(config, config):
-        parts.append(f"### {path}\n\n{table(block, config)}" if path else table(block, config))
-    training = table(config["$defs"][TRAINING], config)
+    for path, block in iter_blocks(config, config):
+        parts.append(
+            f"### {path}\n\n{tabulate_block(block, config)}"
+            if path
+            else tabulate_block(block, config)
+        )
+    training = tabulate_block(config["$defs"][TRAINING], config)
     parts.append(f"### training (of a model or a task)\n\n{training}")
-    presets = {"qc": preset_table(QC_PRESETS), "size": preset_table(SIZES)}
-    columns = table(sheet, sheet).replace("| key |", "| column |", 1)
+    presets = {"qc": tabulate_presets(QC_PRESETS), "size": tabulate_presets(SIZES)}
+    columns = tabulate_block(sheet, sheet).replace("| key |", "| column |", 1)
     return {"columns": columns, "keys": "\n\n".join(parts)} | presets
 
 
-def schemas() -> Iterator[tuple[Path, str]]:
-    """Yield the files of the JSON Schemas of config and sample sheet, and their content."""
+def iter_schemas() -> Iterator[tuple[Path, str]]:
+    """Yield path and content of the JSON Schemas of config and sample sheet."""
     for path, kind in SCHEMAS.items():
-        content = yaml.safe_dump(dict(schema_of(kind)), sort_keys=False, allow_unicode=True)
+        content = yaml.safe_dump(dict(make_schema(kind)), sort_keys=False, allow_unicode=True)
         yield path, MADE + content

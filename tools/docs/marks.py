@@ -1,4 +1,4 @@
-"""Blocks of a page that commands write: between ``<!-- NAME -->`` and ``<!-- end -->``."""
+"""Generated blocks of a page, between ``<!-- NAME -->`` and ``<!-- end -->``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
     Raises
     ------
     KeyError
-        If the page has a block that nothing generates.
+        If the page has a block that is not in ``blocks``.
     """
     return BLOCK.sub(lambda m: f"{m[1]}\n{blocks[m[2]]}\n\n{m[3]}", page)
 
 
-def table(head: Sequence[str], body: Iterable[Sequence[str]], text: int = 1) -> str:
-    """Lay out Markdown; all columns but the first ones, of text, are numbers."""
+def make_table(head: Sequence[str], body: Iterable[Sequence[str]], text: int = 1) -> str:
+    """Make a Markdown table; the first ``text`` columns are text, the others numbers."""
     rule = "---|" * text + "--:|" * (len(head) - text)
     lines = [f"| {' | '.join(head)} |", f"|{rule}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])

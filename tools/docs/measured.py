@@ -1,7 +1,7 @@
-"""Costs: measured, and extrapolated to a cohort.
+"""Costs: measured, and extrapolated to a large cohort.
 
 For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json and the sizes of the
-demo's files in docs/figures/numbers.json. Extrapolations are linear; the page says how.
+demo's files in docs/figures/numbers.json. Extrapolations are linear, as explained on the page.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from marks import table
+from marks import make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT / "config/real"
-# The cohort that is asked about, and what is assumed of it.
+# The cohort to extrapolate to, and assumptions.
 CELLS = 5_900_000
 SAMPLE = 100_000
 FRAGMENTS_PER_CELL = 20_000
@@ -25,85 +25,91 @@ RNA_GENES_PER_CELL, PROMOTERS_PER_CELL = 2_500, 3_000
 LATENTS, HEAD_WIDTH, EPOCHS = 500, 8, 10
 PAPER_CELLS, PAPER_GPUS, PAPER_HOURS = 752_155, 8, 24
 HOUR, DAY, GIB = 3600, 86_400, 2**30
-# How much faster two cores train than one (scdyn.training.cost).
+# Speed of training on two cores, relative to one (scdyn.training.cost).
 TWO_CORES = 1.75
 
 Benchmarks = Mapping[str, Any]
 
 
-def rate(benchmarks: Benchmarks, what: str, size: str = "F") -> float:
-    """Cells per second on two cores, without AVX-512: "train" or "infer", at the paper's size."""
+def compute_rate(benchmarks: Benchmarks, what: str, size: str = "F") -> float:
+    """Compute the cells per second of training or inference on two cores without AVX-512."""
     (part,) = [part for part in benchmarks["costs"] if part["instructions"] == "AVX2"]
     rows = {(row["what"], row["size"]): row["seconds"] for row in part["rows"]}
     return TWO_CORES / rows[what, size]
 
 
-def line(benchmarks: Benchmarks, what: str, key: str, cells: int) -> float:
-    """Go on along the line through a stage's two largest measurements."""
+def extrapolate(benchmarks: Benchmarks, what: str, key: str, cells: int) -> float:
+    """Extrapolate along the line through a stage's two largest measurements."""
     rows = [row for row in benchmarks["ingest"]["rows"] if row["what"] == what]
     (n, a), (m, b) = sorted((row["n"], row[key]) for row in rows)[-2:]
     return b + (cells - m) * (b - a) / (m - n)
 
 
-def grn_seconds(benchmarks: Benchmarks, method: str) -> float:
-    """Seconds of one run at full size, in proportion to cells x TFs x genes.
+def estimate_grn_seconds(benchmarks: Benchmarks, method: str) -> float:
+    """Estimate the seconds of one run at full size, in proportion to cells x TFs x genes.
 
-    From the largest matrix that was measured. Most of a measured second of the ridge is not in
-    proportion, so that this is a bound from above.
+    From the largest measured matrix. Most of the measured time of the ridge does not grow in
+    proportion, so the estimate is an upper bound.
     """
     rows = {row["method"]: row for row in benchmarks["grn"]["rows"] if row["data"] == "cortex"}
     seconds = rows[method]["seconds"]
-    if method == "fast":  # five runs less one, so that starting Python is left out
+    if method == "fast":  # five runs minus one, to leave out the start of Python
         seconds = (rows["fast_of_five"]["seconds"] - seconds) / 4
     n, genes, tfs = rows[method]["shape"]
     return seconds * METACELLS * TFS * GENES / (n * tfs * genes)
 
 
-def hours(seconds: float) -> str:
-    """Write a time."""
+def format_time(seconds: float) -> str:
+    """Format a time."""
     if seconds < HOUR:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / HOUR:.1f} h" if seconds < 3 * DAY else f"{seconds / DAY:,.0f} days"
 
 
-def stages(benchmarks: Benchmarks) -> str:
-    """Time and memory of each stage at the cohort's size."""
+def tabulate_stages(benchmarks: Benchmarks) -> str:
+    """Lay out time and memory of each stage for the cohort."""
     n_samples = CELLS // SAMPLE
     fragments = next(
         row["per_second"] for row in benchmarks["ingest"]["rows"][::-1] if "per_second" in row
     )
     body = []
-    seconds, memory = (line(benchmarks, "ingest", key, SAMPLE) for key in ("seconds", "memory_gib"))
-    body.append(["ingest_sample, per sample", hours(seconds), f"{memory:.0f} GiB"])
-    body.append([f"ingest_sample, all {n_samples}", hours(seconds * n_samples), "as per sample"])
+    seconds, memory = (
+        extrapolate(benchmarks, "ingest", key, SAMPLE) for key in ("seconds", "memory_gib")
+    )
+    body.append(["ingest_sample, per sample", format_time(seconds), f"{memory:.0f} GiB"])
+    body.append(
+        [f"ingest_sample, all {n_samples}", format_time(seconds * n_samples), "as per sample"]
+    )
     body.append(
         [
             "counting fragments, in addition",
-            hours(CELLS * FRAGMENTS_PER_CELL / fragments),
+            format_time(CELLS * FRAGMENTS_PER_CELL / fragments),
             "about 1 GiB",
         ]
     )
     for rule, what in (("join_corpus", "join"), ("write_tokens", "write_tokens")):
-        seconds, memory = (line(benchmarks, what, key, CELLS) for key in ("seconds", "memory_gib"))
-        body.append([rule, hours(seconds), f"{memory:.0f} GiB"])
+        seconds, memory = (
+            extrapolate(benchmarks, what, key, CELLS) for key in ("seconds", "memory_gib")
+        )
+        body.append([rule, format_time(seconds), f"{memory:.0f} GiB"])
     matrix = TFS * GENES * 8 / GIB
     for method, words in (("fast", "`fast`, one run"), ("grnboost2", "`grnboost2`, one run")):
-        seconds = grn_seconds(benchmarks, method)
+        seconds = estimate_grn_seconds(benchmarks, method)
         needed = f"a few times {matrix:.2f} GiB" if method == "fast" else "not extrapolated"
-        body.append([f"infer_adjacencies, {words}", hours(seconds), needed])
-    training, inference = rate(benchmarks, "train"), rate(benchmarks, "infer")
+        body.append([f"infer_adjacencies, {words}", format_time(seconds), needed])
+    training, inference = compute_rate(benchmarks, "train"), compute_rate(benchmarks, "infer")
     rows = benchmarks["latest"]["rows"]
     peak = max(row["ours"] for row in rows if row["what"] == "peak memory of training")
     body.append(
-        ["pretrain, one epoch", hours(CELLS / training), f"{peak:.1f} GiB, one cell per step"]
+        ["pretrain, one epoch", format_time(CELLS / training), f"{peak:.1f} GiB, one cell per step"]
     )
-    body.append([f"pretrain, {EPOCHS} epochs", hours(EPOCHS * CELLS / training), "the same"])
-    body.append(["embed", hours(CELLS / inference), "not extrapolated"])
-    return table(["rule", "time on two cores", "memory"], body)
+    body.append([f"pretrain, {EPOCHS} epochs", format_time(EPOCHS * CELLS / training), "the same"])
+    body.append(["embed", format_time(CELLS / inference), "not extrapolated"])
+    return make_table(["rule", "time on two cores", "memory"], body)
 
 
-def needed(benchmarks: Benchmarks) -> str:
-    """Say what a GPU would have to give."""
+def tabulate_needs(benchmarks: Benchmarks) -> str:
+    """Lay out the speed that GPUs need to train within a given time."""
     operations = benchmarks["latest"]["profile"]["operations"]
     paper = PAPER_CELLS * EPOCHS / (PAPER_GPUS * PAPER_HOURS * HOUR)
     rates = {
@@ -114,14 +120,14 @@ def needed(benchmarks: Benchmarks) -> str:
             ("a day on eight GPUs", 1, 8),
         )
     }
-    rates["measured, two CPU cores, AVX2"] = rate(benchmarks, "train")
+    rates["measured, two CPU cores, AVX2"] = compute_rate(benchmarks, "train")
     rates["the paper's, an H100"] = paper
     body = [[words, f"{r:.2f}", f"{r * operations / 1e12:.2f}"] for words, r in rates.items()]
-    return table([f"{EPOCHS} epochs in", "cells/s per GPU", "TFLOP/s per GPU"], body)
+    return make_table([f"{EPOCHS} epochs in", "cells/s per GPU", "TFLOP/s per GPU"], body)
 
 
-def disk(benchmarks: Benchmarks) -> str:
-    """Disk of the large files, by the demo's bytes per value."""
+def tabulate_disk(benchmarks: Benchmarks) -> str:
+    """Lay out the disk space of the large files, from the demo's bytes per value."""
     demo = benchmarks["demo"]
     values = demo["n_values"]
     per_cell = RNA_GENES_PER_CELL + PROMOTERS_PER_CELL
@@ -138,11 +144,11 @@ def disk(benchmarks: Benchmarks) -> str:
             ("`embed/`, twice", 2 * embedding),
         )
     ]
-    return table(["files", "per cell", f"{CELLS / 1e6:.1f} million cells"], body)
+    return make_table(["files", "per cell", f"{CELLS / 1e6:.1f} million cells"], body)
 
 
-def rates(benchmarks: Benchmarks) -> str:
-    """Training on the CPU by the size of the model."""
+def tabulate_rates(benchmarks: Benchmarks) -> str:
+    """Lay out the speed of training on the CPU by the size of the model."""
     sizes = {
         "S": "2,000 genes, 4 layers",
         "M": "5,000 genes, 4 layers",
@@ -150,15 +156,15 @@ def rates(benchmarks: Benchmarks) -> str:
     }
     body = []
     for size, words in sizes.items():
-        training, inference = (rate(benchmarks, what, size) for what in ("train", "infer"))
-        epoch = hours(10_000 / training)
+        training, inference = (compute_rate(benchmarks, what, size) for what in ("train", "infer"))
+        epoch = format_time(10_000 / training)
         body.append([words, f"{training:.2g}", epoch, f"{inference:.2g}"])
     head = ["model", "training, cells/s", "an epoch of 10,000 cells", "inference, cells/s"]
-    return table(head, body)
+    return make_table(head, body)
 
 
-def studies(benchmarks: Benchmarks) -> str:
-    """One fine-tuning run of each real study."""
+def tabulate_studies(benchmarks: Benchmarks) -> str:
+    """Lay out the cost of a fine-tuning run of each real study."""
     body = []
     for name in ("cortex", "bone_marrow", "spatial", "chimera"):
         config = yaml.safe_load((REAL / f"{name}.yaml").read_text())
@@ -176,13 +182,13 @@ def studies(benchmarks: Benchmarks) -> str:
                     f"{cost['peak_memory_gib']:.1f}",
                 ]
             )
-    return table(["study", "labelled cells", "size", "epochs", "seconds", "GiB"], body)
+    return make_table(["study", "labelled cells", "size", "epochs", "seconds", "GiB"], body)
 
 
-def blocks(benchmarks: Benchmarks) -> dict[str, str]:
-    """Name of a mark to the Markdown that belongs there."""
+def make_blocks(benchmarks: Benchmarks) -> dict[str, str]:
+    """Make the blocks of the pages: Markdown by name."""
     machine = benchmarks["latest"]["machine"]
-    assumed = table(
+    assumed = make_table(
         ["assumed", "value"],
         [
             ["cells", f"{CELLS:,}"],
@@ -198,9 +204,9 @@ def blocks(benchmarks: Benchmarks) -> dict[str, str]:
     return {
         "machine": text.format(**machine),
         "assumed": assumed,
-        "stages": stages(benchmarks),
-        "needed": needed(benchmarks),
-        "disk": disk(benchmarks),
-        "rates": rates(benchmarks),
-        "studies": studies(benchmarks),
+        "stages": tabulate_stages(benchmarks),
+        "needed": tabulate_needs(benchmarks),
+        "disk": tabulate_disk(benchmarks),
+        "rates": tabulate_rates(benchmarks),
+        "studies": tabulate_studies(benchmarks),
     }

@@ -21,7 +21,7 @@ CELL = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```\n", re.S)
 
 
 def run_cell(code: str, namespace: dict[str, Any]) -> str:
-    """Run a block and return what a notebook would show."""
+    """Run a block and return the output that a notebook would show."""
     *body, last = ast.parse(code).body
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -35,7 +35,7 @@ def run_cell(code: str, namespace: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
-def filled(page: str, outputs: dict[str, str], remedy: str) -> str:
+def fill_outputs(page: str, outputs: dict[str, str], remedy: str) -> str:
     """Write the output of each block below it.
 
     Parameters
@@ -50,7 +50,7 @@ def filled(page: str, outputs: dict[str, str], remedy: str) -> str:
     Raises
     ------
     SystemExit
-        If a block was changed since its output was kept.
+        If a block was changed since its output was saved.
     """
     for code, _ in CELL.findall(page):
         if code not in outputs:
@@ -59,7 +59,7 @@ def filled(page: str, outputs: dict[str, str], remedy: str) -> str:
 
 
 def main() -> None:
-    """Run the page's blocks and keep their outputs."""
+    """Run the page's blocks and save their outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder to run the page in")
     parser.add_argument("outputs", type=Path, help="JSON to keep the outputs in")

@@ -1,4 +1,4 @@
-"""The index of docs/files.md: which rule writes which file, by Snakemake's own dry run."""
+"""The index of docs/files.md: the files of each rule, from a dry run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 import tempfile
 from pathlib import Path
 
-from asked import CONFIGS, JOB, run
-from marks import table
+from marks import make_table
+from rule_resources import CONFIGS, JOB, run
 
 HEADING = re.compile(r"^### (.+)$", re.M)
-# Not written by a rule of the embedded study: the report, files in folders that are outputs
-# themselves, files that are removed again, and those of a run in several parts.
+# Files that are no outputs of the embedded study's rules: the report, files in folders that are
+# outputs, temporary files, and parts of a run.
 NO_OUTPUT = re.compile(
     r"report\.html|.*/checkpoints|tokens/{corpus}/.*|.*/model/predictions\.tsv|.*-of-{parts}\.tsv"
 )
 
 
-def pattern(name: str) -> re.Pattern[str]:
-    """Turn a path with words in braces into the pattern of what it stands for."""
+def make_pattern(name: str) -> re.Pattern[str]:
+    """Make the regular expression of a path with words in braces."""
     before_a_suffix = re.sub(r"\\\{\w+\\\}(?=\\\.)", "[^/.]+", re.escape(name))
     return re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", before_a_suffix) + "$")
 
 
-def planned() -> dict[str, list[str]]:
-    """List the outputs of each rule, below results/, of the embedded study with all extras."""
+def list_planned() -> dict[str, list[str]]:
+    """List the outputs of each rule of the embedded study with all optional rules."""
     with tempfile.TemporaryDirectory() as folder:
         more = Path(folder, "more.yaml")
         more.write_text("grn: {loom: true}\n")
@@ -38,30 +38,30 @@ def planned() -> dict[str, list[str]]:
     return found
 
 
-def index(page: str) -> str:
+def make_index(page: str) -> str:
     """Lay out the files of each rule.
 
     Raises
     ------
     SystemExit
-        If a file has no section on the page, or a section no file.
+        If a file has no section on the page, or no rule writes the file of a section.
     """
     named = [name for heading in HEADING.findall(page) for name in re.findall("`(.+?)`", heading)]
-    rules = planned()
+    rules = list_planned()
     outputs = [path for paths in rules.values() for path in paths]
-    unsaid = [path for path in outputs if not any(pattern(name).match(path) for name in named)]
+    unsaid = [path for path in outputs if not any(make_pattern(name).match(path) for name in named)]
     gone = [
         name
         for name in named
-        if not NO_OUTPUT.fullmatch(name) and not any(map(pattern(name).match, outputs))
+        if not NO_OUTPUT.fullmatch(name) and not any(map(make_pattern(name).match, outputs))
     ]
     if unsaid or gone:
         raise SystemExit(
             f"docs/files.md: no section describes {unsaid}; no rule writes {gone}. "
-            "Each output of a rule has a section there."
+            "Each output of a rule needs a section."
         )
     body = []
     for rule, paths in rules.items():
-        files = (name for name in named if any(map(pattern(name).match, paths)))
+        files = (name for name in named if any(map(make_pattern(name).match, paths)))
         body.append([rule, ", ".join(f"`{name}`" for name in dict.fromkeys(files))])
-    return table(["rule", "files"], sorted(body), text=2)
+    return make_table(["rule", "files"], sorted(body), text=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marks import table
+from marks import make_table
 
 from scdyn.settings import MAIN
 from scdyn.tasks.methods import method_name
@@ -26,29 +26,29 @@ STUDIES = {
     "spatial": "section of a mouse embryo",
     "chimera": "Tal1 chimeras",
 }
-# Scores against the simulation's truth, and which of them are left to scores.json.
+# Scores compared with the simulation's truth, and those that the page leaves out.
 TRUTHS = ("fate.", "knockout.", "drivers.", "embed.", "explain.")
 LEFT = (".held_out", ".predicted", "_low", "_high", "accuracy", "n_cells", "majority", "tf_recall")
 
 
-def interval(row: Mapping[str, Any]) -> str:
-    """Write a mean with its interval, if it has one."""
+def format_interval(row: Mapping[str, Any]) -> str:
+    """Format a mean with its interval, if it has one."""
     text = f"{row['mean']:.3f}"
     return text if row.get("low") is None else f"{text} ({row['low']:.3f}-{row['high']:.3f})"
 
 
-def task(content: Content) -> str:
-    """Lay out a task's scores, a row per method by falling macro-F1."""
+def describe_task(content: Content) -> str:
+    """Lay out a task's scores, one row per method by decreasing macro-F1."""
     lines = [f"Split {content['split']}; {content['n_held_out']:,} held-out cells.", ""]
     for part, words in PARTS.items():
         found = {(r["method"], r["score"]): r for r in content["summary"] if r["part"] == part}
         if found:
             head = [words, *SCORES.values(), "p, macro-F1", "runs", "s per run"]
-            lines += [table(head, method_rows(found, content["costs"])), ""]
+            lines += [make_table(head, list_method_rows(found, content["costs"])), ""]
     for row in content["efficiency"]:
         if row["labels"] < 1:
             name = method_name(row["method"])
-            lines.append(f"- {row['labels']:.0%} of the labels, {name}: {interval(row)}")
+            lines.append(f"- {row['labels']:.0%} of the labels, {name}: {format_interval(row)}")
     for row in content["novelty"]:
         lines.append(
             f"- cells of {row['class']}, left out of the training set, detected by {row['by']} of "
@@ -57,8 +57,8 @@ def task(content: Content) -> str:
     return "\n".join(lines).strip()
 
 
-def method_rows(found: Content, costs: Content) -> list[Sequence[str]]:
-    """Write the scores of each method, by method and score."""
+def list_method_rows(found: Content, costs: Content) -> list[Sequence[str]]:
+    """List the scores of each method."""
     body = []
     names = {method for method, _ in found}
     for method in sorted(names, key=lambda m: (-found[m, "macro_f1"]["mean"], m)):
@@ -66,7 +66,10 @@ def method_rows(found: Content, costs: Content) -> list[Sequence[str]]:
         seconds = costs.get(method, {}).get("seconds")
         body.append(
             [
-                *(method_name(method), *(interval(found[method, score]) for score in SCORES)),
+                *(
+                    method_name(method),
+                    *(format_interval(found[method, score]) for score in SCORES),
+                ),
                 "" if row.get("p") is None else f"{row['p']:.2g}",
                 *(str(row["n_runs"]), "" if seconds is None else f"{seconds:.1f}"),
             ]
@@ -74,31 +77,31 @@ def method_rows(found: Content, costs: Content) -> list[Sequence[str]]:
     return body
 
 
-def scores(flat: Mapping[str, float]) -> str:
-    """Lay out the scores against the truth, with their bounds where they have any."""
+def tabulate_scores(flat: Mapping[str, float]) -> str:
+    """Lay out the scores compared with the truth, with their intervals if they have them."""
     body = []
     for name, value in flat.items():
         if name.startswith(TRUTHS) and not any(part in name for part in LEFT):
             low, high = (flat.get(f"{name}_{bound}") for bound in ("low", "high"))
             bounds = "" if low is None else f" ({low:.3f}-{high:.3f})"
             body.append([f"`{name}`", f"{value:.3f}{bounds}"])
-    return table(["score", "value"], body)
+    return make_table(["score", "value"], body)
 
 
-def blocks(content: Content) -> dict[str, str]:
-    """Write the blocks of docs/results.md, by name."""
+def make_blocks(content: Content) -> dict[str, str]:
+    """Make the blocks of docs/results.md, by name."""
     found = {}
     for study, result in content.items():
         for name, values in result["tasks"].items():
             seeds = ", ".join(map(str, result["seeds"][name]))
             head = f"Commit {result['commit'][:7]}, seeds {seeds}. "
-            found[f"{study}.{name}"] = head + task(values)
+            found[f"{study}.{name}"] = head + describe_task(values)
     # The real studies have no known truth.
-    found["embedded.scores"] = scores(content["embedded"]["scores"])
+    found["embedded.scores"] = tabulate_scores(content["embedded"]["scores"])
     return found
 
 
-def comparison(content: Content) -> str:
+def tabulate_comparison(content: Content) -> str:
     """Compare the model with the best baseline on the held-out cells of every task."""
     body = []
     for study, words in STUDIES.items():
@@ -113,6 +116,6 @@ def comparison(content: Content) -> str:
             best = max(baselines, key=lambda row: row["mean"])
             p = "" if ours.get("p") is None else f"{ours['p']:.2g}"
             labels = [words, f"`{name}`", method_name(best["method"])]
-            body.append([*labels, interval(best), interval(ours), p])
+            body.append([*labels, format_interval(best), format_interval(ours), p])
     head = ["study", "task", "best baseline", "its macro-F1", "scDynOmics", "p"]
-    return table(head, body, text=3)
+    return make_table(head, body, text=3)

@@ -1,7 +1,7 @@
 """Numbers of the tutorial, from the demo's results: the second part of ``make docs-figures``.
 
-They are kept in docs/figures/numbers.json, with the commit that made them; ``make docs`` writes
-their tables, and the sentences that follow from them, into docs/tutorial.md.
+They are saved in docs/figures/numbers.json with the commit of the demo; ``make docs`` writes
+tables and sentences from them into docs/tutorial.md.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from marks import table
+from marks import make_table
 
-# Methods of the tables: their prefix in scores.json, and what they are called.
+# Methods of the tables: prefix in scores.json to name.
 METHODS = {
     "": "scDynOmics",
     "random_start_": "scDynOmics, random start",
@@ -29,7 +29,7 @@ METHODS = {
     "mlp_": "MLP",
     "majority_": "commonest class",
 }
-# The embeddings and the rankings of genes, by what their scores begin with.
+# Embeddings and rankings of genes: name to prefix of their scores.
 EMBEDDINGS = {"scDynOmics": "", "PCA of RNA": "pca_", "PCA of RNA and promoters": "pca_both_"}
 RANKINGS = {
     "Integrated Gradients": "",
@@ -38,22 +38,22 @@ RANKINGS = {
 }
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a tab-separated table."""
     with path.open() as handle:
         return list(csv.DictReader(handle, delimiter="\t"))
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+def measure_size(path: Path) -> int:
+    """Measure the bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
 
 
 def read_numbers(results: Path) -> dict[str, Any]:
-    """Gather the numbers of the demo's results that the tutorial has."""
+    """Gather the numbers of the tutorial from the demo's results."""
     checks = json.loads((results / "explain/fate/checks.json").read_text())
     quality = {
-        path.name.removesuffix(".qc.tsv"): [cell["kept"] == "True" for cell in rows(path)]
+        path.name.removesuffix(".qc.tsv"): [cell["kept"] == "True" for cell in read_rows(path)]
         for path in sorted(results.glob("ingest/*.qc.tsv"))
     }
     return {
@@ -62,13 +62,13 @@ def read_numbers(results: Path) -> dict[str, Any]:
         "tokens": json.loads((results / "tokens/embryo/meta.json").read_text()),
         "scores": json.loads((results / "scores.json").read_text()),
         "stability": checks["stability"]["top50_jaccard"],
-        "in_silico": rows(results / "explain/fate/in_silico.tsv"),
-        "measured": rows(results / "explain/fate/in_silico_measured.tsv"),
-        "composition": rows(results / "studies/perturbation/perturbation.tsv"),
-        "coherence": rows(results / "studies/spatial/spatial.tsv"),
-        "novelty": rows(results / "finetune/knockout/novelty.tsv"),
+        "in_silico": read_rows(results / "explain/fate/in_silico.tsv"),
+        "measured": read_rows(results / "explain/fate/in_silico_measured.tsv"),
+        "composition": read_rows(results / "studies/perturbation/perturbation.tsv"),
+        "coherence": read_rows(results / "studies/spatial/spatial.tsv"),
+        "novelty": read_rows(results / "finetune/knockout/novelty.tsv"),
         "bytes": {
-            path: size(results / path)
+            path: measure_size(results / path)
             for path in ("tokens/embryo/tokens.zarr", "corpus/embryo.h5ad")
         },
         "n_values": sum(
@@ -80,24 +80,29 @@ def read_numbers(results: Path) -> dict[str, Any]:
     }
 
 
-def three(value: float | str) -> str:
-    """Write a number with three decimals."""
+def format_number(value: float | str) -> str:
+    """Format a number with three decimals."""
     return f"{float(value):.3f}"
 
 
-def methods(scores: Mapping[str, float], columns: Mapping[str, str]) -> str:
-    """Lay out a table of all methods, by falling first column: title to the name of a score."""
+def tabulate_methods(scores: Mapping[str, float], columns: Mapping[str, str]) -> str:
+    """Lay out the scores of all methods, by decreasing first column.
+
+    ``columns`` maps titles to the names of scores.
+    """
     found = [
         (name, [scores.get(text.format(prefix)) for text in columns.values()])
         for prefix, name in METHODS.items()
     ]
     found = sorted((row for row in found if row[1][0] is not None), key=lambda row: -row[1][0])
-    body = [[name, *("" if v is None else three(v) for v in values)] for name, values in found]
-    return table(["method", *columns], body)
+    body = [
+        [name, *("" if v is None else format_number(v) for v in values)] for name, values in found
+    ]
+    return make_table(["method", *columns], body)
 
 
-def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of the first stages: cells, regulons, pretraining, embedding."""
+def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Lay out the tables of the first stages: cells, regulons, pretraining, embedding."""
     scores, tokens = numbers["scores"], numbers["tokens"]
     edges = {
         "AUPRC of all edges": "auprc",
@@ -115,35 +120,38 @@ def data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
     }
     kept, depth = "embed.hybrid.cell_type.{}neighbour_accuracy", "embed.hybrid.{}library_size_r2"
     return {
-        "cells": table(
+        "cells": make_table(
             ["sample", "barcodes", "cells kept"],
             [[name, str(n), str(kept)] for name, (n, kept) in numbers["cells"].items()],
         ),
-        "tokens": table(
+        "tokens": make_table(
             ["cells", "genes", "of these TFs", "highest bin"],
             [[f"{tokens[key]:,}" for key in ("n_cells", "n_genes", "n_tfs", "n_bins")]],
         ),
-        "grn": table(
+        "grn": make_table(
             ["measure", "value"],
             [["regulons", str(scores["grn.n_regulons"])]]
-            + [[what, three(scores[f"grn.{name}"])] for what, name in edges.items()],
+            + [[what, format_number(scores[f"grn.{name}"])] for what, name in edges.items()],
         ),
-        "pretrain": table(
-            ["who fills in", "masked loss, nats per gene"],
-            [[who, three(scores[f"pretrain.{name}masked_loss"])] for who, name in loss.items()],
+        "pretrain": make_table(
+            ["predictor", "masked loss, nats per gene"],
+            [
+                [who, format_number(scores[f"pretrain.{name}masked_loss"])]
+                for who, name in loss.items()
+            ],
         ),
-        "embed": table(
+        "embed": make_table(
             ["embedding", "neighbour accuracy", "library size R2"],
             [
-                [name, *(three(scores[score.format(prefix)]) for score in (kept, depth))]
+                [name, *(format_number(scores[score.format(prefix)]) for score in (kept, depth))]
                 for name, prefix in EMBEDDINGS.items()
             ],
         ),
     }
 
 
-def tasks(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of the two tasks: every method against the truth and on held-out cells."""
+def tabulate_tasks(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Lay out the tables of the two tasks: all methods, compared with truth and labels."""
     fate = {
         "fates, macro-F1 of a run": "fate.{}macro_f1",
         "fates, all runs together": "fate.{}combined_macro_f1",
@@ -154,67 +162,75 @@ def tasks(numbers: Mapping[str, Any]) -> dict[str, str]:
         "held-out wild type, macro-F1": "knockout.held_out.{}macro_f1",
     }
     unseen = [
-        [f"{row['by']} of {row['method']}", row["class"], three(row["auroc"])]
+        [f"{row['by']} of {row['method']}", row["class"], format_number(row["auroc"])]
         for row in numbers["novelty"]
     ]
     return {
-        "fate": methods(numbers["scores"], fate),
-        "knockout": methods(numbers["scores"], knockout),
-        "novelty": table(["detected by", "class left out", "AUROC"], unseen),
+        "fate": tabulate_methods(numbers["scores"], fate),
+        "knockout": tabulate_methods(numbers["scores"], knockout),
+        "novelty": make_table(["detected by", "class left out", "AUROC"], unseen),
     }
 
 
-def explanation(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of the drivers, of their checks and of genes silenced in the model."""
+def tabulate_explanation(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Lay out the tables of drivers, checks, and in-silico perturbations."""
     scores = numbers["scores"]
     drivers = [
-        [name, *(three(scores[f"drivers.{prefix}{score}"]) for score in ("recall20", "tf_auroc"))]
+        [
+            name,
+            *(
+                format_number(scores[f"drivers.{prefix}{score}"])
+                for score in ("recall20", "tf_auroc")
+            ),
+        ]
         for name, prefix in RANKINGS.items()
     ]
     checks = [
         ["completeness, median", f"{scores['explain.fate.completeness']:.2%}", "below 2%"],
         [
             "correlation with the same model with random weights",
-            three(scores["explain.fate.randomised_correlation"]),
+            format_number(scores["explain.fate.randomised_correlation"]),
             "about 0",
         ],
         [
             "Jaccard of two seeds' 50 best genes, lowest class",
-            three(min(numbers["stability"]["seeds"].values())),
+            format_number(min(numbers["stability"]["seeds"].values())),
             "near 1",
         ],
     ]
     silenced = [
         [
             *(row["perturbation"], row["class"]),
-            *(three(row[name]) for name in ("shift", "random_shift", "shift_p")),
+            *(format_number(row[name]) for name in ("shift", "random_shift", "shift_p")),
         ]
         for row in numbers["in_silico"]
     ]
     measured = [
-        [row["method"], three(row["shift_neural_tube"]), three(row["shift_somite"])]
+        [row["method"], format_number(row["shift_neural_tube"]), format_number(row["shift_somite"])]
         for row in numbers["measured"]
     ]
     return {
-        "drivers": table(
+        "drivers": make_table(
             ["ranking", "recall at 20", "AUROC among the TFs"],
-            [*drivers, ["chance", three(scores["drivers.chance20"]), three(0.5)]],
+            [*drivers, ["chance", format_number(scores["drivers.chance20"]), format_number(0.5)]],
         ),
-        "checks": table(["check", "value", "good is"], checks),
-        "in_silico": table(
+        "checks": make_table(["check", "value", "good is"], checks),
+        "in_silico": make_table(
             ["silenced", "in cells of", "shift of log-odds", "of random genes", "p"], silenced
         ),
-        "measured": table(["shift of the mean probability", "neural tube", "somite"], measured),
+        "measured": make_table(
+            ["shift of the mean probability", "neural tube", "somite"], measured
+        ),
     }
 
 
-def studies(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Tables of the spatial and of the perturbation study."""
+def tabulate_studies(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Lay out the tables of the spatial and the perturbation study."""
     order = [
         [
-            *(row["section"], row["method"], three(row["morans_i"])),
-            f"{three(row['null_low'])} to {three(row['null_high'])}",
-            three(row["p_value"]),
+            *(row["section"], row["method"], format_number(row["morans_i"])),
+            f"{format_number(row['null_low'])} to {format_number(row['null_high'])}",
+            format_number(row["p_value"]),
         ]
         for row in numbers["coherence"]
         if row["class"] == "somite"
@@ -231,27 +247,29 @@ def studies(numbers: Mapping[str, Any]) -> dict[str, str]:
         if row["method"] == "scdynomics"
     ]
     return {
-        "coherence": table(
+        "coherence": make_table(
             ["section", "method", "Moran's I of P(somite)", "permutation null, 95%", "p"], order, 2
         ),
-        "composition": table(
+        "composition": make_table(
             ["predicted", "wild type", "knockout", "log2 ratio (95%)", "change"], composition
         ),
     }
 
 
-def first_of(values: Mapping[str, float], ours: str) -> str:
-    """Name the best of some methods, and the place of one of them."""
+def describe_rank(values: Mapping[str, float], ours: str) -> str:
+    """Name the best of several methods, and the rank of one of them."""
     ranked = sorted(values, key=lambda name: -values[name])
-    found = f"first of {len(ranked)} is {ranked[0]} ({three(values[ranked[0]])})"
+    found = f"first of {len(ranked)} is {ranked[0]} ({format_number(values[ranked[0]])})"
     place = ranked.index(ours) + 1
     return (
-        f"{found}." if place == 1 else f"{found}, number {place} is {ours} ({three(values[ours])})."
+        f"{found}."
+        if place == 1
+        else f"{found}, number {place} is {ours} ({format_number(values[ours])})."
     )
 
 
-def readings(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Sentences that follow from the numbers."""
+def describe_results(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Write the sentences that depend on the numbers."""
     scores = numbers["scores"]
 
     def by_method(score: str) -> dict[str, float]:
@@ -281,17 +299,19 @@ def readings(numbers: Mapping[str, Any]) -> dict[str, str]:
             f"chance. Of the regulons' edges {1 - scores['grn.regulon_precision']:.0%} are wrong,\n"
             f"and {1 - scores['grn.regulon_recall']:.0%} of the true edges are missing."
         ),
-        "embed_reading": f"By neighbour accuracy, {first_of(neighbours, 'scDynOmics')}",
-        "fate_reading": f"By macro-F1 of the fates, {first_of(fates, 'scDynOmics')}",
-        "knockout_reading": f"By the share of ectopic cells, {first_of(ectopic, 'scDynOmics')}",
+        "embed_reading": f"By neighbour accuracy, {describe_rank(neighbours, 'scDynOmics')}",
+        "fate_reading": f"By macro-F1 of the fates, {describe_rank(fates, 'scDynOmics')}",
+        "knockout_reading": (
+            f"By the share of ectopic cells, {describe_rank(ectopic, 'scDynOmics')}"
+        ),
         "drivers_reading": (
-            f"By recall at 20, {first_of(recall, 'Integrated Gradients')}\n"
-            f"Chance is {three(scores['drivers.chance20'])}."
+            f"By recall at 20, {describe_rank(recall, 'Integrated Gradients')}\n"
+            f"Chance is {format_number(scores['drivers.chance20'])}."
         ),
         "measured_reading": (
             f"Silencing `Som1` in the model shifts the mean probability of somite by "
-            f"{three(silenced['silenced'])}; in the measured knockout it\n"
-            f"is shifted by {three(silenced['measured'])}."
+            f"{format_number(silenced['silenced'])}; in the measured knockout it\n"
+            f"is shifted by {format_number(silenced['measured'])}."
         ),
         "coherence_reading": (
             f"Ordered beyond the permutation null: {', '.join(ordered) or 'none'}."
@@ -302,23 +322,23 @@ def readings(numbers: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def blocks(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Name of a block to the Markdown that belongs there."""
+def make_blocks(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Make the blocks of the page: Markdown by name."""
     return {
-        "commit": f"Numbers and figures of this page are of commit {numbers['commit'][:7]}.",
-        **data_and_model(numbers),
-        **tasks(numbers),
-        **explanation(numbers),
-        **studies(numbers),
-        **readings(numbers),
+        "commit": f"Numbers and figures of this page are from commit {numbers['commit'][:7]}.",
+        **tabulate_data_and_model(numbers),
+        **tabulate_tasks(numbers),
+        **tabulate_explanation(numbers),
+        **tabulate_studies(numbers),
+        **describe_results(numbers),
     }
 
 
 def main() -> None:
-    """Gather the numbers and keep them."""
+    """Gather and save the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of the demo")
-    parser.add_argument("numbers", type=Path, help="JSON to keep them in")
+    parser.add_argument("numbers", type=Path, help="JSON to save them in")
     options = parser.parse_args()
     numbers = read_numbers(options.results)
     options.numbers.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")

@@ -1,6 +1,6 @@
-"""Copy the demo's figures into docs/figures, small: the first part of ``make docs-figures``.
+"""Copy the demo's figures into docs/figures, reduced: the first part of ``make docs-figures``.
 
-A figure of which the workflow writes no PNG is drawn from its SVG by Chromium.
+Figures without a PNG are rendered from their SVG by Chromium.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 WIDTH = 1400
 COLOURS = 256
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Where the demo writes a figure, to its name in docs/figures; in the order of the tutorial.
+# Path of the demo's figure to its name in docs/figures, in the order of the tutorial.
 FIGURES = {
     "ingest/wildtype_1.qc": "qc",
     "grn/embryo/stability": "stability",
@@ -41,11 +41,11 @@ FIGURES = {
 }
 
 
-def drawn(svg: Path, folder: Path) -> Path:
-    """Draw an SVG as a PNG in a folder, at twice its size."""
+def draw(svg: Path, folder: Path) -> Path:
+    """Render an SVG as a PNG in a folder, at twice its size."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise SystemExit(f"{svg} is to be drawn, and none of {', '.join(BROWSERS)} is on PATH.")
+        raise SystemExit(f"Rendering {svg} needs one of {', '.join(BROWSERS)} on PATH.")
     header = svg.read_text()[:2000].split("viewBox=", 1)[1]
     width, height = map(float, header.split('"')[1].split()[2:])
     page, picture = folder / "page.html", folder / f"{svg.stem}.png"
@@ -60,7 +60,7 @@ def drawn(svg: Path, folder: Path) -> Path:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Write a picture with a page's width and a palette."""
+    """Write a picture reduced to a page's width and a palette of colours."""
     with Image.open(source) as picture:
         flat = Image.new("RGB", picture.size, "white")
         flat.paste(picture, mask=picture.getchannel("A") if "A" in picture.getbands() else None)
@@ -72,7 +72,7 @@ def shrink(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Copy all of them."""
+    """Copy all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of the demo")
     parser.add_argument("figures", type=Path, help="folder of the figures")
@@ -82,7 +82,7 @@ def main() -> None:
         for source, name in FIGURES.items():
             picture = options.results / f"{source}.png"
             if not picture.exists():
-                picture = drawn(options.results / f"{source}.svg", Path(temporary))
+                picture = draw(options.results / f"{source}.svg", Path(temporary))
             shrink(picture, options.figures / f"{name}.png")
 
 

@@ -1,4 +1,4 @@
-# Config, sample sheet, names and targets: everything the rules share.
+# Config, sample sheet, names and targets, shared by all rules.
 
 import os
 import re
@@ -33,7 +33,7 @@ from scdyn.order import natural_key
 from scdyn.io.download import DOWNLOADS, compare_builds, read_catalogue
 from scdyn.pp.selection import select_samples
 from scdyn_simulate.layout import STUDY_FILES
-from scdyn_simulate.layout import files_of as files_of_simulated
+from scdyn_simulate.layout import list_files as list_simulated_files
 
 FILE_KEYS = [
     ("reference", "annotation"),
@@ -54,7 +54,7 @@ try:
     config = study.merge_presets(config, workflow.configfiles)
     CONFIG = study.read_config(config, ORIGIN)
     SAMPLES = study.read_samples(CONFIG.samples, CONFIG.covariates, CONFIG.corpora)
-    # Whatever the order of the sheet: Snakemake does not see that of a rule's inputs.
+    # Sorted, because Snakemake does not notice a changed order of inputs.
     SAMPLES = SAMPLES.loc[sorted(SAMPLES.index, key=natural_key)]
     require_distinct(
         {
@@ -64,7 +64,7 @@ try:
     )
     COVARIATES = [name for name in SAMPLES if name not in (*COLUMNS, "metadata")]
     CATALOGUE = read_catalogue(BASE / "resources/catalogue.tsv", **CONFIG.resources.model_dump())
-    # The files that the config names, by key. Those that rules make may not be there yet.
+    # The files that the config names, by key. Those that rules write may not exist yet.
     NAMED = {
         f"{section}.{key}": [paths] if isinstance(paths, str) else paths or []
         for section, key in FILE_KEYS
@@ -80,12 +80,12 @@ try:
         [f"{CONFIG.results}/simulation/{name}" for name in STUDY_FILES if CONFIG.simulation],
         [f"{CONFIG.results}/grn/{corpus}/regulons.gmt" for corpus in CONFIG.corpora],
     )
-    if "--lint" not in sys.argv:  # which looks at the rules alone, also where no data are
+    if "--lint" not in sys.argv:  # --lint checks rules, also without data
         study.require_files(NAMED, MADE, ORIGIN)
     TRANSLATION = NAMED["ingest.barcode_translation"]
     PUBLIC = [path for paths in NAMED.values() for path in paths]
     BUILDS = compare_builds(CATALOGUE, PUBLIC)
-    # Which samples a model is pretrained on, where the sheet alone tells; None where it does not.
+    # Samples that a model is pretrained on; None if the selection needs columns of the metadata.
     PRETRAINED_ON = {
         name: select_samples(
             SAMPLES.loc[model_samples], model.cells, COVARIATES, f"models.{name}.cells"
@@ -96,27 +96,27 @@ try:
     }
 except InputError as error:
     raise WorkflowError(str(error)) from None
-# What captions and scripts read: plain values, with the defaults.
+# Plain values with the defaults, for captions and scripts.
 config = CONFIG.model_dump()
 if BUILDS and workflow.is_main_process:
     logger.warning(BUILDS)
 
-# On one machine as many GPUs are used at a time as are there; where there is none, the cores bound
-# the jobs that would use one. A cluster counts its own.
+# On one machine, run as many GPU jobs at a time as there are GPUs; without GPUs, the cores are the
+# limit. A cluster schedules GPUs itself.
 if workflow.is_main_process and workflow.local_exec and CONFIG.device != "cpu":
     if "gpu" not in workflow.global_resources and visible_gpus():
         workflow.register_resource("gpu", len(visible_gpus()))
-# No param: it decides how fast a result is there, not which.
+# Not a param, because it changes the speed and not the result.
 os.environ.update(SCDYN_DEVICE=CONFIG.device)
 
 BEGUN = time.time()
 RESULTS = CONFIG.results
-# The table of a corpus' cells: labels and covariates join the cells here and nowhere before.
+# Table of a corpus' cells, the first file in which cells have labels and covariates.
 CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = CONFIG.corpora, CONFIG.models, CONFIG.tasks, CONFIG.studies
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if CONFIG.peers else [])]
-# Width times layers of a model that one thread trains well.
+# Width times layers up to which one thread per job is the most efficient.
 SMALL_MODEL = 256
 EXPLAINED = [name for name, task in TASKS.items() if task.explain]
 
@@ -135,30 +135,31 @@ wildcard_constraints:
     resource="|".join(map(re.escape, CATALOGUE)),
 
 
-def samples_of(corpus):
+def list_samples(corpus):
+    """List the samples of a corpus in a fixed order."""
     return sorted(CORPORA[corpus].samples or SAMPLES.index, key=natural_key)
 
 
-def row_of(sample):
-    """What the sample sheet says of a sample's files; its covariates decide nothing about counts."""
+def select_row(sample):
+    """Select a sample's files from the sheet, without covariates, which do not change counts."""
     return SAMPLES.loc[sample, list(COLUMNS)].to_dict()
 
 
-def files_of(sample):
-    """Every file that ingestion of a sample reads."""
-    return list_input_files(row_of(sample), SIMULATED)
+def list_files(sample):
+    """List all files that the ingestion of a sample reads."""
+    return list_input_files(select_row(sample), SIMULATED)
 
 
-def matrices_of(samples):
-    """The files that list the barcodes of some samples."""
-    rows = map(row_of, samples)
+def list_matrices(samples):
+    """List the files that have the barcodes of the samples."""
+    rows = map(select_row, samples)
     return sorted({f for row in rows for f in list_input_files(row, SIMULATED, only_rna=True)})
 
 
-def sizes(paths):
-    """Sizes of the inputs that no rule makes, as a param of the rule that reads them.
+def measure_sizes(paths):
+    """Measure the inputs that no rule writes, for a param of the rule that reads them.
 
-    Snakemake compares dates: it takes a file that was replaced by an older one for unchanged.
+    Snakemake compares dates, so it does not notice a file that was replaced by an older one.
     """
     return {
         path: os.path.getsize(path)
@@ -167,32 +168,32 @@ def sizes(paths):
     }
 
 
-def metadata_of(samples):
-    """The tables of cells of some samples, but for those that are not there: preflight says so."""
+def list_metadata(samples):
+    """List the metadata tables of the samples; preflight reports those that do not exist."""
     tables = set(SAMPLES.loc[samples, "metadata"])
     return sorted(path for path in tables if path in MADE or Path(path).is_file())
 
 
-def examined_metadata(corpus):
-    """What was found out about a corpus' tables of cells, if it has any."""
-    has_tables = any(SAMPLES.loc[samples_of(corpus), "metadata"])
+def list_metadata_findings(corpus):
+    """List the findings on a corpus' metadata tables, if it has any."""
+    has_tables = any(SAMPLES.loc[list_samples(corpus), "metadata"])
     return [rules.examine_metadata.output[0].format(corpus=corpus)] if has_tables else []
 
 
-def cells_of_model(wildcards):
-    """The table of cells, where a model's selection of cells reads columns of it."""
+def find_model_cells(wildcards):
+    """Find the table of cells, if the selection of a model's cells needs its columns."""
     name = wildcards.model
     return [] if PRETRAINED_ON[name] is not None else follow(CELLS)(wildcards)
 
 
-def selection_of_model(wildcards):
-    """The cells that a model is pretrained on: by sample, where the sheet alone tells."""
+def select_model_cells(wildcards):
+    """Select the cells that a model is pretrained on: by sample, if the sheet has the columns."""
     samples, model = PRETRAINED_ON[wildcards.model], MODELS[wildcards.model]
     return model.cells if samples is None or not model.cells else {"sample": samples}
 
 
-def names_from(wildcards):
-    """Add the names that follow from a wildcard: a study's task, a task's model, its corpus."""
+def resolve_names(wildcards):
+    """Add the names that wildcards imply: a study's task, the task's model, the model's corpus."""
     names = dict(wildcards.items())
     if "study" in names:
         names["task"] = STUDIES[names["study"]].task
@@ -204,21 +205,22 @@ def names_from(wildcards):
 
 
 def follow(path):
-    """Fill another rule's output with the names that follow from the wildcards."""
-    return lambda wildcards: path.format(**names_from(wildcards))
+    """Fill the path of another rule's output with the names that the wildcards imply."""
+    return lambda wildcards: path.format(**resolve_names(wildcards))
 
 
-def all_folds(path):
-    """Fill another rule's output with every fold of the wildcard `task`."""
-    return lambda wildcards: expand(path, task=wildcards.task, fold=folds_of(wildcards.task))
+def expand_folds(path):
+    """Fill the path of another rule's output with every fold of the wildcard `task`."""
+    return lambda wildcards: expand(path, task=wildcards.task, fold=list_folds(wildcards.task))
 
 
-def folds_of(task):
+def list_folds(task):
+    """List the folds of a task."""
     return range(TASKS[task].folds)
 
 
-def runs_of(path, task, variants):
-    """Fill a path with every run of some variants of a task."""
+def expand_runs(path, task, variants):
+    """Fill a path with every run of the given variants of a task."""
     return [
         path.format(task=task, variant=variant, seed=seed, fold=fold)
         for variant in variants
@@ -226,141 +228,144 @@ def runs_of(path, task, variants):
     ]
 
 
-def all_runs(path):
-    """Fill another rule's output with every run of every variant of the wildcard `task`."""
-    return lambda wildcards: runs_of(path, wildcards.task, TASKS[wildcards.task].all_variants())
+def expand_all_runs(path):
+    """Fill the path of another rule's output with all runs of the wildcard `task`."""
+    return lambda wildcards: expand_runs(path, wildcards.task, TASKS[wildcards.task].all_variants())
 
 
-def main_runs(path):
-    """Fill another rule's output with the runs of the main model of the wildcard `task`."""
-    return lambda wildcards: runs_of(path, wildcards.task, [MAIN])
+def expand_main_runs(path):
+    """Fill the path of another rule's output with the main model's runs of the wildcard `task`."""
+    return lambda wildcards: expand_runs(path, wildcards.task, [MAIN])
 
 
-def variant_settings(wildcards):
-    """What decides a fine-tuned model, so that nothing else in its task's block makes it anew."""
+def select_variant_settings(wildcards):
+    """Select the settings that decide a fine-tuned model; other keys of its task do not."""
     return TASKS[wildcards.task].all_variants()[wildcards.variant].without_hardware()
 
 
-def study_settings(wildcards):
-    """Settings of the wildcard `study`."""
+def select_study_settings(wildcards):
+    """Select the settings of the wildcard `study`."""
     return STUDIES[wildcards.study].model_dump()
 
 
-def model_settings(wildcards):
-    """What decides a pretrained model; its corpus and its cells are inputs and params of their own."""
+def select_model_settings(wildcards):
+    """Select the settings that decide a pretrained model, besides its corpus and its cells."""
     return MODELS[wildcards.model].part(PretrainingSettings).without_hardware()
 
 
-def grn_params(*keys):
-    """Settings of the regulons' inference, with the seed of what is drawn, as one param.
+def select_grn_settings(*keys):
+    """Select settings of the GRN inference and the seed, as one param.
 
-    Snakemake compares the values of a rule's params as a set, without their names: two numbers that
-    change places would remake nothing. So a rule has one param of its settings, with their names.
+    Snakemake compares the values of params as a set, without names, and would not notice two
+    exchanged numbers. Therefore a rule has one param with all its settings by name.
     """
     return {key: getattr(CONFIG.grn, key) for key in keys} | {"seed": CONFIG.grn.seeds[0]}
 
 
-def inference_of_run(wildcards):
-    """Settings of one run; the one without some cells leaves them out."""
+def select_run_settings(wildcards):
+    """Select the settings of one run of the inference."""
     left_out = CONFIG.grn.left_out_share if wildcards.run == LEFT_OUT else 0
-    return grn_params("method") | {"seed": SEED_OF_RUN[wildcards.run], "left_out": left_out}
+    return select_grn_settings("method") | {
+        "seed": SEED_OF_RUN[wildcards.run],
+        "left_out": left_out,
+    }
 
 
-def forget_refusals():
-    """Remove the tables of what was refused, so that the next call looks again.
+def remove_failed_findings():
+    """Remove tables with failed checks, so that the next call of Snakemake repeats the checks.
 
-    What was wrong, such as a permission, may be mended without a change of any file.
+    The cause, such as a permission, may be fixed without a change of any file.
     """
     for sample in SAMPLES.index:
-        forget(f"{RESULTS}/ingest/{sample}.preflight.tsv")
+        remove_if_failed(f"{RESULTS}/ingest/{sample}.preflight.tsv")
     for corpus in CORPORA:
-        forget(f"{RESULTS}/corpus/{corpus}.metadata.tsv")
+        remove_if_failed(f"{RESULTS}/corpus/{corpus}.metadata.tsv")
 
 
-def forget(path):
-    """Remove a table of findings if one does not pass."""
+def remove_if_failed(path):
+    """Remove a table of findings if a check failed."""
     if Path(path).exists() and "\tFalse\n" in Path(path).read_text():
         Path(path).unlink()
 
 
-def task_params(of):
-    """Those settings of the wildcard `task` that decide what a rule makes, by a function of it."""
+def select_task_settings(of):
+    """Select the settings of the wildcard `task` that decide a rule's output, by a function."""
     return lambda wildcards: of(TASKS[wildcards.task]).without_hardware()
 
 
-def studies_of(kind):
-    """A wildcard's pattern: the studies of a kind."""
+def match_studies(kind):
+    """Write the pattern of a wildcard that matches the studies of a kind."""
     return "|".join(name for name, study in STUDIES.items() if study.kind == kind) or "none"
 
 
-def single_modality_of(wildcards):
-    """Methods of a study's task that read one modality alone, by modality."""
-    return TASKS[names_from(wildcards)["task"]].variants_of_one_modality()
+def find_single_modality_methods(wildcards):
+    """Find the variants of a study's task that read only one modality, by modality."""
+    return TASKS[resolve_names(wildcards)["task"]].variants_of_one_modality()
 
 
-def modalities_of(wildcards):
-    """What to call a study's modalities: by the sheet's layers, where it names one for all."""
+def name_modalities(wildcards):
+    """Name a study's modalities: by the layer in the sheet, if all samples have the same."""
     names = {"rna": "RNA", "promoter": "promoters"}
     for modality in names:
-        rows = SAMPLES.loc[samples_of(names_from(wildcards)["corpus"]), f"{modality}_layer"]
+        rows = SAMPLES.loc[list_samples(resolve_names(wildcards)["corpus"]), f"{modality}_layer"]
         if rows.nunique() == 1 and rows.iloc[0]:
             names[modality] = rows.iloc[0]
     return names
 
 
-def drivers_of(wildcards):
-    """The drivers' table of a study's task, where the task is explained."""
-    task = names_from(wildcards)["task"]
+def find_drivers(wildcards):
+    """Find the table of drivers of a study's task, if the task is explained."""
+    task = resolve_names(wildcards)["task"]
     return f"{RESULTS}/explain/{task}/drivers.tsv" if task in EXPLAINED else []
 
 
-def measured_cells(wildcards):
-    """The table of cells, where a task compares with a knockout that was measured in some of them."""
+def find_measured_cells(wildcards):
+    """Find the table of cells, if a task compares perturbations with a measured knockout."""
     measured = TASKS[wildcards.task].in_silico.measured
     return follow(CELLS)(wildcards) if measured else []
 
 
-def on_one_node(text):
-    """A resource of a model's pretraining, by a setting of it; unset on several nodes."""
-    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=False)
+def set_on_one_node(text):
+    """Set a resource of the pretraining from the model's settings, if it runs on one node."""
+    return lambda wildcards: fill_resource(text, MODELS[wildcards.model], several=False)
 
 
-def on_several_nodes(text):
-    """The same, unset on one node."""
-    return lambda wildcards: resource_of(text, MODELS[wildcards.model], several=True)
+def set_on_several_nodes(text):
+    """Set a resource of the pretraining from the model's settings, if it runs on several nodes."""
+    return lambda wildcards: fill_resource(text, MODELS[wildcards.model], several=True)
 
 
-def resource_of(text, model, several):
-    """Fill a resource with a model's settings, for one node or for several."""
+def fill_resource(text, model, several):
+    """Fill in a resource with a model's settings; None if it is for another number of nodes."""
     if (model.nodes > 1) != several:
         return None
     filled = text.format(gpus=model.gpus, nodes=model.nodes)
     return int(filled) if filled.isdecimal() else filled
 
 
-def threads_of_model(wildcards):
-    """Threads of a job on a pretrained model, beside others: several pay only if it is large.
+def choose_threads(wildcards):
+    """Choose the threads of a job with a pretrained model: several only for a large model.
 
-    A small model's jobs are done sooner side by side, a thread each: a good part of such a job is
-    its start, which is of one thread whatever it is given.
+    Small models finish sooner as parallel jobs of one thread each, because their jobs spend much of
+    their time on the start, which uses one thread.
     """
-    model = MODELS[names_from(wildcards)["model"]]
+    model = MODELS[resolve_names(wildcards)["model"]]
     return 1 if model.width * model.n_layers <= SMALL_MODEL else 8
 
 
-def by_pilot(key, least, factor, attempt, pilot):
-    """What a part needs, by what the pilot found: more than that, and more each time."""
-    Path(pilot).stat()  # if it is not made yet, Snakemake goes by this error and asks again
+def scale_by_pilot(key, least, factor, attempt, pilot):
+    """Scale a resource by the pilot's measurement, with a margin that grows with each attempt."""
+    Path(pilot).stat()  # if the file does not exist yet, Snakemake catches this and calls again
     return ceil(attempt * (least + factor * read_json(pilot)[key]))
 
 
-def resources_asked_for():
-    """The public files that the config names by where they are fetched to."""
+def list_resources():
+    """List the public files that the config uses and that a rule downloads."""
     return [path for path in PUBLIC if path in FETCHED]
 
 
-def final_outputs():
-    """What `rule all` asks for; everything else is on the way there."""
+def list_final_outputs():
+    """List the inputs of `rule all`."""
     return [
         f"{RESULTS}/preflight.tsv",
         *expand(f"{RESULTS}/ingest/{{sample}}.qc.svg", sample=SAMPLES.index),

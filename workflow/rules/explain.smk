@@ -1,4 +1,4 @@
-# Which genes made the model call a class: Integrated Gradients, and how far to trust them.
+# Genes that decide the model's predictions (Integrated Gradients), and checks of the attributions.
 
 EXPLANATION = f"{RESULTS}/explain/{{task}}"
 
@@ -8,7 +8,7 @@ rule explain:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
-        folds=main_runs(rules.finetune.output[0]),
+        folds=expand_main_runs(rules.finetune.output[0]),
     output:
         attributions=ensure(f"{EXPLANATION}/attributions.tsv", non_empty=True),
         runs=f"{EXPLANATION}/runs.json",
@@ -16,13 +16,13 @@ rule explain:
         f"{LOGS}/explain/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: threads_of_model
+    threads: choose_threads
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        task=task_params(TaskSettings.explanation),
+        task=select_task_settings(TaskSettings.explanation),
         model=follow(PRETRAINED),
     script:
         "../scripts/explain.py"
@@ -34,7 +34,7 @@ rule rank_drivers:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.join_corpus.output[0]),
         regulons=follow(rules.make_regulons.output.regulons),
-        weights=all_folds(rules.fit_weights.output[0]),
+        weights=expand_folds(rules.fit_weights.output[0]),
         gene_sets=lambda wildcards: TASKS[wildcards.task].gene_sets or [],
     output:
         rankings=f"{EXPLANATION}/rankings.tsv",
@@ -61,7 +61,7 @@ rule rank_drivers:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sizes=lambda wildcards: sizes(NAMED.get(f"tasks.{wildcards.task}.gene_sets", [])),
+        sizes=lambda wildcards: measure_sizes(NAMED.get(f"tasks.{wildcards.task}.gene_sets", [])),
         seed=CONFIG.seed,
     script:
         "../scripts/rank_drivers.py"
@@ -74,7 +74,7 @@ rule check_explanation:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
-        folds=main_runs(rules.finetune.output[0]),
+        folds=expand_main_runs(rules.finetune.output[0]),
     output:
         checks=f"{EXPLANATION}/checks.json",
         curves=f"{EXPLANATION}/deletion.tsv",
@@ -82,13 +82,13 @@ rule check_explanation:
         f"{LOGS}/check_explanation/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: threads_of_model
+    threads: choose_threads
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(TaskSettings.checks),
+        task=select_task_settings(TaskSettings.checks),
         model=follow(PRETRAINED),
     script:
         "../scripts/check_explanation.py"
@@ -99,10 +99,10 @@ rule perturb_in_silico:
         rankings=rules.rank_drivers.output.rankings,
         regulons=follow(rules.make_regulons.output.regulons),
         corpus=follow(rules.join_corpus.output[0]),
-        cells=measured_cells,
+        cells=find_measured_cells,
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),
-        folds=main_runs(rules.finetune.output[0]),
+        folds=expand_main_runs(rules.finetune.output[0]),
     output:
         effects=report(
             f"{EXPLANATION}/in_silico.tsv",
@@ -117,13 +117,13 @@ rule perturb_in_silico:
         f"{LOGS}/perturb_in_silico/{{task}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: threads_of_model
+    threads: choose_threads
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(TaskSettings.perturbations),
+        task=select_task_settings(TaskSettings.perturbations),
         model=follow(PRETRAINED),
     script:
         "../scripts/perturb_in_silico.py"

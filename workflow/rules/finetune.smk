@@ -1,10 +1,10 @@
-# Models fine-tuned in folds and by seeds, baselines on the same splits, and what came out.
+# Fine-tuned models per fold and seed, baselines on the same splits, and their evaluation.
 
 TASK = f"{RESULTS}/finetune/{{task}}"
 RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 
 
-# The split is a file, made before anything is fitted.
+# All methods read the same file of splits.
 rule split_cells:
     input:
         follow(rules.join_cells.output[0]),
@@ -25,7 +25,7 @@ rule split_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        settings=task_params(TaskSettings.split),
+        settings=select_task_settings(TaskSettings.split),
     script:
         "../scripts/split_cells.py"
 
@@ -41,13 +41,13 @@ rule finetune:
         f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: threads_of_model
+    threads: choose_threads
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        settings=variant_settings,
+        settings=select_variant_settings,
         model=follow(PRETRAINED),
         checkpoints=f"{RUN}/checkpoints",
     script:
@@ -70,13 +70,13 @@ rule fit_baselines:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        task=task_params(lambda task: task.part(BaselineSettings)),
+        task=select_task_settings(lambda task: task.part(BaselineSettings)),
     script:
         "../scripts/fit_baselines.py"
 
 
-# Not part of fit_baselines: adding a baseline then does not remake the explanations, which compare
-# their genes with those of the largest weights.
+# Apart from fit_baselines, so that adding a baseline does not remake the explanations, which
+# compare drivers with the weights.
 rule fit_weights:
     input:
         splits=rules.split_cells.output[0],
@@ -94,7 +94,7 @@ rule fit_weights:
         "../scripts/fit_weights.py"
 
 
-# Asked for only where the config has peers.
+# Runs only if the config has peers.
 rule fit_scanvi:
     input:
         splits=rules.split_cells.output[0],
@@ -121,10 +121,10 @@ rule evaluate_task:
     input:
         splits=rules.split_cells.output[0],
         left_out=rules.split_cells.output.left_out,
-        models=all_runs(rules.finetune.output[0]),
-        baselines=all_folds(rules.fit_baselines.output.predictions),
-        scanvi=all_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
-        costs=all_folds(rules.fit_baselines.output.costs),
+        models=expand_all_runs(rules.finetune.output[0]),
+        baselines=expand_folds(rules.fit_baselines.output.predictions),
+        scanvi=expand_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
+        costs=expand_folds(rules.fit_baselines.output.costs),
     output:
         predictions=ensure(f"{TASK}/predictions.tsv", non_empty=True),
         runs=f"{TASK}/runs.tsv",
@@ -156,6 +156,6 @@ rule evaluate_task:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        task=task_params(lambda task: task.part(EvaluationSettings)),
+        task=select_task_settings(lambda task: task.part(EvaluationSettings)),
     script:
         "../scripts/evaluate_task.py"

@@ -1,4 +1,4 @@
-# Gene regulatory networks: edges over several runs, regulons that the runs agree upon, activity.
+# Gene regulatory network: edges of several runs, consensus regulons, and their activity.
 
 GRN = f"{RESULTS}/grn/{{corpus}}"
 SEED_OF_RUN = CONFIG.grn.seed_of_runs()
@@ -13,7 +13,7 @@ THRESHOLDS = {
     key: getattr(CONFIG.grn, key) for key in ("rank_threshold", "auc_threshold", "nes_threshold")
 }
 
-# Edges of one run; with several parts they are gathered into it.
+# Edges of one run. If a run has several parts, gather_run joins them.
 RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.tsv"
 PART = "" if N_PARTS == 1 else "{scatteritem}"
 
@@ -42,7 +42,7 @@ rule check_databases:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
+        sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
         min_overlap=CONFIG.grn.min_database_overlap,
     script:
         "../scripts/check_databases.py"
@@ -51,7 +51,7 @@ rule check_databases:
 rule choose_cells:
     input:
         corpus=rules.join_corpus.output[0],
-        # Refused databases are refused before hours are spent.
+        # Unsuitable databases are refused before the inference.
         databases=rules.check_databases.output[0] if CONFIG.grn.rankings else [],
     output:
         expression=ensure(f"{GRN}/expression.h5ad", non_empty=True),
@@ -64,12 +64,12 @@ rule choose_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        settings=grn_params("cells", "max_cells", "min_cells_share"),
+        settings=select_grn_settings("cells", "max_cells", "min_cells_share"),
     script:
         "../scripts/choose_cells.py"
 
 
-# Says how long the inference will take before it starts, and what its jobs need.
+# Estimates the time and memory of the inference before it starts.
 rule time_inference:
     input:
         rules.choose_cells.output.expression,
@@ -83,14 +83,13 @@ rule time_inference:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=grn_params("method") | {"n_runs": len(SEED_OF_RUN), "n_parts": N_PARTS},
+        settings=select_grn_settings("method") | {"n_runs": len(SEED_OF_RUN), "n_parts": N_PARTS},
     script:
         "../scripts/time_inference.py"
 
 
-# A part of the genes and a run a job: they go side by side, and one that is killed, or needs more
-# memory than it was given, is all that is done again. Arboreto's Dask runner, which hangs or dies
-# with current Dask, is not used.
+# One job per run and part of the genes: jobs run in parallel, and one that is killed or runs out of
+# memory is repeated alone. Arboreto's Dask runner hangs or crashes with current Dask.
 rule infer_adjacencies:
     input:
         expression=rules.choose_cells.output.expression,
@@ -99,19 +98,19 @@ rule infer_adjacencies:
         ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
     log:
         f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and f'_{PART}'}.log",
-    # A job of Slurm's is itself a run of Snakemake, and what that tries again has no more memory.
+    # A Slurm job is itself a run of Snakemake, and its retries would have no more memory.
     retries: 2 if workflow.is_main_process else 0
     conda:
         "../../envs/grn.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: by_pilot(
+        mem_mb=lambda wildcards, input, attempt: scale_by_pilot(
             "job_memory_mb", 700, 1.5, attempt, input.pilot
         ),
-        runtime=lambda wildcards, input, attempt: by_pilot(
+        runtime=lambda wildcards, input, attempt: scale_by_pilot(
             "job_minutes", 5, 3, attempt, input.pilot
         ),
     params:
-        settings=inference_of_run,
+        settings=select_run_settings,
     script:
         "../scripts/infer_adjacencies.py"
 
@@ -149,12 +148,13 @@ rule merge_adjacencies:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         runs=SEEDED,
-        settings=grn_params("mask_dropouts") | {"promoters": CONFIG.grn.promoter_evidence != "none"},
+        settings=select_grn_settings("mask_dropouts")
+        | {"promoters": CONFIG.grn.promoter_evidence != "none"},
     script:
         "../scripts/merge_adjacencies.py"
 
 
-# What export_loom hands to pySCENIC; nothing else reads it.
+# Input of pySCENIC in export_loom.
 rule write_matrix:
     input:
         rules.choose_cells.output.expression,
@@ -191,15 +191,15 @@ if CONFIG.grn.motifs == "fast":
             mem_mb=lambda wildcards, attempt: 16000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
-            sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
+            sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
             settings=MODULES | THRESHOLDS,
         script:
             "../scripts/find_motifs.py"
 
 else:
 
-    # One call over all runs: to start pySCENIC, and to read the databases, takes longer than a
-    # small run. Each of its processes holds a database.
+    # One job for all runs, because starting pySCENIC and reading the databases takes longer than a
+    # small run. Each process of pySCENIC holds a database in memory.
     rule find_motifs_by_pyscenic:
         input:
             adjacencies=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
@@ -217,7 +217,7 @@ else:
             mem_mb=lambda wildcards, attempt: 32000 * attempt,
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
-            sizes=sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
+            sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
             runs=list(SEED_OF_RUN),
             modules=MODULES,
             thresholds=THRESHOLDS,
@@ -229,7 +229,7 @@ rule make_regulons:
     input:
         adjacencies=rules.merge_adjacencies.output[0],
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
-        # Without a motif database a regulon is its TF's strongest targets.
+        # Without a motif database, regulons are the strongest targets of each TF.
         motifs=(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True) if CONFIG.grn.rankings else []),
     output:
         regulons=report(
@@ -261,7 +261,7 @@ rule make_regulons:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         runs=list(SEED_OF_RUN),
-        settings=grn_params("left_out_share", "min_targets", "n_targets", "repressing")
+        settings=select_grn_settings("left_out_share", "min_targets", "n_targets", "repressing")
         | {
             "min_runs": CONFIG.grn.runs_needed,
             "promoter_p": CONFIG.grn.promoter_p if CONFIG.grn.promoters_prune else None,
@@ -285,7 +285,7 @@ rule score_regulons:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=grn_params("aucell_threshold"),
+        settings=select_grn_settings("aucell_threshold"),
     script:
         "../scripts/score_regulons.py"
 
@@ -320,7 +320,7 @@ rule compare_regulons:
         "../scripts/compare_regulons.py"
 
 
-# pySCENIC's own exporter, for SCope: the cells that the inference saw, and their activities.
+# A loom file for SCope by pySCENIC's exporter: the cells of the inference and their activities.
 rule export_loom:
     input:
         matrix=rules.write_matrix.output[0],
@@ -336,6 +336,6 @@ rule export_loom:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        settings=grn_params("aucell_threshold"),
+        settings=select_grn_settings("aucell_threshold"),
     script:
         "../scripts/export_loom.py"

@@ -1,17 +1,17 @@
-# Raw files to counts over the vocabulary, quality control, and the samples joined.
+# Preflight, counts over the vocabulary, quality control, and the corpus of all samples.
 
 WINDOWS = {key: getattr(CONFIG.reference, key) for key in ("upstream", "downstream")}
-# What a sample must reach to be ingested.
+# Thresholds that a sample must pass to be ingested.
 THRESHOLDS_OF_INPUT = CONFIG.ingest.part(InputThresholds).model_dump()
-# Looked at before anything is computed, and before the other jobs that are ready.
+# Priority of the checks of the input, above that of all other jobs.
 FIRST = 10
 
 
-# One sample's files. What is wrong is written down, so that the others' are looked at too; the
-# sample's ingestion then refuses.
+# Failed checks are written to the table and do not stop the job, so that all samples are checked;
+# ingest_sample refuses a sample with a failed check.
 rule examine_sample:
     input:
-        files=lambda wildcards: files_of(wildcards.sample),
+        files=lambda wildcards: list_files(wildcards.sample),
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
@@ -25,20 +25,20 @@ rule examine_sample:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
-        row=lambda wildcards: row_of(wildcards.sample),
+        sizes=lambda wildcards: measure_sizes([*list_files(wildcards.sample), *TRANSLATION]),
+        row=lambda wildcards: select_row(wildcards.sample),
         windows=WINDOWS,
         thresholds=THRESHOLDS_OF_INPUT,
     script:
         "../scripts/examine_sample.py"
 
 
-# A corpus' tables of cells beside all its samples' barcodes, so that exchanged tables are named.
-# What is wrong is written down here, too; join_cells then refuses.
+# Compares a corpus' metadata tables with the barcodes of all its samples, to detect exchanged
+# tables. Failed checks are written to the table; join_cells refuses them.
 rule examine_metadata:
     input:
-        matrices=lambda wildcards: matrices_of(samples_of(wildcards.corpus)),
-        metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
+        matrices=lambda wildcards: list_matrices(list_samples(wildcards.corpus)),
+        metadata=lambda wildcards: list_metadata(list_samples(wildcards.corpus)),
     output:
         ensure(f"{RESULTS}/corpus/{{corpus}}.metadata.tsv", non_empty=True),
     log:
@@ -50,27 +50,27 @@ rule examine_metadata:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        sizes=lambda wildcards: sizes(
+        sizes=lambda wildcards: measure_sizes(
             [
-                *matrices_of(samples_of(wildcards.corpus)),
-                *metadata_of(samples_of(wildcards.corpus)),
+                *list_matrices(list_samples(wildcards.corpus)),
+                *list_metadata(list_samples(wildcards.corpus)),
             ]
         ),
-        rows=lambda wildcards: [row_of(sample) for sample in samples_of(wildcards.corpus)],
-        metadata=lambda wildcards: SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict(),
+        rows=lambda wildcards: [select_row(sample) for sample in list_samples(wildcards.corpus)],
+        metadata=lambda wildcards: SAMPLES.loc[list_samples(wildcards.corpus), "metadata"].to_dict(),
         min_overlap=CONFIG.ingest.min_metadata_overlap,
     script:
         "../scripts/examine_metadata.py"
 
 
-ALL_FILES = sorted({file for sample in SAMPLES.index for file in files_of(sample)})
+ALL_FILES = sorted({file for sample in SAMPLES.index for file in list_files(sample)})
 
 
-# All that was found out, also where something is wrong.
+# Gathers all findings, also if checks failed.
 rule gather_preflight:
     input:
         samples=expand(rules.examine_sample.output[0], sample=SAMPLES.index),
-        metadata=[path for corpus in CORPORA for path in examined_metadata(corpus)],
+        metadata=[path for corpus in CORPORA for path in list_metadata_findings(corpus)],
         files=ALL_FILES,
         genes=rules.build_vocabulary.output[0],
     output:
@@ -90,9 +90,9 @@ rule gather_preflight:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        rows=[row_of(sample) for sample in SAMPLES.index],
-        corpora={corpus: samples_of(corpus) for corpus in CORPORA},
-        # Which cells a model is pretrained on changes nothing about what it costs at most.
+        rows=[select_row(sample) for sample in SAMPLES.index],
+        corpora={corpus: list_samples(corpus) for corpus in CORPORA},
+        # The upper bound of a model's cost does not depend on the selected cells.
         models={
             name: model.model_copy(update={"cells": {}}).without_hardware()
             for name, model in MODELS.items()
@@ -104,7 +104,7 @@ rule gather_preflight:
         "../scripts/gather_preflight.py"
 
 
-# A target: look at the input, and stop where it is wrong.
+# A target that checks the input and fails if a check failed.
 rule preflight:
     input:
         gathered=rules.gather_preflight.output.table,
@@ -120,7 +120,7 @@ rule preflight:
 
 rule ingest_sample:
     input:
-        files=lambda wildcards: files_of(wildcards.sample),
+        files=lambda wildcards: list_files(wildcards.sample),
         preflight=rules.examine_sample.output[0],
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
@@ -142,8 +142,8 @@ rule ingest_sample:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sizes=lambda wildcards: sizes([*files_of(wildcards.sample), *TRANSLATION]),
-        row=lambda wildcards: row_of(wildcards.sample),
+        sizes=lambda wildcards: measure_sizes([*list_files(wildcards.sample), *TRANSLATION]),
+        row=lambda wildcards: select_row(wildcards.sample),
         windows=WINDOWS,
         thresholds=THRESHOLDS_OF_INPUT,
         qc=CONFIG.ingest.qc.model_dump(),
@@ -179,7 +179,7 @@ rule plot_qc:
 rule join_corpus:
     input:
         lambda wildcards: expand(
-            rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
+            rules.ingest_sample.output.cells, sample=list_samples(wildcards.corpus)
         ),
     output:
         ensure(f"{RESULTS}/corpus/{{corpus}}.h5ad", non_empty=True),
@@ -194,23 +194,23 @@ rule join_corpus:
         "../scripts/join_corpus.py"
 
 
-# Labels, covariates and positions join the cells here: correcting one remakes what reads this table,
-# and neither counts, regulons nor the pretrained model.
+# Labels, covariates and positions are joined late: correcting one remakes only the outputs that
+# depend on this table, and no counts, regulons or pretrained models.
 rule join_cells:
     input:
         samples=lambda wildcards: expand(
-            rules.ingest_sample.output.cells, sample=samples_of(wildcards.corpus)
+            rules.ingest_sample.output.cells, sample=list_samples(wildcards.corpus)
         ),
         qc=lambda wildcards: expand(
-            rules.ingest_sample.output.qc, sample=samples_of(wildcards.corpus)
+            rules.ingest_sample.output.qc, sample=list_samples(wildcards.corpus)
         ),
-        metadata=lambda wildcards: metadata_of(samples_of(wildcards.corpus)),
-        examined=lambda wildcards: examined_metadata(wildcards.corpus),
+        metadata=lambda wildcards: list_metadata(list_samples(wildcards.corpus)),
+        examined=lambda wildcards: list_metadata_findings(wildcards.corpus),
     output:
         ensure(CELLS, non_empty=True),
     log:
         f"{LOGS}/join_cells/{{corpus}}.log",
-    # A table that is refused is refused before regulons are inferred.
+    # Unsuitable tables are refused before regulons are inferred.
     priority: FIRST
     conda:
         "../../envs/analysis.yaml"
@@ -218,11 +218,13 @@ rule join_cells:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        sizes=lambda wildcards: sizes(metadata_of(samples_of(wildcards.corpus))),
+        sizes=lambda wildcards: measure_sizes(list_metadata(list_samples(wildcards.corpus))),
         covariates=lambda wildcards: (
-            SAMPLES.loc[samples_of(wildcards.corpus), COVARIATES].to_dict("index")
+            SAMPLES.loc[list_samples(wildcards.corpus), COVARIATES].to_dict("index")
         ),
-        metadata=lambda wildcards: (SAMPLES.loc[samples_of(wildcards.corpus), "metadata"].to_dict()),
+        metadata=lambda wildcards: (
+            SAMPLES.loc[list_samples(wildcards.corpus), "metadata"].to_dict()
+        ),
         min_overlap=CONFIG.ingest.min_metadata_overlap,
     script:
         "../scripts/join_cells.py"

@@ -1,10 +1,10 @@
-# Masked pretraining, the embedding of every cell by its model, and other embeddings beside it.
+# Masked pretraining, the embedding of every cell, and embeddings to compare it with.
 
 LABELS = sorted({task.label for task in TASKS.values()})
 BATCH = CONFIG.peers.batch if CONFIG.peers else "sample"
 
 
-# A pretrained model's folder, for the scripts that read or write all of it.
+# Folder of a pretrained model, for scripts that read or write several of its files.
 PRETRAINED = f"{RESULTS}/pretrain/{{model}}"
 
 
@@ -12,8 +12,8 @@ rule pretrain:
     input:
         tokens=follow(rules.write_tokens.output[0]),
         corpus=follow(rules.join_corpus.output[0]),
-        # Only where the sample sheet alone does not tell which cells are meant.
-        cells=cells_of_model,
+        # Only if the selection of cells needs columns of the metadata.
+        cells=find_model_cells,
         regulons=follow(rules.make_regulons.output.regulons),
     output:
         weights=ensure(f"{PRETRAINED}/model.safetensors", non_empty=True),
@@ -27,20 +27,20 @@ rule pretrain:
         "../../envs/torch.yaml"
     threads: 8
     resources:
-        gpu=on_one_node("{gpus}"),
-        # Slurm's executor starts a job over several nodes in one of them, and the script there
-        # starts the others: that is what the executor calls MPI. GPUs are then counted by node.
-        gres=on_several_nodes("gpu:{gpus}"),
-        nodes=on_several_nodes("{nodes}"),
-        tasks=on_several_nodes("{nodes}"),
-        tasks_per_gpu=on_several_nodes("0"),
-        mpi=on_several_nodes("srun"),
+        gpu=set_on_one_node("{gpus}"),
+        # On several nodes, Slurm's executor starts the script on one node ("mpi"), and the script
+        # starts the processes on the others. GPUs are then counted per node.
+        gres=set_on_several_nodes("gpu:{gpus}"),
+        nodes=set_on_several_nodes("{nodes}"),
+        tasks=set_on_several_nodes("{nodes}"),
+        tasks_per_gpu=set_on_several_nodes("0"),
+        mpi=set_on_several_nodes("srun"),
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
-        settings=model_settings,
-        cells=selection_of_model,
-        # Not an output: Snakemake would remove it before going on with a killed run.
+        settings=select_model_settings,
+        cells=select_model_cells,
+        # Not an output, because Snakemake would remove it before a killed run continues.
         checkpoints=f"{PRETRAINED}/checkpoints",
         folder=follow(PRETRAINED),
     script:
@@ -92,7 +92,7 @@ rule embed:
         "../scripts/embed.py"
 
 
-# This and score_spaces are asked for only where the config has peers.
+# embed_scvi and score_spaces run only if the config has peers.
 rule embed_scvi:
     input:
         corpus=rules.join_corpus.output[0],

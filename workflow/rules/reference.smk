@@ -1,12 +1,12 @@
-# Public files, and the vocabulary: every gene with its TSSs, its length and whether it is a TF.
+# Public files, and the vocabulary: every gene with its TSSs, length, and whether it is a TF.
 
 
 rule resources:
     input:
-        resources_asked_for(),
+        list_resources(),
 
 
-# Compute nodes seldom reach the network, so the machine that runs snakemake does this itself.
+# A local rule, because compute nodes rarely have network access.
 rule fetch_resource:
     output:
         file=ensure(f"{DOWNLOADS}/{{resource}}", non_empty=True),
@@ -23,7 +23,9 @@ rule fetch_resource:
         "../scripts/fetch_resource.py"
 
 
-PANEL = [row_of(sample) for sample in SAMPLES.index] if CONFIG.reference.genes == "measured" else []
+PANEL = (
+    [select_row(sample) for sample in SAMPLES.index] if CONFIG.reference.genes == "measured" else []
+)
 PANEL_FILES = [path for row in PANEL for path in list_input_files(row, SIMULATED, only_rna=True)]
 
 
@@ -31,7 +33,7 @@ rule build_vocabulary:
     input:
         annotation=CONFIG.reference.annotation,
         tfs=CONFIG.reference.tfs,
-        # A panel's vocabulary is made of the genes that the matrices name.
+        # The vocabulary of a gene panel consists of the genes in the matrices.
         samples=PANEL_FILES,
     output:
         ensure(f"{RESULTS}/reference/genes.tsv", non_empty=True),
@@ -43,7 +45,7 @@ rule build_vocabulary:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
-        sizes=sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"], *PANEL_FILES]),
+        sizes=measure_sizes([*NAMED["reference.annotation"], *NAMED["reference.tfs"], *PANEL_FILES]),
         biotypes=CONFIG.reference.biotypes,
         rows=PANEL,
     script:

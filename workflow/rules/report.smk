@@ -1,8 +1,8 @@
-# Scores of every part, against the truth where it is known, and what made these results.
+# Scores of all parts, comparison with the truth if it is known, and provenance.
 
 
-# Of each explained task a table of weights per fold.
-WEIGHTS = [(task, fold) for task in EXPLAINED for fold in folds_of(task)]
+# One table of weights per explained task and fold.
+WEIGHTS = [(task, fold) for task in EXPLAINED for fold in list_folds(task)]
 
 
 rule score:
@@ -18,7 +18,7 @@ rule score:
         stability=expand(rules.make_regulons.output.stability, corpus=CORPORA),
         checks=expand(rules.check_explanation.output.checks, task=EXPLAINED),
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
-        # With the truth at hand, edges and drivers are held against it too.
+        # Edges and drivers are compared with the truth of a simulation.
         truth=TRUTH if CONFIG.simulation else [],
         adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
@@ -44,14 +44,14 @@ rule score:
         explained=EXPLAINED,
         models=list(MODELS),
         corpora=list(CORPORA),
-        # Of the tables of weights and of the truth, in their order.
+        # Tasks and names of the inputs `weights` and `truth`, in their order.
         weights=[task for task, _ in WEIGHTS],
         truth=TRUTH_TABLES,
     script:
         "../scripts/score.py"
 
 
-# What an environment really holds, which its definition in envs/ only asks for.
+# Lists the installed packages of an environment, which may differ from its definition in envs/.
 rule list_packages:
     input:
         BASE / "envs/{environment}.yaml",
@@ -66,7 +66,7 @@ rule list_packages:
         "../scripts/list_packages.py"
 
 
-# What says which code wrote it, by the rule that makes it.
+# Outputs that store the version of the code that wrote them, by rule.
 STAMPED = {
     "ingest_sample": expand(rules.ingest_sample.output.cells, sample=SAMPLES.index),
     "join_corpus": expand(rules.join_corpus.output[0], corpus=CORPORA),
@@ -81,7 +81,7 @@ STAMPED = {
     "finetune": [
         folder
         for task in TASKS
-        for folder in runs_of(rules.finetune.output[0], task, TASKS[task].all_variants())
+        for folder in expand_runs(rules.finetune.output[0], task, TASKS[task].all_variants())
     ],
 }
 

@@ -1,13 +1,13 @@
-# The embedded study: what a sequencing core would hand over, with its truth.
+# The embedded study: simulated files as a sequencing facility delivers them, and the truth.
 
 SIMULATION = f"{RESULTS}/simulation"
 TRUTH_TABLES = ["edges", "drivers", "cells"]
 TRUTH = [f"{SIMULATION}/truth/{name}.tsv" for name in TRUTH_TABLES]
-# They count as there before they are made, so that what follows from them is planned the same.
+# Rules treat these files as existing inputs before the simulation has run.
 SIMULATED = [
     f"{SIMULATION}/{name}"
     for sample in (SAMPLES.index if CONFIG.simulation else [])
-    for name in files_of_simulated(sample)
+    for name in list_simulated_files(sample)
 ]
 
 if CONFIG.simulation:

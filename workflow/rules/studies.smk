@@ -1,4 +1,4 @@
-# The studies: each a page that a biologist would show, of a task's calls.
+# Studies: figures and tables from the predictions of a task.
 
 STUDY = f"{RESULTS}/studies/{{study}}"
 
@@ -49,17 +49,17 @@ rule make_development:
     log:
         f"{LOGS}/make_development/{{study}}.log",
     wildcard_constraints:
-        study=studies_of("development"),
+        study=match_studies("development"),
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        study=study_settings,
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
-        single_modality=single_modality_of,
-        modalities=modalities_of,
+        study=select_study_settings,
+        label=lambda wildcards: TASKS[resolve_names(wildcards)["task"]].label,
+        single_modality=find_single_modality_methods,
+        modalities=name_modalities,
         seed=CONFIG.seed,
     script:
         "../scripts/make_development.py"
@@ -87,7 +87,7 @@ rule plot_driver_trends:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        modalities=modalities_of,
+        modalities=name_modalities,
     script:
         "../scripts/plot_driver_trends.py"
 
@@ -131,15 +131,15 @@ rule make_spatial:
     log:
         f"{LOGS}/make_spatial/{{study}}.log",
     wildcard_constraints:
-        study=studies_of("spatial"),
+        study=match_studies("spatial"),
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        study=study_settings,
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
+        study=select_study_settings,
+        label=lambda wildcards: TASKS[resolve_names(wildcards)["task"]].label,
         seed=CONFIG.seed,
     script:
         "../scripts/make_spatial.py"
@@ -150,7 +150,7 @@ rule make_perturbation:
         corpus=follow(rules.join_corpus.output[0]),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
-        drivers=drivers_of,
+        drivers=find_drivers,
     output:
         figure=report(
             f"{STUDY}/perturbation.svg",
@@ -207,15 +207,15 @@ rule make_perturbation:
     log:
         f"{LOGS}/make_perturbation/{{study}}.log",
     wildcard_constraints:
-        study=studies_of("perturbation"),
+        study=match_studies("perturbation"),
     conda:
         "../../envs/analysis.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        study=study_settings,
-        label=lambda wildcards: TASKS[names_from(wildcards)["task"]].label,
+        study=select_study_settings,
+        label=lambda wildcards: TASKS[resolve_names(wildcards)["task"]].label,
         seed=CONFIG.seed,
     script:
         "../scripts/make_perturbation.py"

@@ -1,4 +1,4 @@
-# Regulon-aware vocabulary and binned values: what the model reads.
+# Regulon-aware vocabulary and binned values, the input of the model.
 
 
 rule write_tokens:

@@ -9,4 +9,4 @@ with logged(snakemake.log[0]):
     cells = read_annotated(snakemake.input.activity, snakemake.input.cells)
     by, specificity = compare_activity(cells, snakemake.params.labels)
     write_table(snakemake.output.specificity, specificity_table(specificity, by))
-    save(figures.regulon_activity(cells, specificity, by), snakemake.output.figure)
+    save(figures.plot_activity(cells, specificity, by), snakemake.output.figure)

@@ -20,4 +20,4 @@ with logged(snakemake.log[0]):
     for name in ("predictions", "runs", "scores", "summary", "classes", "efficiency", "novelty"):
         write_table(snakemake.output[name], report[name])
     write_json(snakemake.output.metrics, report["metrics"])
-    save(figures.task(report), snakemake.output.figure, snakemake.output.png)
+    save(figures.plot_task(report), snakemake.output.figure, snakemake.output.png)

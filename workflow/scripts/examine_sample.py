@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
     genes = reference.read_vocabulary(snakemake.input.genes)
     windows = reference.make_promoter_windows(genes, **params.windows)
     tables = [barcodes.read_translation(path) for path in snakemake.input.translation]
-    # No param: another catalogue does not make an examined sample another.
+    # Not a param, because samples need not be examined again when the catalogue changes.
     catalogue = read_table(
         Path(snakemake.scriptdir).resolve().parents[1] / "resources/catalogue.tsv"
     )

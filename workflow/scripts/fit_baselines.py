@@ -5,11 +5,11 @@ from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
 
 with logged(snakemake.log[0]):
-    calls, costs = baselines.fit_baselines(
+    predictions, costs = baselines.fit_baselines(
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
         BaselineSettings(**snakemake.params.task),
     )
-    write_table(snakemake.output.predictions, calls)
+    write_table(snakemake.output.predictions, predictions)
     write_table(snakemake.output.costs, costs)

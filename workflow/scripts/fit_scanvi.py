@@ -7,11 +7,11 @@ from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     devices.take_gpus(1)
-    calls = peers.predict_with_scanvi(
+    predictions = peers.predict_with_scanvi(
         read_cells(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
         snakemake.params.peers["max_epochs"],
         snakemake.params.seed,
     )
-    write_table(snakemake.output[0], calls)
+    write_table(snakemake.output[0], predictions)

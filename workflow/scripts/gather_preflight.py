@@ -1,7 +1,7 @@
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
-from scdyn.plotting.pages import findings_page
+from scdyn.plotting.pages import render_findings
 from scdyn.pp import preflight, preflight_findings, reference
 from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks.cost import examine_models
@@ -22,4 +22,4 @@ with logged(snakemake.log[0]):
     table = preflight_findings.gather_findings(machine, others)
     write_table(output.table, table)
     with atomic(output.page) as temporary:
-        temporary.write_text(findings_page(table))
+        temporary.write_text(render_findings(table))

@@ -6,7 +6,7 @@ from scdyn.log import logged, logger
 with logged(snakemake.log[0]):
     settings, wildcards = snakemake.params.settings, snakemake.wildcards
     expression = read_expression(snakemake.input.expression)
-    # A run of one part has no name for it.
+    # Rules have this wildcard only if a run has several parts.
     number, n_parts = map(int, wildcards.get("scatteritem", "1-of-1").split("-of-"))
     targets = select_targets(len(expression.genes), number, n_parts)
     edges = infer_edges(

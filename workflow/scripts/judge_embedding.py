@@ -20,5 +20,5 @@ with logged(snakemake.log[0]):
     write_table(snakemake.output.table, scores)
     write_json(snakemake.output.scores, embeddings.flatten_scores(scores))
     layouts = embeddings.lay_out_embeddings(cells, params.seed)
-    figure = figures.embeddings(scores, layouts, cells.obs, labels, params.batch)
+    figure = figures.plot_embeddings(scores, layouts, cells.obs, labels, params.batch)
     save(figure, snakemake.output.figure)

@@ -2,7 +2,7 @@ from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
-from scdyn.plotting.views import study_page
+from scdyn.plotting.views import render_study
 from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
 from scdyn.studies.development import study_development
@@ -12,10 +12,10 @@ with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     cells = read_annotated(files.corpus, files.cells)
-    calls = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions)
     found = study_development(
         cells,
-        calls,
+        predictions,
         label=params.label,
         single_modality=params.single_modality,
         root=study.root,
@@ -24,16 +24,16 @@ with logged(snakemake.log[0]):
     )
     write_table(output.table, found.cells)
     write_table(output.trends, found.along_pseudotime)
-    palette = figures.label_colours(cells.obs[params.label], calls)
-    maps = figures.development_maps(
+    palette = figures.assign_label_colours(cells.obs[params.label], predictions)
+    maps = figures.plot_development(
         found.layout, found.cells, found.is_progenitor, params.label, palette
     )
     save(maps, output.maps, output.maps_png)
-    trends = figures.along_pseudotime(found.trends, found.agreement, params.modalities, palette)
+    trends = figures.plot_pseudotime(found.trends, found.agreement, params.modalities, palette)
     save(trends, output.trends_figure, output.trends_png)
     columns = found.cells.set_index("cell").filter(regex="^(?!p_)")
     layouts = {"UMAP": found.layout}
     with atomic(output.view) as path:
         path.write_text(
-            study_page(snakemake.wildcards.study, layouts, columns, palette, params.seed)
+            render_study(snakemake.wildcards.study, layouts, columns, palette, params.seed)
         )

@@ -2,9 +2,9 @@ from scdyn.io.artefacts import read_table
 from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting import perturbation as figures
-from scdyn.plotting.studies import label_colours
+from scdyn.plotting.studies import assign_label_colours
 from scdyn.plotting.style import save
-from scdyn.plotting.views import study_page
+from scdyn.plotting.views import render_study
 from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
 from scdyn.studies.perturbation import study_perturbation
@@ -14,10 +14,10 @@ with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     cells = read_annotated(files.corpus, files.cells)
-    calls = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions)
     found = study_perturbation(
         cells,
-        calls,
+        predictions,
         read_table(files.drivers, dtype={"class": str}) if files.drivers else None,
         label=params.label,
         control=study.control,
@@ -29,12 +29,14 @@ with logged(snakemake.log[0]):
     write_table(output.table, found.change)
     write_table(output.by_sample, found.by_sample)
     write_table(output.genes, found.genes)
-    save(figures.composition(found.change, found.by_sample), output.figure, output.png)
-    save(figures.changed_genes(found.genes), output.genes_figure, output.genes_png)
-    palette = label_colours(cells.obs[params.label], calls)
-    maps = figures.perturbation_maps(found.of_group, found.cells, palette, found.on_section)
+    save(figures.plot_composition(found.change, found.by_sample), output.figure, output.png)
+    save(figures.plot_changed_genes(found.genes), output.genes_figure, output.genes_png)
+    palette = assign_label_colours(cells.obs[params.label], predictions)
+    maps = figures.plot_groups(found.of_group, found.cells, palette, found.on_section)
     save(maps, output.maps, output.maps_png)
     with atomic(output.view) as path:
         path.write_text(
-            study_page(snakemake.wildcards.study, found.layouts, found.cells, palette, params.seed)
+            render_study(
+                snakemake.wildcards.study, found.layouts, found.cells, palette, params.seed
+            )
         )

@@ -19,5 +19,5 @@ with logged(snakemake.log[0]):
     write_table(snakemake.output.regulons, regulons)
     write_gmt(regulons, snakemake.output.gmt)
     write_table(snakemake.output.stability, stability)
-    save(figures.stability(stability, settings["left_out_share"]), snakemake.output.figure)
-    save(figures.network(regulons), snakemake.output.network)
+    save(figures.plot_stability(stability, settings["left_out_share"]), snakemake.output.figure)
+    save(figures.plot_network(regulons), snakemake.output.network)

@@ -2,7 +2,7 @@ from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
-from scdyn.plotting.views import study_page
+from scdyn.plotting.views import render_study
 from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
 from scdyn.studies.spatial import study_sections
@@ -11,23 +11,23 @@ from scdyn.tasks.evaluation import read_predictions
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     cells = read_annotated(files.corpus, files.cells)
-    calls = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions)
     found = study_sections(
         cells,
-        calls,
+        predictions,
         label=params.label,
         section=StudySettings(**params.study).section,
         seed=params.seed,
     )
     write_table(output.table, found.coherence)
-    save(figures.coherence(found.coherence), output.coherence, output.coherence_png)
-    palette = figures.label_colours(cells.obs[params.label], calls)
-    maps = figures.section_maps(
+    save(figures.plot_coherence(found.coherence), output.coherence, output.coherence_png)
+    palette = figures.assign_label_colours(cells.obs[params.label], predictions)
+    maps = figures.plot_sections(
         found.positions, found.cells["section"], found.cells, params.label, palette
     )
     save(maps, output.maps, output.maps_png)
     layouts = {"section": found.layout}
     with atomic(output.view) as path:
         path.write_text(
-            study_page(snakemake.wildcards.study, layouts, found.cells, palette, params.seed)
+            render_study(snakemake.wildcards.study, layouts, found.cells, palette, params.seed)
         )

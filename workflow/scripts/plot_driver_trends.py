@@ -1,6 +1,6 @@
 from scdyn.io.artefacts import read_cells, read_table
 from scdyn.log import logged
-from scdyn.plotting.studies import driver_heat
+from scdyn.plotting.studies import plot_driver_trends
 from scdyn.plotting.style import save
 from scdyn.studies.development import driver_trends
 
@@ -11,5 +11,5 @@ with logged(snakemake.log[0]):
         read_table(files.table, dtype={"cell": str, "predicted": str}),
         read_table(files.drivers, dtype={"class": str}),
     )
-    figure = driver_heat(*trends, snakemake.params.modalities["rna"])
+    figure = plot_driver_trends(*trends, snakemake.params.modalities["rna"])
     save(figure, snakemake.output.figure, snakemake.output.png)

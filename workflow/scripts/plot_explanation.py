@@ -5,11 +5,11 @@ from scdyn.plotting.style import save
 
 with logged(snakemake.log[0]):
     files, output = snakemake.input, snakemake.output
-    drivers = figures.drivers(read_table(files.drivers))
+    drivers = figures.plot_drivers(read_table(files.drivers))
     save(drivers, output.drivers, output.drivers_png)
-    regulons = figures.regulons(read_table(files.regulons))
+    regulons = figures.plot_regulons(read_table(files.regulons))
     save(regulons, output.regulons, output.regulons_png)
-    checks = figures.checks(read_json(files.checks), read_table(files.curves))
+    checks = figures.plot_checks(read_json(files.checks), read_table(files.curves))
     save(checks, output.checks, output.checks_png)
-    effects = figures.in_silico(read_table(files.effects), read_table(files.measured))
+    effects = figures.plot_in_silico(read_table(files.effects), read_table(files.measured))
     save(effects, output.in_silico, output.in_silico_png)

@@ -5,4 +5,4 @@ from scdyn.plotting import style, training
 with logged(snakemake.log[0]):
     history = read_records(snakemake.input.metrics)
     scores = read_json(snakemake.input.scores)
-    style.save(training.pretraining(history, scores), snakemake.output[0])
+    style.save(training.plot_pretraining(history, scores), snakemake.output[0])

@@ -1,7 +1,7 @@
 from scdyn.io.artefacts import read_cells, read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
-from scdyn.plotting.scores import score_page
+from scdyn.plotting.scores import render_scores
 from scdyn.tasks.evaluation import read_predictions
 from scdyn.tasks.scores import collect_scores, model_variants
 from scdyn.tasks.truth import score_truth
@@ -25,7 +25,7 @@ with logged(snakemake.log[0]):
     )
     if files.truth:
         weights = list(zip(params.weights, map(read_table, files.weights), strict=True))
-        of_truth = score_truth(
+        compared = score_truth(
             read_each(params.truth, files.truth),
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
@@ -35,7 +35,7 @@ with logged(snakemake.log[0]):
             read_each(params.explained, files.attributions),
             {task: [table for name, table in weights if name == task] for task in params.explained},
         )
-        scores = of_truth | scores  # a reader asks for the former first
+        scores = compared | scores  # comparisons with the truth first
     write_json(snakemake.output.scores, scores)
     with atomic(snakemake.output.table) as temporary:
-        temporary.write_text(score_page(scores, model_variants(metrics)))
+        temporary.write_text(render_scores(scores, model_variants(metrics)))

@@ -4,7 +4,7 @@ from scdyn.plotting import provenance
 from scdyn.settings import Config
 
 with logged(snakemake.log[0]):
-    record = provenance.provenance(
+    record = provenance.collect_provenance(
         Config(**snakemake.params.config),
         snakemake.input.sheet,
         snakemake.input.environments,
@@ -16,4 +16,4 @@ with logged(snakemake.log[0]):
     )
     write_json(snakemake.output.provenance, record)
     with atomic(snakemake.output.page) as temporary:
-        temporary.write_text(provenance.provenance_page(record))
+        temporary.write_text(provenance.render_provenance(record))

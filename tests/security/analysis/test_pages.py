@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from scdyn.plotting import pages, provenance, style, views
-from scdyn.plotting.scores import score_page
+from scdyn.plotting.scores import render_scores
 from scdyn.pp import preflight_findings
 from scdyn.settings import Config
 
@@ -34,7 +34,7 @@ def view():
     n = len(NASTY)
     table = pd.DataFrame({"label": NASTY, ALL: range(n)}, index=NASTY)
     layouts = {name: np.column_stack([np.arange(n), np.arange(n)]) for name in ("UMAP", ALL)}
-    return views.view_page(ALL, layouts, table, {NASTY[0]: "#0072B2"}, ALL, 1)
+    return views.render_view(ALL, layouts, table, {NASTY[0]: "#0072B2"}, ALL, 1)
 
 
 def pinned(environment):
@@ -55,11 +55,11 @@ def of_provenance():
         "environments": {name: {**pinned(name), ALL: ALL} for name in names},
         "devices": {"m": ALL}, "code": "now", "written_by": {ALL: {ALL: 1}, "pretrain": {"now": 1}},
     }  # fmt: skip
-    return provenance.provenance_page(record)
+    return provenance.render_provenance(record)
 
 
 def of_preflight():
-    return pages.findings_page(
+    return pages.render_findings(
         preflight_findings.make_table(
             [preflight_findings.Finding(name, name, name, True) for name in NASTY]
         )
@@ -68,12 +68,12 @@ def of_preflight():
 
 def of_scores():
     found = {f"task {name}.{measure}": 0.5 for name in NASTY for measure in ("macro_f1", name)}
-    return score_page(found | {f"x.{ALL}_accuracy": 1.0}, {"x": [ALL]})
+    return render_scores(found | {f"x.{ALL}_accuracy": 1.0}, {"x": [ALL]})
 
 
 def a_figure():
     """A figure in the house style, with names wherever a figure has text."""
-    figure, axes = style.new(1, 1, 6, 4)
+    figure, axes = style.make_figure(1, 1, 6, 4)
     axis = axes[0, 0]
     axis.bar(range(len(NASTY)), 1, label=ALL)
     axis.set_xticks(range(len(NASTY)), NASTY)

@@ -89,7 +89,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
 def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path):
     scores = embeddings.score_embeddings(gathered, labels)
     layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
-    figure = figures_embeddings.embeddings(scores, layouts, gathered.obs, labels, "sample")
+    figure = figures_embeddings.plot_embeddings(scores, layouts, gathered.obs, labels, "sample")
     assert len(figure.axes) == 1 + 3 * (1 + len(labels))
     style.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000

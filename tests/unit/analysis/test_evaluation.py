@@ -124,10 +124,10 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
     assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
     assert set(report["runs"]["method"]) == set(report["predictions"]["method"])
-    figure = figures_task.task(report)
+    figure = figures_task.plot_task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
-    style.save(figures_task.task(report), tmp_path / "task.svg")
+    style.save(figures_task.plot_task(report), tmp_path / "task.svg")
     assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()
 
 

@@ -210,7 +210,7 @@ def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
     assert table["rank"].tolist() == sorted(table["rank"])
     assert table.loc["G005", ["own_regulons", "own_regulon_q"]].tolist() == ["G005(+)", 0.01]
     assert table.loc["G196", "in_regulons"] == "G005(+)" and table.loc["G005", "in_regulons"] == ""
-    figure = figures_explain.drivers(table.reset_index())
+    figure = figures_explain.plot_drivers(table.reset_index())
     shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(shown) == 20 and shown[-1].startswith(table.index[0])
 
@@ -257,15 +257,15 @@ def test_figures_of_checks_and_perturbations_show_all_there_is():
         ],
         columns=["ranking", "what", "n_genes", "probability"],
     )
-    figure = figures_explain.checks(checks, curves)
+    figure = figures_explain.plot_checks(checks, curves)
     assert [len(axis.lines) for axis in figure.axes[2:]] == [5, 5]
     effects = pd.DataFrame({"perturbation": ["A", "B"], "raised": [True, False], "class": "x"})
     effects = effects.assign(shift=[-1.0, 0.1], random_shift=0.0, shift_p=[0.04, 0.5])
     measured = pd.DataFrame({"method": ["measured", "silenced", "random genes", "no change"]})
     measured["embedding_correlation"] = [1.0, 0.5, 0.0, np.nan]
     measured = measured.assign(shift_x=[0.1, 0.05, 0.0, 0.0], shift_y=[-0.1, -0.05, 0.0, 0.0])
-    figure = figures_explain.in_silico(effects, measured)
+    figure = figures_explain.plot_in_silico(effects, measured)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles[0] == "cells of x" and "r = 0.50, of random genes 0.00" in titles[1]
+    assert titles[0] == "x cells" and "r = 0.50, random genes 0.00" in titles[1]
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["B", "A raised"]

@@ -16,7 +16,7 @@ from scdyn.errors import InputError
 from scdyn.io import fragments, tenx
 from scdyn.io.files import write_table
 from scdyn.io.sample_files import FILES, LAYERS, Matrix
-from scdyn.plotting.pages import findings_page
+from scdyn.plotting.pages import render_findings
 from scdyn.pp import ingestion, preflight, preflight_findings
 from scdyn.pp.reference import make_promoter_windows
 from scdyn.settings import InputThresholds, ModelSettings
@@ -159,7 +159,7 @@ def test_all_that_is_wrong_is_counted_and_the_first_is_said(tmp_path):
     ):
         preflight_findings.require_passed(tmp_path / "here.tsv")
     other = preflight_findings.Finding("c", "files", "10x")
-    page = findings_page(preflight_findings.make_table([*found, other]))
+    page = render_findings(preflight_findings.make_table([*found, other]))
     assert "b.h5: no such file" in page and page.count('<tr class="refused">') == 3
     write_table(tmp_path / "here.tsv", preflight_findings.make_table(found[:1]))
     preflight_findings.require_passed(tmp_path / "here.tsv")

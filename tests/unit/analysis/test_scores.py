@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_scores_page_escapes_what_it_shows():
-    page = scores_page.score_page({"<b>x</b>.accuracy": 0.5, "<b>x</b>.lr_accuracy": 0.4})
+    page = scores_page.render_scores({"<b>x</b>.accuracy": 0.5, "<b>x</b>.lr_accuracy": 0.4})
     assert "<b>x</b>" not in page and "&lt;b&gt;" in page
 
 
@@ -79,14 +79,14 @@ def test_variants_of_a_task_are_those_of_either_part():
 
 def test_bounds_stand_beside_their_score_and_variants_in_columns_of_their_own():
     flat = {"t.macro_f1": 0.5, "t.macro_f1_low": 0.41, "t.macro_f1_high": 0.59}
-    page = scores_page.score_page(flat | {"t.rna_macro_f1": 0.25}, {"t": ["scdynomics_rna"]})
+    page = scores_page.render_scores(flat | {"t.rna_macro_f1": 0.25}, {"t": ["scdynomics_rna"]})
     assert "0.410-0.590" in page and "macro_f1_low" not in page
     assert "scDynOmics, rna" in page and "0.25" in page
 
 
 def test_a_variants_name_begins_no_score_of_another_part():
     flat = {"t.held_out.rna_ece": 0.25, "pretrain.rna_masked_loss": 1.5, "u.rna_ece": 0.5}
-    page = scores_page.score_page(flat, {"t": ["scdynomics_rna"]})
+    page = scores_page.render_scores(flat, {"t": ["scdynomics_rna"]})
     own, pretraining, other = page.split("<h2>")[1:]
     assert "scDynOmics, rna" in own
     assert "scDynOmics, rna" not in pretraining + other
@@ -98,5 +98,5 @@ def test_every_score_of_the_demo_says_what_it_means():
     variants = {"fate": ["scdynomics_rna", "scdynomics_promoter", "scdynomics_random_start"]}
     for key in numbers["scores"]:
         part, name = key.rsplit(".", 1)
-        _, measure = scores_page.split_method(name, scores_page.columns_of(part, variants))
+        _, measure = scores_page.split_method(name, scores_page.list_columns(part, variants))
         assert measure.removesuffix("_low").removesuffix("_high") in scores_page.MEANINGS, key

@@ -10,7 +10,7 @@ from scipy import sparse, stats
 
 from scdyn.errors import InputError
 from scdyn.plotting import style
-from scdyn.plotting.studies import label_colours
+from scdyn.plotting.studies import assign_label_colours
 from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
@@ -60,7 +60,7 @@ def test_new_cells_are_selected_or_else_held_out_ones():
 
 def test_every_one_of_many_classes_has_a_colour_of_its_own():
     labels = pd.Series([f"type {i}" for i in range(25) for _ in range(25 - i)])
-    palette = label_colours(labels, pd.DataFrame({"predicted": ["type 3", "type 24"]}))
+    palette = assign_label_colours(labels, pd.DataFrame({"predicted": ["type 3", "type 24"]}))
     assert len(palette) == 25 and len(set(palette.values())) == 25
     assert palette["type 0"] == style.PALETTE[0]  # the commonest
 

@@ -24,7 +24,7 @@ def unpacked(text, kind):
 def make(n=6, **columns):
     layout = np.column_stack([np.arange(n) * 2.0, np.arange(n) * 1.0])
     table = pd.DataFrame(columns, index=[f"c{i}" for i in range(n)])
-    return views.view_page("a page", {"UMAP": layout}, table, {"x": "#0072B2"}, "note", 1)
+    return views.render_view("a page", {"UMAP": layout}, table, {"x": "#0072B2"}, "note", 1)
 
 
 def test_positions_and_values_come_back():
@@ -48,13 +48,13 @@ def test_positions_and_values_come_back():
 
 def test_a_cell_without_a_position_is_placed_nowhere():
     layout = np.array([[0.0, 0.0], [np.nan, np.nan], [1.0, 1.0]])
-    packed = unpacked(views.packed_layout(layout)["xy"], "<u2").reshape(3, 2)
+    packed = unpacked(views.encode_layout(layout)["xy"], "<u2").reshape(3, 2)
     assert packed.tolist() == [[0, 0], [65535, 65535], [65534, 65534]]
 
 
 def test_names_are_text_and_nothing_else():
     table = pd.DataFrame({"label": [EVIL, "x"]}, index=[EVIL, "c1"])
-    page = views.view_page(EVIL, {"UMAP": np.eye(2)}, table, {}, EVIL, 1)
+    page = views.render_view(EVIL, {"UMAP": np.eye(2)}, table, {}, EVIL, 1)
     assert "<script>document.title" not in page
     assert page.count("<script") == page.count("</script>") == 2  # the data's and the page's own
     found = content(page)

@@ -5,15 +5,17 @@ import re
 import shutil
 import subprocess
 
-import asked
 import pytest
+import rule_resources
 
-ROOT = asked.ROOT
+ROOT = rule_resources.ROOT
 INSTRUCTION = re.compile(r"(FROM|LABEL|RUN|COPY) \S+")
 
 
 def test_memory_and_time_grow_with_each_attempt_except_where_they_are_constant():
-    first, third = (asked.asked(asked.plan(attempt)) for attempt in (1, 3))
+    first, third = (
+        rule_resources.read_resources(rule_resources.plan_jobs(attempt)) for attempt in (1, 3)
+    )
     constant = {rule for rule in first if first[rule] == third[rule]} - {"infer_adjacencies"}
     assert constant == {"plot_qc", "plot_training", "plot_explanation"}
     assert third["pretrain"].memory_mb == 3 * first["pretrain"].memory_mb
@@ -30,7 +32,7 @@ def test_a_large_model_is_fine_tuned_by_several_threads(tmp_path, width, threads
          "--configfile", ROOT / "config/demo/config.yaml", larger],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert asked.asked(done.stdout)["finetune"].threads == threads
+    assert rule_resources.read_resources(done.stdout)["finetune"].threads == threads
 
 
 def test_only_local_rules_ask_for_nothing():
@@ -39,7 +41,7 @@ def test_only_local_rules_ask_for_nothing():
     parts = re.split(r"^ *rule (\w+):\n", text, flags=re.M)[1:]
     rules = dict(zip(parts[::2], parts[1::2], strict=True))
     expected = {n for n, body in rules.items() if "output:" in body and "localrule" not in body}
-    assert set(asked.asked(asked.plan(1))) == expected
+    assert set(rule_resources.read_resources(rule_resources.plan_jobs(1))) == expected
 
 
 def link(folder):
@@ -94,7 +96,7 @@ def test_a_project_needs_its_config_alone_and_leaves_the_checkout_as_it_is(tmp_p
 
 
 def test_the_image_has_the_environments_of_envs():
-    configs = [ROOT / name for name in asked.CONFIGS]
+    configs = [ROOT / name for name in rule_resources.CONFIGS]
     written = subprocess.run(
         ["snakemake", "--configfile", *configs, "--containerize"],
         cwd=ROOT, capture_output=True, text=True, check=True,

@@ -140,14 +140,14 @@ def test_settings_are_made_by_hand_with_the_defaults_of_the_config(demo):
 )
 def test_presets_are_complete_and_of_keys_that_are_there(presets, mark, blocks):
     """Each has the same keys, and the keys that are marked as by it are those."""
-    assert len({tuple(config_keys.flat(preset)) for preset in presets.values()}) == 1
+    assert len({tuple(config_keys.flatten(preset)) for preset in presets.values()}) == 1
     marked = {
         key
         for block in blocks
         for key, field in block.model_fields.items()
         if (field.json_schema_extra or {}).get("by") == mark
     }
-    assert marked == {key.split(".")[-1] for key in config_keys.flat(presets)} - {"model"}
+    assert marked == {key.split(".")[-1] for key in config_keys.flatten(presets)} - {"model"}
 
 
 def change(content, path, value):
@@ -367,7 +367,7 @@ def test_every_key_says_what_it_means():
     for block in blocks:
         for key, field in block.model_fields.items():
             assert field.description, (block, key)
-            blocks += [b for b in config_keys.blocks_in(field.annotation) if b not in blocks]
+            blocks += [b for b in config_keys.find_blocks(field.annotation) if b not in blocks]
     assert len(blocks) > 15
 
 

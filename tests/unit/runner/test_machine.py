@@ -114,5 +114,5 @@ def test_estimates_are_of_the_threads_that_training_asks_for():
     rules = ROOT / "workflow/rules"
     pretraining = (rules / "pretrain.smk").read_text().split("rule pretrain:")[1]
     assert re.search(r"threads: (\d+)", pretraining)[1] == most
-    finetuning = (rules / "common.smk").read_text().split("def threads_of_model")[1]
+    finetuning = (rules / "common.smk").read_text().split("def choose_threads")[1]
     assert re.search(r"return 1 if .* else (\d+)", finetuning)[1] == most

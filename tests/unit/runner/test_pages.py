@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-PAGES = {str(page.relative_to(ROOT)): page for page in pages.pages()}
+PAGES = {str(page.relative_to(ROOT)): page for page in pages.list_pages()}
 
 
 def anchors(page):
@@ -54,5 +54,5 @@ def test_a_block_is_filled_and_an_unknown_one_is_refused():
 def test_a_line_goes_through_the_two_largest_measurements():
     rows = [{"what": "join", "n": n, "seconds": s} for n, s in ((1, 50), (10, 5), (20, 7))]
     benchmarks = {"ingest": {"rows": rows}}
-    assert measured.line(benchmarks, "join", "seconds", 20) == 7
-    assert measured.line(benchmarks, "join", "seconds", 120) == pytest.approx(27)
+    assert measured.extrapolate(benchmarks, "join", "seconds", 20) == 7
+    assert measured.extrapolate(benchmarks, "join", "seconds", 120) == pytest.approx(27)

@@ -38,7 +38,7 @@ def record(tmp_path):
     sheet = tmp_path / "samples.tsv"
     sheet.write_text("sample\tkind\tpath\n<script>\t10x\there\n")
     stamped = {"pretrain": models}
-    return provenance.provenance(
+    return provenance.collect_provenance(
         config, sheet, lists, models, REPOSITORY, "9.27.1", stamped, [sheet]
     )
 
@@ -66,7 +66,7 @@ def test_what_is_installed_is_what_pip_lists_whatever_a_path_adds(tmp_path, monk
 
 
 def test_methods_name_versions_seeds_and_devices(record):
-    text = provenance.methods_text(record)
+    text = provenance.write_methods(record)
     for part in ("Snakemake 9.27.1", "PyTorch 2.13.0 on NVIDIA <H100>, seed 1", "LoRA modules"):
         assert part in text
     assert record["environments"]["grn"]["python"] == "3.11.2"
@@ -76,15 +76,15 @@ def test_methods_name_versions_seeds_and_devices(record):
 
 def test_methods_name_the_program_that_found_the_motifs():
     grn = GrnSettings(rankings=["db.feather"], annotations="motifs.tbl")
-    said = provenance.grn_sentence(grn, {"pyscenic": "0.12.1"})
+    said = provenance.describe_grn(grn, {"pyscenic": "0.12.1"})
     assert "cisTarget's method in the workflow's own code, NES" in said and "pySCENIC" not in said
     grn = grn.model_copy(update={"motifs": "pyscenic"})
-    said = provenance.grn_sentence(grn, {"pyscenic": "0.12.1"})
+    said = provenance.describe_grn(grn, {"pyscenic": "0.12.1"})
     assert "motif enrichment (cisTarget by pySCENIC 0.12.1, NES at least 3)" in said
 
 
 def test_the_page_escapes_what_it_is_given(record):
-    page = provenance.provenance_page(record)
+    page = provenance.render_provenance(record)
     assert "&lt;script&gt;" in page and "<script>" not in page
     assert "NVIDIA &lt;H100&gt;" in page
 
@@ -97,25 +97,25 @@ def test_the_page_says_in_full_what_is_the_same_in_several_places():
 
 
 def test_a_study_of_the_present_version_says_nothing_and_a_mixed_one_what_to_remake(record):
-    assert provenance.versions_sentence(record) == ""
-    assert "Versions of the code" not in provenance.provenance_page(record)
+    assert provenance.describe_versions(record) == ""
+    assert "Versions of the code" not in provenance.render_provenance(record)
     record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
-    said = provenance.versions_sentence(record)
+    said = provenance.describe_versions(record)
     assert said.startswith("Several versions")
     assert "0.0.9+01234567" in said and "--forcerun ingest_sample," in said
-    assert "Versions of the code" in provenance.provenance_page(record)
+    assert "Versions of the code" in provenance.render_provenance(record)
 
 
 def test_a_study_of_one_older_version_says_so_and_not_that_there_are_several(record):
     old, present = record["code"], "9.0.0+76543210, format 9"
-    said = provenance.versions_sentence(record | {"code": present})
-    assert said == f"These results are of version {old}; this page was written by {present}."
+    said = provenance.describe_versions(record | {"code": present})
+    assert said == f"Version {old} wrote these results; version {present} wrote this page."
     # The present code is named as one to remake by, and not among those that wrote.
     record["written_by"]["ingest_sample"] = {"0.0.9+01234567, format 1": 2}
-    said = provenance.versions_sentence(record | {"code": present})
-    assert present not in said.partition(". To have")[0]
+    said = provenance.describe_versions(record | {"code": present})
+    assert present not in said.partition(". To remake")[0]
     assert "--forcerun pretrain ingest_sample," in said
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path):
-    assert provenance.commit_of(tmp_path) == "unknown"
+    assert provenance.read_commit(tmp_path) == "unknown"

@@ -2,7 +2,7 @@
 
 import json
 
-from scdyn.plotting.stage_times import JobTime, read_jobs, summary
+from scdyn.plotting.stage_times import JobTime, read_jobs, summarise
 
 
 def write(folder, name, rule, log, begun, ended):
@@ -31,10 +31,10 @@ def test_stages_stand_in_their_order_with_what_took_most():
     ]  # fmt: skip
     stages = {"ingest_sample": "ingest", "plot_qc": "ingest", "find_motifs": "grn",
               "pretrain": "pretrain", "embed": "pretrain"}  # fmt: skip
-    assert summary(jobs, stages).splitlines() == [
+    assert summarise(jobs, stages).splitlines() == [
         "4 jobs in 5 min:",
-        "  stage     jobs  their time  most of it",
+        "  stage     jobs  total time  longest rule",
         "  ingest       2        17 s  ingest_sample",
         "  pretrain     2       5 min  pretrain",
     ]
-    assert summary([], stages) == ""
+    assert summarise([], stages) == ""

@@ -1,4 +1,4 @@
-"""What sequencing sees of the simulated cells: positions, RNA counts, barcodes."""
+"""Sequencing of the simulated cells: positions, RNA counts, barcodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scdyn_simulate.network import Genome, Network
 from scdyn_simulate.parameters import Simulation
 
 WHITELIST = 20_000
-"""Barcodes that can occur; few enough for some to come up in two samples."""
+"""Number of possible barcodes, small enough that some occur in two samples."""
 N_BLOCKS = 10
 """Pairs of somites on the section."""
 BLOCK = 160.0
@@ -24,12 +24,12 @@ BLOCK = 160.0
 
 @dataclass(frozen=True)
 class Counts:
-    """Everything a sequencing core knows of one sample, and the truth beside it.
+    """The data of one sequenced sample, and the truth.
 
-    ``cells`` has a row for each called barcode, in the order of the matrix:
-    sample, barcode, cell_type, x, y (um), then the truth. ``barcodes`` are all
-    that were seen, called ones first, in the same order. ``rna`` and ``peaks`` are
-    (features, called barcodes); ``metrics`` has a row for each of ``barcodes``.
+    ``cells`` has one row per called barcode, in the order of the matrix: sample,
+    barcode, cell_type, x, y (um), then the truth. ``barcodes`` are all observed
+    barcodes: first the called ones, in the same order. ``rna`` and ``peaks`` are
+    (features, called barcodes); ``metrics`` has one row per barcode of ``barcodes``.
     """
 
     cells: pd.DataFrame
@@ -60,10 +60,10 @@ def place_cells(
 ) -> np.ndarray:
     """Place cells on a section: tail at the bottom, midline at x = 0.
 
-    A cell lies where its signal and its intended fate put it, whatever a knockout
-    makes of it: the tube along the midline, ten pairs of somites beside it (older
-    cells further from the tail), progenitors in the tail with the lateral ones
-    outside, endothelium anywhere.
+    The position depends on a cell's signal and intended fate, also in the knockout:
+    the neural tube is along the midline with ten pairs of somites on its sides
+    (older cells further from the tail), progenitors are in the tail with lateral
+    ones outside, and endothelium is anywhere.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def place_cells(
 def mark_cells(
     parameters: Simulation, table: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Decide what goes wrong with each barcode, and draw its depth.
+    """Draw the artefacts of each barcode and its sequencing depth.
 
     Returns
     -------
@@ -139,12 +139,12 @@ def mark_cells(
 def annotate(
     parameters: Simulation, state: np.ndarray, knockout: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """Write down what the laboratory believes each cell to be.
+    """Annotate cell types as a laboratory would.
 
     Returns
     -------
     numpy.ndarray
-        Types with some errors; ``unassigned`` throughout a knockout.
+        Types with some errors; ``unassigned`` in a knockout.
     """
     if knockout:
         return np.full(len(state), "unassigned")
@@ -155,14 +155,14 @@ def annotate(
 
 
 class Sequencer:
-    """Sequences samples of one study: what they share is drawn once.
+    """Sequences the samples of one study, whose common properties are drawn once.
 
     Parameters
     ----------
     parameters, network, genome, cells
-        What was simulated.
+        The simulated study.
     seed
-        Stream of this stage.
+        Random stream of this stage.
     samples
         Names of the samples.
     """
@@ -181,7 +181,7 @@ class Sequencer:
         self.parameters, self.genome, self.cells = parameters, genome, cells
         self.samples = samples
         genes = genome.genes
-        # Factors are spread less than other genes: one that is never seen teaches nothing.
+        # TFs vary less than other genes, because the effect of undetected TFs cannot be inferred.
         is_tf = genes["network"].between(0, network.n_tfs - 1).to_numpy()
         spread = np.where(is_tf, parameters.baseline_sd / 2, parameters.baseline_sd)
         self.baseline = np.where(is_tf, 2.5, 1.0) * rng.lognormal(0, spread)
@@ -191,25 +191,25 @@ class Sequencer:
         self.whitelist = draw_whitelist(rng)
         self.intervals = call_peaks(genome)
 
-    def genes_of(self, levels: np.ndarray) -> np.ndarray:
-        """Levels of the genome's genes from those of the network's.
+    def map_genes(self, levels: np.ndarray) -> np.ndarray:
+        """Map levels of the network's genes to the genome's genes.
 
         Returns
         -------
         numpy.ndarray
-            (genes, cells), genes in the genome's order; non-coding ones are
-            constant at 0.3.
+            (genes, cells), genes in the genome's order; non-coding genes have a
+            constant level of 0.3.
         """
         rows = self.genome.genes["network"].to_numpy()
         return np.where((rows >= 0)[:, None], levels[rows], np.float32(0.3))
 
-    def sample(self, index: int) -> Counts:
+    def sequence(self, index: int) -> Counts:
         """Sequence one sample.
 
         Parameters
         ----------
         index
-            Its number.
+            Index of the sample.
 
         Returns
         -------
@@ -220,7 +220,7 @@ class Sequencer:
             np.random.default_rng(s) for s in self.seeds[index].spawn(3)
         )
         rows = np.flatnonzero(self.cells.table["sample"] == index)
-        # Which barcode a cell meets is chance: the matrix, sorted by it, is shuffled.
+        # Barcodes are random and the matrix is sorted by barcode, so the order of cells is random.
         rows = rng_cells.permutation(rows)
         table = self.cells.table.iloc[rows].reset_index(drop=True)
         table[["x", "y"]] = place_cells(p, table, rng_cells)
@@ -267,7 +267,7 @@ class Sequencer:
         p = self.parameters
         mitochondrial = (self.genome.genes["chrom"] == "chrM").to_numpy()
         batch = rng.lognormal(0, p.batch_sd, len(self.baseline))
-        level = 0.01 + self.genes_of(self.cells.rna)[:, rows]
+        level = 0.01 + self.map_genes(self.cells.rna)[:, rows]
         profile = (self.baseline * batch)[:, None] * level
         profile[mitochondrial] /= profile[mitochondrial].sum(axis=0)
         profile[~mitochondrial] /= profile[~mitochondrial].sum(axis=0)
@@ -293,9 +293,9 @@ class Sequencer:
         Parameters
         ----------
         table, rows
-            The called cells and their numbers in the study.
+            The called cells and their indices in the study.
         sizes
-            Numbers of rich barcodes that are not called, and of empty droplets.
+            Numbers of uncalled barcodes with many fragments, and of empty droplets.
 
         Returns
         -------
@@ -303,7 +303,7 @@ class Sequencer:
         """
         p, n = self.parameters, len(table)
         batch = rng.lognormal(0, p.batch_sd, len(self.promoters))
-        openness = self.genes_of(self.cells.openness)[:, rows]
+        openness = self.map_genes(self.cells.openness)[:, rows]
         openness = (openness + openness[:, table["partner"]]) / 2
         targets = self.genome.promoters
         accessible = self.promoters * batch
@@ -311,7 +311,7 @@ class Sequencer:
         promoters = use[:, None] * (0.04 + openness[targets["gene"]])
         distal = self.distal[:, None] * (0.3 + 0.7 * openness[self.genome.distal["gene"]])
         n_uncalled, n_empty = sizes
-        # A rich barcode that was not called is a cell whose RNA was lost.
+        # An uncalled barcode with many fragments is a cell whose RNA was lost.
         lost = rng.integers(0, n, n_uncalled)
         source = np.concatenate([np.arange(n), lost, np.zeros(n_empty, dtype=int)])
         foreign = rng.beta(40 * p.ambient_share, 40 * (1 - p.ambient_share), len(source))

@@ -1,4 +1,4 @@
-"""Promoters, RNA and proteins of all cells in time, and the fates they lead to."""
+"""Promoters, RNA and proteins of all cells over time, and the fates of the cells."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scdyn_simulate.network import FATES, Network
 from scdyn_simulate.parameters import Simulation
 
 PATHWAY_SHARE = 0.3
-"""Share of a drive's variance that the transcription factors of a pathway have in common."""
+"""Share of the variance of a drive that is common to the transcription factors of a pathway."""
 NICHE_INPUT = 3.0
-"""Promoter input of the niche to its factor, while the cell is inside."""
+"""Promoter input of the niche to its factor while the cell is in the niche."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """All that happens to a cell by chance, drawn once and met again in every run.
+    """The noise of all cells, drawn once and used in every run.
 
     ``rna`` holds standard normal deviates, (steps, n_tfs, cells); ``drives`` the
-    drives of the factors that have nothing to do with fate, in natural-log units
-    of promoter input, (steps, free TFs, cells).
+    drives of the factors unrelated to fate, in natural-log units of promoter input,
+    (steps, free TFs, cells).
     """
 
     rna: np.ndarray
@@ -32,13 +32,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of the study as they are, before anything is measured.
+    """The cells of the study before sequencing.
 
-    ``table`` has a row a cell: sample (its number), stage (progenitor, mature or
-    endothelium, what was sampled), signal (standard normal; positive: lateral,
-    towards somite), leave and time (time units), state (type at capture), fate,
+    ``table`` has one row per cell: sample (index), stage (progenitor, mature or
+    endothelium, as sampled), signal (standard normal; positive: lateral, towards
+    somite), leave and time (time units), state (type at capture), fate,
     intended_fate. ``openness`` and ``rna`` are (n_genes, n_cells), at capture,
-    relative: 1 is a promoter that is always open. ``noise`` is what they met.
+    relative: 1 is a promoter that is always open. ``noise`` is their noise.
     """
 
     table: pd.DataFrame
@@ -49,7 +49,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the transcription factors of some cells.
+    """A simulation of the transcription factors of some cells.
 
     ``activity`` is the Hill activity of each protein at the end, (n_tfs, cells);
     ``history`` the same at each step, (steps, n_tfs, cells), without steps if not recorded;
@@ -63,7 +63,7 @@ class Run:
 
 
 def draw_cells(parameters: Simulation, n_samples: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw what is given to a cell from outside: sample, signal, times.
+    """Draw the external conditions of the cells: sample, signal, times.
 
     Returns
     -------
@@ -92,16 +92,16 @@ def draw_cells(parameters: Simulation, n_samples: int, rng: np.random.Generator)
     )
 
 
-def external_input(
+def compute_external_input(
     parameters: Simulation, network: Network, table: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Work out the inputs that come from the embryo, not from the network.
+    """Compute the inputs that come from the embryo and not from the network.
 
     Returns
     -------
     tuple
         Constant input, (n_tfs, cells): the signal to the two masters; and the
-        input of the niche's factor while a cell is inside, (n_tfs, cells).
+        input of the niche's factor while a cell is in the niche, (n_tfs, cells).
     """
     constant = np.zeros((network.n_tfs, len(table)), dtype=np.float32)
     inside = np.zeros_like(constant)
@@ -118,8 +118,8 @@ def draw_noise(
 ) -> Noise:
     """Draw the noise of all cells.
 
-    A drive is the sum of an Ornstein-Uhlenbeck process of its own and one of its
-    pathway, both begun from their stationary distribution and moved on by their
+    A drive is the sum of an Ornstein-Uhlenbeck process per factor and one per
+    pathway, both started from their stationary distribution and advanced by their
     exact transition.
 
     Returns
@@ -143,8 +143,8 @@ def draw_noise(
     return Noise(rna, drives)
 
 
-def hill(protein: np.ndarray, parameters: Simulation) -> np.ndarray:
-    """Regulatory activity of a protein level: 0 to 1, 1/2 at ``half``."""
+def apply_hill(protein: np.ndarray, parameters: Simulation) -> np.ndarray:
+    """Apply the Hill function to a protein level: 0 to 1, 1/2 at ``half``."""
     power = (protein / np.float32(parameters.half)) ** np.float32(parameters.hill)
     return power / (1 + power)
 
@@ -152,10 +152,10 @@ def hill(protein: np.ndarray, parameters: Simulation) -> np.ndarray:
 def transcribe(
     rna: np.ndarray, openness: np.ndarray, rate: np.ndarray, noise: np.ndarray, p: Simulation
 ) -> np.ndarray:
-    """Move RNA on by one step of the chemical Langevin equation.
+    """Advance RNA by one step of the chemical Langevin equation.
 
-    Production follows the promoter, decay the RNA, and the noise of both has the
-    variance of their sum (Gillespie 2000).
+    Production is proportional to the promoter's openness and decay to the RNA; the
+    variance of the noise is that of their sum (Gillespie 2000).
 
     Returns
     -------
@@ -166,8 +166,8 @@ def transcribe(
     return np.maximum(rna + np.float32(p.step) * rate * (openness - rna) + spread * noise, 0)
 
 
-def capture_steps(parameters: Simulation, table: pd.DataFrame) -> np.ndarray:
-    """Number of the step at which each cell is captured, (cells,)."""
+def compute_capture_steps(parameters: Simulation, table: pd.DataFrame) -> np.ndarray:
+    """Compute the step at which each cell is captured, (cells,)."""
     return np.round((table["time"].to_numpy() - parameters.start) / parameters.step).astype(int)
 
 
@@ -180,22 +180,22 @@ def run_tfs(
     subset: np.ndarray | None = None,
     record: bool = False,
 ) -> Run:
-    """Run the transcription factors from the start to the end.
+    """Simulate the transcription factors from the start to the end.
 
     Parameters
     ----------
     parameters, network
-        What runs.
+        The simulation and its network.
     table
         All cells of the study (columns stage, signal, leave, time).
     functional
-        1 where a cell's protein works, 0 where it is knocked out; (n_tfs, cells).
+        1 if a cell's protein functions, 0 if it is knocked out; (n_tfs, cells).
     noise
         The noise of all cells of ``table``.
     subset
-        Numbers of the cells to run; all by default.
+        Indices of the cells to simulate; all by default.
     record
-        Keep the activities of every step.
+        Whether to keep the activities of every step.
 
     Returns
     -------
@@ -203,22 +203,22 @@ def run_tfs(
     """
     n_tfs, chosen = network.n_tfs, slice(None) if subset is None else subset
     free = network.programmes == "Reg"
-    constant, inside = (a[:, chosen] for a in external_input(parameters, network, table))
+    constant, inside = (a[:, chosen] for a in compute_external_input(parameters, network, table))
     leave = table["leave"].to_numpy(np.float32)[chosen]
-    capture = capture_steps(parameters, table)[chosen]
+    capture = compute_capture_steps(parameters, table)[chosen]
     functional = functional.astype(np.float32)[:, chosen]
     activating, repressing = network.inputs(slice(0, n_tfs))
     basal, open_rate, rna_rate, protein_rate = (
         a[:n_tfs, None].astype(np.float32)
         for a in (network.basal, network.promoter_rate, network.rna_rate, network.protein_rate)
     )
-    openness = founders(network, table)[:, chosen]
+    openness = make_start_levels(network, table)[:, chosen]
     rna, protein = openness.copy(), openness.copy()
     captured = [openness.copy(), rna.copy()]
     n_recorded = len(noise.rna) if record else 0
     history = np.empty((n_recorded, *openness.shape), dtype=np.float32)
     for i in range(len(noise.rna)):
-        activity = hill(protein, parameters) * functional
+        activity = apply_hill(protein, parameters) * functional
         if record:
             history[i] = activity
         for kept, current in zip(captured, (openness, rna), strict=True):
@@ -232,11 +232,11 @@ def run_tfs(
         protein = protein + np.float32(parameters.step) * protein_rate * (rna - protein)
         rna = transcribe(rna, openness, rna_rate, noise.rna[i][:, chosen], parameters)
         openness = openness + np.float32(parameters.step) * open_rate * (aim - openness)
-    return Run(hill(protein, parameters) * functional, history, captured[0], captured[1])
+    return Run(apply_hill(protein, parameters) * functional, history, captured[0], captured[1])
 
 
-def founders(network: Network, table: pd.DataFrame) -> np.ndarray:
-    """Levels at the start: the first factor of a cell's origin is on.
+def make_start_levels(network: Network, table: pd.DataFrame) -> np.ndarray:
+    """Make the levels at the start: the first factor of a cell's origin is on.
 
     Returns
     -------
@@ -258,7 +258,7 @@ def run_targets(
     history: np.ndarray,
     noise: np.random.SeedSequence,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the genes that regulate nothing, each cell up to its capture.
+    """Simulate the genes that are not regulators, each cell up to its capture.
 
     Parameters
     ----------
@@ -277,8 +277,8 @@ def run_targets(
         a[genes, None].astype(np.float32)
         for a in (network.basal, network.promoter_rate, network.rna_rate)
     )
-    capture = capture_steps(parameters, table)
-    # The last captured come first: who is still running is then a leading slice.
+    capture = compute_capture_steps(parameters, table)
+    # Sorted by decreasing time of capture, so that the cells not yet captured are a leading slice.
     order = np.argsort(-capture, kind="stable")
     running = np.searchsorted(-capture[order], -np.arange(len(history)), side="left")
     captured = [np.empty((len(basal), len(table)), dtype=np.float32) for _ in range(2)]
@@ -304,14 +304,14 @@ def run_targets(
 
 
 def read_types(network: Network, activity: np.ndarray, without: int | None = None) -> np.ndarray:
-    """Read each cell's type: the fate whose programme is the most active.
+    """Read the type of each cell: the fate with the most active programme.
 
     Parameters
     ----------
     activity
         Hill activities, (n_tfs, cells).
     without
-        A factor that is knocked out, which then says nothing about the type.
+        A factor that is knocked out and therefore ignored.
 
     Returns
     -------
@@ -328,17 +328,17 @@ def read_types(network: Network, activity: np.ndarray, without: int | None = Non
 def simulate_cells(
     parameters: Simulation, network: Network, samples: Sequence[str], seed: np.random.SeedSequence
 ) -> Cells:
-    """Simulate the cells of all samples, and what each would have become.
+    """Simulate the cells of all samples, and the fate that each would have reached.
 
     Parameters
     ----------
     parameters, network
-        What runs.
+        The simulation and its network.
     samples
         Names of the samples; in those that begin with ``knockout`` the
         mesodermal master's protein has no function.
     seed
-        Stream of this stage.
+        Random stream of this stage.
 
     Returns
     -------
@@ -355,7 +355,7 @@ def simulate_cells(
     functional[network.tf("Som1"), knocked_out] = 0
     run = run_tfs(parameters, network, table, functional, noise, record=True)
     openness, rna = run_targets(parameters, network, table, run.history, targets)
-    captured = run.history[capture_steps(parameters, table), :, np.arange(len(table))].T
+    captured = run.history[compute_capture_steps(parameters, table), :, np.arange(len(table))].T
     table["fate"] = read_types(network, run.activity)
     table["intended_fate"] = table["fate"]
     table.loc[knocked_out, "intended_fate"] = read_types(network, intended.activity)
@@ -366,11 +366,11 @@ def simulate_cells(
 
 
 def knock_out_drivers(parameters: Simulation, network: Network, cells: Cells) -> pd.DataFrame:
-    """Measure, for each factor of a fate, what its loss does to that fate.
+    """Measure how the loss of each factor of a fate changes the share of that fate.
 
-    The wild-type progenitors are run again, each with its own signal and noise,
-    without the factor's function; for the third type, which no progenitor
-    becomes, its own cells are.
+    The wild-type progenitors are simulated again with the same signal and noise,
+    without the factor's function; for endothelium, which no progenitor becomes,
+    the endothelial cells are.
 
     Returns
     -------

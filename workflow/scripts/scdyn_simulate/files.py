@@ -1,8 +1,8 @@
-"""The files a sequencing core hands over, and the truth beside them.
+"""The simulated study's files, as a sequencing facility delivers them, and the truth.
 
-Layouts follow the public descriptions of GENCODE's GTF, of Cell Ranger ARC's
-outputs, and of the cisTarget resources as pySCENIC 0.12.1 reads them. No file
-holds a date, so that the same study is the same bytes.
+Formats follow the public descriptions of GENCODE's GTF, of Cell Ranger ARC's
+outputs, and of the cisTarget resources as pySCENIC 0.12.1 reads them. Files hold
+no dates, so that the same study gives the same bytes.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ GENOME = "sim"
 ABSENT_TFS = ("Absent1", "Absent2", "Absent3")
 """Listed as transcription factors, but not in the annotation, as in real lists."""
 MOTIF_SHIFT, MOTIF_MISSED, MOTIF_FALSE = 2.75, 0.2, 0.02
-"""Score of a true target above others (in standard deviations), the share of targets
-without the motif, and the share of other genes that carry it for nothing."""
+"""Score of genes with the motif above others (in standard deviations), the share of targets
+without the motif, and the share of other genes with it."""
 TRUTH_COLUMNS = (
     "sample barcode state fate intended_fate time is_doublet is_poor modality signal".split()
 )
 
 
 def write_gzip(path: Path, text: str) -> None:
-    """Write gzipped text whose header holds neither name nor time."""
+    """Write gzipped text without name and time in its header."""
     with path.open("wb") as handle, gzip.GzipFile("", "wb", 6, handle, mtime=0) as compressed:
         compressed.write(text.encode())
 
 
-def gtf_line(row: Any, feature: str, start: int, end: int, attributes: dict) -> str:
-    """One line of a GTF for a gene's row (chrom and strand are taken from it)."""
+def format_gtf_line(row: Any, feature: str, start: int, end: int, attributes: dict) -> str:
+    """Format one line of a GTF, with chrom and strand of a gene's row."""
     listed = " ".join(
         f"{key} {value};" if isinstance(value, int) else f'{key} "{value}";'
         for key, value in attributes.items()
@@ -56,7 +56,7 @@ def gtf_line(row: Any, feature: str, start: int, end: int, attributes: dict) -> 
 
 
 def write_gtf(path: Path, genome: Genome) -> None:
-    """Write gene, transcript and exon lines as GENCODE does, ids with versions."""
+    """Write gene, transcript and exon lines as GENCODE does, with versions in the ids."""
     lines = [
         "##description: simulated annotation of an embryo's tail bud\n",
         "##provider: scdyn\n##format: gtf\n",
@@ -68,7 +68,7 @@ def write_gtf(path: Path, genome: Genome) -> None:
             "gene_type": gene.biotype,
             "gene_name": gene.symbol,
         }
-        lines.append(gtf_line(gene, "gene", gene.start, gene.end, {**common, "level": 2}))
+        lines.append(format_gtf_line(gene, "gene", gene.start, gene.end, {**common, "level": 2}))
         for place, transcript in enumerate(transcripts[gene.Index].itertuples(), 201):
             own = {
                 "gene_id": common["gene_id"],
@@ -79,17 +79,17 @@ def write_gtf(path: Path, genome: Genome) -> None:
                 "transcript_name": f"{gene.symbol}-{place}",
             }
             first, last = transcript.exons[0][0], transcript.exons[-1][1]
-            lines.append(gtf_line(gene, "transcript", first, last, {**own, "level": 2}))
-            # Exons are numbered, and in GENCODE listed, in the order of transcription.
+            lines.append(format_gtf_line(gene, "transcript", first, last, {**own, "level": 2}))
+            # GENCODE numbers and lists exons in the order of transcription.
             exons = transcript.exons if gene.strand == "+" else transcript.exons[::-1]
             for number, (start, end) in enumerate(exons, 1):
                 attributes = {**own, "exon_number": number, "level": 2}
-                lines.append(gtf_line(gene, "exon", start, end, attributes))
+                lines.append(format_gtf_line(gene, "exon", start, end, attributes))
     write_gzip(path, "".join(lines))
 
 
-def motif_names(network: Network, n_decoys: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Give each transcription factor one or two motifs, and add decoys.
+def name_motifs(network: Network, n_decoys: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Name one or two motifs of each transcription factor, and decoys.
 
     Returns
     -------
@@ -105,16 +105,16 @@ def motif_names(network: Network, n_decoys: int, rng: np.random.Generator) -> pd
 
 
 def rank_genes(network: Network, motifs: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Rank all genes by the score of each motif near them.
+    """Rank all genes by their score for each motif.
 
-    A score is standard normal, half of its variance shared by motifs of similar
-    composition; true targets, whichever their sign, score higher save those
-    missed, and so do some genes for no reason.
+    Scores are standard normal, with half of the variance shared by motifs of
+    similar composition. Most true targets, of either sign, and a few other genes
+    have higher scores.
 
     Returns
     -------
     numpy.ndarray
-        0-based ranks, 0 the best; (motifs, n_genes), int16 where they fit.
+        Ranks, 0 is the best; (motifs, n_genes), int16 if they fit.
     """
     n_genes = network.weights.shape[1]
     composition = rng.standard_normal((4, n_genes))
@@ -133,7 +133,7 @@ def rank_genes(network: Network, motifs: pd.DataFrame, rng: np.random.Generator)
 
 def write_motifs(folder: Path, network: Network, n_decoys: int, rng: np.random.Generator) -> None:
     """Write the ranking database and the annotation of its motifs."""
-    motifs = motif_names(network, n_decoys, rng)
+    motifs = name_motifs(network, n_decoys, rng)
     ranks = rank_genes(network, motifs, rng)
     order = np.argsort(network.symbols)
     columns = {network.symbols[i]: ranks[:, i] for i in order}
@@ -169,7 +169,7 @@ def write_reference(
     genome: Genome,
     seed: np.random.SeedSequence,
 ) -> None:
-    """Write what does not come from the cells: annotation, factors, motifs."""
+    """Write the reference: annotation, transcription factors, motifs."""
     rng = np.random.default_rng(seed)
     write_gtf(folder / "genes.gtf.gz", genome)
     names = rng.permutation([*network.symbols[: network.n_tfs], *ABSENT_TFS])
@@ -203,10 +203,10 @@ def write_truth(
 
 
 def write_cells(folder: Path, tables: Sequence[pd.DataFrame], rng: np.random.Generator) -> None:
-    """Write what the laboratory says of each called barcode, and the truth.
+    """Write the laboratory's annotation of each called barcode, and the truth.
 
-    The laboratory's table follows no order of the matrices: who pairs by row
-    instead of by barcode gets nonsense.
+    The rows of the annotation are in random order, so that code that pairs cells by
+    row instead of by barcode fails tests.
     """
     table = pd.concat(tables, ignore_index=True)
     known = table[["sample", "barcode", "cell_type", "x", "y"]].round({"x": 1, "y": 1})
@@ -309,7 +309,7 @@ def write_fragments(path: Path, sample: str, genome: Genome, counts: Counts) -> 
     buffer = io.BytesIO("".join(f"# {line}\n" for line in head).encode())
     buffer.seek(0, io.SEEK_END)
     table.write_csv(buffer, separator="\t", include_header=False)
-    # At the fastest level: a fifth of the default's time, for a third more bytes.
+    # The fastest level takes a fifth of the default's time and writes a third more bytes.
     with pysam.BGZFile(str(path), "wb1") as handle:
         handle.write(buffer.getvalue())
     pysam.tabix_index(str(path), preset="bed", force=True)
@@ -321,11 +321,11 @@ def write_sample(folder: Path, genome: Genome, counts: Counts, layout: str) -> N
     Parameters
     ----------
     folder
-        Of the sample; made here.
+        Folder of the sample, which is created.
     genome, counts
-        What was sequenced.
+        The genome and the sequenced sample.
     layout
-        ``h5`` or ``mtx``: how the filtered matrix is written.
+        Format of the filtered matrix: ``h5`` or ``mtx``.
     """
     folder.mkdir()
     features = list_features(genome, counts)

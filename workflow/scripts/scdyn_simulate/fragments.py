@@ -1,4 +1,4 @@
-"""Where the transposase cuts: fragments of simulated cells, and counts over peaks."""
+"""ATAC fragments of the simulated cells, and counts of insertions in peaks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scdyn_simulate.network import Genome
 MONONUCLEOSOMAL = 0.3
 """Share of fragments that span a nucleosome."""
 PROMOTER_CENTRE, PROMOTER_SPREAD = -100.0, 250.0
-"""Fragments lie around the nucleosome-free region just upstream of a TSS, in bp."""
+"""Mean and spread of fragments around the nucleosome-free region upstream of a TSS, in bp."""
 DISTAL_SPREAD = 120.0
 """Spread of fragments around the centre of a distal element, in bp."""
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """Fragments sorted by chromosome and start; all arrays have their length.
+    """Fragments sorted by chromosome and start, as arrays of equal length.
 
-    ``chrom`` is a number among the genome's chromosomes, ``start`` and ``end`` are
-    0-based and half-open (both ends are cuts), ``barcode`` a number among the
-    sample's barcodes, ``support`` the read pairs seen.
+    ``chrom`` is an index of the genome's chromosomes, ``start`` and ``end`` are
+    0-based and half-open (both ends are insertions), ``barcode`` is an index of the
+    sample's barcodes, ``support`` the number of read pairs.
     """
 
     chrom: np.ndarray
@@ -56,8 +56,8 @@ def draw_lengths(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(lengths), 25, None).astype(np.int64)
 
 
-def scatter(rates: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw Poisson numbers and list their events one by one.
+def draw_events(rates: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw Poisson numbers of events and list the events.
 
     Parameters
     ----------
@@ -87,29 +87,29 @@ def draw_fragments(
     Parameters
     ----------
     genome
-        Where promoters and distal elements lie.
+        Positions of promoters and distal elements.
     promoters, distal
-        Expected fragments of each of them, (sites, barcodes).
+        Expected number of fragments, (sites, barcodes).
     background
-        Expected fragments anywhere in the nuclear genome, (barcodes,).
+        Expected number of fragments anywhere in the nuclear genome, (barcodes,).
     rng
         Random stream.
 
     Returns
     -------
     Fragments
-        None on chrM, whose reads Cell Ranger ARC counts but keeps out of this file.
+        Without chrM, whose reads Cell Ranger ARC counts but does not write to the file.
     """
     names = list(genome.lengths)
     number = {name: i for i, name in enumerate(names)}
     gene = genome.promoters["gene"].to_numpy()
     gene_chrom = genome.genes["chrom"].map(number).to_numpy()[gene]
     direction = np.where(genome.genes["strand"] == "+", 1, -1)[gene]
-    site, first = scatter(promoters, rng)
+    site, first = draw_events(promoters, rng)
     offset = rng.normal(PROMOTER_CENTRE, PROMOTER_SPREAD, len(site))
     middles = [genome.promoters["tss"].to_numpy()[site] + direction[site] * offset]
     chroms, barcodes = [gene_chrom[site]], [first]
-    site, second = scatter(distal, rng)
+    site, second = draw_events(distal, rng)
     middles.append(
         genome.distal["centre"].to_numpy()[site] + rng.normal(0, DISTAL_SPREAD, len(site))
     )
@@ -136,7 +136,7 @@ def draw_fragments(
 
 
 def call_peaks(genome: Genome) -> Peaks:
-    """Join the surroundings of promoters and distal elements to disjoint peaks.
+    """Merge windows around promoters and distal elements into disjoint peaks.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def call_peaks(genome: Genome) -> Peaks:
 
 
 def find_interval(chrom: np.ndarray, position: np.ndarray, peaks: Peaks) -> np.ndarray:
-    """Number of the interval that holds each position, or -1."""
+    """Find the index of the interval that contains each position, or -1."""
     starts = (peaks.chrom.astype(np.int64) << 32) + peaks.start
     place = (chrom.astype(np.int64) << 32) + position
     index = np.searchsorted(starts, place, side="right") - 1
@@ -182,19 +182,19 @@ def find_interval(chrom: np.ndarray, position: np.ndarray, peaks: Peaks) -> np.n
 def count_cuts(
     fragments: Fragments, peaks: Peaks, genome: Genome, n_barcodes: int, n_called: int
 ) -> tuple[sparse.csc_array, dict[str, np.ndarray]]:
-    """Count cuts over peaks, and the figures Cell Ranger ARC gives for a barcode.
+    """Count insertions in peaks, and compute Cell Ranger ARC's metrics per barcode.
 
     Parameters
     ----------
     fragments, peaks, genome
-        What was drawn.
+        The sample's fragments, the peaks, and the genome.
     n_barcodes, n_called
-        Barcodes seen, and how many of the first ones are called.
+        Number of barcodes, and of called barcodes, which come first.
 
     Returns
     -------
     tuple
-        Cuts, (peaks, called barcodes), int32; and columns of the metrics, each
+        Insertions, (peaks, called barcodes), int32; and columns of the metrics, each
         (n_barcodes,).
     """
     ends = [
@@ -216,7 +216,7 @@ def count_cuts(
     chrom = gene_chrom[genome.promoters["gene"]]
     tss = genome.promoters["tss"].to_numpy()
     order = np.lexsort([tss, chrom])
-    # Nearest TSS on either side of a fragment's middle, on its chromosome.
+    # Distance to the nearest TSS on either side of a fragment's middle, on its chromosome.
     line = (chrom[order].astype(np.int64) << 32) + tss[order]
     middle = (fragments.start.astype(np.int64) + fragments.end) // 2
     place = (fragments.chrom.astype(np.int64) << 32) + middle
@@ -225,16 +225,16 @@ def count_cuts(
         np.abs(line[after] - place), np.abs(line[(after - 1).clip(min=0)] - place)
     )
 
-    def total(weight: np.ndarray | None = None) -> np.ndarray:
+    def sum_per_barcode(weight: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(fragments.barcode, weight, n_barcodes).astype(int)
 
-    reads = total(fragments.support)
+    reads = sum_per_barcode(fragments.support)
     return matrix, {
         "atac_raw_reads": (1.25 * reads).astype(int),
-        "atac_dup_reads": reads - total(),
+        "atac_dup_reads": reads - sum_per_barcode(),
         "atac_mitochondrial_reads": (0.02 * reads).astype(int),
-        "atac_fragments": total(),
-        "atac_TSS_fragments": total(distance <= 1_000),
-        "atac_peak_region_fragments": total(in_peak),
-        "atac_peak_region_cutsites": total(cuts),
+        "atac_fragments": sum_per_barcode(),
+        "atac_TSS_fragments": sum_per_barcode(distance <= 1_000),
+        "atac_peak_region_fragments": sum_per_barcode(in_peak),
+        "atac_peak_region_cutsites": sum_per_barcode(cuts),
     }

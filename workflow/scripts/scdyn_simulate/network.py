@@ -1,4 +1,4 @@
-"""The genes of the simulated embryo: how they regulate and where they lie."""
+"""The genes of the simulated embryo: their regulatory network and their positions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MITOCHONDRIAL_LENGTH = 16_300
 
 @dataclass(frozen=True)
 class Network:
-    """A signed, weighted network and the constants of each gene's kinetics.
+    """A signed, weighted network and the kinetic constants of each gene.
 
-    Genes stand in the order: transcription factors, targets, mitochondrial.
+    The order of genes is: transcription factors, targets, mitochondrial genes.
     """
 
     symbols: list[str]
-    """Names of the genes, length ``n_genes``."""
+    """Symbols of the genes, length ``n_genes``."""
     programmes: np.ndarray
     """Programme of each transcription factor: Som, Neu, End, Pro or Reg; (n_tfs,)."""
     weights: np.ndarray
@@ -55,8 +55,8 @@ class Network:
     def inputs(self, genes: slice) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Activating and repressing weights, each (genes, n_tfs) and >= 0.
 
-        Sparse products are summed in a fixed order whatever the number of
-        threads, which dense ones are not.
+        Sparse, because dense products are summed in an order that depends on the
+        number of threads.
         """
         columns = self.weights[:, genes].T.astype(np.float32)
         return sparse.csr_array(columns.clip(min=0)), sparse.csr_array((-columns).clip(min=0))
@@ -64,16 +64,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Genome:
-    """Where genes lie, in the order of their position.
+    """Positions of the genes and their promoters, sorted by position.
 
-    ``genes`` has a row for each gene (the network's, then non-coding ones have
-    ``network`` = -1): id, symbol, biotype, chrom, strand, start, end (1-based,
-    both included, as in GTF), network. ``transcripts`` has a row for each
-    transcript: gene (row of ``genes``), id, exons (pairs of 1-based start and
-    end, ascending), tss (0-based). ``promoters`` has a row for each distinct TSS:
-    gene, tss (0-based), use (share of the gene's openness; sums to 1 a gene).
-    ``distal`` has chrom, centre (0-based) and gene (the nearest, whose promoter
-    the element follows). ``lengths`` are the chromosomes', in base pairs.
+    ``genes`` has one row per gene: id, symbol, biotype, chrom, strand, start, end
+    (1-based, inclusive, as in GTF), network (index in the network; -1 for
+    non-coding genes). ``transcripts`` has one row per transcript: gene (row of
+    ``genes``), id, exons (pairs of 1-based start and end, ascending), tss (0-based).
+    ``promoters`` has one row per distinct TSS: gene, tss (0-based), use (share of
+    the gene's openness; sums to 1 per gene). ``distal`` has chrom, centre (0-based)
+    and gene (the nearest, whose openness the element has). ``lengths`` are those of
+    the chromosomes, in base pairs.
     """
 
     genes: pd.DataFrame
@@ -84,7 +84,7 @@ class Genome:
 
 
 def name_genes(parameters: Simulation) -> tuple[list[str], np.ndarray]:
-    """Name all genes after their part, and give each TF its programme.
+    """Name all genes after their programme or kind, and list the programme of each TF.
 
     Returns
     -------
@@ -108,8 +108,8 @@ def name_genes(parameters: Simulation) -> tuple[list[str], np.ndarray]:
     return symbols, np.repeat(list(sizes), list(sizes.values()))
 
 
-def core_edges(programmes: np.ndarray, symbols: list[str]) -> dict[tuple[str, str], float]:
-    """List the designed edges: the switch, the programmes and their feedback.
+def list_core_edges(programmes: np.ndarray, symbols: list[str]) -> dict[tuple[str, str], float]:
+    """List the designed edges: the toggle switch, the programmes and their feedback.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def core_edges(programmes: np.ndarray, symbols: list[str]) -> dict[tuple[str, st
         ("End1", "End1"): 4.0,
         ("Som1", "Neu1"): -20.0,
         ("Neu1", "Som1"): -20.0,
-        # The niche's factor holds both masters down, each master ends the niche.
+        # The niche's factor represses both masters, and each master represses it.
         ("Pro1", "Som1"): -8.0,
         ("Pro1", "Neu1"): -8.0,
         ("Som1", "Pro1"): -4.0,
@@ -133,7 +133,7 @@ def core_edges(programmes: np.ndarray, symbols: list[str]) -> dict[tuple[str, st
         ("Pro1", "End1"): -4.0,
         ("Som1", "End1"): -8.0,
         ("Neu1", "End1"): -8.0,
-        # One member of each programme supports its master: a weaker driver.
+        # One member of each programme activates its master: a weaker driver.
         ("Som2", "Som1"): 1.0,
         ("Neu2", "Neu1"): 1.0,
         ("End2", "End1"): 1.0,
@@ -145,7 +145,7 @@ def core_edges(programmes: np.ndarray, symbols: list[str]) -> dict[tuple[str, st
 
 
 def assign_pools(n_targets: int, rng: np.random.Generator) -> np.ndarray:
-    """Say which programme each target gene mostly serves.
+    """Assign the programme that mostly regulates each target gene.
 
     Returns
     -------
@@ -157,13 +157,13 @@ def assign_pools(n_targets: int, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(list(shares), size=n_targets, p=list(shares.values()))
 
 
-def preference(programme: str, pools: np.ndarray, activates: bool) -> np.ndarray:
-    """Relative chance that a TF of a programme regulates a gene of each pool.
+def weigh_pools(programme: str, pools: np.ndarray, activates: bool) -> np.ndarray:
+    """Weigh each gene by the relative probability that a TF of a programme regulates it.
 
     Returns
     -------
     numpy.ndarray
-        One positive number a gene.
+        One positive number per gene.
     """
     own = (pools == programme) | ((pools == "Both") & (programme in ("Som", "Neu")))
     if programme == "Reg":
@@ -183,7 +183,7 @@ def build_network(parameters: Simulation, rng: np.random.Generator) -> Network:
     parameters
         Sizes, shares and median times.
     rng
-        Its random stream.
+        Random stream of this stage.
 
     Returns
     -------
@@ -194,9 +194,9 @@ def build_network(parameters: Simulation, rng: np.random.Generator) -> Network:
     n_regulated = n_genes - len(MITOCHONDRIAL)
     pools = np.concatenate([programmes, assign_pools(n_regulated - n_tfs, rng)])
     pools[pools == "Reg"] = "Any"
-    core = core_edges(programmes, symbols)
+    core = list_core_edges(programmes, symbols)
     weights = np.zeros((n_tfs, n_genes))
-    # Factors of a programme take only designed inputs, or chance would decide the study.
+    # Only designed edges regulate the TFs of a programme, so that fates do not depend on chance.
     closed = programmes != "Reg"
     for tf, programme in enumerate(programmes):
         share = parameters.least_targets * (1 + rng.pareto(1.5))
@@ -206,11 +206,11 @@ def build_network(parameters: Simulation, rng: np.random.Generator) -> Network:
         taken[:n_tfs][closed] = True
         taken[tf] = True
         for sign, size in ((1, n_activated), (-1, degree - n_activated)):
-            chance = preference(programme, pools, sign > 0) * ~taken
+            chance = weigh_pools(programme, pools, sign > 0) * ~taken
             chosen = rng.choice(n_regulated, size, replace=False, p=chance / chance.sum())
             weights[tf, chosen] = sign * rng.lognormal(np.log(4.0), 0.4, size)
             taken[chosen] = True
-    # Inputs to freely driven factors are weak, or they would be stuck on or off.
+    # Inputs to driven factors are weak, because strong ones would fix them on or off.
     weights[:, np.flatnonzero(programmes == "Reg")] *= 0.25
     for (regulator, target), weight in core.items():
         weights[symbols.index(regulator), symbols.index(target)] = weight
@@ -229,10 +229,10 @@ def build_network(parameters: Simulation, rng: np.random.Generator) -> Network:
 
 
 def set_tf_basal(basal: np.ndarray, symbols: list[str], programmes: np.ndarray) -> np.ndarray:
-    """Give transcription factors the basal input that their part asks for.
+    """Set the basal input of transcription factors by programme.
 
-    The two masters share one basal input, high enough that either alone turns
-    itself on: without one, the other is the cell's fate.
+    The two masters have the same basal input, high enough to turn each on in the
+    absence of the other, which then decides the cell's fate.
 
     Returns
     -------
@@ -248,7 +248,7 @@ def set_tf_basal(basal: np.ndarray, symbols: list[str], programmes: np.ndarray) 
 
 
 def build_genome(parameters: Simulation, network: Network, rng: np.random.Generator) -> Genome:
-    """Lay the genes out on chromosomes, in an order that follows no function.
+    """Place the genes on chromosomes in random order.
 
     Returns
     -------
@@ -294,8 +294,7 @@ def draw_transcripts(
 ) -> list[list[tuple[int, int]]]:
     """Draw 1 to 4 transcripts of a gene; the first one spans all of it.
 
-    Others skip exons, and about half of them begin downstream, at a TSS of
-    their own.
+    The others skip exons, and about half of them begin at a TSS further downstream.
 
     Returns
     -------
@@ -310,7 +309,7 @@ def draw_transcripts(
     for _ in range(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1])):
         kept = exons
         if rng.random() < 0.6:
-            # A second TSS lies a third of the gene downstream on average.
+            # On average, a second TSS is a third of the gene's length downstream.
             shift = int(np.clip(rng.exponential(length / 3), 300, length - 300))
             if strand == "+":
                 first = start + shift
@@ -344,13 +343,13 @@ def list_transcripts(genes: pd.DataFrame, transcripts: list) -> pd.DataFrame:
 def list_promoters(
     genes: pd.DataFrame, transcripts: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """List the distinct TSSs of nuclear genes and how much each is used.
+    """List the distinct TSSs of nuclear genes, with their share of the gene's openness.
 
     Returns
     -------
     pandas.DataFrame
-        Columns gene, tss (0-based), use: gamma-distributed, the shares of a gene
-        then being Dirichlet-distributed.
+        Columns gene, tss (0-based), use (normalised gamma variates, so that the
+        shares of a gene are Dirichlet-distributed).
     """
     nuclear = (genes["chrom"] != "chrM").to_numpy()[transcripts["gene"]]
     table = transcripts.loc[nuclear, ["gene", "tss"]].drop_duplicates(ignore_index=True)

@@ -1,8 +1,8 @@
-"""An embryo's tail bud, simulated down to the files a sequencing core hands over.
+"""Simulation of an embryo's tail bud, up to the files that a sequencing facility delivers.
 
-Every cell carries the same gene regulatory network. Its promoters follow its
-transcription factors, its RNA follows its promoters, its transcription factors
-follow their RNA; type and fate come out of that and are painted on nowhere.
+All cells have the same gene regulatory network: transcription factors regulate
+promoters, promoters transcribe RNA, and RNA is translated to transcription factors.
+Types and fates of cells result from these dynamics.
 
 Network (:mod:`scdyn_simulate.network`)
     Out-degree of a transcription factor: Pareto with exponent 1.5 above
@@ -21,37 +21,37 @@ Dynamics (:mod:`scdyn_simulate.dynamics`)
     transcription is MultiVelo's model (Li et al. 2022, Nature Biotechnology).
     Proteins follow RNA at a first-order rate. In transcription factors unrelated
     to fate, A is multiplied by the exponential of an Ornstein-Uhlenbeck process,
-    in part shared by a pathway. Kinetic times are log-normal over genes.
-    Euler-Maruyama steps of ``step``.
+    partly shared within a pathway. Kinetic times are log-normal over genes.
+    Integration is by Euler-Maruyama with steps of ``step``.
 Fate
     A cell leaves the niche at a normally distributed time; the progenitor
     programme then decays and releases both masters. Its signal (medio-lateral
-    position, standard normal) favours one of them, noise decides the rest. The
-    fate is read at ``end``, from the activity of the programmes, after the same
-    cell has been run on with the same signal and noise. In the knockout the
-    mesodermal master's RNA is made, its protein has no function: neither its
-    targets nor its own promoter see it. ``intended_fate`` is the fate of the same
-    cell, signal and noise with a functional master.
+    position, standard normal) favours one of them; the rest is noise. The fate is
+    read at ``end`` from the activity of the programmes, by simulating the same cell
+    beyond its capture with the same signal and noise. In the knockout the
+    mesodermal master's RNA is transcribed, but its protein has no function, neither
+    for its targets nor for its own promoter. ``intended_fate`` is the fate of the
+    same cell with the same signal and noise and a functional master.
 Counts (:mod:`scdyn_simulate.counts`)
-    Baseline expression of genes: log-normal. UMIs a cell: log-normal (Splatter:
+    Baseline expression of genes: log-normal. UMIs per cell: log-normal (Splatter:
     Zappia et al. 2017, Genome Biology). Counts: negative binomial as a
     gamma-Poisson mixture with log-normal dispersions (the same). Ambient RNA: a
     beta-distributed share of the sample's mean profile (SoupX: Young & Behjati
-    2020, GigaScience). Batch: one log-normal factor a gene and sample on RNA, and
+    2020, GigaScience). Batch: one log-normal factor per gene and sample on RNA, and
     another on ATAC. Doublets: the sum of two cells of different state. Poor cells:
-    few UMIs, a high mitochondrial share. Fragments a cell: log-normal; Poisson
+    few UMIs, a high mitochondrial share. Fragments per cell: log-normal; Poisson
     over promoters, distal elements and a uniform background; lengths from two
     normal modes, nucleosome-free and mononucleosomal (the modes: Buenrostro et
-    al. 2013, Nature Methods). All numbers not named here are round numbers of ours.
+    al. 2013, Nature Methods). All other numbers are round numbers of our choice.
 
-What was tuned, and to what (on two seeds): ``rna_noise``, ``progenitor_times`` and
-the niche's grip on the masters so that logistic regression from mature wild-type
-cells reaches about 0.65 to 0.85 on the fate of progenitors, chance on the earliest;
-``batch_sd`` and the reach of fate-unrelated factors so that mature types are told
-apart in about 0.95 of cells; abundance and drives of transcription factors and the
-scores of motifs so that GRNBoost2 ranks true edges a few times better than chance
-and pySCENIC keeps about half of the regulons. Nothing was tuned to, or looked at
-with, the transformer of this workflow.
+Tuned parameters (on two seeds): ``rna_noise``, ``progenitor_times`` and the
+repression of the masters by the niche, so that logistic regression trained on
+mature wild-type cells predicts the fate of about 0.65 to 0.85 of the progenitors,
+and of the earliest ones by chance; ``batch_sd`` and the number of targets of
+fate-unrelated factors, so that about 0.95 of mature cells are classified correctly;
+abundance and drives of transcription factors and the scores of motifs, so that
+GRNBoost2 ranks true edges a few times better than chance and pySCENIC keeps about
+half of the regulons. The transformer of this workflow was not used for tuning.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from scdyn_simulate import counts as simulate_counts
 from scdyn_simulate import dynamics as simulate_dynamics
 from scdyn_simulate import files as simulate_files
 from scdyn_simulate import network as simulate_network
-from scdyn_simulate.layout import SAMPLES, layout_of
+from scdyn_simulate.layout import SAMPLES, choose_layout
 from scdyn_simulate.parameters import Simulation
 
 
@@ -75,11 +75,11 @@ def simulate_study(parameters: Simulation, folder: Path) -> None:
     Parameters
     ----------
     parameters
-        What to simulate.
+        Parameters of the simulation.
     folder
-        Appears whole or not at all; what stood there is replaced.
+        Folder to write, atomically; an existing one is replaced.
     """
-    # One stream a stage: to change one stage leaves the randomness of the others.
+    # One random stream per stage, so that changes of one stage do not affect the others.
     seeds = np.random.SeedSequence(parameters.seed).spawn(6)
     network = simulate_network.build_network(parameters, np.random.default_rng(seeds[0]))
     genome = simulate_network.build_genome(parameters, network, np.random.default_rng(seeds[1]))
@@ -92,7 +92,7 @@ def simulate_study(parameters: Simulation, folder: Path) -> None:
         simulate_files.write_truth(temporary, parameters, network, drivers)
         tables = []
         for index, sample in enumerate(SAMPLES):
-            counts = core.sample(index)
-            simulate_files.write_sample(temporary / sample, genome, counts, layout_of(sample))
+            counts = core.sequence(index)
+            simulate_files.write_sample(temporary / sample, genome, counts, choose_layout(sample))
             tables.append(counts.cells)
         simulate_files.write_cells(temporary, tables, np.random.default_rng(seeds[5]))

@@ -1,4 +1,4 @@
-"""Figure of embeddings side by side: their scores, and maps of the cells in each."""
+"""Figure that compares embeddings: their scores, and a UMAP of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.plotting.style import STYLE, points
+from scdyn.plotting.style import STYLE, scatter_labels
 from scdyn.tasks.embeddings import EMBEDDINGS, MEAN
 
-# Kinds of scores from left to right, and what is said above them.
+# Kinds of scores from left to right, and their titles.
 KIND_TITLES = {
     "labels kept": "labels kept (high is good)",
     "batches mixed": "batches mixed (high is good)",
@@ -23,14 +23,14 @@ KIND_TITLES = {
 }
 
 
-def embeddings(
+def plot_embeddings(
     scores: pd.DataFrame,
     layouts: Mapping[str, np.ndarray],
     obs: pd.DataFrame,
     labels: Sequence[str],
     batch: str,
 ) -> Figure:
-    """Draw a table of scores a label, and a UMAP an embedding coloured by each column.
+    """Plot a table of scores per label, and a UMAP per embedding and column.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ def embeddings(
         As :func:`scdyn.tasks.embeddings.score_embeddings`, with those of scib-metrics if it was
         run.
     layouts
-        Key of the embedding to (cells, 2).
+        Key of the embedding to its UMAP, (cells, 2).
     obs
-        The cells' table.
+        One row per cell.
     labels, batch
-        Its columns that are shown.
+        Columns of ``obs`` to colour by.
     """
     plt.rcParams.update(STYLE)
     tables = {label: lay_out_scores(scores, label) for label in labels or [""]}
@@ -52,19 +52,19 @@ def embeddings(
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below])
     panels = top.subplots(len(tables), 1, squeeze=False)[:, 0]
     for axis, (label, table) in zip(panels, tables.items(), strict=True):
-        heat_table(axis, table, label)
+        draw_table(axis, table, label)
     axes = bottom.subplots(1 + len(labels), len(layouts), squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
         column, space = [batch, *labels][i], list(layouts)[j]
         title = EMBEDDINGS[space][1] if i == 0 else ""
-        points(axis, layouts[space], obs[column], title, legend=j == len(layouts) - 1)
+        scatter_labels(axis, layouts[space], obs[column], title, legend=j == len(layouts) - 1)
         if j == 0:
             axis.set_ylabel(column)
     return figure
 
 
 def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
-    """One label's scores, and those of no label: a row an embedding, columns (kind, metric)."""
+    """Lay out the scores of one label: one row per embedding, columns (kind, metric)."""
     chosen = scores[scores["label"].isin(["", label])]
     wide = chosen.pivot(index="space", columns=["kind", "metric"], values="value")
     present = dict.fromkeys(zip(chosen["kind"], chosen["metric"], strict=True))
@@ -72,8 +72,8 @@ def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     return wide.loc[[space for space in EMBEDDINGS if space in wide.index], columns]
 
 
-def heat_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
-    """Draw scores between 0 and 1 as a table: the darker, the higher; blue is good."""
+def draw_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
+    """Draw scores between 0 and 1 as a table: darker is higher; high blue values are good."""
     kinds = table.columns.get_level_values("kind").to_numpy()
     shades = np.stack(
         [

@@ -10,39 +10,41 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.plotting.style import GREY, PALETTE, colours, new
+from scdyn.plotting.style import GREY, PALETTE, assign_colours, make_figure
 
 RANKINGS = {
     "attribution": ("attribution", PALETTE[0], "-"),
     "logistic_regression": ("logistic regression", PALETTE[1], "-"),
     "wilcoxon": ("Wilcoxon", PALETTE[2], "-"),
-    "matched": ("random, expressed alike", PALETTE[7], "--"),
+    "matched": ("random, similar expression", PALETTE[7], "--"),
     "random": ("random", GREY, "--"),
 }
 
 
-def grid(n_panels: int, width: float, height: float, n_columns: int = 4) -> tuple[Figure, list]:
-    """Panels in rows, those that are not needed left out."""
+def make_panels(
+    n_panels: int, width: float, height: float, n_columns: int = 4
+) -> tuple[Figure, list]:
+    """Make panels in rows of at most ``n_columns``, and hide those left over in the last row."""
     columns = min(n_panels, n_columns)
     rows = int(np.ceil(n_panels / columns))
-    figure, axes = new(rows, columns, width * columns, height * rows)
+    figure, axes = make_figure(rows, columns, width * columns, height * rows)
     for axis in axes.flat[n_panels:]:
         axis.axis("off")
     return figure, list(axes.flat[:n_panels])
 
 
-def drivers(table: pd.DataFrame, n_genes: int = 20) -> Figure:
-    """Genes of the highest specificity of each class, with their intervals.
+def plot_drivers(table: pd.DataFrame, n_genes: int = 20) -> Figure:
+    """Plot the genes of the highest specificity per class, with their intervals.
 
     Parameters
     ----------
     table
         As :func:`scdyn.explain.drivers.drivers_table`.
     n_genes
-        Shown of a class.
+        Number of genes per class.
     """
     classes = table["class"].unique()
-    figure, axes = grid(len(classes), 2.7, 3.6)
+    figure, axes = make_panels(len(classes), 2.7, 3.6)
     for axis, name in zip(axes, classes, strict=True):
         top = table[table["class"] == name].head(n_genes)[::-1]
         place = np.arange(len(top))
@@ -60,22 +62,22 @@ def drivers(table: pd.DataFrame, n_genes: int = 20) -> Figure:
         axis.set(title=name, xlabel="specificity")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle("TFs in bold; rank by Wilcoxon's test in brackets", fontsize=8)
+    figure.suptitle("bold: TFs; in brackets: rank by Wilcoxon test", fontsize=8)
     return figure
 
 
-def regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
-    """Regulons whose genes' attributions exceed those of genes expressed alike.
+def plot_regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
+    """Plot the regulons whose genes have larger attributions than genes of similar expression.
 
     Parameters
     ----------
     table
         As :func:`scdyn.explain.gene_sets.regulon_attribution`.
     n_regulons
-        Shown of a class.
+        Number of regulons per class.
     """
     classes = table["class"].unique()
-    figure, axes = grid(max(len(classes), 1), 2.7, 0.8 + 0.2 * n_regulons)
+    figure, axes = make_panels(max(len(classes), 1), 2.7, 0.8 + 0.2 * n_regulons)
     for axis, name in zip(axes, classes, strict=False):
         top = table[table["class"] == name].head(n_regulons)[::-1]
         shades = [PALETTE[0] if q <= 0.05 else GREY for q in top["q"]]
@@ -85,20 +87,20 @@ def regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
                 f"{share:.1%}", (max(z, 0), place), (3, 0), textcoords="offset points",
                 va="center", fontsize=7,
             )  # fmt: skip
-        axis.set(title=name, xlabel="z against permuted genes")
+        axis.set(title=name, xlabel="z-score, compared with permuted genes")
         axis.margins(x=0.25)
     if len(classes) == 0:
-        axes[0].set_title("no regulon has three genes of the vocabulary")
-    figure.suptitle("Numbers: share of all attribution; blue: q of 0.05 or less", fontsize=8)
+        axes[0].set_title("no regulon has three genes in the vocabulary")
+    figure.suptitle("percentages: share of the total attribution; blue: q <= 0.05", fontsize=8)
     return figure
 
 
-def cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
-    """Rank correlation with models that are random from the top down, and of permuted labels."""
+def plot_cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
+    """Plot rank correlations with randomised models and with a model of permuted labels."""
     steps = checks["cascade_correlation"]
     table = pd.DataFrame({step["down_to"]: step["correlation"] for step in steps})
     table["labels\npermuted"] = pd.Series(checks["label_correlation"])
-    palette = colours(table.index)
+    palette = assign_colours(table.index)
     for name, row in table.iterrows():
         colour = palette[str(name)]
         axis.plot(range(len(row) - 1), row[:-1], "o-", ms=3, color=colour, label=name)
@@ -106,15 +108,13 @@ def cascade(axis: Axes, checks: Mapping[str, Any]) -> None:
     names = [name.replace("layer", "layer\n") for name in table]
     axis.set_xticks(range(len(names)), names, fontsize=7)
     axis.axhline(0, color="k", linewidth=0.5)
-    axis.set(
-        ylim=(-0.6, 1), ylabel="rank correlation", title="layers randomised from the head down to"
-    )
+    axis.set(ylim=(-0.6, 1), ylabel="rank correlation", title="layers randomised, from the head to")
     if len(table) <= 8:
         axis.legend(fontsize=7)
 
 
-def agreement(axis: Axes, checks: Mapping[str, Any]) -> None:
-    """Points of the classes' agreement between runs, one row per measure."""
+def plot_agreement(axis: Axes, checks: Mapping[str, Any]) -> None:
+    """Plot the agreement between runs: one row per measure, one point per class."""
     rows = [
         (f"{'Spearman' if measure == 'spearman' else 'top-50 Jaccard'},\n{kind}", values)
         for measure, kinds in checks["stability"].items()
@@ -125,11 +125,11 @@ def agreement(axis: Axes, checks: Mapping[str, Any]) -> None:
         axis.plot(found, np.full(len(found), place), "o", ms=4, color=PALETTE[0], alpha=0.7)
     axis.set_yticks(range(len(rows)), [name for name, _ in rows[::-1]])
     axis.set(xlim=(0, 1), ylim=(-0.5, max(len(rows), 1) - 0.5))
-    axis.set(title="between runs", xlabel="one point per class")
+    axis.set(title="agreement between runs", xlabel="agreement (one point per class)")
 
 
-def curves(axis: Axes, table: pd.DataFrame, what: str) -> None:
-    """Probability of the class over the number of genes deleted or inserted, mean of classes."""
+def plot_curves(axis: Axes, table: pd.DataFrame, what: str) -> None:
+    """Plot the mean probability of the class over the number of genes deleted or inserted."""
     part = table[table["what"] == what]
     for ranking, (label, colour, line) in RANKINGS.items():
         mean = part[part["ranking"] == ranking].groupby("n_genes")["probability"].mean()
@@ -138,13 +138,13 @@ def curves(axis: Axes, table: pd.DataFrame, what: str) -> None:
     sizes = sorted(part["n_genes"].unique())
     axis.set_xticks(sizes, sizes)
     axis.minorticks_off()
-    axis.set(ylim=(0, 1.02), xlabel="genes", ylabel="probability of the class")
-    axis.set_title("best genes silenced" if what == "deletion" else "all but the best silenced")
+    axis.set(ylim=(0, 1.02), xlabel="number of top genes", ylabel="probability of the class")
+    axis.set_title("top genes silenced" if what == "deletion" else "all but the top genes silenced")
     axis.tick_params(axis="x", labelsize=7)
 
 
-def checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
-    """Completeness, randomisation, agreement between runs, deletion and insertion.
+def plot_checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
+    """Plot the checks: completeness, randomisation, agreement of runs, deletion and insertion.
 
     Parameters
     ----------
@@ -153,25 +153,25 @@ def checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     table
         As :func:`scdyn.explain.checks.compute_deletion_curves`.
     """
-    figure, axes = new(2, 2, 7.2, 5.6)
-    cascade(axes[0, 0], content)
-    agreement(axes[0, 1], content)
+    figure, axes = make_figure(2, 2, 7.2, 5.6)
+    plot_cascade(axes[0, 0], content)
+    plot_agreement(axes[0, 1], content)
     for axis, what in zip(axes[1], ("deletion", "insertion"), strict=True):
-        curves(axis, table, what)
+        plot_curves(axis, table, what)
     figure.legend(
         *axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7
     )
     error = content["completeness"]
     figure.suptitle(
-        f"The attributions' sum is off by {error['median']:.2%} (median; 95% of "
-        f"{content['n_paths']:,} paths: by less than {error['percentile_95']:.2%})",
+        f"error of the attributions' sum: median {error['median']:.2%}, 95th percentile "
+        f"{error['percentile_95']:.2%} ({content['n_paths']:,} paths)",
         fontsize=8,
     )
     return figure
 
 
-def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
-    """Shift of each class's probability by edits, beside random genes, and a measured knockout.
+def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+    """Plot the shift of each class by perturbations, compared with random genes and a knockout.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     """
     classes = effects["class"].unique()
     n_edits = effects.groupby("class").size().max()
-    figure, axes = grid(len(classes) + bool(len(measured)), 2.9, 1.5 + 0.22 * n_edits, 3)
+    figure, axes = make_panels(len(classes) + bool(len(measured)), 2.9, 1.5 + 0.22 * n_edits, 3)
     for axis, name in zip(axes, classes, strict=False):
         part = effects[effects["class"] == name][::-1]
         place = np.arange(len(part))
@@ -190,17 +190,19 @@ def in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
         axis.set_yticks(place, part["perturbation"] + np.where(part["raised"], " raised", ""))
         axis.axvline(0, color="k", linewidth=0.5)
         axis.locator_params(axis="x", nbins=4)
-        axis.set(title=f"cells of {name}", xlabel="shift of their class's log-odds")
+        axis.set(title=f"{name} cells", xlabel="shift of the class's log-odds")
     if len(measured):
-        measured_bars(axes[-1], measured)
-    figure.suptitle("Orange: p of 0.05 or less; black: mean of genes expressed alike", fontsize=8)
+        plot_measured(axes[-1], measured)
+    figure.suptitle(
+        "orange: p <= 0.05; black: mean of random genes of similar expression", fontsize=8
+    )
     return figure
 
 
-def measured_bars(axis: Axes, measured: pd.DataFrame) -> None:
-    """Shift of each class's probability in a measured knockout and as predicted."""
+def plot_measured(axis: Axes, measured: pd.DataFrame) -> None:
+    """Plot the measured and the predicted shift of each class's probability in a knockout."""
     shifts = measured.set_index("method").filter(regex="^shift_").rename(columns=lambda c: c[6:])
-    shifts = shifts.drop(index="no change")  # it is the line at zero
+    shifts = shifts.drop(index="no change")  # zero by definition
     for i, (method, row) in enumerate(shifts.iterrows()):
         place = np.arange(len(row)) + (i - 1) * 0.25
         axis.barh(place, row, 0.22, color=("k", PALETTE[0], PALETTE[1])[i], label=method)
@@ -210,7 +212,7 @@ def measured_bars(axis: Axes, measured: pd.DataFrame) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.32), ncols=3, fontsize=6)
     found = measured.set_index("method")["embedding_correlation"]
     axis.set_title(
-        f"measured knockout (embedding's shift:\nr = {found['silenced']:.2f}, of random genes "
+        f"measured knockout (shift of the embedding:\nr = {found['silenced']:.2f}, random genes "
         f"{found['random genes']:.2f})",
         fontsize=7,
     )

@@ -11,18 +11,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.plotting.style import GREY, PALETTE, new
+from scdyn.plotting.style import GREY, PALETTE, make_figure
 from scdyn.settings import LEFT_OUT
 
 ACTIVATED, REPRESSED = PALETTE[0], PALETTE[5]
-# What of a network is legible on a page.
+# Numbers of regulons, regulators and targets that remain legible in a figure.
 N_REGULONS = 40
 N_LOWEST = 10
 N_REGULATORS, N_TARGETS = 10, 10
 
 
-def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> Figure:
-    """Heat map of the mean activity of each label's most specific regulons.
+def plot_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> Figure:
+    """Plot the mean activity of each label's most specific regulons as a heat map.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> F
     specificity
         (labels, regulons), RSS.
     by
-        The column of labels.
+        Column of ``obs`` with the labels.
     """
     table = cells.to_df()
     table = (table - table.mean()) / table.std().clip(lower=1e-9)
@@ -43,7 +43,7 @@ def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> F
         for name in row.sort_values(ascending=False).dropna().index[:each]
     ]
     order = means[list(dict.fromkeys(chosen))].idxmax().sort_values(kind="stable").index
-    figure, axes = new(1, 1, 1.8 + 0.22 * len(order), 1.6 + 0.25 * len(means))
+    figure, axes = make_figure(1, 1, 1.8 + 0.22 * len(order), 1.6 + 0.25 * len(means))
     limit = float(means[order].abs().to_numpy().max())
     image = axes[0, 0].imshow(means[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes[0, 0].set_xticks(range(len(order)), order, rotation=90)
@@ -53,23 +53,24 @@ def regulon_activity(cells: ad.AnnData, specificity: pd.DataFrame, by: str) -> F
     return figure
 
 
-def stability(table: pd.DataFrame, left_out_share: float) -> Figure:
-    """Agreement of runs: of strongest edges, of regulons' edges, and of each regulon's targets.
+def plot_stability(table: pd.DataFrame, left_out_share: float) -> Figure:
+    """Plot the agreement of runs in the strongest edges, all regulons' edges and each regulon.
 
     Parameters
     ----------
     table
         ``what``, ``run_a``, ``run_b``, ``jaccard``.
     left_out_share
-        Of the cells, that one run lacks; it is compared with the first run, whose seed it has.
+        Share of the cells that one run leaves out. It is compared with the first run, which has
+        the same seed.
     """
-    figure, axes = new(1, 2, 7, 2.8, width_ratios=[1, 1.6])
+    figure, axes = make_figure(1, 2, 7, 2.8, width_ratios=[1, 1.6])
     first = table["run_a"].iloc[0] if len(table) else ""
     between = table[table["run_b"] != LEFT_OUT]
     without = table[(table["run_b"] == LEFT_OUT) & (table["run_a"] == first)]
     kinds = ["strongest edges", "regulons' edges"]
     for shift, rows, colour, label in (
-        (-0.12, between, PALETTE[0], "another seed"),
+        (-0.12, between, PALETTE[0], "different seeds"),
         (0.12, without, PALETTE[1], f"{left_out_share:.0%} of the cells left out"),
     ):
         for i, kind in enumerate(kinds):
@@ -82,27 +83,27 @@ def stability(table: pd.DataFrame, left_out_share: float) -> Figure:
     axes[0, 0].set_xticks(range(2), ["strongest\nedges", "regulons'\nedges"])
     axes[0, 0].legend(loc="lower left", fontsize=7)
     of_regulon = between[~between["what"].isin(kinds)].groupby("what")["jaccard"].mean()
-    draw_regulons(axes[0, 1], of_regulon.sort_values(ascending=False))
+    plot_regulon_stability(axes[0, 1], of_regulon.sort_values(ascending=False))
     return figure
 
 
-def draw_regulons(axis: Axes, ordered: pd.Series) -> None:
-    """Mean agreement of each regulon's targets: bars; of many a curve, with the lowest named."""
+def plot_regulon_stability(axis: Axes, ordered: pd.Series) -> None:
+    """Plot the mean agreement of each regulon's targets: bars, or a curve if there are many."""
     axis.set(ylim=(0, 1.02), ylabel="mean Jaccard index of targets")
     if len(ordered) > N_REGULONS:
         axis.plot(np.arange(1, len(ordered) + 1), ordered, color=PALETTE[0])
         lowest = ", ".join(map(str, ordered.index[: -N_LOWEST - 1 : -1]))
-        text = f"{len(ordered)} kept regulons, by agreement; the lowest, from the right: {lowest}"
+        text = f"{len(ordered)} regulons, by agreement; the lowest, from the right: {lowest}"
         axis.set_xlabel(textwrap.fill(text, 62))
         return
     axis.bar(range(len(ordered)), ordered, color=PALETTE[0])
     axis.set_xticks(range(len(ordered)), ordered.index, rotation=90, fontsize=6)
     if ordered.empty:
-        axis.text(0.5, 0.5, "one run: nothing to compare", ha="center", transform=axis.transAxes)
+        axis.text(0.5, 0.5, "only one run", ha="center", transform=axis.transAxes)
 
 
-def network_layout(graph: nx.DiGraph, tfs: list[str]) -> dict[str, np.ndarray]:
-    """Lay regulators on a ring, their own targets outside of it and shared ones inside."""
+def lay_out_network(graph: nx.DiGraph, tfs: list[str]) -> dict[str, np.ndarray]:
+    """Place regulators on a ring, targets of one regulator outside it and shared targets inside."""
     angles = dict(zip(tfs, np.linspace(0, 2 * np.pi, len(tfs), endpoint=False), strict=True))
     places = {tf: np.array([np.cos(angle), np.sin(angle)]) for tf, angle in angles.items()}
     of_tf = {tf: [n for n in graph.successors(tf) if n not in places] for tf in tfs}
@@ -111,7 +112,7 @@ def network_layout(graph: nx.DiGraph, tfs: list[str]) -> dict[str, np.ndarray]:
         own = [node for node in targets if graph.in_degree(node) == 1]
         fan = angles[tf] + np.linspace(-0.85, 0.85, len(own)) * np.pi / len(tfs)
         for i, (node, angle) in enumerate(zip(own, fan, strict=True)):
-            # Two rows, so that names do not cover one another.
+            # Two alternating radii, so that names do not overlap.
             places[node] = (1.65 + 0.3 * (i % 2)) * np.array([np.cos(angle), np.sin(angle)])
     rng = np.random.default_rng(0)
     for node in shared:
@@ -120,8 +121,8 @@ def network_layout(graph: nx.DiGraph, tfs: list[str]) -> dict[str, np.ndarray]:
     return places
 
 
-def network(regulons: pd.DataFrame) -> Figure:
-    """Draw the regulators of the largest regulons with their strongest targets.
+def plot_network(regulons: pd.DataFrame) -> Figure:
+    """Plot the regulators of the largest regulons with their strongest targets.
 
     Parameters
     ----------
@@ -136,8 +137,8 @@ def network(regulons: pd.DataFrame) -> Figure:
         colour = ACTIVATED if row.regulon.endswith("(+)") else REPRESSED
         graph.add_edge(row.tf, row.target, color=colour)
     tfs = set(shown["tf"])
-    places = network_layout(graph, list(shown["tf"].unique()))
-    figure, axes = new(1, 1, 7, 6)
+    places = lay_out_network(graph, list(shown["tf"].unique()))
+    figure, axes = make_figure(1, 1, 7, 6)
     axis = axes[0, 0]
     edge_colours = list(nx.get_edge_attributes(graph, "color").values())
     nx.draw_networkx_edges(

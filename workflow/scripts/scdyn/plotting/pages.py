@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates in ``templates/``, which escape all that is filled in."""
+"""Self-contained HTML pages from the templates in ``templates/``, which escape all values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-# Of the filter tojson, which escapes what could end a script element.
+# Compact JSON; the filter tojson escapes text that could end a script element.
 TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
 
@@ -26,15 +26,15 @@ def render(template: str, title: str, **content: Any) -> str:
     Parameters
     ----------
     template
-        Its name.
+        Name of the template.
     title
-        Of the page.
+        Title of the page.
     content
-        What the template names; text is escaped.
+        Values of the template's variables; text is escaped.
     """
     return TEMPLATES.get_template(template).render(title=title, **content)
 
 
-def findings_page(table: pd.DataFrame) -> str:
-    """Lay a table of findings (:func:`scdyn.pp.preflight_findings.make_table`) out as HTML."""
+def render_findings(table: pd.DataFrame) -> str:
+    """Render a table of findings (:func:`scdyn.pp.preflight_findings.make_table`) as HTML."""
     return render("findings.html", "Input", findings=table.to_dict("records"))

@@ -1,4 +1,4 @@
-"""Figures of a perturbation: composition and its change, maps, and genes."""
+"""Figures of a perturbation: composition and its change, layouts of cells, and genes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.plotting.studies import background, legend_below, words
-from scdyn.plotting.style import GREY, PALETTE, new, points
+from scdyn.plotting.studies import add_legend_below, scatter_background, show_text
+from scdyn.plotting.style import GREY, PALETTE, make_figure, scatter_labels
 from scdyn.tasks.methods import method_name
 
 GROUP_COLOURS = {"control": PALETTE[0], "perturbed": PALETTE[5]}
@@ -20,21 +20,21 @@ CHANGE_COLOURS = {
     "more": PALETTE[2],
     "appeared": PALETTE[2],
 }
-MOST_NAMED = 6  # genes named in a panel
+MOST_NAMED = 6  # genes named per panel
 
 
-def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
-    """Shares of control and perturbed cells by class, and their log2 ratio.
+def plot_composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
+    """Plot the shares of classes in control and perturbed cells, and their log2 ratio.
 
     Parameters
     ----------
     change, by_sample
-        Of :func:`scdyn.studies.perturbation.perturbation_tables`.
+        As :func:`scdyn.studies.perturbation.perturbation_tables`.
     """
     model = change[change["method"] == "scdynomics"].iloc[::-1].reset_index(drop=True)
     other = change[change["method"] == "logistic_regression"].set_index("class")
     other = other.loc[model["class"]]
-    figure, axes = new(1, 2, 8.5, 1.8 + 0.3 * len(model), sharey=True)
+    figure, axes = make_figure(1, 2, 8.5, 1.8 + 0.3 * len(model), sharey=True)
     axis, place = axes[0, 0], np.arange(len(model))
     samples = by_sample[by_sample["method"] == "scdynomics"]
     for shift, (group, colour) in zip((0.13, -0.13), GROUP_COLOURS.items(), strict=True):
@@ -65,7 +65,7 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
             color=CHANGE_COLOURS.get(row.change, "black"),
         )  # fmt: skip
     known = [*model["log2_ratio"], *other["log2_ratio"], 0.0]
-    # Of a count of none the interval is endless: where it is cut, an arrow says so.
+    # A count of zero has an infinite interval: an arrow marks where the axis cuts it.
     left, right = min(known) - 1.5, max(known) + 1.5
     axis.set_xlim(left, right)
     for beyond, edge, marker in (
@@ -75,71 +75,73 @@ def composition(change: pd.DataFrame, by_sample: pd.DataFrame) -> Figure:
         at = [shade for shade, cut in zip(shades, beyond, strict=True) if cut]
         axis.scatter([edge] * len(at), place[beyond], c=at, marker=marker, s=20, clip_on=False)
     over = "samples" if model["interval"].iloc[0] == "samples" else "cells, no replicates"
-    axis.set(xlabel=f"log2 ratio, perturbed to control\n(95% over {over})", title="change")
+    axis.set(xlabel=f"log2(perturbed / control)\n(95% interval over {over})", title="change")
     handles = [*axes[0, 0].get_legend_handles_labels()[0], *axis.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
-def perturbation_maps(
-    layouts: Mapping[str, np.ndarray], called: pd.DataFrame, palette: Mapping, on_section: bool
+def plot_groups(
+    layouts: Mapping[str, np.ndarray], predictions: pd.DataFrame, palette: Mapping, on_section: bool
 ) -> Figure:
-    """Where control and perturbed cells lie, by predicted label: one panel per group.
+    """Plot control and perturbed cells, coloured by predicted label: one panel per group.
 
     Parameters
     ----------
     layouts
-        Group to (cells of the group, 2).
-    called
-        (cells,) rows: ``group``, ``predicted``.
+        Group to positions, (cells of the group, 2).
+    predictions
+        One row per cell: ``group``, ``predicted``.
     palette
-        Colours of classes.
+        Colour of each class.
     on_section
-        Whether the layout is that of sections; else it is a map of the RNA.
+        Whether the positions are on tissue sections; otherwise they are a UMAP of the RNA.
     """
-    figure, axes = new(1, 2, 9, 3.2, sharex=not on_section, sharey=not on_section)
+    figure, axes = make_figure(1, 2, 9, 3.2, sharex=not on_section, sharey=not on_section)
     for axis, group in zip(axes[0], GROUP_COLOURS, strict=True):
-        here = (called["group"] == group).to_numpy()
-        title = f"{group} cells, predicted ({here.sum():,})"
+        here = (predictions["group"] == group).to_numpy()
+        title = f"{group} cells, predicted label ({here.sum():,})"
         if not on_section:
             everything = np.concatenate(list(layouts.values()))
-            background(axis, everything)
-        points(axis, layouts[group], called.loc[here, "predicted"], title, palette, legend=False)
+            scatter_background(axis, everything)
+        scatter_labels(
+            axis, layouts[group], predictions.loc[here, "predicted"], title, palette, legend=False
+        )
         if on_section:
             axis.set_aspect("equal")
-    names = sorted(called["predicted"].unique())
-    legend_below(figure, names, palette)
+    names = sorted(predictions["predicted"].unique())
+    add_legend_below(figure, names, palette)
     return figure
 
 
-def changed_genes(table: pd.DataFrame, most_panels: int = 4) -> Figure:
-    """Genes by fold change, against their specificity as drivers where that is known.
+def plot_changed_genes(table: pd.DataFrame, most_panels: int = 4) -> Figure:
+    """Plot the fold change of genes over their specificity as drivers, or over their p-value.
 
     Parameters
     ----------
     table
-        Of :func:`scdyn.studies.genes.gene_table`.
+        As :func:`scdyn.studies.genes.gene_table`.
     most_panels
-        Comparisons drawn; the table has all.
+        Largest number of comparisons shown; the table has all.
     """
     pairs = list(dict.fromkeys(zip(table["class"], table["against"], strict=True)))[:most_panels]
     if not pairs:
-        return words("no class has enough cells in both groups")
+        return show_text("no class has enough cells in both groups")
     columns = min(len(pairs), 2)
     rows = -(-len(pairs) // columns)
-    figure, axes = new(rows, columns, 4.2 * columns, 3.1 * rows)
+    figure, axes = make_figure(rows, columns, 4.2 * columns, 3.1 * rows)
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
     for axis, (name, against) in zip(axes.flat, pairs, strict=False):
         part = table[(table["class"] == name) & (table["against"] == against)]
-        gene_panel(axis, part, name, against)
+        plot_comparison(axis, part, name, against)
     facts = "; ".join(dict.fromkeys(table["test"]))
-    figure.suptitle(f"perturbed against control: {facts}", fontsize=8)
+    figure.suptitle(f"perturbed compared with control cells: {facts}", fontsize=8)
     return figure
 
 
-def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
-    """One comparison: drivers by specificity, or all genes of the table by p-value."""
+def plot_comparison(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
+    """Plot one comparison: drivers by specificity, or all genes of the table by p-value."""
     with_drivers = part["specificity"].notna().any()
     part = part.dropna(subset=["log2_fold_change", "p_value"])
     if with_drivers:
@@ -158,7 +160,7 @@ def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
     chosen = weight.sort_values(ascending=False).index[:MOST_NAMED]
     name_points(axis, x[chosen].to_numpy(), y[chosen].to_numpy(), part.loc[chosen, "symbol"])
     facts = part.iloc[0] if len(part) else None
-    title = name if name == against else f"{name} against control {against}"
+    title = name if name == against else f"{name} compared with control {against}"
     if facts is not None:
         title += f"\n({facts['n_perturbed']:,} perturbed, {facts['n_control']:,} control cells)"
     axis.set(xlabel=x_label, ylabel="log2 fold change", title=title)
@@ -167,12 +169,12 @@ def gene_panel(axis: Axes, part: pd.DataFrame, name: str, against: str) -> None:
 
 
 def name_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Write names beside points, moved up until none covers another."""
+    """Write names next to points, moved up until they do not overlap."""
     axis.margins(x=0.18, y=0.12)
     axis.autoscale_view()
     low, high = axis.get_ylim()
     step = 0.055 * (high - low)
-    width = 0.2 * np.ptp(axis.get_xlim())  # of a name
+    width = 0.2 * np.ptp(axis.get_xlim())  # approximate width of a name
     heights = np.array(y, dtype=float)
     order = np.argsort(heights, kind="stable")
     for i, after in enumerate(order):

@@ -1,4 +1,4 @@
-"""What made these results: config, versions, commit, hashes, and a Methods text."""
+"""Provenance of the results: config, versions, commit, hashes, and a Methods text."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MOTIF_PROGRAMS = {
 }
 
 
-def commit_of(repository: str | Path) -> str:
-    """Return the repository's commit, marked if files differ from it; "unknown" without git."""
+def read_commit(repository: str | Path) -> str:
+    """Read the repository's commit, marked if files were changed; "unknown" without git."""
     try:
         git = ["git", "-C", str(repository)]
         commit = subprocess.run(
@@ -48,7 +48,7 @@ def commit_of(repository: str | Path) -> str:
     return commit.stdout.strip() + (" with changes" if status.stdout.strip() else "")
 
 
-def provenance(
+def collect_provenance(
     config: Config,
     sheet: str | Path,
     environments: Sequence[str | Path],
@@ -58,31 +58,31 @@ def provenance(
     stamped: Mapping[str, Sequence[str]],
     hashed: Sequence[str | Path],
 ) -> Json:
-    """Bring together what made the results.
+    """Collect the config, versions, devices and hashes that identify the results.
 
     Parameters
     ----------
     config
-        The config.
+        The config, with its defaults.
     sheet
         The sample sheet.
     environments
-        What the rules' environments hold, as :func:`scdyn.io.environment.read_packages` reads it.
+        Package lists of the rules' environments (:func:`scdyn.io.environment.read_packages`).
     models
-        ``config.json`` of each pretrained model, in a folder of its name.
+        ``config.json`` of each pretrained model, in a folder named after the model.
     repository
         The workflow's checkout.
     snakemake
-        Version that ran it.
+        Version of Snakemake.
     stamped
-        Results that say which code wrote them, by rule.
+        By rule, the results that store the version of the code that wrote them.
     hashed
-        Results to identify by their SHA-256.
+        Results to hash (SHA-256).
     """
     return {
         "scdyn": __version__,
         "code": "{version}, format {format}".format(**make_stamp()),
-        "commit": commit_of(repository),
+        "commit": read_commit(repository),
         "snakemake": snakemake,
         "config": config.model_dump(),
         "samples": Path(sheet).read_text(),
@@ -91,26 +91,26 @@ def provenance(
             Path(path).parent.name: json.loads(Path(path).read_text())["device"] for path in models
         },
         "written_by": {
-            rule: dict(Counter(map(version_of, paths))) for rule, paths in stamped.items()
+            rule: dict(Counter(map(read_version, paths))) for rule, paths in stamped.items()
         },
         "sha256": {str(path): sha256(path) for path in hashed},
     }
 
 
-def version_of(path: str | Path) -> str:
-    """Name the code that wrote a result, and the format that it wrote."""
+def read_version(path: str | Path) -> str:
+    """Read the version of the code that wrote a result, and its format."""
     return "{version}, format {format}".format(**read_stamp(path))
 
 
-def versions_sentence(record: Json) -> str:
-    """Say which code wrote these results, and what to remake; "" if all is of the present code.
+def describe_versions(record: Json) -> str:
+    """Say which versions wrote the results and what to remake; "" if all are by this version.
 
-    Tables and figures do not say who wrote them, so that they are not counted.
+    Tables and figures store no version and are not counted.
 
     Parameters
     ----------
     record
-        As :func:`provenance` returns it.
+        As :func:`collect_provenance` returns it.
     """
     present, written_by = record["code"], record["written_by"]
     versions = sorted({version for counts in written_by.values() for version in counts})
@@ -118,16 +118,16 @@ def versions_sentence(record: Json) -> str:
     if not old:
         return ""
     if len(versions) == 1:
-        return f"These results are of version {versions[0]}; this page was written by {present}."
+        return f"Version {versions[0]} wrote these results; version {present} wrote this page."
     return (
-        f"Several versions of the code wrote these results: {'; '.join(versions)}. To have all of "
-        f"them by the present one ({present}): snakemake --forcerun {' '.join(old)}, with the "
-        "options of your run."
+        f"Several versions of the code wrote these results: {'; '.join(versions)}. To remake them "
+        f"with this version ({present}): snakemake --forcerun {' '.join(old)}, with the options "
+        "of your run."
     )
 
 
-def grn_sentence(grn: GrnSettings, packages: Mapping[str, str]) -> str:
-    """Say how regulons were made."""
+def describe_grn(grn: GrnSettings, packages: Mapping[str, str]) -> str:
+    """Describe how regulons were inferred, for the Methods text."""
     method = GRN_METHODS[grn.method].format(**packages)
     of_whom = "" if grn.repressing else "positively correlated "
     program = MOTIF_PROGRAMS[grn.motifs].format(**packages)
@@ -144,13 +144,13 @@ def grn_sentence(grn: GrnSettings, packages: Mapping[str, str]) -> str:
     return (
         f"Regulatory edges were inferred by {method} in {len(grn.seeds)} runs on at most "
         f"{grn.max_cells:,} {'metacells' if grn.cells == 'metacells' else 'cells'}; "
-        f"regulons ({targets}) and targets were kept if found in "
-        f"{grn.runs_needed} of them, and scored by AUCell."
+        f"regulons ({targets}) and targets were kept if found in at least "
+        f"{grn.runs_needed} runs, and scored by AUCell."
     )
 
 
-def methods_text(record: Json) -> str:
-    """Write a Methods paragraph from what was run."""
+def write_methods(record: Json) -> str:
+    """Write a Methods paragraph from the record of a run."""
     config, packages = Config.model_validate(record["config"]), record["environments"]
     reference, qc, grn = config.reference, config.ingest.qc, config.grn
     analysis, torch = packages["analysis"], packages["torch"]
@@ -163,7 +163,7 @@ def methods_text(record: Json) -> str:
         "promoter counts (where promoters were measured) and at most "
         f"{qc.max_mito_share:.0%} mitochondrial UMIs (scanpy "
         f"{analysis['scanpy']}).",
-        grn_sentence(grn, packages["grn"]),
+        describe_grn(grn, packages["grn"]),
     ]
     for name, model in config.models.items():
         sentences.append(
@@ -179,36 +179,36 @@ def methods_text(record: Json) -> str:
             "lora": f"with LoRA modules of rank {task.rank} (peft {torch['peft']})",
             "nonlinear": f"with non-linear modules of rank {task.rank}",
             "full": "by training all parameters",
-            "none": "by a head on the frozen encoder",
+            "none": "by training a head on the frozen encoder",
         }[task.adapter]
         sentences.append(
-            f"Task '{name}' ({task.label}) was learned {how} in {task.folds} folds {unit} "
-            f"with {len(task.seeds)} seeds; {task.validation_share:.0%} of the training "
-            "cells served to fit the probabilities' temperature alone. On the same splits it was "
-            f"compared with {'; '.join(map(method_name, task.baselines))} "
+            f"For task '{name}' ({task.label}) the model was fine-tuned {how} in {task.folds} "
+            f"folds {unit} with {len(task.seeds)} seeds; {task.validation_share:.0%} of the "
+            "training cells were held out for temperature scaling of the probabilities. On the "
+            f"same splits it was compared with {'; '.join(map(method_name, task.baselines))} "
             f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
-            "Intervals are Student's t over folds and seeds, with the variance of folds that "
-            "share training cells (Nadeau and Bengio 2003)."
+            "Confidence intervals are Student's t over folds and seeds, with the variance "
+            "corrected for folds that share training cells (Nadeau and Bengio 2003)."
         )
     return " ".join(sentences)
 
 
 def dump(content: Any, sort_keys: bool = True) -> str:
-    """Write a part of the record as YAML, to be read by people."""
-    # What comes back from JSON is no longer one object in two places.
+    """Write a part of the record as YAML."""
+    # The way through JSON copies shared objects, for which YAML would write anchors.
     return yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=sort_keys)
 
 
-def provenance_page(record: Json) -> str:
-    """Lay the record out as an HTML page; every value is escaped."""
-    versions = versions_sentence(record)
+def render_provenance(record: Json) -> str:
+    """Render the record as an HTML page; every value is escaped."""
+    versions = describe_versions(record)
     return render(
         "provenance.html",
         "Provenance",
         commit=record["commit"],
         paragraphs={
             **({"Versions of the code": versions} if versions else {}),
-            "Methods": methods_text(record),
+            "Methods": write_methods(record),
         },
         listings={
             "Config, with defaults": dump(record["config"], sort_keys=False),

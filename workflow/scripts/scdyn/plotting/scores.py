@@ -11,48 +11,50 @@ from scdyn.tasks.methods import method_name
 from scdyn.tasks.scores import PREFIXES, method_prefix
 
 MEANINGS = {
-    "accuracy": "share of cells predicted right",
+    "accuracy": "share of correctly predicted cells",
     "balanced_accuracy": "recall, mean over classes",
     "macro_f1": "F1, mean over classes; mean over folds and seeds, with its 95% interval",
-    "combined_macro_f1": "macro-F1 of one prediction per cell, by the runs' mean probability",
+    "combined_macro_f1": "macro-F1 of one prediction per cell, by the mean probability over runs",
     "ece": "expected calibration error, after temperature scaling (0: good)",
-    "n_cells": "progenitors whose fate is known",
-    "ectopic_share": "knockout cells at somite positions that are predicted neural (truth: all)",
-    "n_ectopic": "knockout cells at somite positions",
+    "n_cells": "number of progenitors with a known fate",
+    "ectopic_share": "share of knockout cells at somite positions predicted neural (truth: all)",
+    "n_ectopic": "number of knockout cells at somite positions",
     "n_regulons": "number of regulons",
-    "auprc": "area under precision-recall of the inferred edges",
-    "auprc_chance": "the same of a random ranking: the share of all pairs that are edges",
-    "auprc_ratio": "auprc over auprc_chance",
+    "auprc": "area under the precision-recall curve of the inferred edges",
+    "auprc_chance": "AUPRC of a random ranking: share of all pairs that are true edges",
+    "auprc_ratio": "auprc divided by auprc_chance",
     "regulon_precision": "share of the regulons' edges that are true",
-    "regulon_recall": "share of the true edges that are in regulons",
-    "adjacency_precision": "share of true edges among the strongest adjacencies, as many as the "
-    "regulons have edges",
+    "regulon_recall": "share of the true edges that are in the regulons",
+    "adjacency_precision": "share of true edges among the strongest adjacencies, for the same "
+    "number of edges as in the regulons",
     "seed_jaccard": "agreement of the strongest edges between seeds (Jaccard index)",
     "regulon_seed_jaccard": "agreement of the regulons' edges between seeds, before the consensus",
-    "left_out_jaccard": "agreement of the strongest edges with a run without some cells",
-    "regulon_left_out_jaccard": "agreement of the regulons' edges with a run without some cells",
+    "left_out_jaccard": "agreement of the strongest edges with a run that leaves out cells",
+    "regulon_left_out_jaccard": "agreement of the regulons' edges with a run that leaves out cells",
     "recall20": "share of the true drivers among the first 20 of all genes",
     "tf_recall20": "share of the true drivers among the first 20 TFs",
     "tf_auroc": "AUROC of the true drivers among the TFs",
     "chance20": "recall at 20 of a random ranking of all genes",
     "masked_loss": "cross-entropy of hidden genes' bins on held-out cells, nats per gene",
-    "rna_masked_loss": "the same, of the RNA bin",
-    "rna_zero_loss": "the same, of hidden genes whose RNA bin is zero",
-    "rna_nonzero_loss": "the same, of hidden genes whose RNA bin is not zero",
-    "promoter_masked_loss": "the same, of the promoter bin",
-    "promoter_zero_loss": "the same, of hidden genes whose promoter bin is zero",
-    "promoter_nonzero_loss": "the same, of hidden genes whose promoter bin is not zero",
-    "full_loss": "cross-entropy of all genes' bins on held-out cells, none hidden",
-    "neighbour_accuracy": "share of cells whose 15 nearest cells in the embedding vote their label",
-    "library_size_r2": "share of the cells' log counts that 10 components explain (0: good)",
-    "scib_labels_kept": "mean of scib-metrics' bio conservation",
-    "scib_batches_mixed": "mean of scib-metrics' batch correction",
-    "completeness": "median error of the attributions' sum (0: good)",
+    "rna_masked_loss": "masked_loss of the RNA bins",
+    "rna_zero_loss": "masked_loss of the RNA bins that are zero",
+    "rna_nonzero_loss": "masked_loss of the RNA bins that are not zero",
+    "promoter_masked_loss": "masked_loss of the promoter bins",
+    "promoter_zero_loss": "masked_loss of the promoter bins that are zero",
+    "promoter_nonzero_loss": "masked_loss of the promoter bins that are not zero",
+    "full_loss": "cross-entropy of all genes' bins on held-out cells, without masking",
+    "neighbour_accuracy": "share of cells whose label is the majority of their 15 nearest "
+    "neighbours in the embedding",
+    "library_size_r2": "share of the variance of log counts explained by the first 10 components "
+    "of the embedding (0: good)",
+    "scib_labels_kept": "mean of scib-metrics' bio conservation metrics",
+    "scib_batches_mixed": "mean of scib-metrics' batch correction metrics",
+    "completeness": "median relative error of the attributions' sum (0: good)",
     "randomised_correlation": "rank correlation with a randomised model's attributions (0: good)",
 }
 
 
-# What the columns of the page are called.
+# Titles of the page's columns, by the prefix of the scores' names.
 METHOD_TITLES = {
     **{prefix: method_name(method) for method, prefix in PREFIXES.items()},
     "wilcoxon_": "Wilcoxon",
@@ -66,7 +68,7 @@ METHOD_TITLES = {
 
 
 class Cell(NamedTuple):
-    """A cell of a table of scores.
+    """One cell of the HTML table.
 
     Attributes
     ----------
@@ -75,7 +77,7 @@ class Cell(NamedTuple):
     text
         Name or number.
     note
-        Beneath it, small: the measure's meaning, the value's bounds.
+        Small text below: the meaning of a measure, or the interval of a value.
     """
 
     kind: str
@@ -83,35 +85,35 @@ class Cell(NamedTuple):
     note: str = ""
 
 
-def score_page(
+def render_scores(
     scores: Mapping[str, float], variants: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> str:
-    """Lay the scores out as HTML: a table per part.
+    """Render the scores as an HTML page with one table per part.
 
     Parameters
     ----------
     scores
-        Flat, as written.
+        As in ``scores.json``.
     variants
-        Task to its variants of the model.
+        By task, its variants of the model.
     """
     parts: dict[str, dict[str, dict[str, float]]] = {}
     for key, value in scores.items():
         part, name = key.rsplit(".", 1)
-        prefix, measure = split_method(name, columns_of(part, variants))
+        prefix, measure = split_method(name, list_columns(part, variants))
         parts.setdefault(part, {}).setdefault(measure, {})[prefix] = value
     tables = {
-        part: table_of_part(measures, columns_of(part, variants))
+        part: lay_out_part(measures, list_columns(part, variants))
         for part, measures in parts.items()
     }
     return render("scores.html", "Scores", tables=tables)
 
 
-def columns_of(part: str, variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Prefix to title of the columns that a part may have.
+def list_columns(part: str, variants: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Map the prefixes of the columns that a part may have to their titles.
 
-    A variant is a column of its own task only: a variant called ``rna`` would take
-    ``rna_masked_loss`` of pretraining, too.
+    A variant is a column only of its task: otherwise a variant named ``rna`` would claim
+    ``rna_masked_loss`` of the pretraining.
     """
     own = variants.get(part.removesuffix(".held_out").removesuffix(".predicted"), ())
     return METHOD_TITLES | {method_prefix(name): method_name(name) for name in own}
@@ -119,17 +121,17 @@ def columns_of(part: str, variants: Mapping[str, Sequence[str]]) -> dict[str, st
 
 def split_method(name: str, columns: Mapping[str, str]) -> tuple[str, str]:
     """Split a score's name into the prefix of its method and the measure."""
-    # The longest that fits: lr_rna_ before lr_, and the empty one last.
+    # Choose the longest prefix: lr_rna_ before lr_, and the empty one last.
     prefix = max((p for p in columns if name.startswith(p)), key=len)
     return prefix, name.removeprefix(prefix)
 
 
-def table_of_part(
+def lay_out_part(
     measures: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
 ) -> list[Sequence[Cell]]:
-    """Lay out one part's table, with the methods that it has scores of, by rows.
+    """Lay out the table of one part, with a column per method.
 
-    Many methods are laid out as rows, so that the page is no wider than a screen.
+    If there are more methods than measures, the methods are the rows, to keep the page narrow.
     """
     methods = [p for p in columns if any(p in values for values in measures.values())]
     names = [name for name in measures if name.removesuffix("_low").removesuffix("_high") == name]

@@ -1,4 +1,4 @@
-"""How long the stages of a run took, from what Snakemake keeps of each job."""
+"""Time per stage of a run, from Snakemake's record of each job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scdyn.log import format_duration
 
 
 class JobTime(NamedTuple):
-    """A job's rule, and when it began and ended, in seconds since the epoch."""
+    """Rule, start and end of a job, in seconds since the epoch."""
 
     rule: str
     begun: float
@@ -26,15 +26,15 @@ def read_jobs(folder: str | Path, since: float) -> list[JobTime]:
     folder
         Snakemake's records, one per output: ``.snakemake/metadata``.
     since
-        Seconds since the epoch; jobs that began earlier are of another run.
+        Seconds since the epoch; jobs that began earlier belong to another run.
 
     Returns
     -------
     list of JobTime
-        One per job, in the order of their beginnings. Records that cannot be read are left out.
+        One per job, in order of their start. Records that cannot be read are skipped.
     """
     jobs: dict[tuple[str, ...], JobTime] = {}
-    # Names of outputs that are long for a file system stand in folders.
+    # Snakemake splits long names of outputs into folders.
     for path in Path(folder).rglob("*"):
         try:
             record = json.loads(path.read_text())
@@ -48,26 +48,26 @@ def read_jobs(folder: str | Path, since: float) -> list[JobTime]:
     return sorted(jobs.values(), key=lambda job: job.begun)
 
 
-def summary(jobs: Iterable[JobTime], stages: Mapping[str, str]) -> str:
-    """Lay out how long each stage took.
+def summarise(jobs: Iterable[JobTime], stages: Mapping[str, str]) -> str:
+    """Summarise the time per stage.
 
     Parameters
     ----------
     jobs
-        Of one run.
+        Jobs of one run.
     stages
         Rule to its stage, in the order of the stages.
 
     Returns
     -------
     str
-        A line per stage: its jobs, their times together, and the rule that took most of them; the
-        jobs' times overlap where they ran side by side. Empty without jobs.
+        A line per stage: number of jobs, sum of their times (jobs may run in parallel), and the
+        rule with the largest share. Empty without jobs.
     """
     jobs = list(jobs)
     if not jobs:
         return ""
-    rows = [("stage", "jobs", "their time", "most of it")]
+    rows = [("stage", "jobs", "total time", "longest rule")]
     for stage in dict.fromkeys(stages.values()):
         by_rule: dict[str, list[float]] = {}
         for job in jobs:

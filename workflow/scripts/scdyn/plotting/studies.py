@@ -1,4 +1,4 @@
-"""Figures of the studies: maps, trends along pseudotime, order on sections, changes, genes."""
+"""Figures of the studies of development and of tissue sections."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scanpy.plotting.palettes import godsnot_102
 
-from scdyn.plotting.style import GREY, PALETTE, colours, new, points
+from scdyn.plotting.style import GREY, PALETTE, assign_colours, make_figure, scatter_labels
 from scdyn.studies.common import as_text, turn_landscape
 from scdyn.tasks.methods import method_name
 
-# Which colour says which modality or method, in all figures.
+# Colours of modalities and methods, the same in all figures.
 MODALITY_COLOURS = {"rna": PALETTE[0], "promoter": PALETTE[1]}
 METHOD_COLOURS = {"scdynomics": PALETTE[0], "logistic_regression": PALETTE[1]}
-MOST_SECTIONS = 6  # drawn; the table has all
+MOST_SECTIONS = 6  # sections shown; the table has all
 
 
-def shaded(
+def scatter_values(
     figure: Figure,
     axis: Axes,
     layout: np.ndarray,
@@ -31,114 +31,114 @@ def shaded(
     title: str,
     limits: tuple[float, float],
 ) -> None:
-    """Scatter cells coloured by a number; cells without one are grey and below the others."""
+    """Scatter cells coloured by a number, above cells without a value, in grey."""
     known = values.notna().to_numpy()
-    background(axis, layout[~known])
+    scatter_background(axis, layout[~known])
     order = np.random.default_rng(0).permutation(np.flatnonzero(known))
     low, high = limits
     image = axis.scatter(
-        *layout[order].T, c=values.to_numpy()[order], s=mark_size(len(order)), cmap="viridis",
-        vmin=low, vmax=high, linewidths=0, rasterized=True,
+        *layout[order].T, c=values.to_numpy()[order], s=choose_mark_size(len(order)),
+        cmap="viridis", vmin=low, vmax=high, linewidths=0, rasterized=True,
     )  # fmt: skip
     axis.set(xticks=[], yticks=[], title=title)
     axis.spines[:].set_visible(False)
     figure.colorbar(image, cax=axis.inset_axes([1.02, 0.15, 0.025, 0.7]))
 
 
-def named(
+def scatter_classes(
     axis: Axes, layout: np.ndarray, labels: pd.Series, title: str, palette: Mapping[str, str]
 ) -> None:
-    """Scatter cells coloured by a label, without a legend; those without one lie below."""
+    """Scatter cells coloured by a label, above cells without a label; without a legend."""
     known = labels.notna().to_numpy()
-    background(axis, layout[~known])
-    points(axis, layout[known], labels[known], title, palette, legend=False)
+    scatter_background(axis, layout[~known])
+    scatter_labels(axis, layout[known], labels[known], title, palette, legend=False)
 
 
-def background(axis: Axes, layout: np.ndarray) -> None:
-    """Scatter cells of which nothing is said, small and grey."""
-    size = mark_size(len(layout)) / 2
+def scatter_background(axis: Axes, layout: np.ndarray) -> None:
+    """Scatter cells without a value, small and grey."""
+    size = choose_mark_size(len(layout)) / 2
     axis.scatter(*layout.T, c="#D8D8D8", s=size, linewidths=0, rasterized=True)
 
 
-def mark_size(n_cells: int) -> float:
-    """Area of a cell's mark, by how many there are, as in :func:`scdyn.plotting.style.points`."""
+def choose_mark_size(n_cells: int) -> float:
+    """Choose the area of a point by the number of cells, as ``style.scatter_labels`` does."""
     return float(np.clip(8000 / max(n_cells, 1), 0.5, 8))
 
 
-def words(text: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
-    figure, axes = new(1, 1, 4, 1)
+def show_text(text: str) -> Figure:
+    """Make a figure of a sentence that says why there is nothing to plot."""
+    figure, axes = make_figure(1, 1, 4, 1)
     axes[0, 0].text(0.5, 0.5, text, ha="center")
     axes[0, 0].axis("off")
     return figure
 
 
-def legend_marks(names: Sequence[str], palette: Mapping[str, str]) -> list[Line2D]:
-    """One mark a name, for a legend that serves several maps."""
+def make_legend_marks(names: Sequence[str], palette: Mapping[str, str]) -> list[Line2D]:
+    """Make one mark per name, for a legend shared by several panels."""
     options = {"marker": "o", "linestyle": "", "ms": 4}
     return [Line2D([], [], color=palette[name], label=name, **options) for name in names]
 
 
-def legend_below(figure: Figure, names: Sequence[str], palette: Mapping[str, str]) -> None:
-    """One legend for all maps of a figure, which grows by the height that the legend needs."""
+def add_legend_below(figure: Figure, names: Sequence[str], palette: Mapping[str, str]) -> None:
+    """Add one legend for all panels below a figure, and enlarge the figure by its height."""
     width, height = figure.get_size_inches()
     n_columns = int(np.clip(11 * width / (max(map(len, names)) + 6), 1, len(names)))
     figure.set_size_inches(width, height + 0.3 + 0.17 * -(-len(names) // n_columns))
-    marks = legend_marks(names, palette)
+    marks = make_legend_marks(names, palette)
     figure.legend(handles=marks, loc="outside lower center", ncols=n_columns)
 
 
-def development_maps(
-    layout: np.ndarray, table: pd.DataFrame, asked: np.ndarray, label: str, palette: Mapping
+def plot_development(
+    layout: np.ndarray, table: pd.DataFrame, is_progenitor: np.ndarray, label: str, palette: Mapping
 ) -> Figure:
-    """Maps of the cells as labelled, by predicted fate and by pseudotime.
+    """Plot the UMAP of the cells by label, predicted fate and pseudotime.
 
     Parameters
     ----------
     layout
         (cells, 2).
     table
-        Of :func:`scdyn.studies.development.development_table`.
-    asked
-        (cells,) boolean: whose fate is asked.
+        As :func:`scdyn.studies.development.development_table`.
+    is_progenitor
+        (cells,) boolean: cells whose fate is predicted.
     label
-        The label's name.
+        Column of the label.
     palette
         Colours of labels and fates.
     """
-    figure, axes = new(1, 3, 11, 3.2)
+    figure, axes = make_figure(1, 3, 11, 3.2)
     labels = table["label"].where(table["label"] != "")
-    named(axes[0, 0], layout, labels, f"{label}, as labelled ({labels.count():,})", palette)
-    fates = table["predicted"].where(asked)
-    named(axes[0, 1], layout, fates, f"predicted fate ({fates.count():,})", palette)
+    scatter_classes(axes[0, 0], layout, labels, f"label: {label} ({labels.count():,})", palette)
+    fates = table["predicted"].where(is_progenitor)
+    scatter_classes(axes[0, 1], layout, fates, f"predicted fate ({fates.count():,})", palette)
     time = table["pseudotime"]
     limits = (time.min(), time.max())
-    shaded(figure, axes[0, 2], layout, time, f"pseudotime ({time.count():,})", limits)
-    legend_below(figure, sorted({*labels.dropna(), *fates.dropna()}), palette)
+    scatter_values(figure, axes[0, 2], layout, time, f"pseudotime ({time.count():,})", limits)
+    add_legend_below(figure, sorted({*labels.dropna(), *fates.dropna()}), palette)
     return figure
 
 
-def along_pseudotime(
+def plot_pseudotime(
     trends: pd.DataFrame,
     agreement: pd.DataFrame | None,
     names: Mapping[str, str],
     palette: Mapping[str, str],
 ) -> Figure:
-    """Probabilities of the predicted fates along pseudotime, and what one modality alone knows.
+    """Plot the probability of predicted fates along pseudotime, and the agreement of modalities.
 
     Parameters
     ----------
     trends
-        Of :func:`scdyn.studies.development.fate_trends`.
+        As :func:`scdyn.studies.development.fate_trends`.
     agreement
-        Of :func:`scdyn.studies.development.measure_agreement`; None where no modality was
-        read alone.
+        As :func:`scdyn.studies.development.measure_agreement`; None if no model of one
+        modality was fine-tuned.
     names
-        What to call the modalities.
+        Modality to its name in the legend.
     palette
         Colours of fates.
     """
-    figure, axes = new(1, 1 if agreement is None else 2, 4.8 if agreement is None else 9, 4)
+    figure, axes = make_figure(1, 1 if agreement is None else 2, 4.8 if agreement is None else 9, 4)
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
     axis = axes[0, 0]
     for fate, part in trends.groupby("of", sort=False):
@@ -158,11 +158,11 @@ def along_pseudotime(
         error = [part["value"] - part["low"], part["high"] - part["value"]]
         axis.errorbar(
             part["pseudotime"], part["value"], error, color=colour, marker="o", ms=3, capsize=2,
-            lw=1, label=f"{names[modality]} alone",
+            lw=1, label=f"{names[modality]} only",
         )  # fmt: skip
         axis.plot(
             part["pseudotime"], part["chance"], color=colour, ls=":", lw=1,
-            label=f"{names[modality]}, by chance",
+            label=f"{names[modality]}, expected by chance",
         )  # fmt: skip
     n_cells = alone.drop_duplicates("pseudotime")["n_cells"]
     axis.set(
@@ -174,25 +174,27 @@ def along_pseudotime(
     return figure
 
 
-def driver_heat(
+def plot_driver_trends(
     times: np.ndarray,
     genes: pd.DataFrame,
     fates: Sequence[str],
     trends: Mapping[str, np.ndarray],
     name: str,
 ) -> Figure:
-    """Heat map of each fate's drivers along pseudotime, a panel a fate.
+    """Plot the drivers along pseudotime as heat maps, one per predicted fate.
 
     Parameters
     ----------
     times, genes, fates, trends
-        Of :func:`scdyn.studies.development.driver_trends`.
+        As :func:`scdyn.studies.development.driver_trends`.
     name
-        What to call the values.
+        Name of the values.
     """
     if not fates:
-        return words("none of the predicted fates has drivers")
-    figure, axes = new(1, len(fates), 1.6 + 2.2 * len(fates), 1 + 0.15 * len(genes), sharey=True)
+        return show_text("none of the predicted fates has drivers")
+    figure, axes = make_figure(
+        1, len(fates), 1.6 + 2.2 * len(fates), 1 + 0.15 * len(genes), sharey=True
+    )
     edges = np.flatnonzero(genes["class"].to_numpy()[1:] != genes["class"].to_numpy()[:-1]) + 0.5
     for axis, fate in zip(axes[0], fates, strict=True):
         image = axis.imshow(
@@ -213,10 +215,10 @@ def driver_heat(
     return figure
 
 
-def section_maps(
+def plot_sections(
     positions: np.ndarray, section: pd.Series, table: pd.DataFrame, label: str, palette: Mapping
 ) -> Figure:
-    """Maps of labels, predicted fates and confidence, one row per section.
+    """Plot labels, predicted labels and confidence on tissue sections, one row per section.
 
     Parameters
     ----------
@@ -225,11 +227,12 @@ def section_maps(
     section
         (cells,) names.
     table
-        (cells,) rows: ``label``, ``predicted`` and ``confidence``, missing where no fate is asked.
+        One row per cell: ``label``, ``predicted`` and ``confidence``, missing for cells that are
+        not predicted.
     label
-        The label's name.
+        Column of the label.
     palette
-        Colours of labels and fates.
+        Colour of each label.
     """
     names = sorted(section.unique())[:MOST_SECTIONS]
     parts, heights = [], []
@@ -239,35 +242,37 @@ def section_maps(
         extent = np.ptp(layout, axis=0)
         parts.append((name, table[here], layout))
         heights.append(0.3 + float(np.clip(3.6 * extent[1] / max(extent[0], 1e-9), 0.7, 3.6)))
-    figure, axes = new(len(names), 3, 12, sum(heights), height_ratios=heights)
+    figure, axes = make_figure(len(names), 3, 12, sum(heights), height_ratios=heights)
     limits = (table["confidence"].min(), 1.0)
     for row, (name, part, layout) in zip(axes, parts, strict=True):
         labels = part["label"].where(part["label"] != "")
-        named(row[0], layout, labels, f"{name}: {label} ({labels.count():,})", palette)
-        named(
+        scatter_classes(row[0], layout, labels, f"{name}: {label} ({labels.count():,})", palette)
+        scatter_classes(
             row[1], layout, part["predicted"], f"predicted ({part['predicted'].count():,})", palette
         )
-        shaded(figure, row[2], layout, part["confidence"], "probability of the prediction", limits)
+        scatter_values(
+            figure, row[2], layout, part["confidence"], "probability of the prediction", limits
+        )
         for axis in row:
             axis.set_aspect("equal")
     shown = {*table["label"], *table["predicted"].dropna()} - {""}
-    legend_below(figure, sorted(shown), palette)
+    add_legend_below(figure, sorted(shown), palette)
     return figure
 
 
-def coherence(table: pd.DataFrame) -> Figure:
-    """Moran's I of each class's probability, a point a section, over the permutations' interval.
+def plot_coherence(table: pd.DataFrame) -> Figure:
+    """Plot Moran's I of each class's probability: one point per section, over the null interval.
 
     Parameters
     ----------
     table
-        Of :func:`scdyn.studies.spatial.coherence_table`.
+        As :func:`scdyn.studies.spatial.coherence_table`.
     """
     if table.empty:
-        return words("no section has enough predicted cells")
+        return show_text("no section has enough predicted cells")
     by_class = table.groupby("class")["morans_i"].mean().sort_values(na_position="first")
     place = dict(zip(by_class.index, range(len(by_class)), strict=True))
-    figure, axes = new(1, 1, 5, 1.5 + 0.26 * len(place))
+    figure, axes = make_figure(1, 1, 5, 1.5 + 0.26 * len(place))
     axis = axes[0, 0]
     methods = list(dict.fromkeys(table["method"]))
     for shift, method in zip(np.linspace(0.15, -0.15, len(methods)), methods, strict=True):
@@ -289,15 +294,15 @@ def coherence(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def label_colours(labels: pd.Series, calls: pd.DataFrame) -> dict[str, str]:
-    """One colour for each label of the corpus and each class that is called.
+def assign_label_colours(labels: pd.Series, predictions: pd.DataFrame) -> dict[str, str]:
+    """Assign a colour to each label of the corpus and each predicted label.
 
-    Up to eight are told apart by any colour vision. Of more, the eight commonest are, and the
-    others have colours of scanpy's longest palette.
+    Up to eight have colours that everybody can distinguish. If there are more, the eight most
+    frequent have these and the others colours of scanpy's longest palette.
     """
-    names = {*as_text(labels), *calls["predicted"]} - {""}
+    names = {*as_text(labels), *predictions["predicted"]} - {""}
     if len(names) <= len(PALETTE):
-        return colours(sorted(names))
+        return assign_colours(sorted(names))
     count = as_text(labels).value_counts().reindex(sorted(names), fill_value=0)
     ordered = count.sort_values(ascending=False, kind="stable").index
     taken = np.array([to_rgb(name) for name in (*PALETTE, GREY, "white")])

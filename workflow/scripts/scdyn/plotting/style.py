@@ -1,4 +1,4 @@
-"""Every figure of the report: functions from tables to matplotlib figures, one style."""
+"""The style of all figures, and what they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scdyn.io.files import atomic
 
 matplotlib.use("Agg")
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# Okabe and Ito's colours, which can be distinguished with any colour vision.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 GREY = "#BBBBBB"
 STYLE = {
@@ -27,31 +27,31 @@ STYLE = {
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "legend.frameon": False,
-    # A name with two $ in it is a name.
+    # Names may contain $, which matplotlib would read as mathematics.
     "text.parse_math": False,
     "savefig.dpi": 200,
-    # Text stays text, and the same figure gives the same bytes.
+    # Keep text as text, and write the same bytes for the same figure.
     "svg.fonttype": "none",
     "svg.hashsalt": "scdyn",
 }
 
 
-def new(
+def make_figure(
     n_rows: int, n_columns: int, width: float, height: float, **options: Any
 ) -> tuple[Figure, Any]:
-    """Start a figure in the house style; sizes in inches."""
+    """Make a figure with a grid of axes in the common style; sizes in inches."""
     plt.rcParams.update(STYLE)
     return plt.subplots(n_rows, n_columns, figsize=(width, height), squeeze=False, **options)
 
 
-def blank(width: float, height: float) -> Figure:
-    """Start an empty figure in the house style, for parts of their own; sizes in inches."""
+def make_blank_figure(width: float, height: float) -> Figure:
+    """Make a figure without axes in the common style, for subfigures; sizes in inches."""
     plt.rcParams.update(STYLE)
     return plt.figure(figsize=(width, height))
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path as its suffix says, and close it."""
+    """Write a figure to each path, in the format of the suffix, and close it."""
     for path in paths:
         with atomic(path) as temporary:
             metadata = {"Date": None} if Path(path).suffix == ".svg" else None
@@ -59,8 +59,8 @@ def save(figure: Figure, *paths: str | Path) -> None:
     plt.close(figure)
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour; past eight, shades of a continuous map."""
+def assign_colours(names: Sequence[str]) -> dict[str, str]:
+    """Assign a colour to each name; more than eight get shades of a continuous colour map."""
     names = sorted(map(str, names))
     if len(names) <= len(PALETTE):
         return dict(zip(names, PALETTE, strict=False))
@@ -70,7 +70,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def points(
+def scatter_labels(
     axes: Axes,
     layout: np.ndarray,
     labels: pd.Series,
@@ -78,29 +78,29 @@ def points(
     palette: Mapping[str, str] | None = None,
     legend: bool = True,
 ) -> None:
-    """Scatter cells coloured by a label; missing labels are grey and below the others.
+    """Scatter cells coloured by a label, above cells without a label, in grey.
 
     Parameters
     ----------
     axes
-        Where to draw.
+        Axes to plot on.
     layout
         (cells, 2) positions.
     labels
         (cells,) names.
     title
-        Above the axes.
+        Title of the axes.
     palette
-        Colour of each name, so that a name has one colour throughout a figure; by default
-        that of the names at hand.
+        Colour of each name, so that it is the same in all panels; by default assigned to the
+        names in ``labels``.
     legend
-        Whether to draw one, of the names at hand.
+        Whether to draw a legend of the names in ``labels``.
     """
     labels = labels.astype(object).where(labels.notna(), "").astype(str)
     names = [name for name in sorted(labels.unique()) if name != ""]
-    palette = palette or colours(names)
+    palette = palette or assign_colours(names)
     size = float(np.clip(8000 / max(len(layout), 1), 0.5, 8))
-    order = np.random.default_rng(0).permutation(len(layout))  # no class covers another
+    order = np.random.default_rng(0).permutation(len(layout))  # so that no class covers another
     order = order[np.argsort(labels.to_numpy()[order] != "", kind="stable")]
     shades = [palette.get(name, GREY) for name in labels.to_numpy()[order]]
     axes.scatter(*layout[order].T, c=shades, s=size, linewidths=0, rasterized=True)

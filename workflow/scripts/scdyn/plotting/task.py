@@ -1,4 +1,4 @@
-"""The figure of a task: every method's scores, and where the model is right, sure, and not."""
+"""Figure of a task: scores of every method, confusion matrix, scores by class, calibration."""
 
 from __future__ import annotations
 
@@ -13,64 +13,66 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 from sklearn.calibration import calibration_curve
 
-from scdyn.plotting.style import GREY, PALETTE, blank
+from scdyn.plotting.style import GREY, PALETTE, make_blank_figure
 from scdyn.settings import MAIN, is_compared
 from scdyn.tasks.methods import method_name
 from scdyn.tasks.metrics import N_BINS
 
-PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells, by their own label", "D")}
+PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells that have a label", "D")}
 
 
-def task(report: Mapping[str, Any]) -> Figure:
-    """Draw what :func:`scdyn.tasks.evaluation.evaluate` found.
+def plot_task(report: Mapping[str, Any]) -> Figure:
+    """Plot the evaluation of a task.
 
     Parameters
     ----------
     report
-        Its tables.
+        Tables of :func:`scdyn.tasks.evaluation.evaluate`.
 
     Returns
     -------
     Figure
-        Scores of all runs by method, the model's confusion matrix, F1 by class beside the best
-        baseline, reliability, and, where they were asked for, scores by share of the labels
-        and how well a left-out class is detected.
+        Scores of all runs by method, the model's confusion matrix, F1 by class and calibration
+        compared with the best baseline and, if the task has them, scores by share of the labels
+        and the detection of left-out classes.
     """
-    calls, summary = report["predictions"], report["summary"]
-    best = best_baseline(summary)
-    n_classes = calls.loc[calls["part"] == "test", "label"].nunique()
+    predictions, summary = report["predictions"], report["summary"]
+    best = find_best_baseline(summary)
+    n_classes = predictions.loc[predictions["part"] == "test", "label"].nunique()
     n_methods = summary["method"].nunique()
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
     side = max(3.0, 2.0 + 0.24 * n_classes)
     height = max(3.0, side, 0.28 * n_methods + 1.2)
-    figure = blank(9.5, height + 3.2)
+    figure = make_blank_figure(9.5, height + 3.2)
     above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
     left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
-    scores_by_method(left, report["scores"], summary)
-    confusion_matrix(right, calls[(calls["part"] == "test") & (calls["method"] == MAIN)])
+    plot_methods(left, report["scores"], summary)
+    plot_confusion(
+        right, predictions[(predictions["part"] == "test") & (predictions["method"] == MAIN)]
+    )
     panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
-    scores_by_class(panels[0], report["classes"], best)
-    reliability_curves(panels[1], calls, [MAIN, *([best] if best else [])])
+    plot_classes(panels[0], report["classes"], best)
+    plot_reliability(panels[1], predictions, [MAIN, *([best] if best else [])])
     for panel, name in zip(panels[2:], extra, strict=True):
-        {"efficiency": label_curve, "novelty": novelty_bars}[name](panel, report[name])
+        {"efficiency": plot_label_curve, "novelty": plot_novelty}[name](panel, report[name])
     rare = [
         f"{name} ({why})" for name, why in report["metrics"].get("classes_left_out", {}).items()
     ]
     if rare:
-        text = textwrap.fill(f"Left out, too rare: {', '.join(rare)}", 150)
+        text = textwrap.fill(f"Classes left out as too rare: {', '.join(rare)}", 150)
         below.supxlabel(text, x=0.01, ha="left", fontsize=6, parse_math=False)
     return figure
 
 
-def best_baseline(summary: pd.DataFrame) -> str | None:
-    """Name the method of others with the highest macro-F1 on held-out cells, if there is one."""
+def find_best_baseline(summary: pd.DataFrame) -> str | None:
+    """Find the baseline with the highest macro-F1 on held-out cells; None if there is none."""
     chosen = (summary["part"] == "test") & (summary["score"] == "macro_f1")
     others = summary[chosen & ~summary["method"].map(is_compared)]
     return None if others.empty else others.loc[others["mean"].idxmax(), "method"]
 
 
-def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Macro-F1 of each run as a dot, with the mean and its 95% interval, a row a method."""
+def plot_methods(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Plot the macro-F1 of each run, with the mean and its 95% interval: one row per method."""
     means = summary[summary["score"] == "macro_f1"]
     tested = means[means["part"] == "test"].sort_values("mean")
     rows = {method: i for i, method in enumerate(tested["method"])}
@@ -103,29 +105,29 @@ def scores_by_method(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) ->
             f"◂ {row.mean:.2f}", (left, rows[row.method]), (3, 0), textcoords="offset points",
             va="center", color="#666666",
         )  # fmt: skip
-    axis.set(xlabel="macro-F1", title="every fold and seed; mean, 95% interval")
+    axis.set(xlabel="macro-F1", title="each fold and seed (grey); mean, 95% interval")
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)
     if len(parts) > 1:
-        legend_beneath(axis, ncols=2)
+        add_legend_beneath(axis, ncols=2)
 
 
-def legend_beneath(axis: Axes, **options: Any) -> None:
-    """Draw a legend below the ticks and the label of the x axis, however high the panel is."""
+def add_legend_beneath(axis: Axes, **options: Any) -> None:
+    """Add a legend at a fixed distance below the x axis, for panels of any height."""
     place = offset_copy(axis.transAxes, axis.figure, y=-0.38)
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, 0), bbox_transform=place, **options)
 
 
-def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
-    """Share of each label's held-out cells by predicted label."""
-    confusion = pd.crosstab(calls["label"], calls["predicted"])
+def plot_confusion(axis: Axes, predictions: pd.DataFrame) -> None:
+    """Plot the confusion matrix of the held-out cells, as shares of each label."""
+    confusion = pd.crosstab(predictions["label"], predictions["predicted"])
     classes = sorted(set(confusion.index) | set(confusion.columns))
     confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
     shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=90)
     axis.set_yticks(range(len(classes)), [f"{c} ({n:,})" for c, n in confusion.sum(1).items()])
-    axis.set(xlabel="predicted", title="held-out cells")
+    axis.set(xlabel="predicted label", ylabel="label (cells)", title="held-out cells")
     if len(classes) <= 8:
         for i, j in np.ndindex(shares.shape):
             colour = "white" if shares.iat[i, j] > 0.5 else "black"
@@ -134,8 +136,8 @@ def confusion_matrix(axis: Axes, calls: pd.DataFrame) -> None:
     axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7, pad=0.03)
 
 
-def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
-    """F1 of each class, the model's and the best baseline's."""
+def plot_classes(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
+    """Plot the F1 of each class, for the model and the best baseline."""
     order = classes[classes["method"] == MAIN].sort_values("f1")["class"].tolist()
     for method, colour, shift in ((best, PALETTE[5], -0.2), (MAIN, PALETTE[0], 0.2)):
         if method is None:
@@ -144,26 +146,26 @@ def scores_by_class(axis: Axes, classes: pd.DataFrame, best: str | None) -> None
         bars = np.arange(len(order)) + shift
         axis.barh(bars, values, 0.38, color=colour, label=method_name(method))
     axis.set_yticks(range(len(order)), order, fontsize=8 if len(order) <= 10 else 5.5)
-    axis.set(xlim=(0, 1), xlabel="F1")
-    legend_beneath(axis, fontsize=7)
+    axis.set(xlim=(0, 1), xlabel="F1", title="held-out cells")
+    add_legend_beneath(axis, fontsize=7)
 
 
-def reliability_curves(axis: Axes, calls: pd.DataFrame, methods: list[str]) -> None:
-    """Share of right predictions against the probability given to them."""
+def plot_reliability(axis: Axes, predictions: pd.DataFrame, methods: list[str]) -> None:
+    """Plot the share of correct predictions over their calibrated probability."""
     axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
     for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
-        part = calls[(calls["part"] == "test") & (calls["method"] == method)]
+        part = predictions[(predictions["part"] == "test") & (predictions["method"] == method)]
         sure = part.filter(regex="^p_").max(axis=1).to_numpy()
         right, confidence = calibration_curve(
             part["label"] == part["predicted"], sure, n_bins=N_BINS
         )
         axis.plot(confidence, right, "o-", ms=3, color=colour)
-    axis.set(xlabel="probability, calibrated", ylabel="share right", title="reliability")
+    axis.set(xlabel="calibrated probability", ylabel="share correct", title="reliability")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.05))
 
 
-def label_curve(axis: Axes, table: pd.DataFrame) -> None:
-    """Macro-F1 by share of the labels seen."""
+def plot_label_curve(axis: Axes, table: pd.DataFrame) -> None:
+    """Plot the macro-F1 over the share of the labels used for training."""
     for i, (method, part) in enumerate(table.groupby("method", sort=False)):
         colour = PALETTE[0] if method == MAIN else PALETTE[5 - 4 * (i % 2)]
         axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=method_name(method))
@@ -173,12 +175,12 @@ def label_curve(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xticks(shares, [f"{share:.0%}" for share in shares])
     axis.minorticks_off()
     lowest = max(0.0, table[["mean", "low"]].min().min() - 0.03)
-    axis.set(xlabel="labels seen", ylabel="macro-F1", title="fewer labels", ylim=(lowest, 1.0))
+    axis.set(xlabel="share of labels", ylabel="macro-F1", title="fewer labels", ylim=(lowest, 1.0))
     axis.legend(loc="lower right", fontsize=6.5)
 
 
-def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
-    """AUROC of detecting each class that was kept from a model."""
+def plot_novelty(axis: Axes, table: pd.DataFrame) -> None:
+    """Plot the AUROC of detecting cells of a class that was left out of the training set."""
     table = table.assign(
         name=[f"{method_name(m)}, {by}" for m, by in zip(table["method"], table["by"], strict=True)]
     )
@@ -193,4 +195,4 @@ def novelty_bars(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_yticks(place, wide.index)
     axis.invert_yaxis()  # in the order of the legend
     axis.set(xlim=(0, 1.02), xlabel="AUROC", title="detecting a left-out class")
-    legend_beneath(axis, fontsize=6.5)
+    add_legend_beneath(axis, fontsize=6.5)

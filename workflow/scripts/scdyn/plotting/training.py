@@ -9,19 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdyn.plotting.style import GREY, PALETTE, new
+from scdyn.plotting.style import GREY, PALETTE, make_figure
 
-# Prefix of a predictor's scores: what it is called, and its colour.
+# Baselines that ignore the cell: prefix of the scores to name and colour.
 PREDICTORS = {
-    "mode_": ("gene-wise mode", PALETTE[5]),
-    "mean_": ("gene-wise mean", PALETTE[1]),
-    "frequency_": ("gene-wise frequencies", PALETTE[3]),
+    "mode_": ("mode per gene", PALETTE[5]),
+    "mean_": ("mean per gene", PALETTE[1]),
+    "frequency_": ("frequencies per gene", PALETTE[3]),
 }
 
 
-def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
-    """Masked loss by epoch, and of each kind of bin, beside predictors that know only the gene."""
-    figure, axes = new(1, 2, 8.4, 2.8)
+def plot_pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
+    """Plot the masked loss by epoch and by kind of bin, compared with per-gene baselines."""
+    figure, axes = make_figure(1, 2, 8.4, 2.8)
     axis = axes[0, 0]
     epochs = history["epoch"]
     axis.plot(epochs, history["loss"], color=GREY, label="training cells")
@@ -29,18 +29,18 @@ def pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
     axis.plot(epochs, history["masked_loss"], **held_out)
     for prefix, (label, colour) in PREDICTORS.items():
         axis.axhline(scores[f"{prefix}masked_loss"], color=colour, linestyle="--", label=label)
-    axis.set(xlabel="epoch", ylabel="masked loss (nats a gene)")
-    loss_bars(axes[0, 1], scores)
+    axis.set(xlabel="epoch", ylabel="masked loss (nats per gene)")
+    plot_losses(axes[0, 1], scores)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
-def loss_bars(axis: Axes, scores: Mapping[str, float]) -> None:
-    """Bars of the masked loss where a bin is zero and where it is not, a group a modality."""
+def plot_losses(axis: Axes, scores: Mapping[str, float]) -> None:
+    """Plot the masked loss of zero and non-zero bins, per modality."""
     kinds = {
         f"{modality}_{kind}_loss": f"{title},\n{name}"
         for modality, title in (("rna", "RNA"), ("promoter", "promoter"))
-        for kind, name in (("zero", "zero"), ("nonzero", "not zero"))
+        for kind, name in (("zero", "zero bins"), ("nonzero", "other bins"))
     }
     kinds = {key: name for key, name in kinds.items() if key in scores}
     shades = {"": PALETTE[0]} | {prefix: colour for prefix, (_, colour) in PREDICTORS.items()}
@@ -49,3 +49,4 @@ def loss_bars(axis: Axes, scores: Mapping[str, float]) -> None:
         place = np.arange(len(kinds)) + (i - 1.5) * 0.2
         axis.bar(place, values, 0.18, color=colour)
     axis.set_xticks(range(len(kinds)), kinds.values())
+    axis.set_ylabel("masked loss (nats per gene)")

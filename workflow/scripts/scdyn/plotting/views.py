@@ -1,4 +1,4 @@
-"""A page to look at cells: an interactive map, coloured by what is known of them."""
+"""Interactive HTML page of a study's cells, coloured by any column."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import pandas as pd
 from scdyn.plotting.pages import render
 from scdyn.studies.common import as_text
 
-MOST_CELLS = 50_000  # that a browser draws at once
-# What is said of a study's layouts.
+MOST_CELLS = 50_000  # largest number that a browser draws fluently
+# Explanation of each layout.
 NOTES = {
-    "UMAP": "UMAP of the RNA, which no prediction depends on.",
-    "section": "Positions on the section; sections side by side.",
+    "UMAP": "UMAP of the RNA; predictions do not depend on it.",
+    "section": "Positions on the tissue sections, which are placed side by side.",
 }
 
 
-def packed(values: np.ndarray) -> str:
-    """Little-endian bytes of an array, in base64."""
+def encode(values: np.ndarray) -> str:
+    """Encode an array as base64 of its little-endian bytes."""
     kind = np.asarray(values).dtype.newbyteorder("<")
     return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
 
 
-def packed_layout(layout: np.ndarray) -> dict[str, Any]:
-    """Positions on a grid of 16 bits; ``ratio`` is width to height.
+def encode_layout(layout: np.ndarray) -> dict[str, Any]:
+    """Encode positions as 16-bit integers; ``ratio`` is width divided by height.
 
-    Cells without a position are at (65535, 65535), where no other is.
+    Cells without a position get (65535, 65535), which no other cell has.
     """
     low, high = np.nanmin(layout, axis=0), np.nanmax(layout, axis=0)
     extent = np.maximum(high - low, 1e-12)
     grid = np.nan_to_num((layout - low) / extent * 65534, nan=65535).round().astype(np.uint16)
-    return {"xy": packed(grid), "ratio": float(extent[0] / extent[1])}
+    return {"xy": encode(grid), "ratio": float(extent[0] / extent[1])}
 
 
-def packed_column(values: pd.Series, palette: Mapping[str, str]) -> dict[str, Any]:
-    """A column by the place of each cell's value in a list, or on 8 bits between two ends.
+def encode_column(values: pd.Series, palette: Mapping[str, str]) -> dict[str, Any]:
+    """Encode text as indices into a list of names, and numbers as 8 bits between two bounds.
 
-    Numbers that are missing are 255; text that is missing is "".
+    Missing numbers are 255; missing text is "".
     """
     if pd.api.types.is_numeric_dtype(values):
         low, high = float(values.min()), float(values.max())
@@ -48,17 +48,17 @@ def packed_column(values: pd.Series, palette: Mapping[str, str]) -> dict[str, An
         return {
             "low": low,
             "high": high,
-            "values": packed(grid.fillna(255).round().to_numpy(np.uint8)),
+            "values": encode(grid.fillna(255).round().to_numpy(np.uint8)),
         }
     codes, names = pd.factorize(as_text(values), sort=True)
     return {
         "names": list(names),
         "colours": [palette.get(name, "") for name in names],
-        "values": packed(codes.astype(np.uint16)),
+        "values": encode(codes.astype(np.uint16)),
     }
 
 
-def view_page(
+def render_view(
     title: str,
     layouts: Mapping[str, np.ndarray],
     columns: pd.DataFrame,
@@ -66,23 +66,23 @@ def view_page(
     note: str,
     seed: int,
 ) -> str:
-    """Make the page: one file that asks for nothing outside of it.
+    """Render a self-contained page of cells.
 
     Parameters
     ----------
     title
-        Above the map.
+        Title of the page.
     layouts
-        Name to (cells, 2) positions; NaN where a cell has none.
+        Name to (cells, 2) positions; NaN for cells without one.
     columns
-        Indexed by cell: what to colour by, text or numbers; all of it is shown of a cell that
-        is pointed at.
+        Columns to colour by, text or numbers, indexed by cell. Pointing at a cell shows all of
+        them.
     palette
-        Colours of values of the text columns; others get a colour of the page's own.
+        Colours of the values of text columns; the page chooses those that are not given.
     note
-        Beneath the title.
+        Text below the title.
     seed
-        Of the ``MOST_CELLS`` that are drawn of more.
+        Seed of the random subset of ``MOST_CELLS`` cells, if there are more.
     """
     n_cells = len(columns)
     if n_cells > MOST_CELLS:
@@ -90,32 +90,32 @@ def view_page(
         chosen = np.sort(rng.choice(n_cells, MOST_CELLS, replace=False))
         columns = columns.iloc[chosen]
         layouts = {name: layout[chosen] for name, layout in layouts.items()}
-        note += f" {MOST_CELLS:,} of {n_cells:,} cells, drawn at random."
+        note += f" A random subset of {MOST_CELLS:,} of {n_cells:,} cells is shown."
     content = {
         "cells": list(map(str, columns.index)),
-        "layouts": {name: packed_layout(layout) for name, layout in layouts.items()},
-        "columns": {str(name): packed_column(columns[name], palette) for name in columns},
+        "layouts": {name: encode_layout(layout) for name, layout in layouts.items()},
+        "columns": {str(name): encode_column(columns[name], palette) for name in columns},
     }
     return render("view.html", title, note=note, cells=content)
 
 
-def study_page(
+def render_study(
     study: str,
     layouts: Mapping[str, np.ndarray],
     columns: pd.DataFrame,
     palette: Mapping[str, str],
     seed: int,
 ) -> str:
-    """Make the page of a study's cells.
+    """Render the page of a study's cells.
 
     Parameters
     ----------
     study
-        Its name.
+        Name of the study.
     layouts
-        As :func:`view_page`, by the names of :data:`NOTES`.
+        As for :func:`render_view`; names as in :data:`NOTES`.
     columns, palette, seed
-        As :func:`view_page`.
+        As for :func:`render_view`.
     """
     note = " ".join(NOTES[name] for name in layouts)
-    return view_page(f"{study}: {len(columns):,} cells", layouts, columns, palette, note, seed)
+    return render_view(f"{study}: {len(columns):,} cells", layouts, columns, palette, note, seed)

@@ -1,5 +1,5 @@
 "use strict";
-// The map of a study's page: see views.py, which packs what is read here.
+// Interactive scatter plot of a study's cells; views.py encodes the data.
 (() => {
   const data = JSON.parse(document.getElementById("cells").textContent);
   const n = data.cells.length;
@@ -18,33 +18,33 @@
       column.names[i] === "" ? GREY : colour || SPARE[spare++ % SPARE.length]);
   }
 
-  const element = (parent, name, style = "") => {
+  const addElement = (parent, name, style = "") => {
     const made = parent.appendChild(document.createElement(name));
     made.style.cssText = style;
     return made;
   };
-  const choice = (parent, label, names, change) => {
-    const box = element(parent, "label", "margin-right:1.5em");
+  const addChoice = (parent, label, names, change) => {
+    const box = addElement(parent, "label", "margin-right:1.5em");
     box.textContent = label + " ";
-    const select = element(box, "select");
-    for (const name of names) element(select, "option").textContent = name;
+    const select = addElement(box, "select");
+    for (const name of names) addElement(select, "option").textContent = name;
     select.onchange = () => change(select.value);
   };
 
   const root = document.getElementById("view");
-  const bar = element(root, "div", "margin:.5em 0");
-  const frame = element(root, "div", "display:flex;gap:1em");
-  const canvas = element(frame, "canvas",
+  const bar = addElement(root, "div", "margin:.5em 0");
+  const frame = addElement(root, "div", "display:flex;gap:1em");
+  const canvas = addElement(frame, "canvas",
     "flex:1;min-width:0;height:70vh;border:1px solid #ddd;cursor:grab");
-  const legend = element(frame, "div", "width:16em;max-height:70vh;overflow:auto");
-  const tip = element(document.body, "div",
+  const legend = addElement(frame, "div", "width:16em;max-height:70vh;overflow:auto");
+  const tip = addElement(document.body, "div",
     "position:fixed;display:none;background:#fff;border:1px solid #999;padding:.3em .6em;" +
     "pointer-events:none;white-space:pre;font-size:12px");
 
   let layout = Object.values(data.layouts)[0];
   let column = Object.values(data.columns)[0];
   let zoom = 1, shift = [0, 0], grabbed = null, queued = false;
-  // Drawn in an order of its own, so that no class covers another.
+  // A random order of drawing, so that no class covers another.
   const order = Uint32Array.from({ length: n }, (_, i) => i);
   for (let i = n - 1, state = 1; i > 0; i--) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -67,8 +67,8 @@
     if (column.names) return column.colours[code];
     return code === 255 ? GREY : shade(code / 254);
   };
-  const placed = (i) => layout.xy[2 * i] !== 65535 || layout.xy[2 * i + 1] !== 65535;
-  const shown = (i) => placed(i) && !column.hidden.has(column.values[i]);
+  const hasPosition = (i) => layout.xy[2 * i] !== 65535 || layout.xy[2 * i + 1] !== 65535;
+  const isShown = (i) => hasPosition(i) && !column.hidden.has(column.values[i]);
 
   const scale = () => {
     const [w, h] = [canvas.clientWidth, canvas.clientHeight];
@@ -87,10 +87,10 @@
     context.scale(ratio, ratio);
     const s = scale();
     const size = Math.min(8, Math.max(1.5, 170 / Math.sqrt(n)) * Math.sqrt(zoom));
-    // Missing values first: they lie below.
+    // Missing values first, below the others.
     for (const missing of [true, false]) {
       for (const i of order) {
-        if (!shown(i) || (value(column, i) === "") !== missing) continue;
+        if (!isShown(i) || (value(column, i) === "") !== missing) continue;
         const [x, y] = position(i, s);
         context.fillStyle = colour(i);
         context.fillRect(x - size / 2, y - size / 2, size, size);
@@ -102,23 +102,23 @@
     queued = true;
   };
 
-  const explain = () => {
+  const drawLegend = () => {
     legend.replaceChildren();
     if (!column.names) {
       const stops = [0, 0.25, 0.5, 0.75, 1].map(shade).join(",");
-      element(legend, "div", `height:1em;background:linear-gradient(90deg,${stops})`);
-      const ends = element(legend, "div", "display:flex;justify-content:space-between");
+      addElement(legend, "div", `height:1em;background:linear-gradient(90deg,${stops})`);
+      const ends = addElement(legend, "div", "display:flex;justify-content:space-between");
       for (const end of [column.low, column.high])
-        element(ends, "span").textContent = end.toPrecision(3);
+        addElement(ends, "span").textContent = end.toPrecision(3);
       return;
     }
     const counts = new Uint32Array(column.names.length);
     for (const code of column.values) counts[code]++;
     column.names.forEach((name, code) => {
-      const row = element(legend, "div", "cursor:pointer;user-select:none");
-      element(row, "span", "display:inline-block;width:.8em;height:.8em;margin-right:.5em;" +
+      const row = addElement(legend, "div", "cursor:pointer;user-select:none");
+      addElement(row, "span", "display:inline-block;width:.8em;height:.8em;margin-right:.5em;" +
         `background:${column.colours[code]}`);
-      element(row, "span").textContent = `${name || "(none)"} (${counts[code].toLocaleString("en")})`;
+      addElement(row, "span").textContent = `${name || "(none)"} (${counts[code].toLocaleString("en")})`;
       const fade = () => { row.style.opacity = column.hidden.has(code) ? 0.3 : 1; };
       fade();
       row.onclick = () => {
@@ -127,8 +127,8 @@
         redraw();
       };
     });
-    element(legend, "p", "color:#555;font-size:12px").textContent =
-      "Click a name to hide or show it. Drag to move, turn the wheel to zoom, double-click to reset.";
+    addElement(legend, "p", "color:#555;font-size:12px").textContent =
+      "Click a name to hide or show its cells. Drag to move, scroll to zoom, double-click to reset.";
   };
 
   canvas.onmousedown = (event) => { grabbed = [event.clientX, event.clientY, ...shift]; };
@@ -155,7 +155,7 @@
     const box = canvas.getBoundingClientRect(), s = scale();
     let best = 64, found = -1; // within 8 pixels
     for (let i = 0; i < n; i++) {
-      if (!shown(i)) continue;
+      if (!isShown(i)) continue;
       const [x, y] = position(i, s);
       const distance = (x - event.clientX + box.left) ** 2 + (y - event.clientY + box.top) ** 2;
       if (distance < best) [best, found] = [distance, i];
@@ -168,18 +168,18 @@
     tip.style.top = Math.min(event.clientY + 14, window.innerHeight - tip.offsetHeight - 4) + "px";
   };
 
-  choice(bar, "colour by", Object.keys(data.columns), (name) => {
+  addChoice(bar, "colour by", Object.keys(data.columns), (name) => {
     column = data.columns[name];
-    explain();
+    drawLegend();
     redraw();
   });
   if (Object.keys(data.layouts).length > 1)
-    choice(bar, "laid out by", Object.keys(data.layouts), (name) => {
+    addChoice(bar, "layout", Object.keys(data.layouts), (name) => {
       layout = data.layouts[name];
       zoom = 1;
       shift = [0, 0];
       redraw();
     });
-  explain();
+  drawLegend();
   draw();
 })();

@@ -1,6 +1,6 @@
 """Threads, memory, time and GPUs of each rule, for the pages on clusters.
 
-They are those of Snakemake's own dry run of the embedded study with all extras.
+They come from a dry run of the embedded study with all optional rules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from marks import table
+from marks import make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ["config/demo/config.yaml", "config/demo/five.yaml"]
@@ -24,8 +24,8 @@ JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.M)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The resources of a rule's job; amounts that follow from its input are None."""
+class JobResources:
+    """The resources of a rule's job; None if they depend on its input."""
 
     threads: int
     memory_mb: int | None
@@ -33,15 +33,15 @@ class Asked:
     gpus: int
 
 
-def plan(attempt: int) -> str:
-    """Ask Snakemake for its plan, as if each job were at its n-th attempt."""
+def plan_jobs(attempt: int) -> str:
+    """Return Snakemake's plan, as if each job were at the given attempt."""
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder, "config/demo/samples.tsv")
         sheet.parent.mkdir(parents=True)
         shutil.copy(ROOT / "config/demo/samples.tsv", sheet)
         command = ["snakemake", "--dry-run", "--cores=64", f"--attempt={attempt}"]
         command += ["--snakefile", ROOT / "Snakefile", "--directory", folder]
-        # Extras that the demo does without.
+        # Optional rules that the demo does not have.
         more = Path(folder, "more.yaml")
         command += ["--configfile", *CONFIGS, more]
         text = ""
@@ -52,12 +52,12 @@ def plan(attempt: int) -> str:
 
 
 def run(command: Sequence[str | Path]) -> str:
-    """Run Snakemake in the repository and return what it prints.
+    """Run Snakemake in the repository and return its output.
 
     Raises
     ------
     SystemExit
-        With its message, if it fails.
+        With Snakemake's output, if it fails.
     """
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -65,54 +65,54 @@ def run(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
-def asked(text: str) -> dict[str, Asked]:
-    """Read the resources of the jobs of each rule; rules that Snakemake runs itself have none.
+def read_resources(text: str) -> dict[str, JobResources]:
+    """Read the resources of each rule's jobs from a plan, except for local rules.
 
     Raises
     ------
     ValueError
-        If two jobs of a rule ask for different things.
+        If two jobs of a rule request different resources.
     """
-    found: dict[str, Asked] = {}
+    found: dict[str, JobResources] = {}
     for rule, body in JOB.findall(text):
         values = dict(re.findall(r"(\w+)=([^,\s]+)", body))
         if "mem_mb" not in values:
             continue
         threads = re.search(r"threads: (\d+)", body)
-        job = Asked(
+        job = JobResources(
             threads=int(threads[1]) if threads else 1,
-            memory_mb=amount(values["mem_mb"]),
-            runtime=amount(values["runtime"]),
+            memory_mb=read_amount(values["mem_mb"]),
+            runtime=read_amount(values["runtime"]),
             gpus=int(values.get("gpu", 0)),
         )
         if found.setdefault(rule, job) != job:
-            raise ValueError(f"jobs of {rule} ask for {found[rule]} and for {job}")
+            raise ValueError(f"jobs of {rule} request {found[rule]} and {job}")
     return found
 
 
-def amount(text: str) -> int | None:
-    """Read an amount."""
+def read_amount(text: str) -> int | None:
+    """Read an amount; None if Snakemake does not know it yet."""
     return None if text == "<TBD>" else int(text)
 
 
-def grown(first: int | None, second: int | None) -> str:
-    """Say how an amount grows with a job's attempts."""
+def format_growth(first: int | None, second: int | None) -> str:
+    """Format an amount, given its values at the first and second attempt."""
     if first is None or second is None:
         return "from the pilot"
     return f"{first:,}" if first == second else f"{first:,} × attempt"
 
 
-def blocks() -> dict[str, str]:
-    """Lay out the table, in the order of the rules' files."""
+def make_blocks() -> dict[str, str]:
+    """Make the blocks of the pages, with rules in the order of their files."""
     with ThreadPoolExecutor() as pool:
-        first, second = map(asked, pool.map(plan, (1, 2)))
+        first, second = map(read_resources, pool.map(plan_jobs, (1, 2)))
     files = re.findall('include: "(.*)"', (ROOT / "Snakefile").read_text())
     text = "".join((ROOT / file).read_text() for file in files)
     first = dict(sorted(first.items(), key=lambda row: text.index(f"rule {row[0]}:")))
     rows = [
         [
-            *(rule, str(job.threads), grown(job.memory_mb, second[rule].memory_mb)),
-            *(grown(job.runtime, second[rule].runtime), str(job.gpus or "")),
+            *(rule, str(job.threads), format_growth(job.memory_mb, second[rule].memory_mb)),
+            *(format_growth(job.runtime, second[rule].runtime), str(job.gpus or "")),
         ]
         for rule, job in first.items()
     ]
@@ -120,13 +120,13 @@ def blocks() -> dict[str, str]:
     by_name = {rule: {"slurm_partition": "my_gpu_partition"} for rule in on_gpu}
     by_gres = {rule: {"gpu": 0, "gres": "gpu:1"} for rule in on_gpu}
     return {
-        "rules": table(HEAD, rows),
-        "partition": settings(by_name),
-        "gres": settings(by_gres),
+        "rules": make_table(HEAD, rows),
+        "partition": format_settings(by_name),
+        "gres": format_settings(by_gres),
     }
 
 
-def settings(resources: dict[str, dict[str, str | int]]) -> str:
-    """Write rules' resources as a profile has them."""
+def format_settings(resources: dict[str, dict[str, str | int]]) -> str:
+    """Format the resources of rules as in a profile."""
     text = yaml.safe_dump({"set-resources": resources}, sort_keys=False)
     return f"```yaml\n{text}```"
