@@ -168,9 +168,9 @@ def test_chunks_do_not_change_activities(monkeypatch):
 
 
 def test_specificity_is_one_for_a_label_of_its_own():
-    activity = pd.DataFrame({"own": [1.0, 1, 0, 0, 9], "even": 1.0, "silent": 0.0})
+    values = pd.DataFrame({"own": [1.0, 1, 0, 0, 9], "even": 1.0, "silent": 0.0})
     labels = pd.Series(["a", "a", "b", "b", None])
-    found = activity.regulon_specificity(activity, labels)
+    found = activity.regulon_specificity(values, labels)
     assert found.loc["a", "own"] == pytest.approx(1) and found.loc["b", "own"] < 0.2
     assert found.loc["a", "even"] == pytest.approx(found.loc["b", "even"])
     assert found["silent"].isna().all()
