@@ -26,7 +26,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures docs-notebook Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test test-all lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures docs-notebook Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -51,7 +51,10 @@ demo: runner ## Simulate the embedded study, run the whole workflow on it, write
 	@echo "them, and three studies. docs/tutorial.md explains it; results/scores.html compares the results"
 	@echo "with the truth of the simulation."
 
-test: lint docs-check unit workflow-test ## Everything CI runs, except the Slurm tests (make test-slurm)
+test: lint docs-check unit workflow-test ## Lint, pages, unit tests, and the workflow on a small study; ten minutes
+
+test-all: ## make test, with the slow tests of the workflow; CI runs it and make test-slurm
+	$(MAKE) --no-print-directory test SLOW=1
 
 lint: runner ## Check formats, lints, types, order of imports, and configs
 	snakefmt --check Snakefile workflow
@@ -104,8 +107,8 @@ test-peers: runner ## Test scVI, scANVI and scib-metrics, whose environment has 
 	$(SNAKEMAKE) --configfile $(DEMO) config/demo/five.yaml --conda-create-envs-only
 	tests/in_env.sh scvi pytest tests/unit/scvi
 
-workflow-test: environments ## Run the rules on a small simulated study
-	pytest --numprocesses 3 tests/workflow
+workflow-test: environments ## Run the rules on a small simulated study (SLOW=1: its slow tests, too)
+	pytest --numprocesses 3 $(if $(SLOW),,-m "not slow") tests/workflow
 
 test-faults: environments ## Kill jobs, fill the disk, damage files of the small study; 40 minutes (docs/reliability.md)
 	pytest tests/faults

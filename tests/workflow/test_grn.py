@@ -63,6 +63,7 @@ def in_grn(*command):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_parts_together_are_the_adjacencies_of_pyscenic(small_study, tmp_path):
     grn = small_study / "results" / "grn" / "embryo"
     parts = [path for path in (grn / "runs" / "1").iterdir() if "-of-" in path.name]
@@ -108,6 +109,7 @@ def motifs_of(path):
     return found
 
 
+@pytest.mark.slow
 def test_motifs_and_their_targets_are_those_of_pyscenic(small_study, tmp_path):
     """Both choices of ``grn.motifs``, through their rules, for all runs; a minute."""
     folder = tmp_path / "motifs"
@@ -167,6 +169,7 @@ def kill_first(folder, word, killed):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_part_is_done_again_alone_with_more_memory(small_study, tmp_path):
     folder = tmp_path / "killed"
     shutil.copytree(small_study, folder, symlinks=True)

@@ -15,6 +15,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY, snakemake
 
+# Runs half a study.
+pytestmark = pytest.mark.slow
+
 CALL = "$(touch pwned)`touch pwned`;touch pwned;&|>pwned"
 FOLDER = f"a b'c\"{CALL}\\"
 SCRIPT = "<script>document.title='pwned'</script>"

@@ -40,6 +40,7 @@ def test_nothing_is_all_zero_constant_or_not_a_number(small_study):
     assert len(golden["predicted"]) > 1 and all(golden["n_kept"].values())
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_tokens_splits_and_scores(small_study, tmp_path):
     for name in ("samples.tsv", "config.yaml"):
         shutil.copy(REPOSITORY / "tests/workflow" / name, tmp_path)

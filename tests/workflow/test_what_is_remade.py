@@ -367,6 +367,7 @@ def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
     assert not set(planned) & {"ingest_sample", "join_corpus", "make_regulons", "write_tokens"}
 
 
+@pytest.mark.slow
 def test_a_corrected_label_reaches_the_splits_by_one_call_and_no_count_is_remade(
     small_study, tmp_path
 ):
