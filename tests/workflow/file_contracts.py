@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from outputs import pattern
+from outputs import make_pattern
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/files.md"
@@ -79,7 +79,7 @@ def differences(results: Path) -> tuple[list[str], set[str]]:
     }
     wrong, unseen = [], set()
     for name, columns in contracts().items():
-        matching = [p for p in files if pattern(name).match(p.relative_to(results).as_posix())]
+        matching = [p for p in files if make_pattern(name).match(p.relative_to(results).as_posix())]
         if columns and not matching:
             unseen.add(name)
         for path in matching if columns else []:
