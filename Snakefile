@@ -40,7 +40,7 @@ include: "workflow/rules/report.smk"
 # Print the time per stage of this run.
 onsuccess:
     print(
-        stage_times.summary(
+        stage_times.summarise(
             stage_times.read_jobs(".snakemake/metadata", BEGUN),
             {rule.name: Path(rule.snakefile).stem for rule in workflow.rules},
         )
