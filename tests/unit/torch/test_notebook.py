@@ -100,11 +100,51 @@ def test_predictions_are_attributed_to_the_genes_that_differ(made):
         assert set(top) < differ
 
 
-def test_models_of_another_split_are_not_mixed(made):
+def test_models_of_another_split_or_of_other_settings_are_not_mixed(made):
     corpus, model, task, obs, split, settings = made
     folder = task.folders[0].parents[2]
     again = scdyn.finetune(model, corpus, obs, folder, split, settings)
     assert again.folders == task.folders
-    with pytest.raises(InputError, match="holds models of another split"):
+    with pytest.raises(InputError, match="has models of another split"):
         others = obs.assign(kind=obs["kind"].replace({"x": "y", "y": "x"}))
         scdyn.finetune(model, corpus, others, folder, split, settings)
+    for changed in ({"rank": 4}, {"adapter": "none"}, {"modalities": "rna"}):
+        other = settings.model_copy(update=changed)
+        with pytest.raises(InputError, match="was fine-tuned with other settings"):
+            scdyn.finetune(model, corpus, obs, folder, split, other)
+
+
+def test_a_finished_model_is_opened_and_one_of_other_settings_refused(made):
+    corpus, model, *_ = made
+    weights = model.folder / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    scdyn.pretrain(corpus, model.folder, SMALL)
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="has a model of other settings"):
+        scdyn.pretrain(corpus, model.folder, SMALL.model_copy(update={"seed": 5}))
+
+
+def test_labels_of_other_cells_are_refused(made, tmp_path):
+    corpus, model, _, obs, split, settings = made
+    for table, words in (
+        (obs.set_axis(obs["barcode"] + "-1"), "no cells in common with the corpus"),
+        (pd.concat([obs, obs.iloc[:1]]), "duplicate cell a_0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            scdyn.finetune(model, corpus, table, tmp_path, split, settings)
+
+
+def test_samples_are_joined_without_a_change_and_each_once(tmp_path):
+    one, _ = sample("a")
+    one.obs["own"], one.obsm["X_own"] = 1, np.zeros((N_CELLS, 2))
+    assert list(scdyn.pp.join([one]).obs) == ["sample", "barcode", "promoter_source"]
+    assert "own" in one.obs and "X_own" in one.obsm
+    with pytest.raises(InputError, match="duplicate cell a_0"):
+        scdyn.pp.join([one, one])
+    with pytest.raises(InputError, match="no samples to join"):
+        scdyn.Corpus.write(tmp_path, [], GENES)
+
+
+def test_public_names_are_listed():
+    assert {"Corpus", "pretrain", "finetune", "pp", "explain"} <= set(dir(scdyn))
+    assert "ingest" in dir(scdyn.pp)

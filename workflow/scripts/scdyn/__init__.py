@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from scdyn.tasks.finetuned import FineTuned
 
 __all__ = ["Corpus", "__version__", "finetune", "load", "load_task", "pretrain"]
-__getattr__ = attach(
+__getattr__, __dir__ = attach(
     __name__,
     {"Corpus": "data.corpus", "finetune": "notebook", "pretrain": "notebook"},
     packages=(

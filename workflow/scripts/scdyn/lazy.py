@@ -7,14 +7,15 @@ Snakemake's environment, which reads the configuration, has neither anndata nor 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
 def attach(
     package: str, homes: Mapping[str, str], packages: Collection[str] = ()
-) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package (PEP 562).
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and ``__dir__`` of a package (PEP 562).
 
     Parameters
     ----------
@@ -33,4 +34,7 @@ def attach(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
-    return get
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes, *packages})
+
+    return get, names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pandas as pd
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import regulon_weights
 from scdyn.errors import InputError
+from scdyn.io.artefacts import read_json
 from scdyn.io.files import write_table
+from scdyn.log import logger
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import (
     MAIN,
@@ -32,7 +35,8 @@ def pretrain(
 ) -> Pretrained:
     """Pretrain a model on the cells of a corpus, by predicting hidden values.
 
-    A run that is interrupted continues from its last checkpoint when it is called again.
+    Called again with the same folder and settings, it continues an interrupted run from its last
+    checkpoint, and opens a finished model.
 
     Parameters
     ----------
@@ -48,15 +52,33 @@ def pretrain(
     -------
     Pretrained
         The model, to embed cells with and to fine-tune.
+
+    Raises
+    ------
+    InputError
+        If the folder has a model of other settings or of another corpus.
     """
     folder = Path(folder)
+    settings = settings or PretrainingSettings(size="small")
+    if (folder / "config.json").exists():
+        finished = Pretrained(folder)
+        made = PretrainingSettings(**finished.config["settings"])
+        same = made.without_hardware() == settings.without_hardware()
+        if not same or finished.config["tokens"] != corpus.store.meta:
+            raise InputError(
+                "MODEL",
+                f"{folder}: has a model of other settings or another corpus; name another folder, "
+                "or remove it.",
+            )
+        logger.info("%s: is finished; it is opened and not trained again", folder)
+        return finished
     folder.mkdir(parents=True, exist_ok=True)
     pretraining.pretrain(
         corpus.store,
         np.arange(len(corpus.store.cells)),
         regulon_weights(corpus.genes, corpus.regulons),
         corpus.genes,
-        settings or PretrainingSettings(size="small"),
+        settings,
         folder,
         folder / "checkpoints",
     )
@@ -73,7 +95,7 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune a model to predict a label, one model per fold and seed.
 
-    Runs that are there already are kept.
+    Called again with the same folder and settings, it keeps finished models and fits the others.
 
     Parameters
     ----------
@@ -90,7 +112,8 @@ def finetune(
         Label, training cells, folds and seeds, such as
         ``SplitSettings(label="cell_type", split_by="sample", folds=3, seeds=[1])``.
     settings
-        Adapter, head and training. If None, the defaults, with the training of the small size.
+        Adapter, head and training. If None, the defaults, with the training for a model of this
+        size.
 
     Returns
     -------
@@ -100,41 +123,98 @@ def finetune(
     Raises
     ------
     InputError
-        If a column is missing, the cells cannot be split, or the folder
-        holds models of another split.
+        If a column or all cells are missing in ``obs``, its cells are not unique, the cells cannot
+        be split, or the folder has models of another split or of other settings.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    training = TrainingSettings(**SIZES["small"]["fine_tuning"])
-    variant = VariantSettings(**(settings or FineTuningSettings(training=training)).model_dump())
+    if settings is None:
+        settings = FineTuningSettings(training=choose_training(model))
+    variant = VariantSettings(**settings.model_dump())
     splits, _ = split_task(
-        obs.reindex(corpus.store.cells),
+        align_obs(obs, corpus.store.cells),
         where="split",
         **split.model_dump(exclude={"seeds"}),
         seed=split.seed,
     )
     path = folder / "splits.tsv"
-    before = path.read_bytes() if path.exists() else None
-    write_table(path, splits)
-    if before is not None and path.read_bytes() != before:
-        path.write_bytes(before)
-        raise InputError(
-            "SPLITS", f"{folder}: holds models of another split; name another folder, or remove it."
-        )
-    splits = read_splits(path)
+    if path.exists():
+        with tempfile.TemporaryDirectory() as place:
+            write_table(Path(place) / "splits.tsv", splits)
+            same = path.read_bytes() == (Path(place) / "splits.tsv").read_bytes()
+        if not same:
+            raise InputError(
+                "SPLITS",
+                f"{folder}: has models of another split; name another folder, or remove it.",
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(path, splits)
+    splits, folders = read_splits(path), []
     for seed in split.seeds:
         for fold in range(split.folds):
             run = folder / MAIN / f"seed{seed}_fold{fold}"
-            if not (run / "model").exists():
-                finetune_run(
-                    corpus.store,
-                    splits,
-                    MAIN,
-                    seed,
-                    str(fold),
-                    variant,
-                    model.folder,
-                    run / "model",
-                    run / "checkpoints",
-                )
-    return FineTuned(folder, model.folder)
+            folders.append(run / "model")
+            if folders[-1].exists():
+                require_settings(folders[-1], variant, model)
+                continue
+            finetune_run(
+                corpus.store,
+                splits,
+                MAIN,
+                seed,
+                str(fold),
+                variant,
+                model.folder,
+                run / "model",
+                run / "checkpoints",
+            )
+    return FineTuned(folders, model.folder)
+
+
+def choose_training(model: Pretrained) -> TrainingSettings:
+    """Choose epochs, batch size and learning rate by the size of a model; small if it has none."""
+    config = model.model.config
+    for size in SIZES.values():
+        if all(getattr(config, key) == value for key, value in size["model"].items()):
+            return TrainingSettings(**size["fine_tuning"])
+    return TrainingSettings(**SIZES["small"]["fine_tuning"])
+
+
+def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
+    """Bring a table to the cells of a corpus, in their order; missing cells have no values.
+
+    Raises
+    ------
+    InputError
+        If a cell is in the table twice, or none is in it.
+    """
+    duplicated = obs.index[obs.index.duplicated()]
+    if len(duplicated):
+        raise InputError("LABELS", f"obs: duplicate cell {duplicated[0]}; name each cell once.")
+    n_found = int(cells.isin(obs.index).sum())
+    if not n_found:
+        raise InputError(
+            "LABELS",
+            f"obs: no cells in common with the corpus (such as {obs.index[0]} and {cells[0]}); "
+            "index it by SAMPLE_BARCODE.",
+        )
+    logger.info("obs has a row for %d of %d cells", n_found, len(cells))
+    return obs.reindex(cells)
+
+
+def require_settings(folder: Path, settings: VariantSettings, model: Pretrained) -> None:
+    """Refuse a finished model that was fitted with other settings or to another model."""
+    task = read_json(folder / "task.json")
+    wanted = settings.without_hardware() | {"model_sha256": model.config["model_sha256"]}
+    wanted["training"] = {
+        key: value
+        for key, value in settings.training.without_hardware().items()
+        if key != "epochs"  # more if only a share of the labels is used
+    }
+    task["training"] = {key: task["training"].get(key) for key in wanted["training"]}
+    if {key: task.get(key) for key in wanted} != wanted:
+        raise InputError(
+            "MODEL",
+            f"{folder}: was fine-tuned with other settings or from another model; name another "
+            "folder, or remove it.",
+        )

@@ -4,4 +4,4 @@ from scdyn.lazy import attach
 
 _HOMES = {"Simulation": "parameters", "simulate_study": "study"}
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

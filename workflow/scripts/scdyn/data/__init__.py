@@ -10,4 +10,4 @@ _HOMES = {
     "Loader": "loader",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

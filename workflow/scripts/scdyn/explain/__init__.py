@@ -11,4 +11,4 @@ _HOMES = {
     "perturb_task": "in_silico",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from scdyn.data.corpus import Corpus
 from scdyn.explain.runs import explain_task
+from scdyn.log import logger
 from scdyn.settings import ExplanationSettings
 from scdyn.tasks.finetuned import FineTuned
 
@@ -34,11 +35,16 @@ def attribute(
     InputError
         If no model predicts cells of two classes correctly.
     """
-    table, _ = explain_task(
+    table, checks = explain_task(
         corpus.store,
         corpus.genes,
         task.folders,
         task.pretrained.folder,
         settings or ExplanationSettings(),
+    )
+    logger.info(
+        "%d paths of %d models; completeness error: median %.2g, 95%% of the paths below %.2g",
+        *(checks["n_paths"], checks["n_runs"]),
+        *(checks["completeness"]["median"], checks["completeness"]["percentile_95"]),
     )
     return table

@@ -12,4 +12,4 @@ _HOMES = {
     "aucell": "activity",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

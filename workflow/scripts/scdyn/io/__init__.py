@@ -15,4 +15,4 @@ _HOMES = {
     "fetch": "download",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

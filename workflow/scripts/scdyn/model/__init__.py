@@ -11,4 +11,4 @@ _HOMES = {
     "embed": "embedding",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

@@ -16,4 +16,4 @@ _HOMES = {
     "compute_umap": "neighbours",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

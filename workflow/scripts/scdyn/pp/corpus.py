@@ -24,27 +24,40 @@ def join(samples: Iterable[ad.AnnData]) -> ad.AnnData:
     Parameters
     ----------
     samples
-        From ingestion. They are changed in place, and freed once they are joined if the caller
-        keeps no reference.
+        From ingestion. Their matrices are not copied, and are freed once they are joined if the
+        caller keeps no reference.
 
     Raises
     ------
     InputError
-        If the samples have different vocabularies.
+        If there is no sample, the samples have different vocabularies, or two have a cell of the
+        same name.
     """
     samples = list(samples)
+    if not samples:
+        raise InputError("CORPUS", "no samples to join; give at least one.")
     for sample in samples[1:]:
         if not sample.var_names.equals(samples[0].var_names):
             raise InputError(
                 "CORPUS", "the samples have different vocabularies; ingest them again."
             )
     var = samples[0].var.copy()
-    for sample in samples:
-        sample.obs = sample.obs[[name for name in MEASURED if name in sample.obs]]
-        sample.obsm = {}
-        sample.uns = {}
+    samples = [
+        ad.AnnData(
+            sample.X,
+            obs=sample.obs[[name for name in MEASURED if name in sample.obs]],
+            var=sample.var,
+            layers=dict(sample.layers),
+        )
+        for sample in samples
+    ]
     cells = samples[0] if len(samples) == 1 else ad.concat(samples, join="outer", merge="first")
     del samples
+    duplicated = cells.obs_names[cells.obs_names.duplicated()]
+    if len(duplicated):
+        raise InputError(
+            "CORPUS", f"duplicate cell {duplicated[0]}; join each sample once, under its own name."
+        )
     cells.var = var
     cells.X = sparse.csr_matrix(cells.X)
     normalise(cells)

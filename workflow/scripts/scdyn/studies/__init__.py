@@ -14,4 +14,4 @@ _HOMES = {
     "gene_table": "genes",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

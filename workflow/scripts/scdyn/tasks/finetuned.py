@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -29,7 +30,7 @@ class FineTuned:
     ----------
     folder
         ``results/finetune/TASK``, to average the runs (folds and seeds) of the main model, or the
-        folder ``model`` of one run.
+        folder ``model`` of one run; or several such folders.
     model
         The pretrained model's folder; by default the one that ``task.json`` names.
     device
@@ -59,13 +60,16 @@ class FineTuned:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Sequence[Path],
         model: str | Path | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        folder = Path(folder)
-        own = [folder] if (folder / "task.json").exists() else []
-        self.folders = own or sorted(folder.glob(f"{MAIN}/*/model"))
+        if isinstance(folder, str | Path):
+            folder = Path(folder)
+            own = [folder] if (folder / "task.json").exists() else []
+            self.folders = own or sorted(folder.glob(f"{MAIN}/*/model"))
+        else:
+            self.folders = list(folder)
         if not self.folders:
             raise InputError(
                 "MODEL",

@@ -9,4 +9,4 @@ _HOMES = {
     "pretrain": "pretraining",
 }
 __all__ = sorted(_HOMES)
-__getattr__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)

@@ -49,7 +49,7 @@ def n_gpus() -> int:
             "GPU",
             f"device is auto and this machine has NVIDIA's {driver}, but PyTorch "
             f"{torch.__version__} cannot use a GPU: {explain_unusable_gpu()} (docs/gpu.md); or set "
-            "device: cpu in the config to run on the CPU.",
+            "device: cpu in the config (in a notebook, SCDYN_DEVICE) to run on the CPU.",
         )
     return found
 
