@@ -96,7 +96,9 @@ def test_an_annotation_of_another_build_than_the_rankings_is_warned_of():
 
 
 def test_files_of_two_species_are_refused():
-    with pytest.raises(InputError, match="v32.* is of human and allTFs_mm.txt of mouse; name anno"):
+    with pytest.raises(
+        InputError, match="v32.* is for human but allTFs_mm.txt for mouse; name anno"
+    ):
         compare_builds(CATALOGUE, ["gencode.v32.annotation.gtf.gz", "allTFs_mm.txt"])
 
 

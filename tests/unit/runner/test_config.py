@@ -200,7 +200,7 @@ def change(content, path, value):
         ("tasks.fate.train", {"type": ["a`b"]}, "tasks.fate.train.type.0 is 'a`b', which does not"),
         ("tasks.fate.train", {"type": "a"}, "tasks.fate.train.type is 'a'; it must be a list"),
         ("tasks.fate.variants", {"x": {"adaptr": "lora"}}, "variants.x.adaptr'; .* 'adapter'"),
-        ("models.hybrid.training", None, "models.hybrid.training is 'null'; it must be a mapping"),
+        ("models.hybrid.training", None, "models.hybrid.training is empty; write .. or remove"),
         ("studies.perturbation.control", None, "the key 'studies.perturbation.control' is missing"),
         ("reference", {"annotation": "a.gtf"}, "the key 'reference.tfs' is missing"),
     ],

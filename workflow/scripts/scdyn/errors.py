@@ -27,7 +27,7 @@ CODES: dict[Code, str] = {
     "SHEET": "the sample sheet",
     "PATH": "a file or folder that is missing, or that could be one of several",
     "FORMAT": "a file in another format, cut short or damaged",
-    "SIZE": "a file that unpacks to far more than its size",
+    "SIZE": "an HDF5 file that declares far more data than it stores",
     "MATRIX": "a count matrix that does not fit its genes, its barcodes or its column in the sheet",
     "COUNTS": "values that are not raw counts",
     "LAYER": "the layer that holds the RNA or promoter counts",

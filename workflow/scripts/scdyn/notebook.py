@@ -199,7 +199,9 @@ def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
             "index it by SAMPLE_BARCODE.",
         )
     logger.info("obs has a row for %d of %d cells", n_found, len(cells))
-    return obs.reindex(cells)
+    # So that integer labels keep their names where cells are missing.
+    plain = obs.convert_dtypes(convert_string=False, convert_boolean=False)
+    return plain.reindex(cells)
 
 
 def require_settings(folder: Path, settings: VariantSettings, model: Pretrained) -> None:

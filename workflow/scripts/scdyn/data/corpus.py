@@ -10,9 +10,10 @@ from typing import Self
 import anndata as ad
 import pandas as pd
 
-from scdyn.data.tokens import TokenStore, write_tokens
+from scdyn.data.tokens import NOT_MEASURED, TokenStore, write_tokens
 from scdyn.errors import InputError
 from scdyn.io.artefacts import read_cells, read_table, write_h5ad
+from scdyn.io.checks import check_counts
 from scdyn.io.files import write_table
 from scdyn.pp.corpus import join
 
@@ -95,13 +96,18 @@ class Corpus:
         Raises
         ------
         InputError
-            If the cells are not over this vocabulary.
+            If the cells were not joined, are not raw counts or not over this vocabulary, or the
+            regulons have other genes. Nothing is written then.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         cells = cells if isinstance(cells, ad.AnnData) else join(cells)
         if regulons is None:
             regulons = pd.DataFrame(columns=list(REGULON_COLUMNS))
+        require_joined(cells, genes)
+        require_regulons(regulons, genes)
+        if not 1 <= n_bins < NOT_MEASURED - 1:
+            raise InputError("CORPUS", f"n_bins is {n_bins}; it must be from 1 to 253.")
+        folder.mkdir(parents=True, exist_ok=True)
         write_h5ad(folder / "corpus.h5ad", cells)
         write_table(folder / "regulons.tsv", regulons)
         write_tokens(cells, genes, regulons, n_bins, folder / "corpus.h5ad", folder / "tokens")
@@ -121,3 +127,29 @@ class Corpus:
     def regulons(self) -> pd.DataFrame:
         """``regulon``, ``tf``, ``target`` and ``weight`` of each edge; empty without regulons."""
         return read_table(self.folder / "regulons.tsv")
+
+
+def require_joined(cells: ad.AnnData, genes: pd.DataFrame) -> None:
+    """Refuse cells that :func:`scdyn.pp.corpus.join` did not make, or of other genes."""
+    if not cells.n_obs or "rna_log" not in cells.layers or "promoter" not in cells.layers:
+        raise InputError(
+            "CORPUS", "the cells are none or were not joined; pass the result of scdyn.pp.join."
+        )
+    check_counts(cells.X, "the cells")
+    if not cells.var_names.equals(pd.Index(genes["gene_id"])):
+        raise InputError(
+            "CORPUS", "the cells have other genes than the vocabulary; ingest them with this one."
+        )
+
+
+def require_regulons(regulons: pd.DataFrame, genes: pd.DataFrame) -> None:
+    """Refuse a table of regulons without its columns, or with genes outside the vocabulary."""
+    missing = [name for name in REGULON_COLUMNS if name not in regulons]
+    if missing:
+        raise InputError("REGULONS", f"regulons: no column {missing[0]}; see infer_regulons.")
+    unknown = {*regulons["tf"], *regulons["target"]} - {*genes["symbol"]}
+    if unknown:
+        raise InputError(
+            "REGULONS",
+            f"regulons: {min(unknown)} is not a symbol of the vocabulary; infer them again.",
+        )

@@ -1,4 +1,4 @@
-"""Public files that a study names and does not have: fetched once, whole, held to their hashes."""
+"""Download public files and verify their SHA-256."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scdyn.errors import InputError, find_disk_fault
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
-# Seconds without a byte, after which a server is given up.
+# Timeout of a request in seconds.
 TIMEOUT = 60
-# How often a download that fails is tried again.
+# Retries of a failed download.
 RETRIES = 3
 BLOCK_BYTES = 2**20
-# Where the files lie, from the folder in which Snakemake is started.
+# Download folder, relative to the folder in which Snakemake is started.
 DOWNLOADS = "resources/downloads"
-# Patterns of the names of a genome build, by Ensembl, UCSC and Cell Ranger; a line each build.
+# Names of each genome build in Ensembl, UCSC and Cell Ranger, one pattern per build.
 BUILDS = (
     r"GRCh38|hg38",
     r"GRCh37|hg19|b37",
@@ -44,15 +44,15 @@ class Resource:
     Attributes
     ----------
     url
-        Where it is from: https, ``file://`` or a path.
+        Source: https, ``file://`` or a path.
     sha256
-        Of the file; empty if it is not known.
+        Of the file; empty if unknown.
     kind
         "annotation", "tfs", "rankings" or "motifs".
     species
         "human" or "mouse".
     genome
-        UCSC's name of the build (hg38, mm10, mm39); empty of what holds for any build.
+        UCSC's name of the build (hg38, mm10, mm39); empty if the file applies to any build.
     reference
         Cell Ranger's reference that is made from it, such as mm10-2020-A; may be empty.
     """
@@ -141,13 +141,13 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
     catalogue
         As :func:`read_catalogue` returns it.
     paths
-        Files of the study; those that are not of the catalogue are not judged.
+        Files of the study; those outside the catalogue are ignored.
 
     Returns
     -------
     str
-        A warning, if annotation and motif rankings are of two builds: rankings go by gene symbols,
-        so that most genes are found all the same. Empty if all is well.
+        A warning if annotation and motif rankings are of different builds (rankings use gene
+        symbols, so most genes are found nevertheless); empty if the builds agree.
 
     Raises
     ------
@@ -161,8 +161,9 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
         if named[first].species != named[other].species:
             raise InputError(
                 "GENOMES",
-                f"{first} is of {named[first].species} and {other} of {named[other].species}; name "
-                "annotation, TFs, rankings and motifs of one species (resources/catalogue.tsv).",
+                f"{first} is for {named[first].species} but {other} for {named[other].species}; "
+                "name annotation, TFs, rankings and motifs of one species "
+                "(resources/catalogue.tsv).",
             )
     of_kind = {kind: n for n, r in named.items() for kind in (r.kind,) if r.genome}
     annotation, rankings = of_kind.get("annotation"), of_kind.get("rankings")
@@ -182,14 +183,14 @@ def compare_builds(catalogue: Mapping[str, Resource], paths: Iterable[str]) -> s
 
 
 def fetch(resource: Resource, path: str | Path) -> str:
-    """Fetch a file by pooch, whole or not at all, with its hash in ``{path}.sha256`` beside it.
+    """Download a file atomically by pooch, and write its SHA-256 to ``{path}.sha256``.
 
     Parameters
     ----------
     resource
         What to fetch.
     path
-        Where it is to stand. A file that is there already, of that hash, is kept.
+        Output path. An existing file with this hash is kept.
 
     Returns
     -------
@@ -226,7 +227,7 @@ def fetch(resource: Resource, path: str | Path) -> str:
             raise
         raise InputError(
             "DOWNLOAD",
-            f"{resource.url}: cannot be fetched ({error}); see to the network, or run "
+            f"{resource.url}: cannot be fetched ({error}); check the network, or run "
             "'snakemake resources' where there is one and copy the files, or name a folder "
             "that has them in resources.mirror.",
         ) from error
@@ -264,12 +265,12 @@ def download(url: str, output_file: str, files: Any) -> None:
     try:
         read(url, output_file, files)
     except BaseException:
-        print(file=sys.stderr)  # the progress bar of a download that fails ends no line
+        print(file=sys.stderr)  # a failed download leaves the progress bar without a line break
         raise
 
 
 def check_response(response: Any, **_: Any) -> None:
-    """Refuse to be led away from https, and take a packed file as it is.
+    """Refuse redirects away from https, and keep a compressed file as it is.
 
     Raises
     ------

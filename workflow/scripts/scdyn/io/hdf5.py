@@ -1,4 +1,4 @@
-"""HDF5 files from elsewhere: opened only if they are what they seem."""
+"""Open HDF5 files from elsewhere after a check of their headers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scdyn.io.files import open_bytes
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Bytes of text: all but most control characters.
 TEXT = bytes([*b"\t\n\r", *range(32, 127), *range(128, 256)])
-# Declared over stored bytes, and declared bytes that are no matter however few are stored. Dense
-# and all but empty matrices shrink most.
+# Largest ratio of declared to stored bytes, and the size below which it is not checked. Nearly
+# empty dense matrices compress most.
 MOST_TIMES = 300
 SMALL_BYTES = 64 * 2**20
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
-    """Open an HDF5 file to read, unless it declares far more than it holds.
+    """Open an HDF5 file to read, unless it declares far more data than it stores.
 
-    HDF5 makes up what was never written, so that an array of a damaged header would be read
-    until the memory is full. Nothing but headers is read here.
+    HDF5 fills unwritten chunks with zeros, so a damaged header could exhaust the memory. Only
+    headers are read here.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def open_hdf5(path: str | Path) -> h5py.File:
     Raises
     ------
     InputError
-        If it is packed or a text, or its arrays are more than :data:`MOST_TIMES` times as large as
-        the file (and than :data:`SMALL_BYTES`).
+        If it is compressed or a text, or its arrays are more than :data:`MOST_TIMES` times as large
+        as the file (and than :data:`SMALL_BYTES`).
     OSError
         If it cannot be opened.
     """
@@ -52,7 +52,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
             raise InputError(
                 "SIZE",
                 f"{path}: its {size:,} bytes declare arrays of {declared:,}, more than "
-                f"{MOST_TIMES} times as many, which no such file does; do not trust it, fetch it "
+                f"{MOST_TIMES} times as many, which no real file does; download it "
                 "again.",
             )
     except BaseException:

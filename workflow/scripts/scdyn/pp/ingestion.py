@@ -416,11 +416,8 @@ def ingest(
     """
     unknown = sorted(sheet_row.keys() - {*COLUMNS, "metadata"})
     if unknown or not {"sample", "path"} <= sheet_row.keys():
-        raise InputError(
-            "SHEET",
-            f"ingest: {f'unknown key {unknown[0]!r}' if unknown else 'sample and path are needed'}; "
-            f"the keys are {', '.join(COLUMNS)}.",
-        )
+        fault = f"unknown key {unknown[0]}" if unknown else "no sample or no path"
+        raise InputError("SHEET", f"ingest: {fault}; the keys are {', '.join(COLUMNS)}.")
     sheet_row = {**dict.fromkeys(COLUMNS, ""), "kind": "10x", **sheet_row}
     if windows is None:
         windows = make_promoter_windows(genes)

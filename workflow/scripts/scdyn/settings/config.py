@@ -16,6 +16,7 @@ from scdyn.settings.base import (
     Selection,
     Settings,
     Text,
+    read_text,
     refuse,
 )
 from scdyn.settings.data import (
@@ -130,7 +131,8 @@ class Config(Settings):
     @field_validator("peers", mode="before")
     @classmethod
     def _read_false(cls, value: Any) -> Any:
-        return None if value in (False, "false") else value
+        value = read_text(value)
+        return None if value is False else value
 
     @model_validator(mode="before")
     @classmethod

@@ -109,7 +109,7 @@ class PretrainingSettings(Settings):
     promoter_dropout: Share = 0.0
     """Share of the training cells, sampled in each step, whose promoters are read as not measured,
     so that the model can be used on cells with RNA only."""
-    validation_share: Share = 0.1
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the cells that is held out of training, to measure the masked loss."""
     projection_init: Literal["regulon", "random"] = "regulon"
     """Initial weights of the Full layers' gene-to-latent projection."""

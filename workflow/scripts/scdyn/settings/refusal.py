@@ -87,6 +87,12 @@ def make_input_error(code: Code, error: ValidationError, content: Any, origin: s
     if kind == "literal_error":
         allowed = words["expected"].replace("'", "").replace(" or ", ", ")
         return InputError(code, f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
+    if kind in ("dict_type", "model_type", "model_attributes_type") and fault["input"] is None:
+        return InputError(code, f"{origin}: {key} is empty; write {{}} or remove the key.")
+    if kind == "list_type" and isinstance(fault["input"], str | int | float):
+        return InputError(code, f"{origin}: {key} is '{value}'; it must be a list: [{value}].")
+    if kind == "fits" and not fault["input"]:
+        return InputError(code, f"{origin}: {key} is empty; give a value ({words['meaning']}).")
     if kind == "fits":
         pattern = f"{words['pattern']} ({words['meaning']})"
         return InputError(code, f"{origin}: {key} is '{value}', which does not match {pattern}.")

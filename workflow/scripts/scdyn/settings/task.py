@@ -77,7 +77,7 @@ class SplitSettings(RunSettings):
     min_units: AtLeastTwo = 2
     """With split_by, classes found in fewer of its values (samples, donors) are left out as well,
     because a class needs both training and test cells."""
-    validation_share: Share = 0.1
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training cells that is used only to fit temperature and familiarity."""
 
 

@@ -131,4 +131,4 @@ class FineTuned:
                 "unlike_seen": familiar < UNFAMILIAR,
             }
         )
-        return table.join(p.add_prefix("p_"))
+        return pd.concat([table, p.add_prefix("p_")], axis=1)

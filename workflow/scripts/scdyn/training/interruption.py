@@ -6,6 +6,7 @@ torchrun passes the signal on to its processes.
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -28,7 +29,9 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         """Record signals from now on."""
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(

@@ -333,7 +333,7 @@ class Training:
                 raise InputError(
                     "TRAINING",
                     f"training: the loss is {loss} in epoch {step // self.per_epoch + 1}, step "
-                    f"{step + 1}; lower learning_rate or clip.",
+                    f"{step + 1}; lower learning_rate.",
                 )
         return losses
 
