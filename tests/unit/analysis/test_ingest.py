@@ -692,7 +692,7 @@ def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):
     table.obs["sample"], table.obs["fragments"], table.obs["score"] = "theirs", 5, 0.5
     with ad.settings.override(allow_write_nullable_strings=True):
         table.write_h5ad(tmp_path / "s.h5ad", convert_strings_to_categoricals=False)
-    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", donor="d1")
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
     cells = ingestion.ingest(sheet, GENES, WINDOWS)
     cells.write_h5ad(tmp_path / "out.h5ad")
     obs = ad.read_h5ad(tmp_path / "out.h5ad").obs.astype(object)
@@ -701,7 +701,7 @@ def test_what_a_file_says_of_its_cells_is_kept_in_plain_types(tmp_path):
     assert list(obs["ok"].fillna("none")) == ["True", "none", "False", "True"]
     assert set(obs["sample"]) == {"s"} and set(obs["sample_in_file"]) == {"theirs"}
     assert set(obs["fragments_in_file"]) == {5} and set(obs["score"]) == {0.5}
-    assert "donor" not in obs and list(obs["barcode"]) == BARCODES
+    assert list(obs["barcode"]) == BARCODES
 
 
 def test_libraries_that_say_unlike_things_of_their_cells(tmp_path, caplog):
