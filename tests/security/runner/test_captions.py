@@ -52,7 +52,7 @@ def render(caption, config):
             )
             params = Params(
                 study=page, qc=defaultdict(int), modalities={"rna": "RNA", "promoter": "promoters"},
-                alone={"rna": "r", "promoter": "p"},
+                single_modality={"rna": "r", "promoter": "p"},
             )  # fmt: skip
             snakemake = SimpleNamespace(
                 config=config, params=params, wildcards=wildcards, input={}, output={}
