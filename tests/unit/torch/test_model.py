@@ -230,7 +230,7 @@ def test_masking_is_uniform_over_the_nonzero_genes():
 def test_unknown_keys_and_impossible_sizes_are_refused(config):
     with pytest.raises(InputError, match="'n_layer'"):
         ModelConfig.from_dict({"n_genes": 5, "n_tfs": 2, "n_layer": 3})
-    with pytest.raises(InputError, match="multiple of its 12 heads"):
+    with pytest.raises(InputError, match="not a multiple of n_heads 12"):
         ModelConfig(100, 10, width=50)
     with pytest.raises(InputError, match="at least one"):
         ModelConfig(100, 0)
