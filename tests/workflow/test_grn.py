@@ -212,5 +212,5 @@ def test_a_database_of_another_species_stops_the_study_at_once(small_study, tmp_
     target = "results/grn/embryo/expression.h5ad"
     done = snakemake(folder, folder / "config.yaml", target, "--rerun-triggers", "mtime")
     assert done.returncode != 0
-    assert "another species, or ids instead of symbols?" in done.stdout, done.stdout[-3000:]
+    assert "another species, or ids in place of symbols?" in done.stdout, done.stdout[-3000:]
     assert not (folder / target).exists()
