@@ -138,9 +138,9 @@ def test_pretraining_that_meets_its_time_limit_is_saved_and_goes_on(
     limit = ("--set-resources", "pretrain:runtime=1+9*(attempt-1)")
     run = pretrain(record, run_in, tmp_path / "study", *limit, training={"epochs": 100_000})
 
-    def timed_out():
-        job = jobs_of(slurm, before).get("pretrain")
-        return job and job.state == "TIMEOUT"
+    def timed_out():  # whether or not its second job was submitted by then
+        jobs = [job for job in slurm.jobs() if job.number > before and job.rule == "pretrain"]
+        return any(job.state == "TIMEOUT" for job in jobs)
 
     run.until(timed_out, "time limit", 200)
     stopped = run.until(
