@@ -51,7 +51,7 @@ demo: runner ## Simulate the embedded study, run the whole workflow on it, write
 	@echo "them, and three studies. docs/tutorial.md explains it; results/scores.html compares the results"
 	@echo "with the truth of the simulation."
 
-test: lint docs-check unit workflow-test ## Lint, pages, unit tests, and the workflow on a small study; ten minutes
+test: lint docs-check unit workflow-test ## Lint, pages, unit tests, and the workflow on a small study; eleven minutes
 
 test-all: ## make test, with the slow tests of the workflow; CI runs it and make test-slurm
 	$(MAKE) --no-print-directory test SLOW=1
