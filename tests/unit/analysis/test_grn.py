@@ -16,7 +16,7 @@ from scdyn.grn.ridge import Ridge
 
 
 def simulated(n_cells=400, n_tfs=6, n_genes=30, seed=0):
-    """TFs that go together in pairs; gene i hangs on TF i mod n_tfs alone."""
+    """TFs that go together in pairs; gene i depends on TF i mod n_tfs only."""
     rng = np.random.default_rng(seed)
     shared = np.repeat(rng.normal(size=(n_cells, n_tfs // 2)), 2, axis=1)
     tfs = shared + rng.normal(size=(n_cells, n_tfs))
@@ -209,7 +209,7 @@ def test_merged_edges_have_their_promoters_evidence_where_it_is_asked_for():
     edges = consensus.merge_adjacencies(runs, expression, cells, promoters=True, **asked)
     merged = consensus.merge_runs(runs, expression)
     pd.testing.assert_frame_equal(edges[list(merged)], merged)
-    # G0 hangs on T0, T1's own promoter is closed throughout.
+    # G0 depends on T0; the promoter of T1 is closed in all cells.
     assert edges["promoter_p"].iloc[0] < 0.01 and np.isnan(edges["promoter_p"].iloc[1])
     assert edges["correlation"].iloc[0] > 0.5
     edges = consensus.merge_adjacencies(runs, expression, cells, promoters=False, **asked)

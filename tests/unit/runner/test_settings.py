@@ -8,6 +8,7 @@ from scdyn.pp.selection import select_samples
 from scdyn.settings import (
     ModelSettings,
     PretrainingSettings,
+    SplitSettings,
     TaskSettings,
     VariantSettings,
 )
@@ -70,3 +71,11 @@ def test_a_selection_by_covariates_names_samples_and_one_by_labels_does_not():
     assert chosen({"cell_type": ["neuron"]}) is None
     with pytest.raises(InputError, match=r"models\.m\.cells: no cell has condition 'wt'"):
         chosen({"condition": ["wt"]})
+
+
+def test_the_order_of_a_selection_s_columns_changes_no_param():
+    ordered, other = (
+        SplitSettings(label="t", train=train)
+        for train in ({"a": ["x"], "b": ["y"]}, {"b": ["y"], "a": ["x"]})
+    )
+    assert repr(ordered.model_dump()) == repr(other.model_dump())

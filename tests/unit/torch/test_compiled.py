@@ -78,7 +78,7 @@ def test_pretraining_compiles_each_kind_of_layer_once(model, n_compiled):
         for n_cells in (8, 7, 3, 64):  # micro-batches that were halved, and odd last ones
             assert_same(train(model, *bins(n_cells)), train(eager, *bins(n_cells)))
             assert_same(evaluate(model, *bins(n_cells)), evaluate(eager, *bins(n_cells)))
-    # Torch takes a size of one for a constant: a last batch of one cell compiles both anew.
+    # Torch specialises on a size of one, so a last batch of one cell compiles both again.
     assert_same(evaluate(model, *bins(1)), evaluate(eager, *bins(1)))
     assert n_compiled() == 6
 

@@ -124,8 +124,10 @@ Text = Annotated[
     str,
     Pattern("text", _LINE, "A line of text without backticks and HTML tags"),
 ]
+# Columns are sorted, because Snakemake compares params with the order of their keys.
 Selection = Annotated[
     dict[Text, Annotated[list[Text | int | float | bool], Field(min_length=1)]],
+    AfterValidator(lambda selection: dict(sorted(selection.items()))),
     Field(title="selection"),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
