@@ -1,6 +1,6 @@
 FROM condaforge/miniforge3:latest
 LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="b89c0fbbbea998fc36b31416ce0922c32f8e1982e5308cc96b168ca774befa4a"
+LABEL io.github.snakemake.conda_env_hash="a709095c43d39760a4c093852eaa38abe234a13b80a4deed082aec05c85fba2d"
 # Conda environment:
 #   source: envs/analysis.yaml
 #   prefix: /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f
@@ -178,7 +178,7 @@ RUN mkdir -p /conda-envs/981f5dffb471091f5f63b3a4bd867e28
 COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 # Conda environment:
 #   source: envs/scvi.yaml
-#   prefix: /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
+#   prefix: /conda-envs/4bca73371bc0389c961a9a10b25e5d18
 #   # The peers: scVI, scANVI and scib-metrics, optional (config key `peers`). scib-metrics pulls
 #   # igraph, which is under the GPL: it is imported only by programs that run in this environment, and
 #   # no other environment has it. pytest is here for tests/unit/scvi.
@@ -195,6 +195,7 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - anndata==0.12.19
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pyarrow==26.0.1
 #         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
@@ -293,11 +294,11 @@ COPY envs/grn.yaml /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml
 #         - xarray==2026.9.0
 #         - yarl==1.25.1
 #         - zarr==3.1.6
-RUN mkdir -p /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6
-COPY envs/scvi.yaml /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml
+RUN mkdir -p /conda-envs/4bca73371bc0389c961a9a10b25e5d18
+COPY envs/scvi.yaml /conda-envs/4bca73371bc0389c961a9a10b25e5d18/environment.yaml
 # Conda environment:
 #   source: envs/torch.yaml
-#   prefix: /conda-envs/82323beec0ccea1ea29922a76c751aae
+#   prefix: /conda-envs/b7b58c57ff28a1925ef2bc983b934661
 #   # The model: tokens, pretraining, adapters, attributions. On Linux torch also pulls the CUDA
 #   # packages that belong to its release; a build without CUDA has none, so they are not listed.
 #   # pytest is here because the library's unit tests run in the environments its rules run in.
@@ -314,6 +315,7 @@ COPY envs/scvi.yaml /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yam
 #         - zarr==3.1.6
 #         - scikit-learn==1.9.1
 #         - pandas==2.3.3
+#         - pyarrow==26.0.1
 #         - pydantic==2.14.3
 #         - pytest==9.2.0
 #         # What these pull in, as resolved.
@@ -373,11 +375,11 @@ COPY envs/scvi.yaml /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yam
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - tzdata==2026.6
-RUN mkdir -p /conda-envs/82323beec0ccea1ea29922a76c751aae
-COPY envs/torch.yaml /conda-envs/82323beec0ccea1ea29922a76c751aae/environment.yaml
+RUN mkdir -p /conda-envs/b7b58c57ff28a1925ef2bc983b934661
+COPY envs/torch.yaml /conda-envs/b7b58c57ff28a1925ef2bc983b934661/environment.yaml
 
 RUN conda env create --prefix /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f --file /conda-envs/88ebdc81cb55f9aebe27d4ce13bafe8f/environment.yaml && \
     conda env create --prefix /conda-envs/981f5dffb471091f5f63b3a4bd867e28 --file /conda-envs/981f5dffb471091f5f63b3a4bd867e28/environment.yaml && \
-    conda env create --prefix /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6 --file /conda-envs/95cc0c727a572c6c34c8a4c1460e4cf6/environment.yaml && \
-    conda env create --prefix /conda-envs/82323beec0ccea1ea29922a76c751aae --file /conda-envs/82323beec0ccea1ea29922a76c751aae/environment.yaml && \
+    conda env create --prefix /conda-envs/4bca73371bc0389c961a9a10b25e5d18 --file /conda-envs/4bca73371bc0389c961a9a10b25e5d18/environment.yaml && \
+    conda env create --prefix /conda-envs/b7b58c57ff28a1925ef2bc983b934661 --file /conda-envs/b7b58c57ff28a1925ef2bc983b934661/environment.yaml && \
     conda clean --all -y
