@@ -112,7 +112,7 @@ os.environ.update(SCDYN_DEVICE=CONFIG.device)
 BEGUN = time.time()
 RESULTS = CONFIG.results
 # Table of a corpus' cells, the first file in which cells have labels and covariates.
-CELLS = f"{RESULTS}/corpus/{{corpus}}.cells.tsv"
+CELLS = f"{RESULTS}/corpus/{{corpus}}/cells.parquet"
 LOGS = f"{RESULTS}/logs"
 CORPORA, MODELS, TASKS, STUDIES = CONFIG.corpora, CONFIG.models, CONFIG.tasks, CONFIG.studies
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if CONFIG.peers else [])]
@@ -357,6 +357,13 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
     """Scale a resource by the pilot's measurement, with a margin that grows with each attempt."""
     Path(pilot).stat()  # if the file does not exist yet, Snakemake catches this and calls again
     return ceil(attempt * (least + factor * read_json(pilot)[key]))
+
+
+def scale_by_cells(base, per_million):
+    """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
+    return lambda wildcards, input, attempt: ceil(
+        attempt * (base + per_million * read_json(input.corpus)["n_cells"] / 1e6)
+    )
 
 
 def list_resources():

@@ -7,6 +7,7 @@ rule explain:
     input:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         model=follow(rules.pretrain.output.weights),
         folds=expand_main_runs(rules.finetune.output[0]),
     output:
@@ -32,7 +33,7 @@ rule rank_drivers:
     input:
         attributions=rules.explain.output.attributions,
         splits=rules.split_cells.output[0],
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         regulons=follow(rules.make_regulons.output.regulons),
         weights=expand_folds(rules.fit_weights.output[0]),
         gene_sets=lambda wildcards: TASKS[wildcards.task].gene_sets or [],
@@ -73,6 +74,7 @@ rule check_explanation:
         rankings=rules.rank_drivers.output.rankings,
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         model=follow(rules.pretrain.output.weights),
         folds=expand_main_runs(rules.finetune.output[0]),
     output:
@@ -98,7 +100,7 @@ rule perturb_in_silico:
     input:
         rankings=rules.rank_drivers.output.rankings,
         regulons=follow(rules.make_regulons.output.regulons),
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         cells=find_measured_cells,
         tokens=follow(rules.write_tokens.output[0]),
         model=follow(rules.pretrain.output.weights),

@@ -34,6 +34,7 @@ rule finetune:
     input:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         model=follow(rules.pretrain.output.weights),
     output:
         directory(f"{RUN}/model"),
@@ -57,7 +58,7 @@ rule finetune:
 rule fit_baselines:
     input:
         splits=rules.split_cells.output[0],
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
     output:
         predictions=ensure(f"{TASK}/baselines/{{fold}}.tsv", non_empty=True),
         costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
@@ -80,7 +81,7 @@ rule fit_baselines:
 rule fit_weights:
     input:
         splits=rules.split_cells.output[0],
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
     output:
         ensure(f"{TASK}/baselines/{{fold}}.weights.tsv", non_empty=True),
     log:
@@ -98,7 +99,7 @@ rule fit_weights:
 rule fit_scanvi:
     input:
         splits=rules.split_cells.output[0],
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
     output:
         f"{TASK}/scanvi/{{fold}}.tsv",
     log:

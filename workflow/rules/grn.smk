@@ -50,7 +50,8 @@ rule check_databases:
 
 rule choose_cells:
     input:
-        corpus=rules.join_corpus.output[0],
+        corpus=rules.make_corpus.output.manifest,
+        pca=rules.compute_pca.output[0],
         # Unsuitable databases are refused before the inference.
         databases=rules.check_databases.output[0] if CONFIG.grn.rankings else [],
     output:
@@ -61,7 +62,7 @@ rule choose_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=scale_by_cells(4000, 1500),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         settings=select_grn_settings("cells", "max_cells", "min_cells_share"),
@@ -272,17 +273,17 @@ rule make_regulons:
 
 rule score_regulons:
     input:
-        corpus=rules.join_corpus.output[0],
+        corpus=rules.make_corpus.output.manifest,
         expression=rules.choose_cells.output.expression,
         regulons=rules.make_regulons.output.regulons,
     output:
-        ensure(f"{GRN}/auc.h5ad", non_empty=True),
+        directory(f"{GRN}/auc.zarr"),
     log:
         f"{LOGS}/score_regulons/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(4000, 500),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=select_grn_settings("aucell_threshold"),
@@ -312,10 +313,11 @@ rule compare_regulons:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         labels=sorted({task.label for task in TASKS.values()}),
+        seed=CONFIG.seed,
     script:
         "../scripts/compare_regulons.py"
 

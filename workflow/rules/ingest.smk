@@ -125,7 +125,7 @@ rule ingest_sample:
         genes=rules.build_vocabulary.output[0],
         translation=TRANSLATION,
     output:
-        cells=ensure(f"{RESULTS}/ingest/{{sample}}.h5ad", non_empty=True),
+        cells=directory(f"{RESULTS}/ingest/{{sample}}.zarr"),
         qc=report(
             f"{RESULTS}/ingest/{{sample}}.qc.tsv",
             category="1. Data",
@@ -176,22 +176,42 @@ rule plot_qc:
         "../scripts/plot_qc.py"
 
 
-rule join_corpus:
+# A corpus is a list of samples, whose counts stay where ingestion wrote them.
+rule make_corpus:
     input:
         lambda wildcards: expand(
             rules.ingest_sample.output.cells, sample=list_samples(wildcards.corpus)
         ),
     output:
-        ensure(f"{RESULTS}/corpus/{{corpus}}.h5ad", non_empty=True),
+        manifest=ensure(f"{RESULTS}/corpus/{{corpus}}/manifest.json", non_empty=True),
+        obs=ensure(f"{RESULTS}/corpus/{{corpus}}/obs.parquet", non_empty=True),
     log:
-        f"{LOGS}/join_corpus/{{corpus}}.log",
+        f"{LOGS}/make_corpus/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        # Tables of the cells of all samples; a sample of 25,000 cells needs 10 MB.
+        mem_mb=lambda wildcards, input, attempt: attempt * (1500 + 40 * len(input)),
+        runtime=lambda wildcards, attempt: 30 * attempt,
     script:
-        "../scripts/join_corpus.py"
+        "../scripts/make_corpus.py"
+
+
+rule compute_pca:
+    input:
+        corpus=rules.make_corpus.output.manifest,
+    output:
+        directory(f"{RESULTS}/corpus/{{corpus}}/pca.zarr"),
+    log:
+        f"{LOGS}/compute_pca/{{corpus}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 2
+    resources:
+        mem_mb=scale_by_cells(3000, 1000),
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    script:
+        "../scripts/compute_pca.py"
 
 
 # Labels, covariates and positions are joined late: correcting one remakes only the outputs that

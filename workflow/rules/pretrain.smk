@@ -11,10 +11,9 @@ PRETRAINED = f"{RESULTS}/pretrain/{{model}}"
 rule pretrain:
     input:
         tokens=follow(rules.write_tokens.output[0]),
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         # Only if the selection of cells needs columns of the metadata.
         cells=find_model_cells,
-        regulons=follow(rules.make_regulons.output.regulons),
     output:
         weights=ensure(f"{PRETRAINED}/model.safetensors", non_empty=True),
         config=f"{PRETRAINED}/config.json",
@@ -72,7 +71,7 @@ rule plot_training:
 rule embed:
     input:
         tokens=rules.write_tokens.output[0],
-        corpus=rules.join_corpus.output[0],
+        corpus=rules.make_corpus.output.manifest,
         model=rules.pretrain.output.weights,
         config=rules.pretrain.output.config,
     output:
@@ -95,7 +94,7 @@ rule embed:
 # embed_scvi and score_spaces run only if the config has peers.
 rule embed_scvi:
     input:
-        corpus=rules.join_corpus.output[0],
+        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0] if BATCH != "sample" else [],
     output:
         f"{RESULTS}/embed/{{corpus}}.scvi.h5ad",
@@ -118,7 +117,7 @@ rule embed_scvi:
 rule gather_spaces:
     input:
         embedding=rules.embed.output[0],
-        corpus=rules.join_corpus.output[0],
+        corpus=rules.make_corpus.output.manifest,
         scvi=rules.embed_scvi.output[0] if CONFIG.peers else [],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.spaces.h5ad",

@@ -22,7 +22,7 @@ rule score:
         truth=TRUTH if CONFIG.simulation else [],
         adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
-        corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
+        corpora=expand(rules.make_corpus.output.manifest, corpus=CORPORA),
         weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
     output:
         scores=ensure(f"{RESULTS}/scores.json", non_empty=True),
@@ -69,7 +69,7 @@ rule list_packages:
 # Outputs that store the version of the code that wrote them, by rule.
 STAMPED = {
     "ingest_sample": expand(rules.ingest_sample.output.cells, sample=SAMPLES.index),
-    "join_corpus": expand(rules.join_corpus.output[0], corpus=CORPORA),
+    "join_corpus": expand(rules.make_corpus.output.manifest, corpus=CORPORA),
     "choose_cells": expand(rules.choose_cells.output.expression, corpus=CORPORA),
     "score_regulons": expand(rules.score_regulons.output[0], corpus=CORPORA),
     "write_tokens": expand(rules.write_tokens.output[0], corpus=CORPORA),
@@ -95,7 +95,7 @@ rule write_provenance:
         stamped=[path for paths in STAMPED.values() for path in paths],
         hashed=[
             rules.build_vocabulary.output[0],
-            *expand(rules.join_corpus.output[0], corpus=CORPORA),
+            *expand(rules.make_corpus.output.manifest, corpus=CORPORA),
             *expand(rules.write_tokens.output[0], corpus=CORPORA),
             *expand(rules.make_regulons.output.regulons, corpus=CORPORA),
             *expand(rules.pretrain.output.weights, model=MODELS),

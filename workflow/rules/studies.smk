@@ -5,7 +5,7 @@ STUDY = f"{RESULTS}/studies/{{study}}"
 
 rule make_development:
     input:
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
@@ -67,7 +67,7 @@ rule make_development:
 
 rule plot_driver_trends:
     input:
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         table=rules.make_development.output.table,
         drivers=follow(rules.rank_drivers.output.drivers),
     output:
@@ -94,7 +94,7 @@ rule plot_driver_trends:
 
 rule make_spatial:
     input:
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
@@ -147,7 +147,7 @@ rule make_spatial:
 
 rule make_perturbation:
     input:
-        corpus=follow(rules.join_corpus.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
         drivers=find_drivers,

@@ -1,9 +1,8 @@
-# Regulon-aware vocabulary and binned values, the input of the model.
+# Regulon-aware vocabulary, with which the model reads the counts.
 
 
 rule write_tokens:
     input:
-        corpus=rules.join_corpus.output[0],
         genes=rules.build_vocabulary.output[0],
         regulons=rules.make_regulons.output.regulons,
     output:
@@ -13,8 +12,8 @@ rule write_tokens:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         n_bins=CONFIG.tokens.n_bins,
     script:

@@ -1,5 +1,6 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
-from scdyn.data import tokens
+from scdyn.data.corpus import Corpus
+from scdyn.data.tokens import TokenStore
 from scdyn.explain import checks
 from scdyn.io.artefacts import read_json, read_table
 from scdyn.io.files import write_json, write_table
@@ -11,7 +12,7 @@ with logged(snakemake.log[0]):
     block = TaskSettings(**snakemake.config["tasks"][snakemake.wildcards.task])
     settings = CheckSettings(**snakemake.params.task).with_hardware(block)
     files = snakemake.input
-    store = tokens.TokenStore(files.tokens)
+    store = TokenStore(files.tokens, Corpus(files.corpus))
     checks, curves = checks.check_task(
         store,
         store.vocabulary,

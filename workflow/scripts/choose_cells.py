@@ -1,12 +1,14 @@
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import Pca
 from scdyn.grn import cells as grn_cells
-from scdyn.io.artefacts import read_cells
 from scdyn.io.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    settings = snakemake.params.settings
+    settings, corpus = snakemake.params.settings, Corpus(snakemake.input.corpus)
     cells, report = grn_cells.choose_cells(
-        read_cells(snakemake.input.corpus),
+        corpus,
+        Pca(snakemake.input.pca, corpus).rna,
         settings["cells"],
         settings["max_cells"],
         settings["seed"],

@@ -1,8 +1,9 @@
 from scdyn.io import barcodes
-from scdyn.io.artefacts import write_h5ad
 from scdyn.io.files import write_table
+from scdyn.io.shards import write_shard
 from scdyn.log import logged
 from scdyn.pp import preflight, preflight_findings, reference
+from scdyn.pp.counts import describe_sizes
 from scdyn.pp.ingestion import ingest
 from scdyn.pp.qc import filter_cells
 from scdyn.settings import InputThresholds, QualitySettings
@@ -22,4 +23,4 @@ with logged(snakemake.log[0]):
     bounds = QualitySettings(**params.qc)
     kept, table = filter_cells(cells, bounds, params.seed)
     write_table(snakemake.output.qc, table.rename_axis("cell"), index=True)
-    write_h5ad(snakemake.output.cells, kept)
+    write_shard(snakemake.output.cells, describe_sizes(kept))

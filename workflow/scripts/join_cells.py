@@ -1,4 +1,5 @@
-from scdyn.io.artefacts import read_cells, read_table
+from scdyn.io.artefacts import read_table
+from scdyn.io.shards import Shard
 from scdyn.log import logged
 from scdyn.pp import metadata, preflight_findings
 
@@ -7,8 +8,12 @@ with logged(snakemake.log[0]):
     for examined in files.examined:
         preflight_findings.require_passed(examined)
     samples = (
-        (read_cells(path), read_table(qc, usecols=["cell"], dtype=str))
-        for path, qc in zip(files.samples, files.qc, strict=True)
+        (
+            shard.read_table("obs"),
+            shard.read_positions(),
+            read_table(qc, usecols=["cell"], dtype=str),
+        )
+        for shard, qc in zip(map(Shard, files.samples), files.qc, strict=True)
     )
     table = metadata.annotate_samples(
         samples, params.covariates, params.metadata, params.min_overlap

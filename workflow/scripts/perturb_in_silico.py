@@ -1,8 +1,9 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
-from scdyn.data import tokens
+from scdyn.data.corpus import Corpus
+from scdyn.data.tokens import TokenStore
 from scdyn.explain import in_silico
 from scdyn.explain.gene_sets import regulon_members
-from scdyn.io.artefacts import read_obs, read_table
+from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.pp.metadata import read_cells_table
@@ -10,8 +11,7 @@ from scdyn.settings import InSilicoSettings
 
 with logged(snakemake.log[0]):
     files, settings = snakemake.input, InSilicoSettings(**snakemake.params.task)
-    store = tokens.TokenStore(files.tokens)
-    store.require_corpus(files.corpus)
+    store = TokenStore(files.tokens, Corpus(files.corpus))
     edits = in_silico.list_edits(
         settings.in_silico,
         read_table(files.rankings),
@@ -20,7 +20,7 @@ with logged(snakemake.log[0]):
     )
     effects, cells, measured = in_silico.perturb_task(
         store,
-        read_cells_table(files.cells) if files.cells else read_obs(files.corpus),
+        read_cells_table(files.cells) if files.cells else store.corpus.obs,
         edits,
         files.folds,
         snakemake.params.model,

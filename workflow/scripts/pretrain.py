@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
+
 import scdyn.training.openmp  # noqa: F401 - before torch
-from scdyn.data import tokens
-from scdyn.io.artefacts import read_obs, read_table
+from scdyn.data.corpus import Corpus
+from scdyn.data.tokens import TokenStore
 from scdyn.log import logged
 from scdyn.pp.metadata import read_cells_table
 from scdyn.pp.selection import select
@@ -16,16 +18,11 @@ with logged(snakemake.log[0]):
     n_processes = distributed.take_processes(settings.gpus)
     distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
-        store = tokens.TokenStore(files.tokens)
-        store.require_corpus(files.corpus)
-        obs = read_cells_table(files.cells) if files.cells else read_obs(files.corpus)
-        chosen = obs.index[select(obs, snakemake.params.cells, f"models.{name}.cells")]
-        regulons = tokens.regulon_weights(store.vocabulary, read_table(files.regulons))
+        corpus, wanted = Corpus(files.corpus), snakemake.params.cells
+        obs = read_cells_table(files.cells, wanted) if files.cells else corpus.obs
         pretraining.pretrain(
-            store,
-            store.find_rows(chosen),
-            regulons,
-            store.vocabulary,
+            TokenStore(files.tokens, corpus),
+            np.flatnonzero(select(obs, wanted, f"models.{name}.cells")),
             settings,
             Path(snakemake.params.folder),
             Path(snakemake.params.checkpoints),

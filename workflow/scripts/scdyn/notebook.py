@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from scdyn.data.corpus import Corpus
-from scdyn.data.tokens import regulon_weights
 from scdyn.errors import InputError
 from scdyn.io.artefacts import read_json
 from scdyn.io.files import write_table
@@ -75,9 +74,7 @@ def pretrain(
     folder.mkdir(parents=True, exist_ok=True)
     pretraining.pretrain(
         corpus.store,
-        np.arange(len(corpus.store.cells)),
-        regulon_weights(corpus.genes, corpus.regulons),
-        corpus.genes,
+        np.arange(len(corpus)),
         settings,
         folder,
         folder / "checkpoints",

@@ -1,155 +1,403 @@
-"""A corpus in a folder: the cells of its samples, and what the model reads of them."""
+"""The corpus: samples that are analysed together, whose counts stay in the samples' own files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import anndata as ad
+import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from scdyn.data.tokens import NOT_MEASURED, TokenStore, write_tokens
-from scdyn.errors import InputError
-from scdyn.io.artefacts import read_cells, read_table, write_h5ad
-from scdyn.io.checks import check_counts
-from scdyn.io.files import write_table
-from scdyn.pp.corpus import join
+from scdyn.errors import InputError, reading
+from scdyn.io.artefacts import STAMP, make_stamp, read_parquet, write_parquet
+from scdyn.io.files import write_json
+from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, Shard, read_rows, write_shard
+from scdyn.log import logger
+from scdyn.pp.counts import (
+    MOMENTS,
+    SIZES,
+    describe_sizes,
+    find_divisors,
+    log_normalise,
+    promoters_measured,
+)
+from scdyn.pp.obs_columns import METRICS
 
-# Columns of a table of regulons that are used here.
-REGULON_COLUMNS = ("regulon", "tf", "target", "weight")
+if TYPE_CHECKING:
+    from scdyn.data.tokens import TokenStore
+
+# Columns of ``obs``: what is measured. Labels and covariates are in a separate table.
+MEASURED = ("sample", "barcode", "promoter_source", *METRICS, *SIZES.values())
+# Layers of a block: the counts of a modality, and their log-normalised values.
+LAYERS = {layer: modality for modality in PLACES for layer in (modality, f"{modality}_log")}
+CELLS_AT_ONCE = 4096
+MANIFEST, OBS = "manifest.json", "obs.parquet"
+
+
+class Block(NamedTuple):
+    """Some cells of a corpus."""
+
+    rows: np.ndarray
+    """(cells,) rows of the corpus."""
+    layers: dict[str, sparse.csr_matrix]
+    """Name of :data:`LAYERS` to (cells, genes)."""
 
 
 class Corpus:
-    """Samples that are analysed together, over one vocabulary, written to a folder.
+    """Samples that are analysed together, over one vocabulary.
 
     Parameters
     ----------
     folder
-        From :meth:`write`.
+        From :meth:`write`, or ``results/corpus/NAME`` of a run of the workflow; or its
+        ``manifest.json``.
 
     Attributes
     ----------
     folder : Path
-        Holds ``corpus.h5ad``, ``regulons.tsv`` and ``tokens/``.
-    store : TokenStore
-        Binned values of the cells, mapped from disk: what the model reads.
+        Holds ``manifest.json`` (the samples in their order, and where their counts are) and
+        ``obs.parquet`` (what is measured per cell). The counts stay in the samples' files.
+    id, vocabulary : str
+        Hashes of the samples' counts and of the genes.
+    shards : list of Shard
+        The samples.
+    offsets : ndarray of int64, (samples + 1,)
+        Row of each sample's first cell.
 
     Raises
     ------
     InputError
-        If the folder is not a corpus, or its tokens are of other cells.
+        If the folder is not a corpus, or a sample is missing, of another vocabulary, or was
+        ingested again.
 
     Examples
     --------
-    >>> cells = scdyn.pp.join(samples)
-    >>> regulons = scdyn.grn.infer_regulons(cells)
-    >>> corpus = scdyn.Corpus.write("corpus", cells, genes, regulons)
+    >>> corpus = scdyn.Corpus.write("corpus", samples)
+    >>> regulons = scdyn.grn.infer_regulons(corpus)
+    >>> corpus.add_regulons(regulons)
     >>> model = scdyn.pretrain(corpus, "model")
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        if not (self.folder / "corpus.h5ad").exists():
+        folder = Path(folder)
+        self.folder = folder.parent if folder.name == MANIFEST else folder
+        path = self.folder / MANIFEST
+        if not path.exists():
             raise InputError(
                 "CORPUS", f"{self.folder}: is not a corpus; write one with scdyn.Corpus.write."
             )
-        self.store = TokenStore(self.folder / "tokens")
-        self.store.require_corpus(self.folder / "corpus.h5ad")
+        with reading("CORPUS", path, "is not the manifest of a corpus", REMEDY):
+            manifest = json.loads(path.read_text())
+            self.id, self.vocabulary = manifest["id"], manifest["vocabulary_sha256"]
+            samples = manifest["samples"]
+            sizes = [int(sample["n_cells"]) for sample in samples]
+            self.n_genes = int(manifest["n_genes"])
+            described = [(sample["path"], sample["id"]) for sample in samples]
+        self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.shards = [Shard(self.folder / place) for place, _ in described]
+        for shard, (_, of_counts), n_cells in zip(self.shards, described, sizes, strict=True):
+            require_vocabulary(shard, self.vocabulary)
+            if shard.id != of_counts or shard.shape[0] != n_cells:
+                raise InputError(
+                    "CORPUS",
+                    f"{shard.path}: was ingested again after {path} was written; make the corpus "
+                    "again.",
+                )
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return int(self.offsets[-1])
 
     def __repr__(self) -> str:
         """Summarise the corpus."""
-        n_cells, n_genes = len(self.store.cells), len(self.genes)
-        return f"Corpus({n_cells:,} cells, {n_genes:,} genes, in {self.folder})"
+        return (
+            f"Corpus({len(self):,} cells of {len(self.shards)} samples, {self.n_genes:,} genes, in "
+            f"{self.folder})"
+        )
 
     @classmethod
-    def write(
-        cls,
-        folder: str | Path,
-        cells: ad.AnnData | Sequence[ad.AnnData],
-        genes: pd.DataFrame,
-        regulons: pd.DataFrame | None = None,
-        n_bins: int = 14,
-    ) -> Self:
-        """Write the cells, their regulons and what the model reads, and open the corpus.
+    def write(cls, folder: str | Path, samples: Sequence[ad.AnnData], n_bins: int = 14) -> Self:
+        """Write samples to a folder, each with its counts, and open their corpus.
 
         Parameters
         ----------
         folder
             Is created if it does not exist.
-        cells
-            From :func:`scdyn.pp.corpus.join`, or samples to join, from
-            :func:`scdyn.pp.qc.filter_cells`.
-        genes
-            The vocabulary, from :func:`scdyn.pp.reference.build_vocabulary`.
-        regulons
-            From :func:`scdyn.grn.infer_regulons`; None: the latents of the model start at random.
+        samples
+            From :func:`scdyn.pp.filter_cells`.
         n_bins
-            Highest bin of a value.
-
-        Returns
-        -------
-        Corpus
-            In ``folder``.
+            Highest bin of a value that the model reads.
 
         Raises
         ------
         InputError
-            If the cells were not joined, are not raw counts or not over this vocabulary, or the
-            regulons have other genes. Nothing is written then.
+            If there is no sample, the samples have different vocabularies, or two have a cell of
+            the same name.
         """
-        folder = Path(folder)
-        cells = cells if isinstance(cells, ad.AnnData) else join(cells)
-        if regulons is None:
-            regulons = pd.DataFrame(columns=list(REGULON_COLUMNS))
-        require_joined(cells, genes)
-        require_regulons(regulons, genes)
-        if not 1 <= n_bins < NOT_MEASURED - 1:
-            raise InputError("CORPUS", f"n_bins is {n_bins}; it must be from 1 to 253.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_h5ad(folder / "corpus.h5ad", cells)
-        write_table(folder / "regulons.tsv", regulons)
-        write_tokens(cells, genes, regulons, n_bins, folder / "corpus.h5ad", folder / "tokens")
-        return cls(folder)
+        folder, paths = Path(folder), []
+        for sample in samples:
+            path = folder / "samples" / f"{sample.obs['sample'].iloc[0]}.zarr"
+            if path in paths:
+                raise InputError("CORPUS", f"sample {path.stem} is given twice; give it once.")
+            write_shard(path, describe_sizes(sample))
+            paths.append(path)
+        make_corpus(folder, paths)
+        corpus = cls(folder)
+        corpus.add_regulons(None, n_bins)
+        return corpus
+
+    def add_regulons(self, regulons: pd.DataFrame | None, n_bins: int = 14) -> None:
+        """Write the vocabulary with its regulons, as the model reads it, to ``tokens/``.
+
+        Parameters
+        ----------
+        regulons
+            From :func:`scdyn.grn.infer_regulons`; None: the latents of the model start at random.
+        n_bins
+            Highest bin of a value.
+        """
+        from scdyn.data.tokens import write_tokens
+
+        write_tokens(self.folder / "tokens", self.genes, regulons, n_bins)
+        self.__dict__.pop("store", None)
 
     @cached_property
-    def cells(self) -> ad.AnnData:
-        """The cells: ``X`` RNA counts, layers ``promoter``, ``rna_log`` and ``promoter_log``."""
-        return read_cells(self.folder / "corpus.h5ad")
+    def store(self) -> TokenStore:
+        """The cells as the model reads them, with the vocabulary and regulons of ``tokens/``."""
+        from scdyn.data.tokens import TokenStore
 
-    @property
+        return TokenStore(self.folder / "tokens", self)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """The columns of :data:`MEASURED` that a sample has, one row per cell, by name."""
+        obs = read_parquet(self.folder / OBS)
+        if len(obs) != len(self):
+            raise InputError(
+                "CORPUS",
+                f"{self.folder / OBS}: has {len(obs)} cells, but the manifest {len(self)}; "
+                f"{REMEDY}.",
+            )
+        return obs
+
+    @cached_property
     def genes(self) -> pd.DataFrame:
-        """The vocabulary, with the regulons of each gene."""
-        return self.store.vocabulary
+        """The vocabulary: ``gene_id``, ``symbol``, ``is_tf``, ``length``, ``n_tss`` and others."""
+        var = self.shards[0].read_table("var")
+        moments = [name for names in MOMENTS.values() for name in names]
+        return var.drop(columns=moments).rename_axis("gene_id").reset_index()
 
     @cached_property
-    def regulons(self) -> pd.DataFrame:
-        """``regulon``, ``tf``, ``target`` and ``weight`` of each edge; empty without regulons."""
-        return read_table(self.folder / "regulons.tsv")
+    def divisors(self) -> dict[str, np.ndarray]:
+        """What the counts of a gene are divided by: see :func:`scdyn.pp.counts.find_divisors`."""
+        return find_divisors(self.genes)
+
+    @cached_property
+    def sizes(self) -> dict[str, np.ndarray]:
+        """Sums of the counts per gene size, (cells,) float64 per modality."""
+        return {modality: self.obs[name].to_numpy(float) for modality, name in SIZES.items()}
+
+    @cached_property
+    def measured(self) -> np.ndarray:
+        """Whether promoters were measured, (cells,)."""
+        return promoters_measured(self.obs)
+
+    def find_rows(self, names: Sequence[str] | pd.Index) -> np.ndarray:
+        """Find the rows of cells by name.
+
+        Raises
+        ------
+        InputError
+            If a cell is not in the corpus.
+        """
+        wanted = pd.Index(names, dtype=object)
+        unique = wanted.unique()
+        # The table of the fewer names is hashed.
+        places = unique.get_indexer(self.obs.index)
+        of_unique = np.full(len(unique), -1, dtype=np.int64)
+        found = np.flatnonzero(places >= 0)
+        of_unique[places[found]] = found
+        if (of_unique < 0).any():
+            missing = unique[of_unique < 0]
+            raise InputError(
+                "CORPUS",
+                f"{self.folder}: {len(missing)} of {len(unique)} cells are not in this corpus, "
+                f"such as {missing[0]}; run the workflow again.",
+            )
+        return of_unique[unique.get_indexer(wanted)]
+
+    def read(self, rows: np.ndarray, modality: str, buffers: Buffers | None = None) -> Cells:
+        """Read the counts of cells, in the order of the rows.
+
+        Parameters
+        ----------
+        rows
+            (n,) rows, in any order, repeated or not.
+        modality
+            "rna" or "promoter".
+        buffers
+            See :func:`scdyn.io.shards.read_rows`.
+        """
+        rows = np.asarray(rows)
+        which = np.searchsorted(self.offsets, rows, side="right") - 1
+        return read_rows(self.shards, which, rows - self.offsets[which], modality, buffers)
+
+    def iter_blocks(
+        self,
+        rows: np.ndarray | None = None,
+        layers: Sequence[str] = ("rna", "promoter"),
+        size: int = CELLS_AT_ONCE,
+    ) -> Iterator[Block]:
+        """Read cells in blocks, the next one while the current one is used.
+
+        Parameters
+        ----------
+        rows
+            Rows of the cells; all if None. Ascending rows are read fastest.
+        layers
+            Of :data:`LAYERS`.
+        size
+            Most cells per block.
+
+        Yields
+        ------
+        Block
+            In the order of the rows.
+        """
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        with ThreadPoolExecutor(1, thread_name_prefix="blocks") as thread:
+            ahead = [thread.submit(self._read_block, part, layers) for part in parts[:1]]
+            for part in [*parts[1:], None]:
+                if not ahead:
+                    return
+                block = ahead.pop().result()
+                if part is not None:
+                    ahead.append(thread.submit(self._read_block, part, layers))
+                yield block
+
+    def _read_block(self, rows: np.ndarray, layers: Sequence[str]) -> Block:
+        """Read the layers of some cells."""
+        result: dict[str, sparse.csr_matrix] = {}
+        for modality in dict.fromkeys(LAYERS[layer] for layer in layers):
+            counts = self.read(rows, modality).to_csr(self.n_genes)
+            if modality in layers:
+                result[modality] = counts
+            if f"{modality}_log" in layers:
+                sizes = self.sizes[modality][rows]
+                result[f"{modality}_log"] = log_normalise(counts, self.divisors[modality], sizes)
+        return Block(rows, result)
+
+    def to_memory(
+        self, rows: np.ndarray | None = None, layers: Sequence[str] = ("rna", "promoter")
+    ) -> ad.AnnData:
+        """Read some cells at once.
+
+        Parameters
+        ----------
+        rows, layers
+            As :meth:`iter_blocks`.
+
+        Returns
+        -------
+        AnnData
+            RNA counts in ``X`` if they are among the layers; the other layers by name.
+        """
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        blocks = [block.layers for block in self.iter_blocks(rows, layers)]
+        joined = {
+            layer: sparse.vstack([block[layer] for block in blocks], format="csr")
+            if blocks
+            else sparse.csr_matrix((0, self.n_genes))
+            for layer in layers
+        }
+        obs = self.obs.iloc[rows].copy()
+        obs.index = obs.index.astype(object)
+        var = self.genes.set_index("gene_id")
+        return ad.AnnData(joined.pop("rna", None), obs=obs, var=var, layers=joined)
 
 
-def require_joined(cells: ad.AnnData, genes: pd.DataFrame) -> None:
-    """Refuse cells that :func:`scdyn.pp.corpus.join` did not make, or of other genes."""
-    if not cells.n_obs or "rna_log" not in cells.layers or "promoter" not in cells.layers:
+def require_vocabulary(shard: Shard, vocabulary: str) -> None:
+    """Refuse a sample whose genes are others than those of its corpus."""
+    if shard.vocabulary != vocabulary:
         raise InputError(
-            "CORPUS", "the cells are none or were not joined; pass the result of scdyn.pp.join."
-        )
-    check_counts(cells.X, "the cells")
-    if not cells.var_names.equals(pd.Index(genes["gene_id"])):
-        raise InputError(
-            "CORPUS", "the cells have other genes than the vocabulary; ingest them with this one."
+            "CORPUS",
+            f"{shard.path}: has another vocabulary than the corpus; ingest all samples with the "
+            "same annotation.",
         )
 
 
-def require_regulons(regulons: pd.DataFrame, genes: pd.DataFrame) -> None:
-    """Refuse a table of regulons without its columns, or with genes outside the vocabulary."""
-    missing = [name for name in REGULON_COLUMNS if name not in regulons]
-    if missing:
-        raise InputError("REGULONS", f"regulons: no column {missing[0]}; see infer_regulons.")
-    unknown = {*regulons["tf"], *regulons["target"]} - {*genes["symbol"]}
-    if unknown:
+def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
+    """Write the manifest of a corpus and its table of cells; no counts are copied.
+
+    Parameters
+    ----------
+    folder
+        Receives ``manifest.json`` and, before it, ``obs.parquet``.
+    paths
+        Samples of :func:`scdyn.io.shards.write_shard`, in their order.
+
+    Raises
+    ------
+    InputError
+        If there is no sample, the samples have different vocabularies, or two have a cell of the
+        same name.
+    """
+    folder = Path(folder)
+    if not paths:
+        raise InputError("CORPUS", "no samples to join; give at least one.")
+    shards = [Shard(path) for path in paths]
+    for shard in shards:
+        require_vocabulary(shard, shards[0].vocabulary)
+    tables = []
+    for shard in shards:
+        obs = shard.read_table("obs")
+        tables.append(obs[[name for name in MEASURED if name in obs]].astype({"sample": str}))
+    obs = pd.concat(tables)
+    del tables
+    if obs.index.has_duplicates:
+        name = obs.index[obs.index.duplicated()][0]
         raise InputError(
-            "REGULONS",
-            f"regulons: {min(unknown)} is not a symbol of the vocabulary; infer them again.",
+            "CORPUS", f"duplicate cell {name}; give each sample once, under its own name."
         )
+    write_parquet(folder / OBS, to_small_types(obs))
+    digest = hashlib.sha256("\n".join(shard.id for shard in shards).encode())
+    manifest: dict[str, Any] = {
+        "id": digest.hexdigest(),
+        "vocabulary_sha256": shards[0].vocabulary,
+        "n_cells": len(obs),
+        "n_genes": shards[0].shape[1],
+        "samples": [
+            {
+                "name": shard.path.stem,
+                "path": os.path.relpath(shard.path, folder),
+                "n_cells": shard.shape[0],
+                "id": shard.id,
+            }
+            for shard in shards
+        ],
+        STAMP: make_stamp(),
+    }
+    write_json(folder / MANIFEST, manifest)
+    logger.info("%d cells of %d samples, %d genes", len(obs), len(shards), shards[0].shape[1])
+
+
+def to_small_types(obs: pd.DataFrame) -> pd.DataFrame:
+    """Convert numbers to 32 bits, except the sizes, and words to categories."""
+    kinds: dict[str, str] = {}
+    for name in obs.columns.difference([*SIZES.values(), "barcode"]):
+        if name in ("sample", "promoter_source"):
+            kinds[name] = "category"
+        elif obs[name].dtype.kind == "f":
+            kinds[name] = "float32"
+        elif obs[name].dtype.kind in "iu":
+            kinds[name] = "int32" if obs[name].max() < 2**31 else "int64"
+    return obs.astype(kinds)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import islice
+from typing import ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.data.tokens import MODALITIES, NOT_MEASURED, SparseCells, TokenStore
 from scdyn.errors import InputError
+from scdyn.io.shards import Buffers, Cells
 from scdyn.log import logger
 
 T = TypeVar("T")
+
+# Cells that are read at once: those that block_shuffle mixes in training.
+CELLS_PER_READ = 16_384
 
 
 def block_shuffle(
@@ -74,39 +79,87 @@ def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
     return torch.logical_or(*seen)
 
 
-def densify(
-    store: TokenStore | MemoryStore, rows: np.ndarray, pin: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Read the bins of cells into dense tensors on the CPU.
+class Binning:
+    """Bins of counts, computed on a device.
 
     Parameters
     ----------
     store
-        Bins of the corpus.
-    rows
-        (n,) positions of the cells.
-    pin
-        Whether to use page-locked memory, for asynchronous copies to a GPU. It needs CUDA; torch
-        reuses the memory when the copies are done.
+        The cells' store.
+    device
+        Device of the bins.
+    """
+
+    def __init__(self, store: Store, device: torch.device | str) -> None:
+        self.n_genes, self.device = store.n_genes, torch.device(device)
+        self.n_bins = store.n_bins
+        self.rates = {
+            modality: torch.from_numpy(1.0 / divisor).to(self.device)
+            for modality, divisor in store.divisors.items()
+        }
+
+    def bin(self, cells: SparseCells) -> tuple[Tensor, Tensor]:
+        """Bin the counts of cells as :func:`scdyn.data.tokens.bin_values` does.
+
+        Returns
+        -------
+        rna, promoter : Tensor of uint8, (cells, genes)
+            ``promoter`` is :data:`~scdyn.data.tokens.NOT_MEASURED` in cells whose promoters were
+            not measured.
+        """
+        rna, promoter = (self._bin_modality(cells, modality) for modality in MODALITIES)
+        promoter[self._move(~cells.measured)] = NOT_MEASURED
+        return rna, promoter
+
+    def _bin_modality(self, cells: SparseCells, modality: str) -> Tensor:
+        """Bin one modality: (cells, genes)."""
+        values = cells.values[modality]
+        lengths = self._move(np.diff(values.indptr))
+        row = torch.repeat_interleave(lengths, output_size=len(values.data))
+        gene = self._move(values.indices).long()
+        bins = self._move(values.data)
+        if cells.sizes is not None:
+            size = cells.sizes[modality]
+            scale = self._move(1e6 / np.where(size > 0, size, 1.0))
+            # In float64, as everywhere, so that the bins do not depend on the device.
+            rates = bins.double().mul_(self.rates[modality][gene]).mul_(scale[row])
+            bins = rates.log1p_().float().ceil_().clamp_(max=self.n_bins)
+        dense = torch.zeros(len(cells), self.n_genes, dtype=torch.uint8, device=self.device)
+        dense.view(-1).scatter_(0, row.mul_(self.n_genes).add_(gene), bins.to(torch.uint8))
+        return dense
+
+    def _move(self, values: np.ndarray) -> Tensor:
+        """Copy an array to the device, asynchronously if it is a GPU."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def densify(
+    store: Store, rows: np.ndarray, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Read the bins of cells into dense tensors on a device.
+
+    Parameters
+    ----------
+    store, rows
+        The cells.
+    device
+        Device of the bins.
 
     Returns
     -------
     rna, promoter : Tensor of uint8, (n, genes)
-        ``promoter`` is :data:`~scdyn.data.tokens.NOT_MEASURED` in cells whose promoters were not
-        measured.
+        As :meth:`Binning.bin`.
     """
-    rna, promoter = store.read(rows)
-    tensors = []
-    for bins in (rna, promoter):
-        tensor = torch.empty(bins.shape, dtype=torch.uint8, pin_memory=pin)
-        bins.toarray(out=tensor.numpy())
-        tensors.append(tensor)
-    tensors[1][torch.from_numpy(~store.promoter_measured(rows))] = NOT_MEASURED
-    return tensors[0], tensors[1]
+    return Binning(store, device).bin(store.read_cells(rows))
 
 
 class MemoryStore:
     """Bins in memory, with the methods of a :class:`~scdyn.data.tokens.TokenStore`.
+
+    ``n_bins`` and ``divisors`` are not needed, because its values are bins already.
 
     Parameters
     ----------
@@ -116,6 +169,9 @@ class MemoryStore:
         (cells,) boolean: whether promoters were measured; in all cells if None.
     """
 
+    n_bins = NOT_MEASURED
+    divisors: ClassVar[dict[str, np.ndarray]] = {}
+
     def __init__(
         self,
         rna: sparse.csr_matrix,
@@ -123,6 +179,7 @@ class MemoryStore:
         promoter_measured: np.ndarray | None = None,
     ) -> None:
         self.rna, self.promoter = rna, promoter
+        self.n_genes = rna.shape[1]
         everywhere = np.ones(rna.shape[0], dtype=bool)
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
@@ -146,24 +203,89 @@ def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut rows into batches; the last may be smaller."""
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
+    def read_cells(self, rows: np.ndarray, buffers: Buffers | None = None) -> SparseCells:
+        """Return the bins of some cells, in the order of the rows."""
+        parts = zip(MODALITIES, self.read(rows), strict=True)
+        values = {name: Cells(part.data, part.indices, part.indptr) for name, part in parts}
+        return SparseCells(values, self._measured[rows], None)
 
-class Loader:
-    """Iterate over batches of cells that a thread reads ahead of use.
 
-    The thread ends with the loop over the batches, also by ``break`` or an exception. Its
-    exceptions are raised in the loop. At most ``depth`` batches are in memory besides the one in
-    use.
+Store: TypeAlias = TokenStore | MemoryStore
+
+
+def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut rows into batches; the last may be smaller."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def group_batches(
+    batches: Iterable[np.ndarray], n_cells: int = CELLS_PER_READ
+) -> Iterator[list[np.ndarray]]:
+    """Group consecutive batches until each group has so many cells."""
+    group: list[np.ndarray] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(map(len, group)) >= n_cells:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def read_groups(store: Store, batches: Iterable[np.ndarray]) -> Generator[SparseCells, None, None]:
+    """Read batches of cells: many batches at once, the next ones while the current ones are used.
+
+    Cells that are close on disk are read at once and in their order there, then mixed in memory.
 
     Parameters
     ----------
     store
-        Bins.
+        The cells.
+    batches
+        Rows of each batch.
+
+    Yields
+    ------
+    SparseCells
+        One per batch.
+    """
+    groups = group_batches(batches)
+    # One for the cells that are used, one for those that are read.
+    free = deque([Buffers(), Buffers()])
+
+    def read(group: list[np.ndarray]) -> tuple[SparseCells, list[np.ndarray]]:
+        rows, place = np.unique(np.concatenate(group), return_inverse=True)
+        free.rotate()
+        cells = store.read_cells(rows, free[0])
+        return cells, np.split(place, np.cumsum([len(batch) for batch in group])[:-1])
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+    try:
+        ahead = [thread.submit(read, group) for group in islice(groups, 1)]
+        while ahead:
+            cells, places = ahead.pop().result()
+            ahead = [thread.submit(read, group) for group in islice(groups, 1)]
+            yield from map(cells.take, places)
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+class Loader:
+    """Iterate over batches of cells that threads read and prepare ahead of use.
+
+    The threads end with the loop over the batches, also by ``break`` or an exception. Their
+    exceptions are raised in the loop.
+
+    Parameters
+    ----------
+    store
+        The cells.
     batches
         Rows of each batch.
     device
-        Device that will use the batches; for a GPU they are in page-locked memory.
+        Device of the bins.
     depth
-        Number of batches read ahead.
+        Number of batches prepared ahead.
 
     Attributes
     ----------
@@ -179,7 +301,7 @@ class Loader:
 
     def __init__(
         self,
-        store: TokenStore | MemoryStore,
+        store: Store,
         batches: Sequence[np.ndarray],
         device: torch.device | str = "cpu",
         depth: int = 3,
@@ -189,7 +311,7 @@ class Loader:
         self.store = store
         self.batches = batches
         self.depth = depth
-        self.pin = torch.device(device).type == "cuda"
+        self.binning = Binning(store, device)
         self.waited_seconds = 0.0
 
     def __len__(self) -> int:
@@ -197,23 +319,28 @@ class Loader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield RNA and promoter bins (cells, genes) of each batch, on the CPU."""
-        left = iter(self.batches)
-        ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        """Yield RNA and promoter bins (cells, genes) of each batch, on the device."""
+        cells = read_groups(self.store, self.batches)
+        ahead: deque[Future[tuple[Tensor, Tensor] | None]] = deque()
         thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+        def prepare() -> tuple[Tensor, Tensor] | None:
+            batch = next(cells, None)
+            return None if batch is None else self.binning.bin(batch)
+
         try:
             while True:
-                # Submit before popping, so that depth + 1 batches are in flight.
-                while len(ahead) <= self.depth and (rows := next(left, None)) is not None:
-                    ahead.append(thread.submit(densify, self.store, rows, self.pin))
-                if not ahead:
-                    return
+                while len(ahead) <= self.depth:
+                    ahead.append(thread.submit(prepare))
                 begun = time.monotonic()
-                batch = ahead.popleft().result()
+                bins = ahead.popleft().result()
                 self.waited_seconds += time.monotonic() - begun
-                yield batch
+                if bins is None:
+                    return
+                yield bins
         finally:
             thread.shutdown(cancel_futures=True)
+            cells.close()
 
 
 def halve_batch(n_cells: int) -> int:
@@ -239,7 +366,7 @@ def halve_batch(n_cells: int) -> int:
 
 def run_batches(
     function: Callable[[Tensor, Tensor], T],
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     device: torch.device,
     batch_size: int,
@@ -272,7 +399,7 @@ def run_batches(
     while place < len(rows):
         try:
             for bins in Loader(store, split_batches(rows[place:], batch_size), device):
-                result = function(*(part.to(device) for part in bins))
+                result = function(*bins)
                 place += len(bins[0])
                 yield result
         except torch.OutOfMemoryError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scdyn.data.loader import (
     Loader,
-    MemoryStore,
+    Store,
     densify,
     expressed_genes,
     halve_batch,
@@ -19,7 +19,6 @@ from scdyn.data.loader import (
     run_batches,
     split_batches,
 )
-from scdyn.data.tokens import TokenStore
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, make_zero_cells, mask_modality, select_zero_cell
 
@@ -59,7 +58,7 @@ def log_odds(
 
 
 def average_values(
-    classifier: Classifier, store: TokenStore | MemoryStore, rows: np.ndarray, batch_size: int = 64
+    classifier: Classifier, store: Store, rows: np.ndarray, batch_size: int = 64
 ) -> Values:
     """Average the embedded values over cells: (1, genes, width) per modality.
 
@@ -143,7 +142,7 @@ def integrate_paths(
 
 def integrated_gradients(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     target: int,
     n_steps: int,
@@ -199,7 +198,7 @@ def integrated_gradients(
     parts = split_batches(np.arange(len(rows)), max(1, batch_size // 8))
     loader = Loader(store, [rows[part] for part in parts], device)
     for part, (rna, promoter) in zip(parts, loader, strict=True):
-        rna, promoter = mask_modality(rna.to(device), promoter.to(device), classifier.modalities)
+        rna, promoter = mask_modality(rna, promoter, classifier.modalities)
         held = expressed_genes(rna, promoter), is_measured(promoter)
         ends = embed_values(classifier, rna, promoter)
         starts = _find_starts(classifier, store, baseline, part, ends, held[1])
@@ -224,7 +223,7 @@ def integrated_gradients(
 
 def _find_starts(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: Store,
     baseline: Values | np.ndarray | None,
     part: np.ndarray,
     ends: Values,
@@ -239,7 +238,7 @@ def _find_starts(
     elif isinstance(baseline, tuple):
         rna, promoter = baseline
     else:
-        bins = [x.to(device) for x in densify(store, baseline[part])]
+        bins = densify(store, baseline[part], device)
         rna, promoter = embed_values(classifier, *bins)
         both_measured = measured & is_measured(bins[1])
     promoter = torch.where(both_measured[:, None, None], promoter, ends[1])
@@ -248,7 +247,7 @@ def _find_starts(
 
 def refine_gradients(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     target: int,
     n_steps: int,
@@ -281,7 +280,7 @@ def refine_gradients(
 
 def choose_batch_size(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: Store,
     row: int,
     memory_gib: float | None = None,
 ) -> int:
@@ -305,7 +304,7 @@ def choose_batch_size(
     if memory_gib is None:
         free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 8.0
         memory_gib = free / 2
-    rna, promoter = (bins.to(device) for bins in densify(store, np.array([row])))
+    rna, promoter = densify(store, np.array([row]), device)
     rna, promoter = mask_modality(rna, promoter, classifier.modalities)
     with torch.no_grad():
         zero_cells = classifier.encode_zero_cells()

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from scdyn.data.loader import MemoryStore, densify
+from scdyn.data.loader import MemoryStore, Store, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
 from scdyn.explain.matching import draw_matched_genes

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scdyn.data.loader import MemoryStore, densify
+from scdyn.data.loader import MemoryStore, Store, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError
 from scdyn.explain.checks import average_bins, silence

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn.data.loader import MemoryStore
+from scdyn.data.loader import Store
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
 from scdyn.explain.attribution import Values, average_values, choose_batch_size, refine_gradients
@@ -21,8 +21,6 @@ from scdyn.model.classifier import Classifier, load_classifier
 from scdyn.settings import ExplanationSettings
 from scdyn.tasks import evaluation
 from scdyn.training.devices import choose_device
-
-Store = TokenStore | MemoryStore
 
 
 def draw_correct_cells(

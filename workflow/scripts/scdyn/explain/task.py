@@ -37,7 +37,7 @@ def attribute(
     """
     table, checks = explain_task(
         corpus.store,
-        corpus.genes,
+        corpus.store.vocabulary,
         task.folders,
         task.pretrained.folder,
         settings or ExplanationSettings(),

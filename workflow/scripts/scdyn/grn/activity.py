@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import zarr
+from anndata.io import read_elem
 from scipy import sparse
 from scipy.spatial.distance import jensenshannon
 
+from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
+from scdyn.io.artefacts import reading_artefact, write_zarr
+from scdyn.io.files import atomic
+from scdyn.pp.metadata import add_labels
+from scdyn.pp.selection import draw_cells
 
 CELLS_AT_ONCE = 2048
+# Most cells whose activities are compared, of all labels in proportion.
+COMPARED = 50_000
 
 
 def aucell(
@@ -100,25 +110,32 @@ def regulon_specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFra
     return pd.DataFrame(rows, index=names, columns=activity.columns)
 
 
-def compare_activity(cells: ad.AnnData, labels: Sequence[str]) -> tuple[str, pd.DataFrame]:
-    """Score the regulons' specificity by the first label column that the cells have.
+def draw_activity(
+    path: str | Path, table: pd.DataFrame, labels: Sequence[str], seed: int
+) -> tuple[str, ad.AnnData]:
+    """Read the activities of at most :data:`COMPARED` cells, of all labels in proportion.
 
     Parameters
     ----------
-    cells
-        As :func:`activity_table`, with the columns of the metadata in ``obs``.
+    path
+        Folder of :func:`score_regulons`.
+    table
+        The corpus' table of cells.
     labels
         Label columns, in order of preference; ``sample`` is used if the cells have none of them.
+    seed
+        Of the draw.
 
     Returns
     -------
     by : str
         The column used.
-    specificity : DataFrame
-        As :func:`regulon_specificity`.
+    cells : AnnData
+        As :func:`read_activity`, with the columns of the table in ``obs``.
     """
-    by = next((name for name in labels if name in cells.obs), "sample")
-    return by, regulon_specificity(cells.to_df(), cells.obs[by])
+    by = next((name for name in labels if name in table), "sample")
+    rows = draw_cells(table[[by]].fillna(""), COMPARED, seed)
+    return by, add_labels(read_activity(path, rows), table)
 
 
 def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -130,14 +147,23 @@ def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def score_regulons(
-    cells: ad.AnnData, genes: Sequence[str], regulons: pd.DataFrame, *, threshold: float, seed: int
-) -> ad.AnnData:
+    corpus: Corpus,
+    path: str | Path,
+    genes: Sequence[str],
+    regulons: pd.DataFrame,
+    *,
+    threshold: float,
+    seed: int,
+) -> None:
     """Score the regulons in all cells of a corpus by AUCell on the log-normalised RNA.
 
     Parameters
     ----------
-    cells
-        The corpus: ``layers["rna_log"]``, ``var["symbol"]`` and ``obs["sample"]``.
+    corpus
+        The cells.
+    path
+        Folder, ``NAME.zarr``: an AnnData with the activities (cells, regulons) of float32 in ``X``,
+        ``sample`` in ``obs``, and ``tf`` and ``n_targets`` in ``var``. Written atomically.
     genes
         Symbols of the genes that are ranked: the genes of the GRN inference. Of several genes with
         one symbol the first is used.
@@ -145,25 +171,40 @@ def score_regulons(
         ``regulon``, ``tf``, ``target``.
     threshold, seed
         As :func:`aucell`.
-
-    Returns
-    -------
-    AnnData
-        As :func:`activity_table`.
     """
-    column = pd.Series(range(cells.n_vars), index=cells.var["symbol"].astype(str))
+    symbols = corpus.genes["symbol"].astype(str)
+    column = pd.Series(range(corpus.n_genes), index=symbols)
     columns = column[~column.index.duplicated()][list(genes)]
-    values = cells.layers["rna_log"][:, columns]
-    activity = aucell(values, list(genes), regulons, threshold, seed)
-    return activity_table(activity, regulons, cells.obs[["sample"]])
-
-
-def activity_table(activity: pd.DataFrame, regulons: pd.DataFrame, obs: pd.DataFrame) -> ad.AnnData:
-    """Make an AnnData of activities: ``X``; ``var`` with ``tf`` and ``n_targets``."""
     grouped = regulons.groupby("regulon", sort=False)
     var = pd.DataFrame({"tf": grouped["tf"].first(), "n_targets": grouped.size()})
-    return ad.AnnData(
-        activity.to_numpy(dtype=np.float32),
-        obs=obs,
-        var=var.loc[activity.columns].rename_axis(None),
-    )
+    var = var.loc[regulons["regulon"].unique()].rename_axis(None)
+    # Activities, which follow below, are written block by block.
+    table = ad.AnnData(obs=corpus.obs[["sample"]].rename_axis(None), var=var)
+    with atomic(path) as temporary:
+        group = write_zarr(temporary, table, {"corpus": corpus.id})
+        array = group.create_array(
+            "X",
+            shape=table.shape,
+            dtype="float32",
+            chunks=(min(CELLS_AT_ONCE, len(corpus)), max(len(var), 1)),
+            attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+        )
+        for block in corpus.iter_blocks(layers=["rna_log"], size=CELLS_AT_ONCE):
+            values = block.layers["rna_log"][:, columns]
+            activity = aucell(values, list(genes), regulons, threshold, seed)
+            array[block.rows[0] : block.rows[-1] + 1] = activity.to_numpy(np.float32)
+
+
+def read_activity(path: str | Path, rows: np.ndarray) -> ad.AnnData:
+    """Read the activities of some cells, ascending rows, from a folder of :func:`score_regulons`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    with reading_artefact(path):
+        # Only format 3, because format 2 has a codec that unpickles.
+        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        obs, var = read_elem(group["obs"]), read_elem(group["var"])
+        return ad.AnnData(group["X"].oindex[rows], obs=obs.iloc[rows], var=var)

@@ -10,66 +10,34 @@ import pandas as pd
 from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
 
+from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic
 from scdyn.log import logger
 from scdyn.pp.counts import normalise, promoters_measured
-from scdyn.pp.neighbours import compute_pca
+from scdyn.pp.selection import draw_cells
 
 # Coarse clusters of a corpus: enough to separate a rare cell type from its neighbours.
 N_CLUSTERS = 20
-# Fewest cells sampled per stratum; all of a smaller stratum.
-LEAST_OF_STRATUM = 10
+# Most cells from which their centres are found.
+CLUSTERED = 100_000
 
 
-def coarse_clusters(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """Cluster cells by k-means on the principal components of the RNA: (cells,) of int."""
-    components = compute_pca(cells, seed)
-    n_clusters = min(N_CLUSTERS, len(components))
-    kmeans = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3)
-    return kmeans.fit_predict(components)
+def find_coarse_clusters(components: np.ndarray, seed: int) -> np.ndarray:
+    """Cluster cells by k-means on principal components (cells, components): (cells,) of int.
 
-
-def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
-    """Sample cells from all strata in proportion, but at least a few per stratum.
-
-    Parameters
-    ----------
-    strata
-        One row per cell; a stratum is the cells that agree in all columns.
-    max_cells
-        Number of cells to sample.
-    seed
-        Seed of the sample.
-
-    Returns
-    -------
-    ndarray
-        Rows of the sampled cells, ascending; ``max_cells`` of them, or all if there are fewer.
+    The centres are those of at most :data:`CLUSTERED` cells.
     """
     rng = np.random.default_rng(seed)
-    groups = list(strata.groupby(list(strata), observed=True, sort=True).indices.values())
-    sizes = np.array([len(group) for group in groups])
-    if sizes.sum() <= max_cells:
-        return np.arange(len(strata))
-    least = min(LEAST_OF_STRATUM, max_cells // len(groups))
-    expected = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
-    floor = np.minimum(least, sizes)
-    # Scale the shares above the minimum so that the sum is max_cells.
-    spare = (max_cells - floor.sum()) / max((expected - floor).sum(), 1e-12)
-    expected = floor + (expected - floor) * spare
-    numbers = np.floor(expected).astype(int)
-    remainder = max_cells - numbers.sum()
-    numbers[np.argsort(numbers - expected, kind="stable")[:remainder]] += 1
-    drawn = [
-        rng.choice(group, number, replace=False)
-        for group, number in zip(groups, numbers, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn))
+    n_cells = len(components)
+    chosen = np.sort(rng.permutation(n_cells)[:CLUSTERED])
+    kmeans = MiniBatchKMeans(min(N_CLUSTERS, n_cells), random_state=seed, n_init=3)
+    kmeans.fit(components[chosen])
+    return kmeans.predict(components)
 
 
-def make_metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
+def make_metacells(corpus: Corpus, components: np.ndarray, max_cells: int, seed: int) -> ad.AnnData:
     """Sum the counts of similar cells of a sample, and normalise the sums.
 
     Cells are grouped by k-means on the principal components, per sample. Promoter counts are
@@ -77,50 +45,61 @@ def make_metacells(cells: ad.AnnData, max_cells: int, seed: int) -> ad.AnnData:
 
     Parameters
     ----------
-    cells
-        Counts in ``X`` and ``layers["promoter"]``, and ``layers["rna_log"]``.
+    corpus
+        The cells.
+    components
+        (cells, components) of the RNA.
     max_cells
         Number of metacells in total.
     seed
-        Seed of the principal components and of k-means.
+        Seed of k-means.
 
     Returns
     -------
     AnnData
         One row per metacell, with ``sample`` and ``n_cells``.
     """
-    components = compute_pca(cells, seed)
-    share = min(1.0, max_cells / cells.n_obs)
-    group = np.full(cells.n_obs, -1)
-    for members in cells.obs.groupby("sample", observed=True).indices.values():
-        n_groups = max(1, int(share * len(members)))
+    n_cells = len(corpus)
+    share = min(1.0, max_cells / n_cells)
+    group = np.full(n_cells, -1)
+    for start, stop in zip(corpus.offsets, corpus.offsets[1:], strict=False):
+        n_groups = max(1, int(share * (stop - start)))
         kmeans = MiniBatchKMeans(n_groups, random_state=seed, n_init=1)
-        labels = np.unique(kmeans.fit_predict(components[members]), return_inverse=True)[1]
-        group[members] = labels + group.max() + 1
-    n_cells = np.bincount(group)
-    membership = sparse.csr_matrix(
-        (np.ones(cells.n_obs, np.int64), (group, np.arange(cells.n_obs)))
-    )
+        labels = np.unique(kmeans.fit_predict(components[start:stop]), return_inverse=True)[1]
+        group[start:stop] = labels + group.max() + 1
+    n_groups = group.max() + 1
+    sums = {name: np.zeros((n_groups, corpus.n_genes), np.float32) for name in ("rna", "promoter")}
+    for block in corpus.iter_blocks():
+        here, of_block = np.unique(group[block.rows], return_inverse=True)
+        ones = np.ones(len(of_block), np.int32)
+        membership = sparse.csr_matrix((ones, (of_block, np.arange(len(of_block)))))
+        for name, counts in block.layers.items():
+            sums[name][here] += (membership @ counts.astype(np.int32)).toarray()
     # A metacell's promoters count as measured if those of any of its cells were.
-    order = np.argsort(~promoters_measured(cells.obs), kind="stable")
+    order = np.argsort(~corpus.measured, kind="stable")
     first = order[np.unique(group[order], return_index=True)[1]]
-    obs = cells.obs[["sample", "promoter_source"]].iloc[first].assign(n_cells=n_cells)
-    obs.index = [f"metacell{i}" for i in range(len(obs))]
-    result = ad.AnnData(membership @ cells.X, obs=obs, var=cells.var)
-    result.layers["promoter"] = membership @ cells.layers["promoter"]
+    obs = corpus.obs[["sample", "promoter_source"]].iloc[first]
+    obs = obs.assign(n_cells=np.bincount(group))
+    obs.index = pd.Index([f"metacell{i}" for i in range(len(obs))])
+    result = ad.AnnData(
+        sparse.csr_matrix(sums["rna"]), obs=obs, var=corpus.genes.set_index("gene_id")
+    )
+    result.layers["promoter"] = sparse.csr_matrix(sums["promoter"])
     normalise(result)
     return result
 
 
 def choose_cells(
-    cells: ad.AnnData, how: str, max_cells: int, seed: int
+    corpus: Corpus, components: np.ndarray, how: str, max_cells: int, seed: int
 ) -> tuple[ad.AnnData, pd.DataFrame]:
     """Select the cells, or make the metacells, for GRN inference.
 
     Parameters
     ----------
-    cells
-        The corpus.
+    corpus
+        The cells.
+    components
+        (cells, components) of the RNA.
     how
         ``drawn``: a sample of the cells, stratified by sample and coarse cluster; ``metacells``:
         sums of similar cells.
@@ -132,19 +111,20 @@ def choose_cells(
     Returns
     -------
     used : AnnData
-        The cells or metacells.
+        The cells or metacells, with the layers ``rna_log`` and ``promoter_log``.
     report : DataFrame
         One row per stratum: ``sample``, ``cluster`` (``drawn`` only), ``n_cells``, ``n_used``.
     """
+    strata = corpus.obs[["sample"]].reset_index(drop=True)
     if how == "metacells":
-        strata, used = cells.obs[["sample"]], make_metacells(cells, max_cells, seed)
+        used = make_metacells(corpus, components, max_cells, seed)
         taken = used.obs[["sample"]]
     else:
-        strata = cells.obs[["sample"]].assign(cluster=coarse_clusters(cells, seed))
+        strata = strata.assign(cluster=find_coarse_clusters(components, seed))
         rows = draw_cells(strata, max_cells, seed)
-        used, taken = cells[rows], strata.iloc[rows]
+        used, taken = corpus.to_memory(rows, ["rna_log", "promoter_log"]), strata.iloc[rows]
     name = "metacells" if how == "metacells" else "cells"
-    logger.info("GRN inference on %d %s from %d cells", used.n_obs, name, cells.n_obs)
+    logger.info("GRN inference on %d %s from %d cells", used.n_obs, name, len(corpus))
     sizes = [table.groupby(list(table), observed=True).size() for table in (strata, taken)]
     report = pd.concat(sizes, axis=1, keys=["n_cells", "n_used"]).fillna(0).astype(int)
     return used, report.reset_index()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import anndata as ad
 import pandas as pd
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import open_pca
 from scdyn.grn.cells import choose_cells, choose_genes, write_expression
 from scdyn.grn.consensus import merge_adjacencies
 from scdyn.grn.expression import read_expression
@@ -17,13 +18,13 @@ from scdyn.io.artefacts import read_cells
 from scdyn.settings import LEFT_OUT, GrnSettings
 
 
-def infer_regulons(cells: ad.AnnData, settings: GrnSettings | None = None) -> pd.DataFrame:
+def infer_regulons(corpus: Corpus, settings: GrnSettings | None = None) -> pd.DataFrame:
     """Infer the regulons of a corpus, as the workflow does without a motif database.
 
     Parameters
     ----------
-    cells
-        From :func:`scdyn.pp.corpus.join`.
+    corpus
+        The cells; their principal components are computed if that was not done yet.
     settings
         The config's block ``grn``; ``rankings`` and ``annotations`` are not used. The defaults if
         None.
@@ -41,7 +42,8 @@ def infer_regulons(cells: ad.AnnData, settings: GrnSettings | None = None) -> pd
     """
     settings = settings or GrnSettings()
     seed = settings.seeds[0]
-    used, _ = choose_cells(cells, settings.cells, settings.max_cells, seed)
+    components = open_pca(corpus).rna
+    used, _ = choose_cells(corpus, components, settings.cells, settings.max_cells, seed)
     genes = choose_genes(used, settings.min_cells_share)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "expression.h5ad"

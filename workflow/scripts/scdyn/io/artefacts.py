@@ -20,14 +20,15 @@ from scdyn.version import __version__
 
 if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has neither of these
     import pyarrow as pa
+    import zarr
     from anndata import AnnData
 
 
 # Increased whenever older outputs can no longer be read, or their content changes its meaning.
 FORMAT = 2
 STAMP = "scdyn"
-# File of a folder that holds its stamp: tokens, or a fine-tuned model.
-FOLDERS = ("meta.json", "task.json")
+# File of a folder that holds its stamp: tokens, a fine-tuned model, or a corpus.
+FOLDERS = ("meta.json", "task.json", "manifest.json")
 # Column of a parquet file that holds an index without a name.
 INDEX = "index"
 
@@ -47,7 +48,7 @@ def make_stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read the stamp of an ``.h5ad``, ``.parquet``, ``.json``, or folder with a :data:`FOLDERS`.
+    """Read the stamp of an ``.h5ad``, ``.parquet``, ``.json``, ``.zarr`` or folder of FOLDERS.
 
     Returns
     -------
@@ -70,6 +71,8 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
         with reading_artefact(path):
             stamp = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
             return {name: stamp[name] for name in unknown}
+    if path.suffix == ".zarr":
+        return read_json(path / "zarr.json").get("attributes", {}).get(STAMP, unknown)
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
@@ -80,6 +83,37 @@ def write_h5ad(path: str | Path, cells: AnnData) -> None:
     cells.uns[STAMP] = make_stamp()
     with atomic(path) as temporary:
         cells.write_h5ad(temporary, compression="lzf")
+
+
+def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None) -> zarr.Group:
+    """Write an AnnData without ``X`` and layers to a new folder of zarr, with a stamp.
+
+    Parameters
+    ----------
+    folder
+        Of :func:`scdyn.io.files.atomic`.
+    cells
+        ``obs``, ``var`` and ``obsm`` are written.
+    stamp
+        What the stamp has besides the version.
+
+    Returns
+    -------
+    Group
+        To write the matrices to.
+    """
+    import zarr
+    from anndata.io import write_elem
+
+    group = zarr.open_group(str(folder), mode="w", zarr_format=3)
+    for name in ("obs", "var"):
+        write_elem(group, name, getattr(cells, name))
+    write_elem(group, "obsm", dict(cells.obsm))
+    for name in ("layers", "varm", "obsp", "varp", "uns"):
+        write_elem(group, name, {})
+    described = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+    group.attrs.update(described | {STAMP: make_stamp() | (stamp or {})})
+    return group
 
 
 def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
@@ -154,6 +188,14 @@ def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     content = content.replace_schema_metadata({STAMP: json.dumps(make_stamp() | {INDEX: index})})
     with atomic(path) as temporary:
         pq.write_table(content, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_columns(path: str | Path) -> list[str]:
+    """Read the names of the columns of a :func:`write_parquet`."""
+    import pyarrow.parquet as pq
+
+    with reading_artefact(path):
+        return list(pq.read_schema(path).names)
 
 
 def read_parquet(

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_batches
-from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.data.loader import Store, expressed_genes, is_measured, run_batches
+from scdyn.data.tokens import NOT_MEASURED
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
@@ -244,7 +244,7 @@ def load_classifier(
 @torch.no_grad()
 def run_classifier(
     classifier: Classifier,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:

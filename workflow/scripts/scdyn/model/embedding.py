@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdyn.data.loader import MemoryStore, expressed_genes, is_measured, run_batches
-from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.data.loader import Store, expressed_genes, is_measured, run_batches
+from scdyn.data.tokens import NOT_MEASURED
 from scdyn.model.transformer import ScDynOmics
 
 # Attention scores in memory at once.
@@ -17,7 +17,7 @@ SCORES_AT_ONCE = 2**24
 @torch.no_grad()
 def embed(
     model: ScDynOmics,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> np.ndarray:
@@ -74,7 +74,7 @@ def embed(
 @torch.no_grad()
 def attention_to_latents(
     model: ScDynOmics,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     batch_size: int = 64,
 ) -> np.ndarray:

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from scipy import sparse
 
 from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, bin_values, hash_vocabulary
+from scdyn.data.tokens import MODALITIES, bin_values
 from scdyn.errors import InputError, reading
 from scdyn.io.files import sha256
+from scdyn.io.shards import hash_vocabulary
 from scdyn.log import logger
 from scdyn.model import embedding
 from scdyn.model.architecture import ModelConfig
@@ -200,7 +201,7 @@ class Pretrained:
         cells.layers["promoter"] = sparse.csr_matrix(promoter)
         counts.normalise(cells)
         n_bins = self.model.config.n_bins
-        rna, promoters = (bin_values(cells.layers[name], n_bins) for name in MODALITIES.values())
+        rna, promoters = (bin_values(cells.layers[f"{name}_log"], n_bins) for name in MODALITIES)
         return MemoryStore(rna, promoters, measured)
 
     def embed(self, adata: ad.AnnData, min_overlap: float = 0.5) -> np.ndarray:

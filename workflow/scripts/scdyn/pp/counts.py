@@ -25,6 +25,10 @@ from scdyn.pp.reference import find_genes
 # ``promoter_source`` of cells without promoter accessibility.
 NO_SOURCE = "none"
 CELLS_AT_ONCE = 4096
+# Column of ``obs`` with a modality's counts per gene size, summed over the genes of a cell.
+SIZES = {"rna": "rna_per_kb", "promoter": "promoter_per_tss"}
+# Columns of ``var`` with the sum and the sum of squares of the log-normalised values over cells.
+MOMENTS = {modality: (f"{modality}_sum", f"{modality}_sum_of_squares") for modality in SIZES}
 # Places in an AnnData where raw RNA counts are searched, in this order.
 USUAL_PLACES = ("spliced", "counts", "X", "raw")
 # Names of other layers that may have raw counts.
@@ -274,7 +278,33 @@ def align_genes(
     return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
 
 
-def log_normalise(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_matrix:
+def find_divisors(genes: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return what the counts of a gene are divided by, (genes,) per modality.
+
+    Parameters
+    ----------
+    genes
+        With ``length`` (bp) and ``n_tss``.
+
+    Returns
+    -------
+    dict
+        ``rna``: the length in kb; ``promoter``: the number of TSSs.
+    """
+    return {
+        "rna": genes["length"].to_numpy() / 1000,
+        "promoter": genes["n_tss"].to_numpy(dtype=float),
+    }
+
+
+def sum_rates(counts: sparse.csr_matrix, divisor: np.ndarray) -> np.ndarray:
+    """Sum the counts per gene size over the genes of each cell: (cells,) float64."""
+    return np.asarray(counts @ (1.0 / divisor)).ravel()
+
+
+def log_normalise(
+    counts: sparse.csr_matrix, divisor: np.ndarray, sizes: np.ndarray
+) -> sparse.csr_matrix:
     """Divide counts by a size per gene, scale to a million per cell, and take log1p.
 
     With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is the
@@ -285,25 +315,51 @@ def log_normalise(counts: sparse.spmatrix, divisor: np.ndarray) -> sparse.csr_ma
     counts
         (cells, genes).
     divisor
-        (genes,) positive.
+        (genes,) positive; see :func:`find_divisors`.
+    sizes
+        (cells,) of :func:`sum_rates` over all genes, also if ``counts`` has only some.
 
     Returns
     -------
     csr_matrix of float32
-        Cells without counts stay zero.
+        With the indices of ``counts``. Cells without counts stay zero.
     """
-    counts = sparse.csr_matrix(counts)
-    logs = np.empty(counts.nnz, dtype=np.float32)
-    # In blocks of cells, because a large corpus in float64 would not fit into memory.
-    for start in range(0, counts.shape[0], CELLS_AT_ONCE):
-        cells = counts[start : start + CELLS_AT_ONCE]
-        rates = cells.data * (1.0 / divisor)[cells.indices]
-        of_genes = sparse.csr_matrix((rates, cells.indices, cells.indptr), cells.shape)
-        totals = np.asarray(of_genes.sum(1)).ravel()
-        scale = np.repeat(1e6 / np.where(totals > 0, totals, 1.0), np.diff(cells.indptr))
-        part = slice(counts.indptr[start], counts.indptr[start] + cells.nnz)
-        logs[part] = np.log1p(rates * scale)
-    return sparse.csr_matrix((logs, counts.indices.copy(), counts.indptr.copy()), counts.shape)
+    rates = counts.data * (1.0 / divisor)[counts.indices]
+    scale = 1e6 / np.where(sizes > 0, sizes, 1.0)
+    rates *= np.repeat(scale, np.diff(counts.indptr))
+    logs = np.log1p(rates, out=rates).astype(np.float32)
+    return sparse.csr_matrix((logs, counts.indices, counts.indptr), counts.shape)
+
+
+def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
+    """Add what normalisation and the choice of variable genes need, in place.
+
+    Parameters
+    ----------
+    cells
+        One sample, from :func:`scdyn.pp.qc.filter_cells`, with ``length`` and ``n_tss`` in ``var``.
+
+    Returns
+    -------
+    AnnData
+        The same, with :data:`SIZES` in ``obs`` (:func:`sum_rates`), and :data:`MOMENTS` in ``var``:
+        sum and sum of squares of the log-normalised values over the cells in which the modality
+        was measured.
+    """
+    divisors = find_divisors(cells.var)
+    for modality, size in SIZES.items():
+        counts = sparse.csr_matrix(cells.X if modality == "rna" else cells.layers["promoter"])
+        sizes = sum_rates(counts, divisors[modality])
+        sums = np.zeros((2, cells.n_vars))
+        for start in range(0, cells.n_obs, CELLS_AT_ONCE):
+            here = slice(start, start + CELLS_AT_ONCE)
+            logs = log_normalise(counts[here], divisors[modality], sizes[here])
+            for power, of_power in enumerate(sums, start=1):
+                values = logs.data.astype(np.float64) ** power
+                of_power += np.bincount(logs.indices, values, minlength=cells.n_vars)
+        cells.obs[size] = sizes
+        cells.var = cells.var.assign(**dict(zip(MOMENTS[modality], sums, strict=True)))
+    return cells
 
 
 def normalise(cells: ad.AnnData) -> None:
@@ -312,10 +368,9 @@ def normalise(cells: ad.AnnData) -> None:
     Parameters
     ----------
     cells
-        From :func:`scdyn.pp.ingestion.ingest`, with ``length`` (bp) and ``n_tss`` in ``var``.
-        Changed in place.
+        Counts in memory, with ``length`` (bp) and ``n_tss`` in ``var``. Changed in place.
     """
-    cells.layers["rna_log"] = log_normalise(cells.X, cells.var["length"].to_numpy() / 1000)
-    cells.layers["promoter_log"] = log_normalise(
-        cells.layers["promoter"], cells.var["n_tss"].to_numpy()
-    )
+    for modality, divisor in find_divisors(cells.var).items():
+        counts = sparse.csr_matrix(cells.X if modality == "rna" else cells.layers["promoter"])
+        sizes = sum_rates(counts, divisor)
+        cells.layers[f"{modality}_log"] = log_normalise(counts, divisor, sizes)

@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 
 from scdyn.errors import InputError
-from scdyn.io.artefacts import read_cells, read_table, reading_artefact
-from scdyn.io.files import write_table
+from scdyn.io.artefacts import read_columns, read_parquet, write_parquet
 from scdyn.log import logger
+from scdyn.pp.counts import SIZES
 from scdyn.pp.metadata_match import (
     CellTable,
     Match,
@@ -24,6 +24,7 @@ from scdyn.pp.metadata_match import (
     require_unique_barcodes,
 )
 from scdyn.pp.obs_columns import (
+    METRICS,
     clean_columns,
     concatenate,
     rename_reserved,
@@ -155,7 +156,7 @@ def annotate(
 
 
 def annotate_samples(
-    samples: Iterable[tuple[AnnData, pd.DataFrame]],
+    samples: Iterable[tuple[pd.DataFrame, np.ndarray | None, pd.DataFrame]],
     covariates: Mapping[str, Mapping[str, str]],
     metadata: Mapping[str, str],
     min_overlap: float,
@@ -165,8 +166,9 @@ def annotate_samples(
     Parameters
     ----------
     samples
-        Each sample as ingestion wrote it, and its table of QC with ``cell``, the names of all cells
-        of its matrix; in the order of ``covariates``. Read one at a time.
+        Of each sample ``obs`` and the positions of its cells, as ingestion wrote them, and its
+        table of QC with ``cell``, the names of all cells of its matrix; in the order of
+        ``covariates``. Read one at a time.
     covariates
         Sample to its further columns of the sample sheet.
     metadata
@@ -177,7 +179,8 @@ def annotate_samples(
     Returns
     -------
     DataFrame
-        A row per cell, the tables of :func:`annotate` one below the other.
+        A row per cell, the tables of :func:`annotate` one below the other, without metrics, which
+        are in the corpus.
 
     Raises
     ------
@@ -185,12 +188,10 @@ def annotate_samples(
         If a sample's metadata is refused.
     """
     tables = []
-    for (sample, given), (cells, qc) in zip(covariates.items(), samples, strict=True):
+    for (sample, given), (obs, places, qc) in zip(covariates.items(), samples, strict=True):
         barcodes = pd.Index(qc["cell"].str.removeprefix(f"{sample}_"))
-        places = cells.obsm.get("spatial")
-        tables.append(
-            annotate(cells.obs, sample, given, metadata[sample], min_overlap, places, barcodes)
-        )
+        obs = obs.drop(columns=[*METRICS, *SIZES.values()], errors="ignore")
+        tables.append(annotate(obs, sample, given, metadata[sample], min_overlap, places, barcodes))
     return concatenate(tables)
 
 
@@ -233,15 +234,40 @@ def read_coordinates(table: pd.DataFrame, axis: str, path: str) -> pd.Series:
 
 
 def write_cells(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table of cells as TSV, with its index as the column ``cell``."""
-    text = table.apply(to_text) if len(table.columns) else table
-    write_table(path, text.rename_axis("cell"), index=True)
+    """Write a table of cells as parquet: positions as numbers, all other columns as text."""
+    columns = {name: table[name] if name in ("x", "y") else to_text(table[name]) for name in table}
+    text = pd.DataFrame(columns, index=table.index)
+    repeated = [name for name in text if text[name].dtype == object and has_repeats(text[name])]
+    write_parquet(path, text.astype(dict.fromkeys(repeated, "category")).rename_axis("cell"))
 
 
-def read_cells_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`write_cells`, all columns as text, with NaN for missing values."""
-    table = read_table(path, dtype=str, keep_default_na=False, na_values=[""])
-    return table.set_index("cell").rename_axis(None)
+def has_repeats(column: pd.Series) -> bool:
+    """Tell whether a column has fewer than half as many values as rows."""
+    return column.nunique() < len(column) / 2
+
+
+def read_cells_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table of :func:`write_cells`.
+
+    Parameters
+    ----------
+    path
+        The table.
+    columns
+        Columns to read, of which those are left out that the table does not have; None: all.
+
+    Returns
+    -------
+    DataFrame
+        A row per cell, by name; text columns of type object, with NaN for missing values.
+    """
+    if columns is not None:
+        known = read_columns(path)
+        columns = [name for name in dict.fromkeys(columns) if name in known]
+    table = read_parquet(path, columns)
+    # As objects, because a category without cells would be a group of its own.
+    words = [name for name in table if table[name].dtype.kind != "f"]
+    return table.astype(dict.fromkeys(words, object)).rename_axis(None)
 
 
 def examine_metadata(
@@ -352,27 +378,31 @@ def match_own_table(
     return own
 
 
-def read_annotated(corpus: str | Path, cells: str | Path) -> AnnData:
-    """Read a corpus with the labels, covariates and positions of its cells.
+def add_labels(cells: AnnData, table: pd.DataFrame) -> AnnData:
+    """Add labels, covariates and positions to cells, in place.
 
     Parameters
     ----------
-    corpus
-        Counts of the cells.
     cells
-        Table of the same cells, of :func:`write_cells`; its columns ``x`` and ``y`` become
+        Cells of a corpus.
+    table
+        Of :func:`read_cells_table`, with these cells; its columns ``x`` and ``y`` become
         ``obsm["spatial"]``.
 
     Raises
     ------
     InputError
-        If the cells differ.
+        If a cell is not in the table.
     """
-    result, table = read_cells(corpus), read_cells_table(cells)
-    with reading_artefact(cells):
-        if not table.index.equals(result.obs_names):
-            raise ValueError(f"its cells differ from those of {corpus}")
-    result.obs = table.join(result.obs[[name for name in result.obs if name not in table]])
-    if {"x", "y"} <= set(table):
-        result.obsm["spatial"] = table[["x", "y"]].to_numpy(dtype=float)
-    return result
+    rows = table.index.get_indexer(cells.obs_names)
+    if (rows < 0).any():
+        raise InputError(
+            "CORPUS",
+            f"cell {cells.obs_names[rows < 0][0]} is not in the table of the corpus' cells; run "
+            "the workflow again.",
+        )
+    labels = table.iloc[rows].set_axis(cells.obs_names)
+    cells.obs = labels.join(cells.obs[[name for name in cells.obs if name not in labels]])
+    if {"x", "y"} <= set(labels):
+        cells.obsm["spatial"] = labels[["x", "y"]].to_numpy(dtype=float)
+    return cells

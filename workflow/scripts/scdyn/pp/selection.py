@@ -10,6 +10,9 @@ import pandas as pd
 from scdyn.errors import InputError
 from scdyn.pp.obs_columns import MISSING, clean_text, to_word, unify_spelling
 
+# Fewest cells sampled per stratum; all of a smaller stratum.
+LEAST_OF_STRATUM = 10
+
 
 def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: str) -> np.ndarray:
     """Select cells by the values of their columns.
@@ -97,3 +100,41 @@ def select_samples(
     if not set(selection) <= {"sample", *covariates}:
         return None
     return list(sheet.index[select(sheet, selection, where)])
+
+
+def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
+    """Sample cells from all strata in proportion, but at least a few per stratum.
+
+    Parameters
+    ----------
+    strata
+        One row per cell; a stratum is the cells that agree in all columns.
+    max_cells
+        Number of cells to sample.
+    seed
+        Seed of the sample.
+
+    Returns
+    -------
+    ndarray
+        Rows of the sampled cells, ascending; ``max_cells`` of them, or all if there are fewer.
+    """
+    rng = np.random.default_rng(seed)
+    groups = list(strata.groupby(list(strata), observed=True, sort=True).indices.values())
+    sizes = np.array([len(group) for group in groups])
+    if sizes.sum() <= max_cells:
+        return np.arange(len(strata))
+    least = min(LEAST_OF_STRATUM, max_cells // len(groups))
+    expected = np.maximum(sizes * (max_cells / sizes.sum()), np.minimum(least, sizes))
+    floor = np.minimum(least, sizes)
+    # Scale the shares above the minimum so that the sum is max_cells.
+    spare = (max_cells - floor.sum()) / max((expected - floor).sum(), 1e-12)
+    expected = floor + (expected - floor) * spare
+    numbers = np.floor(expected).astype(int)
+    remainder = max_cells - numbers.sum()
+    numbers[np.argsort(numbers - expected, kind="stable")[:remainder]] += 1
+    drawn = [
+        rng.choice(group, number, replace=False)
+        for group, number in zip(groups, numbers, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))

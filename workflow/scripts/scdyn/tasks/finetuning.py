@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scdyn.data.loader import Loader, MemoryStore
+from scdyn.data.loader import Loader, Store
 from scdyn.data.tokens import TokenStore
 from scdyn.io.files import atomic, sha256, write_table
 from scdyn.log import logger
@@ -35,7 +35,7 @@ from scdyn.training.progress import write_records
 
 def fit_classifier(
     model: ScDynOmics,
-    store: TokenStore | MemoryStore,
+    store: Store,
     rows: np.ndarray,
     labels: np.ndarray,
     settings: FineTuningSettings,

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, TokenStore
+from scdyn.data.loader import Store
+from scdyn.data.tokens import MODALITIES
 
 CELLS_AT_ONCE = 4096
+# Most training cells whose bins are counted.
+MOST_CELLS = 50_000
 
 
 def read_chunks(
-    store: TokenStore | MemoryStore, rows: np.ndarray
+    store: Store, rows: np.ndarray
 ) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
     """Read :data:`CELLS_AT_ONCE` cells at a time.
 
@@ -33,7 +35,7 @@ def read_chunks(
 
 
 def gene_frequencies(
-    store: TokenStore | MemoryStore, rows: np.ndarray, n_genes: int, n_bins: int
+    store: Store, rows: np.ndarray, n_genes: int, n_bins: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the frequency of each bin per gene, over cells with counts in either modality.
 
@@ -105,7 +107,7 @@ def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def trivial_losses(
-    store: TokenStore | MemoryStore,
+    store: Store,
     training_rows: np.ndarray,
     held_out: np.ndarray,
     n_genes: int,
@@ -118,7 +120,8 @@ def trivial_losses(
     store
         Bins.
     training_rows, held_out
-        Training cells, for the frequencies, and held-out cells, to predict.
+        Training cells, for the frequencies, and held-out cells, to predict. Of more than
+        :data:`MOST_CELLS` training cells as many are taken at equal distances.
     n_genes, n_bins
         Number of genes, and the highest bin.
 
@@ -129,9 +132,9 @@ def trivial_losses(
         are those of :meth:`scdyn.training.pretraining.MaskedPretraining.evaluate` after the
         predictor's, as ``mode_masked_loss`` and ``mean_rna_zero_loss``.
     """
-    predictors = [
-        trivial_predictors(p) for p in gene_frequencies(store, training_rows, n_genes, n_bins)
-    ]
+    step = -(-len(training_rows) // MOST_CELLS)
+    frequencies = gene_frequencies(store, training_rows[::step], n_genes, n_bins)
+    predictors = [trivial_predictors(p) for p in frequencies]
     # Sums and numbers of losses: (predictors, modalities, zero or non-zero bins).
     totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
     for modalities in read_chunks(store, held_out):

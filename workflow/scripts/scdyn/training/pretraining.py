@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from scdyn.data.loader import Loader, MemoryStore, densify, expressed_genes, is_measured
+from scdyn.data.loader import Loader, Store, densify, expressed_genes, is_measured
 from scdyn.data.tokens import MODALITIES, NOT_MEASURED, TokenStore
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, atomic, sha256, write_json, write_table
@@ -27,6 +27,8 @@ from scdyn.training.loop import Part, Training, TrainingConfig, step_seed
 from scdyn.training.predictors import trivial_losses
 from scdyn.training.progress import write_records
 
+# Most cells that are held out, of a corpus however large.
+MOST_HELD_OUT = 10_000
 # Held-out cells scored per batch, and held-out cells whose masks have one seed.
 SCORED_AT_ONCE = 32
 SEEDED_TOGETHER = 32
@@ -159,7 +161,7 @@ class MaskedPretraining:
     def __init__(
         self,
         model: ScDynOmics,
-        store: TokenStore | MemoryStore,
+        store: Store,
         training_rows: np.ndarray,
         held_out: np.ndarray,
         mask_share: float,
@@ -226,30 +228,31 @@ class MaskedPretraining:
             ``rna_masked_loss``, ``rna_zero_loss`` and ``rna_nonzero_loss`` (masked genes whose
             bin is zero or non-zero), unless it was measured in no cell.
         """
-        losses: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
-        bins: dict[str, list[Tensor]] = {name: [] for name in MODALITIES}
+        # Sums and numbers of the losses: (modalities, zero or non-zero bins).
+        totals, n_seen = (
+            torch.zeros(len(MODALITIES), 2, dtype=torch.float64, device=self.device)
+            for _ in range(2)
+        )
         full = []
         for start in range(0, len(self.held_out), SCORED_AT_ONCE):
             rows = self.held_out[start : start + SCORED_AT_ONCE]
-            rna, promoter = (part.to(self.device) for part in densify(self.store, rows))
+            rna, promoter = densify(self.store, rows, self.device)
             noise = self.draw_held_out_noise(start, start + len(rows), rna)
             *parts, rna_bins, promoter_bins = masked_losses(
                 self.model, rna, promoter, self.mask_share, noise
             )
-            for name, loss, hidden in zip(
-                MODALITIES, parts, (rna_bins, promoter_bins), strict=True
-            ):
-                losses[name].append(loss)
-                bins[name].append(hidden)
+            for j, (loss, bins) in enumerate(zip(parts, (rna_bins, promoter_bins), strict=True)):
+                seen = (bins > 0).long()
+                totals[j].index_add_(0, seen, loss.double())
+                n_seen[j] += seen.bincount(minlength=2)
             full.append(torch.stack(full_losses(self.model, rna, promoter)).nanmean(0))
         scores = {"full_loss": torch.cat(full).mean().item()}
-        for name in MODALITIES:
-            loss, silent = torch.cat(losses[name]), torch.cat(bins[name]) == 0
-            if len(loss):
-                scores[f"{name}_masked_loss"] = loss.mean().item()
-            for kind, chosen in (("zero", silent), ("nonzero", ~silent)):
-                if chosen.any():
-                    scores[f"{name}_{kind}_loss"] = loss[chosen].mean().item()
+        for j, name in enumerate(MODALITIES):
+            if n_seen[j].sum():
+                scores[f"{name}_masked_loss"] = (totals[j].sum() / n_seen[j].sum()).item()
+            for k, kind in enumerate(("zero", "nonzero")):
+                if n_seen[j, k]:
+                    scores[f"{name}_{kind}_loss"] = (totals[j, k] / n_seen[j, k]).item()
         means = [scores.get(f"{name}_masked_loss", np.nan) for name in MODALITIES]
         scores["masked_loss"] = float(np.nanmean(means))
         return scores
@@ -258,8 +261,6 @@ class MaskedPretraining:
 def pretrain(
     store: TokenStore,
     rows: np.ndarray,
-    regulons: pd.DataFrame,
-    vocabulary: pd.DataFrame,
     settings: PretrainingSettings,
     folder: Path,
     checkpoints: Path,
@@ -269,13 +270,11 @@ def pretrain(
     Parameters
     ----------
     store
-        Bins of the corpus.
+        The corpus, its vocabulary, which is written with the model so that it can read other cells,
+        and the regulons, for ``projection_init: regulon``.
     rows
-        Rows of the cells to use; a random share is held out for validation.
-    regulons
-        (regulons, genes) weights, rows named by regulon, for ``projection_init: regulon``.
-    vocabulary
-        Vocabulary of the store; written with the model, so that it can read other cells.
+        Rows of the cells to use; a random share, of at most :data:`MOST_HELD_OUT` cells, is held
+        out for validation.
     settings
         Architecture, masking and training.
     folder
@@ -296,11 +295,11 @@ def pretrain(
     model = ScDynOmics(architecture)
     names = []
     if settings.projection_init == "regulon":
-        model.anchor_latents(torch.tensor(regulons.to_numpy()))
-        names = list(regulons.index)
+        model.anchor_latents(torch.tensor(store.regulons.to_numpy()))
+        names = list(store.regulons.index)
     model.to(choose_device())
     order = np.random.default_rng(seed).permutation(rows)
-    n_validation = max(1, round(settings.validation_share * len(rows)))
+    n_validation = max(1, min(MOST_HELD_OUT, round(settings.validation_share * len(rows))))
     held_out, training_rows = np.sort(order[:n_validation]), np.sort(order[n_validation:])
     logger.info(
         "%.2f M parameters; %d training cells, %d held-out cells",
@@ -341,7 +340,7 @@ def pretrain(
         trivial = trivial_losses(
             store, training_rows, held_out, architecture.n_genes, architecture.n_bins
         )
-        save_model(folder, model, vocabulary, history, trivial, description)
+        save_model(folder, model, store.vocabulary, history, trivial, description)
         checkpoint.remove()
 
 

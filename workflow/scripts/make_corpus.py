@@ -1,0 +1,7 @@
+from pathlib import Path
+
+from scdyn.data.corpus import make_corpus
+from scdyn.log import logged
+
+with logged(snakemake.log[0]):
+    make_corpus(Path(snakemake.output.manifest).parent, snakemake.input)

@@ -1,0 +1,220 @@
+"""Principal components of a corpus: computed once, exactly, in two passes over its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+from scipy import linalg, sparse
+
+from scdyn.data.corpus import Corpus
+from scdyn.errors import InputError, reading
+from scdyn.io.artefacts import STAMP, make_stamp
+from scdyn.io.files import atomic
+from scdyn.io.shards import REMEDY, UNREADABLE
+from scdyn.log import logger
+from scdyn.pp.counts import MOMENTS, log_normalise
+
+# Genes per modality, those of the highest variance, and components per modality.
+N_GENES, N_COMPONENTS = 2000, 50
+CELLS_AT_ONCE = 4096
+
+
+def sum_moments(corpus: Corpus) -> pd.DataFrame:
+    """Sum the moments of the samples' log-normalised values: the columns of MOMENTS, by gene id."""
+    names = [name for names in MOMENTS.values() for name in names]
+    total = corpus.shards[0].read_table("var")[names]
+    for shard in corpus.shards[1:]:
+        total = total + shard.read_table("var")[names]
+    return total
+
+
+def choose_genes(moments: pd.DataFrame, modality: str, n_cells: int, n_genes: int) -> np.ndarray:
+    """Choose the genes whose log-normalised values vary most.
+
+    Parameters
+    ----------
+    moments
+        From :func:`sum_moments`.
+    modality, n_cells
+        The modality, and the number of cells in which it was measured.
+    n_genes
+        Number of genes.
+
+    Returns
+    -------
+    ndarray
+        Positions of the genes, ascending; fewer if fewer vary.
+    """
+    total, squares = (moments[name].to_numpy() for name in MOMENTS[modality])
+    variance = (squares - total**2 / max(n_cells, 1)) / max(n_cells - 1, 1)
+    # Sums of squares of constant values differ from zero by rounding.
+    varies = variance > 1e-9 * np.maximum(squares / max(n_cells, 1), 1e-9)
+    best = np.argsort(-variance, kind="stable")[: min(n_genes, int(varies.sum()))]
+    return np.sort(best)
+
+
+def iter_values(
+    corpus: Corpus, modality: str, rows: np.ndarray, genes: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and log-normalised values (cells, chosen genes) of blocks, dense float32."""
+    column = np.full(corpus.n_genes, -1, dtype=np.int32)
+    column[genes] = np.arange(len(genes))
+    divisor = corpus.divisors[modality][genes]
+    for block in corpus.iter_blocks(rows, [modality], CELLS_AT_ONCE):
+        counts = block.layers[modality]
+        of_value = column[counts.indices]
+        kept = of_value >= 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[counts.indptr]
+        chosen = sparse.csr_matrix(
+            (counts.data[kept], of_value[kept], indptr), (counts.shape[0], len(genes))
+        )
+        sizes = corpus.sizes[modality][block.rows]
+        yield block.rows, log_normalise(chosen, divisor, sizes).toarray()
+
+
+def fit_components(
+    corpus: Corpus, modality: str, rows: np.ndarray, genes: np.ndarray, n_components: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit the principal components of one modality from the covariance of the chosen genes.
+
+    Returns
+    -------
+    mean : ndarray, (genes,)
+    loadings : ndarray of float32, (genes, components)
+        The largest number of each component is positive.
+    variance : ndarray, (components,)
+    """
+    n_genes = len(genes)
+    products, total = np.zeros((n_genes, n_genes)), np.zeros(n_genes)
+    for _, values in iter_values(corpus, modality, rows, genes):
+        # Only one triangle is computed.
+        products += linalg.blas.ssyrk(1.0, values, trans=1)
+        total += values.sum(0, dtype=np.float64)
+    mean = total / len(rows)
+    covariance = (products - len(rows) * np.triu(np.outer(mean, mean))) / max(len(rows) - 1, 1)
+    n_components = min(n_components, n_genes, len(rows) - 1)
+    first = n_genes - n_components
+    variance, loadings = linalg.eigh(
+        covariance, lower=False, subset_by_index=[first, n_genes - 1], overwrite_a=True
+    )
+    loadings = loadings[:, ::-1]
+    signs = np.sign(loadings[np.abs(loadings).argmax(0), np.arange(n_components)])
+    return mean, (loadings * signs).astype(np.float32), variance[::-1].copy()
+
+
+def compute_pca(
+    corpus: Corpus, path: str | Path, n_genes: int = N_GENES, n_components: int = N_COMPONENTS
+) -> None:
+    """Compute the principal components of each modality over all cells of a corpus.
+
+    Of each modality, the log-normalised values of the genes with the highest variance are centred
+    and not scaled. The components are those of their exact covariance, computed from blocks.
+
+    Parameters
+    ----------
+    corpus
+        The cells.
+    path
+        Folder, ``NAME.zarr``, written atomically: the arrays ``rna`` and ``promoter`` (cells,
+        components) of float32, and for each modality ``genes`` (positions in the vocabulary),
+        ``mean``, ``loadings`` (genes, components) and ``variance``. A modality that was measured in
+        fewer than three cells has no components; cells in which it was not measured are at zero,
+        the mean.
+    n_genes, n_components
+        Most genes and components per modality.
+    """
+    moments = sum_moments(corpus)
+    with atomic(path) as temporary:
+        group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
+        group.attrs[STAMP] = {**make_stamp(), "corpus": corpus.id}
+        for modality in MOMENTS:
+            rows = np.arange(len(corpus))
+            if modality == "promoter":
+                rows = np.flatnonzero(corpus.measured)
+            genes = choose_genes(moments, modality, len(rows), n_genes)
+            if len(rows) < 3 or not len(genes):
+                genes = genes[:0]
+                shape = (len(corpus), 0)
+                group.create_array(modality, shape=shape, dtype="float32", chunks=(1, 1))
+                continue
+            mean, loadings, variance = fit_components(corpus, modality, rows, genes, n_components)
+            n_found = loadings.shape[1]
+            array = group.create_array(
+                modality,
+                shape=(len(corpus), n_found),
+                dtype="float32",
+                chunks=(min(CELLS_AT_ONCE, len(corpus)), n_found),
+                compressors=None,
+            )
+            offset = (mean @ loadings).astype(np.float32)
+            for here, values in iter_values(corpus, modality, rows, genes):
+                start, stop = int(here[0]), int(here[-1]) + 1
+                part = np.zeros((stop - start, n_found), dtype=np.float32)
+                part[here - start] = values @ loadings - offset
+                array[start:stop] = part
+            fitted = {"genes": genes, "mean": mean, "loadings": loadings, "variance": variance}
+            for name, values in fitted.items():
+                group.create_array(f"fitted/{modality}/{name}", data=values)
+            logger.info("%s: %d components of %d genes, %d cells", modality, n_found, len(genes),
+                        len(rows))  # fmt: skip
+
+
+def open_pca(corpus: Corpus) -> Pca:
+    """Open the principal components of a corpus in its folder; compute them if there are none."""
+    path = corpus.folder / "pca.zarr"
+    if not path.exists():
+        compute_pca(corpus, path)
+    return Pca(path, corpus)
+
+
+class Pca:
+    """The principal components of a corpus.
+
+    Parameters
+    ----------
+    path
+        Of :func:`compute_pca`.
+    corpus
+        Its corpus.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be read, or was computed from another corpus.
+    """
+
+    def __init__(self, path: str | Path, corpus: Corpus) -> None:
+        self.path = Path(path)
+        with reading("CORPUS", self.path, UNREADABLE, REMEDY):
+            # Only format 3, because format 2 has a codec that unpickles.
+            self._group = zarr.open_group(str(self.path), mode="r", zarr_format=3)
+            made_from = self._group.attrs[STAMP]["corpus"]
+        if made_from != corpus.id:
+            raise InputError(
+                "CORPUS", f"{self.path}: was computed from another corpus than {corpus.folder}; "
+                f"{REMEDY}.",
+            )  # fmt: skip
+
+    @cached_property
+    def rna(self) -> np.ndarray:
+        """Components of the RNA, (cells, components) of float32."""
+        return self._read("rna")
+
+    @cached_property
+    def promoter(self) -> np.ndarray:
+        """Components of the promoters; of cells in which they were not measured zero."""
+        return self._read("promoter")
+
+    def _read(self, modality: str) -> np.ndarray:
+        with reading("CORPUS", self.path, UNREADABLE, REMEDY):
+            return self._group[modality][:]
+
+    def select(self, rows: np.ndarray, both: bool = False) -> np.ndarray:
+        """Select the components of some cells: of the RNA, or of both modalities side by side."""
+        parts = (self.rna, self.promoter) if both else (self.rna,)
+        return np.concatenate([part[rows] for part in parts], axis=1)
