@@ -198,11 +198,6 @@ class MemoryStore:
         """Return the bins of some cells, (rows, genes) each."""
         return self.rna[rows], self.promoter[rows]
 
-
-def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut rows into batches; the last may be smaller."""
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-
     def read_cells(self, rows: np.ndarray, buffers: Buffers | None = None) -> SparseCells:
         """Return the bins of some cells, in the order of the rows."""
         parts = zip(MODALITIES, self.read(rows), strict=True)

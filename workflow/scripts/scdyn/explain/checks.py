@@ -15,7 +15,7 @@ from scdyn.data.loader import MemoryStore, Store, densify
 from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
 from scdyn.explain.matching import draw_matched_genes
-from scdyn.explain.runs import Store, draw_correct_cells, explain_run, find_rows_by_class, read_run
+from scdyn.explain.runs import draw_correct_cells, explain_run, find_rows_by_class, read_run
 from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier

@@ -16,7 +16,7 @@ from scdyn.data.tokens import NOT_MEASURED, TokenStore
 from scdyn.errors import InputError
 from scdyn.explain.checks import average_bins, silence
 from scdyn.explain.matching import draw_matched_genes
-from scdyn.explain.runs import Store, draw_correct_cells, find_rows_by_class, read_run
+from scdyn.explain.runs import draw_correct_cells, find_rows_by_class, read_run
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
