@@ -361,9 +361,13 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
 
 def scale_by_cells(base, per_million):
     """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
-    return lambda wildcards, input, attempt: ceil(
-        attempt * (base + per_million * read_json(input.corpus)["n_cells"] / 1e6)
-    )
+
+    def size_memory(wildcards, input, attempt):
+        Path(input.corpus).stat()  # if it does not exist yet, Snakemake catches this
+        n_cells = read_json(input.corpus)["n_cells"]
+        return ceil(attempt * (base + per_million * n_cells / 1e6))
+
+    return size_memory
 
 
 def list_resources():
