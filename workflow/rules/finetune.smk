@@ -109,7 +109,7 @@ rule fit_scanvi:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(8000, 1000),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         peers=CONFIG.peers and CONFIG.peers.model_dump(),

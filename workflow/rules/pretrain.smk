@@ -16,6 +16,7 @@ rule pretrain:
         cells=find_model_cells,
     output:
         weights=ensure(f"{PRETRAINED}/model.safetensors", non_empty=True),
+        embedding=ensure(f"{PRETRAINED}/embedding.safetensors", non_empty=True),
         config=f"{PRETRAINED}/config.json",
         vocabulary=f"{PRETRAINED}/vocabulary.tsv",
         metrics=f"{PRETRAINED}/metrics.jsonl",
@@ -73,9 +74,10 @@ rule embed:
         tokens=rules.write_tokens.output[0],
         corpus=rules.make_corpus.output.manifest,
         model=rules.pretrain.output.weights,
+        embedding=rules.pretrain.output.embedding,
         config=rules.pretrain.output.config,
     output:
-        ensure(f"{RESULTS}/embed/{{model}}/{{corpus}}.h5ad", non_empty=True),
+        directory(f"{RESULTS}/embed/{{model}}/{{corpus}}.zarr"),
     log:
         f"{LOGS}/embed/{{model}}_{{corpus}}.log",
     conda:
@@ -83,15 +85,18 @@ rule embed:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(8000, 500),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         model=follow(PRETRAINED),
+        # Not an output, because Snakemake would remove it before a killed job continues.
+        parts=f"{RESULTS}/embed/{{model}}/{{corpus}}.parts",
     script:
         "../scripts/embed.py"
 
 
-# embed_scvi and score_spaces run only if the config has peers.
+# Embeddings are compared on a draw of the cells, the same for each. embed_scvi and score_spaces run
+# only if the config has peers.
 rule embed_scvi:
     input:
         corpus=rules.make_corpus.output.manifest,
@@ -105,7 +110,7 @@ rule embed_scvi:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(8000, 500),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         peers=CONFIG.peers and CONFIG.peers.model_dump(),
@@ -118,6 +123,7 @@ rule gather_spaces:
     input:
         embedding=rules.embed.output[0],
         corpus=rules.make_corpus.output.manifest,
+        pca=rules.compute_pca.output[0],
         scvi=rules.embed_scvi.output[0] if CONFIG.peers else [],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.spaces.h5ad",
@@ -126,7 +132,7 @@ rule gather_spaces:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(2000, 1500),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         seed=CONFIG.seed,
@@ -137,6 +143,8 @@ rule gather_spaces:
 rule score_spaces:
     input:
         spaces=rules.gather_spaces.output[0],
+        # Sizes the memory for the table of cells.
+        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.scib.tsv",
@@ -146,12 +154,11 @@ rule score_spaces:
         "../../envs/scvi.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(8000, 500),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         labels=LABELS,
         batch=BATCH,
-        seed=CONFIG.seed,
     script:
         "../scripts/score_spaces.py"
 
@@ -159,6 +166,8 @@ rule score_spaces:
 rule judge_embedding:
     input:
         spaces=rules.gather_spaces.output[0],
+        # Sizes the memory for the table of cells.
+        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
         scib=rules.score_spaces.output[0] if CONFIG.peers else [],
     output:
@@ -180,7 +189,7 @@ rule judge_embedding:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=scale_by_cells(4000, 500),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         labels=LABELS,

@@ -1,5 +1,5 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
-from scdyn.io.artefacts import read_cells
+from scdyn.data.corpus import Corpus
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.tasks import peers, splits
@@ -8,7 +8,7 @@ from scdyn.training import devices
 with logged(snakemake.log[0]):
     devices.take_gpus(1)
     predictions = peers.predict_with_scanvi(
-        read_cells(snakemake.input.corpus),
+        Corpus(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
         snakemake.params.peers["max_epochs"],

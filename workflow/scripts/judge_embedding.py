@@ -1,16 +1,17 @@
 import pandas as pd
 
-from scdyn.io.artefacts import read_table
+from scdyn.io.artefacts import read_cells, read_table
 from scdyn.io.files import write_json, write_table
 from scdyn.log import logged, logger
 from scdyn.plotting import embeddings as figures
 from scdyn.plotting.style import save
-from scdyn.pp.metadata import read_annotated
+from scdyn.pp.metadata import add_labels, read_cells_table
 from scdyn.tasks import embeddings
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
-    cells = read_annotated(files.spaces, files.cells)
+    table = read_cells_table(files.cells, [*params.labels, params.batch])
+    cells = add_labels(read_cells(files.spaces), table)
     labels = [name for name in params.labels if name in cells.obs]
     scores = embeddings.score_embeddings(cells, labels)
     if files.scib:

@@ -149,10 +149,14 @@ class Cells:
         self.p, self.embedding = self.predict(*self.bins)
 
     def predict(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Compute probabilities (cells, classes) and embedding (cells, dimensions) of bins."""
+        """Compute probabilities (cells, classes) and embedding (cells, dimensions) of bins.
+
+        The embedding is not projected, because a perturbation may move cells in directions in which
+        unperturbed cells do not differ.
+        """
         model = self.classifier.encoder
         store, rows = MemoryStore.from_bins(rna, promoter), np.arange(len(rna))
-        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
+        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows, None)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """Compute the change of probabilities (cells, classes) and embedding by an edit."""

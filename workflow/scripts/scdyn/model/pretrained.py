@@ -12,21 +12,24 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 from scipy import sparse
+from torch import Tensor
 
 from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, bin_values
+from scdyn.data.tokens import MODALITIES, TokenStore, bin_values
 from scdyn.errors import InputError, reading
-from scdyn.io.files import sha256
+from scdyn.io.files import Json, sha256
 from scdyn.io.shards import hash_vocabulary
 from scdyn.log import logger
 from scdyn.model import embedding
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.embedding import Projection
 from scdyn.model.transformer import ScDynOmics
 from scdyn.pp import counts
 from scdyn.pp.reference import read_vocabulary
 
 # Layers of an AnnData that may have promoter counts; the first that exists is used.
 PROMOTER_LAYERS = ("promoter", "unspliced")
+REMEDY = "give the folder of a model, or remove the file and run the workflow again"
 
 
 def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDynOmics:
@@ -46,26 +49,11 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
         have another vocabulary.
     """
     folder = Path(folder)
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
-    remedy = "give the folder of a model, or remove the file and run the workflow again"
-    with reading("MODEL", config_file, "cannot be read as a model's config", remedy):
-        content = json.loads(config_file.read_text())
-        config = ModelConfig.from_dict(content["model"])
-        digest = content["model_sha256"]
-    with reading("MODEL", weights_file, "cannot be read as a model's weights", remedy):
-        weights = load_file(weights_file)
-    if sha256(weights_file) != digest:
-        raise InputError(
-            "MODEL",
-            f"{weights_file}: does not belong to its config.json; remove both and pretrain again.",
-        )
-    if tokens and tokens["vocabulary_sha256"] != content["tokens"]["vocabulary_sha256"]:
-        raise InputError(
-            "MODEL",
-            f"{folder}: pretrained with another vocabulary than that of the tokens; pretrain "
-            "again.",
-        )
-    model = ScDynOmics(config)
+    content = read_config(folder)
+    weights = read_tensors(folder / "model.safetensors", content["model_sha256"], "weights")
+    if tokens:
+        require_vocabulary(folder, content, tokens)
+    model = ScDynOmics(ModelConfig.from_dict(content["model"]))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -74,6 +62,51 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
             f"{folder}: model.safetensors does not fit config.json ({error}); pretrain again.",
         ) from error
     return model.eval()
+
+
+def load_projection(folder: str | Path) -> Projection:
+    """Load the projection of a pretrained model from ``embedding.safetensors``, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or the projection is of another model.
+    """
+    folder = Path(folder)
+    digest = read_config(folder).get("embedding_sha256")
+    tensors = read_tensors(folder / "embedding.safetensors", digest, "projection")
+    return Projection(tensors["mean"], tensors["components"])
+
+
+def read_config(folder: Path) -> Json:
+    """Read the ``config.json`` of a pretrained model."""
+    path = folder / "config.json"
+    with reading("MODEL", path, "cannot be read as a model's config", REMEDY):
+        content = json.loads(path.read_text())
+        ModelConfig.from_dict(content["model"]), content["model_sha256"], content["tokens"]
+        return content
+
+
+def read_tensors(path: Path, digest: str | None, what: str) -> dict[str, Tensor]:
+    """Read tensors, and refuse a file with another hash than in the model's config."""
+    with reading("MODEL", path, f"cannot be read as a model's {what}", REMEDY):
+        tensors = load_file(path)
+    if sha256(path) != digest:
+        raise InputError(
+            "MODEL",
+            f"{path}: does not belong to its config.json; remove both and pretrain again.",
+        )
+    return tensors
+
+
+def require_vocabulary(folder: Path, config: Json, tokens: Json) -> None:
+    """Refuse tokens of another vocabulary than the model's."""
+    if tokens["vocabulary_sha256"] != config["tokens"]["vocabulary_sha256"]:
+        raise InputError(
+            "MODEL",
+            f"{folder}: pretrained with another vocabulary than that of the tokens; pretrain "
+            "again.",
+        )
 
 
 class Pretrained:
@@ -94,6 +127,8 @@ class Pretrained:
         Its files.
     model : ScDynOmics
         In evaluation mode.
+    projection : Projection
+        From the model's latents to the embedding.
     config : dict
         Content of ``config.json``: architecture, training, hashes, versions.
     vocabulary : DataFrame
@@ -119,7 +154,8 @@ class Pretrained:
         self.folder = folder = Path(folder)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = load_model(folder).to(self.device)
-        self.config = json.loads((folder / "config.json").read_text())
+        self.projection = load_projection(folder)
+        self.config = read_config(folder)
         try:
             self.vocabulary = read_vocabulary(folder / "vocabulary.tsv")
         except (OSError, ValueError) as error:
@@ -214,8 +250,8 @@ class Pretrained:
 
         Returns
         -------
-        ndarray of float32, (cells, latents x head width)
-            Use ``sc.pp.pca``, then ``sc.pp.neighbors``, as for genes.
+        ndarray of float32, (cells, 128)
+            For ``sc.pp.neighbors``. Fewer numbers if the model has fewer latents.
 
         Raises
         ------
@@ -223,7 +259,35 @@ class Pretrained:
             As :meth:`tokens`.
         """
         store = self.tokens(adata, min_overlap)
-        return embedding.embed(self.model, store, np.arange(adata.n_obs))
+        return embedding.embed(self.model, store, np.arange(adata.n_obs), self.projection)
+
+    def embed_corpus(
+        self, store: TokenStore, path: str | Path, parts: str | Path | None = None
+    ) -> None:
+        """Embed all cells of a corpus and write the embedding; see :meth:`embed`.
+
+        Parameters
+        ----------
+        store
+            The corpus, such as ``corpus.store``.
+        path, parts
+            See :func:`scdyn.model.embedding.write_embedding`; the parts are written beside the
+            embedding if None.
+
+        Raises
+        ------
+        InputError
+            If the corpus has another vocabulary than the model.
+        """
+        require_vocabulary(self.folder, self.config, store.meta)
+        embedding.write_embedding(
+            self.model,
+            self.projection,
+            store,
+            path,
+            Path(parts or Path(path).with_suffix(".parts")),
+            self.config["model_sha256"],
+        )
 
     def attention(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
         """Compute the attention of a cell's genes to each latent.

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy import sparse
+import zarr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import Pca
 from scdyn.errors import InputError
-from scdyn.pp.neighbours import compute_pca, compute_umap
+from scdyn.io.artefacts import STAMP, reading_artefact
+from scdyn.pp.neighbours import compute_umap
+from scdyn.pp.selection import draw_cells
 
+# Most cells on which embeddings are compared. The time of scib-metrics grows with their square.
+MAX_COMPARED = 20_000
 # Key of obsm to the prefix of its scores and its readable name.
 EMBEDDINGS = {
     "X_scdyn": ("", "scDynOmics"),
@@ -28,51 +35,95 @@ OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"
 
 
-def gather_embeddings(
-    embedded: ad.AnnData, cells: ad.AnnData, scvi: np.ndarray | None, seed: int
-) -> ad.AnnData:
-    """Collect the embeddings of a corpus in one AnnData.
-
-    Parameters
-    ----------
-    embedded
-        The model's, in ``obsm["X_scdyn"]``.
-    cells
-        The corpus, the same cells.
-    scvi
-        scVI's, (cells, latents); None if there is none.
-    seed
-        Seed of the PCA.
+def draw_compared(corpus: Corpus, seed: int) -> np.ndarray:
+    """Draw the cells on which embeddings are compared, of all samples in proportion.
 
     Returns
     -------
-    AnnData
-        Without ``X``; the keys of :data:`EMBEDDINGS` in ``obsm``, RNA counts per cell in
-        ``obs["library_size"]``.
+    ndarray
+        Rows of at most :data:`MAX_COMPARED` cells, ascending.
+    """
+    return draw_cells(corpus.obs[["sample"]], MAX_COMPARED, seed)
+
+
+def read_embedding(path: str | Path, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    """Read the model's embedding of some cells.
+
+    Parameters
+    ----------
+    path
+        Folder of :func:`scdyn.model.embedding.write_embedding`.
+    corpus, rows
+        Its corpus, and ascending rows of it.
+
+    Returns
+    -------
+    ndarray of float32, (rows, components)
 
     Raises
     ------
     InputError
-        If the cells differ.
+        If the folder cannot be read, or is of another corpus.
     """
-    if not embedded.obs_names.equals(cells.obs_names):
+    with reading_artefact(path):
+        # Only format 3, because format 2 has a codec that unpickles.
+        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        made_from = group.attrs[STAMP]["corpus"]
+        values = group["obsm/X_scdyn"].oindex[rows]
+    if made_from != corpus.id:
         raise InputError(
             "CORPUS",
-            "the cells of the embedding differ from those of the corpus; remove the embedding and "
-            "run the workflow again.",
+            f"{path}: is the embedding of another corpus than {corpus.folder}; remove the folder "
+            "and run the workflow again.",
         )
-    both = ("rna_log", "promoter_log")
+    return values.astype(np.float32)
+
+
+def gather_embeddings(
+    corpus: Corpus, pca: Pca, path: str | Path, scvi: ad.AnnData | None, seed: int
+) -> ad.AnnData:
+    """Collect the embeddings of the cells on which they are compared.
+
+    Parameters
+    ----------
+    corpus, pca
+        The corpus and its principal components.
+    path
+        The model's embedding, as :func:`read_embedding` reads it.
+    scvi
+        The same cells with ``obsm["X_scvi"]``; None if there is none.
+    seed
+        Seed of :func:`draw_compared`.
+
+    Returns
+    -------
+    AnnData
+        Without ``X``; the keys of :data:`EMBEDDINGS` in ``obsm``, ``sample`` and ``library_size``
+        (RNA counts per cell) in ``obs``.
+
+    Raises
+    ------
+    InputError
+        If an embedding is of another corpus.
+    """
+    rows = draw_compared(corpus, seed)
+    obs = corpus.obs[["sample", "rna_counts"]].iloc[rows]
     table = ad.AnnData(
-        obs=cells.obs[["sample"]].copy(),
+        obs=obs.rename(columns={"rna_counts": LIBRARY_SIZE}).set_axis(obs.index.astype(object)),
         obsm={
-            "X_scdyn": embedded.obsm["X_scdyn"],
-            "X_pca": compute_pca(cells, seed),
-            "X_pca_both": compute_pca(cells, seed, layers=both),
+            "X_scdyn": read_embedding(path, corpus, rows),
+            "X_pca": pca.select(rows),
+            "X_pca_both": pca.select(rows, both=True),
         },
     )
     if scvi is not None:
-        table.obsm["X_scvi"] = scvi
-    table.obs[LIBRARY_SIZE] = np.asarray(sparse.csr_matrix(cells.X).sum(1)).ravel()
+        if not scvi.obs_names.equals(table.obs_names):
+            raise InputError(
+                "CORPUS",
+                "the cells of scVI's embedding are not those drawn from the corpus; remove the "
+                "embedding and run the workflow again.",
+            )
+        table.obsm["X_scvi"] = scvi.obsm["X_scvi"]
     return table
 
 

@@ -1,6 +1,6 @@
 """Optional peer methods: scVI and scANVI on the RNA counts, in a separate environment.
 
-Both use the defaults of scvi-tools; only the number of genes and of epochs is limited.
+Both use the defaults of scvi-tools; only genes, training cells and epochs are limited in number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import scanpy as sc
 import scvi
 from scipy import sparse
 
+from scdyn.data.corpus import Corpus
 from scdyn.log import logger
+from scdyn.pp.selection import draw_cells
 from scdyn.settings import MAIN
 from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
@@ -22,25 +24,26 @@ from scdyn.tasks.splits import require_cells, split_cells
 
 # Largest number of genes of a model: the most variable ones among the training cells.
 N_VARIABLE_GENES = 4000
-# With more cells than this the number of epochs is reduced in proportion, as in scvi-tools.
-CELLS_OF_ALL_EPOCHS = 20_000
+# Most training cells of a fit, because scvi-tools holds them in memory.
+MAX_TRAINING_CELLS = 20_000
 UNLABELLED = ""
 
 
 def predict_with_scanvi(
-    cells: ad.AnnData, splits: pd.DataFrame, fold: str, max_epochs: int, seed: int
+    corpus: Corpus, splits: pd.DataFrame, fold: str, max_epochs: int, seed: int
 ) -> pd.DataFrame:
     """Predict one fold's cells with scANVI (Xu et al. 2021, Mol Syst Biol 17:e9620).
 
-    scVI is fitted to the training cells, then scANVI to these cells and their labels, for the
-    number of further epochs that scvi-tools chooses (two to ten). The predicted cells are used
-    neither for the choice of genes nor for fitting, without or with labels. There is no batch
-    covariate, because a held-out sample would be a batch without parameters.
+    scVI is fitted to the training cells, at most 20,000 of all labels in proportion, then scANVI
+    to these cells and their labels, for the number of further epochs that scvi-tools chooses (two
+    to ten). The predicted cells are used neither for the choice of genes nor for fitting, without
+    or with labels; they are read in blocks. There is no batch covariate, because a held-out sample
+    would be a batch without parameters.
 
     Parameters
     ----------
-    cells
-        Corpus, RNA counts in ``X``.
+    corpus
+        The cells.
     splits, fold
         The split, and the fold of the test set.
     max_epochs, seed
@@ -51,16 +54,17 @@ def predict_with_scanvi(
     DataFrame
         As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, method "scanvi".
     """
-    require_cells(splits, cells.obs_names)
+    require_cells(splits, corpus.obs.index)
     training, validation, predicted = split_cells(splits, fold)
-    chosen = cells[training["cell"]]
+    training = training.iloc[draw_cells(training[["label"]], MAX_TRAINING_CELLS, seed)]
+    chosen = corpus.to_memory(corpus.find_rows(training["cell"]), ["rna"])
     genes = choose_variable_genes(chosen)
     train = make_count_table(chosen, genes, label=training["label"].to_numpy())
     network = fit_scvi(train, max_epochs, seed, labels_key="label")
     model = scvi.model.SCANVI.from_scvi_model(network, UNLABELLED, labels_key="label")
     model.train(enable_progress_bar=False)
     p_validation, p = (
-        model.predict(make_count_table(cells[part["cell"]], genes, label=UNLABELLED), soft=True)
+        predict_in_blocks(model, corpus, corpus.find_rows(part["cell"]), genes)
         for part in (validation, predicted)
     )
     classes = list(p.columns)
@@ -69,17 +73,40 @@ def predict_with_scanvi(
     return tabulate_calibrated_predictions(predicted, run, classes, p.to_numpy(), temperature)
 
 
+def predict_in_blocks(
+    model: scvi.model.SCANVI, corpus: Corpus, rows: np.ndarray, genes: np.ndarray
+) -> pd.DataFrame:
+    """Predict the probabilities of cells with scANVI: (cells, classes).
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    corpus, rows
+        The cells.
+    genes
+        (genes,) boolean: the genes of the model.
+    """
+    predicted = [
+        model.predict(
+            make_count_table(ad.AnnData(block.layers["rna"]), genes, label=UNLABELLED), soft=True
+        )
+        for block in corpus.iter_blocks(rows, ["rna"])
+    ]
+    return pd.concat(predicted, ignore_index=True)
+
+
 def embed_with_scvi(cells: ad.AnnData, batch: str, max_epochs: int, seed: int) -> np.ndarray:
     """Embed cells with scVI (Lopez et al. 2018, Nat Methods 15:1053), fitted to these cells.
 
     Parameters
     ----------
     cells
-        Corpus, RNA counts in ``X``.
+        RNA counts in ``X``.
     batch
         Column of the cells that scVI is conditioned on, to remove its effect from the embedding.
     max_epochs
-        Epochs with up to 20,000 cells; fewer in proportion with more cells.
+        Number of epochs.
     seed
         Random seed of scvi-tools.
 
@@ -131,9 +158,8 @@ def fit_scvi(table: ad.AnnData, max_epochs: int, seed: int, **columns: str) -> s
     counted = table[
         np.asarray(table.X.sum(1)).ravel() > 0
     ].copy()  # scVI takes the log of the library size
-    n_epochs = round(max_epochs * min(1, CELLS_OF_ALL_EPOCHS / counted.n_obs)) or 1
-    logger.info("training scVI on %d cells for %d epochs", counted.n_obs, n_epochs)
+    logger.info("training scVI on %d cells for %d epochs", counted.n_obs, max_epochs)
     scvi.model.SCVI.setup_anndata(counted, **columns)
     network = scvi.model.SCVI(counted)
-    network.train(max_epochs=n_epochs, enable_progress_bar=False)
+    network.train(max_epochs=max_epochs, enable_progress_bar=False)
     return network

@@ -16,8 +16,6 @@ from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.tasks.embeddings import MEAN, SCORE_COLUMNS
 
-# Time and memory of some metrics grow with the square of the number of cells.
-MAX_CELLS = 20_000
 # A wider embedding is reduced to this many principal components.
 MAX_DIMENSIONS = 50
 # Kinds of metrics in scib-metrics, and their names here.
@@ -26,21 +24,20 @@ SCIB_NEIGHBOURS = 90  # required by its metrics
 
 
 def score_with_scib(
-    table: ad.AnnData, embeddings: Sequence[str], label: str, batch: str, seed: int
+    table: ad.AnnData, embeddings: Sequence[str], label: str, batch: str
 ) -> pd.DataFrame:
     """Score embeddings by scib-metrics (Luecken et al. 2022, Nat Methods 19:41).
 
     Parameters
     ----------
     table
-        Cells with embeddings in ``obsm``; ``X_pca`` is the embedding without batch correction.
+        Cells with embeddings in ``obsm``, not many, because time and memory of some metrics grow
+        with the square of their number; ``X_pca`` is the embedding without batch correction.
     embeddings
         Keys of the embeddings that are scored.
     label, batch
-        Columns of the cells; cells without a label are left out, and at most 20,000 are drawn. With
-        a single batch the metrics of batch correction are left out.
-    seed
-        Seed of the draw.
+        Columns of the cells; cells without a label are left out. With a single batch the metrics of
+        batch correction are left out.
 
     Returns
     -------
@@ -60,8 +57,6 @@ def score_with_scib(
             f"only {len(rows)} cells have a value of '{label}', but scib-metrics needs "
             f"{SCIB_NEIGHBOURS} neighbours per cell; set peers to false in the config to skip it.",
         )
-    if len(rows) > MAX_CELLS:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_CELLS, replace=False))
     chosen = ad.AnnData(obs=table.obs.iloc[rows][[label, batch]].astype(str).astype("category"))
     for key in {*embeddings, "X_pca"}:
         chosen.obsm[key] = reduce_dimensions(np.asarray(table.obsm[key])[rows])

@@ -18,6 +18,7 @@ from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.embedding import Projection, fit_projection
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
@@ -29,6 +30,8 @@ from scdyn.training.progress import write_records
 
 # Most cells that are held out, of a corpus however large.
 MOST_HELD_OUT = 10_000
+# Most training cells from which the projection of the embedding is fitted.
+MOST_PROJECTED = 4_000
 # Held-out cells scored per batch, and held-out cells whose masks have one seed.
 SCORED_AT_ONCE = 32
 SEEDED_TOGETHER = 32
@@ -278,8 +281,8 @@ def pretrain(
     settings
         Architecture, masking and training.
     folder
-        ``model.safetensors``, ``config.json``, ``vocabulary.tsv``, ``metrics.jsonl`` and
-        ``scores.json`` are written to it.
+        ``model.safetensors``, ``embedding.safetensors``, ``config.json``, ``vocabulary.tsv``,
+        ``metrics.jsonl`` and ``scores.json`` are written to it.
     checkpoints
         Folder of the checkpoints, from which an interrupted run resumes; removed at the end.
     """
@@ -340,7 +343,12 @@ def pretrain(
         trivial = trivial_losses(
             store, training_rows, held_out, architecture.n_genes, architecture.n_bins
         )
-        save_model(folder, model, store.vocabulary, history, trivial, description)
+        # As it will be loaded: not compiled, and in the default precision.
+        plain = ScDynOmics(architecture).to(task.device).eval()
+        plain.load_state_dict(model.state_dict())
+        drawn = np.sort(order[n_validation:][:MOST_PROJECTED])
+        projection = fit_projection(plain, store, drawn)
+        save_model(folder, model, projection, store.vocabulary, history, trivial, description)
         checkpoint.remove()
 
 
@@ -353,19 +361,20 @@ def name_latents(model: ScDynOmics, regulons: list[str]) -> list[str]:
 def save_model(
     folder: Path,
     model: ScDynOmics,
+    projection: Projection,
     vocabulary: pd.DataFrame,
     history: list[dict[str, float]],
     trivial: dict[str, float],
     description: Json,
 ) -> None:
-    """Write the files of a pretrained model; ``config.json``, with a hash of the weights, last.
+    """Write the files of a pretrained model; ``config.json``, with hashes of the tensors, last.
 
     Parameters
     ----------
     folder
         Folder of the files.
-    model
-        The model.
+    model, projection
+        The model, and the projection of its embedding.
     vocabulary
         Genes of the model, in its order.
     history
@@ -382,14 +391,19 @@ def save_model(
     write_records(folder / "metrics.jsonl", history)
     write_json(folder / "scores.json", scores)
     write_table(folder / "vocabulary.tsv", vocabulary)
-    with atomic(folder / "model.safetensors") as temporary:
-        save_file({name: p.detach().cpu() for name, p in model.state_dict().items()}, temporary)
-    content = {
+    tensors = {
+        "model": {name: p.detach().cpu() for name, p in model.state_dict().items()},
+        "embedding": projection._asdict(),
+    }
+    for name, content in tensors.items():
+        with atomic(folder / f"{name}.safetensors") as temporary:
+            save_file(content, temporary)
+    config = {
         "model": model.config.to_dict(),
-        "model_sha256": sha256(folder / "model.safetensors"),
+        **{f"{name}_sha256": sha256(folder / f"{name}.safetensors") for name in tensors},
         "torch": torch.__version__,
         STAMP: make_stamp(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU",
         **description,
     }
-    write_json(folder / "config.json", content)
+    write_json(folder / "config.json", config)
