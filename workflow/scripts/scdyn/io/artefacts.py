@@ -107,7 +107,11 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
 
     group = zarr.open_group(str(folder), mode="w", zarr_format=3)
     for name in ("obs", "var"):
-        write_elem(group, name, getattr(cells, name))
+        # Text of arrow is new to anndata, which refuses to write it.
+        table = getattr(cells, name)
+        texts = [column for column in table if isinstance(table[column].dtype, pd.StringDtype)]
+        table = table.astype(dict.fromkeys(texts, object))
+        write_elem(group, name, table.set_axis(table.index.astype(object)))
     write_elem(group, "obsm", dict(cells.obsm))
     for name in ("layers", "varm", "obsp", "varp", "uns"):
         write_elem(group, name, {})
