@@ -72,10 +72,17 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
             stamp = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
             return {name: stamp[name] for name in unknown}
     if path.suffix == ".zarr":
-        return read_json(path / "zarr.json").get("attributes", {}).get(STAMP, unknown)
+        stamp = read_zarr_stamp(path) or unknown
+        return {name: stamp[name] for name in unknown}
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
+
+
+def read_zarr_stamp(folder: Path) -> dict[str, Any]:
+    """Read all that :func:`write_zarr` stored as the stamp of a folder; empty without one."""
+    stamp: dict[str, Any] = read_json(folder / "zarr.json").get("attributes", {}).get(STAMP, {})
+    return stamp
 
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:
