@@ -213,9 +213,7 @@ def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
-def group_batches(
-    batches: Iterable[np.ndarray], n_cells: int
-) -> Iterator[list[np.ndarray]]:
+def group_batches(batches: Iterable[np.ndarray], n_cells: int) -> Iterator[list[np.ndarray]]:
     """Group consecutive batches until each group has so many cells."""
     group: list[np.ndarray] = []
     for batch in batches:
