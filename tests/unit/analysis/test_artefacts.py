@@ -16,7 +16,6 @@ from scdyn.io import artefacts
 from scdyn.io.files import write_json, write_table
 from scdyn.tasks import splits
 from scdyn.tasks.baselines import fit_baselines
-from scdyn.tasks.embeddings import gather_embeddings
 
 
 @pytest.fixture
@@ -155,13 +154,6 @@ def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells():
     cells.layers["rna_log"] = cells.layers["promoter_log"] = sparse.csr_matrix(cells.X)
     with pytest.raises(InputError, match="1 of the split's 2 cells are not in the corpus.* z"):
         fit_baselines(cells, split, "0", {})
-
-
-def test_an_embedding_of_other_cells_is_refused():
-    one = ad.AnnData(obs=pd.DataFrame(index=["a", "b"]), obsm={"X_scdyn": np.ones((2, 2))})
-    other = ad.AnnData(obs=pd.DataFrame(index=["b", "a"]))
-    with pytest.raises(InputError, match="cells of the embedding differ"):
-        gather_embeddings(one, other, None, 0)
 
 
 @pytest.mark.parametrize(

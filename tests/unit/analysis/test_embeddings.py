@@ -4,52 +4,73 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
+from small_corpus import write_corpus
 
+from scdyn.data.corpus import Corpus, make_corpus
+from scdyn.data.pca import open_pca
+from scdyn.errors import InputError
+from scdyn.io.artefacts import write_zarr
 from scdyn.plotting import embeddings as figures_embeddings
 from scdyn.plotting import style
-from scdyn.pp import counts
 from scdyn.tasks import embeddings
 
-N_CELLS, N_GENES = 90, 20
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "corpus")
 
 
 @pytest.fixture
-def cells():
-    rng = np.random.default_rng(0)
-    obs = pd.DataFrame(
-        {
-            "cell_type": pd.Categorical(["a", "b", None] * 30),
-            "sample": ["x", "y"] * 45,
-            "promoter_source": "fragments",
-        },
-        index=[f"cell{i}" for i in range(N_CELLS)],
-    )
-    rates = np.where((obs["cell_type"] == "a").to_numpy()[:, None], 4.0, 1.0)
-    var = pd.DataFrame({"length": 1000, "n_tss": 1}, index=[f"g{i}" for i in range(N_GENES)])
-    table = ad.AnnData(
-        sparse.csr_matrix(rng.poisson(rates * np.ones(N_GENES) * rng.gamma(2, 2, N_GENES))),
-        obs,
-        var,
-    )
-    table.layers["promoter"] = sparse.csr_matrix(rng.poisson(1.0, (N_CELLS, N_GENES)))
-    counts.normalise(table)
-    return table
+def embedded(corpus, tmp_path):
+    """An embedding of the corpus, as `scdyn.model.embedding.write_embedding` leaves it."""
+    path = tmp_path / "embedded.zarr"
+    group = write_zarr(path, ad.AnnData(obs=corpus.obs[[]].rename_axis(None)), {"corpus": corpus.id})
+    values = corpus.to_memory(layers=["rna"]).X.toarray().astype(np.float16)
+    group.create_array("obsm/X_scdyn", data=values, chunks=(9, values.shape[1]))
+    return path
 
 
 @pytest.fixture
-def gathered(cells):
-    embedded = ad.AnnData(obs=cells.obs, obsm={"X_scdyn": cells.X.toarray().astype(np.float32)})
-    table = embeddings.gather_embeddings(embedded, cells, None, 1)
-    table.obs["cell_type"] = cells.obs["cell_type"]
+def gathered(corpus, embedded):
+    table = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, None, 1)
+    table.obs["cell_type"] = pd.Categorical(np.array(["a", "b", None])[np.arange(80) % 3])
     return table
 
 
-def test_embeddings_stand_beside_the_depth_of_each_cell(cells, gathered):
+def test_embeddings_stand_beside_the_depth_of_each_cell(corpus, gathered):
+    cells = corpus.to_memory(layers=["rna"])
     assert list(gathered.obsm) == ["X_scdyn", "X_pca", "X_pca_both"]
-    assert gathered.obsm["X_pca"].shape == (N_CELLS, N_GENES - 1)
-    assert gathered.obsm["X_pca_both"].shape == (N_CELLS, 30)
+    assert gathered.obsm["X_scdyn"].dtype == np.float32
+    np.testing.assert_array_equal(gathered.obsm["X_scdyn"], cells.X.toarray())
+    pca = open_pca(corpus)
+    np.testing.assert_array_equal(gathered.obsm["X_pca"], pca.rna)
+    np.testing.assert_array_equal(gathered.obsm["X_pca_both"], np.hstack([pca.rna, pca.promoter]))
     np.testing.assert_array_equal(gathered.obs["library_size"], np.asarray(cells.X.sum(1))[:, 0])
+
+
+def test_a_draw_of_all_samples_is_gathered(corpus, embedded, gathered, monkeypatch, tmp_path):
+    monkeypatch.setattr(embeddings, "MAX_COMPARED", 40)
+    rows = embeddings.draw_compared(corpus, 1)
+    assert np.bincount(np.searchsorted([40, 65], rows, side="right")).tolist() == [18, 12, 10]
+    scvi = ad.AnnData(obs=gathered.obs.iloc[rows], obsm={"X_scvi": np.ones((40, 2))})
+    few = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi, 1)
+    assert few.obs_names.tolist() == corpus.obs.index[rows].tolist()
+    for key in ("X_scdyn", "X_pca", "X_pca_both"):
+        np.testing.assert_array_equal(few.obsm[key], gathered.obsm[key][rows])
+    few.write_h5ad(tmp_path / "few.h5ad")
+    assert ad.read_h5ad(tmp_path / "few.h5ad").obs_names.equals(few.obs_names)
+    with pytest.raises(InputError, match="cells of scVI's embedding are not those drawn"):
+        embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi[::-1], 1)
+
+
+def test_an_embedding_of_another_corpus_or_damaged_is_refused(corpus, embedded, tmp_path):
+    paths = [shard.path for shard in corpus.shards]
+    make_corpus(tmp_path / "turned", paths[::-1])
+    with pytest.raises(InputError, match=r"embedded\.zarr: is the embedding of another corpus"):
+        embeddings.read_embedding(embedded, Corpus(tmp_path / "turned"), np.arange(3))
+    (embedded / "obsm/X_scdyn/zarr.json").unlink()
+    with pytest.raises(InputError, match=r"embedded\.zarr: was changed or truncated"):
+        embeddings.read_embedding(embedded, corpus, np.arange(3))
 
 
 def test_depth_is_found_in_any_direction_of_an_embedding():
@@ -81,8 +102,9 @@ def test_scores_are_named_by_label_and_embedding(gathered):
         for prefix in prefixes
         for label, name in (("cell_type.", "neighbour_accuracy"), ("", "library_size_r2"))
     }
-    assert flat["cell_type.neighbour_accuracy"] > 0.9  # by depth alone, which the counts hold
-    assert flat["library_size_r2"] > 0.8
+    own = scores.set_index(["space", "metric"])["value"]
+    assert flat["library_size_r2"] == own["X_scdyn", "Library size R2"]
+    assert flat["cell_type.pca_neighbour_accuracy"] == own["X_pca", "Neighbour accuracy"]
 
 
 @pytest.mark.parametrize("labels", [["cell_type"], []])

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.tasks import embeddings, peers, scib
 from scdyn.tasks import splits as splitting
@@ -24,7 +25,25 @@ def cells():
         {"cell_type": np.where(is_a, "a", "b"), "sample": np.arange(N_CELLS) // 80},
         index=[f"cell{i}" for i in range(N_CELLS)],
     )
-    return ad.AnnData(sparse.csr_matrix(counts), obs.astype(str))
+    var = pd.DataFrame(
+        {"symbol": [f"G{i}" for i in range(N_GENES)], "is_tf": False, "length": 1000, "n_tss": 1},
+        index=[f"g{i}" for i in range(N_GENES)],
+    )
+    return ad.AnnData(sparse.csr_matrix(counts), obs.astype(str), var)
+
+
+def write_corpus(folder, cells):
+    """Write cells as a corpus of their samples."""
+    samples = [cells[cells.obs["sample"] == name].copy() for name in "012"]
+    for sample in samples:
+        sample.obs["promoter_source"] = "none"
+        sample.layers["promoter"] = sparse.csr_matrix(sample.shape, dtype=int)
+    return Corpus.write(folder, samples)
+
+
+@pytest.fixture(scope="module")
+def corpus(cells, tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("study") / "corpus", cells)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +53,9 @@ def splits(cells):
     return made.astype({"fold": str, "validation": str})  # as read from the file
 
 
-def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
-    calls = peers.predict_with_scanvi(cells, splits, "0", 30, 1)
+def test_scanvi_calls_cells_that_it_has_not_seen(cells, corpus, splits, monkeypatch):
+    monkeypatch.setattr(peers, "MAX_TRAINING_CELLS", 60)  # of some eighty
+    calls = peers.predict_with_scanvi(corpus, splits, "0", 30, 1)
     _, _, called = splitting.split_cells(splits, "0")
     assert calls["cell"].tolist() == called["cell"].tolist()
     assert set(calls["part"]) == {"test", "predict"} and set(calls["method"]) == {"scanvi"}
@@ -45,9 +65,9 @@ def test_scanvi_calls_cells_that_it_has_not_seen(cells, splits):
     assert (calls["predicted"].to_numpy() == truth).mean() > 0.9
 
 
-def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
+def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, corpus, splits, tmp_path):
     """Others among the called change no call of the rest; the same seed gives the same."""
-    calls = peers.predict_with_scanvi(cells, splits, "0", 3, 1)
+    calls = peers.predict_with_scanvi(corpus, splits, "0", 3, 1)
     _, _, called = splitting.split_cells(splits, "0")
     poisoned = cells.copy()
     rows = poisoned.obs_names.get_indexer(called["cell"][1:])
@@ -55,7 +75,8 @@ def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, splits):
     values[rows] = values[rows][:, ::-1] * 50
     poisoned.X = sparse.csr_matrix(values)
     relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
-    again = peers.predict_with_scanvi(poisoned, relabelled, "0", 3, 1)
+    other = write_corpus(tmp_path / "corpus", poisoned)
+    again = peers.predict_with_scanvi(other, relabelled, "0", 3, 1)
     assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
     assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
 
@@ -72,7 +93,7 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
     noise = np.random.default_rng(0).normal(size=(N_CELLS, 70))
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_scvi": latents, "X_pca": noise})
     table.obs.loc["cell7", "cell_type"] = None
-    scores = scib.score_with_scib(table, ["X_pca", "X_scvi"], "cell_type", "sample", 1)
+    scores = scib.score_with_scib(table, ["X_pca", "X_scvi"], "cell_type", "sample")
     assert list(scores) == embeddings.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
     kept = scores[(scores["kind"] == embeddings.MEAN) & (scores["metric"] == "labels kept")]
     kept = kept.set_index("space")["value"]
@@ -83,7 +104,7 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
 def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_pca": cells.X.toarray()[:, :5] + 0.0})
     table.obs["sample"] = "one"
-    scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample", 1)
+    scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample")
     assert set(scores["kind"]) == {"labels kept", embeddings.MEAN}
-    with pytest.raises(InputError, match="50 cells have a 'cell_type', and scib-metrics looks"):
-        scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample", 1)
+    with pytest.raises(InputError, match="50 cells have a value of 'cell_type', but scib-metrics needs"):
+        scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")

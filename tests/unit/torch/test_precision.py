@@ -31,7 +31,7 @@ def embeddings(model, store):
     found = []
     for precision in ("float32", "bfloat16"):
         model.set_precision(precision)
-        found.append(torch.from_numpy(embedding.embed(model, store, np.arange(90))))
+        found.append(torch.from_numpy(embedding.embed(model, store, np.arange(90), None)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import anndata as ad
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def fit_projection(model: ScDynOmics, store: Store, rows: np.ndarray) -> Project
         On the CPU. The largest number of each component is positive.
     """
     latents = embed(model, store, rows, None).astype(np.float64)
-    n_components = min(N_COMPONENTS, *latents.shape)
+    n_components = min(N_COMPONENTS, len(latents) - 1, latents.shape[1])
     pca = PCA(n_components, svd_solver="covariance_eigh").fit(latents)
     scale = np.sqrt(pca.explained_variance_[0]) or 1.0
     mean, components = pca.mean_, pca.components_.T / scale
@@ -157,16 +158,16 @@ def write_embedding(
     stamp = {"corpus": corpus.id, "model": model_id}
     # Parts by other code are not used, either.
     identity = stamp | {"version": make_stamp()["version"]}
-    finished = []
-    for shard, start, stop in zip(corpus.shards, corpus.offsets, corpus.offsets[1:], strict=True):
-        finished.append(parts / f"{shard.path.stem}.safetensors")
-        if read_identity(finished[-1]) == identity:
-            logger.info("%s: is embedded already", shard.path.stem)
+    finished = [parts / f"{shard.path.stem}.safetensors" for shard in corpus.shards]
+    bounds = list(pairwise(corpus.offsets))
+    for part, (start, stop) in zip(finished, bounds, strict=True):
+        if read_identity(part) == identity:
+            logger.info("%s: is embedded already", part.stem)
             continue
         values = embed(model, store, np.arange(start, stop), projection).astype(np.float16)
-        with atomic(finished[-1]) as temporary:
+        with atomic(part) as temporary:
             save_file({"X_scdyn": values}, temporary, identity)
-        logger.info("%s: embedded %d cells", shard.path.stem, len(values))
+        logger.info("%s: embedded %d cells", part.stem, len(values))
     shape = len(corpus), projection.components.shape[1]
     with atomic(path) as temporary:
         group = write_zarr(temporary, ad.AnnData(obs=corpus.obs[[]].rename_axis(None)), stamp)
@@ -178,9 +179,8 @@ def write_embedding(
             compressors=None,
             attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
         )
-        for part, start, stop in zip(finished, corpus.offsets, corpus.offsets[1:], strict=True):
-            with safe_open(part, framework="np") as opened:
-                array[start:stop] = opened.get_tensor("X_scdyn")
+        for part, (start, stop) in zip(finished, bounds, strict=True):
+            array[start:stop] = load_file(part)["X_scdyn"]
     remove(parts)
 
 

@@ -69,14 +69,15 @@ def read_embedding(path: str | Path, corpus: Corpus, rows: np.ndarray) -> np.nda
         # Only format 3, because format 2 has a codec that unpickles.
         group = zarr.open_group(str(path), mode="r", zarr_format=3)
         made_from = group.attrs[STAMP]["corpus"]
-        values = group["obsm/X_scdyn"].oindex[rows]
     if made_from != corpus.id:
         raise InputError(
             "CORPUS",
             f"{path}: is the embedding of another corpus than {corpus.folder}; remove the folder "
             "and run the workflow again.",
         )
-    return values.astype(np.float32)
+    with reading_artefact(path):
+        values: np.ndarray = group["obsm/X_scdyn"].oindex[rows]
+        return values.astype(np.float32)
 
 
 def gather_embeddings(
