@@ -11,8 +11,6 @@ _HOMES = {
     "ingest": "ingestion",
     "filter_cells": "qc",
     "join_metadata": "metadata",
-    "join": "corpus",
-    "compute_pca": "neighbours",
     "compute_umap": "neighbours",
 }
 __all__ = sorted(_HOMES)
