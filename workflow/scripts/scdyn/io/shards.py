@@ -91,19 +91,22 @@ def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> N
     largest = counts.data.max() if len(counts.data) else 0
     types = {
         "data": find_smallest_type(largest),
-        "indices": find_smallest_type(max(counts.shape[1] - 1, 0)),
+        "indices": find_smallest_type(counts.shape[1]),
     }
+    # Zarr leaves out chunks of nothing but the fill value, which therefore is no value.
+    fill_values = {"data": 0, "indices": np.iinfo(types["indices"]).max}
     chunk = max(1, min(CHUNK, n_kept))
     per_file = max(1, min(PER_FILE, -(-n_kept // chunk) * chunk))
     arrays = {
         name: group.create_array(
             name, shape=(n_kept,), dtype=dtype, chunks=(chunk,), shards=(per_file,),
-            compressors=None,
+            compressors=None, fill_value=fill_values[name],
         )
         for name, dtype in types.items()
     }  # fmt: skip
     waiting: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
     n_waiting, n_written = 0, 0
+    digests = {name: hashlib.sha256() for name in types}
     indptr = np.zeros(counts.shape[0] + 1, dtype=np.int64)
 
     def write(last: bool) -> None:
@@ -125,14 +128,17 @@ def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> N
         indptr[start + 1 : stop + 1] = indptr[start] + part.indptr[1:].astype(np.int64)
         for name, dtype in types.items():
             values = getattr(part, name).astype(dtype)
-            digest.update(values)
+            digests[name].update(values)
             waiting[name].append(values)
         n_waiting += part.nnz
         if n_waiting >= per_file:
             write(last=False)
     write(last=True)
+    digest.update(b"".join(of_array.digest() for of_array in digests.values()))
     digest.update(indptr)
-    group.create_array("indptr", data=indptr, chunks=(len(indptr),), compressors=None)
+    group.create_array(
+        "indptr", data=indptr, chunks=(len(indptr),), compressors=None, fill_value=-1
+    )
     group.attrs.update(
         {
             "encoding-type": "csr_matrix",
@@ -204,7 +210,7 @@ class ArrayOnDisk:
         """Read the numbers from ``start`` to ``stop``, into ``out`` (stop - start,) if given."""
         if out is None:
             out = np.empty(stop - start, self.dtype)
-        view = memoryview(out).cast("B")
+        view = memoryview(out.view(np.uint8))
         width, done = self.dtype.itemsize, 0
         while start < stop:
             i, first = divmod(start, self.per_file)
@@ -249,7 +255,7 @@ class CountsOnDisk:
         self.indptr = indptr.read(0, indptr.length)
         if not self.data.length == self.indices.length == self.indptr[-1]:
             raise ValueError(f"{folder.name}: its arrays have different lengths")
-        if self.data.dtype.kind != "u" or self.indices.dtype != find_smallest_type(shape[1] - 1):
+        if self.data.dtype.kind != "u" or self.indices.dtype != find_smallest_type(shape[1]):
             raise ValueError(f"{folder.name}: its arrays have other types")
 
     def copy_rows(
@@ -331,7 +337,7 @@ class Buffers:
     def take(self, name: str, length: int, dtype: np.dtype[Any]) -> np.ndarray:
         """Return an array; its content is lost at the next call with the same name."""
         n_bytes = length * dtype.itemsize
-        if len(self._arrays.get(name, ())) < n_bytes:
+        if name not in self._arrays or len(self._arrays[name]) < n_bytes:
             self._arrays[name] = np.empty(n_bytes + n_bytes // 8, dtype=np.uint8)
         return self._arrays[name][:n_bytes].view(dtype)
 
