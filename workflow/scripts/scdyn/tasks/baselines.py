@@ -154,7 +154,7 @@ def iter_features(
         for start in range(0, len(rows), CELLS_AT_ONCE):
             yield pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
         return
-    for block in corpus.iter_blocks(rows, LAYERS[features]):
+    for block in corpus.iter_blocks(rows, LAYERS[features], CELLS_AT_ONCE):
         yield sparse.hstack(list(block.layers.values()), format="csr")
 
 
