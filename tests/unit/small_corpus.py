@@ -1,5 +1,10 @@
 """Small corpora on disk, for the tests of what reads them."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -54,4 +59,15 @@ def make_samples(genes=None):
 
 
 def write_corpus(folder, samples=None):
-    return Corpus.write(folder, make_samples() if samples is None else samples)
+    """Write samples, or copy the corpus of :func:`make_samples`, which is written once."""
+    if samples is not None:
+        return Corpus.write(folder, samples)
+    shutil.copytree(write_template(), folder)
+    return Corpus(folder)
+
+
+@cache
+def write_template():
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return Corpus.write(folder, make_samples()).folder

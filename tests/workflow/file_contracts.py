@@ -12,6 +12,7 @@ from outputs import make_pattern
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/files.md"
+BINARY = (".h5ad", ".zarr", ".parquet")
 ROW = re.compile(r"^\| `(.+?)` \| (.+?) \|", re.M)
 
 
@@ -31,20 +32,30 @@ def contracts() -> dict[str, dict[str, bool]]:
     return found
 
 
-# Run where h5py is: which parts each h5ad has.
-READ_H5AD = """
-import h5py, json, sys
-def parts(path):
+# Run where h5py and pyarrow are: the parts of each h5ad and zarr, the columns of each parquet.
+READ_PARTS = """
+import h5py, json, pathlib, pyarrow.parquet, sys
+def parts_of_h5ad(path):
     with h5py.File(path) as file:
         groups = [g for g in ("layers", "obsm", "obsp", "uns") if g in file]
         return ["X"] * ("X" in file) + [f"{g}/{name}" for g in groups for name in file[g]]
-print(json.dumps({path: parts(path) for path in sys.argv[1:]}))
+def parts_of_zarr(path):
+    path = pathlib.Path(path)
+    parts = [*path.glob("*/zarr.json"), *path.glob("*/*/zarr.json")]
+    parts = {part.parent.relative_to(path).as_posix() for part in parts}
+    tables = ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns", "fitted")
+    inner = ("obs/", "var/", "X/", "uns/")
+    return sorted(part for part in parts if part not in tables and not part.startswith(inner))
+def columns_of(path):
+    return pyarrow.parquet.read_schema(path).names
+read = {".h5ad": parts_of_h5ad, ".zarr": parts_of_zarr, ".parquet": columns_of}
+print(json.dumps({path: read[pathlib.Path(path).suffix](path) for path in sys.argv[1:]}))
 """
 
 
 def parts_of(paths: list[Path]) -> dict[Path, list[str]]:
-    """Name the matrices and other parts that each h5ad has."""
-    command = [ROOT / "tests/in_env.sh", "analysis", "python", "-c", READ_H5AD, *paths]
+    """Name the matrices and other parts of each h5ad and zarr, and the columns of each parquet."""
+    command = [ROOT / "tests/in_env.sh", "analysis", "python", "-c", READ_PARTS, *paths]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return {Path(path): parts for path, parts in json.loads(run.stdout).items()}
 
@@ -74,7 +85,7 @@ def differences(results: Path) -> tuple[list[str], set[str]]:
     """
     results = results.resolve()
     files = {
-        **parts_of(sorted(results.rglob("*.h5ad"))),
+        **parts_of(sorted(p for kind in BINARY for p in results.rglob(f"*{kind}"))),
         **{p: names_in(p) for p in results.rglob("*.*") if p.suffix in (".tsv", ".json")},
     }
     wrong, unseen = [], set()

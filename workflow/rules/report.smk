@@ -70,7 +70,7 @@ rule list_packages:
 # Outputs that store the version of the code that wrote them, by rule.
 STAMPED = {
     "ingest_sample": expand(rules.ingest_sample.output.cells, sample=SAMPLES.index),
-    "join_corpus": expand(rules.make_corpus.output.manifest, corpus=CORPORA),
+    "make_corpus": expand(rules.make_corpus.output.manifest, corpus=CORPORA),
     "choose_cells": expand(rules.choose_cells.output.expression, corpus=CORPORA),
     "score_regulons": expand(rules.score_regulons.output[0], corpus=CORPORA),
     "write_tokens": expand(rules.write_tokens.output[0], corpus=CORPORA),

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scdyn.data import tokens
 from scdyn.errors import InputError, is_out_of_memory
 from scdyn.grn.expression import read_expression
 from scdyn.io import artefacts
@@ -152,28 +151,6 @@ def test_an_embedding_of_other_cells_is_refused():
     other = ad.AnnData(obs=pd.DataFrame(index=["b", "a"]))
     with pytest.raises(InputError, match="cells of the embedding differ"):
         gather_embeddings(one, other, None, 0)
-
-
-def test_tokens_of_another_corpus_or_with_another_vocabulary_are_refused(tmp_path):
-    genes = pd.DataFrame(
-        {"gene_id": ["g1", "g2"], "symbol": ["A", "B"], "chrom": "1", "tss": "5"}
-    ).assign(is_tf=[True, False])
-    cells = ad.AnnData(obs=pd.DataFrame({"promoter_source": "peaks"}, index=["a"]))
-    cells = ad.AnnData(np.ones((1, 2)), obs=cells.obs, var=pd.DataFrame(index=genes["gene_id"]))
-    cells.layers["rna_log"] = cells.layers["promoter_log"] = sparse.csr_matrix(cells.X)
-    corpus, other = tmp_path / "corpus.h5ad", tmp_path / "other.h5ad"
-    corpus.write_text("one")
-    other.write_text("another")
-    regulons = pd.DataFrame({"target": ["B"], "regulon": ["A(+)"]})
-    tokens.write_tokens(cells, genes, regulons, 4, corpus, tmp_path / "tokens")
-    store = tokens.TokenStore(tmp_path / "tokens")
-    store.require_corpus(corpus)
-    with pytest.raises(InputError, match="made from another corpus than .*other.h5ad"):
-        store.require_corpus(other)
-    assert list(store.vocabulary["symbol"]) == ["A", "B"]
-    write_table(tmp_path / "tokens/vocabulary.tsv", genes.iloc[::-1])
-    with pytest.raises(InputError, match="vocabulary.tsv: is not the vocabulary"):
-        _ = tokens.TokenStore(tmp_path / "tokens").vocabulary
 
 
 @pytest.mark.parametrize(

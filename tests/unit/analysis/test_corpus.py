@@ -1,99 +1,239 @@
-"""Normalisation against values worked out by hand."""
+"""A corpus: samples named in a manifest, whose cells are read in blocks."""
 
-import anndata as ad
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from small_corpus import make_genes, make_sample, make_samples, write_corpus
 
+from scdyn.data import corpus as corpora
+from scdyn.data.corpus import Corpus, make_corpus
 from scdyn.errors import InputError
-from scdyn.pp import corpus, counts
-from scdyn.pp.selection import select, select_samples
+from scdyn.io.shards import write_shard
+from scdyn.pp import counts
 
 
-def sample(counts, promoter, name="s"):
-    genes = pd.DataFrame({"length": [1000, 4000, 500], "n_tss": [1, 2, 1]}, index=["a", "b", "c"])
-    obs = pd.DataFrame({"sample": name}, index=[f"{name}_{i}" for i in range(len(counts))])
-    return ad.AnnData(
-        sparse.csr_matrix(np.array(counts, dtype=np.int32)),
-        obs=obs,
-        var=genes,
-        layers={"promoter": sparse.csr_matrix(np.array(promoter, dtype=np.int32))},
-    )
+@pytest.fixture
+def samples():
+    return make_samples()
 
 
-def test_tpm_and_promoter_values_as_worked_out_by_hand():
-    cells = sample([[2, 8, 0], [0, 0, 0]], [[1, 2, 2], [0, 3, 0]])
-    counts.normalise(cells)
-    # Rates per kb: 2/1, 8/4; each is half of the cell's million.
-    expected = np.log1p([[5e5, 5e5, 0], [0, 0, 0]])
-    np.testing.assert_allclose(cells.layers["rna_log"].toarray(), expected, rtol=1e-6)
-    # Per TSS: 1/1, 2/2, 2/1 of 4; a cell with one open promoter has all of it there.
-    expected = np.log1p([[2.5e5, 2.5e5, 5e5], [0, 1e6, 0]])
-    np.testing.assert_allclose(cells.layers["promoter_log"].toarray(), expected, rtol=1e-6)
-    np.testing.assert_array_equal(cells.X.toarray(), [[2, 8, 0], [0, 0, 0]])  # counts are kept
+@pytest.fixture
+def corpus(tmp_path, samples):
+    return write_corpus(tmp_path / "corpus", samples)
 
 
-def test_cells_without_any_promoter_counts_are_normalised_to_none():
-    cells = sample([[2, 8, 0]], [[0, 0, 0]])
-    counts.normalise(cells)
-    assert cells.layers["promoter_log"].shape == (1, 3) and not cells.layers["promoter_log"].nnz
+def stack(samples, layer):
+    parts = [s.X if layer == "rna" else s.layers["promoter"] for s in samples]
+    return sparse.vstack(parts).toarray()
 
 
-def test_many_cells_are_normalised_as_each_by_itself(monkeypatch):
-    values = np.random.default_rng(0).poisson(1.0, (2, 10, 3))
-    cells = sample(values[0], values[1])
-    counts.normalise(cells)
-    monkeypatch.setattr(counts, "CELLS_AT_ONCE", 3)
-    few = sample(values[0], values[1])
-    counts.normalise(few)
-    assert (few.layers["rna_log"] != cells.layers["rna_log"]).nnz == 0
+def test_a_corpus_lists_its_samples_and_copies_no_counts(corpus):
+    files = {path.name for path in corpus.folder.iterdir()}
+    assert files == {"manifest.json", "obs.parquet", "samples", "tokens"}
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    assert [sample["name"] for sample in manifest["samples"]] == ["a", "b", "c"]
+    assert manifest["samples"][1]["path"] == "samples/b.zarr"
+    assert len(corpus) == manifest["n_cells"] == 80
+    assert repr(corpus).startswith("Corpus(80 cells of 3 samples, 23 genes")
 
 
-def test_joined_samples_keep_their_cells_and_values():
-    a, b = sample([[1, 0, 0]], [[0, 1, 0]], "a"), sample([[0, 0, 5]], [[2, 0, 0]], "b")
-    joined = corpus.join([a, b])
-    assert list(joined.obs_names) == ["a_0", "b_0"]
-    np.testing.assert_array_equal(joined.X.toarray(), [[1, 0, 0], [0, 0, 5]])
-    np.testing.assert_array_equal(joined.layers["promoter"].toarray(), [[0, 1, 0], [2, 0, 0]])
+def test_obs_is_that_of_the_samples(corpus, samples):
+    names = [name for sample in samples for name in sample.obs_names]
+    assert list(corpus.obs.index) == names
+    assert corpus.obs["sample"].tolist() == ["a"] * 40 + ["b"] * 25 + ["c"] * 15
+    assert corpus.measured.tolist() == [True] * 65 + [False] * 15
+    np.testing.assert_array_equal(corpus.obs["rna_counts"], stack(samples, "rna").sum(1))
 
 
-def test_other_vocabularies_are_refused():
-    b = sample([[1, 0, 0]], [[0, 1, 0]])
-    b.var_names = ["a", "c", "b"]
-    with pytest.raises(InputError, match="vocabular"):
-        corpus.join([sample([[1, 0, 0]], [[0, 1, 0]]), b])
+@pytest.mark.parametrize("rows", [None, [70, 3, 41, 41, 0, 79], []])
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_blocks_are_the_cells_in_the_order_of_the_rows(corpus, samples, rows, size):
+    wanted = np.arange(80) if rows is None else np.array(rows, dtype=int)
+    given = None if rows is None else wanted
+    blocks = list(corpus.iter_blocks(given, ["rna", "promoter"], size))
+    assert [len(block.rows) for block in blocks] == [
+        len(wanted[start : start + size]) for start in range(0, len(wanted), size)
+    ]
+    for layer in ("rna", "promoter"):
+        parts = [block.layers[layer].toarray() for block in blocks]
+        found = np.concatenate([np.zeros((0, 23)), *parts])
+        np.testing.assert_array_equal(found, stack(samples, layer)[wanted])
 
 
-def test_selection_needs_every_column_to_match():
-    obs = pd.DataFrame({"type": ["x", "x", "y"], "day": [1, 2, 1]})
-    assert list(select(obs, {"type": ["x"], "day": [1]}, "here")) == [True, False, False]
-    assert select(obs, {}, "here").all()
-    with pytest.raises(InputError, match="here: no cell has type 'z'"):
-        select(obs, {"type": ["z"]}, "here")
-    with pytest.raises(InputError, match="no column 'kind'"):
-        select(obs, {"kind": ["x"]}, "here")
-    with pytest.raises(InputError, match="no cell matches"):
-        select(obs, {"type": ["y"], "day": [2]}, "here")
+def test_values_are_normalised_as_those_of_cells_in_memory(corpus, samples):
+    rows = np.array([70, 3, 41, 0])
+    found = corpus.to_memory(rows, ["rna", "rna_log", "promoter_log"])
+    for sample in samples:
+        counts.normalise(sample)
+    for layer in ("rna_log", "promoter_log"):
+        expected = sparse.vstack([sample.layers[layer] for sample in samples]).toarray()[rows]
+        np.testing.assert_allclose(found.layers[layer].toarray(), expected, rtol=1e-6)
+    assert list(found.obs_names) == list(corpus.obs.index[rows])
+    assert found.var["symbol"].tolist() == make_genes()["symbol"].tolist()
 
 
-def test_a_selection_and_the_cells_spell_values_alike():
-    obs = pd.DataFrame({"stage": ["8", "8.5"], "infected": ["True", "False"]})
-    for stage, infected in ((8.0, True), ("8.0", "TRUE"), (8, "true")):
-        chosen = select(obs, {"stage": [stage], "infected": [infected]}, "here")
-        assert chosen.tolist() == [True, False]
-    sheet = pd.DataFrame({"stage": ["8.0", "8.5"], "infected": ["TRUE", "FALSE"]}, ["a", "b"])
-    known = ["stage", "infected"]
-    assert select_samples(sheet, {"stage": [8], "infected": [True]}, known, "here") == ["a"]
+def test_the_moments_of_a_sample_are_those_of_its_values(samples):
+    sample = counts.describe_sizes(samples[0])
+    counts.normalise(sample)
+    for modality, names in counts.MOMENTS.items():
+        values = sample.layers[f"{modality}_log"].toarray().astype(float)
+        np.testing.assert_allclose(sample.var[names[0]], values.sum(0), rtol=1e-6)
+        np.testing.assert_allclose(sample.var[names[1]], (values**2).sum(0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("missing", ["None", "nan", "NA"])
-def test_a_word_for_missing_chooses_neither_cells_nor_samples(missing):
-    """Where a sheet says None, its cells have no value: both selections must say so alike."""
-    words = f"no cell has drug '{missing}' .this word means a missing value; .*; there are x[.]"
+def test_cells_are_found_by_name_and_strangers_refused(corpus):
+    names = ["b_0003-1", "a_0000-1", "b_0003-1"]
+    assert corpus.find_rows(names).tolist() == [43, 0, 43]
+    assert corpus.find_rows([]).tolist() == []
+    with pytest.raises(InputError, match="1 of 2 cells are not in this corpus, such as x"):
+        corpus.find_rows(["a_0000-1", "x"])
+
+
+def test_a_sample_is_added_without_copying_the_others(tmp_path, corpus, samples):
+    before = {path: path.stat().st_mtime_ns for path in corpus.folder.glob("samples/**/*")}
+    paths = [shard.path for shard in corpus.shards]
+    write_shard(corpus.folder / "samples" / "d.zarr", counts.describe_sizes(make_sample("d", 9)))
+    make_corpus(corpus.folder, [*paths, corpus.folder / "samples" / "d.zarr"])
+    after = Corpus(corpus.folder)
+    assert len(after) == 89 and after.id != corpus.id
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_a_corpus_is_opened_by_its_manifest_and_from_anywhere(corpus, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert len(Corpus("corpus/manifest.json")) == 80
+
+
+def lose_a_sample(folder):
+    (folder / "samples" / "b.zarr").rename(folder / "b.zarr")
+
+
+def ingest_again(folder):
+    sample = make_sample("b", 25, seed=1)
+    write_shard(folder / "samples" / "b.zarr", counts.describe_sizes(sample))
+
+
+def exchange_the_vocabulary(folder):
+    sample = make_sample("b", 25, make_genes()[::-1])
+    write_shard(folder / "samples" / "b.zarr", counts.describe_sizes(sample))
+
+
+def cut_the_manifest(folder):
+    os.truncate(folder / "manifest.json", 30)
+
+
+def lose_the_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lose_a_sample, r"b\.zarr: is missing"),
+        (ingest_again, r"b\.zarr: was ingested again after .*manifest\.json was written"),
+        (exchange_the_vocabulary, r"b\.zarr: has another vocabulary than the corpus"),
+        (cut_the_manifest, r"manifest\.json: is not the manifest of a corpus"),
+        (lose_the_manifest, "is not a corpus; write one with scdyn.Corpus.write"),
+    ],
+)
+def test_samples_that_are_not_those_of_the_manifest_are_refused(corpus, damage, words):
+    damage(corpus.folder)
+    with pytest.raises(InputError, match=words) as error:
+        Corpus(corpus.folder)
+    assert str(error.value).endswith("[SCD-CORPUS]")
+
+
+def test_a_sample_that_was_cut_short_is_named(corpus):
+    os.truncate(corpus.shards[1].path / "X" / "data" / "c" / "0", 3)
+    opened = Corpus(corpus.folder)
+    opened.to_memory(np.arange(40))
+    with pytest.raises(InputError, match=r"b\.zarr: the counts cannot be read.*has 3 bytes"):
+        opened.to_memory(np.arange(41))
+
+
+def test_a_table_of_other_cells_is_refused(corpus):
+    obs = corpus.obs.iloc[:-1]
+    corpora.write_parquet(corpus.folder / "obs.parquet", obs)
+    with pytest.raises(InputError, match=r"obs\.parquet: has 79 cells, but the manifest 80"):
+        len(Corpus(corpus.folder).obs)
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ([], "no samples"),
+        ([make_sample("a"), make_sample("a")], "sample a is given twice"),
+        ([make_sample("a"), make_sample("b", genes=make_genes()[::-1])], "another vocabulary"),
+    ],
+)
+def test_samples_that_make_no_corpus_are_refused(tmp_path, samples, words):
     with pytest.raises(InputError, match=words):
-        select(pd.DataFrame({"drug": ["x", np.nan]}), {"drug": [missing]}, "here")
-    sheet = pd.DataFrame({"drug": ["x", missing]}, ["a", "b"])
-    with pytest.raises(InputError, match=words):
-        select_samples(sheet, {"drug": [missing]}, ["drug"], "here")
-    assert select_samples(sheet, {"drug": ["x"]}, ["drug"], "here") == ["a"]
+        Corpus.write(tmp_path / "corpus", samples)
+    assert not (tmp_path / "corpus" / "manifest.json").exists()
+
+
+def test_two_cells_of_one_name_are_refused(tmp_path):
+    a, b = make_sample("a"), make_sample("a_0000", n_cells=10)
+    b.obs_names = ["a_0005-1", *b.obs_names[1:]]
+    with pytest.raises(InputError, match="duplicate cell a_0005-1"):
+        Corpus.write(tmp_path, [a, b])
+
+
+def test_rows_beyond_32_bits_are_looked_up(corpus):
+    """Samples with more cells than 32 bits count, of which the first's first cells are read."""
+    corpus.offsets = np.array([0, 40, 2**31 + 65, 2**31 + 80], dtype=np.int64)
+    rows = np.array([2**31 + 66, 2])
+    which = np.searchsorted(corpus.offsets, rows, side="right") - 1
+    assert which.tolist() == [2, 0] and (rows - corpus.offsets[which]).tolist() == [1, 2]
+    found = corpus.read(rows, "rna").to_csr(23).toarray()
+    third, first = make_sample("c", 15, measured=False), make_sample("a", 40)
+    np.testing.assert_array_equal(found, [third.X[1].toarray()[0], first.X[2].toarray()[0]])
+
+
+OPEN = """
+import resource, sys, time
+import anndata, pandas, pyarrow.parquet, zarr
+from scdyn.data.corpus import Corpus
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+before = peak()
+corpus = Corpus(sys.argv[1])
+assert corpus.obs.shape[0] == len(corpus) == 400_000
+print(peak() - before)
+"""
+
+
+def test_opening_takes_memory_for_the_table_alone(tmp_path):
+    """400,000 cells in 16 links to one sample, with 20 columns."""
+    n_cells, n_samples = 25_000, 16
+    genes = make_genes()
+    obs = pd.DataFrame(
+        {"sample": "s", "barcode": [f"{i:016d}-1" for i in range(n_cells)]},
+        index=[f"s_{i:016d}-1" for i in range(n_cells)],
+    ).assign(promoter_source="peaks")
+    sample = make_sample("s", 8, genes)
+    sample = sample[np.arange(n_cells) % 8].copy()
+    sample.obs = obs.assign(**dict.fromkeys(corpora.METRICS, 0.5))
+    write_shard(tmp_path / "s.zarr", counts.describe_sizes(sample))
+    corpus = tmp_path / "corpus"
+    make_corpus(corpus, [tmp_path / "s.zarr"])
+    one = Corpus(corpus)
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    manifest["samples"] *= n_samples
+    manifest["n_cells"] = n_cells * n_samples
+    (corpus / "manifest.json").write_text(json.dumps(manifest))
+    tables = [one.obs.rename(index=lambda name, i=i: f"{name}{i}") for i in range(n_samples)]
+    corpora.write_parquet(corpus / "obs.parquet", pd.concat(tables))
+    printed = subprocess.run(
+        [sys.executable, "-c", OPEN, str(corpus)],
+        env={**os.environ, "PYTHONPATH": str(Path(corpora.__file__).parents[2])},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    # 150 bytes per cell are 0.06 GiB; as objects of Python the names alone would be more.
+    assert float(printed) < 0.25

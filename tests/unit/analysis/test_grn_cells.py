@@ -6,13 +6,16 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
 from scdyn.grn import cells as grn_cells
 from scdyn.grn.expression import read_expression
 from scdyn.pp.counts import normalise
+from scdyn.pp.selection import draw_cells
 
 
-def corpus(n_cells=300, n_genes=40, seed=0):
+def many_cells(n_cells=300, n_genes=40, seed=0):
     """Cells of two samples and two kinds, one of them rare."""
     rng = np.random.default_rng(seed)
     rare = np.arange(n_cells) % 30 == 0
@@ -26,7 +29,7 @@ def corpus(n_cells=300, n_genes=40, seed=0):
                 "promoter_source": "fragments",
                 "rare": rare,
             },
-            index=[f"c{i}" for i in range(n_cells)],
+            index=[f"c{i:03d}" for i in range(n_cells)],
         ),
         var=pd.DataFrame(
             {
@@ -43,58 +46,74 @@ def corpus(n_cells=300, n_genes=40, seed=0):
     return cells
 
 
-def test_cells_are_drawn_from_each_sample_in_proportion_and_the_rare_are_kept():
-    cells = corpus()
-    drawn, report = grn_cells.choose_cells(cells, "drawn", 90, 1)
+def write(folder, cells):
+    return Corpus.write(folder, [cells[cells.obs["sample"] == name].copy() for name in "ab"])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("corpus"), many_cells())
+
+
+def choose(corpus, *settings):
+    return grn_cells.choose_cells(corpus, open_pca(corpus).rna, *settings)
+
+
+def test_cells_are_drawn_from_each_sample_in_proportion_and_the_rare_are_kept(corpus):
+    drawn, report = choose(corpus, "drawn", 90, 1)
     assert drawn.n_obs == 90 == report["n_used"].sum()
     assert report["n_cells"].sum() == 300
     assert 25 <= (drawn.obs["sample"] == "a").sum() <= 40
-    assert drawn.obs["rare"].any()
-    again, _ = grn_cells.choose_cells(cells, "drawn", 90, 1)
+    rare = many_cells().obs["rare"]
+    assert rare[drawn.obs_names].any()
+    again, _ = choose(corpus, "drawn", 90, 1)
     assert drawn.obs_names.equals(again.obs_names)
-    other, _ = grn_cells.choose_cells(cells, "drawn", 90, 2)
+    other, _ = choose(corpus, "drawn", 90, 2)
     assert not drawn.obs_names.equals(other.obs_names)
 
 
 def test_small_strata_give_a_few_cells_and_the_sum_is_kept():
     strata = pd.DataFrame({"cluster": np.repeat([0, 1, 2], [1000, 12, 3])})
-    rows = grn_cells.draw_cells(strata, 100, 0)
+    rows = draw_cells(strata, 100, 0)
     numbers = strata.iloc[rows]["cluster"].value_counts()
     assert numbers.to_dict() == {0: 87, 1: 10, 2: 3}
-    assert len(grn_cells.draw_cells(strata, 2000, 0)) == 1015
+    assert len(draw_cells(strata, 2000, 0)) == 1015
     many = pd.DataFrame({"cluster": np.arange(50)})
-    assert len(grn_cells.draw_cells(many, 20, 0)) == 20
+    assert len(draw_cells(many, 20, 0)) == 20
 
 
-def test_a_small_corpus_is_taken_whole():
-    drawn, report = grn_cells.choose_cells(corpus(), "drawn", 1000, 1)
+def test_a_small_corpus_is_taken_whole(corpus):
+    drawn, report = choose(corpus, "drawn", 1000, 1)
     assert drawn.n_obs == 300 and report["n_used"].tolist() == report["n_cells"].tolist()
 
 
-def test_metacells_sum_cells_of_one_sample():
-    cells = corpus()
-    used, report = grn_cells.choose_cells(cells, "metacells", 30, 1)
+def test_metacells_sum_cells_of_one_sample(corpus):
+    used, report = choose(corpus, "metacells", 30, 1)
     assert used.n_obs <= 30 and used.obs["n_cells"].sum() == 300
-    np.testing.assert_array_equal(np.asarray(used.X.sum(0)), np.asarray(cells.X.sum(0)))
+    np.testing.assert_array_equal(np.asarray(used.X.sum(0)), np.asarray(many_cells().X.sum(0)))
     of_sample = used.obs.groupby("sample", observed=True)["n_cells"].sum()
     assert of_sample.to_dict() == {"a": 100, "b": 200}
     assert report.set_index("sample")["n_used"].sum() == used.n_obs
     assert used.layers["rna_log"].max() > 0
 
 
-def test_a_metacell_has_promoters_if_any_of_its_cells_has():
-    cells = corpus()
-    alone = np.arange(300) % 3 > 0
-    cells.obs["promoter_source"] = np.where(alone, "none", "fragments")
-    used, _ = grn_cells.choose_cells(cells, "metacells", 6, 1)
-    assert (used.obs["promoter_source"] == "fragments").all()
-    cells.obs["promoter_source"] = "none"
-    used, _ = grn_cells.choose_cells(cells, "metacells", 6, 1)
-    assert (used.obs["promoter_source"] == "none").all()
+@pytest.mark.parametrize(("share", "source"), [(3, "fragments"), (1000, "none")])
+def test_a_metacell_has_promoters_if_any_of_its_cells_has(tmp_path, share, source):
+    cells = many_cells()
+    cells.obs["promoter_source"] = np.where(np.arange(1, 301) % share, "none", "fragments")
+    used, _ = choose(write(tmp_path / "corpus", cells), "metacells", 6, 1)
+    assert (used.obs["promoter_source"] == source).all()
+
+
+def test_the_blocks_of_a_corpus_change_no_metacell(corpus, monkeypatch):
+    whole, _ = choose(corpus, "metacells", 30, 1)
+    monkeypatch.setattr(Corpus.iter_blocks, "__defaults__", (None, ("rna", "promoter"), 7))
+    parts, _ = choose(corpus, "metacells", 30, 1)
+    assert (whole.X != parts.X).nnz == 0
 
 
 def test_genes_hardly_detected_or_constant_are_left_out():
-    cells = corpus().copy()
+    cells = many_cells()
     values = cells.layers["rna_log"].toarray()
     values[3:, 1] = 0  # a TF in three cells
     values[:, 2] = 0  # a TF in none
@@ -108,7 +127,7 @@ def test_genes_hardly_detected_or_constant_are_left_out():
 
 
 def test_the_matrix_comes_back_by_h5py_alone(tmp_path):
-    cells = corpus()
+    cells = many_cells()
     kept = np.arange(40) != 2
     grn_cells.write_expression(cells, kept, tmp_path / "e.h5ad")
     read = read_expression(tmp_path / "e.h5ad")

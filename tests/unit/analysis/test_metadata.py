@@ -193,8 +193,8 @@ def test_whatever_is_known_of_cells_survives(tmp_path_factory, drawn):
         read = ad.read_h5ad(folder / f"{i}.h5ad").obs
         samples.append(metadata.annotate(read, f"s{i}", {}, "", 0.5))
         columns.append(list(samples[-1].columns)[: len(obs.columns)])
-    metadata.write_cells(folder / "all.cells.tsv", obs_columns.concatenate(samples))
-    table = metadata.read_cells_table(folder / "all.cells.tsv")
+    metadata.write_cells(folder / "cells.parquet", obs_columns.concatenate(samples))
+    table = metadata.read_cells_table(folder / "cells.parquet")
     assert table.index.is_unique and len(table) == sum(map(len, drawn))
     for i, (obs, names) in enumerate(zip(drawn, columns, strict=True)):
         found = table.loc[f"s{i}_" + obs.index]
@@ -211,9 +211,9 @@ def test_a_number_in_one_sample_and_a_word_in_another_is_text(tmp_path):
     both = obs_columns.concatenate([a, b])
     assert values_of(both["week"]) == ["22", "23", "postnatal"]
     assert values_of(both["n"]) == ["1", "2", None]
-    metadata.write_cells(tmp_path / "all.cells.tsv", both)
-    read = metadata.read_cells_table(tmp_path / "all.cells.tsv")
-    assert read["x"].tolist() == ["0.25", repr(1e-9 / 3), "3"]
+    metadata.write_cells(tmp_path / "cells.parquet", both)
+    read = metadata.read_cells_table(tmp_path / "cells.parquet")
+    assert read["x"].tolist() == [0.25, 1e-9 / 3, 3]
     assert read.index.tolist() == ["a1", "a2", "b1"]
 
 
@@ -819,9 +819,9 @@ def test_all_samples_are_annotated_each_by_its_own_table_and_covariates(tmp_path
         names[sample] = cells(seed=ord(sample))
         index = f"{sample}_" + names[sample]
         obs = pd.DataFrame({"sample": sample, "barcode": names[sample]}, index)
-        kept = ad.AnnData(np.zeros((4, 1)), obs=obs.iloc[:4])
-        samples.append((kept, pd.DataFrame({"cell": index})))
-    samples[1][0].obsm["spatial"] = np.full((4, 2), 2.5)
+        places = np.full((4, 2), 2.5) if sample == "B" else None
+        obs = obs.assign(rna_counts=7)  # a metric, which the corpus has
+        samples.append((obs.iloc[:4], places, pd.DataFrame({"cell": index})))
     # The table is of all cells, so that its overlap is that of the matrix and not of what is left.
     path = write_table(tmp_path / "a.csv", names["A"], ["T cell"] * 4 + ["B cell"] * 8)
     table = metadata.annotate_samples(
@@ -831,3 +831,4 @@ def test_all_samples_are_annotated_each_by_its_own_table_and_covariates(tmp_path
     assert values_of(table["cell_type"]) == ["T cell"] * 4 + [None] * 4
     assert values_of(table["x"]) == [None] * 4 + [2.5] * 4
     assert table["day"].astype(str).tolist() == ["1"] * 4 + ["2"] * 4
+    assert "rna_counts" not in table

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.grn import activity, regulons
 from scdyn.settings import LEFT_OUT
@@ -176,33 +177,55 @@ def test_specificity_is_one_for_a_label_of_its_own():
     assert found["silent"].isna().all()
 
 
-def corpus_of_three_genes():
+@pytest.fixture
+def corpus_of_three_genes(tmp_path):
     """Two cells, of symbols a, b and a again; the first cell expresses a most, the second b."""
+    genes = {"symbol": ["a", "b", "a"], "is_tf": False, "length": 1000, "n_tss": 1}
     cells = ad.AnnData(
-        np.ones((2, 3)),
-        obs=pd.DataFrame({"sample": "S", "type": ["one", "two"]}, index=["S_1", "S_2"]),
-        var=pd.DataFrame({"symbol": ["a", "b", "a"]}, index=["g1", "g2", "g3"]),
+        sparse.csr_matrix([[4, 2, 0], [1, 2, 9]]),
+        obs=pd.DataFrame(
+            {"sample": "S", "barcode": ["1", "2"], "promoter_source": "none"},
+            index=["S_1", "S_2"],
+        ),
+        var=pd.DataFrame(genes, index=["g1", "g2", "g3"]),
     )
-    cells.layers["rna_log"] = sparse.csr_matrix([[2.0, 1.0, 0.0], [1.0, 2.0, 9.0]])
-    return cells
+    cells.layers["promoter"] = sparse.csr_matrix((2, 3), dtype=np.int32)
+    return Corpus.write(tmp_path / "corpus", [cells])
 
 
-def test_regulons_are_scored_by_the_first_gene_of_a_symbol():
+def test_regulons_are_scored_by_the_first_gene_of_a_symbol(tmp_path, corpus_of_three_genes):
     table = pd.DataFrame({"regulon": ["A(+)", "B(+)"], "tf": ["A", "B"], "target": ["a", "b"]})
-    scored = activity.score_regulons(
-        corpus_of_three_genes(), ["a", "b"], table, threshold=1.0, seed=1
+    activity.score_regulons(
+        corpus_of_three_genes, tmp_path / "auc.zarr", ["a", "b"], table, threshold=1.0, seed=1
     )
     # One rank counts, of height 1 over at most 2: the second cell's best gene is b, for the a that
     # it expresses most is another gene.
-    assert scored.X.tolist() == [[0.5, 0.0], [0.0, 0.5]]
-    assert scored.var["n_targets"].tolist() == [1, 1] and list(scored.obs) == ["sample"]
+    for scored in (
+        ad.read_zarr(tmp_path / "auc.zarr"),
+        activity.read_activity(tmp_path / "auc.zarr", np.arange(2)),
+    ):
+        assert scored.X.tolist() == [[0.5, 0.0], [0.0, 0.5]]
+        assert scored.var["n_targets"].tolist() == [1, 1] and list(scored.obs) == ["sample"]
+        assert list(scored.obs_names) == ["S_1", "S_2"] and list(scored.var_names) == [
+            "A(+)", "B(+)",
+        ]  # fmt: skip
 
 
-def test_activity_is_compared_by_the_first_label_that_the_cells_have():
-    cells = corpus_of_three_genes()
-    by, found = activity.compare_activity(cells, ["stage", "type"])
-    assert by == "type" and list(found.index) == ["one", "two"]
-    assert activity.compare_activity(cells, ["stage"])[0] == "sample"
+def test_activity_is_compared_by_the_first_label_that_the_cells_have(
+    tmp_path, corpus_of_three_genes, monkeypatch
+):
+    table = pd.DataFrame({"regulon": ["A(+)", "B(+)"], "tf": ["A", "B"], "target": ["a", "b"]})
+    path = tmp_path / "auc.zarr"
+    activity.score_regulons(corpus_of_three_genes, path, ["a", "b"], table, threshold=1.0, seed=1)
+    labels = pd.DataFrame({"sample": "S", "type": ["one", "two"]}, index=["S_1", "S_2"])
+    by, cells = activity.draw_activity(path, labels, ["stage", "type"], seed=1)
+    assert by == "type" and cells.obs["type"].tolist() == ["one", "two"]
+    assert activity.draw_activity(path, labels, ["stage"], seed=1)[0] == "sample"
+    monkeypatch.setattr(activity, "COMPARED", 1)
+    assert activity.draw_activity(path, labels, ["type"], seed=1)[1].n_obs == 1
+
+
+def test_specificities_are_listed_highest_first():
     specificity = pd.DataFrame({"A(+)": [0.2, 0.9], "B(+)": [0.4, 0.1]}, index=["one", "two"])
     assert activity.specificity_table(specificity, "type").values.tolist() == [
         ["one", "B(+)", 0.4], ["one", "A(+)", 0.2], ["two", "A(+)", 0.9], ["two", "B(+)", 0.1]

@@ -1,15 +1,14 @@
 """The order of an epoch, dense batches, and a thread that reads ahead and always ends."""
 
 import gc
-import json
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
-import zarr
 from scipy import sparse
+from small_corpus import make_genes, make_sample, write_corpus
 
 from scdyn.data import loader, tokens
 
@@ -17,27 +16,24 @@ N_CELLS, N_GENES = 50, 31
 
 
 @pytest.fixture
-def dense():
-    """RNA and promoter bins, (cells, genes) each."""
-    rng = np.random.default_rng(0)
-    shape = (2, N_CELLS, N_GENES)
-    return (rng.integers(1, 15, shape) * (rng.random(shape) < 0.3)).astype(np.uint8)
+def store(tmp_path):
+    """Cells of two samples, of which the second has no promoters."""
+    genes = make_genes(N_GENES)
+    samples = [make_sample("a", 30, genes), make_sample("b", 20, genes, measured=False)]
+    return write_corpus(tmp_path / "corpus", samples).store
 
 
 @pytest.fixture
-def store(tmp_path, dense):
-    group = zarr.open_group(str(tmp_path / "tokens.zarr"), mode="w")
-    names = np.array([str(i) for i in range(N_CELLS)], dtype=np.dtypes.StringDType())
-    tokens.write_cell_arrays(group, names, np.ones(N_CELLS, dtype=np.uint8))
-    for modality, bins in zip(tokens.MODALITIES, dense, strict=True):
-        tokens.write_bins(group.create_group(modality), sparse.csr_matrix(bins), 14)
-    meta = {"n_cells": N_CELLS, "n_genes": N_GENES}
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-    return tokens.TokenStore(tmp_path)
+def dense(store):
+    """RNA and promoter bins, (cells, genes) each, as they are computed without torch."""
+    rna, promoter = (bins.toarray() for bins in store.read(np.arange(N_CELLS)))
+    promoter[30:] = tokens.NOT_MEASURED
+    return rna, promoter
 
 
 def no_thread_is_left():
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    ours = ("loader", "reader")
+    return not [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
 @pytest.mark.parametrize(("block", "buffer_blocks"), [(1, 1), (7, 3), (64, 4), (1000, 1)])
@@ -90,6 +86,21 @@ def test_promoters_that_were_not_measured_are_told_from_closed_ones(dense):
     np.testing.assert_array_equal(promoter[[1, 3]], dense[1][rows][[1, 3]])
 
 
+def test_counts_of_every_type_are_binned(tmp_path):
+    genes = make_genes(N_GENES)
+    samples = []
+    for i, largest in enumerate((3, 300, 70_000)):
+        sample = make_sample(f"s{i}", 10, genes)
+        sample.X.data[-1] = largest
+        samples.append(sample)
+    store = write_corpus(tmp_path / "corpus", samples).store
+    rna, _ = loader.densify(store, np.arange(30))
+    np.testing.assert_array_equal(rna, store.read(np.arange(30))[0].toarray())
+    assert {counts.counts["rna"].data.dtype.name for counts in store.corpus.shards} == {
+        "uint16", "uint32",
+    }  # fmt: skip
+
+
 def test_batches_come_in_order_and_whole(store, dense):
     order = np.random.default_rng(2).permutation(N_CELLS)
     rows = loader.split_batches(order, 8)
@@ -104,7 +115,7 @@ def test_batches_come_in_order_and_whole(store, dense):
 
 
 def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
-    memory = loader.MemoryStore(*(sparse.csr_matrix(bins) for bins in dense))
+    memory = loader.MemoryStore.from_bins(*(torch.from_numpy(bins) for bins in dense))
     rows = loader.split_batches(np.random.default_rng(2).permutation(N_CELLS), 8)
     for one, other in zip(loader.Loader(memory, rows), loader.Loader(store, rows), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
@@ -135,96 +146,100 @@ def test_no_thread_is_left_after_an_exception(store):
     assert no_thread_is_left()
 
 
-def test_what_the_thread_raises_is_raised_in_the_loop(store):
+def test_what_the_thread_raises_is_raised_in_the_loop(store, monkeypatch):
+    monkeypatch.setattr(loader, "CELLS_PER_READ", 16)
     order = np.arange(N_CELLS)
-    order[20] = N_CELLS
+    order[40] = N_CELLS
     seen = []
     with pytest.raises(IndexError):
         for rna, _ in loader.Loader(store, loader.split_batches(order, 8)):
             seen.append(rna)
-    assert len(seen) == 2
+    assert len(seen) == 4
     assert no_thread_is_left()
 
 
-def test_reading_is_ahead_of_use_but_not_far(store, monkeypatch):
-    read = []
-    densify = loader.densify
+def test_cells_are_read_in_groups_and_never_one_by_one(store, dense, monkeypatch):
+    """Two groups are read for seven batches, each in the order of the disk."""
+    read, read_cells = [], store.read_cells
 
-    def counted(store, rows, pin):
-        assert threading.current_thread() is not threading.main_thread()
+    def noted(rows, buffers):
+        assert threading.current_thread().name.startswith("reader")
         read.append(rows)
-        return densify(store, rows, pin)
+        return read_cells(rows, buffers)
 
-    monkeypatch.setattr(loader, "densify", counted)
+    monkeypatch.setattr(store, "read_cells", noted)
+    monkeypatch.setattr(loader, "CELLS_PER_READ", 30)
+    order = np.random.default_rng(2).permutation(N_CELLS)
+    batches = loader.split_batches(order, 8)
+    for rows, bins in zip(batches, loader.Loader(store, batches), strict=True):
+        np.testing.assert_array_equal(bins[0], dense[0][rows])
+    assert [len(rows) for rows in read] == [32, 18]
+    assert all((np.diff(rows) > 0).all() for rows in read)
+
+
+def test_batches_are_prepared_ahead_of_use_but_not_far(store, monkeypatch):
+    prepared, take = [], tokens.SparseCells.take
+
+    def counted(cells, rows):
+        assert threading.current_thread() is not threading.main_thread()
+        prepared.append(rows)
+        return take(cells, rows)
+
+    monkeypatch.setattr(tokens.SparseCells, "take", counted)
     for i, _ in enumerate(loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2))):
         ahead = min(25, i + 4)
         deadline = time.monotonic() + 10
-        while len(read) < ahead and time.monotonic() < deadline:
+        while len(prepared) < ahead and time.monotonic() < deadline:
             time.sleep(0.001)
         # Time enough for a thread that does not stop there.
         time.sleep(0.01)
-        assert len(read) == ahead
+        assert len(prepared) == ahead
 
 
-def test_waiting_is_counted_and_reading_ahead_is_not(store, monkeypatch):
-    densify, read, clock = loader.densify, [], [0.0]
+def slow_down(monkeypatch, wait):
+    """Call a function before each batch is prepared."""
+    take = tokens.SparseCells.take
 
-    def slow(store, rows, pin):
-        clock[0] += 1.0  # time goes by while the thread reads, and never else
-        read.append(rows)
-        return densify(store, rows, pin)
+    def slow(cells, rows):
+        wait()
+        return take(cells, rows)
 
-    monkeypatch.setattr(loader, "densify", slow)
+    monkeypatch.setattr(tokens.SparseCells, "take", slow)
+
+
+def test_waiting_is_counted_and_preparing_ahead_is_not(store, monkeypatch):
+    prepared, clock = [], [0.0]
+
+    def wait():
+        clock[0] += 1.0  # time goes by while the thread works, and never else
+        prepared.append(None)
+
+    slow_down(monkeypatch, wait)
     monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
     batches = loader.Loader(store, loader.split_batches(np.arange(20), 2), depth=10)
     for i, _ in enumerate(batches):
         if i == 0:
             first = batches.waited_seconds
-            while len(read) < 10:
+            while len(prepared) < 10:
                 time.sleep(0.001)
     assert batches.waited_seconds == first
 
 
-def test_all_of_the_waiting_is_counted(store, monkeypatch):
-    """Each batch takes a second to read, all of it while the loop waits for that batch."""
-    densify, waits, clock = loader.densify, threading.Semaphore(0), [0.0]
-
-    def slow(store, rows, pin):
-        waits.acquire()  # until the loop looks at the clock to wait for this batch
-        clock[0] += 1.0
-        return densify(store, rows, pin)
-
-    looks = []
-
-    def monotonic():
-        looks.append(clock[0])
-        if len(looks) % 2:
-            waits.release()
-        return looks[-1]
-
-    monkeypatch.setattr(loader, "densify", slow)
-    monkeypatch.setattr(loader.time, "monotonic", monotonic)
-    batches = loader.Loader(store, loader.split_batches(np.arange(20), 2))
-    assert [batches.waited_seconds for _ in batches] == list(range(1, 11))
-
-
 def test_the_first_batch_is_waited_for(store, monkeypatch):
-    densify = loader.densify
-    slow = lambda *arguments: (time.sleep(0.05), densify(*arguments))[1]  # noqa: E731
-    monkeypatch.setattr(loader, "densify", slow)
+    slow_down(monkeypatch, lambda: time.sleep(0.05))
     batches = loader.Loader(store, loader.split_batches(np.arange(2), 2))
     assert len(list(batches)) == 1
     assert batches.waited_seconds > 0.01
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")
-def test_pinned_batches_are_pinned_and_the_same(store):
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bins_of_a_gpu_are_those_of_the_cpu(store):
     rows = loader.split_batches(np.arange(N_CELLS), 8)
-    plain, pinned = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
-    for tensors, others in zip(plain, pinned, strict=True):
+    plain, moved = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
+    for tensors, others in zip(plain, moved, strict=True):
         for tensor, other in zip(tensors, others, strict=True):
-            assert other.is_pinned()
-            assert torch.equal(tensor, other)
+            assert other.is_cuda
+            assert torch.equal(tensor, other.cpu())
 
 
 def test_batches_that_do_not_fit_are_halved_and_nothing_is_read_twice(store, dense, caplog):

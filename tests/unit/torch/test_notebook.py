@@ -56,9 +56,10 @@ def sample(name):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     (one, kinds), (other, others) = sample("a"), sample("b")
-    corpus = scdyn.Corpus.write(folder / "corpus", [one, other], GENES, REGULONS)
+    corpus = scdyn.Corpus.write(folder / "corpus", [one, other])
+    corpus.add_regulons(REGULONS)
     model = scdyn.pretrain(corpus, folder / "model", SMALL)
-    obs = corpus.cells.obs.assign(kind=pd.concat([kinds, others]))
+    obs = corpus.obs.assign(kind=pd.concat([kinds, others]))
     split = SplitSettings(label="kind", split_by="sample", folds=2, seeds=[1])
     settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8)
     task = scdyn.finetune(model, corpus, obs, folder / "task", split, settings)
@@ -67,9 +68,9 @@ def made(tmp_path_factory):
 
 def test_a_corpus_opens_again_with_its_cells_genes_and_regulons(made):
     corpus = scdyn.Corpus(made[0].folder)
-    assert list(corpus.store.cells) == list(corpus.cells.obs_names) == list(made[3].index)
-    assert corpus.genes.loc[10, "regulons"] == "g0(+)"
-    assert len(corpus.regulons) == len(REGULONS)
+    assert list(corpus.store.cells) == list(made[3].index)
+    assert corpus.store.vocabulary.loc[10, "regulons"] == "g0(+)"
+    assert (corpus.store.regulons > 0).sum(axis=1).to_dict() == {"g0(+)": 1 + len(REGULONS)}
     assert "160 cells, 30 genes" in repr(corpus)
 
 
@@ -80,14 +81,14 @@ def test_a_folder_that_is_no_corpus_is_refused(tmp_path):
 
 def test_cells_are_embedded_and_predicted_by_models_that_did_not_see_their_sample(made):
     corpus, model, task, obs, *_ = made
-    assert model.embed(corpus.cells).shape == (160, 4 * 4)
+    assert model.embed(corpus.to_memory()).shape == (160, 4 * 4)
     assert model.latents[0] == "g0(+)"
     held_out = pd.concat(
         pd.read_csv(folder / "predictions.tsv", sep="\t") for folder in task.folders
     )
     assert sorted(held_out["cell"]) == sorted(obs.index)
     assert (held_out["label"] == held_out["predicted"]).mean() > 0.9
-    assert (task.predict(corpus.cells)["predicted"] == obs["kind"]).mean() > 0.9
+    assert (task.predict(corpus.to_memory())["predicted"] == obs["kind"]).mean() > 0.9
 
 
 def test_predictions_are_attributed_to_the_genes_that_differ(made):
@@ -134,15 +135,13 @@ def test_labels_of_other_cells_are_refused(made, tmp_path):
             scdyn.finetune(model, corpus, table, tmp_path, split, settings)
 
 
-def test_samples_are_joined_without_a_change_and_each_once(tmp_path):
+def test_samples_are_written_without_a_change(tmp_path):
     one, _ = sample("a")
     one.obs["own"], one.obsm["X_own"] = 1, np.zeros((N_CELLS, 2))
-    assert list(scdyn.pp.join([one]).obs) == ["sample", "barcode", "promoter_source"]
-    assert "own" in one.obs and "X_own" in one.obsm
-    with pytest.raises(InputError, match="duplicate cell a_0"):
-        scdyn.pp.join([one, one])
-    with pytest.raises(InputError, match="no samples to join"):
-        scdyn.Corpus.write(tmp_path, [], GENES)
+    columns = list(one.obs), list(one.var)
+    corpus = scdyn.Corpus.write(tmp_path, [one])
+    assert (list(one.obs), list(one.var)) == columns and "X_own" in one.obsm
+    assert "own" not in corpus.obs and "own" in corpus.shards[0].read_table("obs")
 
 
 def test_public_names_are_listed():

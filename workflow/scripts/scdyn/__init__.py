@@ -3,8 +3,8 @@
 In a notebook (docs/notebook.md), from raw files to genes:
 
 1. ``scdyn.pp.ingest``, ``scdyn.pp.filter_cells``: counts of a sample, its good cells
-2. ``scdyn.grn.infer_regulons``: regulons of the cells
-3. ``scdyn.Corpus.write``: the samples together, on disk
+2. ``scdyn.Corpus.write``: the samples together, on disk
+3. ``scdyn.grn.infer_regulons``, ``corpus.add_regulons``: regulons of the cells
 4. ``scdyn.pretrain``, then ``model.embed``: a model, and an embedding of cells
 5. ``scdyn.finetune``, then ``task.predict``: labels of cells
 6. ``scdyn.explain.attribute``: genes that decide a prediction
@@ -19,8 +19,8 @@ checks both):
 ``scdyn``           errors, logging, hardware, and the entry points for notebooks
 ``scdyn.settings``  every setting, typed, with its default and meaning
 ``scdyn.io``        file formats, and atomic writing
-``scdyn.pp``        preflight checks, ingestion, QC, normalisation, corpora
-``scdyn.data``      the corpus as bins on disk, and batches of them for the model
+``scdyn.pp``        preflight checks, ingestion, QC, normalisation, labels of cells
+``scdyn.data``      the corpus: blocks of its cells, their components, batches for the model
 ``scdyn.grn``       gene regulatory networks: expression to edges to regulons to activity
 ``scdyn.model``     the transformer in plain torch: encoder, heads, adapters, inference
 ``scdyn.training``  the training loop, masked pretraining, checkpoints, several GPUs

@@ -1,10 +1,13 @@
-"""The corpus as bins on disk, and batches of them for the model."""
+"""The corpus: samples whose counts are read in blocks, and batches of cells for the model."""
 
 from scdyn.lazy import attach
 
 _HOMES = {
     "Corpus": "corpus",
+    "Pca": "pca",
     "bin_values": "tokens",
+    "make_corpus": "corpus",
+    "open_pca": "pca",
     "write_tokens": "tokens",
     "TokenStore": "tokens",
     "Loader": "loader",

@@ -213,9 +213,7 @@ def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
-def group_batches(
-    batches: Iterable[np.ndarray], n_cells: int = CELLS_PER_READ
-) -> Iterator[list[np.ndarray]]:
+def group_batches(batches: Iterable[np.ndarray], n_cells: int) -> Iterator[list[np.ndarray]]:
     """Group consecutive batches until each group has so many cells."""
     group: list[np.ndarray] = []
     for batch in batches:
@@ -244,7 +242,7 @@ def read_groups(store: Store, batches: Iterable[np.ndarray]) -> Generator[Sparse
     SparseCells
         One per batch.
     """
-    groups = group_batches(batches)
+    groups = group_batches(batches, CELLS_PER_READ)
     # One for the cells that are used, one for those that are read.
     free = deque([Buffers(), Buffers()])
 

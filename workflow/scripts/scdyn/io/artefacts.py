@@ -72,10 +72,17 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
             stamp = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
             return {name: stamp[name] for name in unknown}
     if path.suffix == ".zarr":
-        return read_json(path / "zarr.json").get("attributes", {}).get(STAMP, unknown)
+        stamp = read_zarr_stamp(path) or unknown
+        return {name: stamp[name] for name in unknown}
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
+
+
+def read_zarr_stamp(folder: Path) -> dict[str, Any]:
+    """Read all that :func:`write_zarr` stored as the stamp of a folder; empty without one."""
+    stamp: dict[str, Any] = read_json(folder / "zarr.json").get("attributes", {}).get(STAMP, {})
+    return stamp
 
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:
@@ -107,7 +114,11 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
 
     group = zarr.open_group(str(folder), mode="w", zarr_format=3)
     for name in ("obs", "var"):
-        write_elem(group, name, getattr(cells, name))
+        # Text of arrow is new to anndata, which refuses to write it.
+        table = getattr(cells, name)
+        texts = [column for column in table if isinstance(table[column].dtype, pd.StringDtype)]
+        table = table.astype(dict.fromkeys(texts, object))
+        write_elem(group, name, table.set_axis(table.index.astype(object)))
     write_elem(group, "obsm", dict(cells.obsm))
     for name in ("layers", "varm", "obsp", "varp", "uns"):
         write_elem(group, name, {})

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, read_stamp, write_zarr
+from scdyn.io.artefacts import STAMP, read_zarr_stamp, write_zarr
 from scdyn.io.files import atomic
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class ArrayOnDisk:
         """Read the numbers from ``start`` to ``stop``, into ``out`` (stop - start,) if given."""
         if out is None:
             out = np.empty(stop - start, self.dtype)
-        view = memoryview(out.view(np.uint8))
+        view = out.view(np.uint8).data
         width, done = self.dtype.itemsize, 0
         while start < stop:
             i, first = divmod(start, self.per_file)
@@ -398,7 +398,7 @@ class Shard:
         self.path = Path(path)
         if not self.path.is_dir():
             raise InputError("CORPUS", f"{self.path}: is missing; run the workflow again.")
-        stamp = read_stamp(self.path)
+        stamp = read_zarr_stamp(self.path)
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
             self.id, self.vocabulary = stamp["id"], stamp["vocabulary_sha256"]
             self.shape = int(stamp["n_cells"]), int(stamp["n_genes"])

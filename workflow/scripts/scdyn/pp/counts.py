@@ -332,7 +332,7 @@ def log_normalise(
 
 
 def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
-    """Add what normalisation and the choice of variable genes need, in place.
+    """Add what normalisation and the choice of variable genes need.
 
     Parameters
     ----------
@@ -342,11 +342,13 @@ def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
     Returns
     -------
     AnnData
-        The same, with :data:`SIZES` in ``obs`` (:func:`sum_rates`), and :data:`MOMENTS` in ``var``:
-        sum and sum of squares of the log-normalised values over the cells in which the modality
-        was measured.
+        With the same matrices, :data:`SIZES` in ``obs`` (:func:`sum_rates`), and :data:`MOMENTS`
+        in ``var``: sum and sum of squares of the log-normalised values over the cells in which the
+        modality was measured.
     """
     divisors = find_divisors(cells.var)
+    obs: dict[str, np.ndarray] = {}
+    var: dict[str, np.ndarray] = {}
     for modality, size in SIZES.items():
         counts = sparse.csr_matrix(cells.X if modality == "rna" else cells.layers["promoter"])
         sizes = sum_rates(counts, divisors[modality])
@@ -357,9 +359,15 @@ def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
             for power, of_power in enumerate(sums, start=1):
                 values = logs.data.astype(np.float64) ** power
                 of_power += np.bincount(logs.indices, values, minlength=cells.n_vars)
-        cells.obs[size] = sizes
-        cells.var = cells.var.assign(**dict(zip(MOMENTS[modality], sums, strict=True)))
-    return cells
+        obs[size] = sizes
+        var |= dict(zip(MOMENTS[modality], sums, strict=True))
+    return ad.AnnData(
+        cells.X,
+        obs=cells.obs.assign(**obs),
+        var=cells.var.assign(**var),
+        obsm=dict(cells.obsm),
+        layers={"promoter": cells.layers["promoter"]},
+    )
 
 
 def normalise(cells: ad.AnnData) -> None:
