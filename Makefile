@@ -26,7 +26,7 @@ else
 export PATH := $(CURDIR)/$(RUNNER)/bin:$(PATH)
 endif
 
-.PHONY: help runner environments demo test test-all lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures docs-notebook Dockerfile bench bench-costs bench-ingest bench-grn ablations unlock slurm-profile
+.PHONY: help runner environments demo test test-all lint unit unit-runner unit-analysis unit-torch test-security audit test-peers workflow-test test-faults test-slurm real test-real evaluation adapters collect-results docs docs-check docs-figures docs-notebook Dockerfile bench bench-costs bench-ingest bench-scale bench-grn ablations unlock slurm-profile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -177,6 +177,10 @@ bench-costs: environments ## Measure the cost of operations on this CPU, with an
 bench-ingest: environments ## Measure ingestion: 50 million fragments, 100,000 cells; half an hour
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_ingest.py \
 		--output benchmarks/results/ingest.json
+
+bench-scale: environments ## Measure time, memory and disk at 25,000, 100,000 and 400,000 cells; hours, 20 GB of disk
+	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/bench_scale.py \
+		--folder results/bench_scale --output benchmarks/results/scale.json
 
 bench-grn: environments $(LIGHTGBM)/ready ## Measure GRN inference on the demo, two simulators and, if it was run, the cortex
 	@test -e results/grn/embryo/adjacencies.tsv || { echo "make bench-grn needs the demo: make demo first."; exit 1; }

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scdyn.data import tokens
+from scdyn.data.corpus import Corpus
+from scdyn.data.tokens import TokenStore
 from scdyn.explain import runs
 from scdyn.io.files import write_json
-from scdyn.pp import reference
 from scdyn.settings import MAIN, ModelSettings, PretrainingSettings, TaskSettings
 from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
 from scdyn.tasks.truth import score_drivers
@@ -38,20 +38,25 @@ VARIANTS = {
 }
 
 
-class ReorderedStore(tokens.TokenStore):
-    """Tokens with the genes in another order."""
+class ReorderedStore(TokenStore):
+    """Cells with the genes in another order."""
 
-    def __init__(self, folder, order):
-        super().__init__(folder)
-        self.order = order
+    def __init__(self, folder, corpus, order):
+        super().__init__(folder, corpus)
+        self.place = np.argsort(order).astype(np.uint16)
+        self.divisors = {name: values[order] for name, values in self.divisors.items()}
+        self.vocabulary = self.vocabulary.iloc[order].reset_index(drop=True)
 
-    def read(self, rows=None):
-        return tuple(bins[:, self.order] for bins in super().read(rows))
+    def read_cells(self, rows, buffers=None):
+        cells = super().read_cells(rows, buffers)
+        for values in cells.values.values():
+            values.indices[:] = self.place[values.indices]
+        return cells
 
 
 def compute_degrees(store):
     """Sum each gene's absolute correlations with all genes, on RNA plus promoter bins."""
-    rna, promoter = store.read()
+    rna, promoter = store.read(np.arange(len(store)))
     values = (rna.astype(np.float32) + promoter.astype(np.float32)).toarray()
     values -= values.mean(0)
     norms = np.linalg.norm(values, axis=0)
@@ -115,17 +120,14 @@ def run(results, study, variant, seed, n_folds, folder):
     settings = ModelSettings(**content["models"][model_name] | changed)
     task = TaskSettings(**content["tasks"][task_name] | {"seeds": [seed]})
     corpus = settings.corpus
-    plain = tokens.TokenStore(results / "tokens" / corpus)
-    order = order_genes(index, plain, seed)
-    store = ReorderedStore(results / "tokens" / corpus, order)
-    genes = reference.read_vocabulary(results / "tokens" / corpus / "vocabulary.tsv")
-    table = pd.read_csv(results / "grn" / corpus / "regulons.tsv", sep="\t")
+    tokens, cells = results / "tokens" / corpus, Corpus(results / "corpus" / corpus)
+    order = order_genes(index, TokenStore(tokens, cells), seed)
+    store = ReorderedStore(tokens, cells, order)
     split = splits.read_splits(results / "finetune" / task_name / "splits.tsv")
     rows = store.find_rows(select_training_cells(results, corpus, settings))
     if not (folder / "model" / "config.json").exists():
         pretraining.pretrain(
-            store, rows, tokens.regulon_weights(genes, table).iloc[:, order],
-            genes.iloc[order].reset_index(drop=True), settings.part(PretrainingSettings),
+            store, rows, settings.part(PretrainingSettings),
             folder / "model",
             folder / "checkpoints",
         )  # fmt: skip
@@ -146,7 +148,7 @@ def run(results, study, variant, seed, n_folds, folder):
     truth = results / "simulation" / "truth"
     if truth.exists():
         found["fate_macro_f1"] = score_fates(predictions, truth)
-        found |= compute_driver_ranks(store, genes.iloc[order], folder, folds, task, truth)
+        found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth)
     return found
 
 
@@ -165,7 +167,7 @@ def select_training_cells(results, corpus, settings):
     from scdyn.pp.metadata import read_cells_table
     from scdyn.pp.selection import select
 
-    obs = read_cells_table(results / "corpus" / f"{corpus}.cells.tsv")
+    obs = read_cells_table(results / "corpus" / corpus / "cells.parquet")
     return obs.index[select(obs, settings.cells, "cells")]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 from sizes import EXPRESSED_SHARE, LOADER_CELLS, LOADER_GENES, N_BINS
 
-from scdyn.data import tokens
+from scdyn.data.corpus import Corpus
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -26,7 +26,8 @@ if __name__ == "__main__":
     var = pd.DataFrame(index=names)
     cells = ad.AnnData(layers[0], obs, var, layers={"pan_promoter": layers[1]})
     cells.write_h5ad(folder / "cells.h5ad")
-    cells.layers = {"rna_log": layers[0], "promoter_log": layers[1]}
-    genes = pd.DataFrame({"gene_id": names, "symbol": names, "is_tf": False})
-    regulons = pd.DataFrame({"regulon": [], "tf": [], "target": [], "weight": []})
-    tokens.write_tokens(cells, genes, regulons, N_BINS, folder / "cells.h5ad", folder / "tokens")
+    genes = pd.DataFrame({"symbol": names, "is_tf": False, "length": 1000, "n_tss": 1}, names)
+    obs = obs.assign(sample="s", barcode=obs.index)
+    counted = [values.ceil().astype(np.int32) for values in layers]
+    sample = ad.AnnData(counted[0], obs, genes, layers={"promoter": counted[1]})
+    Corpus.write(folder / "corpus", [sample], N_BINS)

@@ -19,7 +19,8 @@ from sizes import (
 )
 from worker import serve
 
-from scdyn.data import loader, tokens
+from scdyn.data import loader
+from scdyn.data.corpus import Corpus
 from scdyn.explain import attribution
 from scdyn.model import adapters, classifier
 from scdyn.model.architecture import ModelConfig
@@ -93,17 +94,17 @@ def explain(size, _, device):
 
 def load(_, folder, device):
     """Load the batches of a shuffled epoch, as in training."""
-    store = tokens.TokenStore(Path(folder) / "tokens")
+    store = Corpus(Path(folder) / "corpus").store
     seeds = iter(range(10**6))
 
     def epoch():
         order = loader.block_shuffle(
-            np.arange(store.meta["n_cells"]), loop.BLOCK, loop.BUFFER_BLOCKS, next(seeds)
+            np.arange(len(store)), loop.BLOCK, loop.BUFFER_BLOCKS, next(seeds)
         )
         for _ in loader.Loader(store, loader.split_batches(order, LOADER_BATCH), device):
             pass
 
-    return epoch, store.meta["n_cells"]
+    return epoch, len(store)
 
 
 if __name__ == "__main__":

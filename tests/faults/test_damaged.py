@@ -6,19 +6,21 @@ import pytest
 from conftest import EXPLAIN, GRN, STAGES, TASK, differences, remove, snakemake, state
 
 MODEL = f"{TASK}/scdynomics/seed1_fold0/model"
-TOKENS = "results/tokens/embryo"
+TOKENS, SAMPLE = "results/tokens/embryo", "results/ingest/wildtype_1.zarr"
 # What is damaged, the rule that reads it next, and what is removed to have it made anew.
 DAMAGED = {
-    "h5ad": ("results/corpus/embryo.h5ad", "split_cells", None),
+    "counts": (f"{SAMPLE}/X/data/c/0", "compute_pca", SAMPLE),
+    "manifest": ("results/corpus/embryo/manifest.json", "compute_pca", None),
+    "cells": ("results/corpus/embryo/cells.parquet", "split_cells", None),
     "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
-    "tokens": (f"{TOKENS}/tokens.zarr/rna/data/c/0", "embed", TOKENS),
+    "tokens": (f"{TOKENS}/meta.json", "embed", TOKENS),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
     "model": ("results/pretrain/small/model.safetensors", "embed", None),
     "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),
     "table": (f"{TASK}/splits.tsv", "fit_baselines", None),
     "json": (f"{EXPLAIN}/runs.json", "check_explanation", None),
 }
-QUICK = {"h5ad", "tokens", "table"}
+QUICK = {"counts", "tokens", "table"}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_second_run_in_a_folder_is_refused_and_the_first_is_not_disturbed(stud
 
 
 def test_inputs_from_the_future_stop_a_run_until_their_times_are_set_right(study, stages):
-    target, source = STAGES["join_corpus"], study / STAGES["ingest_sample"]
+    target, source = STAGES["make_corpus"], study / STAGES["ingest_sample"]
     remove(study / target)
     future = time.time() + DAY
     os.utime(source, (future, future))

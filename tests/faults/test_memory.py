@@ -6,13 +6,14 @@ import pytest
 from conftest import STAGES, log_of, remove, snakemake, state
 
 HEAVY = [
-    "ingest_sample", "join_corpus", "choose_cells", "infer_adjacencies", "merge_adjacencies",
+    "ingest_sample", "make_corpus", "compute_pca", "choose_cells", "infer_adjacencies",
+    "merge_adjacencies",
     "find_motifs", "make_regulons", "score_regulons", "write_tokens", "pretrain", "embed",
     "gather_spaces", "finetune", "fit_baselines", "fit_weights", "evaluate_task", "explain",
     "rank_drivers", "check_explanation", "perturb_in_silico", "make_development",
     "make_perturbation",
 ]  # fmt: skip
-QUICK = {"join_corpus", "finetune"}
+QUICK = {"make_corpus", "finetune"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-EMBEDDING = "results/embed/small/embryo.h5ad"
+EMBEDDING = "results/embed/small/embryo.zarr"
 FIGURE = "results/ingest/wildtype_1.qc.svg"
 PARTITIONS = {
     "cpu": {"max_runtime": 2880, "max_mem_mb": 500000, "max_threads": 16},

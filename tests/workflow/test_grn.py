@@ -29,13 +29,12 @@ open(sys.argv[3], "w").write("\\n".join(e.genes[i] for i in e.tfs))
 # Activities in pySCENIC's loom and in ours: the largest difference, and the largest activity.
 COMPARE = """
 import sys, json
-import h5py, numpy as np
-with h5py.File(sys.argv[1]) as loom, h5py.File(sys.argv[2]) as ours:
+import anndata, h5py, numpy as np
+ours = anndata.read_zarr(sys.argv[2])
+with h5py.File(sys.argv[1]) as loom:
     theirs = loom["col_attrs/RegulonsAUC"][:]
     cells = [c.decode() for c in loom["col_attrs/CellID"][:]]
-    names = ours["var/_index"].asstr()[:]
-    row = {c: i for i, c in enumerate(ours["obs/_index"].asstr()[:])}
-    mine = ours["X"][:][[row[c] for c in cells]]
+    names, mine = ours.var_names, ours[cells].X
     scope = {n.replace("_(", "(").replace(" ", ""): n for n in theirs.dtype.names}
     off = [np.abs(theirs[scope[n]] - mine[:, i]).max() for i, n in enumerate(names)]
 print(json.dumps([len(cells), len(names), float(max(off)), float(mine.max())]))
@@ -54,9 +53,9 @@ def edges(*paths):
     return found
 
 
-def in_grn(*command):
+def in_grn(*command, environment="grn"):
     done = subprocess.run(
-        [IN_ENV, "grn", *command], capture_output=True, text=True,
+        [IN_ENV, environment, *command], capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -141,7 +140,8 @@ def test_motifs_and_their_targets_are_those_of_pyscenic(small_study, tmp_path):
 
 def test_activities_are_those_of_pyscenic(small_study):
     grn = small_study / "results" / "grn" / "embryo"
-    found = in_grn("python", "-c", COMPARE, grn / "regulons.loom", grn / "auc.h5ad")
+    paths = grn / "regulons.loom", grn / "auc.zarr"
+    found = in_grn("python", "-c", COMPARE, *paths, environment="analysis")
     n_cells, n_regulons, largest_difference, largest = json.loads(found)
     assert n_cells > 50 and n_regulons > 1 and largest > 0.05
     assert largest_difference < 1e-6

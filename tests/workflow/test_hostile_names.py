@@ -30,7 +30,7 @@ LABELS = {
 TARGETS = [
     "results/grn/embryo/regulons.loom",
     "results/ingest/wildtype_1.qc.svg",
-    "results/corpus/embryo.cells.tsv",
+    "results/corpus/embryo/cells.parquet",
     "results/preflight.html",
 ]
 
@@ -98,7 +98,7 @@ def test_no_label_names_a_file(study):
 def test_labels_arrive_as_they_are(study):
     kept = pd.read_csv(study / "results/grn/embryo/cells.tsv", sep="\t")
     assert len(kept) > 50
-    cells = pd.read_csv(study / "results/corpus/embryo.cells.tsv", sep="\t", dtype=str)
+    cells = pd.read_csv(study / "results/corpus/embryo/cells.parquet", sep="\t", dtype=str)
     assert set(cells["cell_type"].dropna()) <= {*LABELS.values(), "unassigned"}
     assert SCRIPT in set(cells["cell_type"]) and set(cells["genotype"]) == {f"<1 `'\"{CALL}"}
 

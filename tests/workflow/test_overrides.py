@@ -50,7 +50,7 @@ def planned(run):
 
 
 EVERYTHING = {"wildtype_1", "wildtype_2", "knockout_1"}
-TARGET = "results/corpus/embryo.h5ad"
+TARGET = "results/corpus/embryo/manifest.json"
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,12 @@ def pair_study(folder, rna, atac):
 @pytest.mark.skipif(not MISMATCHED.exists(), reason="needs ../shared/data")
 def test_modalities_of_other_cells_end_in_a_sentence_about_barcodes(tmp_path):
     config = pair_study(tmp_path, MISMATCHED / "rna.h5ad", MISMATCHED / "atac.h5ad")
-    run = snakemake(tmp_path, config, "results/corpus/all.h5ad", "results/preflight.tsv")
+    run = snakemake(tmp_path, config, "results/corpus/all/manifest.json", "results/preflight.tsv")
     assert run.returncode != 0
     assert "only 22 of 500 RNA barcodes" in run.stdout
     assert "use files of the same cells" in run.stdout
     assert "Traceback" not in run.stdout
-    assert not list((tmp_path / "results/ingest").glob("*.h5ad"))
+    assert not list((tmp_path / "results/ingest").glob("*.zarr"))
     assert "False" in (tmp_path / "results/preflight.tsv").read_text()
 
 
@@ -89,12 +89,12 @@ def test_one_bad_sample_is_named_in_a_table_of_all_and_the_others_are_ingested(t
     # Looked at again, for the cause may be gone without a change of a file; and the table is made
     # though a sample is refused.
     (tmp_path / "results/preflight.tsv").unlink()
-    run = snakemake(tmp_path, config, "results/corpus/all.h5ad", "results/preflight.tsv")
+    run = snakemake(tmp_path, config, "results/corpus/all/manifest.json", "results/preflight.tsv")
     assert run.returncode != 0
     assert set(re.findall(r"rule examine_sample:.*?sample=(\w+)", run.stdout, re.S)) == {"pair"}
     assert (tmp_path / "results/preflight.tsv").read_text().count("\tFalse") == 1
-    assert (tmp_path / "results/ingest/alone.h5ad").exists()
-    assert not (tmp_path / "results/corpus/all.h5ad").exists()
+    assert (tmp_path / "results/ingest/alone.zarr").exists()
+    assert not (tmp_path / "results/corpus/all/manifest.json").exists()
 
 
 @pytest.mark.parametrize(

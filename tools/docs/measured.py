@@ -1,7 +1,7 @@
 """Costs: measured, and extrapolated to a large cohort.
 
-For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json and the sizes of the
-demo's files in docs/figures/numbers.json. Extrapolations are linear, as explained on the page.
+For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json. Extrapolations are linear,
+as explained on the page.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT / "config/real"
 # The cohort to extrapolate to, and assumptions.
 CELLS = 5_900_000
-SAMPLE = 100_000
+SAMPLE = 25_000
 FRAGMENTS_PER_CELL = 20_000
 GENES, TFS, METACELLS = 22_000, 1_500, 5_000
 RNA_GENES_PER_CELL, PROMOTERS_PER_CELL = 2_500, 3_000
-# The paper's architecture and training.
-LATENTS, HEAD_WIDTH, EPOCHS = 500, 8, 10
+# Rules whose time and memory are extrapolated from the benchmark of scale, and single measurements.
+SCALED = (
+    "make_corpus", "compute_pca", "choose_cells", "score_regulons", "compare_regulons",
+    "split_cells", "fit_baselines", "gather_spaces", "loader",
+)  # fmt: skip
+ALONE = ("ingest_sample", "add a sample, besides its ingestion", "open")
+# Training of the paper.
+EPOCHS = 10
 PAPER_CELLS, PAPER_GPUS, PAPER_HOURS = 752_155, 8, 24
 HOUR, DAY, GIB = 3600, 86_400, 2**30
 # Speed of training on two cores, relative to one (scdyn.training.cost).
@@ -38,10 +44,10 @@ def compute_rate(benchmarks: Benchmarks, what: str, size: str = "F") -> float:
     return TWO_CORES / rows[what, size]
 
 
-def extrapolate(benchmarks: Benchmarks, what: str, key: str, cells: int) -> float:
-    """Extrapolate along the line through a stage's two largest measurements."""
-    rows = [row for row in benchmarks["ingest"]["rows"] if row["what"] == what]
-    (n, a), (m, b) = sorted((row["n"], row[key]) for row in rows)[-2:]
+def extrapolate(benchmarks: Benchmarks, rule: str, key: str, cells: int) -> float:
+    """Extrapolate along the line through a rule's two largest measurements."""
+    rows = [row for row in benchmarks["scale"]["rows"] if row["rule"] == rule]
+    (n, a), (m, b) = sorted((row["cells"], row[key]) for row in rows)[-2:]
     return b + (cells - m) * (b - a) / (m - n)
 
 
@@ -73,10 +79,9 @@ def tabulate_stages(benchmarks: Benchmarks) -> str:
         row["per_second"] for row in benchmarks["ingest"]["rows"][::-1] if "per_second" in row
     )
     body = []
-    seconds, memory = (
-        extrapolate(benchmarks, "ingest", key, SAMPLE) for key in ("seconds", "memory_gib")
-    )
-    body.append(["ingest_sample, per sample", format_time(seconds), f"{memory:.0f} GiB"])
+    (ingested,) = [row for row in benchmarks["scale"]["rows"] if row["rule"] == "ingest_sample"]
+    seconds, memory = ingested["seconds"], ingested["peak_gib"]
+    body.append(["ingest_sample, per sample", format_time(seconds), f"{memory:.1f} GiB"])
     body.append(
         [f"ingest_sample, all {n_samples}", format_time(seconds * n_samples), "as per sample"]
     )
@@ -87,11 +92,11 @@ def tabulate_stages(benchmarks: Benchmarks) -> str:
             "about 1 GiB",
         ]
     )
-    for rule, what in (("join_corpus", "join"), ("write_tokens", "write_tokens")):
+    for rule in SCALED:
         seconds, memory = (
-            extrapolate(benchmarks, what, key, CELLS) for key in ("seconds", "memory_gib")
+            extrapolate(benchmarks, rule, key, CELLS) for key in ("seconds", "peak_gib")
         )
-        body.append([rule, format_time(seconds), f"{memory:.0f} GiB"])
+        body.append([rule, format_time(seconds), f"{memory:.1f} GiB"])
     matrix = TFS * GENES * 8 / GIB
     for method, words in (("fast", "`fast`, one run"), ("grnboost2", "`grnboost2`, one run")):
         seconds = estimate_grn_seconds(benchmarks, method)
@@ -104,7 +109,8 @@ def tabulate_stages(benchmarks: Benchmarks) -> str:
         ["pretrain, one epoch", format_time(CELLS / training), f"{peak:.1f} GiB, one cell per step"]
     )
     body.append([f"pretrain, {EPOCHS} epochs", format_time(EPOCHS * CELLS / training), "the same"])
-    body.append(["embed", format_time(CELLS / inference), "not extrapolated"])
+    memory = extrapolate(benchmarks, "embed", "peak_gib", CELLS)
+    body.append(["embed", format_time(CELLS / inference), f"{memory:.1f} GiB, of a small model"])
     return make_table(["rule", "time on two cores", "memory"], body)
 
 
@@ -126,23 +132,51 @@ def tabulate_needs(benchmarks: Benchmarks) -> str:
     return make_table([f"{EPOCHS} epochs in", "cells/s per GPU", "TFLOP/s per GPU"], body)
 
 
+def tabulate_scale(benchmarks: Benchmarks) -> str:
+    """Lay out time and peak memory of each rule by the number of cells."""
+    rows = {
+        (row["rule"], row["cells"]): row
+        for row in benchmarks["scale"]["rows"]
+        if "peak_gib" in row
+    }
+    sizes = sorted({cells for rule, cells in rows if rule == SCALED[0]})[:3]
+    body = []
+    for rule in dict.fromkeys(rule for rule, _ in rows):
+        found = [rows.get((rule, cells)) for cells in sizes]
+        if sum(row is not None for row in found) > 1:
+            body.append([rule, *(describe_row(row) for row in found)])
+    return make_table(["rule", *(f"{cells:,} cells" for cells in sizes)], body)
+
+
+def describe_row(row: Mapping[str, Any] | None) -> str:
+    """Describe time and peak memory of a measurement."""
+    return f"{row['seconds']:,.1f} s, {row['peak_gib']:.2f} GiB" if row else ""
+
+
+def tabulate_bars(benchmarks: Benchmarks) -> str:
+    """Lay out the other measurements of the scale: seconds, memory, and cells per second."""
+    body = []
+    for row in benchmarks["scale"]["rows"]:
+        if row["rule"] in ALONE or row["rule"].startswith("loader, "):
+            peak = f"{row['peak_gib']:.2f} GiB" if "peak_gib" in row else ""
+            rate = f"{row['cells'] / row['seconds']:,.0f}"
+            body.append([row["rule"], f"{row['cells']:,}", f"{row['seconds']:.2f}", rate, peak])
+    return make_table(["what", "cells", "seconds", "cells/s", "peak memory"], body)
+
+
 def tabulate_disk(benchmarks: Benchmarks) -> str:
-    """Lay out the disk space of the large files, from the demo's bytes per value."""
-    demo = benchmarks["demo"]
-    values = demo["n_values"]
-    per_cell = RNA_GENES_PER_CELL + PROMOTERS_PER_CELL
-    # Counts and normalised values of both modalities.
-    corpus = demo["bytes"]["corpus/embryo.h5ad"] / (2 * values) * 2 * per_cell
-    tokens = demo["bytes"]["tokens/embryo/tokens.zarr"] / values * per_cell
-    embedding = 4 * LATENTS * HEAD_WIDTH
+    """Lay out the disk space of the large files."""
+    rows = [row for row in benchmarks["scale"]["rows"] if "bytes_per_cell" in row]
+    largest = max(row["cells"] for row in rows)
+    sizes = {
+        row["rule"].removeprefix("disk, "): row["bytes_per_cell"]
+        for row in rows
+        if row["cells"] == largest
+    }
+    sizes["in all"] = sum(sizes.values())
     body = [
-        [what, f"{size / 1000:.1f} kB", f"{size * CELLS / 1e9:,.0f} GB"]
-        for what, size in (
-            ("`ingest/`, all samples", corpus / 2),
-            ("`corpus/`", corpus),
-            ("`tokens/`", tokens),
-            ("`embed/`, twice", 2 * embedding),
-        )
+        [kind, f"{size / 1000:.2f} kB", f"{size * CELLS / 1e9:,.0f} GB"]
+        for kind, size in sizes.items()
     ]
     return make_table(["files", "per cell", f"{CELLS / 1e6:.1f} million cells"], body)
 
@@ -207,6 +241,8 @@ def make_blocks(benchmarks: Benchmarks) -> dict[str, str]:
         "stages": tabulate_stages(benchmarks),
         "needed": tabulate_needs(benchmarks),
         "disk": tabulate_disk(benchmarks),
+        "scale": tabulate_scale(benchmarks),
+        "bars": tabulate_bars(benchmarks),
         "rates": tabulate_rates(benchmarks),
         "studies": tabulate_studies(benchmarks),
     }

@@ -31,7 +31,9 @@ import tutorial
 from scdyn.pp.obs_columns import MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ("latest", "costs", "ingest", "grn", "ablations_demo", "ablations_cortex")
+BENCHMARKS = (
+    "latest", "costs", "ingest", "scale", "grn", "ablations_demo", "ablations_cortex",
+)  # fmt: skip
 REFUSAL = """\
 `make docs` would change these pages: {names}.
 Run `make docs`, check `git diff -- README.md docs config profiles workflow/schemas`, and commit it.

@@ -67,16 +67,6 @@ def read_numbers(results: Path) -> dict[str, Any]:
         "composition": read_rows(results / "studies/perturbation/perturbation.tsv"),
         "coherence": read_rows(results / "studies/spatial/spatial.tsv"),
         "novelty": read_rows(results / "finetune/knockout/novelty.tsv"),
-        "bytes": {
-            path: measure_size(results / path)
-            for path in ("tokens/embryo/tokens.zarr", "corpus/embryo.h5ad")
-        },
-        "n_values": sum(
-            json.loads((results / f"tokens/embryo/tokens.zarr/{name}/data/zarr.json").read_text())[
-                "shape"
-            ][0]
-            for name in ("rna", "promoter")
-        ),
     }
 
 

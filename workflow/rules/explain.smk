@@ -59,7 +59,7 @@ rule rank_drivers:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(5000, 1000),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes(NAMED.get(f"tasks.{wildcards.task}.gene_sets", [])),

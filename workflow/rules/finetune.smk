@@ -59,6 +59,7 @@ rule fit_baselines:
     input:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.make_corpus.output.manifest),
+        pca=follow(rules.compute_pca.output[0]),
     output:
         predictions=ensure(f"{TASK}/baselines/{{fold}}.tsv", non_empty=True),
         costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
@@ -68,7 +69,7 @@ rule fit_baselines:
         "../../envs/analysis.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(5000, 3000),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         task=select_task_settings(lambda task: task.part(BaselineSettings)),
@@ -89,8 +90,10 @@ rule fit_weights:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(5000, 1000),
         runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        seed=CONFIG.seed,
     script:
         "../scripts/fit_weights.py"
 

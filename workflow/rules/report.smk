@@ -47,6 +47,7 @@ rule score:
         # Tasks and names of the inputs `weights` and `truth`, in their order.
         weights=[task for task, _ in WEIGHTS],
         truth=TRUTH_TABLES,
+        seed=CONFIG.seed,
     script:
         "../scripts/score.py"
 

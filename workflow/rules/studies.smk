@@ -6,6 +6,7 @@ STUDY = f"{RESULTS}/studies/{{study}}"
 rule make_development:
     input:
         corpus=follow(rules.make_corpus.output.manifest),
+        pca=follow(rules.compute_pca.output[0]),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
@@ -94,7 +95,6 @@ rule plot_driver_trends:
 
 rule make_spatial:
     input:
-        corpus=follow(rules.make_corpus.output.manifest),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
     output:
@@ -148,6 +148,7 @@ rule make_spatial:
 rule make_perturbation:
     input:
         corpus=follow(rules.make_corpus.output.manifest),
+        pca=follow(rules.compute_pca.output[0]),
         cells=follow(rules.join_cells.output[0]),
         predictions=follow(rules.evaluate_task.output.predictions),
         drivers=find_drivers,

@@ -1,12 +1,13 @@
-from scdyn.io.artefacts import read_cells
+from scdyn.data.corpus import Corpus
 from scdyn.io.files import write_table
 from scdyn.log import logged
 from scdyn.tasks import baselines, splits
 
 with logged(snakemake.log[0]):
     weights = baselines.fit_weights(
-        read_cells(snakemake.input.corpus),
+        Corpus(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
+        snakemake.params.seed,
     )
     write_table(snakemake.output[0], weights)

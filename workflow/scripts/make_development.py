@@ -1,20 +1,25 @@
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import Pca
 from scdyn.io.files import atomic, write_table
 from scdyn.log import logged
 from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
-from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
+from scdyn.studies.common import read_study_cells
 from scdyn.studies.development import study_development
 from scdyn.tasks.evaluation import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
-    cells = read_annotated(files.corpus, files.cells)
+    corpus = Corpus(files.corpus)
+    obs = read_study_cells(files.cells, [params.label, *study.columns])
     predictions = read_predictions(files.predictions)
     found = study_development(
-        cells,
+        corpus,
+        Pca(files.pca, corpus),
+        obs,
         predictions,
         label=params.label,
         single_modality=params.single_modality,
@@ -24,7 +29,7 @@ with logged(snakemake.log[0]):
     )
     write_table(output.table, found.cells)
     write_table(output.trends, found.along_pseudotime)
-    palette = figures.assign_label_colours(cells.obs[params.label], predictions)
+    palette = figures.assign_label_colours(obs[params.label], predictions)
     maps = figures.plot_development(
         found.layout, found.cells, found.is_progenitor, params.label, palette
     )

@@ -3,25 +3,26 @@ from scdyn.log import logged
 from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
-from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
+from scdyn.studies.common import read_study_cells
 from scdyn.studies.spatial import study_sections
 from scdyn.tasks.evaluation import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
-    cells = read_annotated(files.corpus, files.cells)
+    study = StudySettings(**params.study)
+    obs = read_study_cells(files.cells, [params.label, *study.columns])
     predictions = read_predictions(files.predictions)
     found = study_sections(
-        cells,
+        obs,
         predictions,
         label=params.label,
-        section=StudySettings(**params.study).section,
+        section=study.section,
         seed=params.seed,
     )
     write_table(output.table, found.coherence)
     save(figures.plot_coherence(found.coherence), output.coherence, output.coherence_png)
-    palette = figures.assign_label_colours(cells.obs[params.label], predictions)
+    palette = figures.assign_label_colours(obs[params.label], predictions)
     maps = figures.plot_sections(
         found.positions, found.cells["section"], found.cells, params.label, palette
     )

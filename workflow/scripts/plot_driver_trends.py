@@ -1,4 +1,5 @@
-from scdyn.io.artefacts import read_cells, read_table
+from scdyn.data.corpus import Corpus
+from scdyn.io.artefacts import read_table
 from scdyn.log import logged
 from scdyn.plotting.studies import plot_driver_trends
 from scdyn.plotting.style import save
@@ -7,7 +8,7 @@ from scdyn.studies.development import driver_trends
 with logged(snakemake.log[0]):
     files = snakemake.input
     trends = driver_trends(
-        read_cells(files.corpus),
+        Corpus(files.corpus),
         read_table(files.table, dtype={"cell": str, "predicted": str}),
         read_table(files.drivers, dtype={"class": str}),
     )

@@ -1,4 +1,5 @@
-from scdyn.io.artefacts import read_cells, read_json, read_table
+from scdyn.data.corpus import Corpus
+from scdyn.io.artefacts import read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.plotting.scores import render_scores
@@ -29,11 +30,12 @@ with logged(snakemake.log[0]):
             read_each(params.truth, files.truth),
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
-            read_cells(files.corpora[0]),
+            Corpus(files.corpora[0]),
             predictions,
             read_each(params.tasks, files.runs, read_predictions),
             read_each(params.explained, files.attributions),
             {task: [table for name, table in weights if name == task] for task in params.explained},
+            seed=params.seed,
         )
         scores = compared | scores  # comparisons with the truth first
     write_json(snakemake.output.scores, scores)

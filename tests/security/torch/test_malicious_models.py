@@ -8,19 +8,17 @@ import pickle
 import shutil
 import sys
 
-import anndata as ad
 import numcodecs
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from payload import Payload, file_that_tells  # noqa: F401, a fixture
 from safetensors.torch import save_file
-from scipy import sparse
+from small_corpus import make_sample, write_corpus
 
-from scdyn.data import tokens
+from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
 from scdyn.io.files import sha256
+from scdyn.io.shards import Shard, write_shard
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.classifier import Classifier, Head
@@ -128,26 +126,6 @@ def test_a_checkpoint_that_is_a_pickle_is_passed_over(ran, tmp_path):
     assert checkpoint.restore(module, optimizer) is None
 
 
-def write_tokens(folder):
-    """Two cells' tokens, as the rule writes them."""
-    genes = pd.DataFrame(
-        {
-            "gene_id": ["a", "b"], "symbol": ["a", "b"], "chrom": "1", "strand": "+",
-            "length": 100, "n_tss": 1, "tss": "5", "is_tf": [True, False], "is_mt": False,
-        }
-    )  # fmt: skip
-    regulons = pd.DataFrame({"tf": ["a"], "target": ["b"], "weight": [1.0], "regulon": ["a(+)"]})
-    values = sparse.csr_matrix(np.eye(2, dtype=np.float32))
-    obs = pd.DataFrame({"promoter_source": "fragments"}, index=["c1", "c2"])
-    cells = ad.AnnData(values, obs=obs, var=genes.set_index("gene_id"))
-    for layer in tokens.MODALITIES.values():
-        cells.layers[layer] = values
-    source = folder.parent / "corpus.h5ad"
-    cells.write_h5ad(source)
-    tokens.write_tokens(cells, genes, regulons, 14, source, folder)
-    return folder
-
-
 def write_pickled_array(folder, ran):
     """An array of format 2 whose codec unpickles, with its chunk where both formats look."""
     layout = {
@@ -160,11 +138,30 @@ def write_pickled_array(folder, ran):
         (folder / chunk).write_bytes(pickled(ran))
 
 
-def test_tokens_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
-    store = write_tokens(tmp_path / "tokens")
-    assert list(tokens.TokenStore(store).cells) == ["c1", "c2"]
-    for name in ("cells", "promoter_measured"):
-        shutil.rmtree(store / "tokens.zarr" / name)
-        write_pickled_array(store / "tokens.zarr" / name, ran)
-    with pytest.raises(InputError, match="the tokens cannot be read"):
-        tokens.TokenStore(store)
+@pytest.mark.parametrize("place", ["X/data", "X/indptr", "layers/promoter/indices"])
+def test_counts_with_a_codec_that_unpickles_are_refused(ran, tmp_path, place):
+    path = tmp_path / "s1.zarr"
+    write_shard(path, make_sample())
+    shutil.rmtree(path / place)
+    write_pickled_array(path / place, ran)
+    with pytest.raises(InputError, match="the counts cannot be read"):
+        print(Shard(path).counts)
+
+
+@pytest.mark.parametrize("place", ["obs/barcode", "obs/_index", "var/symbol"])
+def test_tables_with_a_codec_that_unpickles_are_refused(ran, tmp_path, place):
+    path = tmp_path / "s1.zarr"
+    write_shard(path, make_sample())
+    shutil.rmtree(path / place)
+    write_pickled_array(path / place, ran)
+    with pytest.raises(InputError, match="the counts cannot be read"):
+        Shard(path).read_table(place.split("/")[0])
+
+
+def test_components_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    open_pca(corpus)
+    shutil.rmtree(corpus.folder / "pca.zarr" / "rna")
+    write_pickled_array(corpus.folder / "pca.zarr" / "rna", ran)
+    with pytest.raises(InputError, match="cannot be read"):
+        print(open_pca(corpus).rna)

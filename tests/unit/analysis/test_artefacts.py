@@ -15,7 +15,6 @@ from scdyn.grn.expression import read_expression
 from scdyn.io import artefacts
 from scdyn.io.files import write_json, write_table
 from scdyn.tasks import splits
-from scdyn.tasks.baselines import fit_baselines
 
 
 @pytest.fixture
@@ -144,16 +143,6 @@ def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
     path.write_text("a\n1\n")
     with pytest.raises(MemoryError), artefacts.reading_artefact(path):
         np.empty(2**60, dtype=np.uint8)
-
-
-def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells():
-    split = pd.DataFrame(
-        {"cell": ["a", "z"], "label": ["x", "y"], "fold": ["0", "1"], "validation": ["0", "0"]}
-    )
-    cells = ad.AnnData(np.ones((2, 1), dtype=np.float32), obs=pd.DataFrame(index=["a", "b"]))
-    cells.layers["rna_log"] = cells.layers["promoter_log"] = sparse.csr_matrix(cells.X)
-    with pytest.raises(InputError, match="1 of the split's 2 cells are not in the corpus.* z"):
-        fit_baselines(cells, split, "0", {})
 
 
 @pytest.mark.parametrize(

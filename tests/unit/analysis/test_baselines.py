@@ -5,38 +5,48 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from small_corpus import make_genes
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import open_pca
+from scdyn.errors import InputError
 from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
 
 TASK = BaselineSettings(seeds=[1, 2], folds=2, label_shares=[0.3], left_out=["x"])
+LABELS = np.repeat(["x", "y", "z", "y"], 40)
+NAMES = [f"s_{i}" for i in range(160)]
+GENES = make_genes(12).assign(length=1000, n_tss=1)
 
 
-@pytest.fixture(scope="module")
-def cells():
+def make_cells():
     """160 cells of three classes; RNA tells x and y, promoters z."""
     rng = np.random.default_rng(0)
-    labels = np.repeat(["x", "y", "z", "y"], 40)
-    rna, promoter = rng.random((2, 160, 12)) < 0.3
-    rna[labels == "x", 0:3] = True
-    rna[labels == "y", 3:6] = True
-    promoter[labels == "z", 0:3] = True
-    obs = pd.DataFrame({"type": labels}, index=[f"c{i}" for i in range(160)])
-    data = ad.AnnData(sparse.csr_matrix(rna.astype(np.float32)), obs)
-    data.layers["rna_log"] = data.X.copy()
-    data.layers["promoter_log"] = sparse.csr_matrix(promoter.astype(np.float32))
-    return data
+    rna, promoter = (rng.random((2, 160, 12)) < 0.3).astype(np.int32)
+    rna[LABELS == "x", 0:3] = 1
+    rna[LABELS == "y", 3:6] = 1
+    promoter[LABELS == "z", 0:3] = 1
+    obs = {"sample": "s", "barcode": range(160), "promoter_source": "peaks"}
+    cells = ad.AnnData(sparse.csr_matrix(rna), pd.DataFrame(obs, NAMES), GENES.set_index("gene_id"))
+    cells.layers["promoter"] = sparse.csr_matrix(promoter)
+    return cells
 
 
 @pytest.fixture(scope="module")
-def split(cells):
+def corpus(tmp_path_factory):
+    return Corpus.write(tmp_path_factory.mktemp("corpus"), [make_cells()])
+
+
+@pytest.fixture(scope="module")
+def split():
+    obs = pd.DataFrame({"type": LABELS}, NAMES)
     everyone, nobody = np.ones(160, dtype=bool), np.zeros(160, dtype=bool)
-    return splits.make_splits(cells.obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
+    return splits.make_splits(obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
 
 
 @pytest.fixture(scope="module")
-def fitted(cells, split):
-    return baselines.fit_baselines(cells, split, "0", TASK)
+def fitted(corpus, split):
+    return baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
 
 
 def test_all_methods_learn_what_is_there(fitted):
@@ -60,39 +70,88 @@ def test_seeds_and_variants_are_run_where_they_matter(fitted):
     assert "x" not in set(without["predicted"]) and "x" in set(without["label"])
 
 
-def test_weights_are_largest_where_the_classes_differ(cells, split):
-    weights = baselines.fit_weights(cells, split, "0").set_index(["class", "gene_id"])
-    assert weights.loc["x", "rna"].nlargest(3).index.tolist() == ["0", "1", "2"] or set(
-        weights.loc["x", "rna"].nlargest(3).index
-    ) == {"0", "1", "2"}
-    assert set(weights.loc["z", "promoter"].nlargest(3).index) == {"0", "1", "2"}
+def test_weights_are_largest_where_the_classes_differ(corpus, split):
+    weights = baselines.fit_weights(corpus, split, "0", 1).set_index(["class", "gene_id"])
+    first = set(GENES["gene_id"][:3])
+    assert set(weights.loc["x", "rna"].nlargest(3).index) == first
+    assert set(weights.loc["z", "promoter"].nlargest(3).index) == first
 
 
-def test_nothing_is_learned_from_cells_that_are_called(cells, split, fitted):
+def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tmp_path):
     """Poison: labels and values of the called cells change, and no model does."""
-    poisoned, table = cells.copy(), split.copy()
+    poisoned, table = make_cells(), split.copy()
     is_called = (table["fold"] == "0").to_numpy()
-    rows = cells.obs_names.get_indexer(table.loc[is_called, "cell"])
-    for layer in ("rna_log", "promoter_log"):
-        values = poisoned.layers[layer].toarray()
-        values[rows] = 1e6
-        poisoned.layers[layer] = sparse.csr_matrix(values)
+    rows = poisoned.obs_names.get_indexer(table.loc[is_called, "cell"])
+    for layer in (None, "promoter"):
+        values = poisoned.layers[layer].toarray() if layer else poisoned.X.toarray()
+        values[rows] = np.random.default_rng(1).integers(0, 1000, (len(rows), 12))
+        if layer:
+            poisoned.layers[layer] = sparse.csr_matrix(values)
+        else:
+            poisoned.X = sparse.csr_matrix(values)
+    poisoned = Corpus.write(tmp_path, [poisoned])
     table.loc[is_called, "label"] = "poison"
-    weights = baselines.fit_weights(cells, split, "0")
-    pd.testing.assert_frame_equal(baselines.fit_weights(poisoned, table, "0"), weights)
-    _, costs = baselines.fit_baselines(poisoned, table, "0", TASK)
+    weights = baselines.fit_weights(corpus, split, "0", 1)
+    pd.testing.assert_frame_equal(baselines.fit_weights(poisoned, table, "0", 1), weights)
+    _, costs = baselines.fit_baselines(poisoned, open_pca(poisoned), table, "0", TASK)
+    # Neighbours are found on components of all cells, which do not depend on labels alone.
+    others = costs["method"] != "knn"
+    pd.testing.assert_series_equal(costs["temperature"][others], fitted[1]["temperature"][others])
+    _, costs = baselines.fit_baselines(corpus, open_pca(corpus), table, "0", TASK)
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
+
+
+def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch):
+    monkeypatch.setattr(baselines, "MAX_TRAINING_CELLS", 50)
+    monkeypatch.setattr(baselines, "CELLS_AT_ONCE", 7)
+    training = splits.split_cells(split, "0")[0]
+    drawn = baselines.draw_training_cells(training, 1)
+    assert drawn["label"].value_counts().to_dict() == {"y": 25, "x": 13, "z": 12}
+    assert not drawn.equals(baselines.draw_training_cells(training, 2))
+    calls, costs = baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+    main = costs["variant"] == "scdynomics"
+    assert set(costs.loc[main, "n_training_cells"]) == {50}
+    assert costs.loc[costs["variant"] == "labels_0.3", "n_training_cells"].max() < 25
+    # Every cell of the fold is predicted all the same.
+    assert len(calls[calls["method"] == "knn"]) == (split["fold"] == "0").sum()
+    right = calls[(calls["method"] == "knn") & (calls["label"] == calls["predicted"])]
+    assert len(right) > 0.6 * (split["fold"] == "0").sum()
+
+
+def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells(corpus, split):
+    split = split.assign(cell=[*split["cell"][:-1], "z"])
+    with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
+        baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+    with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
+        baselines.fit_weights(corpus, split, "0", 1)
 
 
 @pytest.mark.parametrize("method", sorted(baselines.METHODS))
 def test_two_fits_of_a_method_are_one(method):
     rng = np.random.default_rng(0)
-    values = sparse.csr_matrix(rng.poisson(1.0, (60, 30)).astype(np.float32))
+    features, make = baselines.METHODS[method]
+    values = rng.poisson(1.0, (60, 30)).astype(np.float32)
+    kind = np.array if features == baselines.COMPONENTS else sparse.csr_matrix
     labels = np.where(rng.random(60) < 0.5, "x", "y")
     np.random.seed(None)  # nothing is to hang on numpy's own state
     found = []
     for _ in range(2):
-        model = baselines.METHODS[method][1](3, values.shape)
-        model.fit(values, labels)
-        found.append(model.predict_proba(values))
+        model = make(3, len(values))
+        model.fit(kind(values), labels)
+        found.append(model.predict_proba(kind(values)))
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("method", [baselines.LR, "logistic_regression_l1", "xgboost", "mlp"])
+def test_values_keep_their_precision_and_are_not_copied_to_scale_them(method):
+    rng = np.random.default_rng(0)
+    values = sparse.csr_matrix(rng.poisson(1.0, (60, 30)).astype(np.float32))
+    largest = values.max(0).toarray().ravel()
+    before = values.toarray()
+    model = baselines.METHODS[method][1](3, 60)
+    model.fit(values, np.where(before[:, 0] > 1, "x", "y"))
+    if method in (baselines.LR, "logistic_regression_l1"):
+        np.testing.assert_allclose(values.toarray(), before / largest, rtol=1e-6)
+        assert model[-1].coef_.dtype == np.float32
+    else:
+        np.testing.assert_array_equal(values.toarray(), before)

@@ -24,7 +24,9 @@ def corpus(tmp_path):
 def embedded(corpus, tmp_path):
     """An embedding of the corpus, as `scdyn.model.embedding.write_embedding` leaves it."""
     path = tmp_path / "embedded.zarr"
-    group = write_zarr(path, ad.AnnData(obs=corpus.obs[[]].rename_axis(None)), {"corpus": corpus.id})
+    group = write_zarr(
+        path, ad.AnnData(obs=corpus.obs[[]].rename_axis(None)), {"corpus": corpus.id}
+    )
     values = corpus.to_memory(layers=["rna"]).X.toarray().astype(np.float16)
     group.create_array("obsm/X_scdyn", data=values, chunks=(9, values.shape[1]))
     return path

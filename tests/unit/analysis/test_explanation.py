@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.explain import attribution_tables as scores
 from scdyn.explain import drivers, gene_sets, matching
 from scdyn.plotting import explain as figures_explain
+from scdyn.tasks.rankings import read_compared_cells
 
 GENES = pd.DataFrame({"gene_id": ["a", "b"], "symbol": ["A", "B"], "is_tf": [True, False]})
 
@@ -181,25 +183,31 @@ def test_gene_sets_of_a_gmt_file_are_sought_in_the_ranking(attributions, tmp_pat
     assert gene_sets.gene_set_enrichment(attributions, {}).empty
 
 
-def corpus_of_two_classes():
+def write_corpus_of_two_classes(folder):
     """Sixty cells of x and y by turns; of 200 genes the sixth is x's own."""
     rng = np.random.default_rng(0)
     label = pd.Series(["x", "y"] * 30, index=[f"c{i}" for i in range(60)])
-    values = rng.poisson(1.0, (60, 200)).astype(float)
+    values = rng.poisson(1.0, (60, 200))
     values[label.to_numpy() == "x", 5] += 4
-    cells = ad.AnnData(sparse.csr_matrix(values), obs=pd.DataFrame(index=label.index))
-    cells.var_names = [f"g{i:03}" for i in range(200)]
-    cells.var["symbol"] = cells.var_names.str.upper()
-    cells.var["is_tf"] = np.arange(200) < 20
-    cells.layers["rna_log"] = sparse.csr_matrix(np.log1p(values))
-    return cells, label
+    obs = pd.DataFrame({"sample": "s", "barcode": label.index, "promoter_source": "none"})
+    genes = pd.DataFrame({"gene_id": [f"g{i:03}" for i in range(200)]})
+    genes["symbol"] = genes["gene_id"].str.upper()
+    genes = genes.assign(is_tf=np.arange(200) < 20, length=1000, n_tss=1)
+    cells = ad.AnnData(
+        sparse.csr_matrix(values.astype(np.int32)),
+        obs=obs.set_index(label.index),
+        var=genes.set_index("gene_id"),
+        layers={"promoter": sparse.csr_matrix(values.shape, dtype=np.int32)},
+    )
+    return Corpus.write(folder, [cells]), label
 
 
-def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
-    cells, label = corpus_of_two_classes()
+def test_drivers_have_other_rankings_and_regulons_beside_them(attributions, tmp_path):
+    corpus, label = write_corpus_of_two_classes(tmp_path)
+    cells = read_compared_cells(corpus, label, 1)
     weights = pd.DataFrame({"gene_id": cells.var_names, "class": "x", "promoter": 0.0})
     weights["rna"] = np.where(weights["gene_id"] == "g007", 1.0, 0.0)
-    rankings = drivers.rankings_table(attributions, weights, cells, label)
+    rankings = drivers.rankings_table(attributions, weights, cells)
     assert len(rankings) == 400 and rankings["wilcoxon"].notna().all()
     regulons = pd.DataFrame({"regulon": "G005(+)", "tf": "G005", "target": ["G196", "G197"]})
     of_regulons = pd.DataFrame({"class": ["x"], "regulon": ["G005(+)"], "q": [0.01]})
@@ -215,29 +223,30 @@ def test_drivers_have_other_rankings_and_regulons_beside_them(attributions):
     assert len(shown) == 20 and shown[-1].startswith(table.index[0])
 
 
-def test_the_drivers_of_a_task_are_ranked_over_the_cells_of_its_folds(attributions):
-    cells, label = corpus_of_two_classes()
+def test_the_drivers_of_a_task_are_ranked_over_the_cells_of_its_folds(attributions, tmp_path):
+    corpus, label = write_corpus_of_two_classes(tmp_path)
     splits = pd.DataFrame({"cell": label.index, "label": label.to_numpy(), "fold": "0"})
     # The last cells are only predicted, and one has a class that is not explained.
     splits.loc[40:, "fold"] = "predict"
     splits.loc[0, "label"] = "z"
-    weights = pd.DataFrame({"gene_id": cells.var_names, "class": "x", "promoter": 0.0, "rna": 0.5})
+    weights = corpus.genes[["gene_id"]].assign(**{"class": "x"}, promoter=0.0, rna=0.5)
     first = attributions.loc[attributions["class"] == "x", "symbol"].iloc[0]
     targets = [f"G{i:03}" for i in range(190, 199)]
     regulons = pd.DataFrame({"regulon": "R(+)", "tf": first, "target": targets})
     sets = {"low": symbols(range(20, 30))}
     given = attributions, [weights, weights.assign(rna=1.5)]
-    found = drivers.rank_drivers(*given, regulons, sets, cells, splits, seed=1)
-    compared = label.iloc[1:40]
-    expected = drivers.rankings_table(attributions, weights.assign(rna=1.0), cells, compared)
+    found = drivers.rank_drivers(*given, regulons, sets, corpus, splits, seed=1)
+    compared = read_compared_cells(corpus, label.iloc[1:40], 1)
+    expected = drivers.rankings_table(attributions, weights.assign(rna=1.0), compared)
     pd.testing.assert_frame_equal(found["rankings"], expected)
     assert set(found["regulons"]["regulon"]) == {"R(+)"}
     assert set(found["gene_sets"]["set"]) == {"low"}
     best = found["drivers"].set_index(["class", "symbol"])
     assert best.loc[("x", first), "own_regulons"] == "R(+)"
-    assert drivers.rank_drivers(*given, regulons, {}, cells, splits, seed=1)["gene_sets"].empty
-    with pytest.raises(InputError, match="not in the corpus"):
-        drivers.rank_drivers(*given, regulons, {}, cells[1:], splits, seed=1)
+    assert drivers.rank_drivers(*given, regulons, {}, corpus, splits, seed=1)["gene_sets"].empty
+    splits.loc[3, "cell"] = "another"
+    with pytest.raises(InputError, match="not in the corpus, such as another"):
+        drivers.rank_drivers(*given, regulons, {}, corpus, splits, seed=1)
 
 
 def test_figures_of_checks_and_perturbations_show_all_there_is():

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 from scipy.stats import mannwhitneyu
+from small_corpus import make_genes
 
+from scdyn.data.corpus import Corpus
+from scdyn.pp import wilcoxon
 from scdyn.pp.wilcoxon import compare_groups
 from scdyn.tasks import rankings
 
@@ -37,12 +40,40 @@ def test_a_group_can_be_compared_with_one_other_and_ties_corrected():
     assert found["log2_fold_change"].item() > 0
 
 
-def test_cells_of_a_class_are_ranked_against_all_others():
-    cells = ad.AnnData(np.zeros((5, 2)), var=GENES.set_index("gene_id"))
-    cells.layers["rna_log"] = sparse.vstack([VALUES, [[9.0, 9.0]]]).tocsr()
-    # The last cell has no label and takes no part.
-    label = pd.Series(list("aabb"), index=list("0123"))
-    table = rankings.wilcoxon_ranking(cells, label)
+def test_as_many_cells_of_each_group_are_drawn_and_a_smaller_one_is_kept(monkeypatch):
+    monkeypatch.setattr(wilcoxon, "MAX_PER_GROUP", 5)
+    groups = pd.Series(list("aabbbbbbbb" + "c" * 20), index=[f"c{i}" for i in range(30)])
+    rows = wilcoxon.draw_groups(groups, 1)
+    assert groups.iloc[rows].value_counts().to_dict() == {"b": 5, "c": 5, "a": 2}
+    assert rows.tolist() == sorted(rows) and len(set(rows)) == 12
+    np.testing.assert_array_equal(rows, wilcoxon.draw_groups(groups, 1))
+    assert rows.tolist() != wilcoxon.draw_groups(groups, 2).tolist()
+    monkeypatch.setattr(wilcoxon, "MAX_CELLS", 9)
+    assert groups.iloc[wilcoxon.draw_groups(groups, 1)].value_counts().max() == 3
+    monkeypatch.undo()
+    assert wilcoxon.draw_groups(groups, 1).tolist() == list(range(30))
+
+
+def test_cells_of_a_class_are_ranked_against_all_others(tmp_path):
+    genes = make_genes(3).assign(length=1000, n_tss=1, gene_id=["g1", "g2", "rest"])
+    genes = genes.assign(symbol=["A", "B", "C"], is_tf=[True, False, False])
+    counts = sparse.csr_matrix(
+        [[40, 10, 50], [30, 20, 50], [20, 30, 50], [10, 40, 50], [90, 5, 5]], dtype=np.int32
+    )
+    names = [f"s_{i}" for i in range(5)]
+    obs = {"sample": "s", "barcode": list("01234"), "promoter_source": "none"}
+    cells = ad.AnnData(counts, pd.DataFrame(obs, names), genes.set_index("gene_id"))
+    cells.layers["promoter"] = sparse.csr_matrix(counts.shape, dtype=np.int32)
+    corpus = Corpus.write(tmp_path, [cells])
+    # The last cell has no label and takes no part; the order is not that of the corpus.
+    label = pd.Series(list("abab"), index=["s_1", "s_3", "s_0", "s_2"])
+    compared = rankings.read_compared_cells(corpus, label, 1)
+    assert dict(compared.obs["class"]) == dict(label)
+    np.testing.assert_allclose(
+        compared["s_1"].layers["rna_log"].toarray(), np.log1p([[3e5, 2e5, 5e5]]), rtol=1e-6
+    )
+    table = rankings.wilcoxon_ranking(compared)
+    table = table[table["symbol"] != "C"]
     assert table[["class", "symbol", "is_tf"]].values.tolist() == [
         ["a", "A", True], ["a", "B", False], ["b", "B", False], ["b", "A", True]
     ]  # fmt: skip

@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse, stats
+from small_corpus import make_genes
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
 from scdyn.plotting import style
 from scdyn.plotting.studies import assign_label_colours
+from scdyn.pp.metadata import write_cells
 from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
@@ -95,30 +99,44 @@ def test_cells_that_no_path_joins_to_the_root_have_no_pseudotime():
     assert np.isnan(found[-40:]).all() and np.isfinite(found[:-40]).all()
 
 
-def corpus():
-    time, arm, values = branching()
-    names = [f"c{i}" for i in range(len(time))]
+def make_obs():
+    """The table of the cells of :func:`branching`."""
+    time, arm, _ = branching()
     kind = np.where(time < 1, "stem", np.where(arm < 0, "x", "y"))
     obs = {"sample": "s", "kind": kind, "time": time, "named": "early"}
-    rna = np.maximum(values, 0) + 5
-    cells = ad.AnnData(sparse.csr_matrix(rna), obs=pd.DataFrame(obs, index=names))
-    cells.layers["rna_log"] = cells.X.copy()
-    cells.var_names = [f"g{i}" for i in range(10)]
-    return cells
+    return pd.DataFrame(obs, index=[f"c{i}" for i in range(len(time))])
 
 
-def fates(cells, wrong_before=None):
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The cells of :func:`branching`: g00 rises with time, g01 in the arm of y alone."""
+    obs = make_obs()[["sample"]].assign(barcode="b", promoter_source="none")
+    counts = sparse.csr_matrix((10 * np.maximum(branching()[2], 0) + 50).astype(np.int32))
+    var = make_genes(10).assign(length=1000).set_index("gene_id")
+    cells = ad.AnnData(counts, obs=obs, var=var)
+    cells.layers["promoter"] = sparse.csr_matrix(counts.shape, dtype=np.int32)
+    return Corpus.write(tmp_path_factory.mktemp("corpus"), [cells])
+
+
+def fates(obs, wrong_before=None):
     """Calls of each method; ``wrong_before`` says until when a method errs."""
     fate = np.where(branching()[1] < 0, "x", "y")
     other = np.where(fate == "x", "y", "x")
-    part = np.where(cells.obs["kind"] == "stem", "predict", "test")
+    part = np.where(obs["kind"] == "stem", "predict", "test")
     until = {"scdynomics": 0, "logistic_regression": 0} | (wrong_before or {})
     return pd.concat(
-        prediction_table(
-            cells.obs_names, name, np.where(cells.obs["time"] < end, other, fate), part
-        )
+        prediction_table(obs.index, name, np.where(obs["time"] < end, other, fate), part)
         for name, end in until.items()
     )
+
+
+def tabulate(obs, predictions, single_modality, *, root=None, pseudotime="time", seed=1):
+    shown = studies_development.choose_shown_cells(obs, predictions, "kind", root, seed)
+    components = branching()[2][obs.index.get_indexer(shown["cell"])]
+    return studies_development.development_table(
+        shown, obs, components, predictions, single_modality, root=root, pseudotime=pseudotime,
+        seed=seed,
+    )  # fmt: skip
 
 
 SETTINGS = {"root": None, "pseudotime": "time", "seed": 1}
@@ -126,9 +144,9 @@ ALONE = {"rna": "scdynomics_rna", "promoter": "scdynomics_promoter"}
 
 
 def test_the_modality_that_knows_first_is_seen_to_know_first():
-    cells = corpus()
-    predictions = fates(cells, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
-    table = studies_development.development_table(cells, predictions, "kind", ALONE, **SETTINGS)
+    obs = make_obs()
+    predictions = fates(obs, {"scdynomics_rna": 0.8, "scdynomics_promoter": 0.4})
+    table = tabulate(obs, predictions, ALONE)
     progenitors = studies_development.select_progenitors(table, predictions)
     assert set(progenitors["label"]) == {"stem"} and len(progenitors) == 150
     found = studies_development.measure_agreement(progenitors, list(ALONE), 1).set_index("of")
@@ -170,13 +188,12 @@ def test_fate_trends_follow_a_line_and_are_of_the_predicted_fate():
     assert found.loc[found["of"] == "y", "value"].to_numpy() == pytest.approx(0.6)
 
 
-def test_driver_trends_rise_where_the_fate_is_taken():
-    cells = corpus()
-    predictions = fates(cells)
-    table = studies_development.development_table(cells, predictions, "kind", {}, **SETTINGS)
-    drivers = pd.DataFrame({"gene_id": ["g1", "g1"], "symbol": "Tf", "class": ["y", "x"]})
-    points, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
-    assert genes["gene_id"].tolist() == ["g1"] and set(shown) == {"x", "y"}
+def test_driver_trends_rise_where_the_fate_is_taken(corpus):
+    obs = make_obs()
+    table = tabulate(obs, fates(obs), {})
+    drivers = pd.DataFrame({"gene_id": ["g01", "g01"], "symbol": "Tf", "class": ["y", "x"]})
+    points, genes, shown, trends = studies_development.driver_trends(corpus, table, drivers, 4, 10)
+    assert genes["gene_id"].tolist() == ["g01"] and set(shown) == {"x", "y"}
     late = points > 1.5
     assert np.nanmin(trends["y"][0, late]) > np.nanmax(trends["x"][0, late])
     both = np.concatenate([trends["x"], trends["y"]], axis=1)
@@ -192,22 +209,45 @@ def test_driver_trends_rise_where_the_fate_is_taken():
     ],
 )
 def test_a_pseudotime_that_cannot_be_had_is_refused(settings, words):
-    cells = corpus()
+    obs = make_obs()
     with pytest.raises(InputError, match=words):
-        studies_development.development_table(cells, fates(cells), "kind", {}, seed=1, **settings)
+        tabulate(obs, fates(obs), {}, **settings)
 
 
 def test_a_task_without_predicted_cells_needs_a_root():
-    cells = corpus()
-    predictions = fates(cells).assign(part="test")
-    settings = {"root": None, "pseudotime": None}
+    obs = make_obs()
+    predictions = fates(obs).assign(part="test")
     with pytest.raises(InputError, match="set root or pseudotime of the study"):
-        studies_development.development_table(cells, predictions, "kind", {}, seed=1, **settings)
-    settings = {"root": {"kind": ["stem"]}, "pseudotime": None}
-    table = studies_development.development_table(
-        cells, predictions, "kind", {}, seed=1, **settings
-    )
-    assert len(studies_development.select_progenitors(table, predictions)) == len(cells)
+        tabulate(obs, predictions, {}, pseudotime=None)
+    table = tabulate(obs, predictions, {}, root={"kind": ["stem"]}, pseudotime=None)
+    assert len(studies_development.select_progenitors(table, predictions)) == len(obs)
+
+
+def test_of_many_cells_some_of_each_part_and_fate_and_of_the_root_are_shown(monkeypatch):
+    monkeypatch.setattr(studies_development, "MAX_SHOWN", 90)
+    obs = make_obs()
+    obs["stage"] = ["E6"] * 9 + [np.nan] * 441
+    predictions = fates(obs)
+    shown = studies_development.choose_shown_cells(obs, predictions, "kind", None, 1)
+    # A part and a fate of each: of 75, 75, 150 and 150 cells or about so many.
+    assert len(shown) == 90
+    strata = (predictions["method"] == "scdynomics") & predictions["cell"].isin(shown["cell"])
+    sizes = predictions[strata].groupby(["part", "predicted"]).size()
+    assert sizes.min() >= 10 and sizes["test", "x"] == 30
+    shown = studies_development.choose_shown_cells(obs, predictions, "kind", {"stage": ["E6"]}, 1)
+    assert obs.loc[shown["cell"], "stage"].eq("E6").sum() == 9
+    table = tabulate(obs, predictions, {}, root={"stage": ["E6"]}, pseudotime=None)
+    assert len(table) == 90 and table["pseudotime"].min() == 0
+
+
+def test_a_study_reads_the_columns_that_it_names_or_all_if_one_is_missing(tmp_path):
+    table = make_obs().assign(x=1.5, y=2.0)
+    write_cells(tmp_path / "cells.parquet", table)
+    read = common.read_study_cells(tmp_path / "cells.parquet", ["kind", "time"])
+    assert list(read) == ["sample", "x", "y", "kind", "time"]
+    assert read.loc["c3", "x"] == 1.5 and read.index.tolist() == table.index.tolist()
+    with pytest.raises(InputError, match=r"no column 'slide' \(columns: sample, .*named"):
+        common.get_sections(common.read_study_cells(tmp_path / "cells.parquet", ["slide"]), "slide")
 
 
 def grid(side=20):
@@ -255,70 +295,71 @@ def test_order_is_measured_section_by_section_over_cells_with_a_position():
 
 
 def test_sections_without_predictions_and_cells_without_positions_are_not_drawn():
-    cells = corpus()
-    predictions = fates(cells)
-    section = pd.Series(np.where(cells.obs["kind"] == "y", "other", "s"), index=cells.obs_names)
-    positions = pd.DataFrame(branching()[2][:, :2], index=cells.obs_names)
+    obs = make_obs()
+    predictions = fates(obs)
+    section = pd.Series(np.where(obs["kind"] == "y", "other", "s"), index=obs.index)
+    positions = pd.DataFrame(branching()[2][:, :2], index=obs.index)
     positions.iloc[0] = np.nan
-    table = studies_spatial.tabulate_placed_cells(cells, positions, section, predictions, "kind")
+    table = studies_spatial.tabulate_placed_cells(obs, positions, section, predictions, "kind")
     assert set(table["section"]) == {"s"} and len(table) == 300 - 1
     assert table["predicted"].notna().sum() == 150 - 1
     assert table.loc[table["label"] == "x", "predicted"].isna().all()
     with pytest.raises(InputError, match="no positions"):
-        common.get_positions(cells)
+        common.get_positions(obs)
     with pytest.raises(InputError, match="section: the cells have no column 'slide'"):
-        common.get_sections(cells, "slide")
+        common.get_sections(obs, "slide")
 
 
-def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower():
-    cells = corpus()
-    table = studies_development.development_table(cells, fates(cells), "kind", {}, **SETTINGS)
-    drivers = pd.DataFrame({"gene_id": ["g1", "g2", "g2", "g1"], "symbol": "Tf"})
+def test_a_fate_keeps_its_best_drivers_though_another_lists_them_lower(corpus):
+    table = tabulate(make_obs(), fates(make_obs()), {})
+    drivers = pd.DataFrame({"gene_id": ["g01", "g02", "g02", "g01"], "symbol": "Tf"})
     drivers["class"] = ["x", "x", "y", "y"]
-    _, genes, _, _ = studies_development.driver_trends(cells, table, drivers, 4, 1)
-    assert dict(zip(genes["class"], genes["gene_id"], strict=True)) == {"x": "g1", "y": "g2"}
+    _, genes, _, _ = studies_development.driver_trends(corpus, table, drivers, 4, 1)
+    assert dict(zip(genes["class"], genes["gene_id"], strict=True)) == {"x": "g01", "y": "g02"}
 
 
-def test_fates_without_drivers_are_not_drawn():
-    cells = corpus()
-    table = studies_development.development_table(cells, fates(cells), "kind", {}, **SETTINGS)
-    drivers = pd.DataFrame({"gene_id": ["g1"], "symbol": "Tf", "class": ["z"]})
-    _, genes, shown, trends = studies_development.driver_trends(cells, table, drivers, 4, 10)
+def test_fates_without_drivers_are_not_drawn(corpus):
+    table = tabulate(make_obs(), fates(make_obs()), {})
+    drivers = pd.DataFrame({"gene_id": ["g01"], "symbol": "Tf", "class": ["z"]})
+    _, genes, shown, trends = studies_development.driver_trends(corpus, table, drivers, 4, 10)
     assert genes.empty and not shown and not trends
 
 
-def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout():
-    cells = corpus()
-    predictions = fates(cells, {"scdynomics_rna": 0.8})
+def test_a_study_of_development_has_every_cell_in_its_tables_and_in_its_layout(corpus):
+    obs = make_obs()
+    predictions = fates(obs, {"scdynomics_rna": 0.8})
     predictions = predictions[predictions["cell"] != "c449"]  # of which there is no prediction
     single_modality = {"rna": "scdynomics_rna"}
+    given = corpus, open_pca(corpus), obs, predictions
     found = studies_development.study_development(
-        cells, predictions, label="kind", single_modality=single_modality, **SETTINGS
+        *given, label="kind", single_modality=single_modality, **SETTINGS
     )
     assert found.cells["cell"].tolist() == [f"c{i}" for i in range(449)]
     assert found.layout.shape == (449, 2)
-    assert found.is_progenitor.tolist() == (cells.obs["kind"] == "stem").tolist()[:449]
+    assert found.is_progenitor.tolist() == (obs["kind"] == "stem").tolist()[:449]
     assert set(found.trends["of"]) == {"x", "y"} and set(found.agreement["of"]) == {"rna"}
     table = found.along_pseudotime
     assert len(table) == len(found.trends) + len(found.agreement)
     assert table["chance"].isna().sum() == len(found.trends)
+    settings = SETTINGS | {"pseudotime": None}
     found = studies_development.study_development(
-        cells, predictions, label="kind", single_modality={}, **SETTINGS
+        *given, label="kind", single_modality={}, **settings
     )
+    # On the components of the corpus, pseudotime follows the true time.
+    time = obs["time"][:449]
+    assert stats.spearmanr(found.cells["pseudotime"], time).statistic > 0.8
     assert found.agreement is None and found.along_pseudotime["chance"].isna().all()
 
 
 def test_a_study_of_sections_shows_the_cells_that_have_a_place():
-    cells = corpus()
-    cells.obsm["spatial"] = branching()[2][:, :2]
-    cells.obsm["spatial"][0] = np.nan
-    cells.obs["slide"] = np.where(np.arange(450) % 2, "odd", "even")
-    found = studies_spatial.study_sections(
-        cells, fates(cells), label="kind", section="slide", seed=1
-    )
+    obs = make_obs()
+    obs[["x", "y"]] = branching()[2][:, :2]
+    obs.iloc[0, obs.columns.get_indexer(["x", "y"])] = np.nan
+    obs["slide"] = np.where(np.arange(450) % 2, "odd", "even")
+    found = studies_spatial.study_sections(obs, fates(obs), label="kind", section="slide", seed=1)
     assert set(found.coherence["method"]) == {"scdynomics", "logistic_regression"}
-    assert list(found.cells.index) == list(cells.obs_names[1:])
-    np.testing.assert_array_equal(found.positions, cells.obsm["spatial"][1:])
+    assert list(found.cells.index) == list(obs.index[1:])
+    np.testing.assert_array_equal(found.positions, obs[["x", "y"]].to_numpy()[1:])
     odd = (found.cells["section"] == "odd").to_numpy()
     a, b = found.layout[~odd], found.layout[odd]
     # Side by side, though their cells' places are mixed.

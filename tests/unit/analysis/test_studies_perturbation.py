@@ -5,8 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from small_corpus import make_genes
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
+from scdyn.pp import wilcoxon
 from scdyn.studies import genes as studies_genes
 from scdyn.studies import perturbation
 
@@ -122,8 +126,11 @@ def test_tables_are_by_method_and_by_sample():
     assert shares["scdynomics", "d", "x"] == 1 and shares["scdynomics", "a", "x"] == 0.5
 
 
-def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
-    """Cells of two genotypes; the changed genes are eightfold in the knockout."""
+def simulate(folder, n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
+    """A corpus of two genotypes, its table of cells and their groups.
+
+    The changed genes are eightfold in the knockout.
+    """
     rng = np.random.default_rng(seed)
     base = rng.gamma(5, 1, n_genes)
     rows, obs = [], []
@@ -134,41 +141,58 @@ def simulated(n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=0):
                 level[list(changed)] *= 8
             rows.append(rng.poisson(level, (n_cells, n_genes)))
             obs += [{"sample": f"{genotype}{sample}", "genotype": genotype}] * n_cells
-    cells = ad.AnnData(sparse.csr_matrix(np.concatenate(rows)), obs=pd.DataFrame(obs))
-    cells.obs_names = [f"c{i}" for i in range(len(cells))]
-    cells.var = pd.DataFrame({"symbol": [f"G{i}" for i in range(n_genes)]})
-    cells.var_names = [f"g{i}" for i in range(n_genes)]
-    cells.layers["rna_log"] = cells.X.astype(float).log1p()
-    predictions = make_predictions(cells.obs_names, ["x"] * len(cells))
-    return cells, perturbation.select_groups(cells.obs, predictions, **SELECTIONS)
+    obs = pd.DataFrame(obs, [f"c{i}" for i in range(len(obs))])
+    cells = ad.AnnData(
+        sparse.csr_matrix(np.concatenate(rows).astype(np.int32)),
+        obs=obs[["sample"]].assign(barcode=obs.index, promoter_source="none"),
+        var=make_genes(n_genes).assign(length=1000).set_index("gene_id"),
+    )
+    cells.layers["promoter"] = sparse.csr_matrix(cells.shape, dtype=np.int32)
+    predictions = make_predictions(obs.index, ["x"] * len(obs))
+    groups = perturbation.select_groups(obs, predictions, **SELECTIONS)
+    return Corpus.write(folder, [cells]), obs, groups
 
 
-def test_pseudobulks_are_sums_of_samples_with_enough_cells():
-    cells, predicted = simulated(2)
+def test_pseudobulks_are_sums_of_samples_with_enough_cells(tmp_path):
+    corpus, _, predicted = simulate(tmp_path, 2)
     predicted = predicted.drop(
         predicted.index[predicted["sample"] == "wt1"][:35]
     )  # five cells are left
-    sums, group = studies_genes.sum_pseudobulk(cells, predicted)
+    predicted = predicted.sample(frac=1, random_state=0)  # in any order
+    sums, group = studies_genes.sum_pseudobulk(corpus, predicted)
     assert sorted(sums.index) == ["control wt0", "perturbed ko0", "perturbed ko1"]
-    mine = cells[predicted.index[predicted["sample"] == "ko1"]].X.sum(0)
-    assert (sums.loc["perturbed ko1"].to_numpy() == np.asarray(mine).ravel()).all()
-    assert group["control wt0"] == "control" and sums.to_numpy().dtype.kind == "i"
+    for name, part in predicted.groupby("sample"):
+        if name != "wt1":
+            counts = corpus.to_memory(corpus.find_rows(part.index), ["rna"]).X
+            row = sums.loc[f"{part['group'].iloc[0]} {name}"]
+            np.testing.assert_array_equal(row, np.asarray(counts.sum(0, dtype=int)).ravel())
+    assert group.to_dict() == {name: name.split()[0] for name in sums.index}
+    assert sums.to_numpy().dtype.kind == "i"
 
 
 @pytest.mark.parametrize(
     ("n_samples", "test", "replicates"),
     [(3, studies_genes.PSEUDOBULK, 3), (1, studies_genes.OVER_CELLS, 0)],
 )
-def test_changed_genes_are_found(n_samples, test, replicates):
-    cells, predicted = simulated(n_samples)
-    found, facts = studies_genes.compare_genes(cells, predicted, "x", "x")
+def test_changed_genes_are_found(n_samples, test, replicates, tmp_path):
+    corpus, _, predicted = simulate(tmp_path, n_samples)
+    found, facts = studies_genes.compare_genes(corpus, predicted, "x", "x", 1)
     assert facts["test"] == test and facts["samples_control"] == replicates
     assert facts["n_perturbed"] == 40 * n_samples
-    changed = found.loc[["g0", "g1", "g2"]]
+    changed = found.loc[["g00", "g01", "g02"]]
     assert (changed["adjusted"] < 1e-3).all()
     assert changed["log2_fold_change"].to_numpy() == pytest.approx(3, abs=0.7)
     if replicates:  # over cells, a sample's own deviation passes for a change
         assert (found.drop(index=changed.index)["adjusted"] > 0.05).mean() > 0.9
+
+
+def test_over_cells_as_many_of_each_group_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(wilcoxon, "MAX_PER_GROUP", 25)
+    corpus, _, predicted = simulate(tmp_path, 1)
+    predicted = predicted.drop(predicted.index[predicted["group"] == "control"][:30])
+    found, facts = studies_genes.compare_genes(corpus, predicted, "x", "x", 1)
+    assert facts["n_control"] == 10 and facts["n_perturbed"] == 25
+    assert found["p_value"].nsmallest(3).index.isin(["g00", "g01", "g02"]).all()
 
 
 def test_the_gaining_class_is_held_against_the_class_that_lost():
@@ -180,24 +204,23 @@ def test_the_gaining_class_is_held_against_the_class_that_lost():
     assert set(studies_genes.choose_comparisons(nothing)) == {("lost", "lost"), ("same", "same")}
 
 
-def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch):
+def test_drivers_stand_in_the_table_whatever_their_p_value(monkeypatch, tmp_path):
     monkeypatch.setattr(studies_genes, "GENES_PER_COMPARISON", 3)
-    cells, predicted = simulated(1)
-    drivers = pd.DataFrame({"gene_id": ["g7", "g8"], "class": ["x", "y"], "specificity": 0.5})
-    table = studies_genes.gene_table(cells, predicted, [("x", "x")], drivers)
-    assert {"g0", "g1", "g2", "g7"} == set(table["gene_id"])
+    corpus, _, predicted = simulate(tmp_path, 1)
+    drivers = pd.DataFrame({"gene_id": ["g07", "g08"], "class": ["x", "y"], "specificity": 0.5})
+    table = studies_genes.gene_table(corpus, predicted, [("x", "x")], drivers, 1)
+    assert {"g00", "g01", "g02", "g07"} == set(table["gene_id"])
     rows = table.set_index("symbol")
-    assert rows.loc["G7", "specificity"] == 0.5 and np.isnan(rows.loc["G0", "specificity"])
-    assert studies_genes.gene_table(cells, predicted, [], None).empty
+    assert rows.loc["G07", "specificity"] == 0.5 and np.isnan(rows.loc["G00", "specificity"])
+    assert studies_genes.gene_table(corpus, predicted, [], None, 1).empty
 
 
 def test_groups_are_drawn_on_sections_where_both_have_positions():
-    cells, predicted = simulated(1)
-    assert not perturbation.have_positions(cells, predicted["group"])
-    cells.obsm["spatial"] = np.ones((len(cells), 2))
-    assert perturbation.have_positions(cells, predicted["group"])
-    cells.obsm["spatial"][predicted["group"] == "perturbed"] = np.nan
-    assert not perturbation.have_positions(cells, predicted["group"])
+    group = pd.Series(["control", "control", "perturbed"])
+    obs = pd.DataFrame({"sample": ["a", "a", "b"]})
+    assert not perturbation.are_on_sections(obs, group)
+    assert perturbation.are_on_sections(obs.assign(x=1.0, y=[np.nan, 1.0, 1.0]), group)
+    assert not perturbation.are_on_sections(obs.assign(x=[1.0, 1.0, np.nan], y=1.0), group)
 
 
 def test_pseudobulks_of_few_counts_are_tested_too():
@@ -211,29 +234,29 @@ def test_pseudobulks_of_few_counts_are_tested_too():
     assert np.isfinite(found["log2_fold_change"]).all() and (found["adjusted"] > 0.01).mean() > 0.9
 
 
-def study_of(cells):
+def study_of(corpus, obs):
     """A study of the simulated cells, all of which both methods call x but for the first."""
-    predicted = ["y", *["x"] * (len(cells) - 1)]
+    predicted = ["y", *["x"] * (len(obs) - 1)]
     predictions = pd.concat(
         pd.DataFrame(
-            {"cell": cells.obs_names, "method": method, "part": "test", "predicted": predicted}
+            {"cell": obs.index, "method": method, "part": "test", "predicted": predicted}
         ).assign(p_x=0.75, p_y=0.25)
         for method in ("scdynomics", "logistic_regression")
     )
     return perturbation.study_perturbation(
-        cells, predictions, None, label="genotype", replicate="sample", section="sample", seed=1,
-        **SELECTIONS,
+        corpus, open_pca(corpus), obs, predictions, None, label="genotype", replicate="sample",
+        section="sample", seed=1, **SELECTIONS,
     )  # fmt: skip
 
 
-def test_a_study_of_a_perturbation_has_its_tables_and_a_place_for_every_cell():
-    cells, _ = simulated(1)
-    cells.obs.loc["c79", "genotype"] = "another"  # which is in neither group
-    found = study_of(cells)
+def test_a_study_of_a_perturbation_has_its_tables_and_a_place_for_every_cell(tmp_path):
+    corpus, obs, _ = simulate(tmp_path, 1)
+    obs.loc["c79", "genotype"] = "another"  # which is in neither group
+    found = study_of(corpus, obs)
     rows = found.change.set_index(["method", "class"])
     assert rows.loc[("scdynomics", "x"), ["cells_control", "cells_perturbed"]].tolist() == [39, 39]
     assert set(found.by_sample["sample"]) == {"wt0", "ko0"}
-    assert {"g0", "g1", "g2"} <= set(found.genes.loc[found.genes["adjusted"] < 1e-3, "gene_id"])
+    assert {"g00", "g01", "g02"} <= set(found.genes.loc[found.genes["adjusted"] < 1e-3, "gene_id"])
     assert list(found.cells.index) == [f"c{i}" for i in range(79)]
     assert list(found.layouts) == ["UMAP"] and not found.on_section
     layout = found.layouts["UMAP"]
@@ -242,11 +265,23 @@ def test_a_study_of_a_perturbation_has_its_tables_and_a_place_for_every_cell():
     np.testing.assert_array_equal(found.of_group["perturbed"], layout[40:])
 
 
-def test_groups_with_positions_are_laid_out_on_their_sections():
-    cells, _ = simulated(1)
-    cells.obsm["spatial"] = np.random.default_rng(0).uniform([0, 0], [9, 1], (80, 2))
-    found = study_of(cells)
+def test_of_many_cells_some_are_shown_and_all_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(perturbation, "MAX_SHOWN", 30)
+    corpus, obs, _ = simulate(tmp_path, 1)
+    found = study_of(corpus, obs)
+    assert found.cells.groupby(["group", "predicted"]).size().to_dict() == {
+        ("control", "x"): 14, ("control", "y"): 1, ("perturbed", "x"): 15
+    }  # fmt: skip
+    assert found.layouts["UMAP"].shape == (30, 2)
+    counted = found.by_sample.groupby("method")["n_cells"].sum()
+    assert counted.to_dict() == {"scdynomics": 80, "logistic_regression": 80}
+
+
+def test_groups_with_positions_are_laid_out_on_their_sections(tmp_path):
+    corpus, obs, _ = simulate(tmp_path, 1)
+    positions = np.random.default_rng(0).uniform([0, 0], [9, 1], (80, 2))
+    found = study_of(corpus, obs.assign(x=positions[:, 0], y=positions[:, 1]))
     assert found.on_section and list(found.layouts) == ["UMAP", "section"]
     # A section is only shifted where it is laid out: distances within it stay.
-    laid, there = found.of_group["control"], cells.obsm["spatial"][:40]
+    laid, there = found.of_group["control"], positions[:40]
     np.testing.assert_allclose(laid - laid[0], there - there[0])

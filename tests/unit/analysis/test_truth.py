@@ -4,7 +4,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
+from scdyn.data.corpus import Corpus
 from scdyn.tasks import truth
 
 
@@ -59,14 +61,25 @@ def test_ectopic_cells_are_counted_over_all_runs():
     assert found == {"ko.ectopic_share": 0.75, "ko.n_ectopic": 2}
 
 
-def test_each_task_is_compared_with_the_truth_that_it_asks_about():
-    cells = ad.AnnData(
-        np.zeros((4, 3)),
-        obs=pd.DataFrame({"sample": list("WWKK")}, index=["W_1", "W_2", "K_1", "K_2"]),
-        var=pd.DataFrame(
-            {"symbol": ["A", "B", "C"], "is_tf": [True, True, False]}, index=["g1", "g2", "g3"]
-        ),
+def write_two_samples(folder):
+    """Four cells each of W and K; gene A is highest in the first two of each."""
+    var = pd.DataFrame(
+        {"symbol": ["A", "B", "C"], "is_tf": [True, True, False], "length": 1000, "n_tss": 1},
+        index=["g1", "g2", "g3"],
     )
+    counts = np.array([[9, 1, 5], [8, 2, 5], [1, 9, 5], [2, 8, 5]], dtype=np.int32)
+    samples = []
+    for name in "WK":
+        obs = pd.DataFrame({"sample": name, "barcode": list("1234"), "promoter_source": "none"})
+        obs.index = [f"{name}_{barcode}" for barcode in "1234"]
+        cells = ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+        cells.layers["promoter"] = sparse.csr_matrix(counts.shape, dtype=np.int32)
+        samples.append(cells)
+    return Corpus.write(folder, samples)
+
+
+def test_each_task_is_compared_with_the_truth_that_it_asks_about(tmp_path):
+    corpus = write_two_samples(tmp_path)
     rows = [
         ("W", "1", 0, "progenitor", "x", "x"),
         ("W", "2", 0, "progenitor", "y", "y"),
@@ -90,12 +103,29 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about():
         "fate": predicted(("W_1", "x"), ("W_2", "x")),
         "knockout": predicted(("K_1", "y"), ("K_2", "x")),
     }
+    tested = pd.DataFrame({"cell": corpus.obs.index[:4], "label": list("xxyy"), "part": "test"})
+    of_task["fate"] = pd.concat([of_task["fate"], tested.assign(method="scdynomics")])
+    attributions = pd.DataFrame(
+        {"class": "x", "symbol": ["A", "B", "C"], "is_tf": [True, True, False], "modality": "both"}
+    ).assign(specificity=[1.0, 2.0, 0.0])
+    weights = pd.DataFrame({"class": "x", "gene_id": ["g1", "g2", "g3"], "rna": [0.0, 1, 2]})
     found = truth.score_truth(
-        tables, adjacencies, adjacencies.iloc[:1], cells, of_task, of_task, {}, {}
+        tables,
+        adjacencies,
+        adjacencies.iloc[:1],
+        corpus,
+        of_task,
+        of_task,
+        {"fate": attributions},
+        {"fate": [weights.assign(promoter=0.0)]},
+        seed=1,
     )
     # Of 4 pairs of a TF and another gene one is true, and it is the strongest.
     assert found["grn.auprc"] == 1 and found["grn.auprc_chance"] == 0.25
     assert found["grn.regulon_precision"] == found["grn.regulon_recall"] == 1
     assert found["fate.accuracy"] == 0.5 and found["fate.n_cells"] == 2
     assert found["knockout.ectopic_share"] == 1 and found["knockout.n_ectopic"] == 1
+    # A drives x, as the test over cells finds; attribution and weights prefer B.
+    assert found["drivers.wilcoxon_tf_auroc"] == 1
+    assert found["drivers.tf_auroc"] == found["drivers.lr_tf_auroc"] == 0
     assert "barcode" in tables["cells"] and list(tables["cells"].index) == [0, 1, 2, 3]

@@ -91,7 +91,7 @@ def test_a_project_needs_its_config_alone_and_leaves_the_checkout_as_it_is(tmp_p
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    assert "output: results/ingest/wildtype_1.h5ad" in planned.stdout
+    assert "output: results/ingest/wildtype_1.zarr" in planned.stdout
     assert str(ROOT / "results") not in planned.stdout
 
 

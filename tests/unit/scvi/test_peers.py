@@ -106,5 +106,7 @@ def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
     table.obs["sample"] = "one"
     scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample")
     assert set(scores["kind"]) == {"labels kept", embeddings.MEAN}
-    with pytest.raises(InputError, match="50 cells have a value of 'cell_type', but scib-metrics needs"):
+    with pytest.raises(
+        InputError, match="50 cells have a value of 'cell_type', but scib-metrics needs"
+    ):
         scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")

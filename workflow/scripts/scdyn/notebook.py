@@ -11,7 +11,7 @@ import pandas as pd
 from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.io.artefacts import read_json
-from scdyn.io.files import write_table
+from scdyn.io.files import Json, write_table
 from scdyn.log import logger
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import (
@@ -204,7 +204,7 @@ def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
 def require_settings(folder: Path, settings: VariantSettings, model: Pretrained) -> None:
     """Refuse a finished model that was fitted with other settings or to another model."""
     task = read_json(folder / "task.json")
-    wanted = settings.without_hardware() | {"model_sha256": model.config["model_sha256"]}
+    wanted: Json = settings.without_hardware() | {"model_sha256": model.config["model_sha256"]}
     wanted["training"] = {
         key: value
         for key, value in settings.training.without_hardware().items()

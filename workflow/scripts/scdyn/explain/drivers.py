@@ -8,8 +8,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from scdyn.data.corpus import Corpus
 from scdyn.explain.gene_sets import gene_set_enrichment, regulon_attribution, regulon_members
-from scdyn.tasks.rankings import weight_ranking, wilcoxon_ranking
+from scdyn.tasks.rankings import read_compared_cells, weight_ranking, wilcoxon_ranking
 from scdyn.tasks.splits import PREDICTED, require_cells
 
 
@@ -18,7 +19,7 @@ def rank_drivers(
     weights: Sequence[pd.DataFrame],
     regulons: pd.DataFrame,
     sets: Mapping[str, set[str]],
-    cells: ad.AnnData,
+    corpus: Corpus,
     splits: pd.DataFrame,
     *,
     seed: int,
@@ -35,13 +36,15 @@ def rank_drivers(
         ``regulon``, ``tf``, ``target``.
     sets
         Gene sets as :func:`scdyn.explain.gene_sets.read_gmt`; may be empty.
-    cells
-        Corpus with the normalised layers.
+    corpus
+        The cells.
     splits
         Of the task (:func:`scdyn.tasks.splits.read_splits`). Wilcoxon's test compares cells of
-        explained classes that are in a fold, not predicted cells.
+        explained classes that are in a fold, not predicted cells; of a large class a draw
+        (:func:`scdyn.pp.wilcoxon.draw_groups`).
     seed
-        Seed of the permutations of :func:`scdyn.explain.gene_sets.regulon_attribution`.
+        Seed of the draw, and of the permutations of
+        :func:`scdyn.explain.gene_sets.regulon_attribution`.
 
     Returns
     -------
@@ -56,12 +59,12 @@ def rank_drivers(
     InputError
         If the split is of another corpus, or no gene set has genes of the vocabulary.
     """
-    require_cells(splits, cells.obs_names)
+    require_cells(splits, corpus.obs.index)
     label = splits[splits["fold"] != PREDICTED].set_index("cell")["label"]
-    label = label[label.isin(attributions["class"])]
-    rankings = rankings_table(attributions, pd.concat(weights), cells, label)
+    cells = read_compared_cells(corpus, label[label.isin(attributions["class"])], seed)
+    rankings = rankings_table(attributions, pd.concat(weights), cells)
     of_regulons = regulon_attribution(
-        attributions, regulon_members(regulons), mean_expression(cells, label.index), seed=seed
+        attributions, regulon_members(regulons), mean_expression(cells), seed=seed
     )
     return {
         "rankings": rankings,
@@ -72,7 +75,7 @@ def rank_drivers(
 
 
 def rankings_table(
-    attributions: pd.DataFrame, weights: pd.DataFrame, cells: ad.AnnData, label: pd.Series
+    attributions: pd.DataFrame, weights: pd.DataFrame, cells: ad.AnnData
 ) -> pd.DataFrame:
     """Score all genes by attribution, logistic regression and Wilcoxon's test.
 
@@ -83,9 +86,7 @@ def rankings_table(
     weights
         The folds' weights of logistic regression.
     cells
-        Corpus with the normalised layers.
-    label
-        Class of each labelled cell.
+        Of :func:`scdyn.tasks.rankings.read_compared_cells`.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def rankings_table(
     table = both[["class", "gene_id", "symbol", "is_tf"]].assign(attribution=both["specificity"])
     others = {
         "logistic_regression": weight_ranking(weights, genes),
-        "wilcoxon": wilcoxon_ranking(cells, label),
+        "wilcoxon": wilcoxon_ranking(cells),
     }
     for name, ranking in others.items():
         ranking = ranking.rename(columns={"score": name})[["class", "gene_id", name]]
@@ -158,7 +159,6 @@ def drivers_table(
     return table
 
 
-def mean_expression(cells: ad.AnnData, names: pd.Index) -> pd.Series:
+def mean_expression(cells: ad.AnnData) -> pd.Series:
     """Average the normalised expression over cells, by gene id."""
-    values = cells[names].layers["rna_log"]
-    return pd.Series(np.asarray(values.mean(0)).ravel(), index=cells.var_names)
+    return pd.Series(np.asarray(cells.layers["rna_log"].mean(0)).ravel(), index=cells.var_names)

@@ -9,6 +9,35 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+# Most cells per group, and of all groups, that are compared.
+MAX_PER_GROUP, MAX_CELLS = 2000, 40_000
+
+
+def draw_groups(groups: pd.Series, seed: int) -> np.ndarray:
+    """Draw the cells for :func:`compare_groups`, as many of each group or all of a smaller one.
+
+    Parameters
+    ----------
+    groups
+        (cells,) names.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray
+        Rows of at most :data:`MAX_PER_GROUP` cells per group, fewer if all groups would have more
+        than :data:`MAX_CELLS`; ascending.
+    """
+    rng = np.random.default_rng(seed)
+    places = groups.reset_index(drop=True).groupby(groups.to_numpy(), sort=True).indices.values()
+    most = min(MAX_PER_GROUP, MAX_CELLS // len(places))
+    drawn = [
+        rng.choice(of_group, most, replace=False) if len(of_group) > most else of_group
+        for of_group in places
+    ]
+    return np.sort(np.concatenate(drawn))
+
 
 def compare_groups(
     values: sparse.csr_matrix,

@@ -82,6 +82,15 @@ class StudySettings(Settings):
                 raise refuse("the key '", key, "' is missing.")
         return self
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the table of cells that the study names."""
+        if self.kind == "development":
+            return [*(self.root or {}), *([self.pseudotime] if self.pseudotime else [])]
+        if self.kind == "spatial":
+            return [self.section]
+        return [self.section, self.replicate, *(self.control or {}), *(self.perturbed or {})]
+
 
 class Config(Settings):
     """All keys of config.yaml."""

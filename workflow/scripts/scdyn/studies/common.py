@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.neighbours import compute_pca, compute_umap
+from scdyn.pp.metadata import read_cells_table
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
+# Most cells of a layout and of a pseudotime, which need their nearest neighbours.
+MAX_SHOWN = 50_000
 GROUPS = ("control", "perturbed")
 INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
+
+
+def read_study_cells(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read what a study needs of the table of cells: some columns, the sample and positions.
+
+    If a column is missing, all are read, so that the error that names it can list them.
+
+    Parameters
+    ----------
+    path
+        Of :func:`scdyn.pp.metadata.write_cells`.
+    columns
+        The columns.
+    """
+    obs = read_cells_table(path, ["sample", "x", "y", *columns])
+    return obs if set(columns) <= set(obs) else read_cells_table(path)
 
 
 def select_method(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -51,38 +69,45 @@ def as_text(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), "").astype(str)
 
 
-def tabulate_cells(cells: ad.AnnData, predictions: pd.DataFrame, label: str) -> pd.DataFrame:
+def tabulate_cells(obs: pd.DataFrame, predictions: pd.DataFrame, label: str) -> pd.DataFrame:
     """Tabulate the labels and predictions of each predicted cell.
+
+    Parameters
+    ----------
+    obs
+        The table of cells.
+    predictions, label
+        The task's predictions, and the column of its label.
 
     Returns
     -------
     DataFrame
-        One row per predicted cell, in the order of the corpus: ``cell``, ``label``, ``predicted``,
+        One row per predicted cell, in the order of the table: ``cell``, ``label``, ``predicted``,
         ``confidence`` (probability of the predicted class), ``logistic_regression`` (its
         prediction), ``sample``, ``part`` ("test" or "predict").
     """
     model, baseline = select_method(predictions, MODEL), select_method(predictions, BASELINE)
-    names = cells.obs_names[cells.obs_names.isin(model.index)]
+    names = obs.index[obs.index.isin(model.index)]
     model = model.loc[names]
     return pd.DataFrame(
         {
             "cell": names,
-            "label": as_text(cells.obs.loc[names, label]).to_numpy(),
+            "label": as_text(obs.loc[names, label]).to_numpy(),
             "predicted": model["predicted"].to_numpy(),
             "confidence": extract_probabilities(model).max(axis=1).to_numpy(),
             "logistic_regression": baseline["predicted"].reindex(names).to_numpy(),
-            "sample": cells.obs.loc[names, "sample"].astype(str).to_numpy(),
+            "sample": obs.loc[names, "sample"].astype(str).to_numpy(),
             "part": model["part"].to_numpy(),
         }
     )
 
 
-def lay_out_rna(cells: ad.AnnData, seed: int) -> np.ndarray:
-    """Compute the UMAP of the RNA's principal components, without the model: (cells, 2)."""
-    return compute_umap(compute_pca(cells, seed), seed)
+def have_positions(obs: pd.DataFrame) -> bool:
+    """Tell whether the table of cells has positions, ``x`` and ``y``."""
+    return {"x", "y"} <= set(obs)
 
 
-def get_positions(cells: ad.AnnData) -> np.ndarray:
+def get_positions(obs: pd.DataFrame) -> np.ndarray:
     """Get the positions on the section: (cells, 2), NaN for cells without a position.
 
     Raises
@@ -90,30 +115,29 @@ def get_positions(cells: ad.AnnData) -> np.ndarray:
     InputError
         If the cells have no positions.
     """
-    if "spatial" not in cells.obsm:
+    if not have_positions(obs):
         raise InputError(
             "STUDY",
             "the cells have no positions; add columns x and y to the metadata of the sample sheet, "
             "or remove the spatial study from the config.",
         )
-    return np.asarray(cells.obsm["spatial"], dtype=float)[:, :2]
+    return obs[["x", "y"]].to_numpy(dtype=float)
 
 
-def get_sections(cells: ad.AnnData, column: str) -> pd.Series:
-    """Get the section of each cell from a column of ``obs``.
+def get_sections(obs: pd.DataFrame, column: str) -> pd.Series:
+    """Get the section of each cell from a column of the table of cells.
 
     Raises
     ------
     InputError
         If the column does not exist.
     """
-    if column not in cells.obs:
+    if column not in obs:
         raise InputError(
             "STUDY",
-            f"studies: section: the cells have no column '{column}' (columns: "
-            f"{', '.join(cells.obs)}).",
+            f"studies: section: the cells have no column '{column}' (columns: {', '.join(obs)}).",
         )
-    return as_text(cells.obs[column])
+    return as_text(obs[column])
 
 
 def turn_landscape(positions: np.ndarray) -> np.ndarray:

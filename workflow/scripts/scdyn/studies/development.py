@@ -11,15 +11,18 @@ import pandas as pd
 import scanpy as sc
 from scipy.spatial.distance import cdist
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import Pca
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.pp.neighbours import compute_pca
-from scdyn.pp.selection import select
+from scdyn.pp.neighbours import compute_umap
+from scdyn.pp.selection import draw_cells, select
 from scdyn.studies.common import (
+    MAX_SHOWN,
     MODEL,
+    as_text,
     estimate_means,
     extract_probabilities,
-    lay_out_rna,
     list_most_predicted,
     select_method,
     select_predicted,
@@ -100,18 +103,21 @@ def compute_diffusion_pseudotime(values: np.ndarray, root: np.ndarray, seed: int
 
 
 def compute_pseudotime(
-    cells: ad.AnnData,
+    obs: pd.DataFrame,
+    components: np.ndarray,
     table: pd.DataFrame,
     root: Mapping[str, Sequence[object]] | None,
     column: str | None,
     seed: int,
 ) -> np.ndarray:
-    """Read the pseudotime of the shown cells from ``obs``, or compute it by diffusion.
+    """Read the pseudotime of the shown cells from a column, or compute it by diffusion.
 
     Parameters
     ----------
-    cells
-        The shown cells, with ``layers["rna_log"]``.
+    obs
+        Rows of the table of cells: the shown cells.
+    components
+        (cells, components) of the RNA of these cells.
     table
         ``part`` and ``label`` of these cells.
     root
@@ -120,7 +126,7 @@ def compute_pseudotime(
     column
         Column of ``obs`` with a pseudotime; None for diffusion pseudotime.
     seed
-        Seed of the PCA and the neighbours.
+        Seed of the neighbours.
 
     Raises
     ------
@@ -128,13 +134,13 @@ def compute_pseudotime(
         If the column is missing or has no numbers, or there are no root cells.
     """
     if column is not None:
-        if column not in cells.obs:
+        if column not in obs:
             raise InputError(
                 "STUDY",
                 f"studies: pseudotime: the cells have no column '{column}' (columns: "
-                f"{', '.join(cells.obs)}).",
+                f"{', '.join(obs)}).",
             )
-        values = pd.to_numeric(cells.obs[column].astype(object), errors="coerce").to_numpy(float)
+        values = pd.to_numeric(obs[column].astype(object), errors="coerce").to_numpy(float)
         if not np.isfinite(values).any():
             raise InputError(
                 "STUDY",
@@ -142,27 +148,60 @@ def compute_pseudotime(
                 "or set pseudotime to null to compute it.",
             )
         return values
-    values = compute_pca(cells, seed)
     is_predicted = (table["part"] == "predict").to_numpy()
     if root is not None:
-        start = select(cells.obs, root, "studies: root")
+        start = select(obs, root, "studies: root")
     elif is_predicted.any() and not is_predicted.all():
-        start = find_furthest_cells(values, table["label"].to_numpy(), is_predicted)
+        start = find_furthest_cells(components, table["label"].to_numpy(), is_predicted)
     else:
         raise InputError(
             "STUDY",
             "studies: the task predicts no cells other than its labelled cells, so pseudotime has "
             "no root; set root or pseudotime of the study.",
         )
-    pseudotime = compute_diffusion_pseudotime(values, start, seed)
+    pseudotime = compute_diffusion_pseudotime(components, start, seed)
     logger.info("pseudotime: %d cells are not connected to the root", np.isnan(pseudotime).sum())
     return pseudotime
 
 
-def development_table(
-    cells: ad.AnnData,
+def choose_shown_cells(
+    obs: pd.DataFrame,
     predictions: pd.DataFrame,
     label: str,
+    root: Mapping[str, Sequence[object]] | None,
+    seed: int,
+) -> pd.DataFrame:
+    """Tabulate the predicted cells, of more than :data:`MAX_SHOWN` a draw.
+
+    Parameters
+    ----------
+    obs, predictions, label
+        As :func:`scdyn.studies.common.tabulate_cells`.
+    root
+        As :func:`compute_pseudotime`.
+    seed
+        Seed of the draw, which is in proportion to part, prediction and the columns of the root.
+
+    Returns
+    -------
+    DataFrame
+        Rows of :func:`scdyn.studies.common.tabulate_cells`.
+    """
+    table = tabulate_cells(obs, predictions, label)
+    of_root = {
+        f"root {name}": as_text(obs.loc[table["cell"], name]).to_numpy()
+        for name in root or {}
+        if name in obs
+    }
+    strata = table[["part", "predicted"]].assign(**of_root)
+    return table.iloc[draw_cells(strata, MAX_SHOWN, seed)].reset_index(drop=True)
+
+
+def development_table(
+    shown: pd.DataFrame,
+    obs: pd.DataFrame,
+    components: np.ndarray,
+    predictions: pd.DataFrame,
     single_modality: Mapping[str, str],
     *,
     root: Mapping[str, Sequence[str]] | None,
@@ -173,8 +212,14 @@ def development_table(
 
     Parameters
     ----------
-    cells, predictions, label
-        The corpus, the task's predictions, the column of its label.
+    shown
+        Of :func:`choose_shown_cells`.
+    obs
+        The table of cells.
+    components
+        (shown cells, components) of the RNA.
+    predictions
+        The task's predictions.
     single_modality
         Modality to the method that reads only this modality; may be empty.
     root, pseudotime, seed
@@ -183,12 +228,13 @@ def development_table(
     Returns
     -------
     DataFrame
-        As :func:`scdyn.studies.common.tabulate_cells`, with ``pseudotime``,
-        ``predicted_<modality>`` (prediction from this modality only) and ``p_<class>``.
+        ``shown``, with ``pseudotime``, ``predicted_<modality>`` (prediction from this modality
+        only) and ``p_<class>``.
     """
-    table = tabulate_cells(cells, predictions, label)
-    shown = cells[table["cell"]]
-    table["pseudotime"] = compute_pseudotime(shown, table, root, pseudotime, seed)
+    time = compute_pseudotime(
+        obs.loc[shown["cell"]], components, shown, root, pseudotime, seed
+    )
+    table = shown.assign(pseudotime=time)
     for modality, method in single_modality.items():
         predicted = select_method(predictions, method)["predicted"]
         table[f"predicted_{modality}"] = predicted.reindex(table["cell"]).to_numpy()
@@ -348,7 +394,9 @@ class Development:
 
 
 def study_development(
-    cells: ad.AnnData,
+    corpus: Corpus,
+    pca: Pca,
+    obs: pd.DataFrame,
     predictions: pd.DataFrame,
     *,
     label: str,
@@ -361,20 +409,27 @@ def study_development(
 
     Parameters
     ----------
-    cells, predictions, label, single_modality, root, pseudotime
+    corpus, pca
+        The cells and their principal components (:func:`scdyn.data.pca.open_pca`).
+    obs, predictions, label
+        As :func:`choose_shown_cells`.
+    single_modality, root, pseudotime
         As :func:`development_table`.
     seed
-        Seed of pseudotime, the bootstraps and the layout.
+        Seed of the shown cells, pseudotime, the bootstraps and the layout.
     """
+    shown = choose_shown_cells(obs, predictions, label, root, seed)
+    components = pca.select(corpus.find_rows(shown["cell"]))
     table = development_table(
-        cells, predictions, label, single_modality, root=root, pseudotime=pseudotime, seed=seed
-    )
+        shown, obs, components, predictions, single_modality, root=root, pseudotime=pseudotime,
+        seed=seed,
+    )  # fmt: skip
     progenitors = select_progenitors(table, predictions)
     fates = list_most_predicted(progenitors["predicted"], MAX_FATES)
     return Development(
         cells=table,
         is_progenitor=table["cell"].isin(progenitors["cell"]).to_numpy(),
-        layout=lay_out_rna(cells[table["cell"]], seed),
+        layout=compute_umap(components, seed),
         trends=fate_trends(progenitors, fates, seed),
         agreement=measure_agreement(progenitors, list(single_modality), seed)
         if single_modality
@@ -383,7 +438,7 @@ def study_development(
 
 
 def driver_trends(
-    expression: ad.AnnData,
+    corpus: Corpus,
     table: pd.DataFrame,
     drivers: pd.DataFrame,
     n_fates: int = MAX_DRIVER_FATES,
@@ -393,8 +448,8 @@ def driver_trends(
 
     Parameters
     ----------
-    expression
-        The corpus, with ``layers["rna_log"]``.
+    corpus
+        The cells.
     table
         Of :func:`development_table`.
     drivers
@@ -425,7 +480,9 @@ def driver_trends(
     genes = genes.sort_values("class", key=lambda names: names.map(fates.index), kind="stable")
     time = table["pseudotime"].to_numpy()
     points = np.linspace(time.min(), time.max(), N_POINTS)
-    values = expression[table["cell"], genes["gene_id"]].layers["rna_log"].toarray()
+    columns = pd.Index(corpus.genes["gene_id"]).get_indexer(genes["gene_id"])
+    blocks = corpus.iter_blocks(corpus.find_rows(table["cell"]), ["rna_log"])
+    values = np.concatenate([block.layers["rna_log"][:, columns].toarray() for block in blocks])
     trends = {}
     for fate in fates:
         chosen = (table["predicted"] == fate).to_numpy()

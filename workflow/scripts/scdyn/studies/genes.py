@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from pydeseq2.dds import DeseqDataSet
 from pydeseq2.ds import DeseqStats
+from scipy import sparse
 from statsmodels.stats.multitest import multipletests
 
+from scdyn.data.corpus import Corpus
 from scdyn.log import logger
-from scdyn.pp.wilcoxon import compare_groups
+from scdyn.pp.wilcoxon import compare_groups, draw_groups
 from scdyn.studies.common import GROUPS
 
 MIN_CELLS_PER_GROUP = 10  # cells of a class per group, and per replicate
@@ -61,13 +62,13 @@ def choose_comparisons(change: pd.DataFrame) -> list[tuple[str, str]]:
     return pairs[:MAX_COMPARISONS]
 
 
-def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Sum counts per sample and group with at least ``MIN_CELLS_PER_GROUP`` cells.
+def sum_pseudobulk(corpus: Corpus, cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Sum RNA counts per sample and group with at least ``MIN_CELLS_PER_GROUP`` cells, in blocks.
 
     Parameters
     ----------
-    counts
-        RNA counts in ``X``.
+    corpus
+        The cells.
     cells
         ``group`` and ``sample`` of the cells to sum, indexed by cell.
 
@@ -81,16 +82,19 @@ def sum_pseudobulk(counts: ad.AnnData, cells: pd.DataFrame) -> tuple[pd.DataFram
     replicate = cells["group"] + " " + cells["sample"]
     size = replicate.value_counts()
     kept = cells[replicate.map(size) >= MIN_CELLS_PER_GROUP]
-    replicate = replicate.loc[kept.index]
-    # sc.get.aggregate keeps the counts sparse.
-    sums = sc.get.aggregate(
-        ad.AnnData(counts[kept.index].X, obs=pd.DataFrame({"replicate": replicate})),
-        by="replicate", func="sum",
-    )  # fmt: skip
-    table = pd.DataFrame(
-        np.asarray(sums.layers["sum"]).astype(int), index=sums.obs_names, columns=counts.var_names
-    )
-    group = kept.groupby(replicate)["group"].first().loc[table.index]
+    codes, names = pd.factorize(replicate.loc[kept.index], sort=True)
+    rows = corpus.find_rows(kept.index)
+    order = np.argsort(rows)  # ascending rows are read fastest
+    sums = np.zeros((len(names), corpus.n_genes), dtype=np.int64)
+    start = 0
+    for block in corpus.iter_blocks(rows[order], ["rna"]):
+        of_block = codes[order[start : start + len(block.rows)]]
+        at = of_block, np.arange(len(of_block))
+        member = sparse.csr_matrix((np.ones(len(of_block), np.int64), at), (len(names), len(at[1])))
+        sums += (member @ block.layers["rna"]).toarray()
+        start += len(of_block)
+    table = pd.DataFrame(sums, index=names, columns=corpus.genes["gene_id"].to_numpy())
+    group = kept["group"].groupby(codes).first().set_axis(names)
     return table, group
 
 
@@ -149,52 +153,62 @@ def run_rank_sum_test(cells: ad.AnnData, group: pd.Series) -> pd.DataFrame:
 
 
 def compare_genes(
-    cells: ad.AnnData, predicted: pd.DataFrame, name: str, control: str
+    corpus: Corpus, predicted: pd.DataFrame, name: str, control: str, seed: int
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Test all genes between perturbed cells of one class and controls of one class.
 
     Parameters
     ----------
-    cells
-        The corpus.
+    corpus
+        The cells.
     predicted
         Of :func:`scdyn.studies.perturbation.select_groups`.
     name, control
         Class of the perturbed cells, and of the controls.
+    seed
+        Seed of the draw of cells if cells are tested (:func:`scdyn.pp.wilcoxon.draw_groups`).
 
     Returns
     -------
     genes : DataFrame
         As :func:`run_deseq`.
     facts : dict
-        ``test``, ``n_<group>`` (cells), ``samples_<group>`` (replicates; 0 if over cells).
+        ``test``, ``n_<group>`` (cells that are compared), ``samples_<group>`` (replicates; 0 if
+        over cells).
     """
     chosen = predicted[
         (predicted["group"].eq("perturbed") & predicted["predicted"].eq(name))
         | (predicted["group"].eq("control") & predicted["predicted"].eq(control))
     ]
-    facts = {f"n_{group}": int((chosen["group"] == group).sum()) for group in GROUPS}
-    sums, group = sum_pseudobulk(cells, chosen)
+    sums, group = sum_pseudobulk(corpus, chosen)
     replicates = group.value_counts().reindex(GROUPS, fill_value=0)
-    if replicates.min() >= 2:
-        facts |= {f"samples_{key}": int(n) for key, n in replicates.items()}
-        return run_deseq(sums, group), {"test": PSEUDOBULK, **facts}
-    facts |= {f"samples_{key}": 0 for key in GROUPS}
-    part = cells[chosen.index]
-    return run_rank_sum_test(part, chosen["group"]), {"test": OVER_CELLS, **facts}
+    over_samples = replicates.min() >= 2
+    if over_samples:
+        result = run_deseq(sums, group)
+    else:
+        chosen = chosen.iloc[draw_groups(chosen["group"], seed)]
+        cells = corpus.to_memory(corpus.find_rows(chosen.index), ["rna_log"])
+        result = run_rank_sum_test(cells, chosen["group"])
+    n_cells = chosen["group"].value_counts().reindex(GROUPS, fill_value=0)
+    return result, {
+        "test": PSEUDOBULK if over_samples else OVER_CELLS,
+        **{f"n_{key}": int(n_cells[key]) for key in GROUPS},
+        **{f"samples_{key}": int(replicates[key]) if over_samples else 0 for key in GROUPS},
+    }
 
 
 def gene_table(
-    cells: ad.AnnData,
+    corpus: Corpus,
     predicted: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     drivers: pd.DataFrame | None,
+    seed: int,
 ) -> pd.DataFrame:
     """Tabulate the most changed genes of each comparison, and all drivers of its class.
 
     Parameters
     ----------
-    cells, predicted
+    corpus, predicted, seed
         As :func:`compare_genes`.
     pairs
         Of :func:`choose_comparisons`.
@@ -212,7 +226,7 @@ def gene_table(
         drivers = pd.DataFrame({"gene_id": [], "class": [], "specificity": []})
     parts = []
     for name, control in pairs:
-        genes, facts = compare_genes(cells, predicted, name, control)
+        genes, facts = compare_genes(corpus, predicted, name, control, seed)
         logger.info("%s versus controls of %s: %s", name, control, facts)
         of_class = drivers[drivers["class"] == name].set_index("gene_id")["specificity"]
         genes = genes.assign(specificity=of_class.reindex(genes.index))
@@ -227,5 +241,6 @@ def gene_table(
     if not parts:
         return pd.DataFrame(columns=columns)
     table = pd.concat(parts, ignore_index=True)
-    table["symbol"] = cells.var["symbol"].reindex(table["gene_id"]).to_numpy()
+    symbols = corpus.genes.set_index("gene_id")["symbol"]
+    table["symbol"] = symbols.reindex(table["gene_id"]).to_numpy()
     return table[columns]

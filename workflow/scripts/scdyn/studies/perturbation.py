@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scdyn.data.corpus import Corpus
+from scdyn.data.pca import Pca
 from scdyn.errors import InputError
-from scdyn.pp.selection import select
+from scdyn.pp.neighbours import compute_umap
+from scdyn.pp.selection import draw_cells, select
 from scdyn.studies.common import (
     BASELINE,
     GROUPS,
     INTERVAL,
+    MAX_SHOWN,
     MODEL,
     extract_probabilities,
     get_positions,
     get_sections,
-    lay_out_rna,
+    have_positions,
     select_method,
     tabulate_cells,
     tile_sections,
@@ -92,11 +95,11 @@ def select_groups(
     return table
 
 
-def have_positions(cells: ad.AnnData, group: pd.Series) -> bool:
+def are_on_sections(obs: pd.DataFrame, group: pd.Series) -> bool:
     """Tell whether cells of both groups have positions on a section."""
-    if "spatial" not in cells.obsm:
+    if not have_positions(obs):
         return False
-    has_position = np.isfinite(get_positions(cells)).all(axis=1)
+    has_position = np.isfinite(get_positions(obs)).all(axis=1)
     return set(group[has_position]) == set(GROUPS)
 
 
@@ -269,7 +272,8 @@ class Perturbation:
     genes: pd.DataFrame
     """As :func:`scdyn.studies.genes.gene_table`, of the model's predictions."""
     cells: pd.DataFrame
-    """Indexed by cell: :func:`scdyn.studies.common.tabulate_cells`, and ``group``."""
+    """The shown cells, indexed by cell: :func:`scdyn.studies.common.tabulate_cells`, and
+    ``group``."""
     layouts: dict[str, np.ndarray]
     """``UMAP`` of the RNA and, where both groups have positions, ``section``: (cells, 2)."""
     of_group: dict[str, np.ndarray]
@@ -282,7 +286,9 @@ class Perturbation:
 
 
 def study_perturbation(
-    cells: ad.AnnData,
+    corpus: Corpus,
+    pca: Pca,
+    obs: pd.DataFrame,
     predictions: pd.DataFrame,
     drivers: pd.DataFrame | None,
     *,
@@ -297,8 +303,10 @@ def study_perturbation(
 
     Parameters
     ----------
-    cells
-        The corpus.
+    corpus, pca
+        The cells and their principal components (:func:`scdyn.data.pca.open_pca`).
+    obs
+        The table of cells; positions, if there are any, are ``x`` and ``y``.
     predictions
         The task's predictions.
     drivers
@@ -310,11 +318,12 @@ def study_perturbation(
     section
         Column of the sections; read only if cells of both groups have positions.
     seed
-        Seed of the intervals and of the layout.
+        Seed of the intervals, the draws of cells, and the layout. At most ``MAX_SHOWN`` cells are
+        shown, drawn in proportion to group and prediction.
     """
     of_method = {
         method: select_groups(
-            cells.obs,
+            obs,
             select_method(predictions, method),
             control=control,
             perturbed=perturbed,
@@ -327,25 +336,31 @@ def study_perturbation(
     )
     predicted = of_method[MODEL]
     pairs = choose_comparisons(change[change["method"] == MODEL])
-    genes = gene_table(cells, predicted, pairs, drivers)
+    genes = gene_table(corpus, predicted, pairs, drivers, seed)
     table = (
-        tabulate_cells(cells, predictions, label)
+        tabulate_cells(obs, predictions, label)
         .set_index("cell")
         .join(predicted["group"], how="inner")
     )
-    layouts, of_group = lay_out_groups(cells[table.index], table["group"], section, seed)
+    table = table.iloc[draw_cells(table[["group", "predicted"]], MAX_SHOWN, seed)]
+    components = pca.select(corpus.find_rows(table.index))
+    layouts, of_group = lay_out_groups(
+        obs.loc[table.index], components, table["group"], section, seed
+    )
     return Perturbation(change, by_sample, genes, table, layouts, of_group)
 
 
 def lay_out_groups(
-    cells: ad.AnnData, group: pd.Series, section: str, seed: int
+    obs: pd.DataFrame, components: np.ndarray, group: pd.Series, section: str, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Compute layouts of all cells and of each group.
 
     Parameters
     ----------
-    cells
-        The cells of both groups.
+    obs
+        Rows of the table of cells: the shown cells of both groups.
+    components
+        (cells, components) of the RNA of these cells.
     group
         Group of each cell.
     section, seed
@@ -357,10 +372,10 @@ def lay_out_groups(
         As the fields of :class:`Perturbation`.
     """
     members = {name: (group == name).to_numpy() for name in GROUPS}
-    layout = lay_out_rna(cells, seed)
-    if not have_positions(cells, group):
+    layout = compute_umap(components, seed)
+    if not are_on_sections(obs, group):
         return {"UMAP": layout}, {name: layout[here] for name, here in members.items()}
-    section_of, positions = get_sections(cells, section), get_positions(cells)
+    section_of, positions = get_sections(obs, section), get_positions(obs)
     layouts = {"UMAP": layout, "section": tile_sections(positions, section_of)}
     return layouts, {
         n: tile_sections(positions[here], section_of[here]) for n, here in members.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -122,7 +121,7 @@ def coherence_table(
 
 
 def tabulate_placed_cells(
-    cells: ad.AnnData,
+    obs: pd.DataFrame,
     positions: pd.DataFrame,
     section: pd.Series,
     predictions: pd.DataFrame,
@@ -132,8 +131,10 @@ def tabulate_placed_cells(
 
     Parameters
     ----------
-    cells, positions, section, predictions
-        As :func:`coherence_table`, and the corpus.
+    obs
+        The table of cells.
+    positions, section, predictions
+        As :func:`coherence_table`.
     label
         Column of the task's label.
 
@@ -147,9 +148,9 @@ def tabulate_placed_cells(
     placed = positions.notna().all(axis=1)
     logger.info("%d cells have no position", (~placed).sum())
     shown = placed & section.isin(section[section.index.isin(queries)].unique())
-    names = cells.obs_names[shown]
-    table = pd.DataFrame({"label": as_text(cells.obs.loc[names, label])})
-    found = tabulate_cells(cells, predictions, label).set_index("cell")
+    names = obs.index[shown]
+    table = pd.DataFrame({"label": as_text(obs.loc[names, label])})
+    found = tabulate_cells(obs, predictions, label).set_index("cell")
     found = found.loc[found.index.isin(queries), ["predicted", "confidence", "logistic_regression"]]
     return table.join(found).assign(section=section[names])
 
@@ -169,14 +170,14 @@ class Spatial:
 
 
 def study_sections(
-    cells: ad.AnnData, predictions: pd.DataFrame, *, label: str, section: str, seed: int
+    obs: pd.DataFrame, predictions: pd.DataFrame, *, label: str, section: str, seed: int
 ) -> Spatial:
     """Study predictions on tissue sections: their layout and spatial autocorrelation.
 
     Parameters
     ----------
-    cells
-        The corpus, with ``obsm["spatial"]``.
+    obs
+        The table of cells, with their positions ``x`` and ``y``.
     predictions
         The task's predictions.
     label
@@ -186,9 +187,9 @@ def study_sections(
     seed
         Seed of the permutations.
     """
-    section_of = get_sections(cells, section)
-    positions = pd.DataFrame(get_positions(cells), index=cells.obs_names)
+    section_of = get_sections(obs, section)
+    positions = pd.DataFrame(get_positions(obs), index=obs.index)
     coherence = coherence_table(positions, section_of, predictions, [MODEL, BASELINE], seed)
-    table = tabulate_placed_cells(cells, positions, section_of, predictions, label)
+    table = tabulate_placed_cells(obs, positions, section_of, predictions, label)
     of_cells = positions.loc[table.index].to_numpy()
     return Spatial(coherence, table, of_cells, tile_sections(of_cells, table["section"]))

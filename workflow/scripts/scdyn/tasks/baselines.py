@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import ClassifierMixin
-from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -19,15 +17,19 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
 
+from scdyn.data.corpus import CELLS_AT_ONCE, Corpus
+from scdyn.data.pca import Pca
 from scdyn.log import logger
+from scdyn.pp.selection import draw_cells
 from scdyn.settings import MAIN, BaselineSettings
 from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
 from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
-
-
+# Most training cells of a fit, of all classes in proportion, because the methods hold their training
+# cells in memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
+MAX_TRAINING_CELLS = 20_000
 # Histogram bins per feature. XGBoost's default of 256 takes four times as long on a thousand cells,
 # and predicts no better.
 MAX_BIN = 64
@@ -56,10 +58,13 @@ class BoostedTrees(ClassifierMixin):
         return self.trees.predict_proba(values)
 
 
-def make_knn(shape: tuple[int, int]) -> ClassifierMixin:
-    """15 nearest neighbours on 50 principal components, or fewer if (cells, features) are few."""
-    components = PCA(min(50, *(n - 1 for n in shape)), svd_solver="arpack", random_state=0)
-    return make_pipeline(components, KNeighborsClassifier(min(15, shape[0]), weights="distance"))
+def make_knn(n_cells: int) -> ClassifierMixin:
+    """15 nearest neighbours by distance, or fewer if there are fewer cells.
+
+    On the corpus' principal components (:class:`scdyn.data.pca.Pca`), which are of all its cells,
+    those of the test set included, without their labels.
+    """
+    return KNeighborsClassifier(min(15, n_cells), weights="distance")
 
 
 def make_mlp(seed: int) -> ClassifierMixin:
@@ -68,7 +73,10 @@ def make_mlp(seed: int) -> ClassifierMixin:
 
 
 def make_logistic_regression(l1: bool) -> ClassifierMixin:
-    """Multinomial logistic regression, each feature scaled by its largest training value."""
+    """Multinomial logistic regression, each feature scaled by its largest training value.
+
+    Values are scaled in place, because a copy would take as much memory as they do.
+    """
     if l1:
         # The solver draws cells at random.
         model = LogisticRegression(
@@ -76,19 +84,22 @@ def make_logistic_regression(l1: bool) -> ClassifierMixin:
         )
     else:
         model = LogisticRegression(max_iter=2000)
-    return make_pipeline(MaxAbsScaler(), model)
+    return make_pipeline(MaxAbsScaler(copy=False), model)
 
 
-# Method to its modalities, and a function of seed and (cells, features) that creates it.
-BOTH, RNA = "both", "rna"
-METHODS: dict[str, tuple[str, Callable[[int, tuple[int, int]], ClassifierMixin]]] = {
-    "majority": (RNA, lambda seed, shape: DummyClassifier(strategy="prior")),
-    LR: (BOTH, lambda seed, shape: make_logistic_regression(l1=False)),
-    LR_RNA: (RNA, lambda seed, shape: make_logistic_regression(l1=False)),
-    "logistic_regression_l1": (BOTH, lambda seed, shape: make_logistic_regression(l1=True)),
-    "knn": (BOTH, lambda seed, shape: make_knn(shape)),
-    "xgboost": (BOTH, lambda seed, shape: BoostedTrees(seed)),
-    "mlp": (BOTH, lambda seed, shape: make_mlp(seed)),
+# What a method reads: log-normalised values of the RNA or of both modalities, or the corpus'
+# principal components of both.
+RNA, BOTH, COMPONENTS = "rna", "both", "components"
+LAYERS = {RNA: ["rna_log"], BOTH: ["rna_log", "promoter_log"]}
+# Method to what it reads, and a function of seed and number of training cells that creates it.
+METHODS: dict[str, tuple[str, Callable[[int, int], ClassifierMixin]]] = {
+    "majority": (RNA, lambda seed, n_cells: DummyClassifier(strategy="prior")),
+    LR: (BOTH, lambda seed, n_cells: make_logistic_regression(l1=False)),
+    LR_RNA: (RNA, lambda seed, n_cells: make_logistic_regression(l1=False)),
+    "logistic_regression_l1": (BOTH, lambda seed, n_cells: make_logistic_regression(l1=True)),
+    "knn": (COMPONENTS, lambda seed, n_cells: make_knn(n_cells)),
+    "xgboost": (BOTH, lambda seed, n_cells: BoostedTrees(seed)),
+    "mlp": (BOTH, lambda seed, n_cells: make_mlp(seed)),
 }
 # Methods whose result depends on the seed; the others are run once.
 SEEDED = {"mlp"}
@@ -118,15 +129,63 @@ def list_fits(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int
                 yield method, variant, seed
 
 
-def fit_baselines(
-    cells: ad.AnnData, splits: pd.DataFrame, fold: str, task: BaselineSettings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit the task's baselines on one fold.
+def draw_training_cells(training: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Draw at most :data:`MAX_TRAINING_CELLS` rows of a split, of all labels in proportion."""
+    return training.iloc[draw_cells(training[["label"]], MAX_TRAINING_CELLS, seed)]
+
+
+def iter_features(
+    corpus: Corpus, pca: Pca | None, rows: np.ndarray, features: str
+) -> Iterator[sparse.csr_matrix | np.ndarray]:
+    """Yield the features of cells in blocks, (cells, features) of float32.
 
     Parameters
     ----------
-    cells
-        Corpus with the normalised layers.
+    corpus
+        The cells.
+    pca
+        Their principal components, read only for ``COMPONENTS``.
+    rows
+        Rows of the cells.
+    features
+        ``RNA``, ``BOTH`` or ``COMPONENTS``.
+    """
+    if features == COMPONENTS:
+        for start in range(0, len(rows), CELLS_AT_ONCE):
+            yield pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
+        return
+    for block in corpus.iter_blocks(rows, LAYERS[features], CELLS_AT_ONCE):
+        yield sparse.hstack(list(block.layers.values()), format="csr")
+
+
+def read_features(
+    corpus: Corpus, pca: Pca | None, rows: np.ndarray, features: str
+) -> sparse.csr_matrix | np.ndarray:
+    """Read the features of cells at once: the blocks of :func:`iter_features`, joined."""
+    blocks = list(iter_features(corpus, pca, rows, features))
+    return np.concatenate(blocks) if features == COMPONENTS else sparse.vstack(blocks, format="csr")
+
+
+def predict_probabilities(
+    model: ClassifierMixin, corpus: Corpus, pca: Pca, rows: np.ndarray, features: str
+) -> np.ndarray:
+    """Predict cells in blocks of :func:`iter_features`: (cells, classes)."""
+    blocks = iter_features(corpus, pca, rows, features)
+    return np.concatenate([model.predict_proba(values) for values in blocks])
+
+
+def fit_baselines(
+    corpus: Corpus, pca: Pca, splits: pd.DataFrame, fold: str, task: BaselineSettings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fit the task's baselines on one fold.
+
+    Each fit is to at most :data:`MAX_TRAINING_CELLS` cells, drawn by its seed from all classes in
+    proportion; all other cells are read and predicted in blocks.
+
+    Parameters
+    ----------
+    corpus, pca
+        The cells and their principal components (:func:`scdyn.data.pca.open_pca`).
     splits, fold
         The split, and the fold of the test set.
     task
@@ -138,58 +197,64 @@ def fit_baselines(
         As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, of all methods, seeds and
         variants.
     costs : DataFrame
-        ``method``, ``variant``, ``seed``, ``fold``, ``temperature``, ``seconds``.
+        ``method``, ``variant``, ``seed``, ``fold``, ``n_training_cells``, ``temperature``,
+        ``seconds``.
+
+    Raises
+    ------
+    InputError
+        If the split is of another corpus.
     """
-    require_cells(splits, cells.obs_names)
-    values = collect_values(cells)
+    require_cells(splits, corpus.obs.index)
+    splits = splits.assign(row=corpus.find_rows(splits["cell"]))
     variants = {MAIN: (1.0, None), **task.reduced_variants()}
     tables, costs = [], []
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
-        modalities, make = METHODS[method]
-        rows = cells.obs_names.get_indexer
+        training = draw_training_cells(training, seed)
+        features, make = METHODS[method]
         started = time.perf_counter()
-        x = values[modalities][rows(training["cell"])]
-        model = make(seed, x.shape)
-        model.fit(x, training["label"].to_numpy())
-        p = model.predict_proba(values[modalities][rows(validation["cell"])])
+        model = make(seed, len(training))
+        # Each fit reads its cells anew, since logistic regression scales them in place.
+        model.fit(
+            read_features(corpus, pca, training["row"].to_numpy(), features),
+            training["label"].to_numpy(),
+        )
+        p = predict_probabilities(model, corpus, pca, validation["row"].to_numpy(), features)
         temperature = fit_temperature(validation["label"].to_numpy(), model.classes_, p)
-        p = model.predict_proba(values[modalities][rows(predicted["cell"])])
+        p = predict_probabilities(model, corpus, pca, predicted["row"].to_numpy(), features)
+        seconds = time.perf_counter() - started
         run = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-        costs.append(run | {"temperature": temperature, "seconds": time.perf_counter() - started})
+        found = {"n_training_cells": len(training), "temperature": temperature, "seconds": seconds}
+        costs.append(run | found)
         tables.append(
             tabulate_calibrated_predictions(predicted, run, model.classes_, p, temperature)
         )
-        logger.info("fold %s: %s, %s, seed %d: %.1f s", fold, method, variant, seed,
-                    costs[-1]["seconds"])  # fmt: skip
+        logger.info("fold %s: %s, %s, seed %d, %d training cells: %.1f s", fold, method, variant,
+                    seed, len(training), seconds)  # fmt: skip
     return pd.concat(tables, ignore_index=True), pd.DataFrame(costs)
 
 
-def collect_values(cells: ad.AnnData) -> dict[str, sparse.csr_matrix]:
-    """Return the normalised values that the methods read: modalities to (cells, features)."""
-    rna, promoter = cells.layers["rna_log"].tocsr(), cells.layers["promoter_log"].tocsr()
-    return {RNA: rna, BOTH: sparse.hstack([rna, promoter], format="csr")}
-
-
-def fit_weights(cells: ad.AnnData, splits: pd.DataFrame, fold: str) -> pd.DataFrame:
+def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> pd.DataFrame:
     """Fit logistic regression to one fold's training cells, even if it is not a baseline.
 
     Parameters
     ----------
-    cells, splits, fold
+    corpus, splits, fold
         See :func:`fit_baselines`.
+    seed
+        Seed of the draw of at most :data:`MAX_TRAINING_CELLS` cells.
 
     Returns
     -------
     DataFrame
         ``gene_id``, ``class``, ``rna``, ``promoter``: weights on scaled features.
     """
-    require_cells(splits, cells.obs_names)
-    # With all labels nothing is drawn, so the seed has no effect.
-    training = split_cells(splits, fold, 1.0, None, 0)[0]
-    x = collect_values(cells)[BOTH][cells.obs_names.get_indexer(training["cell"])]
-    model = make_logistic_regression(l1=False).fit(x, training["label"].to_numpy())
-    return tabulate_weights(cells.var_names, model.classes_, get_logistic_weights(model))
+    require_cells(splits, corpus.obs.index)
+    training = draw_training_cells(split_cells(splits, fold)[0], seed)
+    values = read_features(corpus, None, corpus.find_rows(training["cell"]), BOTH)
+    model = make_logistic_regression(l1=False).fit(values, training["label"].to_numpy())
+    return tabulate_weights(corpus.genes["gene_id"], model.classes_, get_logistic_weights(model))
 
 
 def tabulate_weights(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anndata as ad
 import pandas as pd
 
-from scdyn.pp.wilcoxon import compare_groups
+from scdyn.data.corpus import Corpus
+from scdyn.pp.wilcoxon import compare_groups, draw_groups
 
 RANKING = ["class", "gene_id", "symbol", "is_tf", "score"]
 
@@ -23,9 +24,37 @@ def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     return table[RANKING]
 
 
-def wilcoxon_ranking(cells: ad.AnnData, label: pd.Series) -> pd.DataFrame:
-    """Rank genes by Wilcoxon's rank-sum test of RNA in each class against all others."""
-    values = cells[label.index].layers["rna_log"]
-    ranks = compare_groups(values, cells.var_names, pd.Categorical(label.to_numpy()))
+def read_compared_cells(corpus: Corpus, label: pd.Series, seed: int) -> ad.AnnData:
+    """Read the RNA of the cells that Wilcoxon's test compares.
+
+    Parameters
+    ----------
+    corpus
+        The cells.
+    label
+        Class of each labelled cell.
+    seed
+        Seed of :func:`scdyn.pp.wilcoxon.draw_groups`, which draws cells of each class.
+
+    Returns
+    -------
+    AnnData
+        ``layers["rna_log"]``, and the label as ``class`` in ``obs``.
+    """
+    label = label.iloc[draw_groups(label, seed)]
+    cells = corpus.to_memory(corpus.find_rows(label.index), ["rna_log"])
+    cells.obs["class"] = pd.Categorical(label.to_numpy())
+    return cells
+
+
+def wilcoxon_ranking(cells: ad.AnnData) -> pd.DataFrame:
+    """Rank genes by Wilcoxon's rank-sum test of RNA in each class against all others.
+
+    Parameters
+    ----------
+    cells
+        Of :func:`read_compared_cells`.
+    """
+    ranks = compare_groups(cells.layers["rna_log"], cells.var_names, cells.obs["class"].array)
     ranks = ranks.merge(cells.var[["symbol", "is_tf"]], left_on="gene_id", right_index=True)
     return ranks.rename(columns={"group": "class"})[RANKING]

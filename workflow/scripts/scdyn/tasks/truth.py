@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from scdyn.data.corpus import Corpus
 from scdyn.tasks.metrics import confidence_interval, score
-from scdyn.tasks.rankings import attribution_ranking, weight_ranking, wilcoxon_ranking
+from scdyn.tasks.rankings import (
+    attribution_ranking,
+    read_compared_cells,
+    weight_ranking,
+    wilcoxon_ranking,
+)
 from scdyn.tasks.scores import method_prefix
 
 
@@ -156,11 +161,13 @@ def score_truth(
     truth: Mapping[str, pd.DataFrame],
     adjacencies: pd.DataFrame,
     regulons: pd.DataFrame,
-    cells: ad.AnnData,
+    corpus: Corpus,
     predictions: Mapping[str, pd.DataFrame],
     runs: Mapping[str, pd.DataFrame],
     attributions: Mapping[str, pd.DataFrame],
     weights: Mapping[str, Sequence[pd.DataFrame]],
+    *,
+    seed: int,
 ) -> dict[str, float]:
     """Compare the results on the simulated study with its ground truth.
 
@@ -168,7 +175,7 @@ def score_truth(
     ----------
     truth
         ``edges``, ``drivers`` and ``cells`` as written by :mod:`scdyn_simulate.study`.
-    adjacencies, regulons, cells
+    adjacencies, regulons, corpus
         Results of the study.
     predictions, runs
         By task, as :func:`scdyn.tasks.evaluation.evaluate` returns ``predictions`` and ``runs``; a
@@ -177,6 +184,8 @@ def score_truth(
     attributions, weights
         By explained task: as :func:`scdyn.explain.attribution_tables.attribution_table`, and each
         fold's weights of logistic regression.
+    seed
+        Seed of :func:`scdyn.tasks.rankings.read_compared_cells`.
 
     Returns
     -------
@@ -184,7 +193,7 @@ def score_truth(
         Scores of :func:`score_edges`, :func:`score_ectopic` or :func:`score_fates`, and
         :func:`score_drivers`.
     """
-    genes = cells.var.rename_axis("gene_id").reset_index()
+    genes = corpus.genes
     names = truth["cells"]["sample"] + "_" + truth["cells"]["barcode"]
     true_cells = truth["cells"].set_index(pd.Index(names))
     result = score_edges(adjacencies, regulons, truth["edges"], genes)
@@ -194,10 +203,10 @@ def score_truth(
     mature = singlets["state"] == singlets["fate"]
     ectopic = singlets.index[knocked_out & mature]
     for task, table in predictions.items():
-        queries = table.loc[table["part"] == "predict", "cell"]
-        if queries.empty:
+        queries = table.loc[table["part"] == "predict", "cell"].unique()
+        if not len(queries):
             continue
-        if set(cells.obs.loc[queries, "sample"]) & in_knockout:
+        if set(corpus.obs["sample"].iloc[corpus.find_rows(queries)]) & in_knockout:
             fate = singlets.loc[ectopic, "fate"].mode()[0]
             result |= score_ectopic(task, runs[task], ectopic, fate)
         else:
@@ -206,10 +215,11 @@ def score_truth(
             result |= score_fates(task, runs[task], table, fates)
     for task, table in attributions.items():
         labels = predictions[task][(predictions[task]["part"] == "test")].drop_duplicates("cell")
+        cells = read_compared_cells(corpus, labels.set_index("cell")["label"], seed)
         rankings = {
             "": attribution_ranking(table),
             "lr_": weight_ranking(pd.concat(weights[task]), genes),
-            "wilcoxon_": wilcoxon_ranking(cells, labels.set_index("cell")["label"]),
+            "wilcoxon_": wilcoxon_ranking(cells),
         }
         classes = set(table["class"])
         drivers = truth["drivers"][truth["drivers"]["fate"].isin(classes)]
