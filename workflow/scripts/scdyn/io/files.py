@@ -140,6 +140,19 @@ def _unpacked(path: str | Path) -> Any:
     return open(path, "rb", buffering=0)
 
 
+def iter_line_blocks(file: io.BufferedReader, n_bytes: int) -> Iterator[bytes]:
+    """Read a text in blocks of whole lines, of about ``n_bytes`` each."""
+    begun = b""
+    while text := file.read(n_bytes):
+        text = begun + text
+        end = text.rfind(b"\n") + 1
+        begun = text[end:]
+        if end:
+            yield text[:end]
+    if begun:
+        yield begun
+
+
 def open_text(path: str | Path) -> TextIO:
     """Open a text file for reading, plain or compressed, with or without a byte-order mark."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
