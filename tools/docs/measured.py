@@ -1,7 +1,7 @@
 """Costs: measured, and extrapolated to a large cohort.
 
-For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json. Extrapolations are linear,
-as explained on the page.
+For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json. Extrapolations are
+linear, as explained on the page.
 """
 
 from __future__ import annotations

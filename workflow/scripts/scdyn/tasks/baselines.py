@@ -27,8 +27,8 @@ from scdyn.tasks.metrics import fit_temperature
 from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
-# Most training cells of a fit, of all classes in proportion, because the methods hold their training
-# cells in memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
+# Most training cells of a fit, of all classes in proportion, because the methods hold them in
+# memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
 MAX_TRAINING_CELLS = 20_000
 # Histogram bins per feature. XGBoost's default of 256 takes four times as long on a thousand cells,
 # and predicts no better.
@@ -150,7 +150,7 @@ def iter_features(
     features
         ``RNA``, ``BOTH`` or ``COMPONENTS``.
     """
-    if features == COMPONENTS:
+    if features == COMPONENTS and pca is not None:
         for start in range(0, len(rows), CELLS_AT_ONCE):
             yield pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
         return
