@@ -25,6 +25,7 @@ def written(tmp_path):
     """A file of each kind and what reads it."""
     table = pd.DataFrame({"cell": ["a" * 50, "b" * 50], "fold": ["0", "1"], "label": ["x", "y"]})
     write_table(tmp_path / "table.tsv", table)
+    artefacts.write_parquet(tmp_path / "table.parquet", table)
     write_json(tmp_path / "object.json", {"n": [1, 2, 3]})
     (tmp_path / "records.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     cells = ad.AnnData(sparse.random(30, 20, 0.3, format="csc", random_state=0))
@@ -33,6 +34,7 @@ def written(tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad", convert_strings_to_categoricals=False)
     return {
         tmp_path / "table.tsv": [artefacts.read_table, splits.read_splits],
+        tmp_path / "table.parquet": [artefacts.read_parquet],
         tmp_path / "object.json": [artefacts.read_json],
         tmp_path / "records.jsonl": [artefacts.read_records],
         tmp_path / "cells.h5ad": [artefacts.read_cells, artefacts.read_obs, read_expression],
@@ -50,6 +52,8 @@ def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
     assert artefacts.read_stamp(tmp_path / "cells.h5ad") == {"version": "unknown", "format": 1}
     artefacts.write_h5ad(tmp_path / "stamped.h5ad", cells)
     assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.make_stamp()
+    artefacts.write_parquet(tmp_path / "table.parquet", cells.obs)
+    assert artefacts.read_stamp(tmp_path / "table.parquet") == artefacts.make_stamp()
     (tmp_path / "folder").mkdir()
     write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
     assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}
@@ -69,6 +73,72 @@ def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
     path.write_text("a\tb\n1\t2\n3\t")
     with pytest.raises(InputError, match="last line is truncated.*remove it and run the workflow"):
         artefacts.read_table(path)
+
+
+def mixed_table():
+    """A column of each kind, with missing values and a class called "NA"."""
+    return pd.DataFrame(
+        {
+            "label": pd.Categorical(["b", "NA", None, "b"], categories=["z", "b", "NA"]),
+            "order": pd.Categorical(["lo", "hi", "lo", "hi"], ["lo", "hi"], ordered=True),
+            "text": ["NA", "", None, "nan"],
+            "flag": [True, False, True, True],
+            "known": pd.array([True, None, False, True], dtype="boolean"),
+            "count": np.array([1, 2, 3, 4], dtype=np.int32),
+            "p": np.array([0.1, np.nan, 3, 4], dtype=np.float32),
+            "nothing": [None] * 4,
+            "no_label": pd.Series([None] * 4, dtype=object).astype("category").array,
+        },
+        index=pd.Index(["s_1", "s_2", "s_3", "NA"], name="cell"),
+    )
+
+
+def test_a_parquet_table_is_read_as_it_was_written(tmp_path):
+    table, path = mixed_table(), tmp_path / "table.parquet"
+    artefacts.write_parquet(path, table)
+    found = artefacts.read_parquet(path)
+    text = pd.StringDtype("pyarrow", na_value=np.nan)
+    expected = table.astype({"text": text, "nothing": text})
+    pd.testing.assert_frame_equal(found, expected.set_axis(table.index.astype(text)))
+    assert np.dtype(object) not in [*found.dtypes, found.index.dtype]
+
+
+def test_only_the_columns_and_rows_asked_for_are_read(tmp_path):
+    folder = tmp_path / "task=fate"  # which is not a column
+    artefacts.write_parquet(folder / "table.parquet", mixed_table())
+    found = artefacts.read_parquet(folder / "table.parquet", ["p", "label"])
+    assert list(found) == ["p", "label"] and list(found.index) == ["s_1", "s_2", "s_3", "NA"]
+    some = artefacts.read_parquet(folder / "table.parquet", ["count"], [("label", "==", "NA")])
+    assert some.to_dict() == {"count": {"s_2": 2}}
+    assert artefacts.read_parquet(folder / "table.parquet", []).shape == (4, 0)
+
+
+def test_an_index_without_a_name_and_a_table_without_an_index_stay_so(tmp_path):
+    path = tmp_path / "table.parquet"
+    artefacts.write_parquet(path, mixed_table().rename_axis(None))
+    assert artefacts.read_parquet(path).index.name is None
+    assert artefacts.read_parquet(path).loc["s_2", "label"] == "NA"
+    artefacts.write_parquet(path, mixed_table().reset_index())
+    found = artefacts.read_parquet(path, ["label", "cell"])
+    assert isinstance(found.index, pd.RangeIndex) and list(found) == ["label", "cell"]
+    artefacts.write_parquet(path, mixed_table().iloc[:0])
+    assert artefacts.read_parquet(path).shape == (0, 9)
+
+
+def test_a_changed_byte_of_a_parquet_table_is_found(tmp_path):
+    path = tmp_path / "table.parquet"
+    artefacts.write_parquet(path, pd.DataFrame({"p": np.random.default_rng(0).random(1000)}))
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="table.parquet: was changed or truncated.*remove it"):
+        artefacts.read_parquet(path)
+
+
+def test_a_parquet_table_of_another_program_is_refused_by_name(tmp_path):
+    mixed_table().to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="other.parquet: was changed or truncated"):
+        artefacts.read_parquet(tmp_path / "other.parquet")
 
 
 def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ _HOMES = {
     "read_h5": "tenx",
     "read_mtx": "tenx",
     "read_table": "artefacts",
+    "read_parquet": "artefacts",
+    "write_parquet": "artefacts",
     "read_cells": "artefacts",
     "write_h5ad": "artefacts",
     "atomic": "files",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from scdyn.errors import reading
 from scdyn.io.files import atomic
 from scdyn.version import __version__
 
-if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has no anndata
+if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has neither of these
+    import pyarrow as pa
     from anndata import AnnData
 
 
@@ -25,6 +28,8 @@ FORMAT = 2
 STAMP = "scdyn"
 # File of a folder that holds its stamp: tokens, or a fine-tuned model.
 FOLDERS = ("meta.json", "task.json")
+# Column of a parquet file that holds an index without a name.
+INDEX = "index"
 
 
 @cache
@@ -42,7 +47,7 @@ def make_stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read the stamp of an ``.h5ad``, a ``.json``, or a folder with one of :data:`FOLDERS`.
+    """Read the stamp of an ``.h5ad``, ``.parquet``, ``.json``, or folder with a :data:`FOLDERS`.
 
     Returns
     -------
@@ -59,6 +64,12 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
             if group is None:
                 return unknown
             return {"version": group["version"].asstr()[()], "format": int(group["format"][()])}
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with reading_artefact(path):
+            stamp = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
+            return {name: stamp[name] for name in unknown}
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
@@ -117,6 +128,104 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
             if file.read() != b"\n":
                 raise ValueError("its last line is truncated")
         return pd.read_csv(path, sep="\t", **options)
+
+
+def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a data frame as parquet (zstd, with checksums) with a stamp, atomically.
+
+    Categorical columns are stored as dictionaries, other text as strings, numbers in their own
+    precision. Text whose values repeat should be categorical; as strings it takes more memory.
+
+    Parameters
+    ----------
+    path
+        The file.
+    table
+        Columns of one type each. An index other than the default is stored as the first column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, index = {str(name): table[name] for name in table}, None
+    if not isinstance(table.index, pd.RangeIndex):
+        index = table.index.name or INDEX
+        columns = {index: table.index} | columns
+    content = pa.table({name: _to_arrow(values) for name, values in columns.items()})
+    content = content.replace_schema_metadata({STAMP: json.dumps(make_stamp() | {INDEX: index})})
+    with atomic(path) as temporary:
+        pq.write_table(content, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(
+    path: str | Path, columns: Sequence[str] | None = None, filters: Any = None
+) -> pd.DataFrame:
+    """Read a data frame of :func:`write_parquet`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        The columns to read, in this order, all if None; an index is read in any case.
+    filters
+        Rows to read, as for :func:`pyarrow.parquet.read_table`, such as
+        ``[("method", "==", "knn")]``.
+
+    Returns
+    -------
+    DataFrame
+        Dictionaries as categorical columns, other text as the dtype ``str`` of pandas on strings of
+        arrow (missing: NaN), truth values of which some are missing as ``boolean``, integers of
+        which some are missing as float64.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or truncated.
+    """
+    import pyarrow.parquet as pq
+
+    with reading_artefact(path):
+        schema = pq.read_schema(path)
+        index = json.loads(schema.metadata[STAMP.encode()])[INDEX]
+        names = [name for name in (schema.names if columns is None else columns) if name != index]
+        # One column at a time: pandas' copy of a table takes the memory of the table once more.
+        values = {
+            name: _to_pandas(
+                pq.read_table(
+                    path,
+                    columns=[name],
+                    filters=filters,
+                    partitioning=None,  # a folder called "a=b" is no column
+                    page_checksum_verification=True,
+                )
+            )
+            for name in [*([index] if index else []), *names]
+        }
+        rows = index and pd.Index(values.pop(index), name=None if index == INDEX else index)
+        return pd.DataFrame(values, index=rows, columns=names, copy=False)
+
+
+def _to_arrow(values: pd.Series | pd.Index) -> Any:
+    """Convert a column to arrow; one without any value has no type there and becomes text."""
+    import pyarrow as pa
+
+    array = pa.array(values, from_pandas=True)
+    if not pa.types.is_null(getattr(array.type, "value_type", array.type)):
+        return array
+    text = pa.nulls(len(values), pa.string())
+    return text.dictionary_encode() if pa.types.is_dictionary(array.type) else text
+
+
+def _to_pandas(content: pa.Table) -> Any:
+    """Convert a table of one column to an array of pandas, without objects of Python."""
+    import pyarrow as pa
+
+    text = pd.StringDtype("pyarrow", na_value=np.nan)
+    types = {pa.string(): text, pa.large_string(): text}
+    if content.column(0).null_count:
+        types[pa.bool_()] = pd.BooleanDtype()
+    return content.to_pandas(types_mapper=types.get, ignore_metadata=True).iloc[:, 0].array
 
 
 def read_cells(path: str | Path) -> AnnData:
