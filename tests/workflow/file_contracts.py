@@ -31,10 +31,13 @@ def contracts() -> dict[str, dict[str, bool]]:
     return found
 
 
-# Run where h5py is: which parts each h5ad has.
-READ_H5AD = """
+# Run where h5py and pyarrow are: which parts each h5ad has, and which columns each parquet file.
+READ_PARTS = """
 import h5py, json, sys
+import pyarrow.parquet as pq
 def parts(path):
+    if path.endswith(".parquet"):
+        return pq.read_schema(path).names
     with h5py.File(path) as file:
         groups = [g for g in ("layers", "obsm", "obsp", "uns") if g in file]
         return ["X"] * ("X" in file) + [f"{g}/{name}" for g in groups for name in file[g]]
@@ -43,8 +46,8 @@ print(json.dumps({path: parts(path) for path in sys.argv[1:]}))
 
 
 def parts_of(paths: list[Path]) -> dict[Path, list[str]]:
-    """Name the matrices and other parts that each h5ad has."""
-    command = [ROOT / "tests/in_env.sh", "analysis", "python", "-c", READ_H5AD, *paths]
+    """Name the matrices and other parts of each h5ad, and the columns of each parquet file."""
+    command = [ROOT / "tests/in_env.sh", "analysis", "python", "-c", READ_PARTS, *paths]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return {Path(path): parts for path, parts in json.loads(run.stdout).items()}
 
@@ -74,7 +77,7 @@ def differences(results: Path) -> tuple[list[str], set[str]]:
     """
     results = results.resolve()
     files = {
-        **parts_of(sorted(results.rglob("*.h5ad"))),
+        **parts_of(sorted(p for p in results.rglob("*") if p.suffix in (".h5ad", ".parquet"))),
         **{p: names_in(p) for p in results.rglob("*.*") if p.suffix in (".tsv", ".json")},
     }
     wrong, unseen = [], set()

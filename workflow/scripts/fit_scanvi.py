@@ -1,6 +1,5 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
-from scdyn.io.artefacts import read_cells
-from scdyn.io.files import write_table
+from scdyn.io.artefacts import read_cells, write_parquet
 from scdyn.log import logged
 from scdyn.tasks import peers, splits
 from scdyn.training import devices
@@ -14,4 +13,4 @@ with logged(snakemake.log[0]):
         snakemake.params.peers["max_epochs"],
         snakemake.params.seed,
     )
-    write_table(snakemake.output[0], predictions)
+    write_parquet(snakemake.output[0], predictions)

@@ -5,14 +5,16 @@ from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
 from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
+from scdyn.studies.common import BASELINE, MODEL
 from scdyn.studies.development import study_development
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     cells = read_annotated(files.corpus, files.cells)
-    predictions = read_predictions(files.predictions)
+    methods = [MODEL, BASELINE, *params.single_modality.values()]
+    predictions = read_predictions(files.predictions, methods=methods)
     found = study_development(
         cells,
         predictions,

@@ -5,13 +5,14 @@ from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
 from scdyn.pp.metadata import read_annotated
 from scdyn.settings import StudySettings
+from scdyn.studies.common import BASELINE, MODEL
 from scdyn.studies.spatial import study_sections
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     cells = read_annotated(files.corpus, files.cells)
-    predictions = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions, methods=[MODEL, BASELINE])
     found = study_sections(
         cells,
         predictions,

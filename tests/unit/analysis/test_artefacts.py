@@ -71,6 +71,14 @@ def test_what_was_cut_short_is_named_with_what_to_do(written, share):
                 read(path)
 
 
+def test_of_a_folder_that_a_rule_makes_as_a_whole_the_folder_is_named(tmp_path):
+    write_json(tmp_path / "model/task.json", {})
+    artefacts.write_parquet(tmp_path / "model/predictions.parquet", pd.DataFrame({"p": [0.5]}))
+    os.truncate(tmp_path / "model/predictions.parquet", 50)
+    with pytest.raises(InputError, match="model: was changed or truncated.*; remove it"):
+        artefacts.read_parquet(tmp_path / "model/predictions.parquet")
+
+
 def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("a\tb\n1\t2\n3\t")
@@ -190,7 +198,7 @@ def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells():
     cells = ad.AnnData(np.ones((2, 1), dtype=np.float32), obs=pd.DataFrame(index=["a", "b"]))
     cells.layers["rna_log"] = cells.layers["promoter_log"] = sparse.csr_matrix(cells.X)
     with pytest.raises(InputError, match="1 of the split's 2 cells are not in the corpus.* z"):
-        fit_baselines(cells, split, "0", {})
+        next(fit_baselines(cells, split, "0", {}))
 
 
 def test_an_embedding_of_other_cells_is_refused():

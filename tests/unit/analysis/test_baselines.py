@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scdyn.io.artefacts import writing_parquet
 from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
+from scdyn.tasks.predictions import read_predictions
 
 TASK = BaselineSettings(seeds=[1, 2], folds=2, label_shares=[0.3], left_out=["x"])
 
@@ -34,9 +36,19 @@ def split(cells):
     return splits.make_splits(cells.obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
 
 
+def fit(cells, split, folder):
+    """All predictions, written to one file and read, and all costs."""
+    costs = []
+    with writing_parquet(folder / "0.parquet") as write:
+        for table, cost in baselines.fit_baselines(cells, split, "0", TASK):
+            write(table)
+            costs.append(cost)
+    return read_predictions(folder / "0.parquet"), pd.DataFrame(costs)
+
+
 @pytest.fixture(scope="module")
-def fitted(cells, split):
-    return baselines.fit_baselines(cells, split, "0", TASK)
+def fitted(cells, split, tmp_path_factory):
+    return fit(cells, split, tmp_path_factory.mktemp("baselines"))
 
 
 def test_all_methods_learn_what_is_there(fitted):
@@ -58,6 +70,8 @@ def test_seeds_and_variants_are_run_where_they_matter(fitted):
     assert ("labels_0.3", "xgboost") not in runs
     without = calls[calls["variant"] == "without_0"]
     assert "x" not in set(without["predicted"]) and "x" in set(without["label"])
+    assert without["p_x"].isna().all() and without["p_y"].notna().all()
+    assert calls["p_y"].dtype == np.float32
 
 
 def test_weights_are_largest_where_the_classes_differ(cells, split):
@@ -68,7 +82,7 @@ def test_weights_are_largest_where_the_classes_differ(cells, split):
     assert set(weights.loc["z", "promoter"].nlargest(3).index) == {"0", "1", "2"}
 
 
-def test_nothing_is_learned_from_cells_that_are_called(cells, split, fitted):
+def test_nothing_is_learned_from_cells_that_are_called(cells, split, fitted, tmp_path):
     """Poison: labels and values of the called cells change, and no model does."""
     poisoned, table = cells.copy(), split.copy()
     is_called = (table["fold"] == "0").to_numpy()
@@ -80,7 +94,7 @@ def test_nothing_is_learned_from_cells_that_are_called(cells, split, fitted):
     table.loc[is_called, "label"] = "poison"
     weights = baselines.fit_weights(cells, split, "0")
     pd.testing.assert_frame_equal(baselines.fit_weights(poisoned, table, "0"), weights)
-    _, costs = baselines.fit_baselines(poisoned, table, "0", TASK)
+    _, costs = fit(poisoned, table, tmp_path)
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
 
 

@@ -89,10 +89,13 @@ def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
     Raises
     ------
     InputError
-        Naming the file, which the workflow recreates once it is removed.
+        Naming the file, or the folder that a rule makes as a whole; the workflow recreates it once
+        it is removed.
     """
+    folder = Path(path).parent
+    made = folder if any((folder / name).exists() for name in FOLDERS) else path
     return reading(
-        "FORMAT", path, "was changed or truncated", "remove it and run the workflow again"
+        "FORMAT", made, "was changed or truncated", "remove it and run the workflow again"
     )
 
 

@@ -21,8 +21,8 @@ from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
 
 from scdyn.log import logger
 from scdyn.settings import MAIN, BaselineSettings
-from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
+from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
@@ -120,8 +120,8 @@ def list_fits(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int
 
 def fit_baselines(
     cells: ad.AnnData, splits: pd.DataFrame, fold: str, task: BaselineSettings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit the task's baselines on one fold.
+) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Fit the task's baselines on one fold, one after the other.
 
     Parameters
     ----------
@@ -132,18 +132,19 @@ def fit_baselines(
     task
         Baselines, variants and runs of the task.
 
-    Returns
-    -------
+    Yields
+    ------
     predictions : DataFrame
-        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, of all methods, seeds and
-        variants.
-    costs : DataFrame
+        Of one method, variant and seed, as
+        :func:`scdyn.tasks.predictions.tabulate_calibrated_predictions`, with a column of each class
+        of the whole training set.
+    cost : dict
         ``method``, ``variant``, ``seed``, ``fold``, ``temperature``, ``seconds``.
     """
     require_cells(splits, cells.obs_names)
     values = collect_values(cells)
     variants = {MAIN: (1.0, None), **task.reduced_variants()}
-    tables, costs = [], []
+    classes = np.unique(split_cells(splits, fold)[0]["label"].to_numpy()).tolist()
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
         modalities, make = METHODS[method]
@@ -156,13 +157,15 @@ def fit_baselines(
         temperature = fit_temperature(validation["label"].to_numpy(), model.classes_, p)
         p = model.predict_proba(values[modalities][rows(predicted["cell"])])
         run = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-        costs.append(run | {"temperature": temperature, "seconds": time.perf_counter() - started})
-        tables.append(
-            tabulate_calibrated_predictions(predicted, run, model.classes_, p, temperature)
-        )
+        cost = run | {"temperature": temperature, "seconds": time.perf_counter() - started}
         logger.info("fold %s: %s, %s, seed %d: %.1f s", fold, method, variant, seed,
-                    costs[-1]["seconds"])  # fmt: skip
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(costs)
+                    cost["seconds"])  # fmt: skip
+        yield (
+            tabulate_calibrated_predictions(
+                predicted, run, model.classes_, p, temperature, classes
+            ),
+            cost,
+        )
 
 
 def collect_values(cells: ad.AnnData) -> dict[str, sparse.csr_matrix]:

@@ -16,8 +16,8 @@ from scipy import sparse
 
 from scdyn.log import logger
 from scdyn.settings import MAIN
-from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
+from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
 
 # Largest number of genes of a model: the most variable ones among the training cells.
@@ -49,7 +49,7 @@ def predict_with_scanvi(
     Returns
     -------
     DataFrame
-        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, method "scanvi".
+        As :func:`scdyn.tasks.predictions.tabulate_calibrated_predictions`, method "scanvi".
     """
     require_cells(splits, cells.obs_names)
     training, validation, predicted = split_cells(splits, fold)
