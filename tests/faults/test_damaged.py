@@ -18,6 +18,8 @@ DAMAGED = {
     "model": ("results/pretrain/small/model.safetensors", "embed", None),
     "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),
     "table": (f"{TASK}/splits.tsv", "fit_baselines", None),
+    "predictions": (f"{MODEL}/predictions.parquet", "evaluate_task", MODEL),
+    "parquet": (f"{TASK}/baselines/0.parquet", "evaluate_task", None),
     "json": (f"{EXPLAIN}/runs.json", "check_explanation", None),
 }
 QUICK = {"counts", "tokens", "table"}

@@ -370,6 +370,12 @@ def scale_by_cells(base, per_million):
     return size_memory
 
 
+def scale_by_size(attempt, least, factor, *paths):
+    """Scale a memory (MB) by the size of files, with a margin that grows with each attempt."""
+    # If a file does not exist yet, Snakemake catches the error and calls again.
+    return ceil(attempt * (least + factor * sum(map(os.path.getsize, paths)) / 1e6))
+
+
 def list_resources():
     """List the public files that the config uses and that a rule downloads."""
     return [path for path in PUBLIC if path in FETCHED]

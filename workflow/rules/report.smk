@@ -84,6 +84,12 @@ STAMPED = {
         for task in TASKS
         for folder in expand_runs(rules.finetune.output[0], task, TASKS[task].all_variants())
     ],
+    "fit_baselines": [
+        path
+        for task in TASKS
+        for path in expand(rules.fit_baselines.output.predictions, task=task, fold=list_folds(task))
+    ],
+    "evaluate_task": expand(rules.evaluate_task.output.predictions, task=TASKS),
 }
 
 

@@ -10,8 +10,10 @@ from small_corpus import make_genes
 from scdyn.data.corpus import Corpus
 from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
+from scdyn.io.artefacts import writing_parquet
 from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
+from scdyn.tasks.predictions import read_predictions
 
 TASK = BaselineSettings(seeds=[1, 2], folds=2, label_shares=[0.3], left_out=["x"])
 LABELS = np.repeat(["x", "y", "z", "y"], 40)
@@ -44,9 +46,19 @@ def split():
     return splits.make_splits(obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
 
 
+def fit(corpus, split, folder):
+    """All predictions, written to one file and read, and all costs."""
+    costs = []
+    with writing_parquet(folder / "0.parquet") as write:
+        for table, cost in baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK):
+            write(table)
+            costs.append(cost)
+    return read_predictions(folder / "0.parquet"), pd.DataFrame(costs)
+
+
 @pytest.fixture(scope="module")
-def fitted(corpus, split):
-    return baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+def fitted(corpus, split, tmp_path_factory):
+    return fit(corpus, split, tmp_path_factory.mktemp("baselines"))
 
 
 def test_all_methods_learn_what_is_there(fitted):
@@ -68,6 +80,8 @@ def test_seeds_and_variants_are_run_where_they_matter(fitted):
     assert ("labels_0.3", "xgboost") not in runs
     without = calls[calls["variant"] == "without_0"]
     assert "x" not in set(without["predicted"]) and "x" in set(without["label"])
+    assert without["p_x"].isna().all() and without["p_y"].notna().all()
+    assert calls["p_y"].dtype == np.float32
 
 
 def test_weights_are_largest_where_the_classes_differ(corpus, split):
@@ -93,11 +107,11 @@ def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tm
     table.loc[is_called, "label"] = "poison"
     weights = baselines.fit_weights(corpus, split, "0", 1)
     pd.testing.assert_frame_equal(baselines.fit_weights(poisoned, table, "0", 1), weights)
-    _, costs = baselines.fit_baselines(poisoned, open_pca(poisoned), table, "0", TASK)
+    _, costs = fit(poisoned, table, tmp_path)
     # Neighbours are found on components of all cells, which do not depend on labels alone.
     others = costs["method"] != "knn"
     pd.testing.assert_series_equal(costs["temperature"][others], fitted[1]["temperature"][others])
-    _, costs = baselines.fit_baselines(corpus, open_pca(corpus), table, "0", TASK)
+    _, costs = fit(corpus, table, tmp_path)
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
 
 
