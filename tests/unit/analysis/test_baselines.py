@@ -115,14 +115,16 @@ def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tm
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
 
 
-def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch):
+def test_of_many_training_cells_some_of_every_class_are_drawn(
+    corpus, split, monkeypatch, tmp_path
+):
     monkeypatch.setattr(baselines, "MAX_TRAINING_CELLS", 50)
     monkeypatch.setattr(baselines, "CELLS_AT_ONCE", 7)
     training = splits.split_cells(split, "0")[0]
     drawn = baselines.draw_training_cells(training, 1)
     assert drawn["label"].value_counts().to_dict() == {"y": 25, "x": 13, "z": 12}
     assert not drawn.equals(baselines.draw_training_cells(training, 2))
-    calls, costs = baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+    calls, costs = fit(corpus, split, tmp_path)
     main = costs["variant"] == "scdynomics"
     assert set(costs.loc[main, "n_training_cells"]) == {50}
     assert costs.loc[costs["variant"] == "labels_0.3", "n_training_cells"].max() < 25
@@ -135,7 +137,7 @@ def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, mon
 def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells(corpus, split):
     split = split.assign(cell=[*split["cell"][:-1], "z"])
     with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
-        baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+        next(baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK))
     with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
         baselines.fit_weights(corpus, split, "0", 1)
 
