@@ -144,7 +144,8 @@ def read_run(path: str | Path, number: int, split: pd.DataFrame) -> tuple[np.nda
     if not np.array_equal(table["cell"].to_numpy(), split["cell"].to_numpy()[rows]):
         raise InputError(
             "SPLITS",
-            f"{path}: its cells are not those of the split; remove this run and start the workflow again.",
+            f"{path}: its cells are not those of the split; remove this run and start the workflow "
+            "again.",
         )
     return rows, table
 

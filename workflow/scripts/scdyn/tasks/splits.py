@@ -303,7 +303,7 @@ def draw_share(strata: pd.Series, share: float, seed: int, least: int = 0) -> np
 
 
 def read_splits(path: str | Path) -> pd.DataFrame:
-    """Read ``splits.tsv``, a table of :func:`make_splits`: all text, categorical but for ``cell``."""
+    """Read ``splits.tsv`` (:func:`make_splits`): text, categorical but for the names of cells."""
     kinds = dict.fromkeys(["label", "unit", "fold", "validation"], "category")
     return read_table(path, dtype={"cell": str, **kinds}, keep_default_na=False)
 
