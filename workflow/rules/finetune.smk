@@ -45,7 +45,7 @@ rule finetune:
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(10000, 2000),
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         settings=select_variant_settings,

@@ -35,7 +35,11 @@ rule pretrain:
         tasks=set_on_several_nodes("{nodes}"),
         tasks_per_gpu=set_on_several_nodes("0"),
         mpi=set_on_several_nodes("srun"),
-        mem_mb=lambda wildcards, attempt: 32000 * attempt,
+        # Every process of a node has a model and reads cells.
+        mem_mb=lambda wildcards, input, attempt: (
+            max(1, MODELS[wildcards.model].gpus)
+            * scale_by_cells(10000, 2000)(wildcards, input, attempt)
+        ),
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         settings=select_model_settings,

@@ -37,7 +37,9 @@ rule score:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, input, attempt: scale_by_size(
+            attempt, 4000, 30, *input.predictions
+        ),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         tasks=list(TASKS),

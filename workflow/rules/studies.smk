@@ -54,7 +54,9 @@ rule make_development:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, input, attempt: scale_by_size(
+            attempt, 4000, 30, input.predictions, input.cells
+        ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -85,7 +87,7 @@ rule plot_driver_trends:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         modalities=name_modalities,
@@ -135,7 +137,9 @@ rule make_spatial:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, input, attempt: scale_by_size(
+            attempt, 4000, 30, input.predictions, input.cells
+        ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -212,7 +216,9 @@ rule make_perturbation:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=lambda wildcards, input, attempt: scale_by_size(
+            attempt, 4000, 30, input.predictions, input.cells
+        ),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         study=select_study_settings,
