@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from scdyn.errors import reading
@@ -42,7 +44,7 @@ def make_stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read the stamp of an ``.h5ad``, a ``.json``, or a folder with one of :data:`FOLDERS`.
+    """Read the stamp of an ``.h5ad``, ``.npz``, ``.json``, or folder with one of :data:`FOLDERS`.
 
     Returns
     -------
@@ -59,6 +61,9 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
             if group is None:
                 return unknown
             return {"version": group["version"].asstr()[()], "format": int(group["format"][()])}
+    if path.suffix == ".npz":
+        with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file[STAMP])) if STAMP in file else unknown
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
@@ -69,6 +74,22 @@ def write_h5ad(path: str | Path, cells: AnnData) -> None:
     cells.uns[STAMP] = make_stamp()
     with atomic(path) as temporary:
         cells.write_h5ad(temporary, compression="lzf")
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as npz with a stamp, atomically.
+
+    They are not compressed, so that the memory of a job follows from the sizes of its inputs.
+    """
+    content: dict[str, Any] = {**arrays, STAMP: json.dumps(make_stamp())}
+    with atomic(path) as temporary:
+        np.savez(temporary, **content)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of :func:`write_arrays` by name."""
+    with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != STAMP}
 
 
 def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
