@@ -11,6 +11,7 @@ TOKENS = "results/tokens/embryo"
 DAMAGED = {
     "h5ad": ("results/corpus/embryo.h5ad", "split_cells", None),
     "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
+    "arrays": (f"{GRN}/adjacencies.npz", "make_regulons", None),
     "tokens": (f"{TOKENS}/tokens.zarr/rna/data/c/0", "embed", TOKENS),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
     "model": ("results/pretrain/small/model.safetensors", "embed", None),

@@ -14,7 +14,7 @@ THRESHOLDS = {
 }
 
 # Edges of one run. If a run has several parts, gather_run joins them.
-RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.tsv"
+RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.npz"
 PART = "" if N_PARTS == 1 else "{scatteritem}"
 
 
@@ -95,7 +95,7 @@ rule infer_adjacencies:
         expression=rules.choose_cells.output.expression,
         pilot=rules.time_inference.output[0],
     output:
-        ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
+        ensure(f"{GRN}/runs/{{run}}/{PART}.npz" if PART else RUN_EDGES, non_empty=True),
     log:
         f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and f'_{PART}'}.log",
     # A Slurm job is itself a run of Snakemake, and its retries would have no more memory.
@@ -138,7 +138,8 @@ rule merge_adjacencies:
         expression=rules.choose_cells.output.expression,
         runs=expand(RUN_EDGES, run=SEEDED, allow_missing=True),
     output:
-        ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
+        arrays=ensure(f"{GRN}/adjacencies.npz", non_empty=True),
+        table=ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
     log:
         f"{LOGS}/merge_adjacencies/{{corpus}}.log",
     conda:
@@ -227,7 +228,7 @@ else:
 
 rule make_regulons:
     input:
-        adjacencies=rules.merge_adjacencies.output[0],
+        adjacencies=rules.merge_adjacencies.output.arrays,
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database, regulons are the strongest targets of each TF.
         motifs=(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True) if CONFIG.grn.rankings else []),

@@ -20,7 +20,7 @@ rule score:
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # Edges and drivers are compared with the truth of a simulation.
         truth=TRUTH if CONFIG.simulation else [],
-        adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
+        adjacencies=expand(rules.merge_adjacencies.output.table, corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.join_corpus.output[0], corpus=CORPORA),
         weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
