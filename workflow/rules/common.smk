@@ -359,6 +359,14 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
     return ceil(attempt * (least + factor * read_json(pilot)[key]))
 
 
+def size_memory(least, factor):
+    """Size a rule's memory, in MB, by its inputs: ``least`` and ``factor`` times their size.
+
+    It grows with each attempt. Before the inputs exist, Snakemake shows it as to be determined.
+    """
+    return lambda wildcards, input, attempt: ceil(attempt * (least + factor * input.size_mb))
+
+
 def list_resources():
     """List the public files that the config uses and that a rule downloads."""
     return [path for path in PUBLIC if path in FETCHED]

@@ -39,7 +39,7 @@ rule check_databases:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=size_memory(2000, 2),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -80,7 +80,7 @@ rule time_inference:
     conda:
         "../../envs/grn.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=select_grn_settings("method") | {"n_runs": len(SEED_OF_RUN), "n_parts": N_PARTS},
@@ -127,7 +127,7 @@ if PART:
         conda:
             "../../envs/analysis.yaml"
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            mem_mb=size_memory(1000, 4),
             runtime=lambda wildcards, attempt: 15 * attempt,
         script:
             "../scripts/gather_run.py"
@@ -145,7 +145,7 @@ rule merge_adjacencies:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         runs=SEEDED,
@@ -166,7 +166,7 @@ rule write_matrix:
     conda:
         "../../envs/grn.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 30 * attempt,
     script:
         "../scripts/write_matrix.py"
@@ -189,7 +189,7 @@ if CONFIG.grn.motifs == "fast":
         conda:
             "../../envs/analysis.yaml"
         resources:
-            mem_mb=lambda wildcards, attempt: 16000 * attempt,
+            mem_mb=size_memory(2000, 3),
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
             sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -215,7 +215,7 @@ else:
             "../../envs/grn.yaml"
         threads: 8
         resources:
-            mem_mb=lambda wildcards, attempt: 32000 * attempt,
+            mem_mb=size_memory(4000, 24),
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
             sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -258,7 +258,7 @@ rule make_regulons:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(2000, 2),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         runs=list(SEED_OF_RUN),
@@ -334,7 +334,7 @@ rule export_loom:
         "../../envs/grn.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(4000, 40),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=select_grn_settings("aucell_threshold"),
