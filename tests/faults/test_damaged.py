@@ -14,6 +14,7 @@ DAMAGED = {
     "cells": ("results/corpus/embryo/cells.parquet", "split_cells", None),
     "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
     "tokens": (f"{TOKENS}/meta.json", "embed", TOKENS),
+    "arrays": (f"{GRN}/adjacencies.npz", "make_regulons", None),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
     "model": ("results/pretrain/small/model.safetensors", "embed", None),
     "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),

@@ -22,7 +22,7 @@ rule split_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(attempt, 2000, 10, input[0]),
+        mem_mb=size_memory(2000, 10),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         settings=select_task_settings(TaskSettings.split),
@@ -158,9 +158,8 @@ rule evaluate_task:
         "../../envs/analysis.yaml"
     resources:
         # One run is in memory at a time, with the sums of one method; the runs have the same size.
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(
-            attempt, 2000, 10, input.splits, f"{input.models[0]}/predictions.parquet"
-        ),
+        # One run is read at a time; the combined predictions are as many as those of all methods.
+        mem_mb=size_memory(3000, 10),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         task=select_task_settings(lambda task: task.part(EvaluationSettings)),

@@ -20,7 +20,7 @@ rule score:
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # Edges and drivers are compared with the truth of a simulation.
         truth=TRUTH if CONFIG.simulation else [],
-        adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
+        adjacencies=expand(rules.merge_adjacencies.output.table, corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.make_corpus.output.manifest, corpus=CORPORA),
         weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
@@ -37,9 +37,7 @@ rule score:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(
-            attempt, 4000, 30, *input.predictions
-        ),
+        mem_mb=size_memory(4000, 10),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         tasks=list(TASKS),

@@ -54,9 +54,7 @@ rule make_development:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(
-            attempt, 4000, 30, input.predictions, input.cells
-        ),
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -137,9 +135,7 @@ rule make_spatial:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(
-            attempt, 4000, 30, input.predictions, input.cells
-        ),
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -216,9 +212,7 @@ rule make_perturbation:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, input, attempt: scale_by_size(
-            attempt, 4000, 30, input.predictions, input.cells
-        ),
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         study=select_study_settings,

@@ -28,6 +28,7 @@ def written(tmp_path):
     cells = ad.AnnData(sparse.random(30, 20, 0.3, format="csc", random_state=0))
     cells.var["symbol"] = [f"g{i}" for i in range(20)]
     cells.var["is_tf"] = [i < 3 for i in range(20)]
+    artefacts.write_arrays(tmp_path / "arrays.npz", {"a": np.arange(999), "b": np.array(["x"])})
     cells.write_h5ad(tmp_path / "cells.h5ad", convert_strings_to_categoricals=False)
     return {
         tmp_path / "table.tsv": [artefacts.read_table, splits.read_splits],
@@ -37,6 +38,7 @@ def written(tmp_path):
         ],
         tmp_path / "object.json": [artefacts.read_json],
         tmp_path / "records.jsonl": [artefacts.read_records],
+        tmp_path / "arrays.npz": [artefacts.read_arrays, artefacts.read_stamp],
         tmp_path / "cells.h5ad": [artefacts.read_cells, artefacts.read_obs, read_expression],
     }
 
@@ -54,6 +56,10 @@ def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
     assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.make_stamp()
     artefacts.write_parquet(tmp_path / "table.parquet", cells.obs)
     assert artefacts.read_stamp(tmp_path / "table.parquet") == artefacts.make_stamp()
+    assert artefacts.read_stamp(tmp_path / "arrays.npz") == artefacts.make_stamp()
+    assert set(artefacts.read_arrays(tmp_path / "arrays.npz")) == {"a", "b"}
+    np.savez(tmp_path / "plain.npz", a=np.ones(1))
+    assert artefacts.read_stamp(tmp_path / "plain.npz")["version"] == "unknown"
     (tmp_path / "folder").mkdir()
     write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
     assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}

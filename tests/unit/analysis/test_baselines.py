@@ -115,9 +115,7 @@ def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tm
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
 
 
-def test_of_many_training_cells_some_of_every_class_are_drawn(
-    corpus, split, monkeypatch, tmp_path
-):
+def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch, tmp_path):
     monkeypatch.setattr(baselines, "MAX_TRAINING_CELLS", 50)
     monkeypatch.setattr(baselines, "CELLS_AT_ONCE", 7)
     training = splits.split_cells(split, "0")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def make_stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read the stamp of an ``.h5ad``, ``.parquet``, ``.json``, ``.zarr`` or folder of FOLDERS.
+    """Read the stamp of a file, by its suffix, or of a folder with one of :data:`FOLDERS`.
 
     Returns
     -------
@@ -75,6 +75,9 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".zarr":
         stamp = read_zarr_stamp(path) or unknown
         return {name: stamp[name] for name in unknown}
+    if path.suffix == ".npz":
+        with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file[STAMP])) if STAMP in file else unknown
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
@@ -126,6 +129,22 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
     described = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     group.attrs.update(described | {STAMP: make_stamp() | (stamp or {})})
     return group
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as npz with a stamp, atomically.
+
+    They are not compressed, so that the memory of a job follows from the sizes of its inputs.
+    """
+    content: dict[str, Any] = {**arrays, STAMP: json.dumps(make_stamp())}
+    with atomic(path) as temporary:
+        np.savez(temporary, **content)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of :func:`write_arrays` by name."""
+    with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != STAMP}
 
 
 def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
