@@ -1,8 +1,8 @@
 """Speed and memory of ingestion: ``make bench-ingest``.
 
-Counts fragments in promoters for three numbers of fragments, and runs the scripts of the rules
-ingest_sample, join_corpus and write_tokens for three numbers of cells (36,000 genes, 150,000
-peaks). Each runs in a separate process, whose peak memory is reported; the inputs are generated.
+Counts fragments in promoters for three numbers of fragments, and runs the script of the rule
+ingest_sample for three numbers of cells (genes and 150,000 peaks). Each runs in a separate process,
+whose peak memory is reported; the inputs are generated.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ import argparse
 import json
 import os
 import resource
-import runpy
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
 import make_fragments
 import make_sample
 import pandas as pd
 from bench import describe_machine, find_processor_instructions, read_commit
+from run_rule import SCRIPTS, run_script
 
 from scdyn.io.files import write_json, write_table
 from scdyn.io.fragments import count_insertions
 from scdyn.io.sample_files import FILES, LAYERS
 from scdyn.pp.reference import make_promoter_windows, make_tss_rings
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 N_FRAGMENTS = (5_000_000, 15_000_000, 50_000_000)
 N_CELLS = (25_000, 50_000, 100_000)
 TURNS = 3
@@ -51,25 +49,6 @@ def count(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun, "result_gib": counts.nnz * 8 / 2**30}
 
 
-class Files(SimpleNamespace):
-    """Files by name and by index."""
-
-    def __getitem__(self, i: int) -> str:
-        return list(vars(self).values())[i]
-
-
-def run_script(name: str, folder: Path, inputs: Files, outputs: Files, **params: object) -> None:
-    """Run a rule's script as Snakemake would."""
-    rule = SimpleNamespace(
-        input=inputs,
-        output=outputs,
-        log=[str(folder / f"{name}.log")],
-        params=SimpleNamespace(**params),
-        wildcards=SimpleNamespace(sample="s"),
-    )
-    runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": rule})
-
-
 def ingest(folder: Path, n: int) -> dict[str, float]:
     """Ingest a sample with counts of genes and peaks."""
     row = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
@@ -82,8 +61,8 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     run_script(
         "ingest_sample",
         folder,
-        Files(genes=str(folder / "genes.tsv"), translation=[], **of_row),
-        Files(cells=str(folder / f"{n}.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
+        {"genes": str(folder / "genes.tsv"), "translation": [], **of_row},
+        {"cells": str(folder / f"{n}.zarr"), "qc": str(folder / f"{n}.qc.tsv")},
         row=row,
         windows={"upstream": 1500, "downstream": 500},
         thresholds={},
@@ -93,35 +72,7 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun}
 
 
-def join(folder: Path, n: int) -> dict[str, float]:
-    """Make the corpus of that sample."""
-    begun = time.monotonic()
-    files = Files(cells=str(folder / f"{n}.h5ad"))
-    run_script("join_corpus", folder, files, Files(corpus=str(folder / f"{n}.corpus.h5ad")))
-    return {"seconds": time.monotonic() - begun}
-
-
-def write_tokens(folder: Path, n: int) -> dict[str, float]:
-    """Write the tokens of that corpus."""
-    regulons = folder / "regulons.tsv"
-    symbols = pd.read_csv(folder / "genes.tsv", sep="\t")["symbol"]
-    write_table(regulons, pd.DataFrame({"tf": symbols[0], "target": symbols[1:30], "weight": 1.0}))
-    begun = time.monotonic()
-    run_script(
-        "write_tokens",
-        folder,
-        Files(
-            corpus=str(folder / f"{n}.corpus.h5ad"),
-            genes=str(folder / "genes.tsv"),
-            regulons=str(regulons),
-        ),
-        Files(tokens=str(folder / f"{n}.tokens")),
-        n_bins=14,
-    )
-    return {"seconds": time.monotonic() - begun}
-
-
-STEPS = {"count": count, "ingest": ingest, "join": join, "write_tokens": write_tokens}
+STEPS = {"count": count, "ingest": ingest}
 
 
 def measure(step: str, folder: Path, n: int) -> dict[str, float]:
@@ -157,18 +108,14 @@ def bench_fragments(folder: Path) -> list[dict[str, float]]:
 
 
 def bench_samples(folder: Path) -> list[dict[str, float]]:
-    """Measure ingestion, corpus and tokens of samples."""
+    """Measure the ingestion of samples."""
     write_table(folder / "genes.tsv", make_sample.make_vocabulary())
     rows = []
     for n in N_CELLS:
         make_sample.write(folder / f"{n}.h5", n)
-        for step in ("ingest", "join", "write_tokens"):
-            row = {"what": step, "n": n} | measure(step, folder, n)
-            rows.append(row)
-            print(
-                f"{n:>12,} cells, {step:12}  {row['seconds']:7.1f} s  {row['memory_gib']:5.2f} GiB",
-                flush=True,
-            )
+        row = {"what": "ingest", "n": n} | measure("ingest", folder, n)
+        rows.append(row)
+        print(f"{n:>12,} cells  {row['seconds']:7.1f} s  {row['memory_gib']:5.2f} GiB", flush=True)
         (folder / f"{n}.h5").unlink()
     return rows
 

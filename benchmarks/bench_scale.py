@@ -12,60 +12,26 @@ import argparse
 import json
 import os
 import resource
-import runpy
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from bench import describe_machine, find_processor_instructions, read_commit
 from make_shards import CELLS_OF_SAMPLE, N_TFS, make_genes, write_samples
+from run_rule import SCRIPTS, run_script
 
 from scdyn.io.files import write_json, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "workflow" / "scripts"
 N_CELLS = (25_000, 100_000, 400_000)
 LABEL, N_REGULONS, N_TARGETS = "kind", 300, 60
 # A manifest of six million cells.
 MANY_SAMPLES, MANY_COLUMNS = 240, 20
 LOADER_GENES, LOADER_SHARE, LOADER_CELLS, LOADER_BATCH = 20_000, 0.1, 65_536, 64
-
-
-class Files(SimpleNamespace):
-    """Files by name and by index, as Snakemake's."""
-
-    def __getitem__(self, i: int) -> Any:
-        return list(vars(self).values())[i]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return getattr(self, name, default)
-
-
-def run_script(
-    name: str,
-    folder: Path,
-    inputs: dict[str, Any],
-    outputs: dict[str, Any],
-    wildcards: dict[str, str] | None = None,
-    config: dict[str, Any] | None = None,
-    **params: Any,
-) -> None:
-    """Run a rule's script as Snakemake would."""
-    rule = SimpleNamespace(
-        input=Files(**inputs),
-        output=Files(**outputs),
-        log=[str(folder / f"{name}.log")],
-        params=Files(**params),
-        wildcards=Files(**(wildcards or {})),
-        config=config or {},
-        threads=2,
-    )
-    runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": rule})
 
 
 class Paths:
@@ -113,13 +79,13 @@ def ingest_sample(paths: Paths) -> None:
 
 
 def make_corpus(paths: Paths) -> None:
-    samples = {f"s{i}": path for i, path in enumerate(paths.samples())}
-    rule = SimpleNamespace(
-        input=list(samples.values()),
-        output=Files(manifest=paths.manifest),
-        log=[str(paths.folder / "make_corpus.log")],
+    run_script(
+        "make_corpus",
+        paths.folder,
+        {f"s{i}": path for i, path in enumerate(paths.samples())},
+        {"manifest": paths.manifest},
+        folder=str(paths.corpus),
     )
-    runpy.run_path(str(SCRIPTS / "make_corpus.py"), init_globals={"snakemake": rule})
 
 
 def open_corpus(paths: Paths) -> None:
@@ -238,7 +204,7 @@ def embed(paths: Paths) -> None:
         },
         {"embedding": paths.embedding},
         model=str(paths.model),
-        parts=str(paths.corpus / "embedding.parts"),
+        unfinished=str(paths.corpus / "embedding.unfinished"),
     )
 
 

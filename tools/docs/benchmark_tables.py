@@ -128,14 +128,13 @@ def tabulate_fragments(rows: Sequence[Row]) -> str:
 
 
 def tabulate_samples(rows: Sequence[Row]) -> str:
-    """Lay out the time and memory of each rule by a sample's number of cells."""
-    names = {"ingest": "ingest_sample", "join": "join_corpus", "write_tokens": "write_tokens"}
-    body = []
-    for n in sorted({row["n"] for row in rows if row["what"] in names}):
-        found = {row["what"]: row for row in rows if row["n"] == n}
-        cells = (f"{found[w]['seconds']:.0f} s, {found[w]['memory_gib']:.1f} GiB" for w in names)
-        body.append([f"{n:,}", *cells])
-    return make_table(["cells", *names.values()], body, text=0)
+    """Lay out the time and memory of ingestion by a sample's number of cells."""
+    body = [
+        [f"{row['n']:,}", f"{row['seconds']:.0f}", f"{row['memory_gib']:.1f}"]
+        for row in rows
+        if row["what"] == "ingest"
+    ]
+    return make_table(["cells", "seconds", "peak memory, GiB"], body, text=0)
 
 
 def tabulate_grn_methods(result: Row) -> str:

@@ -193,6 +193,8 @@ rule make_corpus:
         # Tables of the cells of all samples; a sample of 25,000 cells needs 10 MB.
         mem_mb=lambda wildcards, input, attempt: attempt * (1500 + 40 * len(input)),
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        folder=f"{RESULTS}/corpus/{{corpus}}",
     script:
         "../scripts/make_corpus.py"
 

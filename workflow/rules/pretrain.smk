@@ -94,7 +94,7 @@ rule embed:
     params:
         model=follow(PRETRAINED),
         # Not an output, because Snakemake would remove it before a killed job continues.
-        parts=f"{RESULTS}/embed/{{model}}/{{corpus}}.parts",
+        unfinished=f"{RESULTS}/embed/{{model}}/{{corpus}}.parts",
     script:
         "../scripts/embed.py"
 

@@ -8,5 +8,5 @@ from scdyn.training.devices import choose_device
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     Pretrained(params.model, choose_device()).embed_corpus(
-        TokenStore(files.tokens, Corpus(files.corpus)), snakemake.output[0], params.parts
+        TokenStore(files.tokens, Corpus(files.corpus)), snakemake.output[0], params.unfinished
     )

@@ -1,7 +1,5 @@
-from pathlib import Path
-
 from scdyn.data.corpus import make_corpus
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
-    make_corpus(Path(snakemake.output.manifest).parent, snakemake.input)
+    make_corpus(snakemake.params.folder, snakemake.input)

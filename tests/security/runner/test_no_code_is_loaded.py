@@ -42,7 +42,7 @@ ALLOWED = {
         "os.execvp",
     ): "torchrun, with this program as its worker",
     ("workflow/scripts/scdyn/lazy.py", "importlib.import_module"): "modules of the library itself",
-    ("benchmarks/bench_ingest.py", "runpy"): "runs the scripts of workflow/scripts",
+    ("benchmarks/run_rule.py", "runpy"): "runs the scripts of workflow/scripts",
     ("workflow/scripts/scdyn/model/transformer.py", "self.query"): "a layer, not a table's method",
     **{
         ("tools/docs/notebook.py", name): "runs the blocks of the tutorial that stands here"

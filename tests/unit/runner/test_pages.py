@@ -52,7 +52,7 @@ def test_a_block_is_filled_and_an_unknown_one_is_refused():
 
 
 def test_a_line_goes_through_the_two_largest_measurements():
-    rows = [{"what": "join", "n": n, "seconds": s} for n, s in ((1, 50), (10, 5), (20, 7))]
-    benchmarks = {"ingest": {"rows": rows}}
+    rows = [{"rule": "join", "cells": n, "seconds": s} for n, s in ((1, 50), (10, 5), (20, 7))]
+    benchmarks = {"scale": {"rows": rows}}
     assert measured.extrapolate(benchmarks, "join", "seconds", 20) == 7
     assert measured.extrapolate(benchmarks, "join", "seconds", 120) == pytest.approx(27)
