@@ -25,7 +25,7 @@ from scdyn.data.tokens import TokenStore
 from scdyn.explain import runs
 from scdyn.io.files import write_json
 from scdyn.settings import MAIN, ModelSettings, PretrainingSettings, TaskSettings
-from scdyn.tasks import evaluation, finetuning, metrics, rankings, splits
+from scdyn.tasks import finetuning, metrics, predictions, rankings, splits
 from scdyn.tasks.truth import score_drivers
 from scdyn.training import pretraining
 
@@ -141,13 +141,16 @@ def run(results, study, variant, seed, n_folds, folder):
                 store, split, MAIN, seed, fold, main, folder / "model",
                 folder / fold, folder / "checkpoints",
             )  # fmt: skip
-    tables = [evaluation.read_predictions(folder / fold / "predictions.tsv") for fold in folds]
-    predictions = evaluation.combine(pd.concat(tables))
-    tested = predictions[predictions["part"] == "test"]
+    classes = sorted(split.loc[split["fold"] != splits.PREDICTED, "label"].unique())
+    mean = predictions.MeanPredictions(split, classes)
+    for fold in folds:
+        mean.add(*predictions.read_run(folder / fold / "predictions.parquet", 0, split))
+    called = mean.tabulate(MAIN).astype({"label": str, "predicted": str})
+    tested = called[called["part"] == "test"]
     found["macro_f1"] = metrics.score(tested["label"], tested["predicted"])["macro_f1"]
     truth = results / "simulation" / "truth"
     if truth.exists():
-        found["fate_macro_f1"] = score_fates(predictions, truth)
+        found["fate_macro_f1"] = score_fates(called, truth)
         found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth)
     return found
 

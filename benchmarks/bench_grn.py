@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import grn_candidates
 import grn_simulators
@@ -31,6 +33,7 @@ from sklearn.metrics import average_precision_score
 
 from scdyn.grn import consensus, regulons
 from scdyn.grn import inference as grn_inference
+from scdyn.grn.edges import Edges, MergedEdges
 from scdyn.grn.expression import Expression, read_expression
 from scdyn.grn.motifs import find_motifs
 from scdyn.io.files import write_json
@@ -145,7 +148,7 @@ def compare_methods(demo: Path, real: Path, folder: Path) -> list[dict[str, obje
     return rows
 
 
-def find_regulons(expression: Expression, demo: Path, edges: pd.DataFrame) -> pd.DataFrame:
+def find_regulons(expression: Expression, demo: Path, edges: Edges) -> pd.DataFrame:
     """Prune a run's modules by the demo's motifs, as the workflow does."""
     study = demo / "simulation"
     found = find_motifs(
@@ -153,7 +156,7 @@ def find_regulons(expression: Expression, demo: Path, edges: pd.DataFrame) -> pd
         study / "motifs.annotation.tbl", rank_threshold=500, auc_threshold=0.05, nes_threshold=3.0,
         min_genes=10, mask_dropouts=False, repressing=False,
     )  # fmt: skip
-    return regulons.build_motif_regulons(found, edges.rename(columns={"TF": "tf"}))
+    return regulons.build_motif_regulons(found, edges)
 
 
 def compare_with_truth(
@@ -190,16 +193,22 @@ def compare_regulons(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]
     }
 
 
-def describe(edges: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Add correlation and promoter evidence to edges, as the workflow does."""
+def read_promoters(path: Path) -> SimpleNamespace:
+    """Read what the merge needs of the cells; pySCENIC's environment has no anndata."""
     with h5py.File(path) as file:
         layer = file["layers/promoter_log"]
         arrays = (layer[name][:] for name in ("data", "indices", "indptr"))
         promoters = sparse.csc_matrix(tuple(arrays), shape=tuple(layer.attrs["shape"]))
         samples = file["obs/sample"].asstr()[:]
         measured = file["obs/promoters_measured"][:].astype(bool)
-    return consensus.describe_edges(
-        edges, read_expression(path), False, promoters, samples, measured, seed=1
+    obs = pd.DataFrame({"sample": samples, "promoters_measured": measured})
+    return SimpleNamespace(obs=obs, layers={"promoter_log": promoters})
+
+
+def merge(runs: Mapping[str, Edges], expression: Expression, path: Path) -> MergedEdges:
+    """Average the edges of runs and add the evidence, as the workflow does."""
+    return consensus.merge_adjacencies(
+        runs, expression, read_promoters(path), mask_dropouts=False, promoters=True, seed=1
     )
 
 
@@ -212,23 +221,19 @@ def score_regulons(demo: Path) -> dict[str, object]:
     runs, by_motif, by_rank = {}, {}, {}
     for seed in range(1, 11):
         runs[str(seed)] = grn_inference.infer_edges(expression, genes, "fast", seed)
-    described = describe(consensus.merge_runs(runs, expression), matrix)
-    evidence = described.drop(columns=["importance", "n_runs"])
+    merged = merge(runs, expression, matrix)
     for seed, run in runs.items():
         by_motif[seed] = find_regulons(expression, demo, run)
-        table = run.rename(columns={"TF": "tf"}).merge(evidence, on=["tf", "target"])
-        by_rank[seed] = regulons.take_strongest_targets(table, 50, False)
+        by_rank[seed] = regulons.take_strongest_targets(run, merged.correlation, 50, False)
         print("regulons of seed", seed, file=sys.stderr, flush=True)
     first = [str(seed) for seed in range(1, 6)]
-    adjacencies = consensus.merge_runs({seed: runs[seed] for seed in first}, expression)
-    result: dict[str, object] = {"adjacencies": score_edges(
-        grn_candidates.as_matrix(pd.concat(runs[seed] for seed in first), expression),
-        expression, true,
-    )}  # fmt: skip
+    of_first = merge({seed: runs[seed] for seed in first}, expression, matrix)
+    adjacencies = pd.concat(of_first.iter_tables())
+    result: dict[str, object] = {"adjacencies": score_edges(of_first.importance, expression, true)}
     for name, found in (("motifs", by_motif), ("modules", by_rank)):
         for suffix, max_p in (("", None), ("_and_promoters", 0.05)):
             pruned = {
-                seed: run if max_p is None else regulons.keep_supported(run, evidence, max_p)
+                seed: run if max_p is None else regulons.keep_supported(run, merged, max_p)
                 for seed, run in found.items()
             }
             sets = [{seed: pruned[seed] for seed in pruned if (seed in first) is one}
@@ -250,20 +255,21 @@ def compare_with_promoters(real: Path, folder: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     expression = read_expression(path)
-    genes = np.array(expression.genes)
-    tf, target = (grid.ravel() for grid in np.indices((len(expression.tfs), len(genes))))
-    pairs = pd.DataFrame({"tf": genes[expression.tfs[tf]], "target": genes[target]})
-    described = describe(pairs, path)
-    tested = described["promoter_p"].notna() & (described["tf"] != described["target"])
-    agrees = np.sign(described["promoter_score"]) == np.sign(described["correlation"])
-    supported = (described["promoter_p"] <= 0.05) & agrees
+    cells = read_promoters(path)
+    samples, measured = (cells.obs[name].to_numpy() for name in ("sample", "promoters_measured"))
+    promoters = cells.layers["promoter_log"]
+    found = consensus.compute_evidence(expression, False, promoters, samples, measured, seed=1)
+    pairs = expression.tfs[:, None] != np.arange(len(expression.genes))
+    tested = (np.isfinite(found["promoter_p"]) & pairs).ravel()
+    agrees = np.sign(found["promoter_score"]) == np.sign(found["correlation"])
+    supported = ((found["promoter_p"] <= 0.05) & agrees).ravel()
     rows = [{"method": "any pair", "n_edges": int(tested.sum()),
              "supported": float(supported[tested].mean())}]  # fmt: skip
     for method in grn_candidates.CANDIDATES:
         scores = np.load(folder / f"cortex.{method}.npy").ravel()
         best = np.argsort(-np.where(tested, scores, -np.inf), kind="stable")[:2000]
         rows.append({"method": method, "n_edges": len(best),
-                     "supported": float(supported.iloc[best].mean())})  # fmt: skip
+                     "supported": float(supported[best].mean())})  # fmt: skip
     return rows
 
 

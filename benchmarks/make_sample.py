@@ -1,18 +1,22 @@
-"""Write a large sample like ``cellranger-arc aggr``: genes and peaks of several libraries."""
+"""Write a large sample: genes and peaks like ``cellranger-arc aggr``, or two layers of an h5ad."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import anndata as ad
 import h5py
 import make_fragments
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-N_GENES, N_PEAKS = 36_000, 150_000
-# Mean number of non-zero genes and peaks per cell, as in a good library.
-GENES_OF_CELL, PEAKS_OF_CELL = 2_500, 5_000
-CELLS_OF_LIBRARY = 12_500
+N_GENES, N_PEAKS = 22_000, 150_000
+# Draws per cell that give 2,500 expressed genes, 8,000 open peaks (of 3,000 genes' promoters) and
+# 3,000 genes of a second layer.
+DRAWS_OF_GENES, DRAWS_OF_PEAKS, DRAWS_OF_LAYER = 3_500, 9_900, 4_400
+CELLS_OF_LIBRARY = 25_000
 CELLS_AT_ONCE = 500
 
 
@@ -40,40 +44,90 @@ def name_peaks(seed: int = 0) -> list[str]:
     return [f"{c}:{s}-{s + 900}" for c, s in zip(chrom, start, strict=True)]
 
 
-def write(path: Path, n_cells: int, seed: int = 0) -> None:
-    """Write the sample, with ten cell types that differ in their genes and peaks."""
+def draw_cells(
+    sizes: dict[int, int], n_cells: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw blocks of cells: the features of each cell, and their counts.
+
+    Parameters
+    ----------
+    sizes
+        Number of features of each kind, and of draws from it per cell. Ten cell types differ in
+        their features, whose frequencies vary widely, as in real data.
+    n_cells, seed
+        Number of cells and seed.
+
+    Yields
+    ------
+    lengths, indices : ndarray
+        Features per cell, and the features of one cell after another.
+    """
     rng = np.random.default_rng(seed)
-    n_features = N_GENES + N_PEAKS
-    genes = make_vocabulary()
-    # Frequencies of genes and peaks vary widely, as in real data.
-    weights = [rng.lognormal(0, 1.5, n) for n in (N_GENES, N_PEAKS)]
+    weights = [rng.lognormal(0, 1.5, n) for n in sizes]
     bounds = [np.cumsum(rng.permuted(np.tile(w, (10, 1)), axis=1), axis=1) for w in weights]
+    starts = np.cumsum([0, *sizes])
+    for _ in range(0, n_cells, CELLS_AT_ONCE):
+        rows = [
+            np.concatenate(
+                [
+                    start + np.unique(np.searchsorted(b[kind], rng.random(n) * b[kind][-1]))
+                    for b, n, start in zip(bounds, sizes.values(), starts, strict=False)
+                ]
+            )
+            for kind in rng.integers(0, 10, CELLS_AT_ONCE)
+        ]
+        yield np.array([len(row) for row in rows]), np.concatenate(rows)
+
+
+def name_cells(n_cells: int) -> list[str]:
+    """Name cells like barcodes of libraries of :data:`CELLS_OF_LIBRARY` cells."""
+    return [f"{i:016d}-{i // CELLS_OF_LIBRARY + 1}" for i in range(n_cells)]
+
+
+def write(path: Path, n_cells: int, seed: int = 0, compression: str = "gzip") -> None:
+    """Write genes, in another order than the vocabulary's, and peaks as an ``.h5`` of 10x."""
+    rng = np.random.default_rng(seed)
+    genes = make_vocabulary().sample(frac=1, random_state=seed)
+    sizes = {N_GENES: DRAWS_OF_GENES, N_PEAKS: DRAWS_OF_PEAKS}
     with h5py.File(path, "w") as file:
         group = file.create_group("matrix")
-        filters = {"maxshape": (None,), "chunks": (2**18,), "compression": "lzf"}
+        filters = {"maxshape": (None,), "chunks": (80_000,), "compression": compression}
+        if compression == "gzip":
+            filters |= {"compression_opts": 1, "shuffle": True}
         data = group.create_dataset("data", (0,), "int32", **filters)
         indices = group.create_dataset("indices", (0,), "int64", **filters)
         indptr = [0]
-        for _ in range(0, n_cells, CELLS_AT_ONCE):
-            rows = []
-            for kind in rng.integers(0, 10, CELLS_AT_ONCE):
-                drawn = [
-                    np.unique(np.searchsorted(b[kind], rng.random(int(n * 1.3)) * b[kind][-1]))
-                    for b, n in zip(bounds, (GENES_OF_CELL, PEAKS_OF_CELL), strict=True)
-                ]
-                rows.append(np.concatenate([drawn[0], drawn[1] + N_GENES]))
-            part = np.concatenate(rows)
-            indptr.extend(indptr[-1] + np.cumsum([len(row) for row in rows]))
+        for lengths, part in draw_cells(sizes, n_cells, seed):
+            indptr.extend(indptr[-1] + np.cumsum(lengths))
             for dataset, values in ((data, rng.geometric(0.6, len(part))), (indices, part)):
                 dataset.resize(indptr[-1], axis=0)
                 dataset[-len(part) :] = values
         group["indptr"] = np.array(indptr, dtype=np.int64)
-        group["shape"] = np.array([n_features, n_cells], dtype=np.int32)
-        names = [f"{i:016d}-{i // CELLS_OF_LIBRARY + 1}" for i in range(n_cells)]
-        group["barcodes"] = np.array(names, dtype="S")
+        group["shape"] = np.array([N_GENES + N_PEAKS, n_cells], dtype=np.int32)
+        group["barcodes"] = np.array(name_cells(n_cells), dtype="S")
         places = name_peaks()
         group["features/id"] = np.array([*genes["gene_id"], *places], dtype="S")
         group["features/name"] = np.array([*genes["symbol"], *places], dtype="S")
         kinds = ["Gene Expression"] * N_GENES + ["Peaks"] * N_PEAKS
         group["features/feature_type"] = np.array(kinds, dtype="S")
-        group["features/genome"] = np.array(["generated"] * n_features, dtype="S")
+        group["features/genome"] = np.array(["generated"] * (N_GENES + N_PEAKS), dtype="S")
+
+
+def write_layers(path: Path, n_cells: int, seed: int = 0) -> None:
+    """Write the layers "spliced" and "unspliced", and logs in ``X``, as an ``.h5ad``."""
+    rng = np.random.default_rng(seed)
+    genes = make_vocabulary().sample(frac=1, random_state=seed)
+    layers = {}
+    for name, n_draws in (("spliced", DRAWS_OF_GENES), ("unspliced", DRAWS_OF_LAYER)):
+        drawn = list(draw_cells({N_GENES: n_draws}, n_cells, seed))
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate([length for length, _ in drawn]))])
+        indices = np.concatenate([part.astype(np.int32) for _, part in drawn])
+        data = rng.geometric(0.6, len(indices)).astype(np.float32)
+        layers[name] = sparse.csr_matrix((data, indices, indptr), (n_cells, N_GENES))
+    cells = ad.AnnData(
+        layers["spliced"].log1p(),
+        obs=pd.DataFrame(index=name_cells(n_cells)),
+        var=pd.DataFrame(index=genes["gene_id"].to_numpy()),
+        layers=layers,
+    )
+    cells.write_h5ad(path, compression="gzip")

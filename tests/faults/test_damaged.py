@@ -14,10 +14,13 @@ DAMAGED = {
     "cells": ("results/corpus/embryo/cells.parquet", "split_cells", None),
     "read_by_snakemake": (f"{GRN}/pilot.json", "infer_adjacencies", None),
     "tokens": (f"{TOKENS}/meta.json", "embed", TOKENS),
+    "arrays": (f"{GRN}/adjacencies.npz", "make_regulons", None),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
     "model": ("results/pretrain/small/model.safetensors", "embed", None),
     "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),
     "table": (f"{TASK}/splits.tsv", "fit_baselines", None),
+    "predictions": (f"{MODEL}/predictions.parquet", "evaluate_task", MODEL),
+    "parquet": (f"{TASK}/baselines/0.parquet", "evaluate_task", None),
     "json": (f"{EXPLAIN}/runs.json", "check_explanation", None),
 }
 QUICK = {"counts", "tokens", "table"}

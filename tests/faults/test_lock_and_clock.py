@@ -51,8 +51,8 @@ def test_a_clock_set_back_costs_time_and_changes_nothing(study, stages):
             os.utime(path, (times[0] - DAY, times[1] - DAY))
     for source in sources:
         os.utime(source, times)
-    plan = snakemake(study, f"{GRN}/runs/1/adjacencies.tsv", "--dry-run").stdout
+    plan = snakemake(study, f"{GRN}/runs/1/adjacencies.npz", "--dry-run").stdout
     assert "infer_adjacencies" in plan and "choose_cells" not in plan
-    run = snakemake(study, f"{GRN}/runs/1/adjacencies.tsv")
+    run = snakemake(study, f"{GRN}/runs/1/adjacencies.npz")
     assert run.returncode == 0, run.stdout[-3000:]
     assert differences(stages, study) == []

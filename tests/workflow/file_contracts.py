@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import subprocess
+import zipfile
 from pathlib import Path
 
 from outputs import make_pattern
@@ -61,7 +62,9 @@ def parts_of(paths: list[Path]) -> dict[Path, list[str]]:
 
 
 def names_in(path: Path) -> list[str]:
-    """Columns of a table, or keys of a JSON object."""
+    """Columns of a table, keys of a JSON object, or names of arrays."""
+    if path.suffix == ".npz":
+        return [name.removesuffix(".npy") for name in zipfile.ZipFile(path).namelist()]
     if path.suffix == ".json":
         return list(json.loads(path.read_text()))
     with path.open() as handle:
@@ -86,7 +89,7 @@ def differences(results: Path) -> tuple[list[str], set[str]]:
     results = results.resolve()
     files = {
         **parts_of(sorted(p for kind in BINARY for p in results.rglob(f"*{kind}"))),
-        **{p: names_in(p) for p in results.rglob("*.*") if p.suffix in (".tsv", ".json")},
+        **{p: names_in(p) for p in results.rglob("*.*") if p.suffix in (".tsv", ".json", ".npz")},
     }
     wrong, unseen = [], set()
     for name, columns in contracts().items():

@@ -24,7 +24,7 @@ def test_nothing_is_all_zero_constant_or_not_a_number(small_study):
     columns = {
         "grn/embryo/adjacencies.tsv": ["importance", "correlation"],
         "grn/embryo/regulons.tsv": ["weight"],
-        "finetune/fate/predictions.tsv": ["p_somite", "familiarity"],
+        "finetune/fate/predictions.parquet": ["p_somite", "familiarity"],
         "explain/fate/attributions.tsv": ["mean"],
         "explain/fate/drivers.tsv": ["mean"],
         "studies/development/development.tsv": ["pseudotime"],
@@ -57,7 +57,7 @@ def test_a_second_run_gives_the_same_tokens_splits_and_scores(small_study, tmp_p
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
     scores = [json.loads((results / parts[2]).read_text()) for results in (first, second)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
-    called = [read(results / parts[3] / "predictions.tsv") for results in (first, second)]
+    called = [read(results / parts[3] / "predictions.parquet") for results in (first, second)]
     for one, other in zip(*called, strict=True):
         assert one["predicted"] == other["predicted"]
         assert float(one["p_somite"]) == pytest.approx(float(other["p_somite"]), abs=1e-6)

@@ -1,17 +1,12 @@
 """The small study from raw files to report: contracts of every stage, and no empty success."""
 
-import csv
 import json
 import math
 import re
 
 from conftest import snakemake
 from file_contracts import differences
-
-
-def read(path):
-    with path.open() as handle:
-        return list(csv.DictReader(handle, delimiter="\t"))
+from study_summary import read
 
 
 def test_every_stage_wrote_what_its_contract_says(small_study):
@@ -59,7 +54,7 @@ def test_every_table_has_the_columns_that_docs_files_gives_it(small_study):
     assert unseen == {
         "embed/{corpus}.scvi.h5ad",
         "embed/{model}/{corpus}.scib.tsv",
-        "finetune/{task}/scanvi/{fold}.tsv",
+        "finetune/{task}/scanvi/{fold}.parquet",
     }
 
 
@@ -71,7 +66,7 @@ def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):
         if cell["fold"] != "predict":
             folds.setdefault(cell["unit"], set()).add(cell["fold"])
     assert sorted(map(len, folds.values())) == [1, 1]
-    called = read(results / "finetune/fate/predictions.tsv")
+    called = read(results / "finetune/fate/predictions.parquet")
     for method in ("scdynomics", "logistic_regression", "logistic_regression_rna"):
         cells = [row["cell"] for row in called if row["method"] == method]
         assert sorted(cells) == sorted(cell["cell"] for cell in splits)

@@ -1,7 +1,7 @@
 """Costs: measured, and extrapolated to a large cohort.
 
-For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json. Extrapolations are linear,
-as explained on the page.
+For docs/own-data.md and docs/measured.md, from benchmarks/results/*.json. Extrapolations are
+linear, as explained on the page.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ def tabulate_needs(benchmarks: Benchmarks) -> str:
 def tabulate_scale(benchmarks: Benchmarks) -> str:
     """Lay out time and peak memory of each rule by the number of cells."""
     rows = {
-        (row["rule"], row["cells"]): row
-        for row in benchmarks["scale"]["rows"]
-        if "peak_gib" in row
+        (row["rule"], row["cells"]): row for row in benchmarks["scale"]["rows"] if "peak_gib" in row
     }
     sizes = sorted({cells for rule, cells in rows if rule == SCALED[0]})[:3]
     body = []

@@ -362,12 +362,20 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
 def scale_by_cells(base, per_million):
     """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
 
-    def size_memory(wildcards, input, attempt):
+    def scale(wildcards, input, attempt):
         Path(input.corpus).stat()  # if it does not exist yet, Snakemake catches this
         n_cells = read_json(input.corpus)["n_cells"]
         return ceil(attempt * (base + per_million * n_cells / 1e6))
 
-    return size_memory
+    return scale
+
+
+def size_memory(least, factor):
+    """Size a rule's memory, in MB, by its inputs: ``least`` and ``factor`` times their size.
+
+    It grows with each attempt. Before the inputs exist, Snakemake shows it as to be determined.
+    """
+    return lambda wildcards, input, attempt: ceil(attempt * (least + factor * input.size_mb))
 
 
 def list_resources():

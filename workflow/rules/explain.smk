@@ -20,7 +20,7 @@ rule explain:
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(10000, 2000),
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         task=select_task_settings(TaskSettings.explanation),
@@ -87,7 +87,7 @@ rule check_explanation:
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(10000, 2000),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         task=select_task_settings(TaskSettings.checks),
@@ -122,7 +122,7 @@ rule perturb_in_silico:
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(10000, 2000),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         task=select_task_settings(TaskSettings.perturbations),

@@ -22,7 +22,7 @@ rule split_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(2000, 10),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         settings=select_task_settings(TaskSettings.split),
@@ -45,7 +45,7 @@ rule finetune:
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=scale_by_cells(10000, 2000),
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         settings=select_variant_settings,
@@ -61,7 +61,7 @@ rule fit_baselines:
         corpus=follow(rules.make_corpus.output.manifest),
         pca=follow(rules.compute_pca.output[0]),
     output:
-        predictions=ensure(f"{TASK}/baselines/{{fold}}.tsv", non_empty=True),
+        predictions=ensure(f"{TASK}/baselines/{{fold}}.parquet", non_empty=True),
         costs=f"{TASK}/baselines/{{fold}}.costs.tsv",
     log:
         f"{LOGS}/fit_baselines/{{task}}_{{fold}}.log",
@@ -104,7 +104,7 @@ rule fit_scanvi:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.make_corpus.output.manifest),
     output:
-        f"{TASK}/scanvi/{{fold}}.tsv",
+        f"{TASK}/scanvi/{{fold}}.parquet",
     log:
         f"{LOGS}/fit_scanvi/{{task}}_{{fold}}.log",
     conda:
@@ -130,8 +130,8 @@ rule evaluate_task:
         scanvi=expand_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
         costs=expand_folds(rules.fit_baselines.output.costs),
     output:
-        predictions=ensure(f"{TASK}/predictions.tsv", non_empty=True),
-        runs=f"{TASK}/runs.tsv",
+        predictions=ensure(f"{TASK}/predictions.parquet", non_empty=True),
+        runs=f"{TASK}/runs.parquet",
         metrics=f"{TASK}/metrics.json",
         scores=f"{TASK}/scores.tsv",
         classes=f"{TASK}/class_scores.tsv",
@@ -157,7 +157,9 @@ rule evaluate_task:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        # One run is in memory at a time, with the sums of one method; the runs have the same size.
+        # One run is read at a time; the combined predictions are as many as those of all methods.
+        mem_mb=size_memory(3000, 10),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         task=select_task_settings(lambda task: task.part(EvaluationSettings)),

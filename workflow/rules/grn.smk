@@ -14,7 +14,7 @@ THRESHOLDS = {
 }
 
 # Edges of one run. If a run has several parts, gather_run joins them.
-RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.tsv"
+RUN_EDGES = f"{GRN}/runs/{{run}}/adjacencies.npz"
 PART = "" if N_PARTS == 1 else "{scatteritem}"
 
 
@@ -39,7 +39,7 @@ rule check_databases:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=size_memory(2000, 2),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -81,7 +81,7 @@ rule time_inference:
     conda:
         "../../envs/grn.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         settings=select_grn_settings("method") | {"n_runs": len(SEED_OF_RUN), "n_parts": N_PARTS},
@@ -96,7 +96,7 @@ rule infer_adjacencies:
         expression=rules.choose_cells.output.expression,
         pilot=rules.time_inference.output[0],
     output:
-        ensure(f"{GRN}/runs/{{run}}/{PART}.tsv" if PART else RUN_EDGES, non_empty=True),
+        ensure(f"{GRN}/runs/{{run}}/{PART}.npz" if PART else RUN_EDGES, non_empty=True),
     log:
         f"{LOGS}/infer_adjacencies/{{corpus}}_{{run}}{PART and f'_{PART}'}.log",
     # A Slurm job is itself a run of Snakemake, and its retries would have no more memory.
@@ -128,7 +128,7 @@ if PART:
         conda:
             "../../envs/analysis.yaml"
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            mem_mb=size_memory(1000, 4),
             runtime=lambda wildcards, attempt: 15 * attempt,
         script:
             "../scripts/gather_run.py"
@@ -139,13 +139,14 @@ rule merge_adjacencies:
         expression=rules.choose_cells.output.expression,
         runs=expand(RUN_EDGES, run=SEEDED, allow_missing=True),
     output:
-        ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
+        arrays=ensure(f"{GRN}/adjacencies.npz", non_empty=True),
+        table=ensure(f"{GRN}/adjacencies.tsv", non_empty=True),
     log:
         f"{LOGS}/merge_adjacencies/{{corpus}}.log",
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         runs=SEEDED,
@@ -166,7 +167,7 @@ rule write_matrix:
     conda:
         "../../envs/grn.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(2000, 4),
         runtime=lambda wildcards, attempt: 30 * attempt,
     script:
         "../scripts/write_matrix.py"
@@ -189,7 +190,7 @@ if CONFIG.grn.motifs == "fast":
         conda:
             "../../envs/analysis.yaml"
         resources:
-            mem_mb=lambda wildcards, attempt: 16000 * attempt,
+            mem_mb=size_memory(2000, 3),
             runtime=lambda wildcards, attempt: 120 * attempt,
         params:
             sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -215,7 +216,7 @@ else:
             "../../envs/grn.yaml"
         threads: 8
         resources:
-            mem_mb=lambda wildcards, attempt: 32000 * attempt,
+            mem_mb=size_memory(4000, 24),
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
             sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -228,7 +229,7 @@ else:
 
 rule make_regulons:
     input:
-        adjacencies=rules.merge_adjacencies.output[0],
+        adjacencies=rules.merge_adjacencies.output.arrays,
         runs=expand(RUN_EDGES, run=SEED_OF_RUN, allow_missing=True),
         # Without a motif database, regulons are the strongest targets of each TF.
         motifs=(expand(MOTIFS, run=SEED_OF_RUN, allow_missing=True) if CONFIG.grn.rankings else []),
@@ -258,7 +259,7 @@ rule make_regulons:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(2000, 2),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         runs=list(SEED_OF_RUN),
@@ -335,7 +336,7 @@ rule export_loom:
         "../../envs/grn.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(4000, 40),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=select_grn_settings("aucell_threshold"),

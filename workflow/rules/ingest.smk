@@ -235,7 +235,8 @@ rule join_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        # The tables of the cells of all samples, as text.
+        mem_mb=lambda wildcards, input, attempt: attempt * (2000 + 100 * len(input.samples)),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes(list_metadata(list_samples(wildcards.corpus))),

@@ -35,7 +35,11 @@ rule pretrain:
         tasks=set_on_several_nodes("{nodes}"),
         tasks_per_gpu=set_on_several_nodes("0"),
         mpi=set_on_several_nodes("srun"),
-        mem_mb=lambda wildcards, attempt: 32000 * attempt,
+        # Every process of a node has a model and reads cells.
+        mem_mb=lambda wildcards, input, attempt: (
+            max(1, MODELS[wildcards.model].gpus)
+            * scale_by_cells(10000, 2000)(wildcards, input, attempt)
+        ),
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         settings=select_model_settings,
@@ -143,8 +147,6 @@ rule gather_spaces:
 rule score_spaces:
     input:
         spaces=rules.gather_spaces.output[0],
-        # Sizes the memory for the table of cells.
-        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.scib.tsv",
@@ -154,7 +156,7 @@ rule score_spaces:
         "../../envs/scvi.yaml"
     threads: 4
     resources:
-        mem_mb=scale_by_cells(8000, 500),
+        mem_mb=size_memory(8000, 20),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         labels=LABELS,
@@ -166,8 +168,6 @@ rule score_spaces:
 rule judge_embedding:
     input:
         spaces=rules.gather_spaces.output[0],
-        # Sizes the memory for the table of cells.
-        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
         scib=rules.score_spaces.output[0] if CONFIG.peers else [],
     output:
@@ -189,7 +189,7 @@ rule judge_embedding:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=scale_by_cells(4000, 500),
+        mem_mb=size_memory(4000, 20),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         labels=LABELS,

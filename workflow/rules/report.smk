@@ -20,7 +20,7 @@ rule score:
         attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
         # Edges and drivers are compared with the truth of a simulation.
         truth=TRUTH if CONFIG.simulation else [],
-        adjacencies=expand(rules.merge_adjacencies.output[0], corpus=CORPORA),
+        adjacencies=expand(rules.merge_adjacencies.output.table, corpus=CORPORA),
         regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
         corpora=expand(rules.make_corpus.output.manifest, corpus=CORPORA),
         weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
@@ -37,7 +37,7 @@ rule score:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(4000, 10),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         tasks=list(TASKS),
@@ -84,6 +84,12 @@ STAMPED = {
         for task in TASKS
         for folder in expand_runs(rules.finetune.output[0], task, TASKS[task].all_variants())
     ],
+    "fit_baselines": [
+        path
+        for task in TASKS
+        for path in expand(rules.fit_baselines.output.predictions, task=task, fold=list_folds(task))
+    ],
+    "evaluate_task": expand(rules.evaluate_task.output.predictions, task=TASKS),
 }
 
 

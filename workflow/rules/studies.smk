@@ -54,7 +54,7 @@ rule make_development:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -85,7 +85,7 @@ rule plot_driver_trends:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         modalities=name_modalities,
@@ -135,7 +135,7 @@ rule make_spatial:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         study=select_study_settings,
@@ -212,7 +212,7 @@ rule make_perturbation:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=size_memory(4000, 30),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         study=select_study_settings,

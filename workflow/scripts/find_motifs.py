@@ -1,13 +1,13 @@
 from scdyn.grn import motifs
+from scdyn.grn.edges import Edges
 from scdyn.grn.expression import read_expression
-from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
 
 with logged(snakemake.log[0]):
     files = snakemake.input
     found = motifs.find_motifs(
-        read_table(files.adjacencies),
+        Edges.read(files.adjacencies),
         read_expression(files.expression),
         files.rankings,
         files.annotations,

@@ -1,6 +1,6 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.data.corpus import Corpus
-from scdyn.io.files import write_table
+from scdyn.io.artefacts import write_parquet
 from scdyn.log import logged
 from scdyn.tasks import peers, splits
 from scdyn.training import devices
@@ -14,4 +14,4 @@ with logged(snakemake.log[0]):
         snakemake.params.peers["max_epochs"],
         snakemake.params.seed,
     )
-    write_table(snakemake.output[0], predictions)
+    write_parquet(snakemake.output[0], predictions)

@@ -1,6 +1,5 @@
 from scdyn.grn.expression import read_expression
 from scdyn.grn.inference import infer_edges, require_edges, select_targets
-from scdyn.io.files import write_table
 from scdyn.log import logged, logger
 
 with logged(snakemake.log[0]):
@@ -14,5 +13,5 @@ with logged(snakemake.log[0]):
     )
     if n_parts == 1:
         require_edges(edges, wildcards.run, wildcards.corpus)
-    logger.info("%d edges to %d genes", len(edges), len(targets))
-    write_table(snakemake.output[0], edges)
+    logger.info("%d edges to %d genes", (edges.importance > 0).sum(), len(targets))
+    edges.write(snakemake.output[0])

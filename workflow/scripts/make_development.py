@@ -6,16 +6,17 @@ from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
 from scdyn.settings import StudySettings
-from scdyn.studies.common import read_study_cells
+from scdyn.studies.common import BASELINE, MODEL, read_study_cells
 from scdyn.studies.development import study_development
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     corpus = Corpus(files.corpus)
     obs = read_study_cells(files.cells, [params.label, *study.columns])
-    predictions = read_predictions(files.predictions)
+    methods = [MODEL, BASELINE, *params.single_modality.values()]
+    predictions = read_predictions(files.predictions, methods=methods)
     found = study_development(
         corpus,
         Pca(files.pca, corpus),

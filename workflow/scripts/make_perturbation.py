@@ -8,16 +8,16 @@ from scdyn.plotting.studies import assign_label_colours
 from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
 from scdyn.settings import StudySettings
-from scdyn.studies.common import read_study_cells
+from scdyn.studies.common import BASELINE, MODEL, read_study_cells
 from scdyn.studies.perturbation import study_perturbation
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     corpus = Corpus(files.corpus)
     obs = read_study_cells(files.cells, [params.label, *study.columns])
-    predictions = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions, methods=[MODEL, BASELINE])
     found = study_perturbation(
         corpus,
         Pca(files.pca, corpus),

@@ -1,3 +1,4 @@
+from scdyn.grn.edges import Edges, MergedEdges
 from scdyn.grn.regulons import find_regulons, write_gmt
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
@@ -8,13 +9,13 @@ from scdyn.plotting.style import save
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     settings = params.settings
-    edges = dict(zip(params.runs, map(read_table, files.runs), strict=True))
+    edges = dict(zip(params.runs, map(Edges.read, files.runs), strict=True))
     motifs = None
     if files.motifs:
         motifs = dict(zip(params.runs, map(read_table, files.motifs), strict=True))
     keys = ("n_targets", "repressing", "promoter_p", "min_runs", "min_targets")
     regulons, stability = find_regulons(
-        edges, read_table(files.adjacencies), motifs, **{key: settings[key] for key in keys}
+        edges, MergedEdges.read(files.adjacencies), motifs, **{key: settings[key] for key in keys}
     )
     write_table(snakemake.output.regulons, regulons)
     write_gmt(regulons, snakemake.output.gmt)

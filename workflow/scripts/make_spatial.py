@@ -4,15 +4,15 @@ from scdyn.plotting import studies as figures
 from scdyn.plotting.style import save
 from scdyn.plotting.views import render_study
 from scdyn.settings import StudySettings
-from scdyn.studies.common import read_study_cells
+from scdyn.studies.common import BASELINE, MODEL, read_study_cells
 from scdyn.studies.spatial import study_sections
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 
 with logged(snakemake.log[0]):
     files, params, output = snakemake.input, snakemake.params, snakemake.output
     study = StudySettings(**params.study)
     obs = read_study_cells(files.cells, [params.label, *study.columns])
-    predictions = read_predictions(files.predictions)
+    predictions = read_predictions(files.predictions, methods=[MODEL, BASELINE])
     found = study_sections(
         obs,
         predictions,

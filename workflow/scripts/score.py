@@ -3,7 +3,7 @@ from scdyn.io.artefacts import read_json, read_table
 from scdyn.io.files import atomic, write_json
 from scdyn.log import logged
 from scdyn.plotting.scores import render_scores
-from scdyn.tasks.evaluation import read_predictions
+from scdyn.tasks.predictions import read_predictions
 from scdyn.tasks.scores import collect_scores, model_variants
 from scdyn.tasks.truth import score_truth
 
@@ -14,13 +14,11 @@ def read_each(names, paths, read=read_table):
 
 with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
-    predictions = read_each(params.tasks, files.predictions, read_predictions)
     metrics = read_each(params.tasks, files.metrics, read_json)
     scores = collect_scores(
         stability=read_each(params.corpora, files.stability),
         pretraining=read_each(params.models, files.pretraining, read_json),
         embeddings=read_each(params.models, files.embeddings, read_json),
-        predictions=predictions,
         metrics=metrics,
         explanations=read_each(params.explained, files.checks, read_json),
     )
@@ -31,7 +29,7 @@ with logged(snakemake.log[0]):
             read_table(files.adjacencies[0]),
             read_table(files.regulons[0]),
             Corpus(files.corpora[0]),
-            predictions,
+            read_each(params.tasks, files.predictions, read_predictions),
             read_each(params.tasks, files.runs, read_predictions),
             read_each(params.explained, files.attributions),
             {task: [table for name, table in weights if name == task] for task in params.explained},

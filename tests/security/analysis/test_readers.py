@@ -14,6 +14,7 @@ import small_input as small
 from payload import Payload, file_that_tells  # noqa: F401, a fixture
 
 from scdyn.errors import InputError
+from scdyn.io.artefacts import read_arrays
 from scdyn.io.hdf5 import SMALL_BYTES, open_hdf5
 from scdyn.io.sample_files import LibraryFiles, locate
 from scdyn.pp import ingestion
@@ -67,6 +68,13 @@ def test_what_is_pickled_stays_so(kind, damage, tmp_path, ran):
         assert isinstance(ingestion.read_library(files).rna, ad.AnnData)
     except InputError as error:
         assert str(path) in str(error)
+
+
+def test_a_pickled_array_is_refused(tmp_path, ran):
+    path = tmp_path / "edges.npz"
+    np.savez(path, importance=np.array([Payload(ran)], dtype=object))
+    with pytest.raises(InputError, match="edges.npz: was changed"):
+        read_arrays(path)
 
 
 def test_the_payload_works(tmp_path):

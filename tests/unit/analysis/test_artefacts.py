@@ -28,12 +28,17 @@ def written(tmp_path):
     cells = ad.AnnData(sparse.random(30, 20, 0.3, format="csc", random_state=0))
     cells.var["symbol"] = [f"g{i}" for i in range(20)]
     cells.var["is_tf"] = [i < 3 for i in range(20)]
+    artefacts.write_arrays(tmp_path / "arrays.npz", {"a": np.arange(999), "b": np.array(["x"])})
     cells.write_h5ad(tmp_path / "cells.h5ad", convert_strings_to_categoricals=False)
     return {
         tmp_path / "table.tsv": [artefacts.read_table, splits.read_splits],
-        tmp_path / "table.parquet": [artefacts.read_parquet],
+        tmp_path / "table.parquet": [
+            artefacts.read_parquet,
+            lambda path: list(artefacts.iter_parquet(path)),
+        ],
         tmp_path / "object.json": [artefacts.read_json],
         tmp_path / "records.jsonl": [artefacts.read_records],
+        tmp_path / "arrays.npz": [artefacts.read_arrays, artefacts.read_stamp],
         tmp_path / "cells.h5ad": [artefacts.read_cells, artefacts.read_obs, read_expression],
     }
 
@@ -51,6 +56,10 @@ def test_an_artefact_says_which_code_and_format_wrote_it(written, tmp_path):
     assert artefacts.read_stamp(tmp_path / "stamped.h5ad") == artefacts.make_stamp()
     artefacts.write_parquet(tmp_path / "table.parquet", cells.obs)
     assert artefacts.read_stamp(tmp_path / "table.parquet") == artefacts.make_stamp()
+    assert artefacts.read_stamp(tmp_path / "arrays.npz") == artefacts.make_stamp()
+    assert set(artefacts.read_arrays(tmp_path / "arrays.npz")) == {"a", "b"}
+    np.savez(tmp_path / "plain.npz", a=np.ones(1))
+    assert artefacts.read_stamp(tmp_path / "plain.npz")["version"] == "unknown"
     (tmp_path / "folder").mkdir()
     write_json(tmp_path / "folder/meta.json", {artefacts.STAMP: {"version": "v", "format": 7}})
     assert artefacts.read_stamp(tmp_path / "folder") == {"version": "v", "format": 7}
@@ -63,6 +72,14 @@ def test_what_was_cut_short_is_named_with_what_to_do(written, share):
         for read in readers:
             with pytest.raises(InputError, match=path.name):
                 read(path)
+
+
+def test_of_a_folder_that_a_rule_makes_as_a_whole_the_folder_is_named(tmp_path):
+    write_json(tmp_path / "model/task.json", {})
+    artefacts.write_parquet(tmp_path / "model/predictions.parquet", pd.DataFrame({"p": [0.5]}))
+    os.truncate(tmp_path / "model/predictions.parquet", 50)
+    with pytest.raises(InputError, match="model: was changed or truncated.*; remove it"):
+        artefacts.read_parquet(tmp_path / "model/predictions.parquet")
 
 
 def test_half_a_last_line_is_no_row_of_missing_values(tmp_path):
@@ -122,14 +139,46 @@ def test_an_index_without_a_name_and_a_table_without_an_index_stay_so(tmp_path):
     assert artefacts.read_parquet(path).shape == (0, 9)
 
 
+def test_tables_of_one_file_are_read_one_at_a_time_and_together(tmp_path):
+    path = tmp_path / "runs.parquet"
+    many = [f"class {i}" for i in range(300)]  # of which the codes are of another type
+    tables = [
+        pd.DataFrame({"cell": ["a", "b"], "label": pd.Categorical(["x", "NA"])}),
+        pd.DataFrame({"cell": ["c"], "label": pd.Categorical(["class 7"], many)}),
+    ]
+    with artefacts.writing_parquet(path) as write:
+        for table in tables:
+            write(table)
+        assert not path.exists()
+    found = list(artefacts.iter_parquet(path))
+    assert [table["label"].tolist() for table in found] == [["x", "NA"], ["class 7"]]
+    assert found[1]["label"].cat.categories.tolist() == many
+    (second,) = artefacts.iter_parquet(path, ["cell"], [1])
+    assert second.to_dict("list") == {"cell": ["c"]}
+    whole = artefacts.read_parquet(path)
+    assert whole["label"].tolist() == ["x", "NA", "class 7"]
+    assert whole["label"].dtype == "category" and whole["cell"].tolist() == list("abc")
+
+
+def test_a_failure_between_two_tables_leaves_no_file(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        artefacts.writing_parquet(tmp_path / "runs.parquet") as write,
+    ):
+        write(mixed_table())
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_changed_byte_of_a_parquet_table_is_found(tmp_path):
     path = tmp_path / "table.parquet"
     artefacts.write_parquet(path, pd.DataFrame({"p": np.random.default_rng(0).random(1000)}))
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="table.parquet: was changed or truncated.*remove it"):
-        artefacts.read_parquet(path)
+    for read in (artefacts.read_parquet, lambda path: list(artefacts.iter_parquet(path))):
+        with pytest.raises(InputError, match="table.parquet: was changed or truncated.*remove it"):
+            read(path)
 
 
 def test_a_parquet_table_of_another_program_is_refused_by_name(tmp_path):

@@ -10,8 +10,10 @@ from small_corpus import make_genes
 from scdyn.data.corpus import Corpus
 from scdyn.data.pca import open_pca
 from scdyn.errors import InputError
+from scdyn.io.artefacts import writing_parquet
 from scdyn.settings import BaselineSettings
 from scdyn.tasks import baselines, splits
+from scdyn.tasks.predictions import read_predictions
 
 TASK = BaselineSettings(seeds=[1, 2], folds=2, label_shares=[0.3], left_out=["x"])
 LABELS = np.repeat(["x", "y", "z", "y"], 40)
@@ -44,9 +46,19 @@ def split():
     return splits.make_splits(obs, everyone, nobody, "type", None, 2, 1)[0].astype(str)
 
 
+def fit(corpus, split, folder):
+    """All predictions, written to one file and read, and all costs."""
+    costs = []
+    with writing_parquet(folder / "0.parquet") as write:
+        for table, cost in baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK):
+            write(table)
+            costs.append(cost)
+    return read_predictions(folder / "0.parquet"), pd.DataFrame(costs)
+
+
 @pytest.fixture(scope="module")
-def fitted(corpus, split):
-    return baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+def fitted(corpus, split, tmp_path_factory):
+    return fit(corpus, split, tmp_path_factory.mktemp("baselines"))
 
 
 def test_all_methods_learn_what_is_there(fitted):
@@ -68,6 +80,8 @@ def test_seeds_and_variants_are_run_where_they_matter(fitted):
     assert ("labels_0.3", "xgboost") not in runs
     without = calls[calls["variant"] == "without_0"]
     assert "x" not in set(without["predicted"]) and "x" in set(without["label"])
+    assert without["p_x"].isna().all() and without["p_y"].notna().all()
+    assert calls["p_y"].dtype == np.float32
 
 
 def test_weights_are_largest_where_the_classes_differ(corpus, split):
@@ -93,22 +107,22 @@ def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tm
     table.loc[is_called, "label"] = "poison"
     weights = baselines.fit_weights(corpus, split, "0", 1)
     pd.testing.assert_frame_equal(baselines.fit_weights(poisoned, table, "0", 1), weights)
-    _, costs = baselines.fit_baselines(poisoned, open_pca(poisoned), table, "0", TASK)
+    _, costs = fit(poisoned, table, tmp_path)
     # Neighbours are found on components of all cells, which do not depend on labels alone.
     others = costs["method"] != "knn"
     pd.testing.assert_series_equal(costs["temperature"][others], fitted[1]["temperature"][others])
-    _, costs = baselines.fit_baselines(corpus, open_pca(corpus), table, "0", TASK)
+    _, costs = fit(corpus, table, tmp_path)
     pd.testing.assert_series_equal(costs["temperature"], fitted[1]["temperature"])
 
 
-def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch):
+def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch, tmp_path):
     monkeypatch.setattr(baselines, "MAX_TRAINING_CELLS", 50)
     monkeypatch.setattr(baselines, "CELLS_AT_ONCE", 7)
     training = splits.split_cells(split, "0")[0]
     drawn = baselines.draw_training_cells(training, 1)
     assert drawn["label"].value_counts().to_dict() == {"y": 25, "x": 13, "z": 12}
     assert not drawn.equals(baselines.draw_training_cells(training, 2))
-    calls, costs = baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+    calls, costs = fit(corpus, split, tmp_path)
     main = costs["variant"] == "scdynomics"
     assert set(costs.loc[main, "n_training_cells"]) == {50}
     assert costs.loc[costs["variant"] == "labels_0.3", "n_training_cells"].max() < 25
@@ -121,7 +135,7 @@ def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, mon
 def test_a_split_of_another_corpus_is_refused_and_not_read_as_other_cells(corpus, split):
     split = split.assign(cell=[*split["cell"][:-1], "z"])
     with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
-        baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK)
+        next(baselines.fit_baselines(corpus, open_pca(corpus), split, "0", TASK))
     with pytest.raises(InputError, match="1 of the split's 160 cells are not in the corpus.* z"):
         baselines.fit_weights(corpus, split, "0", 1)
 

@@ -1,93 +1,211 @@
-"""From runs to tables: combined predictions, intervals, comparisons, few labels, new classes."""
+"""From runs to tables: mean predictions, intervals, comparisons, few labels, new classes."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
+from scdyn.errors import InputError
+from scdyn.io.artefacts import read_parquet, write_parquet, writing_parquet
+from scdyn.io.files import write_table
 from scdyn.plotting import style
 from scdyn.plotting import task as figures_task
 from scdyn.settings import EvaluationSettings
-from scdyn.tasks import evaluation
+from scdyn.tasks import evaluation, predictions
+from scdyn.tasks.splits import read_splits
 
 RNG = np.random.default_rng(0)
 LABELS = np.array(list("aabbcc") * 10)
+TASK = EvaluationSettings(model="m", label_shares=[0.1], left_out=["c"])
+SPLIT = pd.concat(
+    [
+        *(
+            pd.DataFrame(
+                {"cell": [f"{fold}_{i}" for i in range(60)], "label": LABELS, "fold": fold}
+            )
+            for fold in "01"
+        ),
+        pd.DataFrame({"cell": ["q0", "q1", "q2", "q3"], "label": list("ab") + ["", "z"]}).assign(
+            fold="predict"
+        ),
+    ],
+    ignore_index=True,
+).assign(unit=lambda split: "d" + split["fold"], validation="0")
 
 
-def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=None):
-    """Calls of one fold of 60 cells, and of four cells that every fold predicts."""
-    names = [f"{fold}_{i}" for i in range(60)] + [f"q{i}" for i in range(4)]
-    labels = [*LABELS, "a", "b", "", "z"]
-    cells = pd.DataFrame({"cell": names, "label": labels, "fold": [fold] * 60 + ["predict"] * 4})
-    true = np.array([[label == c for c in "abc"] for label in labels])
-    wrong = RNG.random(64) > accuracy
+def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=None, classes="abc"):
+    """Predictions of one fold of 60 cells, and of four cells that every fold predicts."""
+    cells = SPLIT[SPLIT["fold"].isin([fold, "predict"])]
+    true = np.array([[label == name for name in classes] for label in cells["label"]])
+    wrong = RNG.random(len(cells)) > accuracy
     true[wrong] = np.roll(true[wrong], 1, axis=1)
-    p = (0.1 + 0.7 * true) / (0.3 + 0.7 * true.sum(1, keepdims=True))
+    p = 0.1 + 0.7 * true + 0.05 * RNG.random(true.shape)
+    p /= p.sum(1, keepdims=True)
     keys = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-    table = evaluation.tabulate_calibrated_predictions(cells, keys, list("abc"), p, 1.0)
+    table = predictions.tabulate_calibrated_predictions(
+        cells, keys, list(classes), p, 1.0, list("abc")
+    )
     return table if familiarity is None else table.assign(familiarity=familiarity)
 
 
-def all_runs():
+@pytest.fixture(scope="module")
+def runs():
+    """Runs of a task, in the order of the workflow: models, then the baselines of each fold."""
     tables = [
-        run(method, fold, seed, accuracy=accuracy)
+        run("scdynomics", fold, seed, accuracy=0.95, familiarity=np.float32(seed / 4))
+        for seed in (1, 2)
         for fold in "01"
-        for method, seeds, accuracy in (
-            ("scdynomics", (1, 2), 0.95),
-            ("logistic_regression", (1,), 0.8),
-            ("majority", (1,), 0.3),
-        )
-        for seed in seeds
     ]
     tables += [run("scdynomics_rna", fold, 1, "scdynomics_rna", 0.6) for fold in "01"]
     tables += [run("scdynomics", fold, 1, "labels_0.1", 0.7) for fold in "01"]
-    tables += [run("logistic_regression", fold, 1, "labels_0.1", 0.5) for fold in "01"]
-    seen = np.where([*(LABELS == "c"), False, False, True, True], 0.01, 0.5)
-    tables.append(run("scdynomics", "0", 1, "without_0", familiarity=seen))
-    return pd.concat(tables, ignore_index=True)
+    # Cells of class c, and those that are predicted without a label, are unlike the others.
+    unlike = np.where([*(LABELS == "c"), False, False, True, True], 0.01, 0.5).astype(np.float32)
+    tables += [run("scdynomics", "0", 1, "without_0", familiarity=unlike, classes="ab")]
+    for fold in "01":
+        tables += [run("majority", fold, accuracy=0.3), run("logistic_regression", fold)]
+        tables += [run("logistic_regression", fold, 1, "labels_0.1", 0.5)]
+    return tables
 
 
-def test_folds_are_combined_by_mean_probability():
-    cells = pd.DataFrame({"cell": ["t", "q"], "label": ["a", ""], "fold": ["0", "predict"]})
-    keys = {"method": "m", "variant": "scdynomics", "seed": 1, "fold": "0"}
-    first = evaluation.tabulate_predictions(
-        cells, keys, ["a", "b"], np.array([[0.9, 0.1], [0.4, 0.6]])
+@pytest.fixture(scope="module")
+def files(runs, tmp_path_factory):
+    """A file of each model, and one of each fold's baselines."""
+    folder = tmp_path_factory.mktemp("runs")
+    paths = [folder / f"{i}.parquet" for i in range(9)]
+    for path, table in zip(paths, runs, strict=False):
+        write_parquet(path, table)
+    for part in range(2):
+        paths.append(folder / f"baselines_{part}.parquet")
+        with writing_parquet(paths[-1]) as write:
+            for table in runs[9 + 3 * part : 12 + 3 * part]:
+                write(table)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def report(runs, files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("task")
+    write_table(folder / "splits.tsv", SPLIT)
+    rare = pd.DataFrame({"class": ["HSC $x$"], "reason": ["fewer than 5 cells"]})
+    found = evaluation.evaluate(
+        files,
+        pd.DataFrame([table[predictions.RUN].iloc[0] for table in runs]).assign(seconds=2.0),
+        read_splits(folder / "splits.tsv"),
+        TASK.all_variants(),
+        "donor",
+        rare,
+        predictions=folder / "predictions.parquet",
+        runs=folder / "runs.parquet",
     )
-    cells = pd.DataFrame({"cell": ["u", "q"], "label": ["b", ""], "fold": ["1", "predict"]})
-    keys["fold"] = "1"
-    second = evaluation.tabulate_predictions(
-        cells, keys, ["a", "b"], np.array([[0.7, 0.3], [0.8, 0.2]])
-    )
-    table = evaluation.combine(pd.concat([first, second])).set_index("cell")
-    assert table.loc["q", "p_a"] == pytest.approx(0.6)
-    assert table["predicted"].to_dict() == {"t": "a", "u": "a", "q": "a"}
+    return found | {"folder": folder}
 
 
-def test_tables_come_back_from_their_files_with_missing_numbers_and_odd_names(tmp_path):
-    runs = all_runs()
-    runs.loc[0, ["label", "p_c"]] = "NA", np.nan
-    runs.to_csv(tmp_path / "runs.tsv", sep="\t", index=False)
-    found = evaluation.read_predictions(tmp_path / "runs.tsv")
-    pd.testing.assert_frame_equal(found, runs, check_dtype=False)
-    assert found["p_c"].dtype == float and found["seed"].dtype == int
+def concatenate(runs):
+    """Put the compared runs into one table of plain text."""
+    tables = [
+        table.astype(dict.fromkeys(table.select_dtypes("category"), object)) for table in runs
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[table["variant"].str.startswith("scdynomics")]
 
 
-def test_models_of_fewer_labels_or_classes_take_no_part_in_the_combined_predictions():
-    runs = all_runs()
-    predictions = evaluation.combine(runs)
-    expected = {"scdynomics", "scdynomics_rna", "logistic_regression", "majority"}
-    assert set(predictions["method"]) == expected
-    assert not predictions.duplicated(["method", "cell"]).any()
-    assert len(predictions) == 4 * (120 + 4)
+def combine(runs):
+    """Compute the mean predictions from all runs in one table."""
+    table = concatenate(runs)
+    table["fold"] = table["fold"].where(table["part"] == "test", "mean")
+    p = [f"p_{name}" for name in "abc"]
+    means = table.groupby(["method", "cell", "fold", "part", "label"])[[*p, "familiarity"]].mean()
+    return means.reset_index().assign(predicted=[list("abc")[i] for i in means[p].values.argmax(1)])
 
 
-def test_predicted_cells_are_scored_where_their_label_is_a_class():
-    scores = evaluation.score_runs(all_runs())
-    counts = scores.groupby("part")["n_cells"].unique()
+def test_the_mean_predictions_of_the_file_are_those_of_all_runs_in_one_table(report, runs):
+    found = predictions.read_predictions(report["folder"] / "predictions.parquet")
+    expected = combine(runs)
+    assert len(found) == len(expected) == 4 * (120 + 4)
+    found = found.sort_values(["method", "cell"], ignore_index=True)[list(expected)]
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
+    assert found["p_a"].dtype == np.float32
+    assert found["familiarity"].notna().eq(found["method"] == "scdynomics").all()
+
+
+def test_the_scores_of_a_run_are_those_of_scikit_learn(report, runs):
+    scores = report["scores"]
+    keys = [tuple(table[predictions.RUN].iloc[0]) for table in runs]
+    tested = scores[scores["part"] == "test"]
+    assert list(map(tuple, tested[predictions.RUN].to_numpy())) == keys  # in the order of the runs
+    for (_, row), table in zip(tested.iterrows(), runs, strict=True):
+        table = table[table["part"] == "test"]
+        labels, called = (table[name].astype(str) for name in ("label", "predicted"))
+        p = table[["p_a", "p_b", "p_c"]].fillna(0).to_numpy(float)
+        true = np.array([[label == name for name in "abc"] for label in labels])
+        assert row["accuracy"] == pytest.approx(accuracy_score(labels, called))
+        assert row["macro_f1"] == pytest.approx(f1_score(labels, called, average="macro"))
+        assert row["brier"] == pytest.approx(((p - true) ** 2).sum(1).mean())
+        if row["variant"] != "without_0":
+            p /= p.sum(1, keepdims=True)
+            assert row["nll"] == pytest.approx(log_loss(labels, p), rel=1e-5)
+        assert row["n_cells"] == 60 and row["seconds"] == 2.0
+
+
+def test_predicted_cells_are_scored_where_their_label_is_a_class(report):
+    counts = report["scores"].groupby("part")["n_cells"].unique()
     assert counts["test"].tolist() == [60] and counts["predict"].tolist() == [2]
 
 
-def test_every_method_is_held_against_the_best_of_the_others():
-    summary = evaluation.summarise_scores(evaluation.score_runs(all_runs()), 1.0)
+def test_the_file_of_runs_has_every_compared_run(report, runs):
+    found = predictions.read_predictions(report["folder"] / "runs.parquet")
+    keys = ["method", "seed", "fold", "cell"]
+    found, expected = (
+        table.sort_values(keys, ignore_index=True) for table in (found, concatenate(runs))
+    )
+    assert list(found) == ["cell", *predictions.RUN, "part", "predicted"]
+    for name in found:
+        assert found[name].tolist() == expected[name].tolist(), name
+
+
+def test_a_class_called_na_and_a_class_that_a_fold_does_not_know_are_kept(tmp_path):
+    cells = SPLIT[SPLIT["fold"] == "0"].iloc[:2].assign(label=["NA", ""])
+    split = pd.concat([cells, cells.assign(cell=["u", "v"], fold="1")], ignore_index=True)
+    mean = predictions.MeanPredictions(split, ["NA", "b"])
+    for fold, classes in (("0", ["b"]), ("1", ["NA", "b"])):
+        keys = {"method": "m", "variant": "scdynomics", "seed": 1, "fold": fold}
+        p = np.full((2, len(classes)), 1 / len(classes))
+        part = split[split["fold"] == fold]
+        table = predictions.tabulate_predictions(part, keys, classes, p, ["NA", "b"])
+        write_parquet(tmp_path / "run.parquet", table)
+        mean.add(*predictions.read_run(tmp_path / "run.parquet", 0, split))
+    write_parquet(tmp_path / "mean.parquet", mean.tabulate("m"))
+    found = predictions.read_predictions(tmp_path / "mean.parquet").set_index("cell")
+    assert found["label"].tolist() == ["NA", "", "NA", ""]
+    assert found["predicted"].tolist() == ["b", "b", "NA", "NA"]
+    assert found["p_NA"].tolist() == [0, 0, 0.5, 0.5]
+
+
+def test_only_the_columns_and_methods_asked_for_are_read(report):
+    path = report["folder"] / "predictions.parquet"
+    found = predictions.read_predictions(path, ["cell", "predicted"], ["majority"])
+    assert list(found) == ["cell", "predicted"] and len(found) == 124
+    assert found["predicted"].dtype == object
+    # In a notebook, by pandas alone.
+    plain = pd.read_parquet(path)
+    whole = predictions.read_predictions(path)
+    assert (plain["label"] == plain["predicted"]).sum() == (
+        whole["label"] == whole["predicted"]
+    ).sum()
+
+
+def test_a_run_of_other_cells_is_refused_by_name(files, tmp_path):
+    split = SPLIT.assign(fold=SPLIT["fold"].replace({"0": "1", "1": "0"}))
+    with pytest.raises(InputError, match="0.parquet: its cells are not those of the split.*SPLITS"):
+        predictions.read_run(files[0], 0, split)
+    read_parquet(files[0])  # which is whole
+    with pytest.raises(InputError, match="0.parquet: its cells are not"):
+        evaluation.score_runs(files, split, {}, tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_method_is_compared_with_the_best_of_the_others(report):
+    summary = report["summary"]
     f1 = summary[(summary["part"] == "test") & (summary["score"] == "macro_f1")]
     f1 = f1.set_index("method")
     assert set(f1["best_baseline"].dropna()) == {"logistic_regression"}
@@ -102,45 +220,44 @@ def test_every_method_is_held_against_the_best_of_the_others():
     assert set(nll["best_baseline"].dropna()) == {"logistic_regression"}
 
 
-def test_few_labels_and_new_classes_have_tables_of_their_own():
-    runs = all_runs()
-    scores = evaluation.score_runs(runs)
-    curve = evaluation.compute_efficiency(scores, {"labels_0.1": 0.1})
+def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
+    curve = report["efficiency"]
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
     assert sorted(curve["labels"].unique()) == [0.1, 1.0]
-    found = evaluation.compute_novelty(runs, {"without_0": "c"}).set_index("by")
-    assert found.loc["familiarity", "auroc"] == 1
+    found = report["novelty"].set_index("by")
+    assert list(report["novelty"]) == ["method", "by", "class", "auroc", "n_cells"]
+    assert found.loc["familiarity", "auroc"] == 1 and set(found["class"]) == {"c"}
+    table = runs[8][runs[8]["part"] == "test"]
+    expected = roc_auc_score(table["label"] == "c", -table[["p_a", "p_b"]].max(axis=1))
+    assert found.loc["confidence", "auroc"] == pytest.approx(expected)
     assert found.loc["confidence", "n_cells"] == 20
 
 
-def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(tmp_path):
-    task = EvaluationSettings(model="m", label_shares=[0.1], left_out=["c"])
-    runs = all_runs()
-    split = pd.concat([pd.DataFrame({"fold": [fold] * 60, "unit": f"d{fold}"}) for fold in "01"])
-    costs = runs[evaluation.RUN].drop_duplicates().assign(seconds=2.0)
-    rare = pd.DataFrame({"class": ["HSC $x$"], "reason": ["fewer than 5 cells"]})
-    report = evaluation.evaluate(runs, costs, split, task.all_variants(), "donor", rare)
+def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
+    assert report["metrics"]["n_held_out"] == 120 and report["metrics"]["n_predicted"] == 4
     assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
-    assert set(report["runs"]["method"]) == set(report["predictions"]["method"])
+    ours = combine(runs).query("method == 'scdynomics' and part == 'test'")
+    expected = pd.crosstab(ours["label"], ours["predicted"])
+    assert report["confusion"].to_numpy().tolist() == expected.to_numpy().tolist()
+    methods = ["scdynomics", "scdynomics_rna", "majority", "logistic_regression"]
+    assert report["reliability"]["method"].unique().tolist() == methods
+    f1 = report["classes"].set_index(["method", "class"])["f1"]
+    assert f1["scdynomics"].to_dict() == pytest.approx(
+        dict(zip("abc", f1_score(ours["label"], ours["predicted"], average=None), strict=True))
+    )
     figure = figures_task.plot_task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
-    style.save(figures_task.plot_task(report), tmp_path / "task.svg")
-    assert "too rare: HSC $x$ (fewer than 5 cells)" in (tmp_path / "task.svg").read_text()
+    path = report["folder"] / "task.svg"
+    style.save(figures_task.plot_task(report), path)
+    assert "too rare: HSC $x$ (fewer than 5 cells)" in path.read_text()
 
 
-def test_runs_and_costs_are_read_from_models_folders_and_from_tables(tmp_path):
+def test_costs_are_read_from_models_folders_and_from_tables(tmp_path):
     (tmp_path / "model").mkdir()
-    header = "cell\tmethod\tvariant\tseed\tfold\tpart\tlabel\tpredicted\tp_NA\n"
-    row = "\t1\t0\ttest\tNA\tNA\t"
-    (tmp_path / "model/predictions.tsv").write_text(f"{header}a\tm\tm{row}0.5\n")
     (tmp_path / "model/task.json").write_text('{"method": "m", "seed": 1, "seconds": 2.5}')
-    (tmp_path / "lr.tsv").write_text(f"{header}a\tlr\tlr{row}\n")
     (tmp_path / "costs.tsv").write_text("method\tseed\tseconds\nlr\t1\t0.5\n")
-    runs = evaluation.read_runs([tmp_path / "model"], [tmp_path / "lr.tsv"])
-    assert runs[["method", "label", "seed"]].values.tolist() == [["m", "NA", 1], ["lr", "NA", 1]]
-    assert runs["p_NA"].iloc[0] == 0.5 and np.isnan(runs["p_NA"].iloc[1])
     costs = evaluation.read_costs([tmp_path / "model"], [tmp_path / "costs.tsv"])
     assert dict(zip(costs["method"], costs["seconds"], strict=True)) == {"m": 2.5, "lr": 0.5}

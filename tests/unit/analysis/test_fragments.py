@@ -120,7 +120,7 @@ def test_chromosomes_go_by_any_name(tmp_path):
     assert counts.toarray().tolist() == [[2, 1, 2]]
     peaks = sparse.csr_matrix(np.array([[3, 5]]))
     names = pd.Index(["1:160-170", "2:150-160"])
-    summed = fragments.sum_peaks(peaks, names, WINDOWS, 3)
+    summed = peaks @ fragments.map_peaks(names, WINDOWS, 3)
     assert summed.toarray().tolist() == [[6, 0, 5]]
 
 
@@ -134,14 +134,14 @@ def test_truncated_file_is_refused(tmp_path):
 def test_peaks_are_summed_over_the_windows_they_meet():
     peaks = sparse.csr_matrix([[1, 2, 4, 8], [0, 0, 1, 0]])
     names = pd.Index(["chr1:190-300", "chr1:250-400", "chr2:50-101", "chr7:1-2"])
-    counts = fragments.sum_peaks(peaks, names, WINDOWS, 3)
+    counts = peaks @ fragments.map_peaks(names, WINDOWS, 3)
     # The first peak meets both windows of gene 0, the second none (half open), the third gene 2.
     np.testing.assert_array_equal(counts.toarray(), [[2, 0, 4], [0, 0, 1]])
 
 
 def test_a_peak_without_place_is_named():
     with pytest.raises(InputError, match="promoter_7"):
-        fragments.sum_peaks(sparse.csr_matrix([[1]]), pd.Index(["promoter_7"]), WINDOWS, 3)
+        fragments.map_peaks(pd.Index(["promoter_7"]), WINDOWS, 3)
 
 
 FRAGMENTS = [("chr1", 160, 451, "A-1"), ("chr2", 199, 301, "B-1")]

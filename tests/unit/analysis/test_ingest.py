@@ -14,7 +14,7 @@ from scipy import sparse
 from scdyn.errors import InputError
 from scdyn.io.checks import check_counts
 from scdyn.io.sample_files import FILES, LAYERS, find_libraries
-from scdyn.pp import ingestion, preflight, qc
+from scdyn.pp import doublets, ingestion, preflight, qc
 from scdyn.pp.counts import align_genes
 from scdyn.pp.metadata import annotate
 from scdyn.pp.reference import find_genes, strip_version
@@ -138,7 +138,7 @@ def test_spliced_and_unspliced_stand_in_for_the_modalities(tmp_path):
 
 @pytest.mark.parametrize("names", [["ENSG3.7", "ENSG1", "ENSG2.1"], ["Gamma", "TF", "Beta"]])
 def test_genes_are_found_by_id_with_or_without_version_or_by_symbol(names):
-    mapping = align_genes(rna(names=names), GENES, 0.9, "s", "here")
+    mapping = align_genes(rna(names=names).var, GENES, 0.9, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 
 
@@ -147,12 +147,12 @@ def test_genes_are_found_in_whichever_column_names_most(column):
     table = rna(names=["0", "1", "2"])
     table.var[column] = pd.Categorical(["Gamma", "TF", None])
     table.var["other"] = ["nothing", "TF", "nothing"]
-    mapping = align_genes(table, GENES, 0.5, "s", "here")
+    mapping = align_genes(table.var, GENES, 0.5, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
 
 
 def test_ids_of_some_genes_and_symbols_of_others_are_found_row_by_row():
-    mapping = align_genes(rna(names=["ENSG3.7", "TF", "Beta", "New"]), GENES, 0.9, "s", "here")
+    mapping = align_genes(rna(names=["ENSG3.7", "TF", "Beta", "New"]).var, GENES, 0.9, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
@@ -160,7 +160,7 @@ def test_ids_of_some_genes_and_symbols_of_others_are_found_row_by_row():
 @pytest.mark.parametrize("names", [["Gamma", "TF", "Beta"], ["ENSG3.7", "ENSG1", "ENSG2.1"]])
 def test_names_that_begin_with_their_genome_are_found_without_it(tmp_path, genome, names):
     table = rna(names=[genome + name for name in names])
-    mapping = align_genes(table, GENES, 0.9, "s", "here")
+    mapping = align_genes(table.var, GENES, 0.9, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
     table.write_h5ad(tmp_path / "s.h5ad")
     sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
@@ -179,7 +179,7 @@ def test_a_column_that_names_one_gene_in_every_row_finds_one_gene():
     table = rna(names=["T", "Beta", "New"])
     table.var["highly_variable"] = "T"
     genes = GENES.assign(symbol=["T", "Beta", "Gamma"])
-    mapping = align_genes(table, genes, 0.5, "s", "here")
+    mapping = align_genes(table.var, genes, 0.5, "s", "here")
     np.testing.assert_array_equal(mapping.toarray(), [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
@@ -195,13 +195,13 @@ def test_only_versions_of_ensembl_ids_are_left_out():
 
 
 def test_duplicated_genes_are_summed():
-    mapping = align_genes(rna(names=["TF", "TF", "Beta"]), GENES, 0.5, "s", "here")
+    mapping = align_genes(rna(names=["TF", "TF", "Beta"]).var, GENES, 0.5, "s", "here")
     np.testing.assert_array_equal((np.array([[1, 2, 4]]) @ mapping.toarray())[0], [3, 4, 0])
 
 
 def test_foreign_genes_are_refused():
     with pytest.raises(InputError, match="same species"):
-        align_genes(rna(names=["X", "Y", "Z", "TF"]), GENES, 0.5, "s", "here")
+        align_genes(rna(names=["X", "Y", "Z", "TF"]).var, GENES, 0.5, "s", "here")
 
 
 @pytest.mark.parametrize("kind", ["float16", "float64", "uint8", "int64", "bool"])
@@ -393,17 +393,75 @@ def test_cells_of_rna_alone_are_judged_by_it_alone():
     assert not [name for name in table if name.startswith("promoter_") and name[9:] != "source"]
 
 
-def test_doublets_are_scrublets_and_of_one_library():
-    rng = np.random.default_rng(0)
-    kinds = rng.lognormal(0, 1.5, (3, 400))
-    counts = rng.poisson(kinds[rng.integers(0, 3, 300)] * 2)
+def draw_counts(n_cells, n_genes, depth=2, seed=0):
+    """Counts of three kinds of cells."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.lognormal(0, 1.5, (3, n_genes))
+    return rng.poisson(kinds[rng.integers(0, 3, n_cells)] * depth)
+
+
+@pytest.mark.parametrize(("n_genes", "depth"), [(400, 2), (4000, 0.1)])
+def test_doublet_scores_are_scanpys(n_genes, depth, monkeypatch):
+    monkeypatch.setattr(doublets, "CELLS_AT_ONCE", 90)  # several blocks, the last one shorter
+    counts = draw_counts(300, n_genes, depth)
     counts[:20] += counts[100:120]
     table = ad.AnnData(sparse.csr_matrix(counts.astype(np.float32)))
     table.obs_names = table.obs_names.astype(str)
     sc.pp.scrublet(table, threshold=1.0, random_state=3, verbose=False)
-    expected = table.obs["doublet_score"]
-    np.testing.assert_array_equal(qc.run_scrublet(table.X, 3), expected)
-    assert (qc.run_scrublet(np.ones((30, 5)), 3) == 0).all()  # no gene varies
+    expected, found = table.obs["doublet_score"].to_numpy(), doublets.run_scrublet(table.X, 3)
+    # A doublet of a cell with itself is as near to the cell as the cell is: scanpy takes either for
+    # the cell itself, as their distances are rounded.
+    first, second = doublets.draw_pairs(300, 3).T
+    is_clear = ~np.isin(np.arange(300), first[first == second])
+    assert 290 < is_clear.sum() < 300
+    np.testing.assert_array_equal(found[is_clear], expected[is_clear])
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    rows = np.arange(0, 300, 2)
+    of_rows = doublets.run_scrublet(sparse.csr_matrix(counts[rows]), 3)
+    np.testing.assert_array_equal(
+        doublets.run_scrublet(sparse.csr_matrix(counts), 3, rows), of_rows
+    )
+
+
+@pytest.mark.parametrize("most", [3000, 20])
+def test_variable_genes_are_scanpys(most, monkeypatch):
+    monkeypatch.setattr(doublets, "VARIABLE_GENES", most)
+    counts = sparse.csr_matrix(draw_counts(200, 2000, 0.5))
+    is_used = counts.getnnz(0) > 0
+    table = ad.AnnData(counts[:, is_used].astype(np.float32))
+    sc.pp.normalize_total(table)
+    sc.pp.log1p(table)
+    sc.pp.highly_variable_genes(table)
+    rows, totals = np.arange(200), np.asarray(counts.sum(1)).ravel()
+    moments = doublets.compute_moments(counts, rows, totals, np.median(totals))
+    chosen = doublets.choose_variable(*(values[is_used] for values in moments))
+    variable = table.var.reset_index(drop=True).query("highly_variable")["dispersions_norm"]
+    assert list(chosen) == sorted(variable.nlargest(most).index)
+    assert len(chosen) == min(most, len(variable)) < 2000
+
+
+def test_cells_of_a_large_library_are_scored_among_drawn_ones(monkeypatch, caplog):
+    caplog.set_level("INFO", "scdyn")
+    counts = draw_counts(600, 400)
+    counts[:60] = counts[200:260] + counts[300:360]
+    whole = doublets.run_scrublet(sparse.csr_matrix(counts), 3)
+    assert "drawn" not in caplog.text
+    monkeypatch.setattr(doublets, "MOST_CELLS", 300)
+    scores = doublets.run_scrublet(sparse.csr_matrix(counts), 3)
+    assert "doublets are simulated from 300 drawn cells of 600" in caplog.text
+    np.testing.assert_array_equal(scores, doublets.run_scrublet(sparse.csr_matrix(counts), 3))
+    assert np.corrcoef(scores, whole)[0, 1] > 0.6
+    is_drawn = doublets.draw_cells(600, 3)
+    assert is_drawn.sum() == 300
+    drawn = doublets.run_scrublet(sparse.csr_matrix(counts[is_drawn]), 3)
+    np.testing.assert_array_equal(scores[is_drawn], drawn)
+    # Doublets stand out among drawn cells and among the others.
+    for part in (is_drawn, ~is_drawn):
+        is_doublet = np.arange(600)[part] < 60
+        assert scores[part][is_doublet].mean() > 1.3 * scores[part][~is_doublet].mean()
+
+
+def test_libraries_are_told_by_the_number_behind_the_barcode():
     names = pd.Series([f"{i}-{1 + i % 2}" for i in range(200)])
     assert qc.assign_libraries(names, 50).value_counts().tolist() == [100, 100]
     assert qc.assign_libraries(names, 150).nunique() == 1
@@ -415,16 +473,17 @@ def test_doublets_are_scored_on_a_small_panel_and_in_few_cells(n_cells, n_genes)
     rng = np.random.default_rng(0)
     kinds = rng.lognormal(0, 1.5, (3, n_genes))
     counts = rng.poisson(kinds[rng.integers(0, 3, n_cells)] * 4) + 1
-    scores = qc.run_scrublet(counts, 3)
+    scores = doublets.run_scrublet(counts, 3)
     assert scores.shape == (n_cells,) and np.isfinite(scores).all()
     assert scores.any() or n_cells == 3
+    assert (doublets.run_scrublet(np.ones((30, 5)), 3) == 0).all()  # no gene varies
 
 
 @pytest.mark.parametrize(("n_cells", "n_genes"), [(300, 1), (1, 30), (0, 30), (2, 0)])
 def test_where_no_doublet_can_be_scored_the_log_says_so(n_cells, n_genes, caplog):
     caplog.set_level("INFO", "scdyn")
     counts = np.random.default_rng(0).poisson(5, (n_cells, n_genes))
-    assert (qc.run_scrublet(counts, 3) == np.zeros(n_cells)).all()
+    assert (doublets.run_scrublet(counts, 3) == np.zeros(n_cells)).all()
     assert "doublet scores are zero:" in caplog.text
 
 

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.grn import motifs
+from scdyn.grn.edges import Edges
 from scdyn.grn.expression import Expression
 
 N_GENES, N_MOTIFS = 400, 60
@@ -40,7 +41,9 @@ def study(tmp_path):
     values = rng.random((50, N_GENES))
     values[:, 1:21] += 5 * values[:, :1]
     expression = Expression(GENES, np.arange(N_GENES) == 0, sparse.csc_matrix(values))
-    edges = pd.DataFrame({"TF": "g0", "target": TARGETS, "importance": np.arange(20.0, 0, -1)})
+    importance = np.zeros((1, N_GENES), dtype=np.float32)
+    importance[0, 1:21] = np.arange(20, 0, -1)
+    edges = Edges(np.array(["g0"]), np.array(GENES), importance)
     return edges, expression, [database], annotations
 
 
@@ -60,13 +63,43 @@ def test_a_motif_supports_its_own_targets_and_not_those_of_another_enriched_one(
 def test_modules_hold_the_strongest_targets_of_one_sign_and_the_tf(study):
     edges, expression, *_ = study
     found = motifs.make_modules(edges, expression, 5, False, True)
-    sizes = found.groupby(["regulon", "module"]).size().to_dict()
+    keys = found.table[["regulon", "module"]].itertuples(index=False, name=None)
+    sizes = dict(zip(keys, found.members.sum(1).A1, strict=True))
     assert sizes == {
         ("g0(+)", "weight>75%"): 6, ("g0(+)", "top50"): 21, ("g0(+)", "top5perTarget"): 21,
         ("g0(+)", "top10perTarget"): 21, ("g0(+)", "top50perTarget"): 21,
     }  # fmt: skip
-    strongest = found.loc[found["module"] == "weight>75%", "gene"]
-    assert set(strongest) == {"g0", *TARGETS[:5]}
+    assert found.table["module"].iloc[0] == "weight>75%"
+    assert set(found.genes[found.members[0].indices]) == {"g0", *TARGETS[:5]}
+
+
+def test_modules_are_kept_apart_by_sign_and_count_regulators_per_target():
+    """Of six TFs each has an edge to the gene g; it activates if its number is even."""
+    rng = np.random.default_rng(0)
+    tfs = rng.random((300, 6))
+    target = tfs @ [1.0, -1, 1, -1, 1, -1]
+    names = [f"t{i}" for i in range(6)] + ["g"]
+    values = sparse.csc_matrix(np.c_[tfs, target - target.min()])
+    expression = Expression(names, np.arange(7) < 6, values)
+    importance = np.zeros((6, 7), dtype=np.float32)
+    importance[:, 6] = [6, 5, 4, 3, 2, 1]
+    edges = Edges(np.array(names[:6]), np.array(names), importance)
+    found = motifs.make_modules(edges, expression, 2, False, True)
+    regulons = found.table[found.table["module"] == "top5perTarget"]["regulon"]
+    assert set(regulons) == {"t0(+)", "t2(+)", "t4(+)", "t1(-)", "t3(-)", "t5(-)"}
+    # The quantiles are of all edges: 4.75 and 5.5.
+    strong = found.table[found.table["module"] == "weight>75%"]["regulon"]
+    assert set(strong) == {"t0(+)", "t1(-)"}
+    only = motifs.make_modules(edges, expression, 2, False, False)
+    assert set(only.table["regulon"]) == {"t0(+)", "t2(+)", "t4(+)"}
+    assert (only.members.sum(1) == 2).all() and only.genes.tolist() == names
+
+
+def test_edges_of_other_genes_are_refused(study):
+    edges, *others = study
+    other = Edges(edges.tfs, edges.targets[::-1], edges.importance)
+    with pytest.raises(InputError, match="its TFs or targets are not those"):
+        motifs.find_motifs(other, *others, **SETTINGS)
 
 
 @pytest.mark.parametrize("n_missing, n_found", [(4, 4), (5, 0)])

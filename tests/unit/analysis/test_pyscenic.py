@@ -4,14 +4,18 @@ That ``pyscenic ctx`` itself finds the same as ``scdyn.grn.motifs`` is tested by
 tests/workflow.
 """
 
+import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import sparse
 
 from scdyn.errors import InputError
 from scdyn.grn import pyscenic
+from scdyn.grn.motifs import Modules
 
 # Stands in for pySCENIC: it is no part of this environment, and fails only by chance.
 PROGRAM = """#!{python}
@@ -63,11 +67,20 @@ def test_it_fails_where_pyscenic_would_wait_for_ever_or_leave_modules_out(
     assert not (tmp_path / "out.tsv").exists()
 
 
+def make_modules(genes, *sizes):
+    """Modules of a TF "no", of the first genes each."""
+    table = pd.DataFrame(
+        {"regulon": "no(+)", "tf": "no", "module": "top50"}, index=range(len(sizes))
+    )
+    members = np.arange(len(genes)) < np.array(sizes, dtype=int).reshape(-1, 1)
+    return Modules(table, sparse.csr_matrix(members), pd.Index(genes))
+
+
 def test_modules_of_all_runs_are_numbered_and_any_symbol_is_kept(tmp_path):
     genes = ["NA", "1e3", "it's", 'a "b"', "back\\slash", "#x: {y}", "\u00e9"]
-    of_run = pd.DataFrame({"regulon": "no(+)", "tf": "no", "module": "top50", "gene": genes})
     path = tmp_path / "modules.yaml"
-    named = pyscenic.write_modules({"1": of_run, "left_out": of_run[:2]}, path)
+    runs = {"1": make_modules(genes, 7), "left_out": make_modules(genes, 2)}
+    named = pyscenic.write_modules(runs, path)
     assert named.to_numpy().tolist() == [["1", "no(+)", "top50"], ["left_out", "no(+)", "top50"]]
 
     class Reader(yaml.SafeLoader):
@@ -93,7 +106,7 @@ def test_modules_of_all_runs_are_numbered_and_any_symbol_is_kept(tmp_path):
 
 def test_runs_without_modules_have_no_motifs_and_need_no_pyscenic(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    none = pd.DataFrame(columns=["regulon", "tf", "module", "gene"])
+    none = make_modules(["a", "b"])
     found = pyscenic.find_motifs(
         {"1": none, "2": none}, [], "motifs.tbl",
         rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,
@@ -123,3 +136,10 @@ def test_what_pyscenic_cannot_read_is_refused_before_it_starts(
             {}, [path], "motifs.tbl",
             rank_threshold=150, auc_threshold=0.05, nes_threshold=3.0, threads=1,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["inference", "pyscenic", "regulons"])
+def test_the_environment_of_pyscenic_needs_no_anndata_and_no_pydantic(module):
+    code = "import sys; sys.modules.update(anndata=None, pydantic=None)\n"
+    code += f"import scdyn.grn.{module}"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "workflow/scripts"}, check=True)

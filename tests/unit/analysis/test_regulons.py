@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from small_edges import make_edges
 
 from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
 from scdyn.grn import activity, regulons
+from scdyn.grn.edges import MergedEdges
 from scdyn.settings import LEFT_OUT
 
 
@@ -16,7 +18,7 @@ def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
     motifs = pd.DataFrame(
         {"regulon": ["A(+)", "A(+)", "A(-)"], "tf": "A", "targets": ["B,C", "B,A", "D"]}
     )
-    edges = pd.DataFrame({"tf": "A", "target": list("BCD"), "importance": [3.5, 1.0, 0.5]})
+    edges = make_edges("A", "ABCD", [[0, 3.5, 1.0, 0.5]])
     assert regulons.build_motif_regulons(motifs, edges).to_dict("list") == {
         "regulon": ["A(+)", "A(+)", "A(+)", "A(-)"], "tf": ["A"] * 4,
         "target": ["A", "B", "C", "D"], "weight": [1.0, 3.5, 1.0, 0.5],
@@ -25,34 +27,45 @@ def test_targets_are_joined_over_motifs_and_kept_apart_by_sign():
 
 def test_runs_without_an_enriched_motif_have_no_regulon():
     motifs = pd.DataFrame(columns=["regulon", "tf", "targets"], dtype=object)
-    edges = pd.DataFrame({"tf": ["A"], "target": ["B"], "importance": [1.0]})
+    edges = make_edges("A", "B", [[1.0]])
     empty = regulons.build_motif_regulons(motifs, edges)
     assert empty.empty
     with pytest.raises(InputError, match="no regulon has 2 targets in any of 2 runs"):
         regulons.build_consensus({"1": empty, "2": empty}, 1, 2)
 
 
-EDGES = pd.DataFrame(
-    {
-        "tf": list("AAAAB"), "target": list("wxyzw"), "importance": [5.0, 4, 3, 2, 1],
-        "correlation": [0.5, -0.4, 0.3, 0.01, 0.2], "promoter_score": [3, 3, -3, 3, np.nan],
-        "promoter_p": [0.01, 0.01, 0.01, 0.2, np.nan],
-    }
-)  # fmt: skip
+NAN = np.nan
+EDGES = make_edges("AB", "wxyz", [[5, 4, 3, 2], [1, 0, 0, 0]])
+
+
+def evidence(edges, correlation, score, p):
+    """Merged edges of two runs, each with these edges."""
+    arrays = (np.array(rows, dtype=np.float32) for rows in (correlation, score, p))
+    n_runs = np.where(edges.importance > 0, 2, 0).astype(np.int16)
+    return MergedEdges(*vars(edges).values(), n_runs, *arrays)
+
+
+EVIDENCE = evidence(
+    EDGES,
+    [[0.5, -0.4, 0.3, 0.01], [0.2, NAN, NAN, NAN]],
+    [[3, 3, -3, 3], [NAN] * 4],
+    [[0.01, 0.01, 0.01, 0.2], [NAN] * 4],
+)
 
 
 def test_modules_take_the_strongest_of_each_sign():
-    both = regulons.take_strongest_targets(EDGES, 2, True)
-    assert both[["regulon", "target"]].values.tolist() == [
-        ["A(+)", "w"], ["A(-)", "x"], ["A(+)", "y"], ["B(+)", "w"]
+    both = regulons.take_strongest_targets(EDGES, EVIDENCE.correlation, 2, True)
+    assert both[["regulon", "tf", "target", "weight"]].values.tolist() == [
+        ["A(+)", "A", "w", 5.0], ["A(+)", "A", "y", 3.0], ["B(+)", "B", "w", 1.0],
+        ["A(-)", "A", "x", 4.0],
     ]  # fmt: skip
-    activated = regulons.take_strongest_targets(EDGES, 1, False)
+    activated = regulons.take_strongest_targets(EDGES, EVIDENCE.correlation, 1, False)
     assert activated[["regulon", "target"]].values.tolist() == [["A(+)", "w"], ["B(+)", "w"]]
 
 
 def test_chromatin_keeps_what_it_supports_and_what_it_cannot_tell():
-    modules = regulons.take_strongest_targets(EDGES, 5, True)
-    kept = regulons.keep_supported(modules, EDGES, 0.05)
+    modules = regulons.take_strongest_targets(EDGES, EVIDENCE.correlation, 5, True)
+    kept = regulons.keep_supported(modules, EVIDENCE, 0.05)
     # x is repressed, but its promoter opens with the TF; y is activated, but its promoter closes.
     assert kept[["regulon", "target"]].values.tolist() == [["A(+)", "w"], ["B(+)", "w"]]
 
@@ -84,22 +97,19 @@ def test_stability_compares_all_edges_and_each_kept_regulon():
     assert one["jaccard"].tolist() == [3 / 5]
 
 
-# Two runs and one without some cells, as the inference writes them.
+# Two runs and one without some cells.
 ADJACENCIES = {
-    name: pd.DataFrame(rows, columns=["TF", "target", "importance"])
-    for name, rows in {
-        "1": [("A", "w", 9.0), ("A", "x", 7.0), ("A", "y", 5.0), ("B", "w", 3.0)],
-        "2": [("A", "w", 8.0), ("A", "x", 6.0), ("B", "w", 4.0), ("B", "x", 1.0)],
-        LEFT_OUT: [("A", "x", 2.0), ("A", "y", 1.0)],
-    }.items()
+    "1": make_edges("AB", "wxy", [[9, 7, 5], [3, 0, 0]]),
+    "2": make_edges("AB", "wxy", [[8, 6, 0], [4, 1, 0]]),
+    LEFT_OUT: make_edges("AB", "wxy", [[0, 2, 1], [0, 0, 3]]),
 }
-MERGED = pd.DataFrame(
-    {
-        "tf": list("AAABB"), "target": list("wxywx"), "importance": 1.0, "n_runs": 2,
-        "correlation": [0.5, 0.5, 0.5, 0.5, -0.5], "promoter_score": [2.0, 2.0, 2.0, -2.0, 0.0],
-        "promoter_p": [0.01, 0.3, np.nan, 0.01, np.nan],
-    }
-)  # fmt: skip
+# The edge of B and y is in none of the first two.
+MERGED = evidence(
+    make_edges("AB", "wxy", [[1, 1, 1], [1, 1, 0]]),
+    [[0.5, 0.5, 0.5], [0.5, -0.5, NAN]],
+    [[2, 2, 2], [-2, 0, NAN]],
+    [[0.01, 0.3, NAN], [0.01, NAN, NAN]],
+)
 CHOICES = {"n_targets": 2, "repressing": False, "min_runs": 2, "min_targets": 1}
 
 
@@ -114,7 +124,7 @@ def test_regulons_without_motifs_are_the_strongest_targets_of_both_runs():
     pairs = stability.set_index(["what", "run_a", "run_b"])["jaccard"]
     # Three targets have 15 strongest edges at most, so all count: 3 of 5 are in both runs.
     assert pairs["strongest edges", "1", "2"] == 3 / 5
-    assert pairs["strongest edges", "1", LEFT_OUT] == 2 / 4
+    assert pairs["strongest edges", "1", LEFT_OUT] == 2 / 5
     assert pairs["regulons' edges", "1", "2"] == 1.0
     assert pairs["regulons' edges", "2", LEFT_OUT] == 1 / 4
     assert pairs["A(+)", "1", LEFT_OUT] == 1 / 3
@@ -137,6 +147,12 @@ def test_regulons_of_motifs_take_their_targets_from_the_motifs():
     assert found[["regulon", "target", "weight"]].values.tolist() == [
         ["B(+)", "w", 3.5], ["B(+)", "x", 1.0]
     ]  # fmt: skip
+
+
+def test_a_run_of_other_genes_than_the_merged_edges_is_refused():
+    other = ADJACENCIES | {"2": make_edges("AB", "wyx", [[8, 6, 0], [4, 1, 0]])}
+    with pytest.raises(InputError, match="GRN run 2: its TFs or targets"):
+        regulons.find_regulons(other, MERGED, None, promoter_p=None, **CHOICES)
 
 
 def test_gmt_names_regulon_and_targets(tmp_path):

@@ -30,6 +30,7 @@ PARTS = {
     "test": {"scdynomics": {"macro_f1": 0.75}, "scdynomics_rna": {"macro_f1": 0.5, "nll": 1.0}},
     "predict": {"scdynomics_promoter": {"accuracy": 0.25}, "majority": {"accuracy": 0.125}},
     "split": "by donor: 4 units",
+    "n_predicted": 3,
 }
 
 
@@ -38,11 +39,10 @@ def collect(corpora, models):
         stability=dict.fromkeys(corpora, TABLE),
         pretraining={model: {"masked_loss": 1.5} for model in models},
         embeddings={model: {"library_size_r2": 0.25} for model in models},
-        predictions={
-            "fate": pd.DataFrame({"part": ["test", "predict"]}),
-            "type": pd.DataFrame({"part": ["test"]}),
+        metrics={
+            "fate": PARTS,
+            "type": {"test": {"logistic_regression": {"ece": 0.5}}, "n_predicted": 0},
         },
-        metrics={"fate": PARTS, "type": {"test": {"logistic_regression": {"ece": 0.5}}}},
         explanations={"fate": CHECKS},
     )
 

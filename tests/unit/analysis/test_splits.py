@@ -6,6 +6,7 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from scdyn.errors import InputError
+from scdyn.io.files import write_table
 from scdyn.tasks import splits
 
 
@@ -245,3 +246,22 @@ def test_a_tasks_cells_are_chosen_by_its_selections(caplog):
     assert splits.PREDICTED not in set(table["fold"])
     with pytest.raises(InputError, match="tasks.t.train: the cells have no column 'age'"):
         splits.split_task(cells, train={"age": ["1"]}, predict=None, **options)
+
+
+def test_a_split_that_is_read_gives_the_cells_of_one_that_was_made(tmp_path):
+    cells = donors(THREE_DONORS)
+    queries = (cells["donor"] == "A").to_numpy()
+    made, _ = splits.make_splits(cells, ~queries, queries, "type", "donor", 2, 1)
+    write_table(tmp_path / "splits.tsv", made)
+    found = splits.read_splits(tmp_path / "splits.tsv")
+    assert found["label"].dtype == "category" and "NA" in set(found["label"])
+    assert found["unit"].isin(["B", "C", ""]).all() and found["unit"].notna().all()
+    for options in ({}, {"labels": 0.3, "seed": 5}, {"without": "T cell"}):
+        parts = zip(
+            splits.split_cells(made.astype(str), "0", **options),
+            splits.split_cells(found, "0", **options),
+            strict=True,
+        )
+        for expected, part in parts:
+            assert part["cell"].tolist() == expected["cell"].tolist()
+            assert part["label"].tolist() == expected["label"].tolist()

@@ -58,7 +58,9 @@ def test_new_cells_are_selected_or_else_held_out_ones():
         "a"
     ]
     assert list(common.select_predicted(tested, "scdynomics").index) == ["b"]
-    with pytest.raises(InputError, match="no predictions by 'xgboost', only by scdynomics"):
+    with pytest.raises(
+        InputError, match="no predictions by 'xgboost'; add it to the task's baselines"
+    ):
         common.select_predicted(tested, "xgboost")
 
 

@@ -309,7 +309,8 @@ def test_mature_and_ambiguous_counts_are_summed(tmp_path):
     rna, _ = tenx.read_matrix(library.rna)
     np.testing.assert_array_equal(rna.X.toarray(), 3 * COUNTS[:, :3])
     np.testing.assert_array_equal(
-        tenx.read_layer(library.unspliced, rna).toarray(), 3 * COUNTS[:, :3]
+        tenx.read_layer(library.unspliced, rna.obs_names, rna.var["gene_ids"]).toarray(),
+        3 * COUNTS[:, :3],
     )
 
 
@@ -321,10 +322,12 @@ def test_unspliced_counts_are_paired_by_barcode(tmp_path):
     library = locate(LibraryFiles("10x", str(tmp_path), promoter_layer="unspliced"))
     rna, _ = tenx.read_matrix(library.rna)
     expected = COUNTS[[1, 0, 0], :3] * np.array([[1], [1], [0]])
-    np.testing.assert_array_equal(tenx.read_layer(library.unspliced, rna).toarray(), expected)
+    np.testing.assert_array_equal(
+        tenx.read_layer(library.unspliced, rna.obs_names, rna.var["gene_ids"]).toarray(), expected
+    )
     (tmp_path / "unspliced.genes.txt").write_text("A\nB\nC\n")
     with pytest.raises(InputError, match="the genes differ from those of the RNA counts"):
-        tenx.read_layer(library.unspliced, rna)
+        tenx.read_layer(library.unspliced, rna.obs_names, rna.var["gene_ids"])
 
 
 @pytest.mark.parametrize("all_listed", [True, False])
@@ -340,7 +343,9 @@ def test_alevin_fry_keeps_three_counts_of_a_gene(tmp_path, all_listed):
     library = locate(LibraryFiles("10x", str(tmp_path), promoter_layer="unspliced"))
     rna, _ = tenx.read_matrix(library.rna)
     np.testing.assert_array_equal(rna.X.toarray(), spliced + ambiguous)
-    np.testing.assert_array_equal(tenx.read_layer(library.unspliced, rna).toarray(), unspliced)
+    np.testing.assert_array_equal(
+        tenx.read_layer(library.unspliced, rna.obs_names, rna.var["gene_ids"]).toarray(), unspliced
+    )
     assert list(rna.var["gene_ids"]) == list(read_features(library.rna)["id"]) == IDS
     scipy.io.mmwrite(folder / "quants_mat.mtx", sparse.coo_matrix(spliced))
     if not all_listed:

@@ -2,12 +2,23 @@
 
 import csv
 import json
+import os
+import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parents[2] / "workflow/golden.json"
+REPOSITORY = Path(__file__).parents[3]
+GOLDEN = REPOSITORY / "tests/workflow/golden.json"
+# Run where pyarrow is.
+READ_PARQUET = """
+import sys
+import pandas as pd
+from scdyn.io.artefacts import read_parquet
+table = read_parquet(sys.argv[1])
+table.to_csv(sys.stdout, sep="\t", index=not isinstance(table.index, pd.RangeIndex))
+"""
 # Sums on another kind of CPU differ in their last digits, and training makes more of them.
 TOLERANCE = {"rel": 0.1, "abs": 0.05}
 # Intervals from two runs, and shares of a handful of genes, jump with those digits.
@@ -15,6 +26,14 @@ COARSE = ("_low", "_high", "recall20")
 
 
 def read(path):
+    """Rows of a table, as text."""
+    if path.suffix == ".parquet":
+        command = [REPOSITORY / "tests/in_env.sh", "analysis", "python", "-c", READ_PARQUET]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}
+        run = subprocess.run(
+            [*command, path.resolve()], capture_output=True, text=True, check=True, env=environment
+        )
+        return list(csv.DictReader(run.stdout.splitlines(), delimiter="\t"))
     with path.open() as handle:
         return list(csv.DictReader(handle, delimiter="\t"))
 
@@ -22,7 +41,7 @@ def read(path):
 def summary(results):
     """Counts of every stage and all scores, rounded."""
     qc = {path.name: read(path) for path in sorted(results.glob("ingest/*.qc.tsv"))}
-    called = read(results / "finetune/fate/predictions.tsv")
+    called = read(results / "finetune/fate/predictions.parquet")
     ours = [row for row in called if row["method"] == "scdynomics"]
     attributed = read(results / "explain/fate/drivers.tsv")
     return {

@@ -22,6 +22,7 @@ from scdyn.model.architecture import ModelConfig
 from scdyn.model.transformer import Linear, ScDynOmics
 from scdyn.settings import HeadSettings, VariantSettings
 from scdyn.tasks import finetuning
+from scdyn.tasks.predictions import read_predictions
 from scdyn.training.loop import TrainingConfig
 
 SETTINGS = VariantSettings(
@@ -412,5 +413,5 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
     poisoned.meta = store.meta
     lies = split.assign(label=split["label"].where(~predicted, "poison"))
     assert files_of("poisoned", poisoned, lies) == clean
-    table = pd.read_csv(tmp_path / "poisoned" / "predictions.tsv", sep="\t")
+    table = read_predictions(tmp_path / "poisoned" / "predictions.parquet")
     assert set(table["label"]) == {"poison"} and len(table) == predicted.sum()

@@ -83,9 +83,7 @@ def test_cells_are_embedded_and_predicted_by_models_that_did_not_see_their_sampl
     corpus, model, task, obs, *_ = made
     assert model.embed(corpus.to_memory()).shape == (160, 4 * 4)
     assert model.latents[0] == "g0(+)"
-    held_out = pd.concat(
-        pd.read_csv(folder / "predictions.tsv", sep="\t") for folder in task.folders
-    )
+    held_out = pd.concat(pd.read_parquet(folder / "predictions.parquet") for folder in task.folders)
     assert sorted(held_out["cell"]) == sorted(obs.index)
     assert (held_out["label"] == held_out["predicted"]).mean() > 0.9
     assert (task.predict(corpus.to_memory())["predicted"] == obs["kind"]).mean() > 0.9

@@ -24,7 +24,8 @@ from scdyn.errors import InputError
 from scdyn.io.artefacts import make_stamp
 from scdyn.model import embedding
 from scdyn.settings import PretrainingSettings, VariantSettings
-from scdyn.tasks import evaluation, finetuning
+from scdyn.tasks import finetuning
+from scdyn.tasks.predictions import read_predictions
 from scdyn.training import pretraining
 
 N_GENES, N_TFS, N_CELLS = 30, 6, 40
@@ -422,8 +423,8 @@ def task(folder):
 
 def test_a_task_in_the_notebook_predicts_as_the_workflow_did(task, cells):
     one = scdyn.load_task(task / "scdynomics" / "seed1_fold0" / "model").predict(cells)
-    path = task / "scdynomics" / "seed1_fold0" / "model" / "predictions.tsv"
-    expected = evaluation.read_predictions(path).set_index("cell")
+    path = task / "scdynomics" / "seed1_fold0" / "model" / "predictions.parquet"
+    expected = read_predictions(path).set_index("cell")
     found = one.loc[expected.index]
     assert found["predicted"].tolist() == expected["predicted"].tolist()
     for column in ("p_x", "familiarity"):

@@ -19,7 +19,7 @@ from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, load_classifier
 from scdyn.settings import ExplanationSettings
-from scdyn.tasks import evaluation
+from scdyn.tasks.predictions import read_predictions
 from scdyn.training.devices import choose_device
 
 
@@ -31,7 +31,7 @@ def draw_correct_cells(
     Parameters
     ----------
     predictions
-        One run's table of :func:`scdyn.tasks.evaluation.tabulate_predictions`, one method.
+        One run's table of :func:`scdyn.tasks.predictions.tabulate_predictions`, one method.
     per_class, seed
         Largest number of cells per class, and seed of the draw.
 
@@ -57,10 +57,16 @@ def find_rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[
 def read_run(
     folder: str | Path, model_folder: str | Path, store: TokenStore
 ) -> tuple[Classifier, pd.DataFrame, Json]:
-    """Read one run: the classifier (on the best device), its predictions and its ``task.json``."""
+    """Read one run: the classifier (on the best device), its predictions and its ``task.json``.
+
+    Of the predictions ``cell``, ``part``, ``label`` and ``predicted``.
+    """
     classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
     description = read_json(Path(folder) / "task.json")
-    return classifier, evaluation.read_predictions(Path(folder) / "predictions.tsv"), description
+    predictions = read_predictions(
+        Path(folder) / "predictions.parquet", ["cell", "part", "label", "predicted"]
+    )
+    return classifier, predictions, description
 
 
 def explain_run(

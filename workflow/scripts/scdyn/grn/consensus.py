@@ -11,13 +11,18 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError
+from scdyn.grn.edges import Edges, MergedEdges
 from scdyn.grn.expression import Expression
 from scdyn.grn.promoters import promoter_evidence
+from scdyn.grn.ridge import GENES_AT_ONCE
 from scdyn.log import logger
 
 if TYPE_CHECKING:  # the inference's environment has no anndata
     from anndata import AnnData
 
+# Edges with a weaker correlation have no sign, as in pySCENIC (``add_correlation``).
+MIN_CORRELATION = 0.03
+SIGNS = {1: "(+)", -1: "(-)"}
 # The strongest edges, this many per gene on average, are compared between runs.
 TOP_EDGES_PER_GENE = 5
 
@@ -35,87 +40,95 @@ def correlate_tfs(expression: Expression, mask_dropouts: bool) -> np.ndarray:
 
     Returns
     -------
-    ndarray, (TFs, genes)
+    ndarray of float32, (TFs, genes)
+        Zero where a variance is zero. Computed for :data:`GENES_AT_ONCE` genes at a time, because
+        each of its sums takes as much memory as two results.
+    """
+    n_genes = len(expression.genes)
+    tfs = expression.dense(expression.tfs)
+    found = np.empty((tfs.shape[1], n_genes), dtype=np.float32)
+    for start in range(0, n_genes, GENES_AT_ONCE):
+        part = np.arange(start, min(start + GENES_AT_ONCE, n_genes))
+        found[:, part] = correlate_columns(tfs, expression.dense(part), mask_dropouts)
+    return found
+
+
+def correlate_columns(one: np.ndarray, other: np.ndarray, mask_zeros: bool) -> np.ndarray:
+    """Correlate the columns of two matrices of the same rows (Pearson).
+
+    Parameters
+    ----------
+    one, other
+        (rows, m) and (rows, n).
+    mask_zeros
+        Leave out, per pair of columns, the rows in which either is zero.
+
+    Returns
+    -------
+    ndarray of float64, (m, n)
         Zero where a variance is zero.
     """
-    values = expression.values.astype(np.float64)
-    squares = values.multiply(values).tocsc()
-    tfs = expression.tfs
-    products = (values[:, tfs].T @ values).toarray()
-    if mask_dropouts:
-        ones = values.copy()
-        ones.data = np.ones_like(ones.data)
-        n = (ones[:, tfs].T @ ones).toarray()
-        x, y = (values[:, tfs].T @ ones).toarray(), (ones[:, tfs].T @ values).toarray()
-        xx, yy = (squares[:, tfs].T @ ones).toarray(), (ones[:, tfs].T @ squares).toarray()
-    else:
-        n = values.shape[0]
-        y, yy = (np.asarray(matrix.sum(0)) for matrix in (values, squares))
-        x, xx = (sums.ravel()[tfs][:, None] for sums in (y, yy))
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    # Rows that count: per pair of columns, or all.
+    seen = [np.sign(np.abs(m)) if mask_zeros else np.ones((len(m), 1)) for m in (one, other)]
+    n = seen[0].T @ seen[1]
+    x, xx = (values.T @ seen[1] for values in (one, one**2))
+    y, yy = (seen[0].T @ values for values in (other, other**2))
     spread = (n * xx - x**2) * (n * yy - y**2)
-    return (n * products - x * y) / np.sqrt(np.where(spread > 1e-9, spread, np.inf))
+    return (n * (one.T @ other) - x * y) / np.sqrt(np.where(spread > 1e-9, spread, np.inf))
 
 
-def merge_runs(runs: Mapping[str, pd.DataFrame], expression: Expression) -> pd.DataFrame:
+def sign_edges(correlations: np.ndarray) -> np.ndarray:
+    """Classify edges as activation (1), repression (-1) or neither (0) by correlation."""
+    strong = np.abs(correlations) > MIN_CORRELATION
+    return np.where(strong, np.sign(correlations), 0).astype(np.int8)
+
+
+def merge_runs(runs: Mapping[str, Edges], expression: Expression) -> tuple[np.ndarray, np.ndarray]:
     """Average the edges of several runs.
 
     Parameters
     ----------
     runs
-        Edges by run: ``TF``, ``target``, ``importance``.
+        Edges by run.
     expression
         Genes and TFs of the runs.
 
     Returns
     -------
-    DataFrame
-        ``tf``, ``target``, ``importance`` (mean over runs, 0 in a run without the edge),
-        ``n_runs`` (runs with the edge); strongest first.
+    importance : ndarray of float32, (TFs, genes)
+        Mean over runs, 0 in a run without the edge.
+    n_runs : ndarray of int16, (TFs, genes)
+        Number of runs with the edge.
 
     Raises
     ------
     InputError
-        If a run has no edge.
+        If a run has no edge, or other genes.
     """
-    genes = np.array(expression.genes)
-    column = pd.Series(np.arange(len(genes)), index=genes)
-    row = pd.Series(np.arange(len(expression.tfs)), index=genes[expression.tfs])
-    importance = np.zeros((len(row), len(column)))
-    n_runs = np.zeros(importance.shape, dtype=np.int16)
+    shape = len(expression.tfs), len(expression.genes)
+    importance, n_runs = np.zeros(shape), np.zeros(shape, dtype=np.int16)
     for name, run in runs.items():
-        if run.empty:
+        run.require_genes(expression.tf_names, expression.genes, f"GRN run {name}")
+        if not run.importance.any():
             raise InputError("REGULONS", f"GRN run {name} found no edge; see its log.")
-        at = row[run["TF"]].to_numpy(), column[run["target"]].to_numpy()
-        importance[at] += run["importance"].to_numpy()
-        n_runs[at] += 1
-    tf, target = np.nonzero(n_runs)
-    merged = pd.DataFrame(
-        {
-            "tf": genes[expression.tfs[tf]],
-            "target": genes[target],
-            "importance": importance[tf, target] / len(runs),
-            "n_runs": n_runs[tf, target],
-        }
-    )
-    order = ["importance", "tf", "target"]
-    return merged.sort_values(order, ascending=[False, True, True]).reset_index(drop=True)
+        importance += run.importance
+        n_runs += run.importance > 0
+    return (importance / len(runs)).astype(np.float32), n_runs
 
 
-def describe_edges(
-    edges: pd.DataFrame,
+def compute_evidence(
     expression: Expression,
     mask_dropouts: bool,
     promoters: sparse.spmatrix | None,
     samples: np.ndarray,
     measured: np.ndarray,
     seed: int,
-) -> pd.DataFrame:
-    """Add correlation and promoter evidence to each edge.
+) -> dict[str, np.ndarray]:
+    """Compute correlation and promoter evidence of each pair of a TF and a gene.
 
     Parameters
     ----------
-    edges
-        ``tf``, ``target``.
     expression
         The cells and genes.
     mask_dropouts
@@ -131,41 +144,34 @@ def describe_edges(
 
     Returns
     -------
-    DataFrame
-        ``edges`` with ``correlation``, ``promoter_score`` and ``promoter_p`` (NaN where not
-        tested).
+    dict of str to ndarray of float32, (TFs, genes)
+        ``correlation``, ``promoter_score`` and ``promoter_p`` (NaN where not tested).
     """
-    column = pd.Series(np.arange(len(expression.genes)), index=expression.genes)
-    row = pd.Series(np.arange(len(expression.tfs)), index=column.index[expression.tfs])
-    at = row[edges["tf"]].to_numpy(), column[edges["target"]].to_numpy()
-    scores = p_values = np.full((len(row), len(column)), np.nan)
+    correlation = correlate_tfs(expression, mask_dropouts)
+    scores = p_values = np.full_like(correlation, np.nan)
     if promoters is not None and measured.any():
         tf_values = expression.dense(expression.tfs)[measured]
         scores, p_values = promoter_evidence(
             tf_values, promoters.tocsr()[measured].tocsc(), samples[measured], seed
         )
-    return edges.assign(
-        correlation=correlate_tfs(expression, mask_dropouts)[at],
-        promoter_score=scores[at],
-        promoter_p=p_values[at],
-    )
+    return {"correlation": correlation, "promoter_score": scores, "promoter_p": p_values}
 
 
 def merge_adjacencies(
-    runs: Mapping[str, pd.DataFrame],
+    runs: Mapping[str, Edges],
     expression: Expression,
     cells: AnnData,
     *,
     mask_dropouts: bool,
     promoters: bool,
     seed: int,
-) -> pd.DataFrame:
+) -> MergedEdges:
     """Average the edges of several runs, and add correlation and promoter evidence.
 
     Parameters
     ----------
     runs
-        Edges by run: ``TF``, ``target``, ``importance``.
+        Edges by run.
     expression
         Genes and TFs of the runs.
     cells
@@ -180,11 +186,11 @@ def merge_adjacencies(
 
     Returns
     -------
-    DataFrame
-        The columns of :func:`merge_runs` and of :func:`describe_edges`.
+    MergedEdges
+        Of :func:`merge_runs` and :func:`compute_evidence`.
     """
-    edges = describe_edges(
-        merge_runs(runs, expression),
+    importance, n_runs = merge_runs(runs, expression)
+    evidence = compute_evidence(
         expression,
         mask_dropouts,
         cells.layers["promoter_log"] if promoters else None,
@@ -192,17 +198,22 @@ def merge_adjacencies(
         cells.obs["promoters_measured"].to_numpy(),
         seed,
     )
-    n_tested = int(edges["promoter_p"].notna().sum())
-    logger.info(
-        "%d edges of %d runs; promoter accessibility tested for %d", len(edges), len(runs), n_tested
+    evidence = {name: np.where(n_runs > 0, values, np.nan) for name, values in evidence.items()}
+    merged = MergedEdges(
+        expression.tf_names, np.array(expression.genes), importance, n_runs, **evidence
     )
-    return edges
+    logger.info(
+        "%d edges of %d runs; promoter accessibility tested for %d",
+        *(np.count_nonzero(n_runs), len(runs), np.isfinite(merged.promoter_p).sum()),
+    )
+    return merged
 
 
-def select_strongest(run: pd.DataFrame, n_edges: int) -> set[tuple[str, str]]:
-    """Select the ``n_edges`` strongest edges (tf, target) of a run."""
-    top = run.nlargest(n_edges, "importance")
-    return set(top[["tf", "target"]].itertuples(index=False, name=None))
+def select_strongest(edges: Edges, n_edges: int) -> set[int]:
+    """Select the ``n_edges`` strongest edges of a run: their places in the flat array."""
+    values = edges.importance.ravel()
+    found = np.flatnonzero(values)
+    return set(found[np.argsort(-values[found], kind="stable")[:n_edges]].tolist())
 
 
 def compare_runs(sets: Mapping[str, set], what: str) -> pd.DataFrame:

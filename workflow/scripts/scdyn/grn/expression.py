@@ -29,6 +29,11 @@ class Expression:
         """Columns of the TFs."""
         return np.flatnonzero(self.is_tf)
 
+    @property
+    def tf_names(self) -> np.ndarray:
+        """Symbols of the TFs."""
+        return np.array(self.genes)[self.is_tf]
+
     def dense(self, columns: np.ndarray | list[int]) -> np.ndarray:
         """Return the values of some genes as a dense array: (cells, columns)."""
         return self.values[:, columns].toarray()

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from scdyn.errors import InputError
+from scdyn.grn.edges import Edges
 from scdyn.grn.expression import Expression, read_expression, standardise_ranks
 from scdyn.grn.ridge import GENES_AT_ONCE, PENALTY_SHARE, Ridge
 from scdyn.log import PROGRESS_SECONDS, format_duration, logger
@@ -23,16 +23,36 @@ from scdyn.log import PROGRESS_SECONDS, format_duration, logger
 # Share of the cells, sampled with the run's seed, that a run of the ridge uses: the share that each
 # tree of GRNBoost2 uses.
 SHARE_OF_CELLS = 0.9
-# Edges of the ridge with a smaller absolute score (coefficient over standard error) are not
-# written: they are most pairs of TF and gene, and hardly change the regulons.
+# A smaller absolute score of the ridge (coefficient over standard error) is no edge: these are most
+# pairs of TF and gene, and hardly change the regulons.
 WEAKEST_SCORE = 1.0
 PILOT_GENES = 8
-EDGE_COLUMNS = ["TF", "target", "importance"]
 
 
 def select_targets(n_genes: int, number: int, n_parts: int) -> np.ndarray:
     """Select every ``n_parts``-th gene from ``number`` (1 to n_parts): equal work per part."""
     return np.arange(number - 1, n_genes, n_parts)
+
+
+def join_parts(parts: Sequence[Edges]) -> Edges:
+    """Join the edges to the genes that :func:`select_targets` selected for each part.
+
+    Parameters
+    ----------
+    parts
+        All parts of a run, in the order of their numbers.
+
+    Returns
+    -------
+    Edges
+        The targets are in the order of the genes.
+    """
+    n_genes = sum(len(part.targets) for part in parts)
+    columns = [select_targets(n_genes, i + 1, len(parts)) for i in range(len(parts))]
+    order = np.argsort(np.concatenate(columns))
+    targets = np.concatenate([part.targets for part in parts])[order]
+    importance = np.concatenate([part.importance for part in parts], axis=1)[:, order]
+    return Edges(parts[0].tfs, targets, importance)
 
 
 def draw_run_cells(n_cells: int, seed: int, left_out: float, share: float) -> np.ndarray:
@@ -63,7 +83,7 @@ def draw_run_cells(n_cells: int, seed: int, left_out: float, share: float) -> np
 
 def infer_with_arboreto(
     expression: Expression, targets: Sequence[int], method: str, seed: int
-) -> Iterator[pd.DataFrame]:
+) -> Iterator[np.ndarray]:
     """Infer edges by arboreto, one gene at a time.
 
     Parameters
@@ -80,8 +100,8 @@ def infer_with_arboreto(
 
     Yields
     ------
-    DataFrame
-        ``TF``, ``target``, ``importance`` of one target: edges with an importance above 0.
+    ndarray, (TFs, 1)
+        Importance of each TF for one target, 0 where there is no edge.
 
     Raises
     ------
@@ -93,7 +113,7 @@ def infer_with_arboreto(
     methods = {"grnboost2": ("GBM", core.SGBM_KWARGS), "genie3": ("RF", core.RF_KWARGS)}
     regressor, settings = methods[method]
     tf_matrix = expression.dense(expression.tfs)
-    tf_names = [expression.genes[i] for i in expression.tfs]
+    tf_names = expression.tf_names.tolist()
     for column in targets:
         name, values = expression.genes[column], expression.dense([column])[:, 0]
         found = core.infer_partial_network(
@@ -102,17 +122,18 @@ def infer_with_arboreto(
         # Arboreto returns this constant for a gene whose regression failed ten times.
         if found is core._GRN_SCHEMA:
             raise InputError("REGULONS", f"the regression of gene {name} failed; see the log.")
-        yield found
+        of_tf = found.set_index("TF")["importance"].reindex(tf_names, fill_value=0.0)
+        yield of_tf.to_numpy()[:, None]
 
 
-def infer_with_ridge(expression: Expression, targets: Sequence[int]) -> Iterator[pd.DataFrame]:
+def infer_with_ridge(expression: Expression, targets: Sequence[int]) -> Iterator[np.ndarray]:
     """Infer edges by :mod:`scdyn.grn.ridge`, several hundred genes at a time.
 
     Yields
     ------
-    DataFrame
-        ``TF``, ``target``, ``importance`` (Wald statistic) of several targets, without edges whose
-        absolute score is below :data:`WEAKEST_SCORE`.
+    ndarray, (TFs, some targets)
+        Importance (Wald statistic) of each TF for the next targets; 0, no edge, where the absolute
+        score is below :data:`WEAKEST_SCORE`.
     """
     ridge = Ridge.decompose(standardise_ranks(expression.dense(expression.tfs)))
     covariances = np.empty((len(expression.tfs), len(expression.genes)))
@@ -125,20 +146,15 @@ def infer_with_ridge(expression: Expression, targets: Sequence[int]) -> Iterator
     logger.info("ridge of %d TFs with penalty %.3g", len(expression.tfs), penalty)
     own = np.full(len(varies), -1)
     own[expression.tfs] = np.arange(len(expression.tfs))
-    names = np.array(expression.genes)
     for start in range(0, len(targets), GENES_AT_ONCE):
         part = np.asarray(targets[start : start + GENES_AT_ONCE])
-        part = part[varies[part]]
         scores = ridge.scores(covariances[:, part], own[part], penalty)
-        target, tf = np.nonzero(np.abs(scores.T) >= WEAKEST_SCORE)
-        importance = scores[tf, target] ** 2
-        columns = (names[expression.tfs[tf]], names[part[target]], importance)
-        yield pd.DataFrame(dict(zip(EDGE_COLUMNS, columns, strict=True)))
+        yield np.where(np.abs(scores) >= WEAKEST_SCORE, scores**2, 0)
 
 
 def infer_edges(
     expression: Expression, targets: Sequence[int], method: str, seed: int, left_out: float = 0.0
-) -> pd.DataFrame:
+) -> Edges:
     """Infer the edges from TFs to target genes.
 
     Parameters
@@ -156,8 +172,8 @@ def infer_edges(
 
     Returns
     -------
-    DataFrame
-        ``TF``, ``target``, ``importance``, the columns of arboreto.
+    Edges
+        To these targets.
 
     Raises
     ------
@@ -175,19 +191,19 @@ def infer_edges(
         if method == "fast"
         else infer_with_arboreto(*arguments, method, seed)
     )
-    edges, n_done = [], 0
+    importance, n_done = np.zeros((len(expression.tfs), len(targets)), dtype=np.float32), 0
     begun = logged = time.monotonic()
     for part in found:
-        edges.append(part)
-        n_done = min(n_done + (GENES_AT_ONCE if method == "fast" else 1), len(targets))
+        importance[:, n_done : n_done + part.shape[1]] = part
+        n_done += part.shape[1]
         if time.monotonic() - logged > PROGRESS_SECONDS:
             logged = time.monotonic()
             left = (logged - begun) / n_done * (len(targets) - n_done)
             logger.info("%d of %d genes, %s left", n_done, len(targets), format_duration(left))
-    return pd.concat([pd.DataFrame(columns=EDGE_COLUMNS), *edges], ignore_index=True)
+    return Edges(expression.tf_names, np.array(expression.genes)[list(targets)], importance)
 
 
-def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
+def require_edges(edges: Edges, run: str, corpus: str) -> None:
     """Refuse a run without edges.
 
     Raises
@@ -195,7 +211,7 @@ def require_edges(edges: pd.DataFrame, run: str, corpus: str) -> None:
     InputError
         If there is no edge.
     """
-    if edges.empty:
+    if not edges.importance.any():
         raise InputError(
             "REGULONS",
             f"GRN run {run} of corpus {corpus} found no edge from a TF to a gene; check the "
@@ -232,12 +248,11 @@ def run_pilot(
     # Genes from rarely to often detected, because boosting takes longer on the latter.
     order = np.argsort(expression.values.getnnz(0), kind="stable")
     targets = order[np.linspace(0, n_genes - 1, n_pilot).astype(int)]
-    edges = infer_edges(expression, targets, method, seed)
+    infer_edges(expression, targets, method, seed)
     seconds_per_gene = (time.monotonic() - read) / n_pilot
     n_of_job = -(-n_genes // n_parts)
     seconds = read - begun + seconds_per_gene * n_of_job
-    # An edge takes two references and a number, and twice as much while the table is written.
-    table_mb = len(edges) / n_pilot * n_of_job * 2 * 24 / 1e6
+    importance_mb = len(expression.tfs) * n_of_job * np.dtype(np.float32).itemsize / 1e6
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {
         "n_genes": n_genes,
@@ -246,7 +261,7 @@ def run_pilot(
         "seconds_to_begin": read - begun,
         "seconds_a_gene": seconds_per_gene,
         "job_minutes": seconds / 60,
-        "job_memory_mb": peak_mb + table_mb,
+        "job_memory_mb": peak_mb + importance_mb,
         "core_hours": seconds * n_parts * n_runs / 3600,
     }
     logger.info(

@@ -11,6 +11,7 @@ motif to another (aertslab/pySCENIC#635). This module does not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from pyarrow import feather
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.grn.consensus import correlate_tfs
+from scdyn.grn.consensus import SIGNS, correlate_tfs, sign_edges
 from scdyn.grn.databases import MIN_SHARE, read_annotations, read_database
+from scdyn.grn.edges import Edges, rank_edges
 from scdyn.grn.expression import Expression
-from scdyn.grn.regulons import SIGNS, sign_edges
 from scdyn.grn.ridge import GENES_AT_ONCE
 from scdyn.log import logger
 
@@ -39,8 +40,20 @@ FOUND_COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class Modules:
+    """Co-expression modules of a run: targets of one sign per TF, selected by one criterion."""
+
+    table: pd.DataFrame
+    """One row per module: ``regulon``, ``tf``, ``module`` (the criterion)."""
+    members: sparse.csr_matrix
+    """(modules, genes) of bool; the TF is a member of each of its modules."""
+    genes: pd.Index
+    """Symbols."""
+
+
 def find_motifs(
-    edges: pd.DataFrame,
+    edges: Edges,
     expression: Expression,
     rankings: Sequence[str | Path],
     annotations: str | Path,
@@ -57,7 +70,7 @@ def find_motifs(
     Parameters
     ----------
     edges
-        Edges of one run: ``TF``, ``target``, ``importance``.
+        Edges of one run.
     expression
         Cells and genes of the run, from which the sign of an edge is computed.
     rankings, annotations
@@ -88,18 +101,19 @@ def find_motifs(
     Raises
     ------
     InputError
-        If a database cannot be read, or ranks too few genes for the thresholds.
+        If the edges are those of other genes, or a database cannot be read or ranks too few genes
+        for the thresholds.
     """
-    members = make_modules(edges, expression, min_genes, mask_dropouts, repressing)
-    if members.empty:
+    modules = make_modules(edges, expression, min_genes, mask_dropouts, repressing)
+    if modules.table.empty:
         logger.warning("no module has %d genes, so no motif is searched", min_genes)
         return pd.DataFrame(columns=list(FOUND_COLUMNS))
     known = read_annotations(annotations)
     tables = []
     for path in rankings:
-        database = read_rankings(path, members["gene"].unique())
+        database = read_rankings(path, modules.genes[np.unique(modules.members.indices)])
         found = search_database(
-            members, *database, known, rank_threshold, auc_threshold, nes_threshold
+            modules, *database, known, rank_threshold, auc_threshold, nes_threshold
         )
         tables.append(found.assign(database=Path(path).stem))
         logger.info("%s: %d enriched motifs of %d regulons", Path(path).name, len(found),
@@ -108,45 +122,42 @@ def find_motifs(
 
 
 def make_modules(
-    edges: pd.DataFrame,
-    expression: Expression,
-    min_genes: int,
-    mask_dropouts: bool,
-    repressing: bool,
-) -> pd.DataFrame:
+    edges: Edges, expression: Expression, min_genes: int, mask_dropouts: bool, repressing: bool
+) -> Modules:
     """Group the targets of one sign per TF by several criteria, as SCENIC does.
 
     The parameters are those of :func:`find_motifs`.
 
-    Returns
-    -------
-    DataFrame
-        ``regulon``, ``tf``, ``module``, ``gene``: one row per member. The TF is a member of each of
-        its modules.
+    Raises
+    ------
+    InputError
+        If the edges are those of other genes.
     """
-    genes = pd.Index(expression.genes)
-    tfs = genes[expression.tfs]
-    correlation = correlate_tfs(expression, mask_dropouts)[
-        tfs.get_indexer(edges["TF"]), genes.get_indexer(edges["target"])
-    ]
-    signed = edges.assign(sign=sign_edges(correlation))
-    floors = dict(zip(QUANTILES, edges["importance"].quantile(list(QUANTILES)), strict=True))
-    parts = []
+    edges.require_genes(expression.tf_names, expression.genes, "GRN run")
+    weights = edges.importance
+    # No weight lies between this one and the quantile.
+    floors = np.quantile(weights[weights > 0], QUANTILES, method="lower")
+    signs = sign_edges(correlate_tfs(expression, mask_dropouts))
+    tables, members = [], []
     for sign in (1, -1) if repressing else (1,):
-        ordered = signed[signed["sign"] == sign].sort_values(
-            "importance", ascending=False, kind="stable"
-        )
-        ways = {f"weight>{q:.0%}": ordered[ordered["importance"] > w] for q, w in floors.items()}
-        ways |= {f"top{n}": ordered.groupby("TF").head(n) for n in TOP_TARGETS}
-        ways |= {f"top{n}perTarget": ordered.groupby("target").head(n) for n in TOP_REGULATORS}
+        signed = np.where(signs == sign, weights, 0)
+        of_tf, of_target = rank_edges(signed, axis=1), rank_edges(signed, axis=0)
+        ways = {f"weight>{q:.0%}": signed > w for q, w in zip(QUANTILES, floors, strict=True)}
+        ways |= {f"top{n}": of_tf < n for n in TOP_TARGETS}
+        ways |= {f"top{n}perTarget": of_target < n for n in TOP_REGULATORS}
         for way, chosen in ways.items():
-            of_tf = chosen["TF"].drop_duplicates()
-            pairs = np.concatenate([chosen[["TF", "target"]], np.c_[of_tf, of_tf]])
-            part = pd.DataFrame(pairs, columns=["tf", "gene"]).drop_duplicates()
-            parts.append(part.assign(regulon=part["tf"] + SIGNS[sign], module=way))
-    members = pd.concat(parts, ignore_index=True)
-    size = members.groupby(["regulon", "module"])["gene"].transform("size")
-    return members[size >= min_genes].reset_index(drop=True)
+            chosen &= signed > 0
+            used = np.flatnonzero(chosen.any(1))
+            chosen[used, expression.tfs[used]] = True
+            large = np.flatnonzero(chosen.sum(1) >= min_genes)
+            tf = pd.Series(edges.tfs[large], dtype=object)
+            tables.append(pd.DataFrame({"regulon": tf + SIGNS[sign], "tf": tf, "module": way}))
+            members.append(sparse.csr_matrix(chosen[large]))
+    return Modules(
+        pd.concat(tables, ignore_index=True),
+        sparse.vstack(members, format="csr"),
+        pd.Index(edges.targets),
+    )
 
 
 def read_rankings(
@@ -225,7 +236,7 @@ def compute_recovery_gains(ranks: np.ndarray, cutoff: int) -> sparse.csr_matrix:
 
 
 def search_database(
-    members: pd.DataFrame,
+    modules: Modules,
     ranks: np.ndarray,
     genes: pd.Index,
     motifs: Sequence[str],
@@ -239,7 +250,7 @@ def search_database(
 
     Parameters
     ----------
-    members
+    modules
         As :func:`make_modules` returns them.
     ranks, genes, motifs, n_ranked
         As :func:`read_rankings` returns them.
@@ -259,20 +270,14 @@ def search_database(
         If the thresholds do not fit the number of genes that the database ranks.
     """
     cutoff = count_recovery_ranks(n_ranked, rank_threshold, auc_threshold)
-    names = ["regulon", "tf", "module"]
-    modules = members[names].drop_duplicates(ignore_index=True)
-    number = pd.MultiIndex.from_frame(modules).get_indexer(pd.MultiIndex.from_frame(members[names]))
-    size = np.bincount(number, minlength=len(modules))
-    column = genes.get_indexer(members["gene"])
-    at = number[column >= 0], column[column >= 0]
-    shape = (len(modules), len(genes))
-    belongs = sparse.csr_matrix((np.ones(len(at[0]), dtype=np.int64), at), shape=shape)
+    size = np.diff(modules.members.indptr)
+    belongs = modules.members[:, modules.genes.get_indexer(genes)].astype(np.int64)
     n_found = np.diff(belongs.indptr)
     usable = np.flatnonzero((n_found > 0) & ((size - n_found) / size < 1 - MIN_SHARE))
-    if len(usable) < len(modules):
+    if len(usable) < len(size):
         logger.warning(
             "%d of %d modules are left out: the database ranks less than %.0f%% of their genes",
-            *(len(modules) - len(usable), len(modules), 100 * MIN_SHARE),
+            *(len(size) - len(usable), len(size), 100 * MIN_SHARE),
         )
     gains = compute_recovery_gains(ranks, cutoff)
     annotated = annotations.merge(pd.DataFrame({"motif": motifs}).reset_index(names="column"))
@@ -285,7 +290,7 @@ def search_database(
             nes = (auc - auc.mean(1, keepdims=True)) / auc.std(1, keepdims=True)
         row, of_motif = np.nonzero(nes >= nes_threshold)
         scores = {"auc": auc[row, of_motif], "nes": nes[row, of_motif]}
-        found = modules.loc[batch[row]].assign(at=batch[row], column=of_motif, **scores)
+        found = modules.table.loc[batch[row]].assign(at=batch[row], column=of_motif, **scores)
         found = found.merge(annotated, on=["tf", "column"])
         for at, part in found.groupby("at", sort=False):
             own = belongs.indices[belongs.indptr[at] : belongs.indptr[at + 1]]

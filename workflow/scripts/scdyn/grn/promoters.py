@@ -45,34 +45,40 @@ def promoter_evidence(
 
     Returns
     -------
-    scores : ndarray, (TFs, genes)
+    scores : ndarray of float32, (TFs, genes)
         Positive where the promoter is open in cells that express the TF.
-    p_values : ndarray, (TFs, genes)
+    p_values : ndarray of float32, (TFs, genes)
         Two-sided permutation p-values. The null distribution is the scores of all pairs after the
         promoters were shuffled between cells. Both are NaN where a promoter is open in fewer than
         :data:`MIN_OPEN_CELLS` cells.
     """
-    n_genes = promoters.shape[1]
-    ridge = Ridge.decompose(standardise_ranks(tf_values))
-    covariances = np.empty((tf_values.shape[1], n_genes))
-    rng = np.random.default_rng(seed)
-    orders = [shuffle_within(samples, rng) for _ in range(N_SHUFFLES)]
-    null_covariances = np.empty((N_SHUFFLES, *covariances.shape))
-    for start in range(0, n_genes, GENES_AT_ONCE):
-        part = slice(start, min(start + GENES_AT_ONCE, n_genes))
-        ranks = standardise_ranks(promoters[:, part].toarray())
-        covariances[:, part] = ridge.covariances(ranks)
-        for i, order in enumerate(orders):
-            null_covariances[i, :, part] = ridge.covariances(ranks[order])
-    tested = promoters.getnnz(0) >= MIN_OPEN_CELLS
-    scores, p_values = np.full((2, *covariances.shape), np.nan)
-    if not tested.any():
+    n_cells, n_tfs = tf_values.shape
+    scores, p_values = np.full((2, n_tfs, promoters.shape[1]), np.nan, dtype=np.float32)
+    tested = np.flatnonzero(promoters.getnnz(0) >= MIN_OPEN_CELLS)
+    if not len(tested):
         return scores, p_values
-    penalty = ridge.choose_penalty(covariances, tested) * PENALTY_SHARE
-    none = np.full(tested.sum(), -1)
-    scores[:, tested] = ridge.scores(covariances[:, tested], none, penalty)
-    draws = [ridge.scores(table[:, tested], none, penalty).ravel() for table in null_covariances]
-    null = np.sort(np.abs(np.concatenate(draws)).astype(np.float32))
-    beyond = len(null) - np.searchsorted(null, np.abs(scores[:, tested]).astype(np.float32))
-    p_values[:, tested] = (1 + beyond) / (1 + len(null))
+    ridge = Ridge.decompose(standardise_ranks(tf_values))
+    parts = np.split(tested, range(GENES_AT_ONCE, len(tested), GENES_AT_ONCE))
+    covariances = np.concatenate(
+        [ridge.covariances(standardise_ranks(promoters[:, part].toarray())) for part in parts], 1
+    )
+    penalty = ridge.choose_penalty(covariances, np.ones(len(tested), bool)) * PENALTY_SHARE
+    del covariances
+    rng = np.random.default_rng(seed)
+    orders = [np.arange(n_cells), *(shuffle_within(samples, rng) for _ in range(N_SHUFFLES))]
+    null = np.empty((len(tested), N_SHUFFLES, n_tfs), dtype=np.float32)
+    done = 0
+    for part in parts:
+        ranks = standardise_ranks(promoters[:, part].toarray())
+        # The true order of the cells and the shuffled ones, in one matrix.
+        drawn = ridge.covariances(np.concatenate([ranks[order] for order in orders], 1))
+        found = ridge.scores(drawn, np.full(drawn.shape[1], -1), penalty)
+        found = found.reshape(n_tfs, len(orders), len(part))
+        scores[:, part] = found[:, 0]
+        null[done : done + len(part)] = np.abs(found[:, 1:]).transpose(2, 1, 0)
+        done += len(part)
+    ordered = null.ravel()
+    ordered.sort()
+    beyond = len(ordered) - np.searchsorted(ordered, np.abs(scores[:, tested]))
+    p_values[:, tested] = (1 + beyond) / (1 + len(ordered))
     return scores, p_values

@@ -18,7 +18,7 @@ import pandas as pd
 
 from scdyn.errors import InputError
 from scdyn.grn.databases import MAX_SIMILARITY_Q, MOTIF_COLUMNS, read_database
-from scdyn.grn.motifs import FOUND_COLUMNS, count_recovery_ranks
+from scdyn.grn.motifs import FOUND_COLUMNS, Modules, count_recovery_ranks
 from scdyn.io.files import atomic
 from scdyn.log import logger
 
@@ -115,7 +115,7 @@ def read_child_states(pid: int) -> dict[int, tuple[str, int]]:
 
 
 def find_motifs(
-    modules: Mapping[str, pd.DataFrame],
+    modules: Mapping[str, Modules],
     rankings: Sequence[str | Path],
     annotations: str | Path,
     *,
@@ -184,7 +184,7 @@ def find_motifs(
     }
 
 
-def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFrame:
+def write_modules(modules: Mapping[str, Modules], path: Path) -> pd.DataFrame:
     """Write modules in the YAML format of ``pyscenic ctx`` 0.12.1, with a number as context.
 
     Of its other formats, GMT has no TFs and DAT is a pickle. The genes of a module are written as
@@ -198,10 +198,10 @@ def write_modules(modules: Mapping[str, pd.DataFrame], path: Path) -> pd.DataFra
     """
     named: list[tuple[str, str, str]] = []
     with path.open("w", encoding="utf-8") as file:
-        for name, members in modules.items():
-            of_module = members.groupby(["regulon", "tf", "module"], sort=False)["gene"]
-            for (regulon, tf, way), genes in of_module:
-                file.write(format_module(len(named), tf, genes))
+        for name, of_run in modules.items():
+            rows = zip(of_run.table.itertuples(index=False), of_run.members, strict=True)
+            for (regulon, tf, way), members in rows:
+                file.write(format_module(len(named), tf, of_run.genes[members.indices]))
                 named.append((name, regulon, way))
     return pd.DataFrame(named, columns=["run", "regulon", "module"])
 

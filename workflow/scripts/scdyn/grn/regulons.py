@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.grn.consensus import TOP_EDGES_PER_GENE, compare_runs, select_strongest
+from scdyn.grn.consensus import (
+    SIGNS,
+    TOP_EDGES_PER_GENE,
+    compare_runs,
+    select_strongest,
+    sign_edges,
+)
+from scdyn.grn.edges import Edges, MergedEdges, rank_edges
 from scdyn.io.files import atomic
 from scdyn.log import logger
-from scdyn.settings import LEFT_OUT
 
-# Edges with a weaker correlation have no sign, as in pySCENIC (``add_correlation``).
-MIN_CORRELATION = 0.03
-SIGNS = {1: "(+)", -1: "(-)"}
+# Columns of the regulons' table from the merged edges.
+EVIDENCE = ("correlation", "promoter_score", "promoter_p")
 
 
-def sign_edges(correlations: np.ndarray) -> np.ndarray:
-    """Classify edges as activation (1), repression (-1) or neither (0) by correlation."""
-    return np.where(np.abs(correlations) > MIN_CORRELATION, np.sign(correlations), 0).astype(int)
-
-
-def build_motif_regulons(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFrame:
+def build_motif_regulons(motifs: pd.DataFrame, edges: Edges) -> pd.DataFrame:
     """Make regulons: per regulon the union of its motifs' targets.
 
     Parameters
@@ -33,7 +33,7 @@ def build_motif_regulons(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFr
         Motifs of one run: ``regulon``, ``tf``, ``targets`` of
         :func:`scdyn.grn.motifs.find_motifs`.
     edges
-        Edges of that run: ``tf``, ``target``, ``importance``.
+        Edges of that run.
 
     Returns
     -------
@@ -43,18 +43,21 @@ def build_motif_regulons(motifs: pd.DataFrame, edges: pd.DataFrame) -> pd.DataFr
     """
     targets = motifs.assign(target=motifs["targets"].str.split(","))[["regulon", "tf", "target"]]
     pairs = targets.explode("target").drop_duplicates().sort_values(["regulon", "target"])
-    weight = edges.rename(columns={"importance": "weight"})[["tf", "target", "weight"]]
-    joined = pairs.merge(weight, on=["tf", "target"], how="left")
-    return joined.fillna({"weight": 1.0}).reset_index(drop=True)
+    weight = edges.importance[edges.locate(pairs["tf"], pairs["target"])].astype(np.float64)
+    return pairs.assign(weight=np.where(weight > 0, weight, 1.0)).reset_index(drop=True)
 
 
-def take_strongest_targets(edges: pd.DataFrame, n_targets: int, repressing: bool) -> pd.DataFrame:
+def take_strongest_targets(
+    edges: Edges, correlation: np.ndarray, n_targets: int, repressing: bool
+) -> pd.DataFrame:
     """Make regulons without a motif database: the strongest targets per TF.
 
     Parameters
     ----------
     edges
-        ``tf``, ``target``, ``importance``, ``correlation``.
+        Edges of one run.
+    correlation
+        (TFs, targets), Pearson's; NaN where there is none, and no edge is taken.
     n_targets
         Most targets per TF and sign.
     repressing
@@ -65,38 +68,35 @@ def take_strongest_targets(edges: pd.DataFrame, n_targets: int, repressing: bool
     DataFrame
         ``regulon``, ``tf``, ``target``, ``weight`` (importance).
     """
-    sign = sign_edges(edges["correlation"].to_numpy())
-    signed = edges.assign(sign=sign)[(sign > 0) | (repressing & (sign < 0))]
-    ordered = signed.sort_values("importance", ascending=False, kind="stable")
-    top = ordered.groupby(["tf", "sign"]).head(n_targets)
-    names = top["tf"].astype(str) + top["sign"].map(SIGNS).astype(str)
-    return pd.DataFrame(
-        {
-            "regulon": names,
-            "tf": top["tf"],
-            "target": top["target"],
-            "weight": top["importance"],
-        }
-    ).reset_index(drop=True)
+    signs = sign_edges(correlation)
+    parts = []
+    for sign in (1, -1) if repressing else (1,):
+        signed = np.where(signs == sign, edges.importance, 0)
+        at = np.nonzero((rank_edges(signed, axis=1) < n_targets) & (signed > 0))
+        tf = pd.Series(edges.tfs[at[0]], dtype=object)
+        weight = signed[at].astype(np.float64)
+        columns = {"regulon": tf + SIGNS[sign], "tf": tf, "target": edges.targets[at[1]]}
+        parts.append(pd.DataFrame(columns | {"weight": weight}))
+    return pd.concat(parts, ignore_index=True)
 
 
-def keep_supported(regulons: pd.DataFrame, edges: pd.DataFrame, max_p: float) -> pd.DataFrame:
+def keep_supported(regulons: pd.DataFrame, merged: MergedEdges, max_p: float) -> pd.DataFrame:
     """Keep the edges that promoter accessibility supports, or that were not tested.
 
     Parameters
     ----------
     regulons
         ``regulon``, ``tf``, ``target``.
-    edges
-        ``tf``, ``target``, ``promoter_score``, ``promoter_p``.
+    merged
+        Promoter evidence of these edges.
     max_p
         Largest p-value of a supported edge. The sign of the score must be the regulon's: the
         promoter is open where an activator is expressed, or closed where a repressor is.
     """
-    evidence = regulons.merge(edges, on=["tf", "target"], how="left")
-    sign = np.where(evidence["regulon"].str.endswith(SIGNS[1]), 1, -1)
-    agrees = (evidence["promoter_p"] <= max_p) & (np.sign(evidence["promoter_score"]) == sign)
-    kept = (agrees | evidence["promoter_p"].isna()).to_numpy()
+    at = merged.locate(regulons["tf"], regulons["target"])
+    p, score = merged.promoter_p[at], merged.promoter_score[at]
+    sign = np.where(regulons["regulon"].str.endswith(SIGNS[1]), 1, -1)
+    kept = (p <= max_p) & (np.sign(score) == sign) | np.isnan(p)
     return regulons[kept].reset_index(drop=True)
 
 
@@ -188,8 +188,8 @@ def compare_runs_by_regulon(runs: Mapping[str, pd.DataFrame], kept: pd.DataFrame
 
 
 def find_regulons(
-    edges: Mapping[str, pd.DataFrame],
-    merged: pd.DataFrame,
+    edges: Mapping[str, Edges],
+    merged: MergedEdges,
     motifs: Mapping[str, pd.DataFrame] | None,
     *,
     n_targets: int,
@@ -203,8 +203,8 @@ def find_regulons(
     Parameters
     ----------
     edges
-        Edges by run: ``TF``, ``target``, ``importance``. The run :data:`scdyn.settings.LEFT_OUT`,
-        if there is one, is compared with the others but not part of the consensus.
+        Edges by run. The run :data:`scdyn.settings.LEFT_OUT`, if there is one, is compared with
+        the others but not part of the consensus.
     merged
         As :func:`scdyn.grn.consensus.merge_adjacencies` returns it.
     motifs
@@ -230,31 +230,30 @@ def find_regulons(
     Raises
     ------
     InputError
-        If no regulon is left.
+        If no regulon is left, or a run has other genes than ``merged``.
     """
-    evidence = merged.drop(columns=["importance", "n_runs"])
-    edges = {name: run.rename(columns={"TF": "tf"}) for name, run in edges.items()}
+    from scdyn.settings import LEFT_OUT  # needs pydantic, which pySCENIC's environment has not
+
+    for name, run in edges.items():
+        run.require_genes(merged.tfs, merged.targets, f"GRN run {name}")
     if motifs is None:
         logger.info("no motif database: regulons are the strongest targets per TF")
         runs = {
-            name: take_strongest_targets(
-                run.merge(evidence, on=["tf", "target"]), n_targets, repressing
-            )
+            name: take_strongest_targets(run, merged.correlation, n_targets, repressing)
             for name, run in edges.items()
         }
     else:
         runs = {name: build_motif_regulons(motifs[name], run) for name, run in edges.items()}
     if promoter_p is not None:
-        runs = {name: keep_supported(run, evidence, promoter_p) for name, run in runs.items()}
+        runs = {name: keep_supported(run, merged, promoter_p) for name, run in runs.items()}
     seeded = {name: run for name, run in runs.items() if name != LEFT_OUT}
     kept = build_consensus(seeded, min_runs, min_targets)
-    n_edges = TOP_EDGES_PER_GENE * evidence["target"].nunique()
+    n_edges = TOP_EDGES_PER_GENE * int(merged.n_runs.any(0).sum())
     top = {name: select_strongest(run, n_edges) for name, run in edges.items()}
     stability = [compare_runs(top, "strongest edges"), compare_runs_by_regulon(runs, kept)]
-    return (
-        kept.merge(evidence, on=["tf", "target"], how="left"),
-        pd.concat(stability, ignore_index=True),
-    )
+    at = merged.locate(kept["tf"], kept["target"])
+    evidence = {name: getattr(merged, name)[at] for name in EVIDENCE}
+    return kept.assign(**evidence), pd.concat(stability, ignore_index=True)
 
 
 def write_gmt(regulons: pd.DataFrame, path: Path) -> None:

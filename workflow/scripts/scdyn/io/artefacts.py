@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from scdyn.version import __version__
 
 if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has neither of these
     import pyarrow as pa
+    import pyarrow.parquet as pq
     import zarr
     from anndata import AnnData
 
@@ -48,7 +49,7 @@ def make_stamp() -> dict[str, Any]:
 
 
 def read_stamp(path: str | Path) -> dict[str, Any]:
-    """Read the stamp of an ``.h5ad``, ``.parquet``, ``.json``, ``.zarr`` or folder of FOLDERS.
+    """Read the stamp of a file, by its suffix, or of a folder with one of :data:`FOLDERS`.
 
     Returns
     -------
@@ -74,6 +75,9 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".zarr":
         stamp = read_zarr_stamp(path) or unknown
         return {name: stamp[name] for name in unknown}
+    if path.suffix == ".npz":
+        with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file[STAMP])) if STAMP in file else unknown
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
@@ -127,16 +131,35 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
     return group
 
 
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as npz with a stamp, atomically.
+
+    They are not compressed, so that the memory of a job follows from the sizes of its inputs.
+    """
+    content: dict[str, Any] = {**arrays, STAMP: json.dumps(make_stamp())}
+    with atomic(path) as temporary:
+        np.savez(temporary, **content)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of :func:`write_arrays` by name."""
+    with reading_artefact(path), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != STAMP}
+
+
 def reading_artefact(path: str | Path) -> AbstractContextManager[None]:
     """Turn any error while an output of the workflow is read into an :class:`InputError`.
 
     Raises
     ------
     InputError
-        Naming the file, which the workflow recreates once it is removed.
+        Naming the file, or the folder that a rule makes as a whole; the workflow recreates it once
+        it is removed.
     """
+    folder = Path(path).parent
+    made = folder if any((folder / name).exists() for name in FOLDERS) else path
     return reading(
-        "FORMAT", path, "was changed or truncated", "remove it and run the workflow again"
+        "FORMAT", made, "was changed or truncated", "remove it and run the workflow again"
     )
 
 
@@ -188,17 +211,36 @@ def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     table
         Columns of one type each. An index other than the default is stored as the first column.
     """
-    import pyarrow as pa
+    with writing_parquet(path) as write:
+        write(table)
+
+
+@contextmanager
+def writing_parquet(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write data frames of the same columns to one file, one at a time, as :func:`write_parquet`.
+
+    Yields
+    ------
+    Callable
+        Writes a data frame. :func:`iter_parquet` reads them one at a time, :func:`read_parquet`
+        all as one. The file appears when the block ends.
+    """
     import pyarrow.parquet as pq
 
-    columns, index = {str(name): table[name] for name in table}, None
-    if not isinstance(table.index, pd.RangeIndex):
-        index = table.index.name or INDEX
-        columns = {index: table.index} | columns
-    content = pa.table({name: _to_arrow(values) for name, values in columns.items()})
-    content = content.replace_schema_metadata({STAMP: json.dumps(make_stamp() | {INDEX: index})})
-    with atomic(path) as temporary:
-        pq.write_table(content, temporary, compression="zstd", write_page_checksum=True)
+    with atomic(path) as temporary, ExitStack() as stack:
+        writer = None
+
+        def write(table: pd.DataFrame) -> None:
+            nonlocal writer
+            content = _to_arrow(table)
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    temporary, content.schema, compression="zstd", write_page_checksum=True
+                )
+                stack.enter_context(writer)
+            writer.write_table(content, row_group_size=max(1, len(table)))
+
+        yield write
 
 
 def read_columns(path: str | Path) -> list[str]:
@@ -238,40 +280,103 @@ def read_parquet(
     """
     import pyarrow.parquet as pq
 
+    options = {"partitioning": None, "page_checksum_verification": True}
     with reading_artefact(path):
-        schema = pq.read_schema(path)
-        index = json.loads(schema.metadata[STAMP.encode()])[INDEX]
-        names = [name for name in (schema.names if columns is None else columns) if name != index]
-        # One column at a time: pandas' copy of a table takes the memory of the table once more.
-        values = {
-            name: _to_pandas(
-                pq.read_table(
-                    path,
-                    columns=[name],
-                    filters=filters,
-                    partitioning=None,  # a folder called "a=b" is no column
-                    page_checksum_verification=True,
-                )
-            )
-            for name in [*([index] if index else []), *names]
-        }
-        rows = index and pd.Index(values.pop(index), name=None if index == INDEX else index)
-        return pd.DataFrame(values, index=rows, columns=names, copy=False)
+        return _to_pandas(
+            pq.read_schema(path),
+            columns,
+            # Not hive's partitioning, for which a folder called "a=b" is a column.
+            lambda name: pq.read_table(path, columns=[name], filters=filters, **options),
+        )
 
 
-def _to_arrow(values: pd.Series | pd.Index) -> Any:
+def iter_parquet(
+    path: str | Path, columns: Sequence[str] | None = None, chosen: Sequence[int] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Read the data frames of :func:`writing_parquet`, one at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        As for :func:`read_parquet`.
+    chosen
+        Numbers of the data frames to read, from 0; all if None.
+
+    Yields
+    ------
+    DataFrame
+        As :func:`read_parquet` returns it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or truncated.
+    """
+    import pyarrow.parquet as pq
+
+    with reading_artefact(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        for i in range(file.num_row_groups) if chosen is None else chosen:
+            with reading_artefact(path):
+                table = _to_pandas(file.schema_arrow, columns, partial(_read_column, file, i))
+            yield table
+
+
+def _read_column(file: pq.ParquetFile, group: int, name: str) -> pa.Table:
+    """Read a column of a group of rows."""
+    return file.read_row_group(group, [name])
+
+
+def _to_arrow(table: pd.DataFrame) -> pa.Table:
+    """Convert a data frame to arrow, with a stamp that names its index."""
+    import pyarrow as pa
+
+    columns, index = {str(name): table[name] for name in table}, None
+    if not isinstance(table.index, pd.RangeIndex):
+        index = table.index.name or INDEX
+        columns = {index: table.index} | columns
+    content = pa.table({name: _column_to_arrow(values) for name, values in columns.items()})
+    return content.replace_schema_metadata({STAMP: json.dumps(make_stamp() | {INDEX: index})})
+
+
+def _column_to_arrow(values: pd.Series | pd.Index) -> Any:
     """Convert a column to arrow; one without any value has no type there and becomes text."""
     import pyarrow as pa
 
     array = pa.array(values, from_pandas=True)
-    if not pa.types.is_null(getattr(array.type, "value_type", array.type)):
-        return array
     text = pa.nulls(len(values), pa.string())
-    return text.dictionary_encode() if pa.types.is_dictionary(array.type) else text
+    if pa.types.is_null(array.type):
+        return text
+    if not pa.types.is_dictionary(array.type):
+        return array
+    if pa.types.is_null(array.type.value_type):
+        array = text.dictionary_encode()
+    # The type of the codes follows the number of categories, but data frames of one file share it.
+    kind = pa.dictionary(pa.int32(), array.type.value_type, array.type.ordered)
+    return array.cast(kind)
 
 
-def _to_pandas(content: pa.Table) -> Any:
-    """Convert a table of one column to an array of pandas, without objects of Python."""
+def _to_pandas(
+    schema: pa.Schema, columns: Sequence[str] | None, read: Callable[[str], pa.Table]
+) -> pd.DataFrame:
+    """Convert a table of arrow, read by column, to pandas, without objects of Python.
+
+    One column at a time, because the memory of pandas' copy comes on top of arrow's.
+    """
+    index = json.loads(schema.metadata[STAMP.encode()])[INDEX]
+    names = [name for name in (schema.names if columns is None else columns) if name != index]
+    rows = None
+    if index is not None:
+        rows = pd.Index(_column_to_pandas(read(index)), name=None if index == INDEX else index)
+    values = {name: _column_to_pandas(read(name)) for name in names}
+    return pd.DataFrame(values, index=rows, columns=names, copy=False)
+
+
+def _column_to_pandas(content: pa.Table) -> Any:
+    """Convert a table of one column to an array of pandas."""
     import pyarrow as pa
 
     text = pd.StringDtype("pyarrow", na_value=np.nan)

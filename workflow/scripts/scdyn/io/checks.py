@@ -14,6 +14,8 @@ from scdyn.errors import InputError
 
 # Number of values that are read to tell raw counts from normalised values.
 VALUES_SEEN = 100_000
+# Number of values of a file that are in memory before they become int32.
+VALUES_AT_ONCE = 4_000_000
 MOST_COUNTS = np.iinfo(np.int32).max
 
 
@@ -31,6 +33,8 @@ def read_first_values(matrix: Any) -> np.ndarray:
 
 def find_non_counts(values: np.ndarray) -> np.ndarray:
     """Return the values that are not non-negative integers."""
+    if values.dtype.kind in "bui":
+        return values[values < 0]
     return values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))]
 
 
@@ -40,7 +44,7 @@ def are_counts(values: np.ndarray) -> bool:
 
 
 def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
-    """Convert raw counts to CSR of int32.
+    """Convert raw counts to CSR of int32, those of a file in blocks.
 
     Parameters
     ----------
@@ -55,8 +59,14 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
         If a value is negative, fractional, not a number or beyond int32.
     """
     if isinstance(counts, (CSRDataset, CSCDataset)):
-        counts = counts.to_memory()
-    counts = counts[:] if isinstance(counts, h5py.Dataset) else counts
+        return read_counts(counts, origin)
+    if isinstance(counts, h5py.Dataset):
+        n_rows = max(1, VALUES_AT_ONCE // max(1, counts.shape[1]))
+        blocks = [
+            check_counts(counts[start : start + n_rows], origin)
+            for start in range(0, max(1, counts.shape[0]), n_rows)
+        ]
+        return sparse.vstack(blocks, format="csr")
     if counts.dtype == np.float16:  # not supported by SciPy
         counts = counts.astype(np.float32)
     counts = sparse.csr_matrix(counts)
@@ -64,6 +74,36 @@ def check_counts(counts: Any, origin: str) -> sparse.csr_matrix:
     counts = counts.astype(np.int32)
     counts.eliminate_zeros()
     return counts
+
+
+def read_counts(counts: CSRDataset | CSCDataset, origin: str) -> sparse.csr_matrix:
+    """Read raw counts from the disk, without a copy in any wider type; see :func:`check_counts`.
+
+    Raises
+    ------
+    InputError
+        If a value is not a count.
+    ValueError
+        If the arrays are inconsistent.
+    """
+    group = counts.group
+    data, indices, indptr = group["data"], group["indices"], group["indptr"][:]
+    if len(data) != len(indices):
+        raise ValueError(f"{len(data)} values have {len(indices)} indices")
+    values = np.empty(len(data), np.int32)
+    places = np.empty(len(data), sparse.get_index_dtype(maxval=max(len(data), *counts.shape)))
+    for start in range(0, len(data), VALUES_AT_ONCE):
+        part = slice(start, start + VALUES_AT_ONCE)
+        found = data[part]
+        require_counts(found, origin)
+        values[part], places[part] = found, indices[part]
+    as_matrix = sparse.csr_matrix if isinstance(counts, CSRDataset) else sparse.csc_matrix
+    matrix = as_matrix((values, places, indptr), counts.shape)
+    # SciPy does not check indices later, and would read out of bounds.
+    matrix.check_format(full_check=True)
+    matrix = matrix.tocsr()
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def require_counts(values: np.ndarray, origin: str) -> None:

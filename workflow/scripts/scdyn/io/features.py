@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import anndata as ad
 import h5py
 import pandas as pd
-from anndata.io import read_elem
+from anndata.io import read_elem, sparse_dataset
 
 from scdyn.errors import InputError, reading
 from scdyn.io.checks import list_name_columns
@@ -113,6 +115,42 @@ def to_matrix(matrix: Matrix | str | Path) -> Matrix:
 def is_anndata(file: h5py.File) -> bool:
     """Tell whether a file is an AnnData or MuData."""
     return bool({"obs", "mod"} & set(file))
+
+
+def open_anndata(group: h5py.Group) -> ad.AnnData:
+    """Open an AnnData on the disk: what describes cells and genes is read, its matrices are not.
+
+    Parameters
+    ----------
+    group
+        An ``.h5ad``, or a modality of an ``.h5mu``.
+
+    Returns
+    -------
+    AnnData
+        With ``obs``, ``var`` and positions in memory, and with ``X``, layers and ``raw`` as long
+        as the file is open.
+    """
+    if isinstance(group["obs"], h5py.Dataset):  # anndata before 0.7
+        return ad.read_h5ad(group.file.filename)
+    raw = None
+    if "raw/X" in group:
+        raw = {"X": open_values(group["raw/X"]), "var": read_elem(group["raw/var"])}
+    return ad.AnnData(
+        open_values(group["X"]) if "X" in group else None,
+        obs=read_elem(group["obs"]),
+        var=read_elem(group["var"]),
+        layers={name: open_values(values) for name, values in group.get("layers", {}).items()},
+        obsm={"spatial": read_elem(group["obsm/spatial"])} if "obsm/spatial" in group else {},
+        raw=raw,
+    )
+
+
+def open_values(values: h5py.Group | h5py.Dataset) -> Any:
+    """Open a matrix of an AnnData on the disk."""
+    if isinstance(values, h5py.Group):
+        return sparse_dataset(values)
+    return values if len(values.shape or ()) == 2 else read_elem(values)
 
 
 def refuse_10x(file: h5py.File) -> None:

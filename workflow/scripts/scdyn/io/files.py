@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -140,6 +140,19 @@ def _unpacked(path: str | Path) -> Any:
     return open(path, "rb", buffering=0)
 
 
+def iter_line_blocks(file: io.BufferedReader, n_bytes: int) -> Iterator[bytes]:
+    """Read a text in blocks of whole lines, of about ``n_bytes`` each."""
+    begun = b""
+    while text := file.read(n_bytes):
+        text = begun + text
+        end = text.rfind(b"\n") + 1
+        begun = text[end:]
+        if end:
+            yield text[:end]
+    if begun:
+        yield begun
+
+
 def open_text(path: str | Path) -> TextIO:
     """Open a text file for reading, plain or compressed, with or without a byte-order mark."""
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig")
@@ -159,6 +172,13 @@ def write_table(path: str | Path, table: Any, index: bool = False) -> None:
     """
     with atomic(path) as temporary:
         table.to_csv(temporary, sep="\t", index=index, float_format="%.7g")
+
+
+def write_table_by_parts(path: str | Path, parts: Iterable[Any]) -> None:
+    """Write the rows of several data frames as one table, as :func:`write_table` does."""
+    with atomic(path) as temporary, temporary.open("w") as handle:
+        for number, part in enumerate(parts):
+            part.to_csv(handle, sep="\t", index=False, header=number == 0, float_format="%.7g")
 
 
 def sha256(path: str | Path) -> str:

@@ -15,10 +15,12 @@ from scipy import sparse
 
 from scdyn.errors import UNREADABLE, InputError, reading
 from scdyn.io.chromosomes import to_ucsc_name, to_ucsc_names
-from scdyn.io.files import open_bytes
+from scdyn.io.files import iter_line_blocks, open_bytes
 
 # Bytes of text parsed at once; memory does not depend on the number of fragments.
 BLOCK_BYTES = 8 * 2**20
+# Number of insertions in promoters that are held before they are summed.
+INSERTIONS_AT_ONCE = 30_000_000
 # Number of blocks used to find the form of the barcodes and whether they match the RNA's.
 BLOCKS_SEEN = 32
 COMMENTS = re.compile(rb"(?:#[^\n]*(?:\n|\Z)|[ \t\r]*\n)*")
@@ -61,7 +63,7 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
         open_bytes(path) as file,
     ):
         n_lines = 0
-        for text in iter_line_blocks(file):
+        for text in iter_line_blocks(file, BLOCK_BYTES):
             try:
                 block = parse_fragments(text if n_lines else comment_out_header(text))
             except (ValueError, pl.exceptions.PolarsError):
@@ -70,19 +72,6 @@ def read_fragments(path: str | Path) -> Iterator[pl.DataFrame]:
             if len(block):
                 yield block
             n_lines += text.count(b"\n")
-
-
-def iter_line_blocks(file: io.BufferedReader) -> Iterator[bytes]:
-    """Read a text in blocks of whole lines."""
-    begun = b""
-    while text := file.read(BLOCK_BYTES):
-        text = begun + text
-        end = text.rfind(b"\n") + 1
-        begun = text[end:]
-        if end:
-            yield text[:end]
-    if begun:
-        yield begun
 
 
 def comment_out_header(text: bytes) -> bytes:
@@ -201,6 +190,8 @@ def count_insertions(
     """
     rows = pl.DataFrame({"barcode": barcodes.to_numpy(), "row": np.arange(len(barcodes))})
     counts = sparse.csr_matrix((len(barcodes), n_genes), dtype=np.int32)
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    n_held = 0
     totals = np.zeros((6, len(barcodes)), dtype=np.int64)
     chromosomes: set[str] = set()
     by_chrom = {chrom: table for chrom, table in windows.groupby("chrom")}
@@ -229,14 +220,19 @@ def count_insertions(
             row = np.tile(part["row"].to_numpy(), 2)
             position = np.concatenate([part["start"].to_numpy(), part["end"].to_numpy() - 1])
             hit, window = find_overlaps(position, position + 1, table)
-            pairs = (np.ones(len(hit), np.int32), (row[hit], table["gene"].to_numpy()[window]))
-            counts += sparse.coo_matrix(pairs, shape=counts.shape).tocsr()
+            gene = table["gene"].to_numpy()[window]
+            held.append((row[hit].astype(np.int32), gene.astype(np.int32)))
+            n_held += len(hit)
+            # Each addition copies all counts, so that it pays to have many insertions.
+            if n_held >= INSERTIONS_AT_ONCE:
+                counts, n_held = counts + sum_pairs(held, counts.shape), 0
             totals[3] += np.bincount(row[np.unique(hit)], minlength=len(barcodes))
             if chrom in rings_of:
                 hit, ring = find_overlaps(position, position + 1, rings_of[chrom])
                 at_centre = rings_of[chrom]["is_centre"].to_numpy()[ring]
                 totals[4] += np.bincount(row[hit[at_centre]], minlength=len(barcodes))
                 totals[5] += np.bincount(row[hit[~at_centre]], minlength=len(barcodes))
+    counts = counts + sum_pairs(held, counts.shape)
     if not set(map(to_ucsc_name, chromosomes)) & set(by_chrom):
         raise InputError(
             "GENOMES",
@@ -256,6 +252,17 @@ def count_insertions(
     if rings is not None:
         table["tss_enrichment"] = compute_tss_enrichment(totals[4], totals[5])
     return counts, table
+
+
+def sum_pairs(
+    pairs: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]
+) -> sparse.csr_matrix:
+    """Count how often each pair of row and column occurs, and empty the list."""
+    row, column = (
+        np.concatenate([np.zeros(0, np.int32), *(pair[i] for pair in pairs)]) for i in (0, 1)
+    )
+    pairs.clear()
+    return sparse.csr_matrix((np.ones(len(row), np.int32), (row, column)), shape)
 
 
 def compute_tss_enrichment(centre: np.ndarray, flanks: np.ndarray) -> np.ndarray:
@@ -385,17 +392,13 @@ def parse_peaks(names: pd.Index) -> pd.DataFrame:
     return parsed.astype({"start": np.int64, "end": np.int64})
 
 
-def sum_peaks(
-    peak_counts: sparse.spmatrix, peak_names: pd.Index, windows: pd.DataFrame, n_genes: int
-) -> sparse.csr_matrix:
-    """Sum the counts of the peaks that overlap the promoter windows of each gene.
+def map_peaks(peak_names: pd.Index, windows: pd.DataFrame, n_genes: int) -> sparse.csr_matrix:
+    """Map peaks to the genes whose promoter windows they overlap.
 
-    For samples without fragments.
+    For samples without fragments: multiplied by it, counts of peaks are summed per gene.
 
     Parameters
     ----------
-    peak_counts
-        (cells, peaks) counts.
     peak_names
         ``chrom:start-end`` or ``chrom-start-end`` (0-based, half open).
     windows, n_genes
@@ -404,7 +407,7 @@ def sum_peaks(
     Returns
     -------
     csr_matrix
-        (cells, genes).
+        (peaks, genes) number of overlaps.
 
     Raises
     ------
@@ -425,7 +428,5 @@ def sum_peaks(
             f"none of the {len(peak_names)} peaks (such as {peak_names[0]}) overlaps a promoter; "
             "use the annotation of the same genome build.",
         )
-    members = sparse.coo_matrix(
-        (np.ones(len(peak), np.int32), (peak, gene)), shape=(len(peak_names), n_genes)
-    )
-    return sparse.csr_matrix(peak_counts @ members.tocsr())
+    ones = np.ones(len(peak), np.int32)
+    return sparse.csr_matrix((ones, (peak, gene)), shape=(len(peak_names), n_genes))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -23,27 +24,57 @@ from scdyn.io.features import (
     read_features,
     to_matrix,
 )
-from scdyn.io.files import open_bytes, open_text
+from scdyn.io.files import iter_line_blocks, open_bytes, open_text
 from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.sample_files import USA, USA_PARTS, Matrix
 from scdyn.log import logger
 
 # Order of the counts in a matrix of alevin-fry's USA mode.
 USA_ORDER = ("spliced", "unspliced", "ambiguous")
-CELLS_AT_ONCE = 4096
+CELLS_AT_ONCE = 1024
 # A line of MatrixMarket: row, column and count.
 ENTRY = re.compile(rb"\s*\d+\s+\d+\s+[-+.\deE]+\s*")
-# Bytes of a MatrixMarket file that are read at once.
+# Bytes of a MatrixMarket file that are read at once, to check and to parse them.
 BYTES_SEEN = 2**20
+BLOCK_BYTES = 16 * 2**20
 
 
-def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnData | None]:
+class Columns(NamedTuple):
+    """The columns that the counts of a feature type are summed to.
+
+    Attributes
+    ----------
+    map
+        (features, columns) that counts are multiplied by; None if they are kept as they are.
+    var
+        Table of the columns.
+    """
+
+    map: sparse.csr_matrix | None
+    var: pd.DataFrame
+
+
+# Chooses the columns for a feature type and its features, before counts are read; None leaves the
+# type out.
+ChooseColumns = Callable[[str, pd.DataFrame], Columns | None]
+
+
+def keep_features(kind: str, features: pd.DataFrame) -> Columns:
+    """Keep the counts of all features."""
+    return Columns(None, features)
+
+
+def read_matrix(
+    matrix: Matrix | str | Path, choose: ChooseColumns = keep_features
+) -> tuple[ad.AnnData | None, ad.AnnData | None]:
     """Read a matrix in a 10x format, and split it by feature type.
 
     Parameters
     ----------
     matrix
         As found by :func:`scdyn.io.sample_files.locate`, or the path of an ``.h5`` or a folder.
+    choose
+        Chooses the columns for genes and peaks.
 
     Returns
     -------
@@ -59,20 +90,29 @@ def read_matrix(matrix: Matrix | str | Path) -> tuple[ad.AnnData | None, ad.AnnD
     """
     matrix = to_matrix(matrix)
     path = matrix.path
+    n_features: dict[str, int] = {}
+
+    def choose_known(kind: str, features: pd.DataFrame) -> Columns | None:
+        n_features[kind] = len(features)
+        return choose(kind, features) if kind in (GENES, PEAKS) else None
+
     with reading("FORMAT", path, "not a readable 10x matrix"):
-        matrices = read_mtx(matrix) if matrix.counts else read_h5(Path(path))
-    for table in matrices.values():
-        require_unique(table.obs_names, path)
-    if not any(matrices[kind].n_obs for kind in {GENES, PEAKS} & set(matrices)):
-        found = [f"{table.n_obs} cells of {kind}" for kind, table in sorted(matrices.items())]
+        if matrix.counts:
+            tables = read_mtx(matrix, choose_known)
+        else:
+            tables = read_h5(Path(path), choose_known)
+    names = read_barcodes(matrix)
+    require_unique(names, path)
+    if not len(names) or not {GENES, PEAKS} & n_features.keys():
+        found = [f"{len(names)} cells of {kind}" for kind in sorted(n_features)]
         raise InputError(
             "MATRIX",
             f"{path}: has {', '.join(found) or 'no features'}, but cells with {GENES} or {PEAKS} "
             "are needed; name another matrix.",
         )
-    for kind in sorted(set(matrices) - {GENES, PEAKS}):
-        logger.info("%s: ignoring %d features of type %s", path, matrices[kind].n_vars, kind)
-    return matrices.get(GENES), matrices.get(PEAKS)
+    for kind in sorted(n_features.keys() - {GENES, PEAKS}):
+        logger.info("%s: ignoring %d features of type %s", path, n_features[kind], kind)
+    return tables.get(GENES), tables.get(PEAKS)
 
 
 def check_first_counts(matrix: Matrix) -> None:
@@ -97,86 +137,158 @@ def check_first_counts(matrix: Matrix) -> None:
     require_nonempty(n_counts, path)
 
 
-def read_layer(matrix: Matrix, rna: ad.AnnData) -> sparse.csr_matrix:
+def read_layer(
+    matrix: Matrix, cells: pd.Index, gene_ids: Sequence[str], columns: Columns | None = None
+) -> sparse.csr_matrix:
     """Read a layer from separate files, in the order of the RNA's cells and genes.
 
     Parameters
     ----------
     matrix
         Of the layer, such as unspliced counts.
-    rna
-        RNA counts of the same genes. Its cells that are missing in the layer get zeros.
+    cells, gene_ids
+        Cells and genes of the RNA counts. Cells that are missing in the layer get zeros.
+    columns
+        Columns that counts are summed to; by default the genes.
 
     Raises
     ------
     InputError
         If the layer has other genes, or no cells in common.
     """
-    table, _ = read_matrix(matrix)
-    if table is None or list(table.var["gene_ids"]) != list(rna.var["gene_ids"]):
+
+    def choose_same(kind: str, features: pd.DataFrame) -> Columns | None:
+        if kind == GENES and list(features["gene_ids"]) == list(gene_ids):
+            return columns or Columns(None, features)
+        return None
+
+    table, _ = read_matrix(matrix, choose_same)
+    if table is None:
         raise InputError(
             "LAYER",
             f"{matrix}: the genes differ from those of the RNA counts; use both from the same run.",
         )
-    rows = table.obs_names.get_indexer(rna.obs_names)
-    found = np.flatnonzero(rows >= 0)
-    if not len(found):
+    rows = table.obs_names.get_indexer(cells)
+    if (rows < 0).all():
         raise InputError(
             "LAYER",
             f"{matrix}: no barcodes in common with the RNA counts (such as "
-            f"{', '.join(rna.obs_names[:3])}); use both from the same run.",
+            f"{', '.join(cells[:3])}); use both from the same run.",
         )
-    ones = (np.ones(len(found), np.int32), (found, rows[found]))
-    return sparse.csr_matrix(sparse.csr_matrix(ones, (rna.n_obs, table.n_obs)) @ table.X)
+    return take_rows(table.X, rows)
+
+
+def take_rows(counts: sparse.csr_matrix, rows: np.ndarray) -> sparse.csr_matrix:
+    """Take rows of a matrix in a given order, without a copy if it is the same.
+
+    Parameters
+    ----------
+    counts
+        (cells, columns).
+    rows
+        Row numbers; -1 gives an empty row.
+    """
+    if np.array_equal(rows, np.arange(counts.shape[0])):
+        return counts
+    found = np.flatnonzero(rows >= 0)
+    ones = (np.ones(len(found), counts.dtype), (found, rows[found]))
+    return sparse.csr_matrix(ones, (len(rows), counts.shape[0])) @ counts
+
+
+class Kind(NamedTuple):
+    """A feature type that is read: where its features are, and the columns for their counts."""
+
+    features: slice | np.ndarray
+    columns: Columns
+
+
+def find_kinds(features: pd.DataFrame, choose: ChooseColumns) -> dict[str, Kind]:
+    """Find the feature types that are read.
+
+    Parameters
+    ----------
+    features
+        ``id``, ``name`` and ``kind``.
+    choose
+        Chooses the columns for each type.
+    """
+    kinds = {}
+    # Genes first, because peaks alone are of no use.
+    for kind in sorted(features["kind"].unique(), key=lambda kind: kind != GENES):
+        rows = np.flatnonzero(features["kind"] == kind)
+        var = features.iloc[rows].set_index("name")[["id"]]
+        columns = choose(kind, var.rename(columns={"id": "gene_ids"}).rename_axis(None))
+        if columns is not None:
+            # SciPy is faster with a slice.
+            is_block = rows[-1] - rows[0] + 1 == len(rows)
+            kinds[kind] = Kind(slice(rows[0], rows[-1] + 1) if is_block else rows, columns)
+    return kinds
 
 
 def split_by_kind(
-    blocks: Iterable[sparse.csr_matrix], names: pd.Index, features: pd.DataFrame, origin: str
-) -> dict[str, ad.AnnData]:
-    """Split counts by feature type.
+    blocks: Iterable[sparse.csr_matrix], kinds: dict[str, Kind], origin: str
+) -> dict[str, sparse.csr_matrix]:
+    """Split counts by feature type, and sum them to the chosen columns.
 
     Parameters
     ----------
     blocks
         Consecutive blocks of cells, (cells of the block, features).
-    names
-        Barcodes of all cells.
-    features
-        ``id``, ``name`` and ``kind``.
+    kinds
+        From :func:`find_kinds`.
     origin
         The file, for messages.
 
     Returns
     -------
     dict
-        Counts (int32) by feature type, with ``gene_ids`` in ``var``.
+        Counts (int32) by feature type, (cells, columns).
 
     Raises
     ------
     InputError
         If values are not counts.
     """
-    kinds = features["kind"].unique()
-    parts: dict[str, list[sparse.csr_matrix]] = {kind: [] for kind in kinds}
+    parts: dict[str, list[sparse.csr_matrix]] = {
+        kind: [sparse.csr_matrix((0, len(columns.var)), dtype=np.int32)]
+        for kind, (_, columns) in kinds.items()
+    }
     for block in blocks:
         block = check_counts(block, origin)
-        for kind in kinds:
-            parts[kind].append(block[:, (features["kind"] == kind).to_numpy()])
-    tables = {}
-    for kind in kinds:
-        var = features[features["kind"] == kind].set_index("name")[["id"]]
-        var = var.rename(columns={"id": "gene_ids"}).rename_axis(None)
-        empty = sparse.csr_matrix((0, len(var)), dtype=np.int32)
-        values = sparse.vstack(parts.pop(kind) or [empty], format="csr")
-        tables[kind] = ad.AnnData(values, obs=pd.DataFrame(index=names), var=var)
-    return tables
+        for kind, (features, columns) in kinds.items():
+            part = block[:, features]
+            parts[kind].append(part if columns.map is None else part @ columns.map)
+    return {kind: sparse.vstack(parts.pop(kind), format="csr") for kind in kinds}
 
 
-def read_h5(path: Path) -> dict[str, ad.AnnData]:
+def make_tables(
+    counts: dict[str, sparse.csr_matrix], kinds: dict[str, Kind], names: pd.Index
+) -> dict[str, ad.AnnData]:
+    """Make a table of the counts of each feature type."""
+    return {
+        kind: ad.AnnData(values, obs=pd.DataFrame(index=names), var=kinds[kind].columns.var)
+        for kind, values in counts.items()
+    }
+
+
+def read_h5(path: Path, choose: ChooseColumns = keep_features) -> dict[str, ad.AnnData]:
     """Read an ``.h5`` of any version of Cell Ranger, in blocks of cells.
 
     scanpy reads the file at once, which for 100,000 cells with genes and peaks needs more memory
     than a job usually has.
+
+    Parameters
+    ----------
+    path
+        The file.
+    choose
+        Chooses the columns for each feature type.
+
+    Returns
+    -------
+    dict
+        Counts (int32) by feature type, with ``gene_ids`` in ``var`` unless other columns are
+        chosen.
 
     Raises
     ------
@@ -184,6 +296,7 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
         If the arrays are inconsistent.
     """
     names, features = read_barcodes(path), read_features(path)
+    kinds = find_kinds(features, choose)
     with open_hdf5(path) as file:
         group, _ = find_counts(file, str(path))
         data, indices = group["data"], group["indices"]
@@ -207,7 +320,7 @@ def read_h5(path: Path) -> dict[str, ad.AnnData]:
                 block.check_format(full_check=True)
                 yield block
 
-        return split_by_kind(blocks(), names, features, str(path))
+        return make_tables(split_by_kind(blocks(), kinds, str(path)), kinds, names)
 
 
 def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
@@ -249,8 +362,8 @@ def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:
     )
 
 
-def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
-    """Read MatrixMarket files and their lists; returns the same as :func:`split_by_kind`.
+def read_mtx(matrix: Matrix, choose: ChooseColumns = keep_features) -> dict[str, ad.AnnData]:
+    """Read MatrixMarket files and their lists; returns the same as :func:`read_h5`.
 
     Raises
     ------
@@ -258,40 +371,30 @@ def read_mtx(matrix: Matrix) -> dict[str, ad.AnnData]:
         If the size of a matrix does not match its lists.
     """
     names, features = read_barcodes(matrix), read_features(matrix)
-    parts = []
+    kinds = find_kinds(features, choose)
+    counts: dict[str, sparse.csr_matrix] = {}
     for path in map(Path, matrix.counts):
-        n_lines, sizes, n_entries = require_sizes(matrix, path, len(names), len(features))
-        entries = read_coordinates(path, n_lines, sizes, n_entries)
-        cells = sparse.csr_matrix(entries if matrix.cells_in_rows else entries.T)
-        if matrix.parts and cells.shape[1] > len(features):
-            starts = [USA_ORDER.index(part) * len(features) for part in matrix.parts]
-            parts += [cells[:, start : start + len(features)] for start in starts]
-        else:
-            parts.append(cells)
-    return split_by_kind([sum(parts[1:], parts[0])], names, features, matrix.path)
+        require_sizes(matrix, path, len(names), len(features))
+        try:
+            found = split_by_kind(iter_cells(matrix, path, len(features)), kinds, matrix.path)
+        except UnsortedError:
+            whole = read_unsorted(matrix, path, len(features))
+            found = split_by_kind([whole], kinds, matrix.path)
+        counts = {kind: counts[kind] + found[kind] for kind in counts} or found
+    return make_tables(counts, kinds, names)
 
 
-def require_sizes(
-    matrix: Matrix, path: Path, n_cells: int, n_features: int
-) -> tuple[int, tuple[int, int], int]:
-    """Read the header of a MatrixMarket file, and compare its size with the lists.
+def require_sizes(matrix: Matrix, path: Path, n_cells: int, n_features: int) -> None:
+    """Compare the size in the header of a MatrixMarket file with its lists.
 
     This is done before memory is allocated by the sizes in the header.
-
-    Returns
-    -------
-    n_lines : int
-        Of the header.
-    sizes : tuple of int
-        Rows and columns.
-    n_entries : int
 
     Raises
     ------
     InputError
         If the size does not match the lists, or the requested unspliced counts are not separate.
     """
-    n_lines, n_rows, n_columns, n_entries = read_sizes(path)
+    _, n_rows, n_columns, _ = read_sizes(path)
     found = (n_rows, n_columns) if matrix.cells_in_rows else (n_columns, n_rows)
     if found == (n_cells, n_features):
         if matrix.parts not in ((), USA_PARTS["spliced"]):
@@ -302,7 +405,6 @@ def require_sizes(
             )
     elif not (matrix.parts and found == (n_cells, 3 * n_features)):
         raise make_size_error(matrix, path, found, (n_cells, n_features))
-    return n_lines, (n_rows, n_columns), n_entries
 
 
 def make_size_error(
@@ -433,33 +535,82 @@ def parse_space_separated(text: bytes) -> pl.DataFrame:
     return entries.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
-def read_coordinates(
-    path: Path, n_lines: int, shape: tuple[int, int], n_entries: int
-) -> sparse.coo_matrix:
-    """Read a MatrixMarket file.
+def iter_entries(matrix: Matrix, path: Path) -> Iterator[tuple[np.ndarray, ...]]:
+    """Read a MatrixMarket file in blocks of entries.
 
     SciPy's reader is not used because some damaged files crash it.
 
-    Parameters
-    ----------
-    path
-        The file.
-    n_lines, shape, n_entries
-        From :func:`read_sizes`.
+    Yields
+    ------
+    cell, column, value : ndarray
+        Numbers of cell and column from 0, and the value as float64.
 
     Raises
     ------
     InputError
-        If the entries do not match the header.
+        At the end, if the entries do not match the header.
     """
-    n_rows, n_columns = shape
+    n_lines, *shape, n_promised = read_sizes(path)
+    n_entries, n_good = 0, 0
     with open_bytes(path) as file:
         for _ in range(n_lines):
             file.readline()
-        entries = parse_entries(file.read(), path)
-    row, column, value = (entries[name].to_numpy() for name in entries.columns)
-    inside = (row > 0) & (row <= n_rows) & (column > 0) & (column <= n_columns)
-    if entries.null_count().sum_horizontal()[0] or len(entries) != n_entries or not inside.all():
-        raise make_entries_error(path, len(entries), shape, n_entries)
-    places = (row - 1, column - 1)
-    return sparse.coo_matrix((value, places), shape=shape, dtype=np.float64)
+        for text in iter_line_blocks(file, BLOCK_BYTES):
+            entries = parse_entries(text, path)
+            row, column = (entries[name].to_numpy() for name in ("row", "column"))
+            good = entries["value"].is_not_null().to_numpy()
+            good &= (row > 0) & (row <= shape[0]) & (column > 0) & (column <= shape[1])
+            n_entries, n_good = n_entries + len(good), n_good + int(good.sum())
+            places = (row, column) if matrix.cells_in_rows else (column, row)
+            cell, column = (place[good].astype(np.int32) - 1 for place in places)
+            yield cell, column, entries["value"].to_numpy()[good]
+    if not n_good == n_entries == n_promised:
+        raise make_entries_error(path, n_entries, shape, n_promised)
+
+
+class UnsortedError(Exception):
+    """The entries of a MatrixMarket file are not sorted by cell."""
+
+
+def iter_cells(matrix: Matrix, path: Path, n_features: int) -> Iterator[sparse.csr_matrix]:
+    """Read a MatrixMarket file in blocks of whole cells, (cells of the block, features).
+
+    Raises
+    ------
+    UnsortedError
+        If its entries are not sorted by cell.
+    """
+    _, *shape, _ = read_sizes(path)
+    n_cells, n_columns = shape if matrix.cells_in_rows else shape[::-1]
+    first = 0
+    held: tuple[np.ndarray, ...] = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))
+    for part in iter_entries(matrix, path):
+        cell, column, value = (np.concatenate(pair) for pair in zip(held, part, strict=True))
+        if (np.diff(cell) < 0).any() or (cell[:1] < first).any():
+            raise UnsortedError
+        # The last cell may go on in the next block.
+        last = int(cell[-1]) if len(cell) else first
+        n = int(np.searchsorted(cell, last))
+        entries = (value[:n], (cell[:n] - first, column[:n]))
+        yield join_parts(sparse.csr_matrix(entries, (last - first, n_columns)), matrix, n_features)
+        first, held = last, (cell[n:], column[n:], value[n:])
+    entries = (held[2], (held[0] - first, held[1]))
+    yield join_parts(sparse.csr_matrix(entries, (n_cells - first, n_columns)), matrix, n_features)
+
+
+def read_unsorted(matrix: Matrix, path: Path, n_features: int) -> sparse.csr_matrix:
+    """Read a whole MatrixMarket file, (cells, features)."""
+    _, *shape, _ = read_sizes(path)
+    parts = list(iter_entries(matrix, path))
+    cell, column, value = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    shape = shape if matrix.cells_in_rows else shape[::-1]
+    return join_parts(sparse.csr_matrix((value, (cell, column)), shape), matrix, n_features)
+
+
+def join_parts(counts: sparse.csr_matrix, matrix: Matrix, n_features: int) -> sparse.csr_matrix:
+    """Sum the parts of alevin-fry's matrix that are read, such as spliced and ambiguous counts."""
+    if not matrix.parts or counts.shape[1] == n_features:
+        return counts
+    starts = [USA_ORDER.index(part) * n_features for part in matrix.parts]
+    parts = [counts[:, start : start + n_features] for start in starts]
+    return sum(parts[1:], parts[0])

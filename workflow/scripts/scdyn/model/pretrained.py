@@ -218,7 +218,7 @@ class Pretrained:
         layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
         table = counts.extract_counts(adata, "adata", promoter_layer=layer)
         genes = self.vocabulary
-        aligned = counts.align_genes(table, genes, min_overlap, "adata", "min_overlap")
+        aligned = counts.align_genes(table.var, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))
         measured = np.full(table.n_obs, "promoter" in table.layers)
         if "promoter" in table.layers:

@@ -11,12 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
-from sklearn.calibration import calibration_curve
 
 from scdyn.plotting.style import GREY, PALETTE, make_blank_figure
 from scdyn.settings import MAIN, is_compared
 from scdyn.tasks.methods import method_name
-from scdyn.tasks.metrics import N_BINS
 
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells that have a label", "D")}
 
@@ -36,9 +34,9 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
         compared with the best baseline and, if the task has them, scores by share of the labels
         and the detection of left-out classes.
     """
-    predictions, summary = report["predictions"], report["summary"]
+    summary = report["summary"]
     best = find_best_baseline(summary)
-    n_classes = predictions.loc[predictions["part"] == "test", "label"].nunique()
+    n_classes = report["classes"]["class"].nunique()
     n_methods = summary["method"].nunique()
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
     side = max(3.0, 2.0 + 0.24 * n_classes)
@@ -47,12 +45,10 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
     left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
     plot_methods(left, report["scores"], summary)
-    plot_confusion(
-        right, predictions[(predictions["part"] == "test") & (predictions["method"] == MAIN)]
-    )
+    plot_confusion(right, report["confusion"])
     panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
     plot_classes(panels[0], report["classes"], best)
-    plot_reliability(panels[1], predictions, [MAIN, *([best] if best else [])])
+    plot_reliability(panels[1], report["reliability"], [MAIN, *([best] if best else [])])
     for panel, name in zip(panels[2:], extra, strict=True):
         {"efficiency": plot_label_curve, "novelty": plot_novelty}[name](panel, report[name])
     rare = [
@@ -118,9 +114,8 @@ def add_legend_beneath(axis: Axes, **options: Any) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, 0), bbox_transform=place, **options)
 
 
-def plot_confusion(axis: Axes, predictions: pd.DataFrame) -> None:
+def plot_confusion(axis: Axes, confusion: pd.DataFrame) -> None:
     """Plot the confusion matrix of the held-out cells, as shares of each label."""
-    confusion = pd.crosstab(predictions["label"], predictions["predicted"])
     classes = sorted(set(confusion.index) | set(confusion.columns))
     confusion = confusion.reindex(index=classes, columns=classes, fill_value=0)
     shares = confusion.div(confusion.sum(1).clip(lower=1), axis=0)
@@ -150,16 +145,12 @@ def plot_classes(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
     add_legend_beneath(axis, fontsize=7)
 
 
-def plot_reliability(axis: Axes, predictions: pd.DataFrame, methods: list[str]) -> None:
+def plot_reliability(axis: Axes, reliability: pd.DataFrame, methods: list[str]) -> None:
     """Plot the share of correct predictions over their calibrated probability."""
     axis.plot([0, 1], [0, 1], color=GREY, lw=0.8)
     for method, colour in zip(methods, (PALETTE[0], PALETTE[5]), strict=False):
-        part = predictions[(predictions["part"] == "test") & (predictions["method"] == method)]
-        sure = part.filter(regex="^p_").max(axis=1).to_numpy()
-        right, confidence = calibration_curve(
-            part["label"] == part["predicted"], sure, n_bins=N_BINS
-        )
-        axis.plot(confidence, right, "o-", ms=3, color=colour)
+        part = reliability[reliability["method"] == method]
+        axis.plot(part["confidence"], part["correct"], "o-", ms=3, color=colour)
     axis.set(xlabel="calibrated probability", ylabel="share correct", title="reliability")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.05))
 

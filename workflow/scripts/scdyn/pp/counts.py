@@ -233,14 +233,14 @@ def read_positions(table: ad.AnnData, origin: str) -> np.ndarray | None:
 
 
 def align_genes(
-    table: ad.AnnData, genes: pd.DataFrame, min_overlap: float, name: str, setting: str
+    var: pd.DataFrame, genes: pd.DataFrame, min_overlap: float, name: str, setting: str
 ) -> sparse.csr_matrix:
     """Map the genes of a table to the vocabulary; see :func:`scdyn.pp.reference.find_genes`.
 
     Parameters
     ----------
-    table
-        With ids or symbols in ``var_names`` or in any text column of ``var``.
+    var
+        Of the table, with ids or symbols in its index or in any text column.
     genes
         The vocabulary.
     min_overlap
@@ -259,23 +259,35 @@ def align_genes(
     InputError
         If the share is below ``min_overlap``.
     """
-    best = find_genes(list_name_columns(table.var), genes)
+    best = find_genes(list_name_columns(var), genes)
     n_found = len(np.unique(best[best >= 0]))
-    share = n_found / max(1, min(len(genes), table.n_vars))
+    share = n_found / max(1, min(len(genes), len(var)))
     logger.info(
-        "%s: %d of %d genes are in the vocabulary of %d", name, n_found, table.n_vars, len(genes)
+        "%s: %d of %d genes are in the vocabulary of %d", name, n_found, len(var), len(genes)
     )
     if share < min_overlap:
         raise InputError(
             "GENES",
-            f"{name}: only {n_found} of its {table.n_vars} genes (such as "
-            f"{', '.join(table.var_names[:3])}) are in the vocabulary (such as "
+            f"{name}: only {n_found} of its {len(var)} genes (such as "
+            f"{', '.join(var.index[:3])}) are in the vocabulary (such as "
             f"{', '.join(genes['symbol'][:3])}), {share:.0%} where {setting} requires "
             f"{min_overlap:.0%}; use the annotation of the same species and build.",
         )
     rows = np.flatnonzero(best >= 0)
     ones = np.ones(len(rows), np.int32)
-    return sparse.csr_matrix((ones, (rows, best[rows])), shape=(table.n_vars, len(genes)))
+    return sparse.csr_matrix((ones, (rows, best[rows])), shape=(len(var), len(genes)))
+
+
+def sum_cells(counts: sparse.csr_matrix) -> np.ndarray:
+    """Sum the counts of each cell: (cells,) int64.
+
+    In blocks of cells, because SciPy copies what it sums as int64.
+    """
+    sums = np.zeros(counts.shape[0], dtype=np.int64)
+    for start in range(0, len(sums), CELLS_AT_ONCE):
+        part = slice(start, start + CELLS_AT_ONCE)
+        sums[part] = np.asarray(counts[part].sum(1)).ravel()
+    return sums
 
 
 def find_divisors(genes: pd.DataFrame) -> dict[str, np.ndarray]:

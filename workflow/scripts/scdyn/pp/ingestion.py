@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import h5py
@@ -19,7 +19,15 @@ from scdyn.errors import InputError, reading
 from scdyn.io import barcodes, tenx
 from scdyn.io import fragments as fragment_files
 from scdyn.io.checks import require_nonempty
-from scdyn.io.features import refuse_10x, require_modality, require_one_genome
+from scdyn.io.features import (
+    GENES,
+    PEAKS,
+    open_anndata,
+    open_modality,
+    refuse_10x,
+    require_modality,
+    require_one_genome,
+)
 from scdyn.io.hdf5 import open_hdf5
 from scdyn.io.sample_files import (
     COLUMNS,
@@ -59,8 +67,17 @@ class LibraryCounts:
     source: str
 
 
-def read_library(library: Library) -> LibraryCounts:
+def read_library(
+    library: Library, choose: tenx.ChooseColumns = tenx.keep_features
+) -> LibraryCounts:
     """Read a library's RNA counts, and the peaks or layer of its promoter counts.
+
+    Parameters
+    ----------
+    library
+        As found by :func:`scdyn.io.sample_files.locate`.
+    choose
+        Chooses the columns that the counts of genes and of peaks are summed to.
 
     Raises
     ------
@@ -68,67 +85,113 @@ def read_library(library: Library) -> LibraryCounts:
         If a file cannot be read or has no counts.
     """
     read = {"10x": read_tenx, "h5ad": read_h5ad, "h5mu": read_h5mu}[library.kind]
-    rna, peaks, source = read(library)
-    if library.peaks:
-        peaks = read_peaks(library.peaks)
-    return LibraryCounts(rna, peaks if source == "peaks" else None, library.fragments, source)
+    rna, peaks, source = read(library, choose)
+    if library.peaks and source == "peaks":
+        peaks = read_peaks(library.peaks, choose)
+    return LibraryCounts(rna, peaks, library.fragments, source)
 
 
-def read_tenx(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
-    """Read 10x formats: RNA counts, peak counts, and the source of promoter counts."""
-    rna, peaks = tenx.read_matrix(library.rna)
+def read_tenx(
+    library: Library, choose: tenx.ChooseColumns
+) -> tuple[ad.AnnData, ad.AnnData | None, str]:
+    """Read 10x formats: RNA counts, peak counts if they are used, and their source."""
+    seen: dict[str, tuple[pd.DataFrame, tenx.Columns | None]] = {}
+
+    def choose_used(kind: str, features: pd.DataFrame) -> tenx.Columns | None:
+        # Peaks are not read if promoters are counted from another source, nor without genes.
+        is_used = kind == GENES or (
+            GENES in seen
+            and not library.peaks
+            and choose_promoter_source(library, (), has_peaks=True)[0] == "peaks"
+        )
+        columns = choose(kind, features) if is_used else None
+        seen[kind] = features, columns
+        return columns
+
+    rna, peaks = tenx.read_matrix(library.rna, choose_used)
     if rna is None:
         raise InputError(
             "MATRIX",
             f"{library.rna}: has peaks but no genes; in the sample sheet, write the GEX output "
             "into path and the ATAC output into atac_path.",
         )
-    source, _ = choose_promoter_source(library, (), peaks is not None)
+    source, _ = choose_promoter_source(library, (), PEAKS in seen)
     if library.unspliced:
-        rna.layers["promoter"] = tenx.read_layer(library.unspliced, rna)
+        features, columns = seen[GENES]
+        rna.layers["promoter"] = tenx.read_layer(
+            library.unspliced, rna.obs_names, features["gene_ids"], columns
+        )
     if library.metrics:
         rna.obs = rna.obs.join(tenx.read_metrics(Path(library.metrics), rna.obs_names))
     return rna, peaks, source
 
 
-def read_h5ad(library: Library) -> tuple[ad.AnnData, None, str]:
+def read_h5ad(library: Library, choose: tenx.ChooseColumns) -> tuple[ad.AnnData, None, str]:
     """Read the counts of an ``.h5ad``; returns the same as :func:`read_tenx`."""
     path = library.rna.path
-    table = _open(ad.read_h5ad, path, "h5ad")
-    source, layer = choose_promoter_source(library, table.layers, has_peaks=False)
-    return extract_counts(table, path, library.rna_layer, layer), None, source
+    with open_checked(path, "h5ad") as file:
+        table = open_anndata(file)
+        source, layer = choose_promoter_source(library, table.layers, has_peaks=False)
+        rna = extract_counts(table, path, library.rna_layer, layer)
+    return sum_to_columns(rna, GENES, choose), None, source
 
 
-def read_h5mu(library: Library) -> tuple[ad.AnnData, ad.AnnData | None, str]:
+def read_h5mu(
+    library: Library, choose: tenx.ChooseColumns
+) -> tuple[ad.AnnData, ad.AnnData | None, str]:
     """Read the modalities ``rna`` and ``atac`` of an ``.h5mu``, as :func:`read_tenx` does.
 
     Labels in the joint ``obs``, where muon writes them, are added to those of the RNA, with
     ``rna:NAME`` as ``NAME``. Columns that the RNA already has are not replaced.
     """
-    path = library.rna.path
-    modalities, obs = _open(read_modalities, path, "h5mu")
-    require_modality("rna", modalities, path)
-    rna, atac = modalities["rna"], modalities.get("atac")
-    # Columns that begin with a modality's name are copies of its own, if it has them.
-    others = tuple(f"{name}:" for name in modalities if name != "rna")
-    joint = obs[~obs.index.duplicated()]
-    joint = joint[[name for name in joint if not name.startswith(others)]]
-    # Of ``NAME`` and ``rna:NAME``, the former takes precedence.
-    joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
-    joint.columns = [name.removeprefix("rna:") for name in joint]
-    new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
-    rna.obs = rna.obs.join(joint.loc[:, new])
-    log_left_out(modalities, obs, path)
-    source, layer = choose_promoter_source(library, rna.layers, atac is not None)
-    used = source == "peaks" and library.peaks is None
-    peaks = extract_counts(atac, path) if used else None
-    return extract_counts(rna, path, library.rna_layer, layer), peaks, source
+    path, peaks = library.rna.path, None
+    with open_checked(path, "h5mu") as file:
+        modalities, obs = open_modalities(file), read_elem(file["obs"])
+        require_modality("rna", modalities, path)
+        rna, atac = modalities["rna"], modalities.get("atac")
+        # Columns that begin with a modality's name are copies of its own, if it has them.
+        others = tuple(f"{name}:" for name in modalities if name != "rna")
+        joint = obs[~obs.index.duplicated()]
+        joint = joint[[name for name in joint if not name.startswith(others)]]
+        # Of ``NAME`` and ``rna:NAME``, the former takes precedence.
+        joint = joint[sorted(joint, key=lambda name: name.startswith("rna:"))]
+        joint.columns = [name.removeprefix("rna:") for name in joint]
+        new = ~joint.columns.isin(rna.obs.columns) & ~joint.columns.duplicated()
+        rna.obs = rna.obs.join(joint.loc[:, new])
+        log_left_out(modalities, obs, path)
+        source, layer = choose_promoter_source(library, rna.layers, atac is not None)
+        if source == "peaks" and library.peaks is None:
+            peaks = sum_to_columns(extract_counts(atac, path), PEAKS, choose)
+        rna = extract_counts(rna, path, library.rna_layer, layer)
+    return sum_to_columns(rna, GENES, choose), peaks, source
 
 
-def read_modalities(path: str) -> tuple[dict[str, ad.AnnData], pd.DataFrame]:
-    """Read the modalities of an ``.h5mu``, and its table of all cells."""
-    with h5py.File(path) as file:
-        return {name: read_elem(part) for name, part in file["mod"].items()}, read_elem(file["obs"])
+@contextmanager
+def open_checked(path: str, kind: str) -> Iterator[h5py.File]:
+    """Open an ``.h5ad`` or ``.h5mu``; whatever its readers raise ends in a sentence."""
+    with reading("FORMAT", path, f"not a readable {kind}"), open_hdf5(path) as file:
+        refuse_10x(file)
+        yield file
+
+
+def open_modalities(file: h5py.File) -> dict[str, ad.AnnData]:
+    """Open the modalities of an ``.h5mu``."""
+    return {name: open_anndata(part) for name, part in file["mod"].items()}
+
+
+def sum_to_columns(table: ad.AnnData, kind: str, choose: tenx.ChooseColumns) -> ad.AnnData:
+    """Sum counts and layers to the chosen columns, and let go of the table's own."""
+    columns = choose(kind, table.var)
+    if columns is None or columns.map is None:
+        return table
+    summed = ad.AnnData(
+        sparse.csr_matrix(table.X @ columns.map),
+        obs=table.obs, var=columns.var, obsm=dict(table.obsm),
+    )  # fmt: skip
+    table.X = None
+    for name in list(table.layers):
+        summed.layers[name] = sparse.csr_matrix(table.layers.pop(name) @ columns.map)
+    return summed
 
 
 def log_left_out(modalities: Mapping[str, ad.AnnData], obs: pd.DataFrame, path: str) -> None:
@@ -147,7 +210,7 @@ def log_left_out(modalities: Mapping[str, ad.AnnData], obs: pd.DataFrame, path: 
         )  # fmt: skip
 
 
-def read_peaks(matrix: Matrix) -> ad.AnnData:
+def read_peaks(matrix: Matrix, choose: tenx.ChooseColumns = tenx.keep_features) -> ad.AnnData:
     """Read peak counts from a separate file.
 
     Raises
@@ -156,13 +219,15 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
         If there are none.
     """
     path = matrix.path
-    if path.endswith(".h5ad"):
-        return extract_counts(_open(ad.read_h5ad, path, "h5ad"), path)
-    if path.endswith(".h5mu"):
-        modalities, _ = _open(read_modalities, path, "h5mu")
-        require_modality("atac", modalities, path)
-        return extract_counts(modalities["atac"], path)
-    _, peaks = tenx.read_matrix(matrix)
+    if path.endswith((".h5ad", ".h5mu")):
+        with open_checked(path, path[-4:]) as file:
+            peaks = extract_counts(open_anndata(open_modality(file, "atac")), path)
+        return sum_to_columns(peaks, PEAKS, choose)
+
+    def choose_peaks(kind: str, features: pd.DataFrame) -> tenx.Columns | None:
+        return choose(kind, features) if kind == PEAKS else None
+
+    _, peaks = tenx.read_matrix(matrix, choose_peaks)
     if peaks is None:
         raise InputError(
             "MATRIX",
@@ -170,14 +235,6 @@ def read_peaks(matrix: Matrix) -> ad.AnnData:
             "path and the ATAC output into atac_path.",
         )
     return peaks
-
-
-def _open(read: Callable[[str], Any], path: str, kind: str) -> Any:
-    """Call a library's reader; whatever it raises ends in a sentence."""
-    with reading("FORMAT", path, f"not a readable {kind}"):
-        with open_hdf5(path) as file:
-            refuse_10x(file)
-        return read(path)
 
 
 def require_common_barcodes(
@@ -213,12 +270,20 @@ def count_promoters(
     library: LibraryCounts,
     genes: pd.DataFrame,
     windows: pd.DataFrame,
-    to_vocabulary: sparse.csr_matrix,
     min_overlap: float,
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Count promoter accessibility per cell, paired with the RNA by barcode.
+
+    Parameters
+    ----------
+    library
+        Counts over the vocabulary.
+    genes, windows
+        The vocabulary and its promoter windows.
+    min_overlap, translation, name
+        As for :func:`count_from_fragments`.
 
     Returns
     -------
@@ -230,17 +295,16 @@ def count_promoters(
         "none" for missing barcodes; with fragments also the metrics of
         :func:`scdyn.io.fragments.count_insertions`.
     """
-    rna, n_genes = library.rna, to_vocabulary.shape[1]
-    rest = (min_overlap, translation, name)
+    rna, rest = library.rna, (min_overlap, translation, name)
     logger.info("%s: promoters: %s", name, library.source)
     if library.source == "fragments":
         return count_from_fragments(rna, Path(library.fragments), genes, windows, *rest)
     if library.peaks is not None:
-        return count_from_peaks(rna, library.peaks, windows, n_genes, *rest)
+        return pair_peaks(rna.obs_names, library.peaks, *rest)
     if "promoter" in rna.layers:
-        counts = sparse.csr_matrix(rna.layers["promoter"] @ to_vocabulary)
+        counts = rna.layers["promoter"]
     else:
-        counts = sparse.csr_matrix((rna.n_obs, n_genes), dtype=np.int32)
+        counts = sparse.csr_matrix(rna.shape, dtype=np.int32)
     return counts, pd.DataFrame({"promoter_source": library.source}, index=rna.obs_names)
 
 
@@ -290,47 +354,35 @@ def count_from_fragments(
     return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
 
 
-def count_from_peaks(
-    rna: ad.AnnData,
+def pair_peaks(
+    cells: pd.Index,
     peaks: ad.AnnData,
-    windows: pd.DataFrame,
-    n_genes: int,
     min_overlap: float,
     translation: Mapping[str, str] | None,
     name: str,
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Sum the counts of peaks in promoters; see :func:`count_promoters`.
+    """Bring promoter counts from peaks into the order of the RNA; see :func:`count_promoters`.
 
     Parameters
     ----------
-    rna
-        Counts of the library's cells.
+    cells
+        Barcodes of the RNA.
     peaks
-        Counts (cells, peaks), named ``chrom:start-end``.
-    windows, n_genes
-        Promoter windows, and genes of the vocabulary.
+        Promoter counts (cells of the peaks, genes of the vocabulary).
     min_overlap, translation, name
         As for :func:`count_from_fragments`.
 
     Raises
     ------
     InputError
-        If the peaks belong to other cells or another genome.
+        If the peaks belong to other cells.
     """
-    pairing = barcodes.pair_barcodes(rna.obs_names, peaks.obs_names, translation)
-    require_common_barcodes(pairing, rna.obs_names, peaks.obs_names, min_overlap, name, "peaks")
-    of_peaks = pairing.form(peaks.obs_names.to_series())
-    row = pd.Series(np.arange(peaks.n_obs), index=of_peaks.to_numpy()).reindex(pairing.rna)
-    found = row.notna().to_numpy()
-    # (cells of the RNA, cells of the peaks) with ones for equal barcodes.
-    pairing_matrix = sparse.csr_matrix(
-        (np.ones(found.sum(), np.int32), (np.flatnonzero(found), row[found].astype(int))),
-        shape=(rna.n_obs, peaks.n_obs),
-    )
-    counts = fragment_files.sum_peaks(peaks.X, peaks.var_names, windows, n_genes)
-    source = np.where(found, "peaks", NO_SOURCE)
-    totals = pd.DataFrame({"promoter_source": source}, index=rna.obs_names)
-    return pairing_matrix @ counts, totals
+    pairing = barcodes.pair_barcodes(cells, peaks.obs_names, translation)
+    require_common_barcodes(pairing, cells, peaks.obs_names, min_overlap, name, "peaks")
+    of_peaks = pd.Index(pairing.form(peaks.obs_names.to_series()))
+    rows = of_peaks.get_indexer(pairing.rna)
+    source = np.where(rows >= 0, "peaks", NO_SOURCE)
+    return tenx.take_rows(peaks.X, rows), pd.DataFrame({"promoter_source": source}, index=cells)
 
 
 def ingest_library(
@@ -344,25 +396,29 @@ def ingest_library(
 ) -> ad.AnnData:
     """Ingest one library; see :func:`ingest`. Cells are named by barcode."""
     located = locate(files)
-    library = read_library(located)
+    columns = genes.set_index("gene_id")
+
+    def choose(kind: str, features: pd.DataFrame) -> tenx.Columns:
+        if kind == PEAKS:
+            to_genes = fragment_files.map_peaks(features.index, windows, len(genes))
+            return tenx.Columns(to_genes, columns)
+        require_one_genome(find_genome_prefixes(features.index.to_series()), located.rna.path)
+        to_genes = align_genes(
+            features, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
+        )
+        return tenx.Columns(to_genes, columns)
+
+    library = read_library(located, choose)
     rna = library.rna
-    require_one_genome(find_genome_prefixes(rna.var_names.to_series()), located.rna.path)
     require_nonempty(rna.X.nnz, files.path)
-    to_vocabulary = align_genes(
-        rna, genes, min_gene_overlap, f"sample {name}", "ingest.min_gene_overlap"
-    )
     counts, totals = count_promoters(
-        library, genes, windows, to_vocabulary, min_barcode_overlap, translation, name
+        library, genes, windows, min_barcode_overlap, translation, name
     )
     # Columns of an input file can have any names and types; the metrics of 10x are our own.
     obs = rna.obs if files.kind == "10x" else clean_columns(rna.obs, files.path)
-    return ad.AnnData(
-        sparse.csr_matrix(rna.X @ to_vocabulary),
-        obs=obs.assign(**totals.set_axis(obs.index)),
-        var=genes.set_index("gene_id"),
-        layers={"promoter": counts},
-        obsm=dict(rna.obsm),
-    )
+    rna.obs = obs.assign(**totals.set_axis(obs.index))
+    rna.layers["promoter"] = counts
+    return rna
 
 
 def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
@@ -371,8 +427,13 @@ def join_libraries(libraries: list[ad.AnnData]) -> ad.AnnData:
         return libraries[0]
     names = barcodes.join_barcodes([cells.obs_names for cells in libraries])
     obs = concatenate([cells.obs for cells in libraries]).set_axis(names)
+    # One matrix at a time, because both copies of both would not fit into memory.
+    rna = sparse.vstack([cells.X for cells in libraries], format="csr")
+    for cells in libraries:
+        cells.X = None
+    promoter = sparse.vstack([cells.layers.pop("promoter") for cells in libraries], format="csr")
     joined = ad.concat(libraries, join="outer", merge="same")
-    joined.obs = obs
+    joined.obs, joined.X, joined.layers["promoter"] = obs, rna, promoter
     return joined
 
 

@@ -7,19 +7,14 @@ import re
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
-from scipy import sparse
 from scipy.stats import median_abs_deviation
 
 from scdyn.errors import InputError
 from scdyn.log import logger
-from scdyn.pp.counts import promoters_measured
+from scdyn.pp.counts import promoters_measured, sum_cells
+from scdyn.pp.doublets import run_scrublet
 from scdyn.settings import QualitySettings
 
-# Scrublet uses at most this many genes, the most variable ones.
-VARIABLE_GENES = 3000
-# Number of principal components for Scrublet's neighbours, scanpy's default.
-MOST_COMPONENTS = 30
 # If more than this share of cells exceeds the mitochondrial bound, it may be the wrong preset.
 MANY_MITO = 0.2
 # Metrics that need fragments; see scdyn.io.fragments.count_insertions.
@@ -61,12 +56,12 @@ def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
         ``promoter_counts``, ``promoter_genes`` and the known metrics.
     """
     rna, promoter = cells.X.tocsr(), cells.layers["promoter"].tocsr()
-    counts = np.asarray(rna.sum(1)).ravel()
+    counts = sum_cells(rna)
     metrics = pd.DataFrame(
         {
             "rna_counts": counts,
             "rna_genes": rna.getnnz(1),
-            "mito_share": np.asarray(rna[:, is_mt].sum(1)).ravel() / np.maximum(counts, 1),
+            "mito_share": sum_cells(rna[:, is_mt]) / np.maximum(counts, 1),
         },
         index=cells.obs_names,
     )
@@ -74,66 +69,10 @@ def compute_metrics(cells: ad.AnnData, is_mt: np.ndarray) -> pd.DataFrame:
         return metrics
     known = [name for name in (*FRAGMENT_METRICS, *CELLRANGER_METRICS) if name in cells.obs]
     return metrics.assign(
-        promoter_counts=np.asarray(promoter.sum(1)).ravel(),
+        promoter_counts=sum_cells(promoter),
         promoter_genes=promoter.getnnz(1),
         **{name: cells.obs[name].to_numpy() for name in known},
     )
-
-
-def run_scrublet(counts: sparse.csr_matrix, seed: int) -> np.ndarray:
-    """Compute Scrublet doublet scores from counts of one modality (Wolock et al. 2019).
-
-    The steps are scanpy's, but limited to :data:`VARIABLE_GENES` genes, since scanpy makes the
-    matrix dense.
-
-    Parameters
-    ----------
-    counts
-        (cells, genes) of one library; doublets form only within a library.
-    seed
-        Of the simulated doublets.
-
-    Returns
-    -------
-    ndarray, (cells,)
-        Zeros if there are too few cells or variable genes for a principal component.
-    """
-    cells = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
-    cells = cells[:, cells.X.getnnz(0) >= 3].copy()
-    if not cells.n_vars:
-        return skip_scrublet(cells.n_obs, 0)
-    cells.layers["raw"] = cells.X.copy()
-    sc.pp.normalize_total(cells)
-    logs = sc.pp.log1p(cells, copy=True)
-    sc.pp.highly_variable_genes(logs)
-    chosen = logs.var.loc[logs.var["highly_variable"], "dispersions_norm"].nlargest(VARIABLE_GENES)
-    if min(cells.n_obs, len(chosen)) < 2:
-        return skip_scrublet(cells.n_obs, len(chosen))
-    cells = cells[:, cells.var_names.isin(chosen.index)].copy()
-    doublets = sc.pp.scrublet_simulate_doublets(cells, layer="raw", random_seed=seed)
-    for table in (cells, doublets):
-        sc.pp.normalize_total(table, target_sum=1e6)
-    # The config sets the threshold later; any value here keeps Scrublet from estimating one.
-    # Exact neighbours are faster than approximate ones for some ten thousand cells.
-    sc.pp.scrublet(
-        cells,
-        doublets,
-        use_approx_neighbors=False,
-        threshold=1.0,
-        n_prin_comps=min(MOST_COMPONENTS, min(cells.shape) - 1),
-        random_state=seed,
-        verbose=False,
-    )
-    return cells.obs["doublet_score"].to_numpy()
-
-
-def skip_scrublet(n_cells: int, n_genes: int) -> np.ndarray:
-    """Log that there are too few cells or variable genes for Scrublet, and return zeros."""
-    logger.info(
-        "doublet scores are zero: %d cells with %d variable genes are too few",
-        *(n_cells, n_genes),
-    )
-    return np.zeros(n_cells)
 
 
 def assign_libraries(barcodes: pd.Series, min_cells: int) -> pd.Series:
@@ -183,9 +122,9 @@ def score_doublets(
             continue
         scores[score] = 0.0
         for library in libraries.unique():
-            scored = (suffices & (libraries == library)).to_numpy()
-            if scored.sum() >= bounds.min_cells:
-                scores.loc[scored, score] = run_scrublet(counts[scored], seed)
+            scored = np.flatnonzero(suffices & (libraries == library))
+            if len(scored) >= bounds.min_cells:
+                scores.iloc[scored, -1] = run_scrublet(counts, seed, scored)
     return scores
 
 
@@ -332,6 +271,14 @@ def filter_cells(
             "the cells are good.",
         )
     table["promoter_source"] = cells.obs["promoter_source"].to_numpy()
-    kept = cells[table["kept"].to_numpy()].copy()
-    kept.obs = kept.obs.drop(columns=metrics.columns, errors="ignore").join(metrics)
+    rows = np.flatnonzero(table["kept"])
+    obs = cells.obs.iloc[rows].drop(columns=metrics.columns, errors="ignore").join(metrics)
+    # A copy of a view would take each matrix twice.
+    kept = ad.AnnData(
+        cells.X[rows],
+        obs=obs,
+        var=cells.var,
+        layers={name: values[rows] for name, values in cells.layers.items()},
+        obsm={name: values[rows] for name, values in cells.obsm.items()},
+    )
     return kept, table

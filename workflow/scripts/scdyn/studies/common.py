@@ -46,8 +46,7 @@ def select_method(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
     if table.empty:
         raise InputError(
             "STUDY",
-            f"the task has no predictions by '{method}', only by "
-            f"{', '.join(predictions['method'].unique())}; add it to the task's baselines.",
+            f"the task has no predictions by '{method}'; add it to the task's baselines.",
         )
     return table.set_index("cell")
 

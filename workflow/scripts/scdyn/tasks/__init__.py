@@ -8,6 +8,7 @@ _HOMES = {
     "finetune_run": "finetuning",
     "FineTuned": "finetuned",
     "fit_baselines": "baselines",
+    "read_predictions": "predictions",
     "evaluate": "evaluation",
 }
 __all__ = sorted(_HOMES)

@@ -22,13 +22,13 @@ from scdyn.data.pca import Pca
 from scdyn.log import logger
 from scdyn.pp.selection import draw_cells
 from scdyn.settings import MAIN, BaselineSettings
-from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
+from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
-# Most training cells of a fit, of all classes in proportion, because the methods hold their training
-# cells in memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
+# Most training cells of a fit, of all classes in proportion, because the methods hold them in
+# memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
 MAX_TRAINING_CELLS = 20_000
 # Histogram bins per feature. XGBoost's default of 256 takes four times as long on a thousand cells,
 # and predicts no better.
@@ -150,7 +150,7 @@ def iter_features(
     features
         ``RNA``, ``BOTH`` or ``COMPONENTS``.
     """
-    if features == COMPONENTS:
+    if features == COMPONENTS and pca is not None:
         for start in range(0, len(rows), CELLS_AT_ONCE):
             yield pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
         return
@@ -176,8 +176,8 @@ def predict_probabilities(
 
 def fit_baselines(
     corpus: Corpus, pca: Pca, splits: pd.DataFrame, fold: str, task: BaselineSettings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit the task's baselines on one fold.
+) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Fit the task's baselines on one fold, one after the other.
 
     Each fit is to at most :data:`MAX_TRAINING_CELLS` cells, drawn by its seed from all classes in
     proportion; all other cells are read and predicted in blocks.
@@ -191,12 +191,13 @@ def fit_baselines(
     task
         Baselines, variants and runs of the task.
 
-    Returns
-    -------
+    Yields
+    ------
     predictions : DataFrame
-        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, of all methods, seeds and
-        variants.
-    costs : DataFrame
+        Of one method, variant and seed, as
+        :func:`scdyn.tasks.predictions.tabulate_calibrated_predictions`, with a column of each class
+        of the whole training set.
+    cost : dict
         ``method``, ``variant``, ``seed``, ``fold``, ``n_training_cells``, ``temperature``,
         ``seconds``.
 
@@ -208,7 +209,7 @@ def fit_baselines(
     require_cells(splits, corpus.obs.index)
     splits = splits.assign(row=corpus.find_rows(splits["cell"]))
     variants = {MAIN: (1.0, None), **task.reduced_variants()}
-    tables, costs = [], []
+    classes = np.unique(split_cells(splits, fold)[0]["label"].to_numpy()).tolist()
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
         training = draw_training_cells(training, seed)
@@ -225,14 +226,17 @@ def fit_baselines(
         p = predict_probabilities(model, corpus, pca, predicted["row"].to_numpy(), features)
         seconds = time.perf_counter() - started
         run = {"method": method, "variant": variant, "seed": seed, "fold": fold}
-        found = {"n_training_cells": len(training), "temperature": temperature, "seconds": seconds}
-        costs.append(run | found)
-        tables.append(
-            tabulate_calibrated_predictions(predicted, run, model.classes_, p, temperature)
-        )
+        cost = run | {
+            "n_training_cells": len(training), "temperature": temperature, "seconds": seconds,
+        }  # fmt: skip
         logger.info("fold %s: %s, %s, seed %d, %d training cells: %.1f s", fold, method, variant,
                     seed, len(training), seconds)  # fmt: skip
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(costs)
+        yield (
+            tabulate_calibrated_predictions(
+                predicted, run, model.classes_, p, temperature, classes
+            ),
+            cost,
+        )
 
 
 def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> pd.DataFrame:

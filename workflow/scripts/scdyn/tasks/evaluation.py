@@ -8,87 +8,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from scdyn.io.artefacts import read_json, read_table
+from scdyn.io.artefacts import read_json, read_table, writing_parquet
 from scdyn.settings import MAIN, VariantSettings, is_compared
 from scdyn.tasks import metrics
+from scdyn.tasks.predictions import (
+    RUN,
+    MeanPredictions,
+    list_probability_columns,
+    list_runs,
+    read_run,
+)
 from scdyn.tasks.splits import PREDICTED, describe_split
 
-# Columns that identify a run: one model of one method, on one fold, with one seed.
-RUN = ["method", "variant", "seed", "fold"]
-TEXT_COLUMNS = ("cell", "method", "variant", "fold", "part", "label", "predicted")
 # Costs of a run; baselines have only some.
 COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
 # Score of the comparison by share of labels.
 MAIN_SCORE = "macro_f1"
-
-
-def tabulate_predictions(
-    cells: pd.DataFrame, run: Mapping[str, Any], classes: Sequence[str], p: np.ndarray
-) -> pd.DataFrame:
-    """Tabulate the predictions of one run.
-
-    Parameters
-    ----------
-    cells
-        The predicted cells, rows of a split.
-    run
-        ``method``, ``variant``, ``seed`` and ``fold``.
-    classes, p
-        (classes,) and (cells, classes) probabilities.
-
-    Returns
-    -------
-    DataFrame
-        ``cell``, the run, ``part`` ("test" or "predict"), ``label`` ("" if unknown), ``predicted``
-        and ``p_<class>``.
-    """
-    table = pd.DataFrame({"cell": cells["cell"].to_numpy(), **run})
-    table["part"] = np.where(cells["fold"] == PREDICTED, PREDICTED, "test")
-    table["label"] = cells["label"].to_numpy()
-    table["predicted"] = np.asarray(classes)[p.argmax(1)]
-    return pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in classes])], axis=1)
-
-
-def tabulate_calibrated_predictions(
-    cells: pd.DataFrame,
-    run: Mapping[str, Any],
-    classes: Sequence[str],
-    p: np.ndarray,
-    temperature: float,
-) -> pd.DataFrame:
-    """Tabulate predictions as :func:`tabulate_predictions`, with calibrated probabilities.
-
-    The column ``confidence_raw`` is the predicted class's probability before calibration.
-    """
-    table = tabulate_predictions(cells, run, classes, metrics.apply_temperature(p, temperature))
-    table.insert(list(table).index("predicted") + 1, "confidence_raw", p.max(1))
-    return table
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`tabulate_predictions` or :func:`combine`."""
-    table = read_table(path, dtype=str, keep_default_na=False)
-    # A class may be named "NA"; a missing number is empty.
-    numbers = table.columns.difference(TEXT_COLUMNS)
-    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
-
-
-def read_runs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
-    """Read and concatenate the predictions of all runs of a task.
-
-    Parameters
-    ----------
-    models
-        Folders of fine-tuned models, with ``predictions.tsv``.
-    tables
-        Predictions of other methods.
-    """
-    paths = [*(Path(folder, "predictions.tsv") for folder in models), *tables]
-    return pd.concat(map(read_predictions, paths), ignore_index=True)
 
 
 def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
@@ -105,72 +45,48 @@ def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd
     return pd.concat([described, *map(read_table, tables)])
 
 
-def list_probability_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns ``p_<class>``, in their order."""
-    return [column for column in table if column.startswith("p_")]
-
-
-def combine(runs: pd.DataFrame) -> pd.DataFrame:
-    """Combine the compared runs: one prediction per cell and method, from the mean probability.
-
-    A held-out cell is predicted by the runs of its fold, one per seed; a predicted cell by all.
-
-    Parameters
-    ----------
-    runs
-        As :func:`tabulate_predictions` returns them, concatenated.
+def encode_labels(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the labels and the predicted labels by their order, which is faster than text.
 
     Returns
     -------
-    DataFrame
-        ``cell``, ``fold`` ("mean" for predicted cells), ``part``, ``label``, ``method``,
-        ``predicted``, ``familiarity`` (if the method has one) and ``p_<class>``.
+    names, labels, predicted : ndarray
+        Names of the numbers; (cells,) of int.
     """
-    p = list_probability_columns(runs)
-    means = [*p, *(["familiarity"] if "familiarity" in runs else [])]
-    table = runs[runs["variant"].map(is_compared)].copy()
-    table[p] = table[p].fillna(0.0)  # a class that is missing from one fold's training set
-    table.loc[table["part"] == PREDICTED, "fold"] = "mean"
-    keys = ["cell", "fold", "part", "label", "method"]
-    result = table.groupby(keys, sort=False)[means].mean().reset_index()
-    result["predicted"] = np.array([name[2:] for name in p])[result[p].to_numpy().argmax(1)]
-    first = [*keys, "predicted"]
-    return result[[*first, *(name for name in means if name not in p), *p]]
+    both = [predictions["label"].astype("category"), predictions["predicted"].astype("category")]
+    names = np.array(sorted({name for column in both for name in column.cat.categories}), object)
+    return names, *(column.cat.set_categories(names).cat.codes.to_numpy(int) for column in both)
 
 
 def score_run(predictions: pd.DataFrame) -> dict[str, float]:
     """Score one run's predictions of one part, for cells labelled with a class of the task."""
-    p = list_probability_columns(predictions.dropna(axis=1, how="all"))
-    labels, predicted = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
-    classes, values = [name[2:] for name in p], predictions[p].to_numpy()
-    result = metrics.score(labels, predicted) | metrics.score_probabilities(labels, classes, values)
+    names, labels, predicted = encode_labels(predictions)
+    of_classes = predictions[list_probability_columns(predictions)].dropna(axis=1, how="all")
+    classes = pd.Index(names).get_indexer([name[2:] for name in of_classes])
+    p = of_classes.to_numpy()
+    result = metrics.score(labels, predicted) | metrics.score_probabilities(labels, classes, p)
     if "confidence_raw" in predictions:
-        confidence = predictions["confidence_raw"].to_numpy()
+        confidence = predictions["confidence_raw"].to_numpy(dtype=float)
         result["ece_raw"] = metrics.calibration_error(labels == predicted, confidence)
     return result | {"n_cells": len(predictions)}
 
 
-def score_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Score every run: one row per run and part.
+def score_parts(predictions: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Score one run: the run, ``part`` and the scores of :func:`score_run`, by part.
 
     Parameters
     ----------
-    runs
-        As :func:`tabulate_predictions` returns them, concatenated.
-
-    Returns
-    -------
-    DataFrame
-        The run, ``part``, and the scores of :func:`score_run`. Predicted cells are scored if their
-        own label is one of the task's classes.
+    predictions
+        As :func:`scdyn.tasks.predictions.tabulate_predictions` returns them.
+    classes
+        The task's classes. Predicted cells are scored if their own label is one of them.
     """
-    classes = set(runs.loc[runs["part"] == "test", "label"])
-    labelled = runs[runs["label"].isin(classes)]
-    rows = [
-        dict(zip([*RUN, "part"], keys, strict=True)) | score_run(predictions)
-        for keys, predictions in labelled.groupby([*RUN, "part"], sort=False)
+    run = {name: predictions[name].iloc[0] for name in RUN}
+    labelled = predictions[predictions["label"].isin(classes)]
+    return [
+        run | {"part": part} | score_run(labelled[labelled["part"] == part])
+        for part in labelled["part"].unique()
     ]
-    return pd.DataFrame(rows)
 
 
 def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFrame:
@@ -259,33 +175,141 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
 
 
-def compute_novelty(runs: pd.DataFrame, without: Mapping[str, str]) -> pd.DataFrame:
+def tabulate_novelty(predictions: pd.DataFrame, without: str) -> pd.DataFrame:
+    """Tabulate how sure a run is of each held-out cell, and which class is new to it.
+
+    Parameters
+    ----------
+    predictions
+        As :func:`scdyn.tasks.predictions.tabulate_predictions` returns them.
+    without
+        The class left out of the training set.
+
+    Returns
+    -------
+    DataFrame
+        ``unseen`` (whether the cell is of this class), ``confidence`` and, if the run has it,
+        ``familiarity``.
+    """
+    tested = predictions[predictions["part"] == "test"]
+    table = pd.DataFrame(
+        {
+            "unseen": (tested["label"] == without).to_numpy(),
+            "confidence": tested[list_probability_columns(tested)].max(axis=1).to_numpy(),
+        }
+    )
+    if "familiarity" in tested:
+        table["familiarity"] = tested["familiarity"].to_numpy()
+    return table
+
+
+def compute_novelty(cells: pd.DataFrame) -> list[tuple[str, float, int]]:
     """Score how well cells of a class absent from training are detected.
 
     Parameters
     ----------
-    runs
-        As :func:`tabulate_predictions` returns them.
+    cells
+        Tables of :func:`tabulate_novelty`, concatenated.
+
+    Returns
+    -------
+    list of tuple
+        "confidence" or "familiarity"; AUROC of low values in held-out cells of the class versus
+        the other classes; number of cells of the class.
+    """
+    unseen = cells["unseen"].to_numpy()
+    n_unseen = int(unseen.sum())
+    return [
+        (by, roc_auc_score(unseen, -cells[by]) if 0 < n_unseen < len(cells) else np.nan, n_unseen)
+        for by in ("confidence", "familiarity")
+        if by in cells and cells[by].notna().all()
+    ]
+
+
+def score_method(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Score the mean predictions of a method on held-out cells.
+
+    Parameters
+    ----------
+    predictions
+        As :meth:`scdyn.tasks.predictions.MeanPredictions.tabulate` returns them.
+
+    Returns
+    -------
+    dict
+        ``classes`` (scores of each class), ``confusion`` (number of cells by label and predicted
+        label) and ``reliability``: ``confidence`` (mean probability of the predicted label) and
+        ``correct`` (share of the cells) by bin of the probability.
+    """
+    held_out = predictions[predictions["part"] == "test"]
+    names, labels, predicted = encode_labels(held_out)
+    classes = metrics.score_classes(labels, predicted)
+    p = held_out[list_probability_columns(held_out)].to_numpy().max(1)
+    correct, confidence = calibration_curve(labels == predicted, p, n_bins=metrics.N_BINS)
+    return {
+        "classes": classes.assign(**{"class": names[classes["class"]]}),
+        "confusion": pd.crosstab(held_out["label"], held_out["predicted"]),
+        "reliability": pd.DataFrame({"confidence": confidence, "correct": correct}),
+    }
+
+
+def score_runs(
+    files: Sequence[str | Path],
+    split: pd.DataFrame,
+    without: Mapping[str, str],
+    predictions: str | Path,
+    runs: str | Path,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, pd.DataFrame]]]:
+    """Score every run and every method; one run and one method's mean are in memory at a time.
+
+    Parameters
+    ----------
+    files, split, predictions, runs
+        As for :func:`evaluate`.
     without
         Variant to the class left out of its training set.
 
     Returns
     -------
-    DataFrame
-        ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` (of low values in
-        held-out cells of the class versus the other classes) and ``n_cells`` (of the class).
+    scores : DataFrame
+        One row per run and part: the run, ``part`` and the scores of :func:`score_run`.
+    novelty : DataFrame
+        ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` and ``n_cells`` of
+        :func:`compute_novelty`.
+    of_methods : dict
+        Compared method to tables of :func:`score_method`.
     """
-    rows = []
-    tested = runs[(runs["part"] == "test") & runs["variant"].isin(list(without))]
-    for (method, variant), predictions in tested.groupby(["method", "variant"]):
-        unseen = (predictions["label"] == without[variant]).to_numpy()
-        measures = {"confidence": predictions[list_probability_columns(predictions)].max(axis=1)}
-        if "familiarity" in predictions and predictions["familiarity"].notna().all():
-            measures["familiarity"] = predictions["familiarity"]
-        for by, values in measures.items():
-            auroc = roc_auc_score(unseen, -values) if 0 < unseen.sum() < len(unseen) else np.nan
-            rows.append((method, by, without[variant], auroc, int(unseen.sum())))
-    return pd.DataFrame(rows, columns=["method", "by", "class", "auroc", "n_cells"])
+    classes = sorted(split.loc[split["fold"] != PREDICTED, "label"].unique())
+    scored: dict[int, list[dict[str, Any]]] = {}
+    novelty: list[tuple[Any, ...]] = []
+    of_methods = {}
+    with writing_parquet(predictions) as write_mean, writing_parquet(runs) as write_run:
+        for method, of_runs in list_runs(files).groupby("method", sort=False):
+            mean = MeanPredictions(split, classes)
+            uncertain: dict[str, list[pd.DataFrame]] = {}
+            for place, run in of_runs.iterrows():
+                rows, table = read_run(run["path"], run["number"], split)
+                scored[place] = score_parts(table, classes)
+                variant = run["variant"]
+                if variant in without:
+                    found = tabulate_novelty(table, without[variant])
+                    uncertain.setdefault(variant, []).append(found)
+                if is_compared(variant):
+                    write_run(table[["cell", *RUN, "part", "predicted"]])
+                    mean.add(rows, table)
+            for variant, tables in uncertain.items():
+                for row in compute_novelty(pd.concat(tables)):
+                    novelty.append((method, variant, without[variant], *row))
+            if mean.n_runs.any():
+                table = mean.tabulate(method)
+                write_mean(table)
+                of_methods[method] = score_method(table)
+    columns = ["method", "variant", "class", "by", "auroc", "n_cells"]
+    return (
+        pd.DataFrame([row for _, rows in sorted(scored.items()) for row in rows]),
+        pd.DataFrame(sorted(novelty), columns=columns)[["method", "by", "class", *columns[4:]]],
+        of_methods,
+    )
 
 
 def nest_summary(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -301,19 +325,22 @@ def nest_summary(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]
 
 
 def evaluate(
-    runs: pd.DataFrame,
+    files: Sequence[str | Path],
     costs: pd.DataFrame,
     split: pd.DataFrame,
     variants: Mapping[str, VariantSettings],
     split_by: str | None,
     left_out: pd.DataFrame | None = None,
+    *,
+    predictions: str | Path,
+    runs: str | Path,
 ) -> dict[str, Any]:
     """Evaluate all runs of a task: the tables of its report page.
 
     Parameters
     ----------
-    runs
-        As :func:`tabulate_predictions` returns them, concatenated.
+    files
+        Predictions of the runs, as :func:`scdyn.tasks.predictions.list_runs` lists them.
     costs
         One row per run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, for
         fine-tuned models, ``n_trained_parameters`` and ``peak_memory_gib``.
@@ -323,52 +350,62 @@ def evaluate(
         As :meth:`scdyn.settings.EvaluationSettings.all_variants` returns them.
     left_out
         ``class`` and ``reason`` of the classes that the split leaves out; None if there are none.
+    predictions, runs
+        Files that are written: the mean predictions of each method
+        (:class:`scdyn.tasks.predictions.MeanPredictions`), and the predicted labels of each
+        compared run.
 
     Returns
     -------
     dict
-        Tables ``predictions`` (:func:`combine`), ``runs`` (predicted labels of each compared run),
-        ``scores`` (one row per run), ``summary``, ``classes`` (F1 of each class by the compared
-        methods), ``efficiency`` and ``novelty``; ``metrics`` (:func:`nest_summary`, with ``split``
-        in words, ``n_held_out`` cells, ``costs`` by method and ``classes_left_out`` with their
-        reasons).
+        Tables ``scores`` (one row per run, with its costs), ``summary``, ``classes``,
+        ``confusion`` (of the model) and ``reliability`` (:func:`score_method`), ``efficiency`` and
+        ``novelty`` (:func:`score_runs`); ``metrics`` (:func:`nest_summary`, with ``split`` in
+        words, ``n_held_out`` and ``n_predicted`` cells, ``costs`` by method and
+        ``classes_left_out`` with their reasons).
+
+    Raises
+    ------
+    InputError
+        If the cells of a run are not those of the split.
     """
-    scores = score_runs(runs)
+    tested = split["fold"] != PREDICTED
+    without = {name: v.without for name, v in variants.items() if v.without is not None}
+    scores, novelty, of_methods = score_runs(files, split, without, predictions, runs)
     cost = costs[[*RUN, *(c for c in COSTS if c in costs)]]
     scores = scores.astype({"seed": int}).merge(
         cost.astype({"seed": int, "fold": str}), on=RUN, how="left"
     )
-    tested = split["fold"] != PREDICTED
     n_folds = split.loc[tested, "fold"].nunique()
     summary = summarise_scores(
         scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1)
     )
     shares = {name: v.labels for name, v in variants.items() if v.labels < 1}
-    without = {name: v.without for name, v in variants.items() if v.without is not None}
-    predictions = combine(runs)
-    held_out = predictions[predictions["part"] == "test"]
-    classes = [
-        metrics.score_classes(part["label"].to_numpy(), part["predicted"].to_numpy()).assign(
-            method=method
-        )
-        for method, part in held_out.groupby("method", sort=False)
-    ]
     compared = scores[scores["variant"].map(is_compared)]
     rare = {} if left_out is None else dict(zip(left_out["class"], left_out["reason"], strict=True))
     spent = compared.groupby("method")[[c for c in COSTS if c in compared]].mean()
     return {
-        "predictions": predictions,
-        "runs": runs.loc[runs["variant"].map(is_compared), ["cell", *RUN, "part", "predicted"]],
         "scores": scores,
         "summary": summary,
-        "classes": pd.concat(classes, ignore_index=True),
+        "classes": _concatenate_methods(of_methods, "classes"),
         "efficiency": compute_efficiency(scores, shares),
-        "novelty": compute_novelty(runs, without),
+        "novelty": novelty,
+        "confusion": of_methods[MAIN]["confusion"],
+        "reliability": _concatenate_methods(of_methods, "reliability"),
         "metrics": nest_summary(summary)
         | {
             "split": describe_split(split, split_by),
             "n_held_out": int(tested.sum()),
+            "n_predicted": int((~tested).sum()),
             "costs": {m: row.dropna().to_dict() for m, row in spent.iterrows()},
             "classes_left_out": rare,
         },
     }
+
+
+def _concatenate_methods(
+    of_methods: Mapping[str, Mapping[str, pd.DataFrame]], name: str
+) -> pd.DataFrame:
+    """Concatenate a table of each method, with the column ``method``."""
+    tables = [tables[name].assign(method=method) for method, tables in of_methods.items()]
+    return pd.concat(tables, ignore_index=True)

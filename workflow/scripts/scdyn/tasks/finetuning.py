@@ -17,15 +17,17 @@ from torch.nn import functional
 
 from scdyn.data.loader import Loader, Store
 from scdyn.data.tokens import TokenStore
-from scdyn.io.files import atomic, sha256, write_table
+from scdyn.io.artefacts import write_parquet
+from scdyn.io.files import atomic, sha256
 from scdyn.log import logger
 from scdyn.model.adapters import adapt, reinitialise
 from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import MAIN, FineTuningSettings, VariantSettings, is_compared
-from scdyn.tasks import evaluation, metrics
+from scdyn.tasks import metrics
 from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
+from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import split_cells
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
@@ -158,8 +160,8 @@ def finetune_run(
     model_folder
         The pretrained model.
     folder
-        Receives the adapter, the head, ``task.json``, ``predictions.tsv`` and ``metrics.jsonl``,
-        atomically.
+        Receives the adapter, the head, ``task.json``, ``predictions.parquet`` and
+        ``metrics.jsonl``, atomically.
     checkpoints
         Folder of the checkpoint from which a killed run resumes; removed at the end.
     """
@@ -211,7 +213,7 @@ def finetune_run(
         scores = metrics.score(test["label"].to_numpy(), test["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         logger.info("%s, seed %d, fold %s: %s", variant, seed, fold, words)
-        write_table(temporary / "predictions.tsv", table)
+        write_parquet(temporary / "predictions.parquet", table)
         write_records(temporary / "metrics.jsonl", history)
     checkpoint.remove()
 
@@ -226,9 +228,9 @@ def predict_cells(
     if classifier.familiar is None:
         raise ValueError("the classifier is not calibrated")
     p, energies = run_classifier(classifier, store, store.find_rows(cells["cell"]))
-    table = evaluation.tabulate_calibrated_predictions(
+    table = tabulate_calibrated_predictions(
         cells, run, classifier.classes, p, classifier.temperature
     )
-    familiar = compute_familiarity(classifier.familiar, energies)
+    familiar = compute_familiarity(classifier.familiar, energies).astype(np.float32)
     table.insert(list(table).index("confidence_raw") + 1, "familiarity", familiar)
     return table

@@ -38,7 +38,7 @@ def score_classes(labels: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
 
 
 def score_probabilities(
-    labels: np.ndarray, classes: Sequence[str], p: np.ndarray
+    labels: np.ndarray, classes: Sequence[str] | range, p: np.ndarray
 ) -> dict[str, float]:
     """Score probabilities.
 
@@ -60,14 +60,16 @@ def score_probabilities(
         over classes of squared errors (Brier 1950), 0 to 2; ``ece``: expected calibration error of
         the predicted class over 15 bins of equal width (Guo et al. 2017).
     """
-    true = np.asarray(labels)[:, None] == np.asarray(classes)
-    of_true = (p * true).sum(1).clip(1e-6)
-    right = true[np.arange(len(p)), p.argmax(1)]
+    p = np.asarray(p, dtype=float)
+    true = pd.Index(classes).get_indexer(labels)
+    is_class = true >= 0
+    of_true = np.where(is_class, p[np.arange(len(p)), true], 0.0)
+    # (p - 1)^2 instead of p^2 for the own class; 1 if it is none of the classes.
+    squared_errors = np.einsum("ij,ij->i", p, p) - 2 * of_true + 1
     return {
-        "nll": float(-np.log(of_true).mean()),
-        # A label outside the classes adds the squared error of its own class, 1.
-        "brier": float((((p - true) ** 2).sum(1) + ~true.any(1)).mean()),
-        "ece": calibration_error(right, p.max(1)),
+        "nll": float(-np.log(of_true.clip(1e-6)).mean()),
+        "brier": float(squared_errors.mean()),
+        "ece": calibration_error(p.argmax(1) == true, p.max(1)),
     }
 
 
@@ -99,10 +101,11 @@ def fit_temperature(labels: np.ndarray, classes: Sequence[str], p: np.ndarray) -
     float
         0.05 to 20; 1 leaves probabilities as they are.
     """
+    true = pd.Index(classes).get_indexer(labels)
 
     def loss(log_temperature: float) -> float:
         calibrated = apply_temperature(p, np.exp(log_temperature))
-        return score_probabilities(labels, classes, calibrated)["nll"]
+        return score_probabilities(true, range(len(classes)), calibrated)["nll"]
 
     bounds = (np.log(0.05), np.log(20))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -18,8 +18,8 @@ from scdyn.data.corpus import Corpus
 from scdyn.log import logger
 from scdyn.pp.selection import draw_cells
 from scdyn.settings import MAIN
-from scdyn.tasks.evaluation import tabulate_calibrated_predictions
 from scdyn.tasks.metrics import fit_temperature
+from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
 
 # Largest number of genes of a model: the most variable ones among the training cells.
@@ -52,7 +52,7 @@ def predict_with_scanvi(
     Returns
     -------
     DataFrame
-        As :func:`scdyn.tasks.evaluation.tabulate_calibrated_predictions`, method "scanvi".
+        As :func:`scdyn.tasks.predictions.tabulate_calibrated_predictions`, method "scanvi".
     """
     require_cells(splits, corpus.obs.index)
     training, validation, predicted = split_cells(splits, fold)

@@ -87,7 +87,6 @@ def collect_scores(
     stability: Mapping[str, pd.DataFrame],
     pretraining: Mapping[str, Mapping[str, float]],
     embeddings: Mapping[str, Mapping[str, float]],
-    predictions: Mapping[str, pd.DataFrame],
     metrics: Mapping[str, Mapping[str, Any]],
     explanations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, float]:
@@ -100,8 +99,8 @@ def collect_scores(
     pretraining, embeddings
         Model to its scores. Names of pretraining scores contain the model only if there are
         several, as those of the network contain the corpus.
-    predictions, metrics
-        Task to the entries of these names that :func:`scdyn.tasks.evaluation.evaluate` returns.
+    metrics
+        Task to the entry of this name that :func:`scdyn.tasks.evaluation.evaluate` returns.
     explanations
         Explained task to its checks.
 
@@ -120,8 +119,8 @@ def collect_scores(
     for model, scores in embeddings.items():
         result |= {f"embed.{model}.{key}": value for key, value in scores.items()}
     for task, parts in metrics.items():
-        predicts = (predictions[task]["part"] == PREDICTED).any()
-        names = {"test": f"{task}.held_out" if predicts else task, PREDICTED: f"{task}.predicted"}
+        held_out = f"{task}.held_out" if parts["n_predicted"] else task
+        names = {"test": held_out, PREDICTED: f"{task}.predicted"}
         for part, name in names.items():
             result |= task_scores(name, parts.get(part, {}))
     for task, checks in explanations.items():

@@ -303,8 +303,9 @@ def draw_share(strata: pd.Series, share: float, seed: int, least: int = 0) -> np
 
 
 def read_splits(path: str | Path) -> pd.DataFrame:
-    """Read ``splits.tsv``, a table of :func:`make_splits`, with all columns as text."""
-    return read_table(path, dtype=str, keep_default_na=False)
+    """Read ``splits.tsv``, of :func:`make_splits`: all text, categorical except ``cell``."""
+    kinds = dict.fromkeys(["label", "unit", "fold", "validation"], "category")
+    return read_table(path, dtype={"cell": str, **kinds}, keep_default_na=False)
 
 
 def require_cells(splits: pd.DataFrame, cells: pd.Index) -> None:

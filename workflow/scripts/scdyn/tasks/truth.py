@@ -178,9 +178,9 @@ def score_truth(
     adjacencies, regulons, corpus
         Results of the study.
     predictions, runs
-        By task, as :func:`scdyn.tasks.evaluation.evaluate` returns ``predictions`` and ``runs``; a
-        task that predicts wild-type cells is scored on their fates, one that predicts the
-        knockout's on its ectopic cells.
+        By task, what :func:`scdyn.tasks.evaluation.evaluate` writes to these files; a task that
+        predicts wild-type cells is scored on their fates, one that predicts the knockout's on its
+        ectopic cells.
     attributions, weights
         By explained task: as :func:`scdyn.explain.attribution_tables.attribution_table`, and each
         fold's weights of logistic regression.
