@@ -22,8 +22,8 @@ PARTITIONS = {
 def study(record, tmp_path):
     """A finished study that lacks one output of a GPU and one of a CPU rule."""
     folder = shutil.copytree(record.folder, tmp_path / "study", symlinks=True)
-    for name in (EMBEDDING, FIGURE):
-        (folder / name).unlink()
+    shutil.rmtree(folder / EMBEDDING)
+    (folder / FIGURE).unlink()
     return folder
 
 

@@ -147,8 +147,6 @@ rule gather_spaces:
 rule score_spaces:
     input:
         spaces=rules.gather_spaces.output[0],
-        # Sizes the memory for the table of cells.
-        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
     output:
         f"{RESULTS}/embed/{{model}}/{{corpus}}.scib.tsv",
@@ -158,7 +156,7 @@ rule score_spaces:
         "../../envs/scvi.yaml"
     threads: 4
     resources:
-        mem_mb=scale_by_cells(8000, 500),
+        mem_mb=size_memory(8000, 20),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         labels=LABELS,
@@ -170,8 +168,6 @@ rule score_spaces:
 rule judge_embedding:
     input:
         spaces=rules.gather_spaces.output[0],
-        # Sizes the memory for the table of cells.
-        corpus=rules.make_corpus.output.manifest,
         cells=rules.join_cells.output[0],
         scib=rules.score_spaces.output[0] if CONFIG.peers else [],
     output:
@@ -193,7 +189,7 @@ rule judge_embedding:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=scale_by_cells(4000, 500),
+        mem_mb=size_memory(4000, 20),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         labels=LABELS,

@@ -6,13 +6,14 @@ from scdyn.tasks import embeddings
 
 with logged(snakemake.log[0]):
     files, corpus = snakemake.input, Corpus(snakemake.input.corpus)
-    if not files.scvi:
+    peer = files.get("scvi")
+    if not peer:
         logger.info("scVI is left out: the config has no peers")
     table = embeddings.gather_embeddings(
         corpus,
         Pca(files.pca, corpus),
         files.embedding,
-        read_cells(files.scvi) if files.scvi else None,
+        read_cells(peer) if peer else None,
         snakemake.params.seed,
     )
     write_h5ad(snakemake.output[0], table)

@@ -47,7 +47,7 @@ class PeerSettings(Settings):
     """Compare with scVI and scANVI, and score embeddings by scib-metrics."""
 
     max_epochs: Count = 400
-    """Epochs of scVI with up to 20,000 cells; proportionally fewer with more cells."""
+    """Epochs of scVI, which is fitted to at most 20,000 cells."""
     batch: Text = "sample"
     """Batch column of the metadata. scVI corrects for it, and scib-metrics scores how well batches
     are mixed."""
