@@ -361,9 +361,12 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
 
 def scale_by_cells(base, per_million):
     """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
-    return lambda wildcards, input, attempt: ceil(
-        attempt * (base + per_million * read_json(input.corpus)["n_cells"] / 1e6)
-    )
+
+    def scale(wildcards, input, attempt):
+        Path(input.corpus).stat()  # see scale_by_pilot
+        return ceil(attempt * (base + per_million * read_json(input.corpus)["n_cells"] / 1e6))
+
+    return scale
 
 
 def list_resources():

@@ -11,7 +11,6 @@ _HOMES = {
     "write_tokens": "tokens",
     "TokenStore": "tokens",
     "Loader": "loader",
-    "open_pca": "pca",
 }
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = attach(__name__, _HOMES)

@@ -231,9 +231,7 @@ def development_table(
         ``shown``, with ``pseudotime``, ``predicted_<modality>`` (prediction from this modality
         only) and ``p_<class>``.
     """
-    time = compute_pseudotime(
-        obs.loc[shown["cell"]], components, shown, root, pseudotime, seed
-    )
+    time = compute_pseudotime(obs.loc[shown["cell"]], components, shown, root, pseudotime, seed)
     table = shown.assign(pseudotime=time)
     for modality, method in single_modality.items():
         predicted = select_method(predictions, method)["predicted"]
