@@ -117,14 +117,15 @@ def test_nothing_is_learned_from_cells_that_are_called(corpus, split, fitted, tm
 
 def test_of_many_training_cells_some_of_every_class_are_drawn(corpus, split, monkeypatch, tmp_path):
     monkeypatch.setattr(baselines, "MAX_TRAINING_CELLS", 50)
+    monkeypatch.setattr(baselines, "MAX_FOR_TREES", 40)
     monkeypatch.setattr(baselines, "CELLS_AT_ONCE", 7)
     training = splits.split_cells(split, "0")[0]
-    drawn = baselines.draw_training_cells(training, 1)
+    drawn = baselines.draw_training_cells(training, "knn", 1)
     assert drawn["label"].value_counts().to_dict() == {"y": 25, "x": 13, "z": 12}
-    assert not drawn.equals(baselines.draw_training_cells(training, 2))
+    assert not drawn.equals(baselines.draw_training_cells(training, "knn", 2))
     calls, costs = fit(corpus, split, tmp_path)
-    main = costs["variant"] == "scdynomics"
-    assert set(costs.loc[main, "n_training_cells"]) == {50}
+    fitted_to = costs[costs["variant"] == "scdynomics"].set_index("method")["n_training_cells"]
+    assert fitted_to.pop("xgboost") == 40 and set(fitted_to) == {50}
     assert costs.loc[costs["variant"] == "labels_0.3", "n_training_cells"].max() < 25
     # Every cell of the fold is predicted all the same.
     assert len(calls[calls["method"] == "knn"]) == (split["fold"] == "0").sum()

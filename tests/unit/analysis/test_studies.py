@@ -10,14 +10,16 @@ from scipy import sparse, stats
 from small_corpus import make_genes
 
 from scdyn.data.corpus import Corpus
-from scdyn.data.pca import open_pca
+from scdyn.data.pca import N_COMPONENTS, open_pca
 from scdyn.errors import InputError
 from scdyn.plotting import style
 from scdyn.plotting.studies import assign_label_colours
+from scdyn.pp import wilcoxon
 from scdyn.pp.metadata import write_cells
 from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
+from scdyn.tasks.baselines import MAX_FOR_TREES, MAX_TRAINING_CELLS
 
 
 def prediction_table(names, method, predicted, part="predict", classes=("x", "y")):
@@ -372,7 +374,18 @@ def test_a_study_of_sections_shows_the_cells_that_have_a_place():
     ("caption", "parameters"),
     [
         ("coherence", ["ten nearest", f"{studies_spatial.N_PERMUTATIONS} random permutations"]),
-        ("development_maps", [f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells"]),
+        (
+            "development_maps",
+            [
+                f"the {studies_development.ROOT_SHARE:.0%} of the predicted cells",
+                f"{N_COMPONENTS} principal components",
+                f"more than {common.MAX_SHOWN:,} predicted cells",
+            ],
+        ),
+        ("perturbation_maps", [f"of more than {common.MAX_SHOWN:,} so many"]),
+        ("changed_genes", [f"at most {wilcoxon.MAX_PER_GROUP:,} cells per group"]),
+        ("drivers", [f"at most {wilcoxon.MAX_PER_GROUP:,} cells per class"]),
+        ("task", [f"at most {MAX_TRAINING_CELLS:,} training cells, XGBoost to {MAX_FOR_TREES:,}"]),
         (
             "pseudotime",
             [

@@ -1,23 +1,11 @@
-"""Principal components of cells, and their layout in two dimensions."""
+"""Layout of cells in two dimensions."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy import sparse
-
-
-def compute_pca(
-    cells: ad.AnnData, seed: int, n_components: int = 30, layers: Sequence[str] = ("rna_log",)
-) -> np.ndarray:
-    """Principal components of log-normalised layers: (cells, n_components) or fewer."""
-    table = ad.AnnData(sparse.hstack([cells.layers[layer] for layer in layers], format="csr"))
-    sc.pp.pca(table, n_comps=min(n_components, min(table.shape) - 1), random_state=seed)
-    return table.obsm["X_pca"]
 
 
 def compute_umap(values: np.ndarray, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,10 @@ from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
 
 LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
-# Most training cells of a fit, of all classes in proportion, because the methods hold them in
-# memory: 20,000 of 22,000 genes with 5,500 values per cell take up to 3 GiB.
+# Most training cells of a fit, because the methods hold their training set in memory. With 22,000
+# genes and 5,500 values per cell each takes less than 4 GiB.
 MAX_TRAINING_CELLS = 20_000
+MAX_FOR_TREES = 8000
 # Histogram bins per feature. XGBoost's default of 256 takes four times as long on a thousand cells,
 # and predicts no better.
 MAX_BIN = 64
@@ -129,48 +130,54 @@ def list_fits(task: BaselineSettings, fold: int) -> Iterator[tuple[str, str, int
                 yield method, variant, seed
 
 
-def draw_training_cells(training: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Draw at most :data:`MAX_TRAINING_CELLS` rows of a split, of all labels in proportion."""
-    return training.iloc[draw_cells(training[["label"]], MAX_TRAINING_CELLS, seed)]
+def draw_training_cells(training: pd.DataFrame, method: str, seed: int) -> pd.DataFrame:
+    """Draw the training cells of a fit, of all labels in proportion.
+
+    Parameters
+    ----------
+    training
+        Of :func:`scdyn.tasks.splits.split_cells`.
+    method
+        Its number of cells is at most :data:`MAX_FOR_TREES` for XGBoost, and otherwise
+        :data:`MAX_TRAINING_CELLS`.
+    seed
+        Seed of the draw.
+    """
+    most = MAX_FOR_TREES if method == "xgboost" else MAX_TRAINING_CELLS
+    return training.iloc[draw_cells(training[["label"]], most, seed)]
 
 
-def iter_features(
-    corpus: Corpus, pca: Pca | None, rows: np.ndarray, features: str
-) -> Iterator[sparse.csr_matrix | np.ndarray]:
-    """Yield the features of cells in blocks, (cells, features) of float32.
+def iter_values(corpus: Corpus, rows: np.ndarray, modalities: str) -> Iterator[sparse.csr_matrix]:
+    """Yield log-normalised values of cells in blocks, (cells, features) of float32.
 
     Parameters
     ----------
     corpus
         The cells.
-    pca
-        Their principal components, read only for ``COMPONENTS``.
     rows
         Rows of the cells.
-    features
-        ``RNA``, ``BOTH`` or ``COMPONENTS``.
+    modalities
+        ``RNA`` or ``BOTH``, the RNA first.
     """
-    if features == COMPONENTS and pca is not None:
-        for start in range(0, len(rows), CELLS_AT_ONCE):
-            yield pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
-        return
-    for block in corpus.iter_blocks(rows, LAYERS[features], CELLS_AT_ONCE):
+    for block in corpus.iter_blocks(rows, LAYERS[modalities], CELLS_AT_ONCE):
         yield sparse.hstack(list(block.layers.values()), format="csr")
 
 
-def read_features(
-    corpus: Corpus, pca: Pca | None, rows: np.ndarray, features: str
-) -> sparse.csr_matrix | np.ndarray:
-    """Read the features of cells at once: the blocks of :func:`iter_features`, joined."""
-    blocks = list(iter_features(corpus, pca, rows, features))
-    return np.concatenate(blocks) if features == COMPONENTS else sparse.vstack(blocks, format="csr")
+def read_values(corpus: Corpus, rows: np.ndarray, modalities: str) -> sparse.csr_matrix:
+    """Read the values of :func:`iter_values` at once."""
+    return sparse.vstack(list(iter_values(corpus, rows, modalities)), format="csr")
 
 
 def predict_probabilities(
     model: ClassifierMixin, corpus: Corpus, pca: Pca, rows: np.ndarray, features: str
 ) -> np.ndarray:
-    """Predict cells in blocks of :func:`iter_features`: (cells, classes)."""
-    blocks = iter_features(corpus, pca, rows, features)
+    """Predict cells, which are read in blocks: (cells, classes)."""
+    blocks: Iterable[sparse.csr_matrix | np.ndarray] = (
+        pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
+        for start in range(0, len(rows), CELLS_AT_ONCE)
+    )
+    if features != COMPONENTS:
+        blocks = iter_values(corpus, rows, features)
     return np.concatenate([model.predict_proba(values) for values in blocks])
 
 
@@ -179,8 +186,8 @@ def fit_baselines(
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """Fit the task's baselines on one fold, one after the other.
 
-    Each fit is to at most :data:`MAX_TRAINING_CELLS` cells, drawn by its seed from all classes in
-    proportion; all other cells are read and predicted in blocks.
+    Of many training cells a draw is fitted to (:func:`draw_training_cells`), by the seed of the
+    run; all other cells are read and predicted in blocks.
 
     Parameters
     ----------
@@ -212,13 +219,16 @@ def fit_baselines(
     classes = np.unique(split_cells(splits, fold)[0]["label"].to_numpy()).tolist()
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
-        training = draw_training_cells(training, seed)
+        training = draw_training_cells(training, method, seed)
         features, make = METHODS[method]
         started = time.perf_counter()
         model = make(seed, len(training))
+        rows = training["row"].to_numpy()
         # Each fit reads its cells anew, since logistic regression scales them in place.
         model.fit(
-            read_features(corpus, pca, training["row"].to_numpy(), features),
+            pca.select(rows, both=True)
+            if features == COMPONENTS
+            else read_values(corpus, rows, features),
             training["label"].to_numpy(),
         )
         p = predict_probabilities(model, corpus, pca, validation["row"].to_numpy(), features)
@@ -247,7 +257,7 @@ def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> p
     corpus, splits, fold
         See :func:`fit_baselines`.
     seed
-        Seed of the draw of at most :data:`MAX_TRAINING_CELLS` cells.
+        Seed of :func:`draw_training_cells`.
 
     Returns
     -------
@@ -255,8 +265,8 @@ def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> p
         ``gene_id``, ``class``, ``rna``, ``promoter``: weights on scaled features.
     """
     require_cells(splits, corpus.obs.index)
-    training = draw_training_cells(split_cells(splits, fold)[0], seed)
-    values = read_features(corpus, None, corpus.find_rows(training["cell"]), BOTH)
+    training = draw_training_cells(split_cells(splits, fold)[0], LR, seed)
+    values = read_values(corpus, corpus.find_rows(training["cell"]), BOTH)
     model = make_logistic_regression(l1=False).fit(values, training["label"].to_numpy())
     return tabulate_weights(corpus.genes["gene_id"], model.classes_, get_logistic_weights(model))
 
