@@ -106,8 +106,8 @@ def embed(
 def fit_projection(model: ScDynOmics, store: Store, rows: np.ndarray) -> Projection:
     """Fit the projection of a model: principal components of the summed latents of some cells.
 
-    The components are exact, and scaled by one number so that the first has a standard deviation of
-    one, as float16 needs. So distances keep their proportions.
+    The components are exact, and divided by one number so that the first has a standard deviation
+    of one: float16 then holds every cell, and distances keep their proportions.
 
     Parameters
     ----------
@@ -188,7 +188,8 @@ def read_identity(part: Path) -> dict[str, str] | None:
     """Read from which corpus, model and code a part is; None if it cannot be read."""
     try:
         with safe_open(part, framework="np") as opened:
-            return dict(opened.metadata())
+            identity: dict[str, str] | None = opened.metadata()
+            return identity
     except (OSError, SafetensorError):
         return None
 
