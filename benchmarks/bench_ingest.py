@@ -1,8 +1,9 @@
 """Speed and memory of ingestion: ``make bench-ingest``.
 
 Counts fragments in promoters for three numbers of fragments, and runs the scripts of the rules
-ingest_sample, join_corpus and write_tokens for three numbers of cells (36,000 genes, 150,000
-peaks). Each runs in a separate process, whose peak memory is reported; the inputs are generated.
+ingest_sample, join_corpus and write_tokens for three numbers of cells (22,000 genes, 150,000
+peaks), and ingest_sample for promoter counts in a layer. Each runs in a separate process, whose
+peak memory is reported; the inputs are generated.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ def run_script(name: str, folder: Path, inputs: Files, outputs: Files, **params:
     runpy.run_path(str(SCRIPTS / f"{name}.py"), init_globals={"snakemake": rule})
 
 
-def ingest(folder: Path, n: int) -> dict[str, float]:
+def ingest(folder: Path, n: int, kind: str = "10x", suffix: str = "h5") -> dict[str, float]:
     """Ingest a sample with counts of genes and peaks."""
     row = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
-    row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
+    row |= {"sample": "s", "kind": kind, "path": str(folder / f"{n}.{suffix}")}
     qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
     begun = time.monotonic()
     examined = folder / f"{n}.preflight.tsv"
@@ -83,7 +84,7 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
         "ingest_sample",
         folder,
         Files(genes=str(folder / "genes.tsv"), translation=[], **of_row),
-        Files(cells=str(folder / f"{n}.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
+        Files(cells=str(folder / f"{n}.cells.h5ad"), qc=str(folder / f"{n}.qc.tsv")),
         row=row,
         windows={"upstream": 1500, "downstream": 500},
         thresholds={},
@@ -93,10 +94,15 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun}
 
 
+def ingest_layer(folder: Path, n: int) -> dict[str, float]:
+    """Ingest a sample with promoter counts in a layer."""
+    return ingest(folder, n, "h5ad", "h5ad")
+
+
 def join(folder: Path, n: int) -> dict[str, float]:
     """Make the corpus of that sample."""
     begun = time.monotonic()
-    files = Files(cells=str(folder / f"{n}.h5ad"))
+    files = Files(cells=str(folder / f"{n}.cells.h5ad"))
     run_script("join_corpus", folder, files, Files(corpus=str(folder / f"{n}.corpus.h5ad")))
     return {"seconds": time.monotonic() - begun}
 
@@ -121,7 +127,10 @@ def write_tokens(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun}
 
 
-STEPS = {"count": count, "ingest": ingest, "join": join, "write_tokens": write_tokens}
+STEPS = {
+    "count": count, "ingest_layer": ingest_layer, "ingest": ingest, "join": join,
+    "write_tokens": write_tokens,
+}  # fmt: skip
 
 
 def measure(step: str, folder: Path, n: int) -> dict[str, float]:
@@ -160,9 +169,11 @@ def bench_samples(folder: Path) -> list[dict[str, float]]:
     """Measure ingestion, corpus and tokens of samples."""
     write_table(folder / "genes.tsv", make_sample.make_vocabulary())
     rows = []
+    make_sample.write_layers(folder / f"{N_CELLS[0]}.h5ad", N_CELLS[0])
     for n in N_CELLS:
         make_sample.write(folder / f"{n}.h5", n)
-        for step in ("ingest", "join", "write_tokens"):
+        steps = ("ingest", "join", "write_tokens")
+        for step in ("ingest_layer", *steps) if n == N_CELLS[0] else steps:
             row = {"what": step, "n": n} | measure(step, folder, n)
             rows.append(row)
             print(

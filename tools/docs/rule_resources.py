@@ -98,7 +98,7 @@ def read_amount(text: str) -> int | None:
 def format_growth(first: int | None, second: int | None) -> str:
     """Format an amount, given its values at the first and second attempt."""
     if first is None or second is None:
-        return "from the pilot"
+        return "from its input"
     return f"{first:,}" if first == second else f"{first:,} × attempt"
 
 
