@@ -1,8 +1,8 @@
 """Speed and memory of ingestion: ``make bench-ingest``.
 
 Counts fragments in promoters for three numbers of fragments, and runs the script of the rule
-ingest_sample for three numbers of cells (genes and 150,000 peaks). Each runs in a separate process,
-whose peak memory is reported; the inputs are generated.
+ingest_sample for three numbers of cells (22,000 genes, 150,000 peaks), and for promoter counts in a
+layer. Each runs in a separate process, whose peak memory is reported; the inputs are generated.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def count(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun, "result_gib": counts.nnz * 8 / 2**30}
 
 
-def ingest(folder: Path, n: int) -> dict[str, float]:
+def ingest(folder: Path, n: int, kind: str = "10x", suffix: str = "h5") -> dict[str, float]:
     """Ingest a sample with counts of genes and peaks."""
     row = dict.fromkeys([*FILES, *LAYERS, "metadata"], "")
-    row |= {"sample": "s", "kind": "10x", "path": str(folder / f"{n}.h5")}
+    row |= {"sample": "s", "kind": kind, "path": str(folder / f"{n}.{suffix}")}
     qc = {"min_promoter_counts": 0, "max_mito_share": 1.0}
     begun = time.monotonic()
     examined = folder / f"{n}.preflight.tsv"
@@ -72,7 +72,12 @@ def ingest(folder: Path, n: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - begun}
 
 
-STEPS = {"count": count, "ingest": ingest}
+def ingest_layer(folder: Path, n: int) -> dict[str, float]:
+    """Ingest a sample with promoter counts in a layer."""
+    return ingest(folder, n, "h5ad", "h5ad")
+
+
+STEPS = {"count": count, "ingest": ingest, "ingest_layer": ingest_layer}
 
 
 def measure(step: str, folder: Path, n: int) -> dict[str, float]:
@@ -111,11 +116,16 @@ def bench_samples(folder: Path) -> list[dict[str, float]]:
     """Measure the ingestion of samples."""
     write_table(folder / "genes.tsv", make_sample.make_vocabulary())
     rows = []
+    make_sample.write_layers(folder / f"{N_CELLS[0]}.h5ad", N_CELLS[0])
     for n in N_CELLS:
         make_sample.write(folder / f"{n}.h5", n)
-        row = {"what": "ingest", "n": n} | measure("ingest", folder, n)
-        rows.append(row)
-        print(f"{n:>12,} cells  {row['seconds']:7.1f} s  {row['memory_gib']:5.2f} GiB", flush=True)
+        for step in ("ingest", "ingest_layer") if n == N_CELLS[0] else ("ingest",):
+            row = {"what": step, "n": n} | measure(step, folder, n)
+            rows.append(row)
+            print(
+                f"{n:>12,} cells, {step:12}  {row['seconds']:7.1f} s  {row['memory_gib']:5.2f} GiB",
+                flush=True,
+            )
         (folder / f"{n}.h5").unlink()
     return rows
 

@@ -84,16 +84,17 @@ def name_cells(n_cells: int) -> list[str]:
     return [f"{i:016d}-{i // CELLS_OF_LIBRARY + 1}" for i in range(n_cells)]
 
 
-def write(path: Path, n_cells: int, seed: int = 0, compression: str = "gzip") -> None:
+def write(path: Path, n_cells: int, seed: int = 0) -> None:
     """Write genes, in another order than the vocabulary's, and peaks as an ``.h5`` of 10x."""
     rng = np.random.default_rng(seed)
     genes = make_vocabulary().sample(frac=1, random_state=seed)
     sizes = {N_GENES: DRAWS_OF_GENES, N_PEAKS: DRAWS_OF_PEAKS}
     with h5py.File(path, "w") as file:
         group = file.create_group("matrix")
-        filters = {"maxshape": (None,), "chunks": (80_000,), "compression": compression}
-        if compression == "gzip":
-            filters |= {"compression_opts": 1, "shuffle": True}
+        filters = {
+            "maxshape": (None,), "chunks": (80_000,), "compression": "gzip", "compression_opts": 1,
+            "shuffle": True,
+        }  # fmt: skip
         data = group.create_dataset("data", (0,), "int32", **filters)
         indices = group.create_dataset("indices", (0,), "int64", **filters)
         indptr = [0]

@@ -5,6 +5,24 @@ WINDOWS = {key: getattr(CONFIG.reference, key) for key in ("upstream", "downstre
 THRESHOLDS_OF_INPUT = CONFIG.ingest.part(InputThresholds).model_dump()
 # Priority of the checks of the input, above that of all other jobs.
 FIRST = 10
+# Memory of ingestion in multiples of a matrix' file, by the end of its name: 16 bytes per count,
+# of which files have from 1.4 (.h5) to 13 (.mtx).
+MEMORY_OF_MATRIX = {
+    r"\.(h5|h5ad|h5mu)": 10,
+    r"\.mtx\.(gz|bz2|xz|zst)": 6,
+    r"\.mtx": 2,
+    # Fragments are streamed. Their counts depend on the cells more than on the file.
+    r".*": 0.5,
+}
+
+
+def size_ingestion(wildcards, input, attempt):
+    """Size the memory of an ingestion by its input files."""
+    megabytes = 2000
+    for path in input.files:
+        factor = next(f for end, f in MEMORY_OF_MATRIX.items() if re.search(rf"{end}$", path))
+        megabytes += factor * os.path.getsize(path) / 2**20
+    return ceil(attempt * megabytes)
 
 
 # Failed checks are written to the table and do not stop the job, so that all samples are checked;
@@ -22,7 +40,8 @@ rule examine_sample:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        # Only the beginning of large files is read into memory.
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes([*list_files(wildcards.sample), *TRANSLATION]),
@@ -139,7 +158,7 @@ rule ingest_sample:
         "../../envs/analysis.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        mem_mb=size_ingestion,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes([*list_files(wildcards.sample), *TRANSLATION]),

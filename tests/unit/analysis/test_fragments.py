@@ -101,9 +101,26 @@ def test_blocks_do_not_change_the_counts(tmp_path, monkeypatch):
     rows = [("chr1", 100 + i % 90, 150 + i % 90, "AB"[i % 2], 1) for i in range(4000)]
     path = write(tmp_path / "f.tsv.gz", rows)
     whole, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A", "B"]))
+    assert whole.sum() > 4000
     monkeypatch.setattr(fragments, "BLOCK_BYTES", 2000)
-    parts, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A", "B"]))
-    np.testing.assert_array_equal(whole.toarray(), parts.toarray())
+    for n_held in (1, 700):
+        monkeypatch.setattr(fragments, "INSERTIONS_AT_ONCE", n_held)
+        parts, _ = fragments.count_insertions(path, WINDOWS, 3, pd.Index(["A", "B"]))
+        np.testing.assert_array_equal(whole.toarray(), parts.toarray())
+        assert parts.dtype == np.int32 and parts.has_sorted_indices
+
+
+def test_more_places_than_int32_can_number(tmp_path):
+    path = write(tmp_path / "f.tsv.gz", [("chr1", 160, 451, "A", 1), ("chr2", 150, 161, "Z", 1)])
+    n_cells, n_genes = 100_000, 40_000
+    cells = pd.Index(["A", *map(str, range(n_cells - 2)), "Z"])
+    windows = WINDOWS.assign(gene=[0, 0, 1, n_genes - 1])
+    counts, _ = fragments.count_insertions(path, windows, n_genes, cells)
+    assert n_cells * n_genes > 2**31
+    found = counts.tocoo()
+    assert [*zip(found.row, found.col, found.data, strict=True)] == [
+        (0, 0, 2), (0, 1, 1), (n_cells - 1, n_genes - 1, 2)
+    ]  # fmt: skip
 
 
 def test_foreign_chromosomes_are_refused(tmp_path):

@@ -3,16 +3,20 @@
 import gzip
 
 import anndata as ad
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.io
+from anndata.io import write_elem
 from scipy import sparse
 
 from scdyn.errors import InputError
+from scdyn.io import checks
 from scdyn.io.checks import check_counts
+from scdyn.io.features import open_values
 from scdyn.io.sample_files import FILES, LAYERS, find_libraries
 from scdyn.pp import doublets, ingestion, preflight, qc
 from scdyn.pp.counts import align_genes
@@ -225,6 +229,49 @@ def test_counts_too_large_to_keep_are_refused():
         InputError, match=r"a count of 3e\+09 exceeds the largest allowed, 2,147,483,647"
     ):
         check_counts(np.array([[1.0, 3e9]]), "file.h5ad")
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+def test_counts_of_a_file_are_read_in_blocks(tmp_path, form, monkeypatch):
+    monkeypatch.setattr(checks, "VALUES_AT_ONCE", 7)
+    values = np.random.default_rng(0).poisson(0.7, (9, 5)).astype(np.float32)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        write_elem(file, "X", form(values))
+        counts = check_counts(open_values(file["X"]), "file.h5ad")
+        np.testing.assert_array_equal(counts.toarray(), values)
+        assert counts.dtype == np.int32 and counts.format == "csr" and counts.data.all()
+        values[-1, -1] = 0.5
+        write_elem(file, "bad", form(values))
+        with pytest.raises(InputError, match="counts are not integers .found 0.5"):
+            check_counts(open_values(file["bad"]), "file.h5ad")
+        if isinstance(file["X"], h5py.Group):
+            file["X/indices"][-1] = 99
+            with pytest.raises(ValueError, match="indices"):
+                check_counts(open_values(file["X"]), "file.h5ad")
+
+
+def test_only_what_is_used_of_an_h5ad_is_read(tmp_path):
+    table = rna()
+    table.raw = table.copy()
+    table.layers["other"], table.obsp["near"] = table.X, sparse.identity(4, format="csr")
+    table.write_h5ad(tmp_path / "s.h5ad")
+    with h5py.File(tmp_path / "s.h5ad", "a") as file:
+        for name in ("layers/other/data", "obsp/near/data", "raw/X/data"):
+            del file[name]
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none", rna_layer="X")
+    np.testing.assert_array_equal(ingestion.ingest(sheet, GENES, WINDOWS).X.toarray()[1], [5, 6, 4])
+
+
+def test_an_h5ad_of_anndata_before_0_7_is_read(tmp_path):
+    table = rna()
+    with h5py.File(tmp_path / "s.h5ad", "w") as file:
+        file["X"] = table.X.toarray()
+        for name, index in (("obs", table.obs_names), ("var", table.var_names)):
+            file[name] = np.array([(x.encode(),) for x in index], dtype=[("index", "S9")])
+    sheet = row(path=str(tmp_path / "s.h5ad"), atac_path="none")
+    cells = ingestion.ingest(sheet, GENES, WINDOWS)
+    np.testing.assert_array_equal(cells.X.toarray()[1], [5, 6, 4])
+    assert list(cells.obs["barcode"]) == BARCODES
 
 
 def logged(table):
@@ -459,6 +506,29 @@ def test_cells_of_a_large_library_are_scored_among_drawn_ones(monkeypatch, caplo
     for part in (is_drawn, ~is_drawn):
         is_doublet = np.arange(600)[part] < 60
         assert scores[part][is_doublet].mean() > 1.3 * scores[part][~is_doublet].mean()
+
+
+def test_more_counts_than_int32_can_number_stand_before_a_library(tmp_path):
+    """The counts of the first cell are a hole in a file, which takes no room."""
+    counts = sparse.csr_matrix(draw_counts(300, 400), dtype=np.int32)
+    n_before = 2**31 + 5
+    arrays = {}
+    for name, kind in (("data", np.int32), ("indices", np.int64)):
+        path = tmp_path / name
+        arrays[name] = np.memmap(path, kind, "w+", shape=n_before + counts.nnz)
+        arrays[name][n_before:] = getattr(counts, name)
+    behind = sparse.csr_matrix((301, 400), dtype=np.int32)
+    behind.data, behind.indices = arrays["data"], arrays["indices"]
+    behind.indptr = np.concatenate([[0], n_before + counts.indptr.astype(np.int64)])
+    scores = doublets.run_scrublet(behind, 3, np.arange(1, 301))
+    assert scores.any()
+    np.testing.assert_array_equal(scores, doublets.run_scrublet(counts, 3))
+
+
+def test_more_pairs_than_int32_can_number():
+    pairs = doublets.draw_pairs(50_000, 3)
+    assert pairs.shape == (100_000, 2) and len(np.unique(pairs, axis=0)) == 100_000
+    assert 0 <= pairs.min() < 10 and 49_990 < pairs.max() < 50_000
 
 
 def test_libraries_are_told_by_the_number_behind_the_barcode():

@@ -414,3 +414,60 @@ def test_other_kinds_of_features_are_left_out_and_it_is_said(tmp_path, caplog):
         rna, _ = tenx.read_matrix(folder)
     assert rna.n_vars == 2
     assert "ignoring 1 features of type Antibody Capture" in caplog.text
+
+
+@pytest.mark.parametrize("n_bytes", [1, 5, 12, 10_000])
+@pytest.mark.parametrize("by_cell", [True, False])
+def test_blocks_and_order_of_entries_do_not_change_the_counts(
+    tmp_path, n_bytes, by_cell, monkeypatch
+):
+    monkeypatch.setattr(tenx, "BLOCK_BYTES", n_bytes)
+    counts = np.vstack(
+        [COUNTS[:, :3], np.zeros((1, 3), int), COUNTS[:1, :3], np.zeros((2, 3), int)]
+    )
+    write_mtx(tmp_path / "m", GENE_ROWS, "features.tsv", GENES, packed=False)
+    (tmp_path / "m" / "barcodes.tsv").write_text("".join(f"cell {i}\n" for i in range(7)))
+    cells, genes = np.nonzero(counts)
+    lines = [f"{g + 1} {c + 1} {counts[c, g]}\n" for c, g in zip(cells, genes, strict=True)]
+    head = f"%%MatrixMarket matrix coordinate integer general\n3 7 {len(lines)}\n"
+    lines = lines if by_cell else [lines[i] for i in (1, 0, 5, 2, 4, 3)]
+    (tmp_path / "m" / "matrix.mtx").write_text(head + "".join(lines))
+    rna, _ = tenx.read_matrix(tmp_path / "m")
+    np.testing.assert_array_equal(rna.X.toarray(), counts)
+    assert rna.X.dtype == np.int32
+    (tmp_path / "m" / "matrix.mtx").write_text(head + "".join(lines[:-1]) + "1 8 2\n")
+    with pytest.raises(InputError, match="has 6 entries or some out of range"):
+        tenx.read_matrix(tmp_path / "m")
+
+
+def test_counts_are_summed_to_columns_as_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tenx, "CELLS_AT_ONCE", 2)
+    features = [GENE_ROWS[0], PEAK_ROWS[0], GENE_ROWS[1], GENE_ROWS[2], PEAK_ROWS[1]]
+    order = [0, 3, 1, 2, 4]  # genes and peaks in turn
+    write_mtx(tmp_path / "m", features, "features.tsv", order)
+    matrix = sparse.csr_matrix(COUNTS[:, order])
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for key in ("data", "indices", "indptr"):
+            file[f"matrix/{key}"] = getattr(matrix, key)
+        file["matrix/shape"] = np.array([5, 3])
+        file["matrix/barcodes"] = np.array(BARCODES, dtype="S")
+        columns = zip(("id", "name", "feature_type"), zip(*features, strict=True), strict=True)
+        for key, values in columns:
+            file[f"matrix/features/{key}"] = np.array(values, dtype="S")
+    to_pairs = sparse.csr_matrix(np.array([[0, 1], [1, 0], [0, 1]], dtype=np.int32))
+    asked = []
+
+    def choose(kind, features):
+        asked.append((kind, list(features.index)))
+        names = pd.DataFrame(index=["a", "b"])
+        return tenx.Columns(to_pairs, names) if kind == "Gene Expression" else None
+
+    for path in (tmp_path / "m", tmp_path / "m.h5"):
+        rna, peaks = tenx.read_matrix(path, choose)
+        assert peaks is None and list(rna.var_names) == ["a", "b"]
+        np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3] @ to_pairs.toarray())
+        assert rna.X.dtype == np.int32 and rna.X.has_sorted_indices
+        rna, peaks = tenx.read_matrix(path)
+        np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
+        np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
+    assert asked == [("Gene Expression", SYMBOLS), ("Peaks", NAMES)] * 2

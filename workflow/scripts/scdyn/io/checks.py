@@ -88,11 +88,12 @@ def read_counts(counts: CSRDataset | CSCDataset, origin: str) -> sparse.csr_matr
     """
     group = counts.group
     data, indices, indptr = group["data"], group["indices"], group["indptr"][:]
-    if len(data) != len(indices):
-        raise ValueError(f"{len(data)} values have {len(indices)} indices")
-    values = np.empty(len(data), np.int32)
-    places = np.empty(len(data), sparse.get_index_dtype(maxval=max(len(data), *counts.shape)))
-    for start in range(0, len(data), VALUES_AT_ONCE):
+    if data.shape != indices.shape:
+        raise ValueError(f"{data.shape[0]} values have {indices.shape[0]} indices")
+    n_values = data.shape[0]
+    values = np.empty(n_values, np.int32)
+    places = np.empty(n_values, sparse.get_index_dtype(maxval=max(n_values, *counts.shape)))
+    for start in range(0, n_values, VALUES_AT_ONCE):
         part = slice(start, start + VALUES_AT_ONCE)
         found = data[part]
         require_counts(found, origin)

@@ -84,10 +84,10 @@ def run_scrublet(
     ratio = len(pairs) / n_drawn
     k = round(round(0.5 * np.sqrt(n_drawn)) * (1 + ratio))
     n_doublets = np.empty(len(rows))
-    for part in split(np.arange(n_drawn)):
-        # One of these is the cell itself.
-        nearest = manifold.kneighbors(places[part], k, return_distance=False)
-        n_doublets[np.flatnonzero(is_drawn)[part]] = (nearest >= n_drawn).sum(1)
+    # The first neighbour of a cell is the cell itself. As in scanpy, one more is searched than is
+    # used, and all cells at once, so that ties are broken in the same way.
+    nearest = manifold.kneighbors(places, k + 1, return_distance=False)[:, 1:k]
+    n_doublets[is_drawn] = (nearest >= n_drawn).sum(1)
     for part in split(np.flatnonzero(~is_drawn)):
         cells = counts[rows[part]]
         cells = scale_to_million(divide_cells(cells[:, genes], cells @ is_used, depth))

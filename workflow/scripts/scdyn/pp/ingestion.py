@@ -39,7 +39,7 @@ from scdyn.io.sample_files import (
     locate,
 )
 from scdyn.log import logger
-from scdyn.pp.counts import NO_SOURCE, align_genes, extract_counts
+from scdyn.pp.counts import CELLS_AT_ONCE, NO_SOURCE, align_genes, extract_counts
 from scdyn.pp.obs_columns import clean_columns, concatenate
 from scdyn.pp.reference import find_genome_prefixes, make_promoter_windows, make_tss_rings
 
@@ -184,13 +184,17 @@ def sum_to_columns(table: ad.AnnData, kind: str, choose: tenx.ChooseColumns) -> 
     columns = choose(kind, table.var)
     if columns is None or columns.map is None:
         return table
-    summed = ad.AnnData(
-        sparse.csr_matrix(table.X @ columns.map),
-        obs=table.obs, var=columns.var, obsm=dict(table.obsm),
-    )  # fmt: skip
+
+    def sum_blocks(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        starts = range(0, max(1, counts.shape[0]), CELLS_AT_ONCE)
+        blocks = (counts[start : start + CELLS_AT_ONCE] for start in starts)
+        return sparse.vstack([tenx.sum_to_columns(x, columns) for x in blocks], format="csr")
+
+    obsm = dict(table.obsm)
+    summed = ad.AnnData(sum_blocks(table.X), obs=table.obs, var=columns.var, obsm=obsm)
     table.X = None
     for name in list(table.layers):
-        summed.layers[name] = sparse.csr_matrix(table.layers.pop(name) @ columns.map)
+        summed.layers[name] = sum_blocks(table.layers.pop(name))
     return summed
 
 
