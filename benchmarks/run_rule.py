@@ -26,7 +26,7 @@ class Files(SimpleNamespace):
 
 def run_script(
     name: str,
-    folder: Path,
+    logs: Path,
     inputs: dict[str, Any],
     outputs: dict[str, Any],
     wildcards: dict[str, str] | None = None,
@@ -37,7 +37,7 @@ def run_script(
     rule = SimpleNamespace(
         input=Files(**inputs),
         output=Files(**outputs),
-        log=[str(folder / f"{name}.log")],
+        log=[str(logs / f"{name}.log")],
         params=Files(**params),
         wildcards=Files(**(wildcards or {})),
         config=config or {},

@@ -164,7 +164,7 @@ def ingest_sample(folder, qc=None, translation=None, **row):
             "genes": str(folder / "out" / "genes.tsv"),
             "translation": [str(translation)] if translation else [],
         },
-        output={"cells": "s.h5ad", "qc": "s.qc.tsv"},
+        output={"cells": "s.zarr", "qc": "s.qc.tsv"},
         params={
             "row": sheet_row(**row),
             "windows": {"upstream": 1500, "downstream": 500},

@@ -487,7 +487,7 @@ def test_what_only_looks_faulty_gives_what_the_good_sample_gives(prepare, tmp_pa
     small.ingest_sample(tmp_path / "good", **fragments(tmp_path / "good"))
     (tmp_path / "other").mkdir()
     small.ingest_sample(tmp_path / "other", **prepare(tmp_path / "other"))
-    good, other = (ad.read_h5ad(tmp_path / name / "out" / "s.h5ad") for name in ("good", "other"))
+    good, other = (ad.read_zarr(tmp_path / name / "out" / "s.zarr") for name in ("good", "other"))
     pd.testing.assert_frame_equal(good.obs, other.obs)
     np.testing.assert_array_equal(good.X.toarray(), other.X.toarray())
     np.testing.assert_array_equal(

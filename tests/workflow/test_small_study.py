@@ -40,8 +40,10 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
 
     config = json.loads((results / "pretrain/small/config.json").read_text())
     meta = json.loads((results / "tokens/embryo/meta.json").read_text())
-    assert config["tokens"] == meta
-    assert meta["n_cells"] - meta["n_promoter_measured"] == n_alone > 0
+    manifest = json.loads((results / "corpus/embryo/manifest.json").read_text())
+    assert config["tokens"] == meta | {"corpus": manifest["id"]}
+    sources = [cell["promoter_source"] for cell in read(results / "corpus/embryo/obs.parquet")]
+    assert sources.count("none") == n_alone > 0 and len(sources) == manifest["n_cells"]
     assert not (results / "pretrain/small/checkpoints").exists()
     for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
         assert (results / "finetune/fate/scdynomics/seed1_fold0/model" / name).stat().st_size

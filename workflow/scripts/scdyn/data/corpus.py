@@ -186,7 +186,7 @@ class Corpus:
                 f"{self.folder / OBS}: has {len(obs)} cells, but the manifest {len(self)}; "
                 f"{REMEDY}.",
             )
-        return obs
+        return obs.rename_axis(None)
 
     @cached_property
     def genes(self) -> pd.DataFrame:
@@ -368,7 +368,7 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
         raise InputError(
             "CORPUS", f"duplicate cell {name}; give each sample once, under its own name."
         )
-    write_parquet(folder / OBS, to_small_types(obs))
+    write_parquet(folder / OBS, to_small_types(obs).rename_axis("cell"))
     digest = hashlib.sha256("\n".join(shard.id for shard in shards).encode())
     manifest: dict[str, Any] = {
         "id": digest.hexdigest(),
