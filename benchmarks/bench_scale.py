@@ -137,13 +137,20 @@ def choose_cells(paths: Paths) -> None:
 
 
 def score_regulons(paths: Paths) -> None:
+    from scdyn.grn.expression import read_expression
+
+    # As regulons are: of genes that are detected.
+    regulons = pd.read_csv(paths.folder / "regulons.tsv", sep="\t")
+    detected = read_expression(paths.grn / "expression.h5ad").genes
+    regulons = regulons[regulons["tf"].isin(detected) & regulons["target"].isin(detected)]
+    write_table(paths.grn / "regulons.tsv", regulons)
     run_script(
         "score_regulons",
         paths.folder,
         {
             "corpus": paths.manifest,
             "expression": str(paths.grn / "expression.h5ad"),
-            "regulons": str(paths.folder / "regulons.tsv"),
+            "regulons": str(paths.grn / "regulons.tsv"),
         },
         {"activity": str(paths.grn / "auc.zarr")},
         settings={"aucell_threshold": 0.05, "seed": 1},

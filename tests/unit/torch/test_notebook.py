@@ -71,7 +71,7 @@ def test_a_corpus_opens_again_with_its_cells_genes_and_regulons(made):
     assert list(corpus.store.cells) == list(made[3].index)
     assert corpus.store.vocabulary.loc[10, "regulons"] == "g0(+)"
     assert (corpus.store.regulons > 0).sum(axis=1).to_dict() == {"g0(+)": 1 + len(REGULONS)}
-    assert "160 cells, 30 genes" in repr(corpus)
+    assert "160 cells of 2 samples, 30 genes" in repr(corpus)
 
 
 def test_a_folder_that_is_no_corpus_is_refused(tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import anndata as ad
 import numpy as np
@@ -33,6 +33,8 @@ from scdyn.pp.obs_columns import METRICS
 
 if TYPE_CHECKING:
     from scdyn.data.tokens import TokenStore
+
+T = TypeVar("T")
 
 # Columns of ``obs``: what is measured. Labels and covariates are in a separate table.
 MEASURED = ("sample", "barcode", "promoter_source", *METRICS, *SIZES.values())
@@ -272,17 +274,8 @@ class Corpus:
         Block
             In the order of the rows.
         """
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        with ThreadPoolExecutor(1, thread_name_prefix="blocks") as thread:
-            ahead = [thread.submit(self._read_block, part, layers) for part in parts[:1]]
-            for part in [*parts[1:], None]:
-                if not ahead:
-                    return
-                block = ahead.pop().result()
-                if part is not None:
-                    ahead.append(thread.submit(self._read_block, part, layers))
-                yield block
+        parts = cut_rows(np.arange(len(self)) if rows is None else np.asarray(rows), size)
+        yield from map_ahead(lambda part: self._read_block(part, layers), parts)
 
     def _read_block(self, rows: np.ndarray, layers: Sequence[str]) -> Block:
         """Read the layers of some cells."""
@@ -323,6 +316,21 @@ class Corpus:
         obs.index = obs.index.astype(object)
         var = self.genes.set_index("gene_id")
         return ad.AnnData(joined.pop("rna", None), obs=obs, var=var, layers=joined)
+
+
+def cut_rows(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut rows into parts of a size; the last may be smaller."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def map_ahead(function: Callable[[np.ndarray], T], parts: Sequence[np.ndarray]) -> Iterator[T]:
+    """Apply a function to parts in a thread, to the next one while the current result is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="blocks") as thread:
+        ahead = [thread.submit(function, part) for part in parts[:1]]
+        for i in range(len(parts)):
+            result = ahead.pop().result()
+            ahead += [thread.submit(function, part) for part in parts[i + 1 : i + 2]]
+            yield result
 
 
 def require_vocabulary(shard: Shard, vocabulary: str) -> None:

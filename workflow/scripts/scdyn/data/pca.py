@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from scipy import linalg, sparse
 
-from scdyn.data.corpus import Corpus
+from scdyn.data.corpus import Corpus, cut_rows, map_ahead
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic
@@ -65,16 +65,18 @@ def iter_values(
     column = np.full(corpus.n_genes, -1, dtype=np.int32)
     column[genes] = np.arange(len(genes))
     divisor = corpus.divisors[modality][genes]
-    for block in corpus.iter_blocks(rows, [modality], CELLS_AT_ONCE):
-        counts = block.layers[modality]
-        of_value = column[counts.indices]
-        kept = of_value >= 0
-        indptr = np.concatenate([[0], np.cumsum(kept)])[counts.indptr]
-        chosen = sparse.csr_matrix(
-            (counts.data[kept], of_value[kept], indptr), (counts.shape[0], len(genes))
-        )
-        sizes = corpus.sizes[modality][block.rows]
-        yield block.rows, log_normalise(chosen, divisor, sizes).toarray()
+
+    def read(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = corpus.read(part, modality)
+        found = column.take(counts.indices)
+        kept = np.flatnonzero(found >= 0)
+        indptr = np.searchsorted(kept, counts.indptr)
+        shape = (len(part), len(genes))
+        chosen = sparse.csr_matrix((counts.data[kept], found[kept], indptr), shape)
+        logs = log_normalise(chosen, divisor, corpus.sizes[modality][part])
+        return part, logs.toarray()
+
+    yield from map_ahead(read, cut_rows(rows, CELLS_AT_ONCE))
 
 
 def fit_components(
