@@ -15,6 +15,7 @@ from small_corpus import make_genes, make_sample, make_samples, write_corpus
 from scdyn.data import corpus as corpora
 from scdyn.data.corpus import Corpus, make_corpus
 from scdyn.errors import InputError
+from scdyn.io.artefacts import write_parquet
 from scdyn.io.shards import write_shard
 from scdyn.pp import counts
 
@@ -160,7 +161,7 @@ def test_a_sample_that_was_cut_short_is_named(corpus):
 
 def test_a_table_of_other_cells_is_refused(corpus):
     obs = corpus.obs.iloc[:-1]
-    corpora.write_parquet(corpus.folder / "obs.parquet", obs)
+    write_parquet(corpus.folder / "obs.parquet", obs)
     with pytest.raises(InputError, match=r"obs\.parquet: has 79 cells, but the manifest 80"):
         len(Corpus(corpus.folder).obs)
 
@@ -177,6 +178,16 @@ def test_samples_that_make_no_corpus_are_refused(tmp_path, samples, words):
     with pytest.raises(InputError, match=words):
         Corpus.write(tmp_path / "corpus", samples)
     assert not (tmp_path / "corpus" / "manifest.json").exists()
+
+
+def test_a_metric_that_a_sample_lacks_is_missing_there(tmp_path):
+    a, b = make_sample("a"), make_sample("b")
+    a.obs["rna_genes"], b.obs["tss_enrichment"] = 7, 1.5
+    obs = Corpus.write(tmp_path, [a, b]).obs
+    assert obs["rna_counts"].dtype == np.int32 and obs["rna_genes"].dtype == np.float32
+    assert obs["rna_genes"].tolist()[:40] == [7] * 40 and obs["rna_genes"].isna().sum() == 40
+    assert obs["tss_enrichment"].isna().tolist() == [True] * 40 + [False] * 40
+    assert obs["sample"].tolist() == ["a"] * 40 + ["b"] * 40
 
 
 def test_two_cells_of_one_name_are_refused(tmp_path):
@@ -229,7 +240,7 @@ def test_opening_takes_memory_for_the_table_alone(tmp_path):
     manifest["n_cells"] = n_cells * n_samples
     (corpus / "manifest.json").write_text(json.dumps(manifest))
     tables = [one.obs.rename(index=lambda name, i=i: f"{name}{i}") for i in range(n_samples)]
-    corpora.write_parquet(corpus / "obs.parquet", pd.concat(tables))
+    write_parquet(corpus / "obs.parquet", pd.concat(tables))
     printed = subprocess.run(
         [sys.executable, "-c", OPEN, str(corpus)],
         env={**os.environ, "PYTHONPATH": str(Path(corpora.__file__).parents[2])},

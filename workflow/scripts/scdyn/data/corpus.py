@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, make_stamp, read_parquet, write_parquet
+from scdyn.io.artefacts import STAMP, make_stamp, read_parquet, writing_parquet
 from scdyn.io.files import write_json
 from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, Shard, read_rows, write_shard
 from scdyn.log import logger
@@ -29,7 +29,7 @@ from scdyn.pp.counts import (
     log_normalise,
     promoters_measured,
 )
-from scdyn.pp.obs_columns import METRICS
+from scdyn.pp.obs_columns import METRICS, WHOLE_METRICS
 
 if TYPE_CHECKING:
     from scdyn.data.tokens import TokenStore
@@ -365,23 +365,12 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
     shards = [Shard(path) for path in paths]
     for shard in shards:
         require_vocabulary(shard, shards[0].vocabulary)
-    tables = []
-    for shard in shards:
-        obs = shard.read_table("obs")
-        tables.append(obs[[name for name in MEASURED if name in obs]].astype({"sample": str}))
-    obs = pd.concat(tables)
-    del tables
-    if obs.index.has_duplicates:
-        name = obs.index[obs.index.duplicated()][0]
-        raise InputError(
-            "CORPUS", f"duplicate cell {name}; give each sample once, under its own name."
-        )
-    write_parquet(folder / OBS, to_small_types(obs).rename_axis("cell"))
+    n_cells = write_obs(folder / OBS, shards)
     digest = hashlib.sha256("\n".join(shard.id for shard in shards).encode())
     manifest: dict[str, Any] = {
         "id": digest.hexdigest(),
         "vocabulary_sha256": shards[0].vocabulary,
-        "n_cells": len(obs),
+        "n_cells": n_cells,
         "n_genes": shards[0].shape[1],
         "samples": [
             {
@@ -395,17 +384,66 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
         STAMP: make_stamp(),
     }
     write_json(folder / MANIFEST, manifest)
-    logger.info("%d cells of %d samples, %d genes", len(obs), len(shards), shards[0].shape[1])
+    logger.info("%d cells of %d samples, %d genes", n_cells, len(shards), shards[0].shape[1])
 
 
-def to_small_types(obs: pd.DataFrame) -> pd.DataFrame:
-    """Convert numbers to 32 bits, except the sizes, and words to categories."""
-    kinds: dict[str, str] = {}
-    for name in obs.columns.difference([*SIZES.values(), "barcode"]):
-        if name in ("sample", "promoter_source"):
-            kinds[name] = "category"
-        elif obs[name].dtype.kind == "f":
-            kinds[name] = "float32"
-        elif obs[name].dtype.kind in "iu":
-            kinds[name] = "int32" if obs[name].max() < 2**31 else "int64"
-    return obs.astype(kinds)
+def write_obs(path: Path, shards: Sequence[Shard]) -> int:
+    """Write what is measured of the cells of samples, one sample at a time; return their number.
+
+    Raises
+    ------
+    InputError
+        If two cells have the same name.
+    """
+    columns = [shard.read_columns() for shard in shards]
+    known = [name for name in MEASURED if any(name in of_shard for of_shard in columns)]
+    # A number that a sample lacks is not an integer.
+    everywhere = set(known).intersection(*columns)
+    # Hashes of the names, which would take ten times the memory.
+    seen: list[np.ndarray] = []
+    with writing_parquet(path) as write:
+        for shard in shards:
+            obs = shard.read_table("obs").reindex(columns=known)
+            write(to_small_types(obs, everywhere).rename_axis("cell"))
+            seen.append(pd.util.hash_array(obs.index.to_numpy(dtype=object)))
+        hashes = np.concatenate(seen)
+        repeated = pd.Series(hashes).duplicated(keep=False).to_numpy()
+        if repeated.any():
+            ends = np.cumsum([0, *map(len, seen)])
+            refuse_repeated(shards, [repeated[i:j] for i, j in zip(ends, ends[1:], strict=False)])
+    return len(hashes)
+
+
+def refuse_repeated(shards: Sequence[Shard], suspected: Sequence[np.ndarray]) -> None:
+    """Refuse cells of the same name among those of the same hash, (cells,) boolean per sample."""
+    names = pd.Index(
+        [
+            name
+            for shard, here in zip(shards, suspected, strict=True)
+            if here.any()
+            for name in shard.read_table("obs").index[here]
+        ]
+    )
+    if names.has_duplicates:
+        raise InputError(
+            "CORPUS",
+            f"duplicate cell {names[names.duplicated()][0]}; give each sample once, under its own "
+            "name.",
+        )
+
+
+def to_small_types(obs: pd.DataFrame, integers: Collection[str]) -> pd.DataFrame:
+    """Convert numbers to 32 bits, except the sizes, and words to categories.
+
+    Parameters
+    ----------
+    obs
+        Of one sample.
+    integers
+        Columns that may be integers; others become floats.
+    """
+    kinds: dict[str, str] = {"sample": "category", "promoter_source": "category"}
+    for name in obs.columns.intersection(METRICS):
+        whole = name in integers and name in WHOLE_METRICS
+        kinds[name] = "int32" if whole else "float32"
+    return obs.astype({name: kind for name, kind in kinds.items() if name in obs})

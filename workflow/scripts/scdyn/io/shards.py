@@ -416,6 +416,12 @@ class Shard:
         """Read ``obs`` or ``var``."""
         return self._read(name)
 
+    def read_columns(self) -> list[str]:
+        """Read the names of the columns of ``obs``."""
+        with reading("CORPUS", self.path, UNREADABLE, REMEDY):
+            content = json.loads((self.path / "obs" / "zarr.json").read_text())
+            return list(content["attributes"]["column-order"])
+
     def read_positions(self) -> np.ndarray | None:
         """Read ``obsm["spatial"]``, (cells, 2 or more); None if there are no positions."""
         return self._read("obsm/spatial") if (self.path / "obsm" / "spatial").exists() else None

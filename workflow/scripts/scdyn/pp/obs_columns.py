@@ -29,6 +29,8 @@ METRICS = (
     "promoter_share", "nucleosome_signal", "tss_enrichment", "peak_share", "atac_mito_share",
     "doublet_score", "promoter_doublet_score",
 )  # fmt: skip
+# Metrics that are whole numbers in every cell that they are known of.
+WHOLE_METRICS = ("rna_counts", "rna_genes", "promoter_counts", "promoter_genes")
 RESERVED = ("cell", "sample", "barcode", "promoter_source", "promoters_measured", *METRICS)
 # Line breaks, tabs and NUL, which TSV or HDF5 cannot store.
 BREAKS = re.compile(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
