@@ -101,7 +101,7 @@ def load(_, folder, device):
         order = loader.block_shuffle(
             np.arange(len(store)), loop.BLOCK, loop.BUFFER_BLOCKS, next(seeds)
         )
-        for _ in loader.Loader(store, loader.split_batches(order, LOADER_BATCH), device):
+        for _ in loader.Loader(store, loader.cut_rows(order, LOADER_BATCH), device):
             pass
 
     return epoch, len(store)

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -68,10 +68,12 @@ def run(command: Sequence[str | Path]) -> str:
 def read_resources(text: str) -> dict[str, JobResources]:
     """Read the resources of each rule's jobs from a plan, except for local rules.
 
+    The memory is None if jobs of a rule request different ones, which follow from their inputs.
+
     Raises
     ------
     ValueError
-        If two jobs of a rule request different resources.
+        If two jobs of a rule request different other resources.
     """
     found: dict[str, JobResources] = {}
     for rule, body in JOB.findall(text):
@@ -85,7 +87,10 @@ def read_resources(text: str) -> dict[str, JobResources]:
             runtime=read_amount(values["runtime"]),
             gpus=int(values.get("gpu", 0)),
         )
-        if found.setdefault(rule, job) != job:
+        first = found.setdefault(rule, job)
+        if first.memory_mb != job.memory_mb:
+            found[rule], job = (replace(one, memory_mb=None) for one in (first, job))
+        if found[rule] != job:
             raise ValueError(f"jobs of {rule} request {found[rule]} and {job}")
     return found
 

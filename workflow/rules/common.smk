@@ -375,7 +375,16 @@ def size_memory(least, factor):
 
     It grows with each attempt. Before the inputs exist, Snakemake shows it as to be determined.
     """
-    return lambda wildcards, input, attempt: ceil(attempt * (least + factor * input.size_mb))
+    return lambda wildcards, input, attempt: ceil(
+        attempt * (least + factor * sum(map(measure_size, input)) / 1e6)
+    )
+
+
+def measure_size(path):
+    """Measure the bytes of a file or of the files of a folder."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
 
 
 def list_resources():

@@ -93,7 +93,7 @@ rule fit_weights:
         mem_mb=scale_by_cells(5000, 1000),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        seed=CONFIG.seed,
+        seed=lambda wildcards: TASKS[wildcards.task].seed,
     script:
         "../scripts/fit_weights.py"
 

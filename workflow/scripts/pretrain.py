@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import numpy as np
-
 import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
 from scdyn.log import logged
-from scdyn.pp.metadata import read_cells_table
+from scdyn.pp.metadata import read_selected_cells
 from scdyn.pp.selection import select
 from scdyn.settings import ModelSettings, PretrainingSettings
 from scdyn.training import distributed, pretraining
@@ -19,10 +17,11 @@ with logged(snakemake.log[0]):
     distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
         corpus, wanted = Corpus(files.corpus), snakemake.params.cells
-        obs = read_cells_table(files.cells, wanted) if files.cells else corpus.obs
+        obs = read_selected_cells(files.cells, wanted) if files.cells else corpus.obs
+        chosen = obs.index[select(obs, wanted, f"models.{name}.cells")]
         pretraining.pretrain(
             TokenStore(files.tokens, corpus),
-            np.flatnonzero(select(obs, wanted, f"models.{name}.cells")),
+            corpus.find_rows(chosen),
             settings,
             Path(snakemake.params.folder),
             Path(snakemake.params.checkpoints),

@@ -39,7 +39,7 @@ def written(tmp_path):
         tmp_path / "object.json": [artefacts.read_json],
         tmp_path / "records.jsonl": [artefacts.read_records],
         tmp_path / "arrays.npz": [artefacts.read_arrays, artefacts.read_stamp],
-        tmp_path / "cells.h5ad": [artefacts.read_cells, artefacts.read_obs, read_expression],
+        tmp_path / "cells.h5ad": [artefacts.read_cells, read_expression],
     }
 
 

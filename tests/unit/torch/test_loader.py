@@ -103,7 +103,7 @@ def test_counts_of_every_type_are_binned(tmp_path):
 
 def test_batches_come_in_order_and_whole(store, dense):
     order = np.random.default_rng(2).permutation(N_CELLS)
-    rows = loader.split_batches(order, 8)
+    rows = loader.cut_rows(order, 8)
     assert [len(batch) for batch in rows] == [8] * 6 + [2]
     batches = loader.Loader(store, rows)
     assert len(batches) == 7
@@ -116,7 +116,7 @@ def test_batches_come_in_order_and_whole(store, dense):
 
 def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
     memory = loader.MemoryStore.from_bins(*(torch.from_numpy(bins) for bins in dense))
-    rows = loader.split_batches(np.random.default_rng(2).permutation(N_CELLS), 8)
+    rows = loader.cut_rows(np.random.default_rng(2).permutation(N_CELLS), 8)
     for one, other in zip(loader.Loader(memory, rows), loader.Loader(store, rows), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
@@ -127,7 +127,7 @@ def test_nothing_read_ahead_is_refused(store):
 
 
 def test_no_thread_is_left_after_a_break(store):
-    for _ in loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2)):
+    for _ in loader.Loader(store, loader.cut_rows(np.arange(N_CELLS), 2)):
         assert not no_thread_is_left()
         break
     gc.collect()
@@ -136,7 +136,7 @@ def test_no_thread_is_left_after_a_break(store):
 
 def test_no_thread_is_left_after_an_exception(store):
     def consume():
-        for _ in loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2)):
+        for _ in loader.Loader(store, loader.cut_rows(np.arange(N_CELLS), 2)):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as error:
@@ -152,7 +152,7 @@ def test_what_the_thread_raises_is_raised_in_the_loop(store, monkeypatch):
     order[40] = N_CELLS
     seen = []
     with pytest.raises(IndexError):
-        for rna, _ in loader.Loader(store, loader.split_batches(order, 8)):
+        for rna, _ in loader.Loader(store, loader.cut_rows(order, 8)):
             seen.append(rna)
     assert len(seen) == 4
     assert no_thread_is_left()
@@ -170,7 +170,7 @@ def test_cells_are_read_in_groups_and_never_one_by_one(store, dense, monkeypatch
     monkeypatch.setattr(store, "read_cells", noted)
     monkeypatch.setattr(loader, "CELLS_PER_READ", 30)
     order = np.random.default_rng(2).permutation(N_CELLS)
-    batches = loader.split_batches(order, 8)
+    batches = loader.cut_rows(order, 8)
     for rows, bins in zip(batches, loader.Loader(store, batches), strict=True):
         np.testing.assert_array_equal(bins[0], dense[0][rows])
     assert [len(rows) for rows in read] == [32, 18]
@@ -186,7 +186,7 @@ def test_batches_are_prepared_ahead_of_use_but_not_far(store, monkeypatch):
         return take(cells, rows)
 
     monkeypatch.setattr(tokens.SparseCells, "take", counted)
-    for i, _ in enumerate(loader.Loader(store, loader.split_batches(np.arange(N_CELLS), 2))):
+    for i, _ in enumerate(loader.Loader(store, loader.cut_rows(np.arange(N_CELLS), 2))):
         ahead = min(25, i + 4)
         deadline = time.monotonic() + 10
         while len(prepared) < ahead and time.monotonic() < deadline:
@@ -216,7 +216,7 @@ def test_waiting_is_counted_and_preparing_ahead_is_not(store, monkeypatch):
 
     slow_down(monkeypatch, wait)
     monkeypatch.setattr(loader.time, "monotonic", lambda: clock[0])
-    batches = loader.Loader(store, loader.split_batches(np.arange(20), 2), depth=10)
+    batches = loader.Loader(store, loader.cut_rows(np.arange(20), 2), depth=10)
     for i, _ in enumerate(batches):
         if i == 0:
             first = batches.waited_seconds
@@ -227,14 +227,14 @@ def test_waiting_is_counted_and_preparing_ahead_is_not(store, monkeypatch):
 
 def test_the_first_batch_is_waited_for(store, monkeypatch):
     slow_down(monkeypatch, lambda: time.sleep(0.05))
-    batches = loader.Loader(store, loader.split_batches(np.arange(2), 2))
+    batches = loader.Loader(store, loader.cut_rows(np.arange(2), 2))
     assert len(list(batches)) == 1
     assert batches.waited_seconds > 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_bins_of_a_gpu_are_those_of_the_cpu(store):
-    rows = loader.split_batches(np.arange(N_CELLS), 8)
+    rows = loader.cut_rows(np.arange(N_CELLS), 8)
     plain, moved = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
     for tensors, others in zip(plain, moved, strict=True):
         for tensor, other in zip(tensors, others, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +104,9 @@ class Corpus:
             self.n_genes = int(manifest["n_genes"])
             described = [(sample["path"], sample["id"]) for sample in samples]
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.shards = [Shard(self.folder / place) for place, _ in described]
+        # Resolved, because ".." in a path leads elsewhere if the folder is a link.
+        real = self.folder.resolve()
+        self.shards = [Shard(os.path.normpath(real / place)) for place, _ in described]
         for shard, (_, of_counts), n_cells in zip(self.shards, described, sizes, strict=True):
             require_vocabulary(shard, self.vocabulary)
             if shard.id != of_counts or shard.shape[0] != n_cells:
@@ -126,7 +128,7 @@ class Corpus:
         )
 
     @classmethod
-    def write(cls, folder: str | Path, samples: Sequence[ad.AnnData], n_bins: int = 14) -> Self:
+    def write(cls, folder: str | Path, samples: Iterable[ad.AnnData], n_bins: int = 14) -> Self:
         """Write samples to a folder, each with its counts, and open their corpus.
 
         Parameters
@@ -134,7 +136,7 @@ class Corpus:
         folder
             Is created if it does not exist.
         samples
-            From :func:`scdyn.pp.filter_cells`.
+            From :func:`scdyn.pp.filter_cells`; of a generator one is in memory at a time.
         n_bins
             Highest bin of a value that the model reads.
 
@@ -365,6 +367,12 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
     shards = [Shard(path) for path in paths]
     for shard in shards:
         require_vocabulary(shard, shards[0].vocabulary)
+        if shard.sizes != shards[0].sizes:
+            raise InputError(
+                "CORPUS",
+                f"{shard.path}: its genes have other lengths or TSSs than those of "
+                f"{shards[0].path}; ingest all samples with the same annotation.",
+            )
     n_cells = write_obs(folder / OBS, shards)
     digest = hashlib.sha256("\n".join(shard.id for shard in shards).encode())
     manifest: dict[str, Any] = {
@@ -375,7 +383,7 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
         "samples": [
             {
                 "name": shard.path.stem,
-                "path": os.path.relpath(shard.path, folder),
+                "path": os.path.relpath(shard.path.resolve(), folder.resolve()),
                 "n_cells": shard.shape[0],
                 "id": shard.id,
             }
@@ -416,20 +424,16 @@ def write_obs(path: Path, shards: Sequence[Shard]) -> int:
 
 def refuse_repeated(shards: Sequence[Shard], suspected: Sequence[np.ndarray]) -> None:
     """Refuse cells of the same name among those of the same hash, (cells,) boolean per sample."""
-    names = pd.Index(
-        [
-            name
-            for shard, here in zip(shards, suspected, strict=True)
-            if here.any()
-            for name in shard.read_table("obs").index[here]
-        ]
-    )
-    if names.has_duplicates:
-        raise InputError(
-            "CORPUS",
-            f"duplicate cell {names[names.duplicated()][0]}; give each sample once, under its own "
-            "name.",
-        )
+    place_of: dict[str, Path] = {}
+    for shard, here in zip(shards, suspected, strict=True):
+        for name in shard.read_table("obs").index[here] if here.any() else ():
+            if name in place_of:
+                raise InputError(
+                    "CORPUS",
+                    f"duplicate cell {name} in {place_of[name]} and {shard.path}; give each sample "
+                    "once, under its own name.",
+                )
+            place_of[name] = shard.path
 
 
 def to_small_types(obs: pd.DataFrame, integers: Collection[str]) -> pd.DataFrame:

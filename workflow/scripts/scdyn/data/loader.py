@@ -14,6 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from scdyn.data.corpus import cut_rows
 from scdyn.data.tokens import MODALITIES, NOT_MEASURED, SparseCells, TokenStore
 from scdyn.errors import InputError
 from scdyn.io.shards import Buffers, Cells
@@ -208,11 +209,6 @@ class MemoryStore:
 Store: TypeAlias = TokenStore | MemoryStore
 
 
-def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut rows into batches; the last may be smaller."""
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-
-
 def group_batches(batches: Iterable[np.ndarray], n_cells: int) -> Iterator[list[np.ndarray]]:
     """Group consecutive batches until each group has so many cells."""
     group: list[np.ndarray] = []
@@ -391,7 +387,7 @@ def run_batches(
     place = 0
     while place < len(rows):
         try:
-            for bins in Loader(store, split_batches(rows[place:], batch_size), device):
+            for bins in Loader(store, cut_rows(rows[place:], batch_size), device):
                 result = function(*bins)
                 place += len(bins[0])
                 yield result

@@ -155,10 +155,14 @@ def compute_pca(
             )
             offset = (mean @ loadings).astype(np.float32)
             for here, values in iter_values(corpus, modality, rows, genes):
-                start, stop = int(here[0]), int(here[-1]) + 1
-                part = np.zeros((stop - start, n_found), dtype=np.float32)
-                part[here - start] = values @ loadings - offset
-                array[start:stop] = part
+                scores = values @ loadings - offset
+                # Samples without the modality may lie between the rows.
+                far = np.flatnonzero(np.diff(here) > CELLS_AT_ONCE) + 1
+                for near, found in zip(np.split(here, far), np.split(scores, far), strict=True):
+                    start, stop = int(near[0]), int(near[-1]) + 1
+                    part = np.zeros((stop - start, n_found), dtype=np.float32)
+                    part[near - start] = found
+                    array[start:stop] = part
             fitted = {"genes": genes, "mean": mean, "loadings": loadings, "variance": variance}
             for name, values in fitted.items():
                 group.create_array(f"fitted/{modality}/{name}", data=values)

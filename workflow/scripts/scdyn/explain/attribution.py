@@ -9,6 +9,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from scdyn.data.corpus import cut_rows
 from scdyn.data.loader import (
     Loader,
     Store,
@@ -17,7 +18,6 @@ from scdyn.data.loader import (
     halve_batch,
     is_measured,
     run_batches,
-    split_batches,
 )
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, make_zero_cells, mask_modality, select_zero_cell
@@ -195,7 +195,7 @@ def integrated_gradients(
 
     attributions = [np.zeros((0, 2, classifier.encoder.config.n_genes), dtype=np.float32)]
     errors = [np.zeros(0)]
-    parts = split_batches(np.arange(len(rows)), max(1, batch_size // 8))
+    parts = cut_rows(np.arange(len(rows)), max(1, batch_size // 8))
     loader = Loader(store, [rows[part] for part in parts], device)
     for part, (rna, promoter) in zip(parts, loader, strict=True):
         rna, promoter = mask_modality(rna, promoter, classifier.modalities)

@@ -113,7 +113,7 @@ def regulon_specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFra
 def draw_activity(
     path: str | Path, table: pd.DataFrame, labels: Sequence[str], seed: int
 ) -> tuple[str, ad.AnnData]:
-    """Read the activities of at most :data:`COMPARED` cells, of all labels in proportion.
+    """Read the activities of at most :data:`COMPARED` labelled cells, of all labels in proportion.
 
     Parameters
     ----------
@@ -134,7 +134,8 @@ def draw_activity(
         As :func:`read_activity`, with the columns of the table in ``obs``.
     """
     by = next((name for name in labels if name in table), "sample")
-    rows = draw_cells(table[[by]].fillna(""), COMPARED, seed)
+    labelled = np.flatnonzero(table[by].notna())
+    rows = labelled[draw_cells(table[[by]].iloc[labelled], COMPARED, seed)]
     return by, add_labels(read_activity(path, rows), table)
 
 

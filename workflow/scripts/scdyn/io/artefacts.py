@@ -392,13 +392,3 @@ def read_cells(path: str | Path) -> AnnData:
 
     with reading_artefact(path):
         return read_h5ad(path)
-
-
-def read_obs(path: str | Path) -> pd.DataFrame:
-    """Read only the ``obs`` table of an h5ad."""
-    from anndata import read_h5ad
-
-    with reading_artefact(path):
-        cells = read_h5ad(path, backed="r")
-        cells.file.close()
-        return cells.obs

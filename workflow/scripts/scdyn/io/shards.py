@@ -46,6 +46,12 @@ def hash_vocabulary(genes: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def hash_sizes(genes: pd.DataFrame) -> str:
+    """Hash the lengths and numbers of TSSs of the genes, on which normalisation depends."""
+    known = [name for name in ("length", "n_tss") if name in genes]
+    return hashlib.sha256(genes[known].to_csv(index=False).encode()).hexdigest()
+
+
 def find_smallest_type(largest: int) -> np.dtype[Any]:
     """Return the smallest type of unsigned integers that holds a number."""
     return np.min_scalar_type(int(largest))
@@ -62,17 +68,21 @@ def write_shard(path: str | Path, cells: AnnData) -> None:
         RNA counts in ``X``, promoter counts in ``layers["promoter"]``, the vocabulary in ``var``.
         They are written as CSR in the smallest type of integers; ``obs``, ``var`` and ``obsm`` as
         anndata writes them. The attributes of the group have the version of the code, the hash of
-        the vocabulary, and an id: a hash of names and counts, made while they are written.
+        the vocabulary, and an id: a hash of all that decides the values, made while writing.
 
     Raises
     ------
     InputError
         If the disk is full or read-only.
     """
-    digest = hashlib.sha256("\n".join(cells.obs_names).encode())
     genes = cells.var.rename_axis("gene_id").reset_index()
+    sizes = hash_sizes(genes)
+    digest = hashlib.sha256("\n".join([sizes, *cells.obs_names]).encode())
+    if "promoter_source" in cells.obs:
+        digest.update("\n".join(cells.obs["promoter_source"].astype(str)).encode())
     stamp = {
         "vocabulary_sha256": hash_vocabulary(genes),
+        "sizes_sha256": sizes,
         "n_cells": cells.n_obs,
         "n_genes": cells.n_vars,
     }
@@ -383,8 +393,8 @@ class Shard:
     ----------
     path : Path
         As given.
-    id, vocabulary : str
-        Hashes of the counts and of the genes.
+    id, vocabulary, sizes : str
+        Hashes of the counts, of the genes, and of their lengths and numbers of TSSs.
     shape : tuple of int
         (cells, genes).
 
@@ -401,6 +411,7 @@ class Shard:
         stamp = read_zarr_stamp(self.path)
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
             self.id, self.vocabulary = stamp["id"], stamp["vocabulary_sha256"]
+            self.sizes = stamp["sizes_sha256"]
             self.shape = int(stamp["n_cells"]), int(stamp["n_genes"])
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -157,17 +158,19 @@ def write_embedding(
     corpus = store.corpus
     stamp = {"corpus": corpus.id, "model": model_id}
     # Parts by other code are not used, either.
-    identity = stamp | {"version": make_stamp()["version"]}
-    finished = [parts / f"{shard.path.stem}.safetensors" for shard in corpus.shards]
+    digest = hashlib.sha256(b"".join(values.numpy().tobytes() for values in projection))
+    made_by = {"version": make_stamp()["version"], "projection": digest.hexdigest()}
+    finished = [parts / f"{i}.safetensors" for i in range(len(corpus.shards))]
     bounds = list(pairwise(corpus.offsets))
-    for part, (start, stop) in zip(finished, bounds, strict=True):
+    for part, shard, (start, stop) in zip(finished, corpus.shards, bounds, strict=True):
+        identity = stamp | made_by | {"sample": shard.id}
         if read_identity(part) == identity:
-            logger.info("%s: is embedded already", part.stem)
+            logger.info("%s: is embedded already", shard.path.stem)
             continue
         values = embed(model, store, np.arange(start, stop), projection).astype(np.float16)
         with atomic(part) as temporary:
             save_file({"X_scdyn": values}, temporary, identity)
-        logger.info("%s: embedded %d cells", part.stem, len(values))
+        logger.info("%s: embedded %d cells", shard.path.stem, len(values))
     shape = len(corpus), projection.components.shape[1]
     with atomic(path) as temporary:
         group = write_zarr(temporary, ad.AnnData(obs=corpus.obs[[]].rename_axis(None)), stamp)

@@ -100,7 +100,13 @@ def read_tensors(path: Path, digest: str | None, what: str) -> dict[str, Tensor]
 
 
 def require_vocabulary(folder: Path, config: Json, tokens: Json) -> None:
-    """Refuse tokens of another vocabulary than the model's."""
+    """Refuse tokens of another vocabulary than the model's, or with other bins."""
+    if tokens.get("n_bins") not in (None, config["tokens"].get("n_bins")):
+        raise InputError(
+            "MODEL",
+            f"{folder}: pretrained with {config['tokens'].get('n_bins')} bins, not with the "
+            f"{tokens['n_bins']} of the tokens; pretrain again.",
+        )
     if tokens["vocabulary_sha256"] != config["tokens"]["vocabulary_sha256"]:
         raise InputError(
             "MODEL",

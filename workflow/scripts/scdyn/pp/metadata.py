@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -376,6 +376,15 @@ def match_own_table(
                 "sample its own table.",
             )
     return own
+
+
+def read_selected_cells(path: str | Path, columns: Collection[str]) -> pd.DataFrame:
+    """Read columns of a table of cells, by which cells are selected.
+
+    If one is missing, all are read, so that the error that names it can list them.
+    """
+    table = read_cells_table(path, [*columns])
+    return table if set(columns) <= set(table) else read_cells_table(path)
 
 
 def add_labels(cells: AnnData, table: pd.DataFrame) -> AnnData:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scdyn.errors import InputError
-from scdyn.pp.metadata import read_cells_table
+from scdyn.io.artefacts import read_columns
+from scdyn.pp.metadata import read_selected_cells
 
 MODEL, BASELINE = "scdynomics", "logistic_regression"
 # Most cells of a layout and of a pseudotime, which need their nearest neighbours.
@@ -21,8 +22,6 @@ INTERVAL = (2.5, 97.5)  # percentiles of a 95% interval
 def read_study_cells(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read what a study needs of the table of cells: some columns, the sample and positions.
 
-    If a column is missing, all are read, so that the error that names it can list them.
-
     Parameters
     ----------
     path
@@ -30,8 +29,8 @@ def read_study_cells(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     columns
         The columns.
     """
-    obs = read_cells_table(path, ["sample", "x", "y", *columns])
-    return obs if set(columns) <= set(obs) else read_cells_table(path)
+    positions = {"x", "y"}.intersection(read_columns(path))
+    return read_selected_cells(path, ["sample", *sorted(positions), *columns])
 
 
 def select_method(predictions: pd.DataFrame, method: str) -> pd.DataFrame:
