@@ -181,7 +181,7 @@ def test_a_job_that_ends_early_continues_with_the_next_sample(
     monkeypatch.setattr(embedding, "embed", fail_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         model.embed_corpus(store, path)
-    assert [part.name for part in parts.iterdir()] == ["s.safetensors"] and not path.exists()
+    assert [part.name for part in parts.iterdir()] == ["0.safetensors"] and not path.exists()
     monkeypatch.setattr(embedding, "embed", embed)
     with caplog.at_level("INFO", logger="scdyn"):
         model.embed_corpus(store, path)
@@ -214,7 +214,7 @@ def test_a_killed_job_leaves_nothing_half_written_and_continues(folder, cells, t
     command = [sys.executable, "-c", EMBED_CORPUS, corpus.folder, folder / "model", path]
 
     def list_parts():
-        return sorted(parts.glob("s*.safetensors"))
+        return sorted(parts.glob("[0-9]*.safetensors"))
 
     for n_more in (2, 5):
         before = {part: part.stat().st_mtime_ns for part in list_parts()}
@@ -245,10 +245,10 @@ def test_parts_of_another_job_or_damaged_are_not_used(folder, tmp_path, change, 
     }
     wrong = {"X_scdyn": np.zeros((25, 31), dtype=np.float16)}
     parts.mkdir()
-    save_file(wrong, parts / "s.safetensors", identity | {change: "another"})
+    save_file(wrong, parts / "0.safetensors", identity | {change: "another"})
     if change == "cut short":
-        save_file(wrong, parts / "s.safetensors", identity)
-        os.truncate(parts / "s.safetensors", 500)
+        save_file(wrong, parts / "0.safetensors", identity)
+        os.truncate(parts / "0.safetensors", 500)
     with caplog.at_level("INFO", logger="scdyn"):
         model.embed_corpus(store, path, parts)
     assert "s: embedded 25 cells" in caplog.text

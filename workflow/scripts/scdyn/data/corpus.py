@@ -190,7 +190,8 @@ class Corpus:
                 f"{self.folder / OBS}: has {len(obs)} cells, but the manifest {len(self)}; "
                 f"{REMEDY}.",
             )
-        return obs.rename_axis(None)
+        obs.index.name = None  # rename_axis would copy the table
+        return obs
 
     @cached_property
     def genes(self) -> pd.DataFrame:
