@@ -117,15 +117,15 @@ def finish(folder, listed):
         return
     for name in made:
         path = folder / name
-        if path.suffix or "checkpoints" in name:
+        if path.suffix not in ("", ".zarr") or "checkpoints" in name:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{name}\n")
         else:  # of a folder, such as tokens
             path.mkdir(parents=True, exist_ok=True)
             (path / "file").write_text(f"{name}\n")
-        # Numbers that the resources of the inference are read from.
-        if path.name == "pilot.json":
-            path.write_text('{"job_memory_mb": 1, "job_minutes": 1}')
+        # Numbers that the resources of jobs are read from.
+        if path.name in ("pilot.json", "manifest.json"):
+            path.write_text('{"job_memory_mb": 1, "job_minutes": 1, "n_cells": 1}')
     # By force: what is newer than its inputs would be left without a record.
     run = snakemake(folder, folder / "config.yaml", "--touch", "--force", *made)
     assert run.returncode == 0, run.stdout[-3000:]
