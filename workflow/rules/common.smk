@@ -118,6 +118,15 @@ CORPORA, MODELS, TASKS, STUDIES = CONFIG.corpora, CONFIG.models, CONFIG.tasks, C
 ENVIRONMENTS = ["analysis", "grn", "torch", *(["scvi"] if CONFIG.peers else [])]
 # Width times layers up to which one thread per job is the most efficient.
 SMALL_MODEL = 256
+# Memory of ingestion in multiples of a matrix' file, by the end of its name: 16 bytes per count,
+# of which files have from 1.4 (.h5) to 13 (.mtx).
+MEMORY_OF_MATRIX = {
+    r"\.(h5|h5ad|h5mu)": 10,
+    r"\.mtx\.(gz|bz2|xz|zst)": 6,
+    r"\.mtx": 2,
+    # Fragments are streamed. Their counts depend on the cells more than on the file.
+    r".*": 0.5,
+}
 EXPLAINED = [name for name, task in TASKS.items() if task.explain]
 
 
@@ -385,6 +394,15 @@ def measure_size(path):
     if not os.path.isdir(path):
         return os.path.getsize(path)
     return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+
+
+def size_ingestion(wildcards, input, attempt):
+    """Size the memory of an ingestion by its input files."""
+    megabytes = 2000
+    for path in input.files:
+        factor = next(f for end, f in MEMORY_OF_MATRIX.items() if re.search(rf"{end}$", path))
+        megabytes += factor * os.path.getsize(path) / 2**20
+    return ceil(attempt * megabytes)
 
 
 def list_resources():

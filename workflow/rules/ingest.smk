@@ -5,24 +5,6 @@ WINDOWS = {key: getattr(CONFIG.reference, key) for key in ("upstream", "downstre
 THRESHOLDS_OF_INPUT = CONFIG.ingest.part(InputThresholds).model_dump()
 # Priority of the checks of the input, above that of all other jobs.
 FIRST = 10
-# Memory of ingestion in multiples of a matrix' file, by the end of its name: 16 bytes per count,
-# of which files have from 1.4 (.h5) to 13 (.mtx).
-MEMORY_OF_MATRIX = {
-    r"\.(h5|h5ad|h5mu)": 10,
-    r"\.mtx\.(gz|bz2|xz|zst)": 6,
-    r"\.mtx": 2,
-    # Fragments are streamed. Their counts depend on the cells more than on the file.
-    r".*": 0.5,
-}
-
-
-def size_ingestion(wildcards, input, attempt):
-    """Size the memory of an ingestion by its input files."""
-    megabytes = 2000
-    for path in input.files:
-        factor = next(f for end, f in MEMORY_OF_MATRIX.items() if re.search(rf"{end}$", path))
-        megabytes += factor * os.path.getsize(path) / 2**20
-    return ceil(attempt * megabytes)
 
 
 # Failed checks are written to the table and do not stop the job, so that all samples are checked;
