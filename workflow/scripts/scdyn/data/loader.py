@@ -181,6 +181,7 @@ class MemoryStore:
     ) -> None:
         self.rna, self.promoter = rna, promoter
         self.n_genes = rna.shape[1]
+        self.buffers: list[Buffers] = []
         everywhere = np.ones(rna.shape[0], dtype=bool)
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
@@ -240,7 +241,7 @@ def read_groups(store: Store, batches: Iterable[np.ndarray]) -> Generator[Sparse
     """
     groups = group_batches(batches, CELLS_PER_READ)
     # One for the cells that are used, one for those that are read.
-    free = deque([Buffers(), Buffers()])
+    free = deque(store.buffers.pop() if store.buffers else Buffers() for _ in range(2))
 
     def read(group: list[np.ndarray]) -> tuple[SparseCells, list[np.ndarray]]:
         rows, place = np.unique(np.concatenate(group), return_inverse=True)
@@ -257,6 +258,7 @@ def read_groups(store: Store, batches: Iterable[np.ndarray]) -> Generator[Sparse
             yield from map(cells.take, places)
     finally:
         thread.shutdown(cancel_futures=True)
+        store.buffers.extend(free)
 
 
 class Loader:

@@ -177,6 +177,8 @@ class TokenStore:
         As given.
     meta : dict
         Content of ``meta.json``, and the id of the corpus.
+    buffers : list of Buffers
+        Memory that one epoch leaves to the next one.
 
     Raises
     ------
@@ -198,6 +200,7 @@ class TokenStore:
             )
         self.meta["corpus"] = corpus.id
         self.divisors = corpus.divisors
+        self.buffers: list[Buffers] = []
 
     def __len__(self) -> int:
         """Count the cells."""
