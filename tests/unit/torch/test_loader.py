@@ -114,6 +114,19 @@ def test_batches_come_in_order_and_whole(store, dense):
     assert no_thread_is_left()
 
 
+def test_memory_is_used_again_by_the_next_epoch_but_not_shared_by_loaders(store, dense):
+    batches = [np.arange(0, 50, 2), np.arange(1, 50, 2)]
+    one, other = (iter(loader.Loader(store, order)) for order in (batches, batches[::-1]))
+    for rows, others in zip(batches, batches[::-1], strict=True):
+        np.testing.assert_array_equal(next(one)[0].numpy(), dense[0][rows])
+        np.testing.assert_array_equal(next(other)[0].numpy(), dense[0][others])
+    assert not [*one, *other]
+    kept = set(map(id, store.buffers))
+    assert len(kept) == 4
+    list(loader.Loader(store, batches))
+    assert set(map(id, store.buffers)) == kept
+
+
 def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
     memory = loader.MemoryStore.from_bins(*(torch.from_numpy(bins) for bins in dense))
     rows = loader.cut_rows(np.random.default_rng(2).permutation(N_CELLS), 8)
