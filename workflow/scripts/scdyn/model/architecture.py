@@ -64,6 +64,9 @@ class ModelConfig:
     n_latents: int = 500
     ffn_width: int = 768
     dropout: float = 0.1
+    n_knots: int = 16
+    n_pools: int = 64
+    cell_width: int = 64
 
     def __post_init__(self) -> None:
         if self.width % self.n_heads:

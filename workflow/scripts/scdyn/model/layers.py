@@ -1,0 +1,102 @@
+"""Parts of both architectures: precision, attention to latents, and pooled tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def attend(queries: Tensor, latents: Tensor) -> Tensor:
+    """Compute attention of the queries of all heads to one shared head of keys, also the values.
+
+    By torch's fused attention, which keeps no matrix of scores.
+
+    Parameters
+    ----------
+    queries
+        (B, Q, H, D/H).
+    latents
+        (B, L, D/H).
+
+    Returns
+    -------
+    Tensor
+        (B, Q, H, D/H).
+    """
+    n_cells, n_queries, n_heads, head_width = queries.shape
+    # All heads share the keys, so the order of queries does not matter: view (B, Q * H) as
+    # (B, H, Q), H independent blocks for the kernel.
+    parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
+    shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
+    return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in the type of its input, not of its weights."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (..., n) to (..., m)."""
+        bias = None if self.bias is None else self.bias.to(tokens.dtype)
+        return functional.linear(tokens, self.weight.to(tokens.dtype), bias)
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm whose output has the type in which a layer's products and attention are computed.
+
+    Weights, statistics and the residual stream are always float32.
+
+    Attributes
+    ----------
+    precision
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU.
+    """
+
+    precision: str = "auto"
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Normalise tokens (B, G, D)."""
+        low = self.precision == "bfloat16" or (self.precision == "auto" and tokens.is_cuda)
+        normal = self.normalise(tokens)
+        return normal.to(torch.bfloat16) if low else normal
+
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """Normalise tokens (B, G, D) without changing their type."""
+        return super().forward(tokens)
+
+
+class Tokens(NamedTuple):
+    """Tokens of cells, or their representations."""
+
+    values: Tensor
+    """(B, Q, D)."""
+    genes: Tensor | None
+    """(B, Q) positions of the genes, any gene where a cell has fewer tokens; None: all genes."""
+    weight: Tensor
+    """(B, Q) 1 for tokens that count, 0 for others."""
+
+
+class Pool(nn.Module):
+    """Weighted sums of the tokens of a cell, with trained weights of each gene."""
+
+    def __init__(self, n_genes: int, n_pools: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_genes, n_pools)
+        nn.init.normal_(self.embedding.weight, std=n_genes**-0.5)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Sum representations: (B, P * D)."""
+        if tokens.genes is None:
+            weighted = tokens.values * tokens.weight.unsqueeze(-1)
+            return (self.embedding.weight.T @ weighted).flatten(1)
+        weights = self.embedding(tokens.genes) * tokens.weight.unsqueeze(-1)
+        return torch.bmm(weights.transpose(1, 2), tokens.values).flatten(1)
+
+
+def set_precision(model: nn.Module, precision: str) -> None:
+    """Choose the type of the layers' products: ``auto``, ``float32`` or ``bfloat16``."""
+    for module in model.modules():
+        if isinstance(module, Norm):
+            module.precision = precision
