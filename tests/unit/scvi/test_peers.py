@@ -7,7 +7,6 @@ import pytest
 from scipy import sparse
 
 from scdyn.data.corpus import Corpus
-from scdyn.errors import InputError
 from scdyn.tasks import embeddings, peers, scib
 from scdyn.tasks import splits as splitting
 
@@ -101,12 +100,12 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
     assert "cell_type.scvi_scib_batches_mixed" in embeddings.flatten_scores(scores)
 
 
-def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
+def test_one_batch_is_not_mixed_and_too_few_cells_are_not_scored(cells, caplog):
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_pca": cells.X.toarray()[:, :5] + 0.0})
     table.obs["sample"] = "one"
     scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample")
     assert set(scores["kind"]) == {"labels kept", embeddings.MEAN}
-    with pytest.raises(
-        InputError, match="50 cells have a value of 'cell_type', but scib-metrics needs"
-    ):
-        scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")
+    scores = scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")
+    assert "'cell_type' is not scored: 50 cells have a value" in caplog.text
+    assert scores["value"].isna().all() and len(scores) == 1
+    assert not embeddings.flatten_scores(scores)

@@ -53,6 +53,7 @@ def plot_embeddings(
     panels = top.subplots(len(tables), 1, squeeze=False)[:, 0]
     for axis, (label, table) in zip(panels, tables.items(), strict=True):
         draw_table(axis, table, label)
+    bottom.suptitle(f"{len(obs):,} cells", fontsize=8)
     axes = bottom.subplots(1 + len(labels), len(layouts), squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
         column, space = [batch, *labels][i], list(layouts)[j]
@@ -85,7 +86,7 @@ def draw_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
     axis.imshow(shades, aspect="auto")
     for (i, j), value in np.ndenumerate(table.to_numpy()):
         colour = "white" if value > 0.7 else "black"
-        text = f"{value:.2f}".replace("-0.00", "0.00")
+        text = "–" if np.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
         axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
     for kind in dict.fromkeys(kinds):
         place = np.flatnonzero(kinds == kind)

@@ -12,7 +12,6 @@ from scib_metrics.nearest_neighbors import NeighborsResults
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.tasks.embeddings import MEAN, SCORE_COLUMNS
 
@@ -43,20 +42,17 @@ def score_with_scib(
     -------
     DataFrame
         ``space``, ``label``, ``kind``, ``metric`` and ``value``: 0 to 1, higher is better. The
-        means of "labels kept" and "batches mixed" are of the kind "mean".
-
-    Raises
-    ------
-    InputError
-        If fewer than 90 cells have a label.
+        means of "labels kept" and "batches mixed" are of the kind "mean". If fewer than 90 cells
+        have a label, only the mean of "labels kept", NaN.
     """
     rows = np.flatnonzero(table.obs[label].notna())
     if len(rows) < SCIB_NEIGHBOURS:
-        raise InputError(
-            "PEERS",
-            f"only {len(rows)} cells have a value of '{label}', but scib-metrics needs "
-            f"{SCIB_NEIGHBOURS} neighbours per cell; set peers to false in the config to skip it.",
-        )
+        logger.warning(
+            "'%s' is not scored: %d cells have a value, and scib-metrics needs %d neighbours per "
+            "cell", label, len(rows), SCIB_NEIGHBOURS,
+        )  # fmt: skip
+        missing = (label, MEAN, KIND_OF["Bio conservation"], np.nan)
+        return pd.DataFrame([(key, *missing) for key in embeddings], columns=SCORE_COLUMNS)
     chosen = ad.AnnData(obs=table.obs.iloc[rows][[label, batch]].astype(str).astype("category"))
     for key in {*embeddings, "X_pca"}:
         chosen.obsm[key] = reduce_dimensions(np.asarray(table.obsm[key])[rows])
