@@ -104,7 +104,8 @@ rule fit_scanvi:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.make_corpus.output.manifest),
     output:
-        f"{TASK}/scanvi/{{fold}}.parquet",
+        predictions=f"{TASK}/scanvi/{{fold}}.parquet",
+        costs=f"{TASK}/scanvi/{{fold}}.costs.tsv",
     log:
         f"{LOGS}/fit_scanvi/{{task}}_{{fold}}.log",
     conda:
@@ -127,8 +128,9 @@ rule evaluate_task:
         left_out=rules.split_cells.output.left_out,
         models=expand_all_runs(rules.finetune.output[0]),
         baselines=expand_folds(rules.fit_baselines.output.predictions),
-        scanvi=expand_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
+        scanvi=(expand_folds(rules.fit_scanvi.output.predictions) if CONFIG.peers else []),
         costs=expand_folds(rules.fit_baselines.output.costs),
+        scanvi_costs=expand_folds(rules.fit_scanvi.output.costs) if CONFIG.peers else [],
     output:
         predictions=ensure(f"{TASK}/predictions.parquet", non_empty=True),
         runs=f"{TASK}/runs.parquet",

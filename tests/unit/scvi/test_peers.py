@@ -54,7 +54,8 @@ def splits(cells):
 
 def test_scanvi_calls_cells_that_it_has_not_seen(cells, corpus, splits, monkeypatch):
     monkeypatch.setattr(peers, "MAX_TRAINING_CELLS", 60)  # of some eighty
-    calls = peers.predict_with_scanvi(corpus, splits, "0", 30, 1)
+    calls, cost = peers.predict_with_scanvi(corpus, splits, "0", 30, 1)
+    assert cost["n_training_cells"] == 60 and cost["seconds"] > 0
     _, _, called = splitting.split_cells(splits, "0")
     assert calls["cell"].tolist() == called["cell"].tolist()
     assert set(calls["part"]) == {"test", "predict"} and set(calls["method"]) == {"scanvi"}
@@ -66,7 +67,7 @@ def test_scanvi_calls_cells_that_it_has_not_seen(cells, corpus, splits, monkeypa
 
 def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, corpus, splits, tmp_path):
     """Others among the called change no call of the rest; the same seed gives the same."""
-    calls = peers.predict_with_scanvi(corpus, splits, "0", 3, 1)
+    calls, _ = peers.predict_with_scanvi(corpus, splits, "0", 3, 1)
     _, _, called = splitting.split_cells(splits, "0")
     poisoned = cells.copy()
     rows = poisoned.obs_names.get_indexer(called["cell"][1:])
@@ -75,7 +76,7 @@ def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, corpus, split
     poisoned.X = sparse.csr_matrix(values)
     relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
     other = write_corpus(tmp_path / "corpus", poisoned)
-    again = peers.predict_with_scanvi(other, relabelled, "0", 3, 1)
+    again, _ = peers.predict_with_scanvi(other, relabelled, "0", 3, 1)
     assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
     assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
 

@@ -24,7 +24,7 @@ from scdyn.tasks.predictions import (
 from scdyn.tasks.splits import PREDICTED, describe_split
 
 # Costs of a run; baselines have only some.
-COSTS = ("seconds", "peak_memory_gib", "n_trained_parameters")
+COSTS = ("n_training_cells", "seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
 # Score of the comparison by share of labels.
@@ -39,7 +39,8 @@ def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd
     models
         Folders of fine-tuned models, with ``task.json``.
     tables
-        Costs of baselines, as :func:`scdyn.tasks.baselines.fit_baselines` returns them.
+        Costs of baselines, as :func:`scdyn.tasks.baselines.fit_baselines` and
+        :func:`scdyn.tasks.peers.predict_with_scanvi` return them.
     """
     described = pd.DataFrame([read_json(Path(folder, "task.json")) for folder in models])
     return pd.concat([described, *map(read_table, tables)])
@@ -152,14 +153,15 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     Parameters
     ----------
     scores
-        As :func:`score_runs` returns them.
+        As :func:`score_runs` returns them, with the costs of the runs.
     shares
         Variant to share, for the variants trained on fewer labels.
 
     Returns
     -------
     DataFrame
-        ``method``, ``labels``, ``mean``, ``low``, ``high`` of the macro-F1, ``n_runs``.
+        ``method``, ``labels``, ``n_training_cells`` (mean over the runs; a baseline is fitted to a
+        draw of many), ``mean``, ``low``, ``high`` of the macro-F1, ``n_runs``.
     """
     tested = scores[scores["part"] == "test"]
     tested = tested.assign(labels=tested["variant"].map({MAIN: 1.0, **shares})).dropna(
@@ -171,8 +173,10 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     for (method, share), part in tested.groupby(["method", "labels"]):
         if several[method] > 1:
             low, high = np.clip(metrics.confidence_interval(part[MAIN_SCORE].to_numpy()), 0, 1)
-            rows.append((method, share, part[MAIN_SCORE].mean(), low, high, len(part)))
-    return pd.DataFrame(rows, columns=["method", "labels", "mean", "low", "high", "n_runs"])
+            n_cells, mean = part[["n_training_cells", MAIN_SCORE]].mean()
+            rows.append((method, share, n_cells, mean, low, high, len(part)))
+    columns = ["method", "labels", "n_training_cells", "mean", "low", "high", "n_runs"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def tabulate_novelty(predictions: pd.DataFrame, without: str) -> pd.DataFrame:
@@ -342,8 +346,8 @@ def evaluate(
     files
         Predictions of the runs, as :func:`scdyn.tasks.predictions.list_runs` lists them.
     costs
-        One row per run: ``method``, ``variant``, ``seed``, ``fold``, ``seconds`` and, for
-        fine-tuned models, ``n_trained_parameters`` and ``peak_memory_gib``.
+        One row per run: ``method``, ``variant``, ``seed``, ``fold``, ``n_training_cells``,
+        ``seconds`` and, for fine-tuned models, ``n_trained_parameters`` and ``peak_memory_gib``.
     split, split_by
         The task's split and the column whose values are kept whole.
     variants
