@@ -286,6 +286,10 @@ CHANGES = {
         lambda f: configure(f, lambda c: c["tasks"]["t"]["baselines"].append("knn")),
         {"fit_baselines": 2, **EVALUATION},
     ),
+    "no baselines": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(baselines=[])),
+        EVALUATION,
+    ),
     "a share of the labels": (
         lambda f: configure(f, lambda c: c["tasks"]["t"].update(label_shares=[0.5])),
         {"gather_preflight": 1, "fit_baselines": 2, "finetune": 2, **EVALUATION},

@@ -127,9 +127,9 @@ rule evaluate_task:
         splits=rules.split_cells.output[0],
         left_out=rules.split_cells.output.left_out,
         models=expand_all_runs(rules.finetune.output[0]),
-        baselines=expand_folds(rules.fit_baselines.output.predictions),
-        scanvi=(expand_folds(rules.fit_scanvi.output.predictions) if CONFIG.peers else []),
-        costs=expand_folds(rules.fit_baselines.output.costs),
+        baselines=expand_baselines(rules.fit_baselines.output.predictions),
+        scanvi=expand_folds(rules.fit_scanvi.output.predictions) if CONFIG.peers else [],
+        costs=expand_baselines(rules.fit_baselines.output.costs),
         scanvi_costs=expand_folds(rules.fit_scanvi.output.costs) if CONFIG.peers else [],
     output:
         predictions=ensure(f"{TASK}/predictions.parquet", non_empty=True),

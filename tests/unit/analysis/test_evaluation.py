@@ -260,6 +260,24 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     assert "too rare: HSC $x$ (fewer than 5 cells)" in path.read_text()
 
 
+def test_a_task_without_baselines_has_the_same_tables(report, runs, files, tmp_path):
+    ours = runs[:9]
+    found = evaluation.evaluate(
+        files[:9],
+        pd.DataFrame([table[predictions.RUN].iloc[0] for table in ours]).assign(n_training_cells=9),
+        SPLIT,
+        TASK.all_variants(),
+        None,
+        predictions=tmp_path / "predictions.parquet",
+        runs=tmp_path / "runs.parquet",
+    )
+    for name in ("summary", "classes", "efficiency", "novelty"):
+        assert list(found[name]) == list(report[name])
+    missing = found["summary"][["best_baseline", "difference", "p"]].isna()
+    assert missing.all(axis=None)
+    style.save(figures_task.plot_task(found), tmp_path / "task.svg")
+
+
 def test_costs_are_read_from_models_folders_and_from_tables(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/task.json").write_text('{"method": "m", "seed": 1, "seconds": 2.5}')

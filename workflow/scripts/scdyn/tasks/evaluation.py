@@ -27,6 +27,9 @@ from scdyn.tasks.splits import PREDICTED, describe_split
 COSTS = ("n_training_cells", "seconds", "peak_memory_gib", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
+SUMMARY_COLUMNS = [
+    "part", "method", "score", "mean", "low", "high", "n_runs", "best_baseline", "difference", "p",
+]  # fmt: skip
 # Score of the comparison by share of labels.
 MAIN_SCORE = "macro_f1"
 
@@ -106,7 +109,8 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
     -------
     DataFrame
         ``part``, ``method``, ``score``, ``mean``, ``low``, ``high``, ``n_runs``, ``best_baseline``
-        (by that score), ``difference`` (from it) and ``p`` (paired over runs).
+        (by that score), ``difference`` (from it) and ``p`` (paired over runs), which are empty
+        without baselines.
     """
     names = [name for name in scores if name not in {*RUN, "part", "n_cells"}]
     compared = scores[scores["variant"].map(is_compared)]
@@ -138,7 +142,7 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
                     row |= {"best_baseline": best, "difference": gap.mean()}
                     row |= {"p": metrics.paired_p(gap, factor)}
                 rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def repeat_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
