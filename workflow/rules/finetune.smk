@@ -159,8 +159,8 @@ rule evaluate_task:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # One run is in memory at a time, with the sums of one method; the runs have the same size.
-        # One run is read at a time; the combined predictions are as many as those of all methods.
+        # One run is in memory at a time, with the sums of one method's runs, cells x classes in
+        # double precision; how many runs and methods there are does not matter.
         mem_mb=size_memory(3000, 10),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:

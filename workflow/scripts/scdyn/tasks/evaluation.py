@@ -270,6 +270,9 @@ def score_runs(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, pd.DataFrame]]]:
     """Score every run and every method; one run and one method's mean are in memory at a time.
 
+    Memory follows the number of cells times that of classes, not the numbers of runs and methods:
+    0.8 GiB at 400,000 cells and 30 classes.
+
     Parameters
     ----------
     files, split, predictions, runs
