@@ -58,7 +58,7 @@ def run_scrublet(
     """
     counts = sparse.csr_matrix(counts)
     rows = np.arange(counts.shape[0]) if rows is None else rows
-    is_drawn = draw_cells(len(rows), seed)
+    is_drawn = mark_drawn_cells(len(rows), seed)
     drawn, n_drawn = rows[is_drawn], int(is_drawn.sum())
     is_used = count_cells(counts, drawn) >= FEWEST_CELLS
     if not is_used.any():
@@ -113,8 +113,8 @@ def split(items: np.ndarray) -> Iterator[np.ndarray]:
         yield items[start : start + CELLS_AT_ONCE]
 
 
-def draw_cells(n_cells: int, seed: int) -> np.ndarray:
-    """Draw at most :data:`MOST_CELLS` cells: (cells,) bool."""
+def mark_drawn_cells(n_cells: int, seed: int) -> np.ndarray:
+    """Mark at most :data:`MOST_CELLS` randomly drawn cells: (cells,) bool."""
     is_drawn = np.ones(n_cells, dtype=bool)
     if n_cells > MOST_CELLS:
         order = np.random.default_rng(seed).permutation(n_cells)
