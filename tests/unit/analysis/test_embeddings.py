@@ -94,7 +94,7 @@ def test_too_few_labelled_cells_have_no_score_and_do_not_stop_the_others(gathere
         assert scores.set_index("label")["value"].isna()["rare"].all()
         assert not scores.loc[scores["label"] != "rare", "value"].isna().any()
         assert not any(name.startswith("rare") for name in embeddings.flatten_scores(scores))
-        layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
+        layouts = {name: gathered.obsm[name][:, :2] for name in gathered.obsm}
         figure = figures_embeddings.plot_embeddings(
             scores, layouts, gathered.obs, ["rare", "cell_type"], "sample"
         )
@@ -140,7 +140,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
         for prefix in prefixes
         for label, name in (("cell_type.", "neighbour_accuracy"), ("", "library_size_r2"))
     }
-    own = scores.set_index(["space", "metric"])["value"]
+    own = scores.set_index(["embedding", "metric"])["value"]
     assert flat["library_size_r2"] == own["X_scdyn", "Library size R2"]
     assert flat["cell_type.pca_neighbour_accuracy"] == own["X_pca", "Neighbour accuracy"]
 
@@ -148,7 +148,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
 @pytest.mark.parametrize("labels", [["cell_type"], []])
 def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path):
     scores = embeddings.score_embeddings(gathered, labels)
-    layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
+    layouts = {name: gathered.obsm[name][:, :2] for name in gathered.obsm}
     figure = figures_embeddings.plot_embeddings(scores, layouts, gathered.obs, labels, "sample")
     assert len(figure.axes) == 1 + 3 * (1 + len(labels))
     style.save(figure, tmp_path / "figure.png")

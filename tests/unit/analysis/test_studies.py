@@ -295,7 +295,7 @@ def test_order_is_measured_section_by_section_over_cells_with_a_position():
     assert set(table["section"]) == {"a", "b"}  # nine cells say nothing of order
     rows = table.set_index(["section", "method", "class"])
     assert rows.loc[("a", "scdynomics", "x"), "n_cells"] == 63
-    assert rows.loc[("a", "scdynomics", "x"), "n_called"] == 32
+    assert rows.loc[("a", "scdynomics", "x"), "n_predicted"] == 32
     assert rows.loc[("a", "scdynomics", "x"), "p_value"] < 0.01
     assert rows.loc[("b", "scdynomics", "x"), "p_value"] > 0.01
 

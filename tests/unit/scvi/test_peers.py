@@ -96,7 +96,7 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
     scores = scib.score_with_scib(table, ["X_pca", "X_scvi"], "cell_type", "sample")
     assert list(scores) == embeddings.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
     kept = scores[(scores["kind"] == embeddings.MEAN) & (scores["metric"] == "labels kept")]
-    kept = kept.set_index("space")["value"]
+    kept = kept.set_index("embedding")["value"]
     assert kept["X_scvi"] > kept["X_pca"] + 0.1
     assert "cell_type.scvi_scib_batches_mixed" in embeddings.flatten_scores(scores)
 

@@ -186,9 +186,9 @@ def choose_variable(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     genes = pd.DataFrame({"mean": np.log1p(means), "dispersion": np.log(dispersions)})
     in_bin = genes.groupby(pd.cut(genes["mean"], 20), observed=True)["dispersion"]
     mean, deviation = in_bin.transform("mean"), in_bin.transform("std")
-    # A gene that is alone in its bin gets 1.
-    alone = deviation.isna()
-    mean[alone], deviation[alone] = 0, mean[alone]
+    # The only gene of a bin gets 1.
+    is_only = deviation.isna()
+    mean[is_only], deviation[is_only] = 0, mean[is_only]
     normalised = (genes["dispersion"] - mean) / deviation
     is_variable = genes["mean"].between(0.0125, 3, inclusive="neither") & (normalised > 0.5)
     return np.sort(normalised[is_variable].nlargest(VARIABLE_GENES).index.to_numpy())

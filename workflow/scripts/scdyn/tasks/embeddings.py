@@ -29,7 +29,7 @@ EMBEDDINGS = {
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
     "X_scvi": ("scvi_", "scVI"),
 }
-SCORE_COLUMNS = ["space", "label", "kind", "metric", "value"]
+SCORE_COLUMNS = ["embedding", "label", "kind", "metric", "value"]
 MEAN = "mean"  # kind of the mean over a kind of metrics
 OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"

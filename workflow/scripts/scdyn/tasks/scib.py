@@ -41,7 +41,7 @@ def score_with_scib(
     Returns
     -------
     DataFrame
-        ``space``, ``label``, ``kind``, ``metric`` and ``value``: 0 to 1, higher is better. The
+        ``embedding``, ``label``, ``kind``, ``metric`` and ``value``: 0 to 1, higher is better. The
         means of "labels kept" and "batches mixed" are of the kind "mean". If fewer than 90 cells
         have a label, only the mean of "labels kept", NaN.
     """
@@ -92,8 +92,8 @@ def melt_scores(wide: pd.DataFrame, label: str) -> pd.DataFrame:
     kinds = wide.loc["Metric Type"].replace({**KIND_OF, "Aggregate score": MEAN})
     # Means follow in the order of their kinds.
     metrics = [name for name in wide if name not in KIND_OF] + [n for n in KIND_OF if n in wide]
-    table = wide.drop(index="Metric Type")[metrics].rename_axis("space").reset_index()
-    table = table.melt("space", var_name="metric")
+    table = wide.drop(index="Metric Type")[metrics].rename_axis("embedding").reset_index()
+    table = table.melt("embedding", var_name="metric")
     table["kind"] = table["metric"].map(kinds)
     table = table[table["metric"] != "Total"].replace({"metric": KIND_OF}).assign(label=label)
     return table.astype({"value": float})[SCORE_COLUMNS]
