@@ -223,6 +223,13 @@ def expand_folds(path):
     return lambda wildcards: expand(path, task=wildcards.task, fold=list_folds(wildcards.task))
 
 
+def expand_baselines(path):
+    """Fill the path as :func:`expand_folds`, or with nothing if the task has no baselines."""
+    return lambda wildcards: (
+        expand_folds(path)(wildcards) if TASKS[wildcards.task].baselines else []
+    )
+
+
 def list_folds(task):
     """List the folds of a task."""
     return range(TASKS[task].folds)

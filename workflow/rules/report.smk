@@ -87,6 +87,7 @@ STAMPED = {
     "fit_baselines": [
         path
         for task in TASKS
+        if TASKS[task].baselines
         for path in expand(rules.fit_baselines.output.predictions, task=task, fold=list_folds(task))
     ],
     "evaluate_task": expand(rules.evaluate_task.output.predictions, task=TASKS),
