@@ -208,6 +208,22 @@ def disagree(store):
     (pointers + 1).tofile(file_of(store, "X/indptr"))
 
 
+def begin_late(store):
+    pointers = np.fromfile(file_of(store, "X/indptr"), "<i8")
+    np.append(1, pointers[1:]).tofile(file_of(store, "X/indptr"))
+
+
+def go_back(store):
+    pointers = np.fromfile(file_of(store, "X/indptr"), "<i8")
+    pointers[[3, 4]] = pointers[[4, 3]]
+    pointers.tofile(file_of(store, "X/indptr"))
+
+
+def flip_a_byte(store):
+    with file_of(store, "X/indices").open("r+b") as file:
+        file.write(b"\x17")
+
+
 def compress(store):
     group = zarr.open_group(str(store), mode="r+")
     group["X"].create_array("data", data=group["X"]["data"][:], overwrite=True)
@@ -229,6 +245,9 @@ def change_the_type(store):
         (garble_the_layout, "line 1"),
         (garble_the_index, "not in order"),
         (disagree, "different lengths"),
+        (begin_late, "X: the bounds of its cells are not in order"),
+        (go_back, "X: the bounds of its cells are not in order"),
+        (flip_a_byte, "X: names gene 23 of 23"),
         (compress, "data is compressed"),
         (change_the_type, "other types"),
     ],
@@ -238,10 +257,32 @@ def test_a_damaged_sample_is_refused_in_one_sentence(tmp_path, damage, reason):
     shards.write_shard(path, make_sample())
     damage(path)
     with pytest.raises(InputError, match=reason) as error:
-        read(path, [0], "rna"), read(path, [0], "promoter")
+        read(path, [0, 1], "rna"), read(path, [0, 1], "promoter")
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("run the workflow again. [SCD-CORPUS]")
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [2, 1], [1, 30]])
+@pytest.mark.parametrize("per_read", [shards.PER_READ, 3])
+def test_a_gene_that_does_not_exist_is_refused_in_any_order(tmp_path, monkeypatch, rows, per_read):
+    """Those that are read into place, and those that are copied."""
+    monkeypatch.setattr(shards, "PER_READ", per_read)
+    shards.write_shard(tmp_path / "s1.zarr", make_sample())
+    flip_a_byte(tmp_path / "s1.zarr")
+    with pytest.raises(InputError, match=r"s1\.zarr: .*names gene 23 of 23"):
+        read(tmp_path / "s1.zarr", rows, "rna")
+    read(tmp_path / "s1.zarr", rows, "promoter")
+
+
+def test_files_are_closed_also_if_they_are_damaged(written):
+    path, _ = written
+    before = len(os.listdir("/dev/fd"))
+    read(path, [0, 39], "rna")
+    flip_a_byte(path)
+    with pytest.raises(InputError):
+        read(path, [0, 1], "rna")
+    assert len(os.listdir("/dev/fd")) == before
 
 
 @pytest.mark.parametrize("content", ["{}", "{", '{"attributes": {"scdyn": {"format": 2}}}'])
