@@ -1,5 +1,6 @@
 """A sample's counts on disk: read as they were written, by any client, and refused if damaged."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -343,6 +344,34 @@ def test_pointers_of_many_cells_are_summed_in_64_bits():
 
     cells = shards.read_rows([Many()], np.zeros(3, int), np.arange(3), "rna", Endless())
     assert cells.indptr[-1] == 3 * 2**30
+
+
+def test_bounds_beyond_32_bits_are_written(tmp_path, monkeypatch):
+    """Blocks of cells, each of more counts than fit into memory."""
+    monkeypatch.setattr(shards, "CELLS_AT_ONCE", 1)
+
+    class Many:
+        shape, data = (3, 9), np.zeros(0, np.uint8)
+
+        def __getitem__(self, rows):
+            part = sparse.csr_matrix((1, 9), dtype=np.uint8)
+            part.indptr = np.array([0, 2**30], dtype=np.int32)
+            part.eliminate_zeros = part.sort_indices = lambda: None
+            return part
+
+    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w")
+    shards.write_counts(group, Many(), hashlib.sha256())
+    assert group["indptr"][:].tolist() == [0, 2**30, 2**31, 3 * 2**30]
+
+
+def test_cells_behind_more_numbers_than_32_bits_count_are_copied(tmp_path):
+    """The numbers of the first cell are a hole in a file, which takes no room."""
+    n_before = 2**31 + 5
+    numbers = np.memmap(tmp_path / "numbers", np.uint8, "w+", shape=n_before + 4)
+    numbers[n_before:] = [1, 2, 3, 4]
+    cells = shards.Cells(numbers, numbers, np.array([0, n_before, n_before + 1, n_before + 4]))
+    taken = cells.take(np.array([2, 1]))
+    assert taken.indices.tolist() == [2, 3, 4, 1] and taken.indptr.tolist() == [0, 3, 4]
 
 
 KILLED = """
