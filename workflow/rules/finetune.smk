@@ -7,7 +7,8 @@ RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 # All methods read the same file of splits.
 rule split_cells:
     input:
-        follow(rules.join_cells.output[0]),
+        cells=follow(rules.join_cells.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
     output:
         splits=ensure(f"{TASK}/splits.tsv", non_empty=True),
         left_out=report(
@@ -22,7 +23,7 @@ rule split_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=size_memory(2000, 10),
+        mem_mb=scale_by_cells(2000, 1500),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         settings=select_task_settings(TaskSettings.split),
