@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PLACES = {"rna": "X", "promoter": "layers/promoter"}
 # Numbers per chunk of zarr, the least that another client reads, and per file.
 CHUNK, PER_FILE = 2**16, 2**26
-# Cells that are sorted and written at once.
+# Cells that are sorted and written at once, and those of a block where no other size is given.
 CELLS_AT_ONCE = 4096
 # Rows with fewer numbers between them are read at once, and most numbers read at once.
 GAP, PER_READ = 2**15, 2**24
