@@ -233,8 +233,14 @@ def gather_spaces(paths: Paths) -> None:
     run_script(
         "gather_spaces",
         paths.folder,
-        {"embedding": paths.embedding, "corpus": paths.manifest, "pca": paths.pca},
+        {
+            "embedding": paths.embedding,
+            "corpus": paths.manifest,
+            "cells": paths.cells,
+            "pca": paths.pca,
+        },
         {"spaces": str(paths.corpus / "spaces.h5ad")},
+        labels=[LABEL],
         seed=1,
     )
 

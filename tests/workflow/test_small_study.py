@@ -57,6 +57,7 @@ def test_every_table_has_the_columns_that_docs_files_gives_it(small_study):
         "embed/{corpus}.scvi.h5ad",
         "embed/{model}/{corpus}.scib.tsv",
         "finetune/{task}/scanvi/{fold}.parquet",
+        "finetune/{task}/scanvi/{fold}.costs.tsv",
     }
 
 
@@ -92,7 +93,11 @@ def test_a_task_says_how_sure_and_how_much_better_each_method_is(small_study):
     mine = [r for r in runs if r["variant"] == "scdynomics" and r["method"] == "scdynomics"]
     assert {(r["seed"], r["fold"]) for r in mine} == {(s, f) for s in "12" for f in "01"}
     assert all(float(r["seconds"]) > 0 and float(r["n_trained_parameters"]) > 0 for r in mine)
-    assert {r["labels"] for r in read(folder / "label_efficiency.tsv")} == {"0.5", "1"}
+    curve = read(folder / "label_efficiency.tsv")
+    n_cells = {(r["method"], r["labels"]): float(r["n_training_cells"]) for r in curve}
+    assert {labels for _, labels in n_cells} == {"0.5", "1"}
+    for method in ("scdynomics", "logistic_regression"):
+        assert n_cells[method, "0.5"] < 0.6 * n_cells[method, "1"]
     unseen = read(small_study / "results/finetune/knockout/novelty.tsv")
     assert {r["class"] for r in unseen} == {"endothelium"}
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -61,13 +61,16 @@ TASK = {
     **EXPLANATION,
     **EVALUATION,
 }
-LABELS = {"join_cells": 1, "compare_regulons": 1, "judge_embedding": 1, **TASK}
+LABELS = {
+    **dict.fromkeys(("join_cells", "compare_regulons", "gather_spaces", "judge_embedding"), 1),
+    **TASK,
+}
 COUNTS = {
     **LABELS,
     **dict.fromkeys(("make_corpus", "compute_pca", "choose_cells", "time_inference"), 1),
     "merge_adjacencies": 1,
     **dict.fromkeys(("make_regulons", "score_regulons", "write_tokens", "pretrain"), 1),
-    **dict.fromkeys(("plot_training", "embed", "gather_spaces"), 1),
+    **dict.fromkeys(("plot_training", "embed"), 1),
     "infer_adjacencies": 2,
 }
 # Of the corpus that no model reads.
@@ -187,7 +190,7 @@ CHANGES = {
     "a covariate": (lambda f: sheet(f, "\ttreated", "\tknockout"), LABELS),
     "a covariate that chooses the cells to pretrain on": (
         lambda f: sheet(f, "\ttreated", "\tcontrol"),
-        {**LABELS, "pretrain": 1, "plot_training": 1, "embed": 1, "gather_spaces": 1},
+        {**LABELS, "pretrain": 1, "plot_training": 1, "embed": 1},
     ),
     "a covariate more": (
         lambda f: write(
@@ -282,6 +285,10 @@ CHANGES = {
     "a baseline": (
         lambda f: configure(f, lambda c: c["tasks"]["t"]["baselines"].append("knn")),
         {"fit_baselines": 2, **EVALUATION},
+    ),
+    "no baselines": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(baselines=[])),
+        EVALUATION,
     ),
     "a share of the labels": (
         lambda f: configure(f, lambda c: c["tasks"]["t"].update(label_shares=[0.5])),

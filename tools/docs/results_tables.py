@@ -48,6 +48,8 @@ def describe_task(content: Content) -> str:
     for row in content["efficiency"]:
         if row["labels"] < 1:
             name = method_name(row["method"])
+            if "n_training_cells" in row:
+                name += f", {row['n_training_cells']:,.0f} training cells"
             lines.append(f"- {row['labels']:.0%} of the labels, {name}: {format_interval(row)}")
     for row in content["novelty"]:
         lines.append(

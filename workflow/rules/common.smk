@@ -223,6 +223,13 @@ def expand_folds(path):
     return lambda wildcards: expand(path, task=wildcards.task, fold=list_folds(wildcards.task))
 
 
+def expand_baselines(path):
+    """Fill the path as :func:`expand_folds`, or with nothing if the task has no baselines."""
+    return lambda wildcards: (
+        expand_folds(path)(wildcards) if TASKS[wildcards.task].baselines else []
+    )
+
+
 def list_folds(task):
     """List the folds of a task."""
     return range(TASKS[task].folds)
@@ -368,6 +375,13 @@ def scale_by_pilot(key, least, factor, attempt, pilot):
     return ceil(attempt * (least + factor * read_json(pilot)[key]))
 
 
+def size_dense(bytes_per_value, attempt, pilot):
+    """Size the memory, in MB, of a program that holds the inference's cells and genes densely."""
+    Path(pilot).stat()  # as in scale_by_pilot
+    n_values = read_json(pilot)["n_cells"] * read_json(pilot)["n_genes"]
+    return ceil(attempt * (2000 + bytes_per_value * n_values / 1e6))
+
+
 def scale_by_cells(base, per_million):
     """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
 
@@ -379,14 +393,21 @@ def scale_by_cells(base, per_million):
     return scale
 
 
-def size_memory(least, factor):
+def size_memory(least, factor=0, **more):
     """Size a rule's memory, in MB, by its inputs: ``least`` and ``factor`` times their size.
 
-    It grows with each attempt. Before the inputs exist, Snakemake shows it as to be determined.
+    ``more`` are further multiples of the inputs of a name. It grows with each attempt. Before the
+    inputs exist, Snakemake shows it as to be determined.
     """
-    return lambda wildcards, input, attempt: ceil(
-        attempt * (least + factor * sum(map(measure_size, input)) / 1e6)
-    )
+
+    def size(wildcards, input, attempt):
+        n_bytes = factor * sum(map(measure_size, input))
+        for name, times in more.items():
+            paths = input[name]
+            n_bytes += times * sum(map(measure_size, [paths] if isinstance(paths, str) else paths))
+        return ceil(attempt * (least + n_bytes / 1e6))
+
+    return size
 
 
 def measure_size(path):

@@ -7,7 +7,8 @@ RUN = f"{TASK}/{{variant}}/seed{{seed}}_fold{{fold}}"
 # All methods read the same file of splits.
 rule split_cells:
     input:
-        follow(rules.join_cells.output[0]),
+        cells=follow(rules.join_cells.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
     output:
         splits=ensure(f"{TASK}/splits.tsv", non_empty=True),
         left_out=report(
@@ -22,7 +23,7 @@ rule split_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=size_memory(2000, 10),
+        mem_mb=scale_by_cells(2000, 1500),
         runtime=lambda wildcards, attempt: 15 * attempt,
     params:
         settings=select_task_settings(TaskSettings.split),
@@ -104,7 +105,8 @@ rule fit_scanvi:
         splits=rules.split_cells.output[0],
         corpus=follow(rules.make_corpus.output.manifest),
     output:
-        f"{TASK}/scanvi/{{fold}}.parquet",
+        predictions=f"{TASK}/scanvi/{{fold}}.parquet",
+        costs=f"{TASK}/scanvi/{{fold}}.costs.tsv",
     log:
         f"{LOGS}/fit_scanvi/{{task}}_{{fold}}.log",
     conda:
@@ -126,9 +128,10 @@ rule evaluate_task:
         splits=rules.split_cells.output[0],
         left_out=rules.split_cells.output.left_out,
         models=expand_all_runs(rules.finetune.output[0]),
-        baselines=expand_folds(rules.fit_baselines.output.predictions),
-        scanvi=expand_folds(rules.fit_scanvi.output[0]) if CONFIG.peers else [],
-        costs=expand_folds(rules.fit_baselines.output.costs),
+        baselines=expand_baselines(rules.fit_baselines.output.predictions),
+        scanvi=expand_folds(rules.fit_scanvi.output.predictions) if CONFIG.peers else [],
+        costs=expand_baselines(rules.fit_baselines.output.costs),
+        scanvi_costs=expand_folds(rules.fit_scanvi.output.costs) if CONFIG.peers else [],
     output:
         predictions=ensure(f"{TASK}/predictions.parquet", non_empty=True),
         runs=f"{TASK}/runs.parquet",
@@ -157,8 +160,8 @@ rule evaluate_task:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # One run is in memory at a time, with the sums of one method; the runs have the same size.
-        # One run is read at a time; the combined predictions are as many as those of all methods.
+        # One run is in memory at a time, with the sums of one method's runs, cells x classes in
+        # double precision; how many runs and methods there are does not matter.
         mem_mb=size_memory(3000, 10),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:

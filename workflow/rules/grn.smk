@@ -216,7 +216,10 @@ else:
             "../../envs/grn.yaml"
         threads: 8
         resources:
-            mem_mb=size_memory(4000, 24),
+            # Each of the 8 processes holds one database, 3 times its file while it reads.
+            mem_mb=size_memory(
+                4000, 4, rankings=24 / len(NAMED["grn.rankings"] or [""]), annotations=24
+            ),
             runtime=lambda wildcards, attempt: 720 * attempt,
         params:
             sizes=measure_sizes([*NAMED["grn.rankings"], *NAMED["grn.annotations"]]),
@@ -296,6 +299,7 @@ rule compare_regulons:
     input:
         activity=rules.score_regulons.output[0],
         cells=rules.join_cells.output[0],
+        corpus=rules.make_corpus.output.manifest,
     output:
         specificity=report(
             f"{GRN}/specificity.tsv",
@@ -314,7 +318,7 @@ rule compare_regulons:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=scale_by_cells(4000, 1000),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         labels=sorted({task.label for task in TASKS.values()}),
@@ -328,6 +332,7 @@ rule export_loom:
     input:
         matrix=rules.write_matrix.output[0],
         gmt=rules.make_regulons.output.gmt,
+        pilot=rules.time_inference.output[0],
     output:
         ensure(f"{GRN}/regulons.loom", non_empty=True),
     log:
@@ -336,7 +341,8 @@ rule export_loom:
         "../../envs/grn.yaml"
     threads: 4
     resources:
-        mem_mb=size_memory(4000, 40),
+        # pySCENIC ranks a dense matrix of the chosen cells: it was seen to take 20 bytes per value.
+        mem_mb=lambda wildcards, input, attempt: size_dense(30, attempt, input.pilot),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=select_grn_settings("aucell_threshold"),

@@ -48,7 +48,11 @@ rule examine_metadata:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        # The barcodes of all samples, and the tables as text.
+        mem_mb=lambda wildcards, input, attempt: ceil(
+            size_memory(3000, metadata=20)(wildcards, input, attempt)
+            + attempt * 20 * len(input.matrices)
+        ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes(
@@ -169,7 +173,7 @@ rule plot_qc:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=size_memory(2000, 20),
         runtime=10,
     params:
         qc=CONFIG.ingest.qc.model_dump(),
@@ -191,8 +195,8 @@ rule make_corpus:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # Tables of the cells of all samples; a sample of 25,000 cells needs 10 MB.
-        mem_mb=lambda wildcards, input, attempt: attempt * (1500 + 40 * len(input)),
+        # The cells' names and table; a cell of 22 kB of counts needs 0.4 kB.
+        mem_mb=size_memory(1500, 0.07),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         folder=f"{RESULTS}/corpus/{{corpus}}",
@@ -238,8 +242,8 @@ rule join_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # The tables of the cells of all samples, as text.
-        mem_mb=lambda wildcards, input, attempt: attempt * (2000 + 100 * len(input.samples)),
+        # The tables of the cells of all samples, as text: 4 kB for a cell of 22 kB of counts.
+        mem_mb=size_memory(2000, samples=0.2, metadata=20),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes(list_metadata(list_samples(wildcards.corpus))),

@@ -99,12 +99,12 @@ rule embed:
         "../scripts/embed.py"
 
 
-# Embeddings are compared on a draw of the cells, the same for each. embed_scvi and score_spaces run
-# only if the config has peers.
+# Embeddings are compared on a draw of the cells, the same for each, of labelled cells first.
+# embed_scvi and score_spaces run only if the config has peers.
 rule embed_scvi:
     input:
         corpus=rules.make_corpus.output.manifest,
-        cells=rules.join_cells.output[0] if BATCH != "sample" else [],
+        cells=rules.join_cells.output[0],
     output:
         f"{RESULTS}/embed/{{corpus}}.scvi.h5ad",
     log:
@@ -118,6 +118,7 @@ rule embed_scvi:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         peers=CONFIG.peers and CONFIG.peers.model_dump(),
+        labels=LABELS,
         seed=CONFIG.seed,
     script:
         "../scripts/embed_scvi.py"
@@ -127,6 +128,7 @@ rule gather_spaces:
     input:
         embedding=rules.embed.output[0],
         corpus=rules.make_corpus.output.manifest,
+        cells=rules.join_cells.output[0],
         pca=rules.compute_pca.output[0],
         scvi=rules.embed_scvi.output[0] if CONFIG.peers else [],
     output:
@@ -139,6 +141,7 @@ rule gather_spaces:
         mem_mb=scale_by_cells(2000, 1500),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        labels=LABELS,
         seed=CONFIG.seed,
     script:
         "../scripts/gather_spaces.py"

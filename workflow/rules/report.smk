@@ -3,13 +3,23 @@
 
 # One table of weights per explained task and fold.
 WEIGHTS = [(task, fold) for task in EXPLAINED for fold in list_folds(task)]
+# What is compared with the truth of a simulation; other studies would read much for nothing.
+COMPARED = {
+    "truth": TRUTH,
+    "adjacencies": expand(rules.merge_adjacencies.output.table, corpus=CORPORA),
+    "regulons": expand(rules.make_regulons.output.regulons, corpus=CORPORA),
+    "corpora": expand(rules.make_corpus.output.manifest, corpus=CORPORA),
+    "predictions": expand(rules.evaluate_task.output.predictions, task=TASKS),
+    "runs": expand(rules.evaluate_task.output.runs, task=TASKS),
+    "attributions": expand(rules.explain.output.attributions, task=EXPLAINED),
+    "weights": [rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
+}
 
 
 rule score:
     input:
+        **(COMPARED if CONFIG.simulation else dict.fromkeys(COMPARED, [])),
         metrics=expand(rules.evaluate_task.output.metrics, task=TASKS),
-        predictions=expand(rules.evaluate_task.output.predictions, task=TASKS),
-        runs=expand(rules.evaluate_task.output.runs, task=TASKS),
         pretraining=expand(rules.pretrain.output.scores, model=MODELS),
         embeddings=[
             rules.judge_embedding.output.scores.format(model=model, corpus=content.corpus)
@@ -17,13 +27,6 @@ rule score:
         ],
         stability=expand(rules.make_regulons.output.stability, corpus=CORPORA),
         checks=expand(rules.check_explanation.output.checks, task=EXPLAINED),
-        attributions=expand(rules.explain.output.attributions, task=EXPLAINED),
-        # Edges and drivers are compared with the truth of a simulation.
-        truth=TRUTH if CONFIG.simulation else [],
-        adjacencies=expand(rules.merge_adjacencies.output.table, corpus=CORPORA),
-        regulons=expand(rules.make_regulons.output.regulons, corpus=CORPORA),
-        corpora=expand(rules.make_corpus.output.manifest, corpus=CORPORA),
-        weights=[rules.fit_weights.output[0].format(task=task, fold=fold) for task, fold in WEIGHTS],
     output:
         scores=ensure(f"{RESULTS}/scores.json", non_empty=True),
         table=report(
@@ -87,6 +90,7 @@ STAMPED = {
     "fit_baselines": [
         path
         for task in TASKS
+        if TASKS[task].baselines
         for path in expand(rules.fit_baselines.output.predictions, task=task, fold=list_folds(task))
     ],
     "evaluate_task": expand(rules.evaluate_task.output.predictions, task=TASKS),

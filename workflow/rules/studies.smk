@@ -85,7 +85,7 @@ rule plot_driver_trends:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=scale_by_cells(4000, 1000),
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         modalities=name_modalities,

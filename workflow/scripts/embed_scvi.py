@@ -10,12 +10,11 @@ from scdyn.training import devices
 
 with logged(snakemake.log[0]):
     devices.take_gpus(1)
-    files, settings = snakemake.input, snakemake.params.peers
-    corpus, batch = Corpus(files.corpus), settings["batch"]
-    drawn = embeddings.draw_compared(corpus, snakemake.params.seed)
-    cells = corpus.to_memory(drawn, ["rna"])
-    if files.cells:
-        add_labels(cells, read_cells_table(files.cells, [batch]))
-    latents = peers.embed_with_scvi(cells, batch, settings["max_epochs"], snakemake.params.seed)
+    files, params, corpus = snakemake.input, snakemake.params, Corpus(snakemake.input.corpus)
+    batch, labels = params.peers["batch"], params.labels
+    table = read_cells_table(files.cells, [*labels, batch])
+    drawn = embeddings.draw_compared(corpus, table, labels, params.seed)
+    cells = add_labels(corpus.to_memory(drawn, ["rna"]), table)
+    latents = peers.embed_with_scvi(cells, batch, params.peers["max_epochs"], params.seed)
     embedded = ad.AnnData(obs=cells.obs[[]], obsm={"X_scvi": latents})
     write_h5ad(snakemake.output[0], embedded)

@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
     models = [f"{folder}/predictions.parquet" for folder in files.models]
     report = evaluation.evaluate(
         [*models, *files.baselines, *files.scanvi],
-        evaluation.read_costs(files.models, files.costs),
+        evaluation.read_costs(files.models, [*files.costs, *files.scanvi_costs]),
         read_splits(files.splits),
         task.all_variants(),
         task.split_by,

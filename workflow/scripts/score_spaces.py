@@ -11,7 +11,7 @@ with logged(snakemake.log[0]):
     files, params = snakemake.input, snakemake.params
     labels = read_cells_table(files.cells, [*params.labels, params.batch])
     table = add_labels(read_cells(files.spaces), labels)
-    names = [space for space in embeddings.EMBEDDINGS if space in table.obsm]
+    names = [name for name in embeddings.EMBEDDINGS if name in table.obsm]
     scores = [
         scib.score_with_scib(table, names, label, params.batch)
         for label in params.labels

@@ -7,7 +7,7 @@ from scdyn.tasks.splits import split_task
 with logged(snakemake.log[0]):
     settings = SplitSettings(**snakemake.params.settings)
     splits, left_out = split_task(
-        read_cells_table(snakemake.input[0]),
+        read_cells_table(snakemake.input.cells),
         where=f"tasks.{snakemake.wildcards.task}",
         **settings.model_dump(exclude={"seeds"}),
         seed=settings.seed,

@@ -32,9 +32,17 @@ def embedded(corpus, tmp_path):
     return path
 
 
+def label_cells(corpus, every=3):
+    """The table of the corpus' cells, a label for two of every so many."""
+    names = np.array(["a", "b", *[None] * (every - 2)], dtype=object)
+    return pd.DataFrame({"cell_type": names[np.arange(80) % every]}, corpus.obs.index)
+
+
 @pytest.fixture
 def gathered(corpus, embedded):
-    table = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, None, 1)
+    rows = embeddings.draw_compared(corpus, label_cells(corpus), ["cell_type"], 1)
+    assert len(rows) == 80
+    table = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, None, rows)
     table.obs["cell_type"] = pd.Categorical(np.array(["a", "b", None])[np.arange(80) % 3])
     return table
 
@@ -52,17 +60,45 @@ def test_embeddings_stand_beside_the_depth_of_each_cell(corpus, gathered):
 
 def test_a_draw_of_all_samples_is_gathered(corpus, embedded, gathered, monkeypatch, tmp_path):
     monkeypatch.setattr(embeddings, "MAX_COMPARED", 40)
-    rows = embeddings.draw_compared(corpus, 1)
+    rows = embeddings.draw_compared(corpus, label_cells(corpus), ["unknown"], 1)
     assert np.bincount(np.searchsorted([40, 65], rows, side="right")).tolist() == [18, 12, 10]
     scvi = ad.AnnData(obs=gathered.obs.iloc[rows], obsm={"X_scvi": np.ones((40, 2))})
-    few = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi, 1)
+    few = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi, rows)
     assert few.obs_names.tolist() == corpus.obs.index[rows].tolist()
     for key in ("X_scdyn", "X_pca", "X_pca_both"):
         np.testing.assert_array_equal(few.obsm[key], gathered.obsm[key][rows])
     few.write_h5ad(tmp_path / "few.h5ad")
     assert ad.read_h5ad(tmp_path / "few.h5ad").obs_names.equals(few.obs_names)
     with pytest.raises(InputError, match="cells of scVI's embedding are not those drawn"):
-        embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi[::-1], 1)
+        embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi[::-1], rows)
+
+
+def test_cells_with_a_label_are_drawn_first(corpus, monkeypatch):
+    """In proportion to samples alone 8 of 32 cells would have a label."""
+    monkeypatch.setattr(embeddings, "MAX_COMPARED", 32)
+    few = label_cells(corpus, every=8)
+    rows = embeddings.draw_compared(corpus, few, ["cell_type"], 1)
+    assert len(rows) == 32 and few["cell_type"].iloc[rows].notna().sum() == 20
+    many = label_cells(corpus).assign(batch=["x", "y"] * 40)
+    rows = embeddings.draw_compared(corpus, many, ["cell_type"], 1)
+    assert many["cell_type"].iloc[rows].value_counts().to_dict() == {"a": 16, "b": 16}
+    rows = embeddings.draw_compared(corpus, many.sample(frac=1), ["batch", "cell_type"], 1)
+    assert len(rows) == 32 and (np.diff(rows) > 0).all()
+    assert many["cell_type"].iloc[rows].notna().sum() >= 16
+
+
+def test_too_few_labelled_cells_have_no_score_and_do_not_stop_the_others(gathered, tmp_path):
+    for n_labelled in (0, 1):
+        gathered.obs["rare"] = pd.Series("a", gathered.obs_names[:n_labelled], dtype=object)
+        scores = embeddings.score_embeddings(gathered, ["rare", "cell_type"])
+        assert scores.set_index("label")["value"].isna()["rare"].all()
+        assert not scores.loc[scores["label"] != "rare", "value"].isna().any()
+        assert not any(name.startswith("rare") for name in embeddings.flatten_scores(scores))
+        layouts = {name: gathered.obsm[name][:, :2] for name in gathered.obsm}
+        figure = figures_embeddings.plot_embeddings(
+            scores, layouts, gathered.obs, ["rare", "cell_type"], "sample"
+        )
+        style.save(figure, tmp_path / f"{n_labelled}.png")
 
 
 def test_an_embedding_of_another_corpus_or_damaged_is_refused(corpus, embedded, tmp_path):
@@ -104,7 +140,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
         for prefix in prefixes
         for label, name in (("cell_type.", "neighbour_accuracy"), ("", "library_size_r2"))
     }
-    own = scores.set_index(["space", "metric"])["value"]
+    own = scores.set_index(["embedding", "metric"])["value"]
     assert flat["library_size_r2"] == own["X_scdyn", "Library size R2"]
     assert flat["cell_type.pca_neighbour_accuracy"] == own["X_pca", "Neighbour accuracy"]
 
@@ -112,7 +148,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
 @pytest.mark.parametrize("labels", [["cell_type"], []])
 def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path):
     scores = embeddings.score_embeddings(gathered, labels)
-    layouts = {space: gathered.obsm[space][:, :2] for space in gathered.obsm}
+    layouts = {name: gathered.obsm[name][:, :2] for name in gathered.obsm}
     figure = figures_embeddings.plot_embeddings(scores, layouts, gathered.obs, labels, "sample")
     assert len(figure.axes) == 1 + 3 * (1 + len(labels))
     style.save(figure, tmp_path / "figure.png")

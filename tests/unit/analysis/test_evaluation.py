@@ -89,7 +89,9 @@ def report(runs, files, tmp_path_factory):
     rare = pd.DataFrame({"class": ["HSC $x$"], "reason": ["fewer than 5 cells"]})
     found = evaluation.evaluate(
         files,
-        pd.DataFrame([table[predictions.RUN].iloc[0] for table in runs]).assign(seconds=2.0),
+        pd.DataFrame([table[predictions.RUN].iloc[0] for table in runs]).assign(
+            seconds=2.0, n_training_cells=range(len(runs))
+        ),
         read_splits(folder / "splits.tsv"),
         TASK.all_variants(),
         "donor",
@@ -224,6 +226,9 @@ def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
     curve = report["efficiency"]
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
     assert sorted(curve["labels"].unique()) == [0.1, 1.0]
+    n_cells = curve.set_index(["method", "labels"])["n_training_cells"]
+    assert n_cells["scdynomics"].to_dict() == {0.1: 6.5, 1.0: 1.5}  # the runs' mean
+    assert n_cells["logistic_regression"].to_dict() == {0.1: 12.5, 1.0: 11.5}
     found = report["novelty"].set_index("by")
     assert list(report["novelty"]) == ["method", "by", "class", "auroc", "n_cells"]
     assert found.loc["familiarity", "auroc"] == 1 and set(found["class"]) == {"c"}
@@ -236,7 +241,7 @@ def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
 def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
     assert report["metrics"]["n_held_out"] == 120 and report["metrics"]["n_predicted"] == 4
-    assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0}
+    assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0, "n_training_cells": 10.5}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
     ours = combine(runs).query("method == 'scdynomics' and part == 'test'")
     expected = pd.crosstab(ours["label"], ours["predicted"])
@@ -253,6 +258,24 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     path = report["folder"] / "task.svg"
     style.save(figures_task.plot_task(report), path)
     assert "too rare: HSC $x$ (fewer than 5 cells)" in path.read_text()
+
+
+def test_a_task_without_baselines_has_the_same_tables(report, runs, files, tmp_path):
+    ours = runs[:9]
+    found = evaluation.evaluate(
+        files[:9],
+        pd.DataFrame([table[predictions.RUN].iloc[0] for table in ours]).assign(n_training_cells=9),
+        SPLIT,
+        TASK.all_variants(),
+        None,
+        predictions=tmp_path / "predictions.parquet",
+        runs=tmp_path / "runs.parquet",
+    )
+    for name in ("summary", "classes", "efficiency", "novelty"):
+        assert list(found[name]) == list(report[name])
+    missing = found["summary"][["best_baseline", "difference", "p"]].isna()
+    assert missing.all(axis=None)
+    style.save(figures_task.plot_task(found), tmp_path / "task.svg")
 
 
 def test_costs_are_read_from_models_folders_and_from_tables(tmp_path):

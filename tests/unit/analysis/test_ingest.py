@@ -498,7 +498,7 @@ def test_cells_of_a_large_library_are_scored_among_drawn_ones(monkeypatch, caplo
     assert "doublets are simulated from 300 drawn cells of 600" in caplog.text
     np.testing.assert_array_equal(scores, doublets.run_scrublet(sparse.csr_matrix(counts), 3))
     assert np.corrcoef(scores, whole)[0, 1] > 0.6
-    is_drawn = doublets.draw_cells(600, 3)
+    is_drawn = doublets.mark_drawn_cells(600, 3)
     assert is_drawn.sum() == 300
     drawn = doublets.run_scrublet(sparse.csr_matrix(counts[is_drawn]), 3)
     np.testing.assert_array_equal(scores[is_drawn], drawn)

@@ -1,5 +1,6 @@
 """A sample's counts on disk: read as they were written, by any client, and refused if damaged."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -208,6 +209,22 @@ def disagree(store):
     (pointers + 1).tofile(file_of(store, "X/indptr"))
 
 
+def begin_late(store):
+    pointers = np.fromfile(file_of(store, "X/indptr"), "<i8")
+    np.append(1, pointers[1:]).tofile(file_of(store, "X/indptr"))
+
+
+def go_back(store):
+    pointers = np.fromfile(file_of(store, "X/indptr"), "<i8")
+    pointers[[3, 4]] = pointers[[4, 3]]
+    pointers.tofile(file_of(store, "X/indptr"))
+
+
+def flip_a_byte(store):
+    with file_of(store, "X/indices").open("r+b") as file:
+        file.write(b"\x17")
+
+
 def compress(store):
     group = zarr.open_group(str(store), mode="r+")
     group["X"].create_array("data", data=group["X"]["data"][:], overwrite=True)
@@ -229,6 +246,9 @@ def change_the_type(store):
         (garble_the_layout, "line 1"),
         (garble_the_index, "not in order"),
         (disagree, "different lengths"),
+        (begin_late, "X: the bounds of its cells are not in order"),
+        (go_back, "X: the bounds of its cells are not in order"),
+        (flip_a_byte, "X: names gene 23 of 23"),
         (compress, "data is compressed"),
         (change_the_type, "other types"),
     ],
@@ -238,10 +258,32 @@ def test_a_damaged_sample_is_refused_in_one_sentence(tmp_path, damage, reason):
     shards.write_shard(path, make_sample())
     damage(path)
     with pytest.raises(InputError, match=reason) as error:
-        read(path, [0], "rna"), read(path, [0], "promoter")
+        read(path, [0, 1], "rna"), read(path, [0, 1], "promoter")
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("run the workflow again. [SCD-CORPUS]")
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [2, 1], [1, 30]])
+@pytest.mark.parametrize("per_read", [shards.PER_READ, 3])
+def test_a_gene_that_does_not_exist_is_refused_in_any_order(tmp_path, monkeypatch, rows, per_read):
+    """Those that are read into place, and those that are copied."""
+    monkeypatch.setattr(shards, "PER_READ", per_read)
+    shards.write_shard(tmp_path / "s1.zarr", make_sample())
+    flip_a_byte(tmp_path / "s1.zarr")
+    with pytest.raises(InputError, match=r"s1\.zarr: .*names gene 23 of 23"):
+        read(tmp_path / "s1.zarr", rows, "rna")
+    read(tmp_path / "s1.zarr", rows, "promoter")
+
+
+def test_files_are_closed_also_if_they_are_damaged(written):
+    path, _ = written
+    before = len(os.listdir("/dev/fd"))
+    read(path, [0, 39], "rna")
+    flip_a_byte(path)
+    with pytest.raises(InputError):
+        read(path, [0, 1], "rna")
+    assert len(os.listdir("/dev/fd")) == before
 
 
 @pytest.mark.parametrize("content", ["{}", "{", '{"attributes": {"scdyn": {"format": 2}}}'])
@@ -302,6 +344,34 @@ def test_pointers_of_many_cells_are_summed_in_64_bits():
 
     cells = shards.read_rows([Many()], np.zeros(3, int), np.arange(3), "rna", Endless())
     assert cells.indptr[-1] == 3 * 2**30
+
+
+def test_bounds_beyond_32_bits_are_written(tmp_path, monkeypatch):
+    """Blocks of cells, each of more counts than fit into memory."""
+    monkeypatch.setattr(shards, "CELLS_AT_ONCE", 1)
+
+    class Many:
+        shape, data = (3, 9), np.zeros(0, np.uint8)
+
+        def __getitem__(self, rows):
+            part = sparse.csr_matrix((1, 9), dtype=np.uint8)
+            part.indptr = np.array([0, 2**30], dtype=np.int32)
+            part.eliminate_zeros = part.sort_indices = lambda: None
+            return part
+
+    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w")
+    shards.write_counts(group, Many(), hashlib.sha256())
+    assert group["indptr"][:].tolist() == [0, 2**30, 2**31, 3 * 2**30]
+
+
+def test_cells_behind_more_numbers_than_32_bits_count_are_copied(tmp_path):
+    """The numbers of the first cell are a hole in a file, which takes no room."""
+    n_before = 2**31 + 5
+    numbers = np.memmap(tmp_path / "numbers", np.uint8, "w+", shape=n_before + 4)
+    numbers[n_before:] = [1, 2, 3, 4]
+    cells = shards.Cells(numbers, numbers, np.array([0, n_before, n_before + 1, n_before + 4]))
+    taken = cells.take(np.array([2, 1]))
+    assert taken.indices.tolist() == [2, 3, 4, 1] and taken.indptr.tolist() == [0, 3, 4]
 
 
 KILLED = """

@@ -12,7 +12,8 @@ from small_corpus import make_genes
 from scdyn.data.corpus import Corpus
 from scdyn.data.pca import N_COMPONENTS, open_pca
 from scdyn.errors import InputError
-from scdyn.plotting import style
+from scdyn.grn.activity import COMPARED
+from scdyn.plotting import style, views
 from scdyn.plotting.studies import assign_label_colours
 from scdyn.pp import wilcoxon
 from scdyn.pp.metadata import write_cells
@@ -20,6 +21,7 @@ from scdyn.studies import common
 from scdyn.studies import development as studies_development
 from scdyn.studies import spatial as studies_spatial
 from scdyn.tasks.baselines import MAX_FOR_TREES, MAX_TRAINING_CELLS
+from scdyn.tasks.embeddings import MAX_COMPARED
 
 
 def prediction_table(names, method, predicted, part="predict", classes=("x", "y")):
@@ -293,7 +295,7 @@ def test_order_is_measured_section_by_section_over_cells_with_a_position():
     assert set(table["section"]) == {"a", "b"}  # nine cells say nothing of order
     rows = table.set_index(["section", "method", "class"])
     assert rows.loc[("a", "scdynomics", "x"), "n_cells"] == 63
-    assert rows.loc[("a", "scdynomics", "x"), "n_called"] == 32
+    assert rows.loc[("a", "scdynomics", "x"), "n_predicted"] == 32
     assert rows.loc[("a", "scdynomics", "x"), "p_value"] < 0.01
     assert rows.loc[("b", "scdynomics", "x"), "p_value"] > 0.01
 
@@ -382,9 +384,17 @@ def test_a_study_of_sections_shows_the_cells_that_have_a_place():
                 f"more than {common.MAX_SHOWN:,} predicted cells",
             ],
         ),
-        ("perturbation_maps", [f"of more than {common.MAX_SHOWN:,} so many"]),
+        *(
+            (name, [f"there are more than {common.MAX_SHOWN:,} "])
+            for name in ("perturbation_maps", "view", "pseudotime", "driver_trends")
+        ),
+        ("regulons", [f"or over {COMPARED:,} of them"]),
+        ("specificity", [f"or over {COMPARED:,} of them"]),
+        ("embedding", [f"at most {MAX_COMPARED:,} cells"]),
+        ("scores", [f"if there are more than {MAX_TRAINING_CELLS:,}"]),
         ("changed_genes", [f"at most {wilcoxon.MAX_PER_GROUP:,} cells per group"]),
         ("drivers", [f"at most {wilcoxon.MAX_PER_GROUP:,} cells per class"]),
+        ("regulon_attribution", [f"at most {wilcoxon.MAX_PER_GROUP:,} labelled cells per class"]),
         ("task", [f"at most {MAX_TRAINING_CELLS:,} training cells, XGBoost to {MAX_FOR_TREES:,}"]),
         (
             "pseudotime",
@@ -406,6 +416,7 @@ def test_captions_state_the_parameters_in_use(caption, parameters):
     text = (Path(__file__).parents[3] / f"workflow/report/{caption}.rst").read_text()
     for parameter in parameters:
         assert parameter in text
+    assert views.MOST_CELLS == common.MAX_SHOWN
     assert studies_spatial.NEIGHBOURS_ON_SECTION == 10 and studies_development.MIN_WEIGHT == 5
     followed = studies_development.MAX_DRIVER_FATES, studies_development.MAX_DRIVERS
     assert (*followed, studies_development.MAX_FATES) == (4, 10, 8)

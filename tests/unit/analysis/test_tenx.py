@@ -1,6 +1,7 @@
 """Every layout that Cell Ranger has written: the same counts from each."""
 
 import gzip
+from types import SimpleNamespace
 
 import anndata as ad
 import h5py
@@ -471,3 +472,59 @@ def test_counts_are_summed_to_columns_as_they_are_read(tmp_path, monkeypatch):
         np.testing.assert_array_equal(rna.X.toarray(), COUNTS[:, :3])
         np.testing.assert_array_equal(peaks.X.toarray(), COUNTS[:, 3:])
     assert asked == [("Gene Expression", SYMBOLS), ("Peaks", NAMES)] * 2
+
+
+@pytest.mark.parametrize(
+    "rows", [[2, 0, 1], [0, 1, 2], [-1, 2, -1, 0], [1, 1, 0, 1], [-1], [], [0, 1]]
+)
+def test_rows_are_taken_in_any_order_and_stay_sorted(rows):
+    counts = sparse.csr_matrix(COUNTS.astype(np.int32))
+    taken = tenx.take_rows(counts, np.array(rows, dtype=int))
+    expected = [COUNTS[row] if row >= 0 else np.zeros(5) for row in rows]
+    np.testing.assert_array_equal(taken.toarray(), np.reshape(expected, (-1, 5)))
+    assert taken.dtype == np.int32 and taken.has_sorted_indices
+    taken.check_format(full_check=True)
+
+
+def test_rows_in_their_own_order_are_not_copied():
+    counts = sparse.csr_matrix(COUNTS)
+    assert tenx.take_rows(counts, np.arange(3)) is counts
+
+
+N_BEFORE = 2**31 + 5
+
+
+class Behind:
+    """An array of a file, of which only the numbers behind many others are stored."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __getitem__(self, part):
+        assert part.start >= N_BEFORE
+        return self.values[part.start - N_BEFORE : part.stop - N_BEFORE]
+
+
+def test_more_counts_than_int32_can_number_stand_before_the_cells(monkeypatch):
+    monkeypatch.setattr(tenx, "CELLS_AT_ONCE", 2)
+    counts = sparse.csr_matrix(COUNTS)
+    blocks = tenx.iter_rows(
+        Behind(counts.data), Behind(counts.indices), N_BEFORE + counts.indptr.astype(np.int64), 5
+    )
+    np.testing.assert_array_equal(sparse.vstack(list(blocks)).toarray(), COUNTS)
+
+
+def test_more_counts_than_int32_can_number_are_taken(monkeypatch):
+    """The bounds of rows that have more counts than fit into memory."""
+
+    class Many:
+        shape = 3, 5
+        data = indices = np.zeros(0)
+        indptr = 2**30 * np.arange(4)
+
+        def __getitem__(self, rows):
+            return self
+
+    monkeypatch.setattr(tenx, "sparse", SimpleNamespace(csr_matrix=lambda arrays, shape: arrays))
+    ends = tenx.take_rows(Many(), np.array([2, -1, 0, 1]))[2]
+    assert (ends == 2**30 * np.array([0, 1, 1, 2, 3])).all()

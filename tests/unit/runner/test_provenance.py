@@ -74,6 +74,13 @@ def test_methods_name_versions_seeds_and_devices(record):
     assert all(value == sha256(path) for path, value in record["sha256"].items())
 
 
+def test_methods_name_baselines_where_there_are_any(record):
+    assert provenance.write_methods(record).count("it was compared with commonest class") == 2
+    for task in record["config"]["tasks"].values():
+        task["baselines"] = []
+    assert "compared with" not in provenance.write_methods(record)
+
+
 def test_methods_name_the_program_that_found_the_motifs():
     grn = GrnSettings(rankings=["db.feather"], annotations="motifs.tbl")
     said = provenance.describe_grn(grn, {"pyscenic": "0.12.1"})

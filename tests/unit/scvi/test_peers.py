@@ -7,7 +7,6 @@ import pytest
 from scipy import sparse
 
 from scdyn.data.corpus import Corpus
-from scdyn.errors import InputError
 from scdyn.tasks import embeddings, peers, scib
 from scdyn.tasks import splits as splitting
 
@@ -55,7 +54,8 @@ def splits(cells):
 
 def test_scanvi_calls_cells_that_it_has_not_seen(cells, corpus, splits, monkeypatch):
     monkeypatch.setattr(peers, "MAX_TRAINING_CELLS", 60)  # of some eighty
-    calls = peers.predict_with_scanvi(corpus, splits, "0", 30, 1)
+    calls, cost = peers.predict_with_scanvi(corpus, splits, "0", 30, 1)
+    assert cost["n_training_cells"] == 60 and cost["seconds"] > 0
     _, _, called = splitting.split_cells(splits, "0")
     assert calls["cell"].tolist() == called["cell"].tolist()
     assert set(calls["part"]) == {"test", "predict"} and set(calls["method"]) == {"scanvi"}
@@ -67,7 +67,7 @@ def test_scanvi_calls_cells_that_it_has_not_seen(cells, corpus, splits, monkeypa
 
 def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, corpus, splits, tmp_path):
     """Others among the called change no call of the rest; the same seed gives the same."""
-    calls = peers.predict_with_scanvi(corpus, splits, "0", 3, 1)
+    calls, _ = peers.predict_with_scanvi(corpus, splits, "0", 3, 1)
     _, _, called = splitting.split_cells(splits, "0")
     poisoned = cells.copy()
     rows = poisoned.obs_names.get_indexer(called["cell"][1:])
@@ -76,7 +76,7 @@ def test_scanvi_learns_nothing_from_the_cells_that_it_calls(cells, corpus, split
     poisoned.X = sparse.csr_matrix(values)
     relabelled = splits.assign(label=splits["label"].where(splits["fold"] != "0", "b"))
     other = write_corpus(tmp_path / "corpus", poisoned)
-    again = peers.predict_with_scanvi(other, relabelled, "0", 3, 1)
+    again, _ = peers.predict_with_scanvi(other, relabelled, "0", 3, 1)
     assert again["p_a"][0] == pytest.approx(calls["p_a"][0], rel=1e-5)
     assert again["p_a"][5] != pytest.approx(calls["p_a"][5], rel=1e-3)
 
@@ -96,17 +96,17 @@ def test_scvi_and_scib_metrics_tell_types_from_noise(cells):
     scores = scib.score_with_scib(table, ["X_pca", "X_scvi"], "cell_type", "sample")
     assert list(scores) == embeddings.SCORE_COLUMNS and scores["value"].between(-0.1, 1).all()
     kept = scores[(scores["kind"] == embeddings.MEAN) & (scores["metric"] == "labels kept")]
-    kept = kept.set_index("space")["value"]
+    kept = kept.set_index("embedding")["value"]
     assert kept["X_scvi"] > kept["X_pca"] + 0.1
     assert "cell_type.scvi_scib_batches_mixed" in embeddings.flatten_scores(scores)
 
 
-def test_one_batch_is_not_mixed_and_too_few_cells_are_refused(cells):
+def test_one_batch_is_not_mixed_and_too_few_cells_are_not_scored(cells, caplog):
     table = ad.AnnData(obs=cells.obs.copy(), obsm={"X_pca": cells.X.toarray()[:, :5] + 0.0})
     table.obs["sample"] = "one"
     scores = scib.score_with_scib(table, ["X_pca"], "cell_type", "sample")
     assert set(scores["kind"]) == {"labels kept", embeddings.MEAN}
-    with pytest.raises(
-        InputError, match="50 cells have a value of 'cell_type', but scib-metrics needs"
-    ):
-        scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")
+    scores = scib.score_with_scib(table[:50], ["X_pca"], "cell_type", "sample")
+    assert "'cell_type' is not scored: 50 cells have a value" in caplog.text
+    assert scores["value"].isna().all() and len(scores) == 1
+    assert not embeddings.flatten_scores(scores)

@@ -404,7 +404,7 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
         )
         task = json.loads((folder / "task.json").read_text())
         weights = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]
-        return weights, task["temperature"], task["n_learned_cells"]
+        return weights, task["temperature"], task["n_training_cells"]
 
     clean = files_of("clean", store, split)
     rna, promoter = (part.toarray() for part in store.read(np.arange(90)))

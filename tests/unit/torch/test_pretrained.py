@@ -21,7 +21,6 @@ import scdyn
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
-from scdyn.io.artefacts import make_stamp
 from scdyn.model import embedding
 from scdyn.settings import PretrainingSettings, VariantSettings
 from scdyn.tasks import finetuning
@@ -234,25 +233,44 @@ def test_a_killed_job_leaves_nothing_half_written_and_continues(folder, cells, t
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("change", ["model", "corpus", "version", "cut short"])
-def test_parts_of_another_job_or_damaged_are_not_used(folder, tmp_path, change, caplog):
+@pytest.mark.parametrize(
+    "change", ["nothing", "model", "projection", "sample", "version", "cut short"]
+)
+def test_parts_of_another_job_or_damaged_are_not_used(
+    folder, cells, tmp_path, monkeypatch, change, caplog
+):
+    """The parts that a job left, in which all cells are at the origin."""
     model, store = scdyn.load(folder / "model"), open_store(folder)
     path, parts = tmp_path / "embedded.zarr", tmp_path / "parts"
-    identity = {
-        "corpus": store.corpus.id,
-        "model": model.config["model_sha256"],
-        "version": make_stamp()["version"],
-    }
-    wrong = {"X_scdyn": np.zeros((25, 31), dtype=np.float16)}
-    parts.mkdir()
-    save_file(wrong, parts / "0.safetensors", identity | {change: "another"})
+    model.embed_corpus(store, path)
+    expected = ad.read_zarr(path).obsm["X_scdyn"]
+    model_id, projection, left_store = model.config["model_sha256"], model.projection, store
+    if change == "model":
+        model_id = "another"
+    elif change == "projection":
+        projection = projection._replace(mean=projection.mean + 1)
+    elif change == "sample":
+        first = cells[:25].copy()
+        first.X[0, 0] += 1
+        left_store = Corpus.write(tmp_path / "corpus", [first, rename(cells[25:])]).store
+    with monkeypatch.context() as patch:
+        if change == "version":
+            patch.setattr(embedding, "make_stamp", lambda: {"version": "another"})
+        patch.setattr(
+            embedding, "embed", lambda model, store, rows, projection: np.zeros((len(rows), 31))
+        )
+        patch.setattr(embedding, "remove", lambda parts: None)
+        embedding.write_embedding(model.model, projection, left_store, path, parts, model_id)
     if change == "cut short":
-        save_file(wrong, parts / "0.safetensors", identity)
         os.truncate(parts / "0.safetensors", 500)
     with caplog.at_level("INFO", logger="scdyn"):
         model.embed_corpus(store, path, parts)
-    assert "s: embedded 25 cells" in caplog.text
-    assert np.abs(ad.read_zarr(path).obsm["X_scdyn"]).min(1).any()
+    found = ad.read_zarr(path).obsm["X_scdyn"]
+    if change == "nothing":
+        assert "s: is embedded already" in caplog.text and not found.any()
+    else:
+        assert "s: embedded 25 cells" in caplog.text
+        np.testing.assert_array_equal(found[:25], expected[:25])
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut short", "of another model"])

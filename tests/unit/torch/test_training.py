@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ from scdyn.settings import VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.training import loop, predictors, pretraining, progress
 from scdyn.training.checkpoint import Checkpoint
+
+
+def test_the_caption_states_how_many_cells_are_scored():
+    text = (Path(__file__).parents[3] / "workflow/report/training.rst").read_text()
+    assert f"Held-out cells (at most {pretraining.MOST_HELD_OUT:,})" in text
+    assert f"at most {predictors.MOST_CELLS:,} training cells" in text
 
 
 @pytest.fixture

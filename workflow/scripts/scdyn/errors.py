@@ -17,7 +17,7 @@ from typing import Literal, cast, get_args
 Code = Literal[
     "ANNOTATION", "BARCODES", "CONFIG", "CORPUS", "COUNTS", "DISK", "DOWNLOAD", "EXPLAIN",
     "FORMAT", "FRAGMENTS", "GENES", "GENOMES", "GPU", "LABELS", "LAYER", "MATRIX", "MEMORY",
-    "METADATA", "MODEL", "MOTIFS", "PATH", "PEERS", "PROMOTERS", "QC", "REGULONS", "SHEET",
+    "METADATA", "MODEL", "MOTIFS", "PATH", "PROMOTERS", "QC", "REGULONS", "SHEET",
     "SIZE", "SPLITS", "STUDY", "TFS", "TRAINING",
 ]  # fmt: skip
 
@@ -52,7 +52,6 @@ CODES: dict[Code, str] = {
     "TRAINING": "training that cannot continue",
     "EXPLAIN": "attributions, in-silico perturbation and gene sets",
     "STUDY": "a study of development, space or perturbation",
-    "PEERS": "other methods, for comparison",
     "DOWNLOAD": "a reference that cannot be downloaded",
 }
 

@@ -19,7 +19,16 @@ from scipy import sparse
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp, read_parquet, writing_parquet
 from scdyn.io.files import write_json
-from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, Shard, read_rows, write_shard
+from scdyn.io.shards import (
+    CELLS_AT_ONCE,
+    PLACES,
+    REMEDY,
+    Buffers,
+    Cells,
+    Shard,
+    read_rows,
+    write_shard,
+)
 from scdyn.log import logger
 from scdyn.pp.counts import (
     MOMENTS,
@@ -40,7 +49,6 @@ T = TypeVar("T")
 MEASURED = ("sample", "barcode", "promoter_source", *METRICS, *SIZES.values())
 # Layers of a block: the counts of a modality, and their log-normalised values.
 LAYERS = {layer: modality for modality in PLACES for layer in (modality, f"{modality}_log")}
-CELLS_AT_ONCE = 4096
 MANIFEST, OBS = "manifest.json", "obs.parquet"
 
 

@@ -64,7 +64,7 @@ def rank_drivers(
     cells = read_compared_cells(corpus, label[label.isin(attributions["class"])], seed)
     rankings = rankings_table(attributions, pd.concat(weights), cells)
     of_regulons = regulon_attribution(
-        attributions, regulon_members(regulons), mean_expression(cells), seed=seed
+        attributions, regulon_members(regulons), average_expression(cells), seed=seed
     )
     return {
         "rankings": rankings,
@@ -159,6 +159,14 @@ def drivers_table(
     return table
 
 
-def mean_expression(cells: ad.AnnData) -> pd.Series:
-    """Average the normalised expression over cells, by gene id."""
+def average_expression(cells: ad.AnnData) -> pd.Series:
+    """Average the normalised expression over cells, by gene id.
+
+    Only bins of genes follow from it, for which the cells that Wilcoxon's test compares are enough.
+
+    Parameters
+    ----------
+    cells
+        Of :func:`scdyn.tasks.rankings.read_compared_cells`.
+    """
     return pd.Series(np.asarray(cells.layers["rna_log"].mean(0)).ravel(), index=cells.var_names)

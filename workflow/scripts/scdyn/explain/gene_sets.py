@@ -50,7 +50,7 @@ def regulon_attribution(
     sets
         Regulon to symbols (:func:`regulon_members`).
     expression
-        Mean expression by gene id.
+        Mean expression by gene id (:func:`scdyn.explain.drivers.average_expression`).
     n_permutations, seed
         Number of permutations, and their seed.
 

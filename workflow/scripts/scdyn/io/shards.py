@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PLACES = {"rna": "X", "promoter": "layers/promoter"}
 # Numbers per chunk of zarr, the least that another client reads, and per file.
 CHUNK, PER_FILE = 2**16, 2**26
-# Cells that are sorted and written at once.
+# Cells that are sorted and written at once, and those of a block where no other size is given.
 CELLS_AT_ONCE = 4096
 # Rows with fewer numbers between them are read at once, and most numbers read at once.
 GAP, PER_READ = 2**15, 2**24
@@ -158,6 +158,28 @@ def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> N
     )
 
 
+class OpenFiles:
+    """Files that are read at several places, each opened once and closed together."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Open none yet."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close all files."""
+        for handle in self._handles.values():
+            os.close(handle)
+
+    def open(self, path: str) -> int:
+        """Return the number under which the system knows an open file."""
+        if path not in self._handles:
+            self._handles[path] = os.open(path, os.O_RDONLY)
+        return self._handles[path]
+
+
 class ArrayOnDisk:
     """A one-dimensional zarr array of uncompressed chunks, read by position.
 
@@ -216,7 +238,9 @@ class ArrayOnDisk:
     def _file(self, i: int) -> Path:
         return self.folder / "c" / str(i)
 
-    def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+    def read(
+        self, start: int, stop: int, files: OpenFiles, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Read the numbers from ``start`` to ``stop``, into ``out`` (stop - start,) if given."""
         if out is None:
             out = np.empty(stop - start, self.dtype)
@@ -226,16 +250,12 @@ class ArrayOnDisk:
             i, first = divmod(start, self.per_file)
             last = min(self.per_file, first + stop - start)
             wanted = view[done : done + (last - first) * width]
-            handle = os.open(self._files[i], os.O_RDONLY)
-            try:
-                read = 0
-                while read < len(wanted):
-                    n = os.preadv(handle, [wanted[read:]], first * width + read)
-                    if not n:
-                        raise ValueError(f"{self.folder.name}: its file ends early")
-                    read += n
-            finally:
-                os.close(handle)
+            handle, read = files.open(self._files[i]), 0
+            while read < len(wanted):
+                n = os.preadv(handle, [wanted[read:]], first * width + read)
+                if not n:
+                    raise ValueError(f"{self.folder.name}: its file ends early")
+                read += n
             done += len(wanted)
             start += last - first
         return out
@@ -262,11 +282,15 @@ class CountsOnDisk:
         indptr = ArrayOnDisk(folder / "indptr")
         if indptr.length != shape[0] + 1:
             raise ValueError(f"{folder.name}: has {indptr.length - 1} cells, not {shape[0]}")
-        self.indptr = indptr.read(0, indptr.length)
+        with OpenFiles() as files:
+            self.indptr = indptr.read(0, indptr.length, files)
         if not self.data.length == self.indices.length == self.indptr[-1]:
             raise ValueError(f"{folder.name}: its arrays have different lengths")
+        if self.indptr[0] or (np.diff(self.indptr) < 0).any():
+            raise ValueError(f"{folder.name}: the bounds of its cells are not in order")
         if self.data.dtype.kind != "u" or self.indices.dtype != find_smallest_type(shape[1]):
             raise ValueError(f"{folder.name}: its arrays have other types")
+        self.name, self.n_genes = folder.name, shape[1]
 
     def copy_rows(
         self, rows: np.ndarray, targets: np.ndarray, data: np.ndarray, indices: np.ndarray
@@ -281,29 +305,40 @@ class CountsOnDisk:
             (n,) positions in ``data`` and ``indices`` of the first number of each row.
         data, indices
             The arrays that are filled.
+
+        Raises
+        ------
+        OSError, ValueError
+            If a file cannot be read, or names a gene that does not exist.
         """
         order = np.argsort(rows, kind="stable")
         rows, targets = rows[order], targets[order]
         starts, stops = self.indptr[rows], self.indptr[rows + 1]
-        for first, last in find_runs(starts, stops):
-            begin, end = int(starts[first]), int(stops[last - 1])
-            follows = (starts[first + 1 : last] == stops[first : last - 1]) & (
-                np.diff(targets[first:last]) == (stops - starts)[first : last - 1]
-            )
-            # Rows that are adjacent on disk and in the result are copied together.
-            pieces = first + np.flatnonzero(np.append(True, ~follows))
-            for array, out in ((self.data, data), (self.indices, indices)):
-                if len(pieces) == 1 and out.dtype == array.dtype:
-                    at = int(targets[first])
-                    array.read(begin, end, out[at : at + end - begin])
-                    continue
-                copy_pieces(
-                    array.read(begin, end),
-                    out,
-                    (starts[pieces] - begin).tolist(),
-                    targets[pieces].tolist(),
-                    (stops[np.append(pieces[1:], last) - 1] - starts[pieces]).tolist(),
+        with OpenFiles() as files:
+            for first, last in find_runs(starts, stops):
+                begin, end = int(starts[first]), int(stops[last - 1])
+                follows = (starts[first + 1 : last] == stops[first : last - 1]) & (
+                    np.diff(targets[first:last]) == (stops - starts)[first : last - 1]
                 )
+                # Rows that are adjacent on disk and in the result are copied together.
+                pieces = first + np.flatnonzero(np.append(True, ~follows))
+                for array, out in ((self.data, data), (self.indices, indices)):
+                    if len(pieces) == 1 and out.dtype == array.dtype:
+                        at = int(targets[first])
+                        values = array.read(begin, end, files, out[at : at + end - begin])
+                    else:
+                        values = array.read(begin, end, files)
+                        copy_pieces(
+                            values,
+                            out,
+                            (starts[pieces] - begin).tolist(),
+                            targets[pieces].tolist(),
+                            (stops[np.append(pieces[1:], last) - 1] - starts[pieces]).tolist(),
+                        )
+                    largest = values.max(initial=0) if array is self.indices else 0
+                    # SciPy does not check indices later, and would read out of bounds.
+                    if largest >= self.n_genes:
+                        raise ValueError(f"{self.name}: names gene {largest} of {self.n_genes}")
 
 
 def copy_pieces(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -190,9 +191,12 @@ def take_rows(counts: sparse.csr_matrix, rows: np.ndarray) -> sparse.csr_matrix:
     """
     if np.array_equal(rows, np.arange(counts.shape[0])):
         return counts
-    found = np.flatnonzero(rows >= 0)
-    ones = (np.ones(len(found), counts.dtype), (found, rows[found]))
-    return sparse.csr_matrix(ones, (len(rows), counts.shape[0])) @ counts
+    found = rows >= 0
+    taken = counts[rows[found]]
+    ends = np.zeros(len(rows) + 1, dtype=np.int64)
+    ends[1:][found] = np.diff(taken.indptr)
+    ends = np.cumsum(ends)
+    return sparse.csr_matrix((taken.data, taken.indices, ends), (len(rows), counts.shape[1]))
 
 
 class Kind(NamedTuple):
@@ -315,19 +319,29 @@ def read_h5(path: Path, choose: ChooseColumns = keep_features) -> dict[str, ad.A
             )
         if not len(data) == len(indices) == indptr[-1] or indptr[0] or (np.diff(indptr) < 0).any():
             raise ValueError("data, indices and indptr are inconsistent")
+        blocks = iter_rows(data, indices, indptr, len(features))
+        return make_tables(split_by_kind(blocks, kinds, str(path)), kinds, names)
 
-        def blocks() -> Iterator[sparse.csr_matrix]:
-            for start in range(0, len(names), CELLS_AT_ONCE):
-                ends = indptr[start : start + CELLS_AT_ONCE + 1]
-                part = slice(ends[0], ends[-1])
-                block = sparse.csr_matrix(
-                    (data[part], indices[part], ends - ends[0]), (len(ends) - 1, len(features))
-                )
-                # SciPy does not check indices later, and would read out of bounds.
-                block.check_format(full_check=True)
-                yield block
 
-        return make_tables(split_by_kind(blocks(), kinds, str(path)), kinds, names)
+def iter_rows(
+    data: h5py.Dataset, indices: h5py.Dataset, indptr: np.ndarray, n_features: int
+) -> Iterator[sparse.csr_matrix]:
+    """Read the arrays of a CSR matrix in blocks of cells, (cells of the block, features).
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range.
+    """
+    for start in range(0, len(indptr) - 1, CELLS_AT_ONCE):
+        ends = indptr[start : start + CELLS_AT_ONCE + 1]
+        part = slice(ends[0], ends[-1])
+        block = sparse.csr_matrix(
+            (data[part], indices[part], ends - ends[0]), (len(ends) - 1, n_features)
+        )
+        # SciPy does not check indices later, and would read out of bounds.
+        block.check_format(full_check=True)
+        yield block
 
 
 def read_metrics(path: Path, barcodes: pd.Index) -> pd.DataFrame:

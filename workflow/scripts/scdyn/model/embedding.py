@@ -159,11 +159,15 @@ def write_embedding(
     stamp = {"corpus": corpus.id, "model": model_id}
     # Parts by other code are not used, either.
     digest = hashlib.sha256(b"".join(values.numpy().tobytes() for values in projection))
-    made_by = {"version": make_stamp()["version"], "projection": digest.hexdigest()}
+    made_by = {
+        "model": model_id,
+        "projection": digest.hexdigest(),
+        "version": make_stamp()["version"],
+    }
     finished = [parts / f"{i}.safetensors" for i in range(len(corpus.shards))]
     bounds = list(pairwise(corpus.offsets))
     for part, shard, (start, stop) in zip(finished, corpus.shards, bounds, strict=True):
-        identity = stamp | made_by | {"sample": shard.id}
+        identity = made_by | {"sample": shard.id}
         if read_identity(part) == identity:
             logger.info("%s: is embedded already", shard.path.stem)
             continue
@@ -188,7 +192,7 @@ def write_embedding(
 
 
 def read_identity(part: Path) -> dict[str, str] | None:
-    """Read from which corpus, model and code a part is; None if it cannot be read."""
+    """Read of which sample, model and code a part is; None if it cannot be read."""
     try:
         with safe_open(part, framework="np") as opened:
             identity: dict[str, str] | None = opened.metadata()

@@ -190,8 +190,8 @@ class Pretrained:
     @property
     def trained_without_promoters(self) -> bool:
         """Whether some training cells had no promoters, as measured or by promoter_dropout."""
-        config = self.config
-        return bool(config["n_learned_without_promoters"] or config["settings"]["promoter_dropout"])
+        measured = self.config["n_training_cells_without_promoters"] == 0
+        return not measured or self.config["settings"]["promoter_dropout"] > 0
 
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
         """Align cells to the model's genes, normalise and bin their counts.

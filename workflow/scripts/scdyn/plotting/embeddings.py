@@ -53,11 +53,12 @@ def plot_embeddings(
     panels = top.subplots(len(tables), 1, squeeze=False)[:, 0]
     for axis, (label, table) in zip(panels, tables.items(), strict=True):
         draw_table(axis, table, label)
+    bottom.suptitle(f"{len(obs):,} cells", fontsize=8)
     axes = bottom.subplots(1 + len(labels), len(layouts), squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
-        column, space = [batch, *labels][i], list(layouts)[j]
-        title = EMBEDDINGS[space][1] if i == 0 else ""
-        scatter_labels(axis, layouts[space], obs[column], title, legend=j == len(layouts) - 1)
+        column, embedding = [batch, *labels][i], list(layouts)[j]
+        title = EMBEDDINGS[embedding][1] if i == 0 else ""
+        scatter_labels(axis, layouts[embedding], obs[column], title, legend=j == len(layouts) - 1)
         if j == 0:
             axis.set_ylabel(column)
     return figure
@@ -66,10 +67,10 @@ def plot_embeddings(
 def lay_out_scores(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     """Lay out the scores of one label: one row per embedding, columns (kind, metric)."""
     chosen = scores[scores["label"].isin(["", label])]
-    wide = chosen.pivot(index="space", columns=["kind", "metric"], values="value")
+    wide = chosen.pivot(index="embedding", columns=["kind", "metric"], values="value")
     present = dict.fromkeys(zip(chosen["kind"], chosen["metric"], strict=True))
     columns = sorted(present, key=lambda column: list(KIND_TITLES).index(column[0]))
-    return wide.loc[[space for space in EMBEDDINGS if space in wide.index], columns]
+    return wide.loc[[name for name in EMBEDDINGS if name in wide.index], columns]
 
 
 def draw_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
@@ -85,7 +86,7 @@ def draw_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
     axis.imshow(shades, aspect="auto")
     for (i, j), value in np.ndenumerate(table.to_numpy()):
         colour = "white" if value > 0.7 else "black"
-        text = f"{value:.2f}".replace("-0.00", "0.00")
+        text = "–" if np.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
         axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
     for kind in dict.fromkeys(kinds):
         place = np.flatnonzero(kinds == kind)
@@ -93,7 +94,7 @@ def draw_table(axis: Axes, table: pd.DataFrame, label: str) -> None:
         axis.axvline(place[-1] + 0.5, color="white", linewidth=3)
     axis.set_xticks(range(len(kinds)), table.columns.get_level_values("metric"))
     plt.setp(axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(table)), [EMBEDDINGS[space][1] for space in table.index])
+    axis.set_yticks(range(len(table)), [EMBEDDINGS[name][1] for name in table.index])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_ylabel(label)

@@ -181,12 +181,16 @@ def write_methods(record: Json) -> str:
             "full": "by training all parameters",
             "none": "by training a head on the frozen encoder",
         }[task.adapter]
+        names = "; ".join(map(method_name, task.baselines))
+        compared = (
+            f"On the same splits it was compared with {names} "
+            f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
+        )
         sentences.append(
             f"For task '{name}' ({task.label}) the model was fine-tuned {how} in {task.folds} "
             f"folds {unit} with {len(task.seeds)} seeds; {task.validation_share:.0%} of the "
-            "training cells were held out for temperature scaling of the probabilities. On the "
-            f"same splits it was compared with {'; '.join(map(method_name, task.baselines))} "
-            f"(scikit-learn {analysis['scikit-learn']}, XGBoost {analysis['xgboost-cpu']}). "
+            "training cells were held out for temperature scaling of the probabilities. "
+            f"{compared if task.baselines else ''}"
             "Confidence intervals are Student's t over folds and seeds, with the variance "
             "corrected for folds that share training cells (Nadeau and Bengio 2003)."
         )

@@ -152,8 +152,8 @@ def plot_pseudotime(
     if agreement is None:
         return figure
     axis = axes[0, 1]
-    alone = agreement[agreement["of"].isin(names)]
-    for modality, part in alone.groupby("of", sort=False):
+    single = agreement[agreement["of"].isin(names)]
+    for modality, part in single.groupby("of", sort=False):
         colour = MODALITY_COLOURS[modality]
         error = [part["value"] - part["low"], part["high"] - part["value"]]
         axis.errorbar(
@@ -164,11 +164,11 @@ def plot_pseudotime(
             part["pseudotime"], part["chance"], color=colour, ls=":", lw=1,
             label=f"{names[modality]}, expected by chance",
         )  # fmt: skip
-    n_cells = alone.drop_duplicates("pseudotime")["n_cells"]
+    n_cells = single.drop_duplicates("pseudotime")["n_cells"]
     axis.set(
         ylim=(0, 1.02),
         xlabel=f"pseudotime (bins of {n_cells.min():,} to {n_cells.max():,} progenitors)",
-        ylabel=f"share in {alone['measure'].iloc[0].replace(' with ', chr(10) + 'with ')}",
+        ylabel=f"share in {single['measure'].iloc[0].replace(' with ', chr(10) + 'with ')}",
     )
     axis.legend(**below)
     return figure

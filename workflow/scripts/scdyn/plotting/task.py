@@ -156,10 +156,12 @@ def plot_reliability(axis: Axes, reliability: pd.DataFrame, methods: list[str]) 
 
 
 def plot_label_curve(axis: Axes, table: pd.DataFrame) -> None:
-    """Plot the macro-F1 over the share of the labels used for training."""
+    """Plot the macro-F1 over the share of the labels, with the number of training cells."""
     for i, (method, part) in enumerate(table.groupby("method", sort=False)):
         colour = PALETTE[0] if method == MAIN else PALETTE[5 - 4 * (i % 2)]
-        axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=method_name(method))
+        fewest, most = part["n_training_cells"].agg(["min", "max"])
+        name = f"{method_name(method)}\n{fewest:,.0f} to {most:,.0f} cells"
+        axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=name)
         axis.fill_between(part["labels"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
     axis.set_xscale("log")
     shares = sorted(table["labels"].unique())
@@ -167,7 +169,7 @@ def plot_label_curve(axis: Axes, table: pd.DataFrame) -> None:
     axis.minorticks_off()
     lowest = max(0.0, table[["mean", "low"]].min().min() - 0.03)
     axis.set(xlabel="share of labels", ylabel="macro-F1", title="fewer labels", ylim=(lowest, 1.0))
-    axis.legend(loc="lower right", fontsize=6.5)
+    add_legend_beneath(axis, fontsize=6.5)
 
 
 def plot_novelty(axis: Axes, table: pd.DataFrame) -> None:

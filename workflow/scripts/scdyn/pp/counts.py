@@ -19,12 +19,12 @@ from scdyn.io.checks import (
     list_name_columns,
     read_first_values,
 )
+from scdyn.io.shards import CELLS_AT_ONCE
 from scdyn.log import logger
 from scdyn.pp.reference import find_genes
 
 # ``promoter_source`` of cells without promoter accessibility.
 NO_SOURCE = "none"
-CELLS_AT_ONCE = 4096
 # Column of ``obs`` with a modality's counts per gene size, summed over the genes of a cell.
 SIZES = {"rna": "rna_per_kb", "promoter": "promoter_per_tss"}
 # Columns of ``var`` with the sum and the sum of squares of the log-normalised values over cells.

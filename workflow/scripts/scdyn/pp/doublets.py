@@ -58,7 +58,7 @@ def run_scrublet(
     """
     counts = sparse.csr_matrix(counts)
     rows = np.arange(counts.shape[0]) if rows is None else rows
-    is_drawn = draw_cells(len(rows), seed)
+    is_drawn = mark_drawn_cells(len(rows), seed)
     drawn, n_drawn = rows[is_drawn], int(is_drawn.sum())
     is_used = count_cells(counts, drawn) >= FEWEST_CELLS
     if not is_used.any():
@@ -113,8 +113,8 @@ def split(items: np.ndarray) -> Iterator[np.ndarray]:
         yield items[start : start + CELLS_AT_ONCE]
 
 
-def draw_cells(n_cells: int, seed: int) -> np.ndarray:
-    """Draw at most :data:`MOST_CELLS` cells: (cells,) bool."""
+def mark_drawn_cells(n_cells: int, seed: int) -> np.ndarray:
+    """Mark at most :data:`MOST_CELLS` randomly drawn cells: (cells,) bool."""
     is_drawn = np.ones(n_cells, dtype=bool)
     if n_cells > MOST_CELLS:
         order = np.random.default_rng(seed).permutation(n_cells)
@@ -186,9 +186,9 @@ def choose_variable(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     genes = pd.DataFrame({"mean": np.log1p(means), "dispersion": np.log(dispersions)})
     in_bin = genes.groupby(pd.cut(genes["mean"], 20), observed=True)["dispersion"]
     mean, deviation = in_bin.transform("mean"), in_bin.transform("std")
-    # A gene that is alone in its bin gets 1.
-    alone = deviation.isna()
-    mean[alone], deviation[alone] = 0, mean[alone]
+    # The only gene of a bin gets 1.
+    is_only = deviation.isna()
+    mean[is_only], deviation[is_only] = 0, mean[is_only]
     normalised = (genes["dispersion"] - mean) / deviation
     is_variable = genes["mean"].between(0.0125, 3, inclusive="neither") & (normalised > 0.5)
     return np.sort(normalised[is_variable].nlargest(VARIABLE_GENES).index.to_numpy())

@@ -38,8 +38,9 @@ from scdyn.io.sample_files import (
     find_libraries,
     locate,
 )
+from scdyn.io.shards import CELLS_AT_ONCE
 from scdyn.log import logger
-from scdyn.pp.counts import CELLS_AT_ONCE, NO_SOURCE, align_genes, extract_counts
+from scdyn.pp.counts import NO_SOURCE, align_genes, extract_counts
 from scdyn.pp.obs_columns import clean_columns, concatenate
 from scdyn.pp.reference import find_genome_prefixes, make_promoter_windows, make_tss_rings
 

@@ -93,7 +93,7 @@ def coherence_table(
     Returns
     -------
     DataFrame
-        ``section``, ``method``, ``class``, ``n_cells``, ``n_called`` and the columns of
+        ``section``, ``method``, ``class``, ``n_cells``, ``n_predicted`` and the columns of
         :func:`measure_coherence`. Sections with fewer than ``MIN_CELLS_PER_SECTION`` predicted
         cells are left out.
     """
@@ -109,13 +109,13 @@ def coherence_table(
                 positions.loc[model.index].to_numpy(), extract_probabilities(model), seed
             )
             counts = model["predicted"].value_counts().reindex(part.index, fill_value=0)
-            part.insert(0, "n_called", counts)
+            part.insert(0, "n_predicted", counts)
             part.insert(0, "n_cells", len(model))
             part = part.rename_axis("class").reset_index()
             part.insert(0, "method", method)
             part.insert(0, "section", name)
             parts.append(part)
-    columns = ["section", "method", "class", "n_cells", "n_called", "morans_i"]
+    columns = ["section", "method", "class", "n_cells", "n_predicted", "morans_i"]
     columns += ["null_low", "null_high", "p_value"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 

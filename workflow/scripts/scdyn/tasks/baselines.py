@@ -224,7 +224,7 @@ def fit_baselines(
         started = time.perf_counter()
         model = make(seed, len(training))
         rows = training["row"].to_numpy()
-        # Each fit reads its cells anew, since logistic regression scales them in place.
+        # Each fit reads its cells itself, since logistic regression scales them in place.
         model.fit(
             pca.select(rows, both=True)
             if features == COMPONENTS

@@ -29,21 +29,48 @@ EMBEDDINGS = {
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
     "X_scvi": ("scvi_", "scVI"),
 }
-SCORE_COLUMNS = ["space", "label", "kind", "metric", "value"]
+SCORE_COLUMNS = ["embedding", "label", "kind", "metric", "value"]
 MEAN = "mean"  # kind of the mean over a kind of metrics
 OWN_METRICS = ("Neighbour accuracy", "Library size R2")
 LIBRARY_SIZE = "library_size"
 
 
-def draw_compared(corpus: Corpus, seed: int) -> np.ndarray:
-    """Draw the cells on which embeddings are compared, of all samples in proportion.
+def draw_compared(
+    corpus: Corpus, cells: pd.DataFrame, labels: Sequence[str], seed: int
+) -> np.ndarray:
+    """Draw the cells on which embeddings are compared, cells with a label first.
+
+    Most scores need labels, and a draw of all cells may have hardly any.
+
+    Parameters
+    ----------
+    corpus
+        The cells.
+    cells
+        Of :func:`scdyn.pp.metadata.read_cells_table`.
+    labels
+        Columns of it, each of which gets the same number of cells, of its values in proportion; a
+        column that it does not have is left out. The rest are other cells, of all samples in
+        proportion.
+    seed
+        Seed of the draw.
 
     Returns
     -------
     ndarray
         Rows of at most :data:`MAX_COMPARED` cells, ascending.
     """
-    return draw_cells(corpus.obs[["sample"]], MAX_COMPARED, seed)
+    obs = cells.reindex(corpus.obs.index)
+    labels = [name for name in labels if name in obs]
+    is_drawn = np.zeros(len(obs), dtype=bool)
+    for label in labels:
+        rows = np.flatnonzero(obs[label].notna())
+        drawn = draw_cells(obs[[label]].iloc[rows], MAX_COMPARED // len(labels), seed)
+        is_drawn[rows[drawn]] = True
+    others = np.flatnonzero(~is_drawn)
+    n_left = MAX_COMPARED - int(is_drawn.sum())
+    is_drawn[others[draw_cells(corpus.obs[["sample"]].iloc[others], n_left, seed)]] = True
+    return np.flatnonzero(is_drawn)
 
 
 def read_embedding(path: str | Path, corpus: Corpus, rows: np.ndarray) -> np.ndarray:
@@ -81,7 +108,7 @@ def read_embedding(path: str | Path, corpus: Corpus, rows: np.ndarray) -> np.nda
 
 
 def gather_embeddings(
-    corpus: Corpus, pca: Pca, path: str | Path, scvi: ad.AnnData | None, seed: int
+    corpus: Corpus, pca: Pca, path: str | Path, scvi: ad.AnnData | None, rows: np.ndarray
 ) -> ad.AnnData:
     """Collect the embeddings of the cells on which they are compared.
 
@@ -93,8 +120,8 @@ def gather_embeddings(
         The model's embedding, as :func:`read_embedding` reads it.
     scvi
         The same cells with ``obsm["X_scvi"]``; None if there is none.
-    seed
-        Seed of :func:`draw_compared`.
+    rows
+        The cells, of :func:`draw_compared`.
 
     Returns
     -------
@@ -107,7 +134,6 @@ def gather_embeddings(
     InputError
         If an embedding is of another corpus.
     """
-    rows = draw_compared(corpus, seed)
     obs = corpus.obs[["sample", "rna_counts"]].iloc[rows]
     table = ad.AnnData(
         obs=obs.rename(columns={"rna_counts": LIBRARY_SIZE}).set_axis(obs.index.astype(object)),
@@ -143,9 +169,11 @@ def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int
     Returns
     -------
     float
-        0 to 1.
+        0 to 1; NaN if there are fewer than two cells.
     """
     n_neighbours = min(n_neighbours, len(values) - 1)
+    if n_neighbours < 1:
+        return float("nan")
     nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
     votes = pd.DataFrame(np.asarray(labels)[nearest]).mode(axis=1)[0]
     return float((votes.to_numpy() == labels).mean())
@@ -191,7 +219,7 @@ def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
     -------
     DataFrame
         :data:`SCORE_COLUMNS`: key of :data:`EMBEDDINGS`, label ("" if the metric has none), kind,
-        metric and value.
+        metric and value; NaN if too few cells have the label.
     """
     rows = []
     for key in filter(table.obsm.__contains__, EMBEDDINGS):
@@ -207,7 +235,7 @@ def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def flatten_scores(scores: pd.DataFrame) -> dict[str, float]:
-    """Select the scores for scores.json: ``label.prefix_metric`` to the value.
+    """Select the scores for scores.json: ``label.prefix_metric`` to the value; none that is NaN.
 
     Parameters
     ----------
@@ -216,7 +244,9 @@ def flatten_scores(scores: pd.DataFrame) -> dict[str, float]:
         taken.
     """
     result = {}
-    for key, label, kind, metric, value in scores[SCORE_COLUMNS].itertuples(index=False):
+    for key, label, kind, metric, value in (
+        scores[SCORE_COLUMNS].dropna(subset="value").itertuples(index=False)
+    ):
         if kind == MEAN:
             metric = f"scib {metric}"
         elif metric not in OWN_METRICS:

@@ -201,7 +201,7 @@ def finetune_run(
         temporary.mkdir()
         cost = {
             "n_trained_parameters": n_trained,
-            "n_learned_cells": len(training),
+            "n_training_cells": len(training),
             "seconds": round(time.perf_counter() - started, 2),
             "peak_memory_gib": round(peak_memory_gib(device), 3),
         }

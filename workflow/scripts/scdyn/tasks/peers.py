@@ -6,6 +6,8 @@ Both use the defaults of scvi-tools; only genes, training cells and epochs are l
 from __future__ import annotations
 
 import logging
+import time
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -31,7 +33,7 @@ UNLABELLED = ""
 
 def predict_with_scanvi(
     corpus: Corpus, splits: pd.DataFrame, fold: str, max_epochs: int, seed: int
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Predict one fold's cells with scANVI (Xu et al. 2021, Mol Syst Biol 17:e9620).
 
     scVI is fitted to the training cells, at most 20,000 of all labels in proportion, then scANVI
@@ -51,9 +53,12 @@ def predict_with_scanvi(
 
     Returns
     -------
-    DataFrame
+    predictions : DataFrame
         As :func:`scdyn.tasks.predictions.tabulate_calibrated_predictions`, method "scanvi".
+    cost : dict
+        As :func:`scdyn.tasks.baselines.fit_baselines` yields it.
     """
+    started = time.perf_counter()
     require_cells(splits, corpus.obs.index)
     training, validation, predicted = split_cells(splits, fold)
     training = training.iloc[draw_cells(training[["label"]], MAX_TRAINING_CELLS, seed)]
@@ -70,7 +75,12 @@ def predict_with_scanvi(
     classes = list(p.columns)
     temperature = fit_temperature(validation["label"].to_numpy(), classes, p_validation.to_numpy())
     run = {"method": "scanvi", "variant": MAIN, "seed": seed, "fold": fold}
-    return tabulate_calibrated_predictions(predicted, run, classes, p.to_numpy(), temperature)
+    cost = run | {
+        "n_training_cells": len(training), "temperature": temperature,
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    table = tabulate_calibrated_predictions(predicted, run, classes, p.to_numpy(), temperature)
+    return table, cost
 
 
 def predict_in_blocks(

@@ -12,7 +12,6 @@ from scib_metrics.nearest_neighbors import NeighborsResults
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from scdyn.errors import InputError
 from scdyn.log import logger
 from scdyn.tasks.embeddings import MEAN, SCORE_COLUMNS
 
@@ -42,21 +41,18 @@ def score_with_scib(
     Returns
     -------
     DataFrame
-        ``space``, ``label``, ``kind``, ``metric`` and ``value``: 0 to 1, higher is better. The
-        means of "labels kept" and "batches mixed" are of the kind "mean".
-
-    Raises
-    ------
-    InputError
-        If fewer than 90 cells have a label.
+        ``embedding``, ``label``, ``kind``, ``metric`` and ``value``: 0 to 1, higher is better. The
+        means of "labels kept" and "batches mixed" are of the kind "mean". If fewer than 90 cells
+        have a label, only the mean of "labels kept", NaN.
     """
     rows = np.flatnonzero(table.obs[label].notna())
     if len(rows) < SCIB_NEIGHBOURS:
-        raise InputError(
-            "PEERS",
-            f"only {len(rows)} cells have a value of '{label}', but scib-metrics needs "
-            f"{SCIB_NEIGHBOURS} neighbours per cell; set peers to false in the config to skip it.",
-        )
+        logger.warning(
+            "'%s' is not scored: %d cells have a value, and scib-metrics needs %d neighbours per "
+            "cell", label, len(rows), SCIB_NEIGHBOURS,
+        )  # fmt: skip
+        missing = (label, MEAN, KIND_OF["Bio conservation"], np.nan)
+        return pd.DataFrame([(key, *missing) for key in embeddings], columns=SCORE_COLUMNS)
     chosen = ad.AnnData(obs=table.obs.iloc[rows][[label, batch]].astype(str).astype("category"))
     for key in {*embeddings, "X_pca"}:
         chosen.obsm[key] = reduce_dimensions(np.asarray(table.obsm[key])[rows])
@@ -96,8 +92,8 @@ def melt_scores(wide: pd.DataFrame, label: str) -> pd.DataFrame:
     kinds = wide.loc["Metric Type"].replace({**KIND_OF, "Aggregate score": MEAN})
     # Means follow in the order of their kinds.
     metrics = [name for name in wide if name not in KIND_OF] + [n for n in KIND_OF if n in wide]
-    table = wide.drop(index="Metric Type")[metrics].rename_axis("space").reset_index()
-    table = table.melt("space", var_name="metric")
+    table = wide.drop(index="Metric Type")[metrics].rename_axis("embedding").reset_index()
+    table = table.melt("embedding", var_name="metric")
     table["kind"] = table["metric"].map(kinds)
     table = table[table["metric"] != "Total"].replace({"metric": KIND_OF}).assign(label=label)
     return table.astype({"value": float})[SCORE_COLUMNS]

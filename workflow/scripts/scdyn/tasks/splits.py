@@ -153,7 +153,7 @@ def make_splits(
         cells = cells[~cells["label"].isin(left_out["class"])]
         require_two_classes(cells, label, left_out)
     # Stratified by fold, so that every training set has the same share.
-    strata = cells["label"] + "\t" + cells["fold"].astype(str)
+    strata = cells.groupby(["label", "fold"]).ngroup()
     cells = cells.assign(validation=draw_share(strata, validation_share, seed).astype(int))
     rest = obs[predicted]
     if len(rest):
@@ -185,7 +185,7 @@ def drop_unknown_units(chosen: pd.DataFrame, label: str, split_by: str) -> pd.Da
             "because they may belong to a unit of the test set",
             (~has_unit).sum(), len(has_unit), split_by,
         )  # fmt: skip
-    return chosen[has_unit]
+    return chosen if has_unit.all() else chosen[has_unit]
 
 
 def find_rare_classes(

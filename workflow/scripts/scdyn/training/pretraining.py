@@ -338,7 +338,9 @@ def pretrain(
             "settings": settings.model_dump(),
             "tokens": store.meta,
             "latents": name_latents(model, names),
-            "n_learned_without_promoters": int((~store.promoter_measured(training_rows)).sum()),
+            "n_training_cells_without_promoters": int(
+                (~store.promoter_measured(training_rows)).sum()
+            ),
         }
         trivial = trivial_losses(
             store, training_rows, held_out, architecture.n_genes, architecture.n_bins
