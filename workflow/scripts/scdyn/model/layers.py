@@ -100,3 +100,35 @@ def set_precision(model: nn.Module, precision: str) -> None:
     for module in model.modules():
         if isinstance(module, Norm):
             module.precision = precision
+
+
+# Attention scores in memory at once.
+SCORES_AT_ONCE = 2**24
+
+
+def average_attention(queries: Tensor, latents: Tensor, is_token: Tensor) -> Tensor:
+    """Average the attention to latents over heads and tokens.
+
+    Parameters
+    ----------
+    queries
+        (B, Q, H, D/H).
+    latents
+        (B, L, D/H).
+    is_token
+        (B, Q) boolean.
+
+    Returns
+    -------
+    Tensor, (B, L)
+        The sum per cell is 1, or 0 in a cell without tokens.
+    """
+    shares = []
+    for of_cell, keys, chosen in zip(queries, latents, is_token, strict=True):
+        own = of_cell[chosen].flatten(0, 1)
+        total = torch.zeros(len(keys), device=queries.device)
+        for chunk in own.split(max(1, SCORES_AT_ONCE // len(keys))):
+            scores = (chunk @ keys.T).float() * keys.shape[1] ** -0.5
+            total += scores.softmax(1).sum(0)
+        shares.append(total / max(1, len(own)))
+    return torch.stack(shares)

@@ -1,10 +1,10 @@
-"""The scDynOmics transformer: one token per gene of a cell's coding genome.
+"""The architecture of the paper (``architecture: paper``): one token per gene of the genome.
 
 A token has both RNA and promoter accessibility. Layers alternate between TF layers, whose keys and
 values are computed from the tokens of the transcription factors, and Full layers, where they are
 computed from all genes. In both, keys and values are projected along the gene axis to a few
-latents (Linformer, Wang et al. 2020, arXiv:2006.04768). The architecture is that of Yu et al.,
-bioRxiv 10.64898/2026.02.28.708160, with the numbers of ``ModelConfig.full_size``.
+latents (Linformer, Wang et al. 2020, arXiv:2006.04768). Values are bins of log1p of TPM, and of
+counts per TSS and million for promoters (Yu et al., bioRxiv 10.64898/2026.02.28.708160, Methods).
 
 Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary),
 L latents, D width, H heads.
@@ -12,12 +12,14 @@ L latents, D width, H heads.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scdyn.data.loader import NOT_MEASURED, expressed_genes, is_measured
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import Linear, Norm, attend
+from scdyn.model.layers import Linear, Norm, Tokens, attend, average_attention
 
 
 def gather_genes(tokens: Tensor, genes: Tensor | None) -> Tensor:
@@ -86,12 +88,24 @@ class PaperModel(nn.Module):
     ----------
     config
         The architecture.
+    rates
+        (2, G) inverse sizes of the genes: 1 / length in kb for RNA, 1 / number of TSSs for
+        promoters; None before they are loaded.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    rates: Tensor
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, config: ModelConfig, rates: np.ndarray | None = None) -> None:
         super().__init__()
         self.config = config
         self.compiled = False
+        given = torch.ones(2, config.n_genes) if rates is None else torch.from_numpy(rates)
+        self.register_buffer("rates", given.double())
+        # The embedding's projection of the summed latents: their mean, and principal components.
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("components", torch.zeros(0, 0))
         n_ids = config.n_bins + 3
         self.gene_embedding = nn.Embedding(config.n_genes, config.width)
         self.rna_embedding = nn.Embedding(n_ids, config.width)
@@ -104,12 +118,6 @@ class PaperModel(nn.Module):
         self.rna_decoder = nn.Linear(config.width, config.n_bins + 1)
         self.promoter_decoder = nn.Linear(config.width, config.n_bins + 1)
         self.initialise()
-
-    def set_precision(self, precision: str) -> None:
-        """Choose the type of the layers' products: ``auto``, ``float32`` or ``bfloat16``."""
-        for module in self.modules():
-            if isinstance(module, Norm):
-                module.precision = precision
 
     def compile_layers(self) -> None:
         """Compile all layers except the last, whose number of query genes varies.
@@ -163,15 +171,34 @@ class PaperModel(nn.Module):
                 rows = rows - rows.mean(1, keepdim=True)
                 weight[: len(rows)] = functional.normalize(rows, dim=1)
 
-    def value_ids(self, bins: Tensor) -> Tensor:
-        """Map bins to rows of the value embeddings; ``NOT_MEASURED`` to ``not_measured_id``."""
-        return bins.int().clamp(max=self.config.not_measured_id)
+    def bin(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Bin counts: bin = ceil(log1p of the rate per million), at most ``n_bins``.
+
+        Parameters
+        ----------
+        rna, promoter
+            (B, G) counts; negative where a modality was not measured.
+
+        Returns
+        -------
+        rna, promoter : Tensor of int32, (B, G)
+            Bins, or ``not_measured_id``.
+        """
+        found = []
+        for counts, rates in zip((rna, promoter), self.rates, strict=True):
+            # In float64, so that the bins do not depend on the device.
+            known = counts.clamp(min=0).double() * rates
+            size = known.sum(1, keepdim=True)
+            logs = (known * (1e6 / torch.where(size > 0, size, 1.0))).log1p_()
+            bins = logs.float().ceil_().clamp_(max=self.config.n_bins).int()
+            found.append(bins.masked_fill_(counts < 0, self.config.not_measured_id))
+        return found[0], found[1]
 
     def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the embeddings of gene, RNA and promoter: bins (B, G) each to tokens (B, G, D)."""
         # All pairs of values are summed first, so that there is one lookup per token.
         pairs = self.rna_embedding.weight[:, None] + self.promoter_embedding.weight
-        ids = self.value_ids(rna) * len(pairs) + self.value_ids(promoter)
+        ids = rna * len(pairs) + promoter
         return functional.embedding(ids, pairs.flatten(0, 1)) + self.gene_embedding.weight
 
     def encode(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
@@ -202,7 +229,7 @@ class PaperModel(nn.Module):
         Parameters
         ----------
         rna, promoter
-            (B, G) bins, ``mask_id`` or ``NOT_MEASURED``, of any integer type.
+            (B, G) int32 bins, ``mask_id`` or ``not_measured_id``.
         genes
             (B, Q) positions of the query genes; all genes if None.
 
@@ -224,24 +251,111 @@ class PaperModel(nn.Module):
             tokens = layer(tokens)
         return tokens
 
-    def latents(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the latents of the last Full layer.
+    def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed values: counts (B, G) each to (B, G, D) each, between which a path is a line."""
+        ids = self.bin(rna, promoter)
+        return self.rna_embedding(ids[0]).detach(), self.promoter_embedding(ids[1]).detach()
+
+    def represent_values(
+        self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
+    ) -> tuple[Tokens, None]:
+        """Represent cells of given values, pooled as a cell of given counts.
+
+        Parameters
+        ----------
+        values
+            Between those of :meth:`make_values`.
+        rna, promoter
+            (B, G) counts, which determine the genes to pool and the modalities.
+        """
+        tokens = values[0] + values[1] + self.gene_embedding.weight
+        return self._subtract_zero_cell(self.encode(tokens), rna, promoter)
+
+    def represent(self, rna: Tensor, promoter: Tensor) -> tuple[Tokens, Tensor | None]:
+        """Represent cells, as differences from a cell without counts.
+
+        The many silent genes are nearly the same in all cells and hide the few that differ, so
+        that only expressed genes have a weight.
 
         Parameters
         ----------
         rna, promoter
-            (B, G) bins.
+            (B, G) counts; negative where a modality was not measured.
 
         Returns
         -------
-        latents : Tensor
-            (B, L, D/H), keys and values of the layer.
-        tokens : Tensor
-            (B, G, D), normalised, the input of its queries.
+        tokens : Tokens
+            Of all genes.
+        cells : None
+            This architecture has no cell vector.
+        """
+        return self._subtract_zero_cell(self(*self.bin(rna, promoter)), rna, promoter)
+
+    def _subtract_zero_cell(
+        self, representations: Tensor, rna: Tensor, promoter: Tensor
+    ) -> tuple[Tokens, None]:
+        zero_cells = self.encode_zero_cells(bool(rna[0, 0] >= 0))
+        # Not by indexing, whose backward pass is not deterministic.
+        measured = is_measured(promoter)[:, None, None]
+        changes = representations - torch.where(measured, zero_cells[:1], zero_cells[1:])
+        return Tokens(changes, None, expressed_genes(rna, promoter).float()), None
+
+    def encode_zero_cells(self, has_rna: bool = True) -> Tensor:
+        """Represent two cells without counts, of which the second has no promoters: (2, G, D).
+
+        Always both, so that compiled layers see one shape. Without dropout, because all cells of a
+        batch would share its noise.
+        """
+        rna, promoter = self._make_zero_cells(has_rna)
+        training = self.training
+        self.eval()
+        try:
+            representations: Tensor = self(*self.bin(rna, promoter))
+            return representations
+        finally:
+            self.train(training)
+
+    def _make_zero_cells(self, has_rna: bool) -> tuple[Tensor, Tensor]:
+        rna, promoter = self.rates.new_zeros(2, 2, self.config.n_genes)
+        promoter[1] = NOT_MEASURED
+        return rna if has_rna else torch.full_like(rna, NOT_MEASURED), promoter
+
+    def sum_latents(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Sum the latents of the last Full layer over the expressed genes: (B, L * D/H).
+
+        A latent is a trained weighted sum over genes; latents that were initialised as a regulon
+        have its name. The sums are of the differences between the genes' representations in the
+        cell and in a cell without counts, so that a cell without counts is at the origin. Silent
+        genes are left out because their representations depend on sequencing depth: with them,
+        cell types of a mouse cortex were separated far less.
         """
         layer = self.layers[self.last_full_layer()]
-        tokens = layer.attention_norm(self.run_to_last_full_layer(rna, promoter))
-        return layer.attention.latents(tokens), tokens
+
+        def tokens_of(rna: Tensor, promoter: Tensor) -> Tensor:
+            # In float32, because bfloat16 loses differences of less than 0.4%.
+            bins = self.bin(rna, promoter)
+            normal: Tensor = layer.attention_norm.normalise(self.run_to_last_full_layer(*bins))
+            return normal
+
+        zero_cells = tokens_of(*self._make_zero_cells(True))
+        added = tokens_of(rna, promoter) - zero_cells[(~is_measured(promoter)).long()]
+        added = added * expressed_genes(rna, promoter).unsqueeze(-1)
+        latents: Tensor = layer.attention.latents(added).flatten(1)
+        return latents
+
+    def embed_cells(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Embed cells: the projected sums of the latents, (B, components)."""
+        return (self.sum_latents(rna, promoter) - self.mean) @ self.components
+
+    def attend_to_latents(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Average the attention to the latents over the expressed genes of each cell: (B, L)."""
+        layer = self.layers[self.last_full_layer()]
+        tokens = layer.attention_norm(self.run_to_last_full_layer(*self.bin(rna, promoter)))
+        return average_attention(
+            layer.attention.queries(tokens),
+            layer.attention.latents(tokens),
+            expressed_genes(rna, promoter),
+        )
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
         """Predict bins: representations (..., D) to RNA and promoter logits (..., bins + 1)."""
