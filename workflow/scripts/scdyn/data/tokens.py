@@ -16,7 +16,7 @@ from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp, read_table
 from scdyn.io.files import atomic, sha256, write_json, write_table
-from scdyn.io.shards import PLACES, Buffers, Cells, hash_vocabulary
+from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, hash_vocabulary
 from scdyn.pp.counts import log_normalise
 from scdyn.pp.reference import read_vocabulary
 
@@ -27,7 +27,6 @@ NOT_MEASURED = 255
 # Columns of a table of regulons that are used here.
 REGULON_COLUMNS = ("regulon", "tf", "target", "weight")
 UNREADABLE = "the tokens cannot be read"
-REMEDY = "remove the folder and run the workflow again"
 
 
 def bin_values(values: sparse.csr_matrix, n_bins: int) -> sparse.csr_matrix:
@@ -225,6 +224,11 @@ class TokenStore:
         """Weights of the genes in each regulon, (regulons, genes) of float32, named by regulon."""
         texts = {"regulon": str, "gene_id": str}
         path = self.folder / "regulons.tsv"
+        with reading("CORPUS", path, UNREADABLE, REMEDY):
+            if sha256(path) != self.meta["regulons_sha256"]:
+                raise InputError(
+                    "CORPUS", f"{path}: was changed after these tokens were written; {REMEDY}."
+                )
         table = read_table(path, dtype=texts, keep_default_na=False)
         names = table["regulon"].unique()
         weights = np.zeros((len(names), self.n_genes), dtype=np.float32)
