@@ -175,7 +175,11 @@ def compare_regulons(paths: Paths) -> None:
     run_script(
         "compare_regulons",
         paths.folder,
-        {"activity": str(paths.grn / "auc.zarr"), "cells": paths.cells},
+        {
+            "activity": str(paths.grn / "auc.zarr"),
+            "cells": paths.cells,
+            "corpus": paths.manifest,
+        },
         {
             "specificity": str(paths.grn / "specificity.tsv"),
             "figure": str(paths.grn / "regulons.svg"),
@@ -358,8 +362,8 @@ def measure_loader(folder: Path) -> list[dict[str, float]]:
         if not is_warm:
             drop_cache(paths.corpus)
         turns = [measure_epoch(paths, is_warm) for _ in range(5 if is_warm else 1)]
-        best = sorted(turns)[len(turns) // 2]
-        rows.append({"rule": rule, "cells": LOADER_CELLS, "seconds": best})
+        median = sorted(turns)[len(turns) // 2]
+        rows.append({"rule": rule, "cells": LOADER_CELLS, "seconds": median})
     return rows
 
 
@@ -414,7 +418,7 @@ def write_loader_corpus(paths: Paths) -> None:
 def write_manifest(folder: Path) -> None:
     """Write a corpus of six million cells: 240 links to one sample, a table of 20 columns."""
     from scdyn.data.corpus import Corpus, make_corpus
-    from scdyn.io.artefacts import write_parquet
+    from scdyn.io.artefacts import writing_parquet
 
     paths = Paths(folder, MANY_SAMPLES * CELLS_OF_SAMPLE)
     sample = folder / "samples" / "s0.zarr"
@@ -434,7 +438,8 @@ def write_manifest(folder: Path) -> None:
     many = pd.concat([obs] * MANY_SAMPLES)
     many.index = pd.Index(np.char.add("cell", np.arange(len(many)).astype(str)), dtype=object)
     many = many.astype({"sample": "category", "promoter_source": "category"})
-    write_parquet(paths.corpus / "obs.parquet", many)
+    with writing_parquet(paths.corpus / "obs.parquet", corpus=manifest["id"]) as write:
+        write(many)
     manifest |= {"samples": listed, "n_cells": len(many)}
     write_json(paths.corpus / "manifest.json", manifest)
 

@@ -25,7 +25,7 @@ from scdyn.settings import (
     PretrainingSettings,
     TaskSettings,
 )
-from scdyn.io.artefacts import read_json
+from scdyn.io.artefacts import read_json, read_zarr_stamp
 from scdyn.errors import InputError
 from scdyn.io.sample_files import COLUMNS, list_input_files, require_distinct
 from scdyn.machine import visible_gpus
@@ -383,11 +383,19 @@ def size_dense(bytes_per_value, attempt, pilot):
 
 
 def scale_by_cells(base, per_million):
-    """Size a job's memory in MB: a base, and so much per million cells of its corpus."""
+    """Size a job's memory in MB: a base, and so much per million cells.
+
+    The cells are those of the input ``corpus``, or else of the inputs ``samples``.
+    """
 
     def scale(wildcards, input, attempt):
-        Path(input.corpus).stat()  # if it does not exist yet, Snakemake catches this
-        n_cells = read_json(input.corpus)["n_cells"]
+        paths = [input.corpus] if "corpus" in input.keys() else input.samples
+        for path in paths:
+            Path(path).stat()  # if it does not exist yet, Snakemake catches this
+        if "corpus" in input.keys():
+            n_cells = read_json(input.corpus)["n_cells"]
+        else:
+            n_cells = sum(read_zarr_stamp(Path(path))["n_cells"] for path in paths)
         return ceil(attempt * (base + per_million * n_cells / 1e6))
 
     return scale

@@ -62,7 +62,8 @@ rule choose_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=scale_by_cells(4000, 1500),
+        # 24 bytes per value of a metacell of 22,000 genes.
+        mem_mb=scale_by_cells(2500 + 0.5 * CONFIG.grn.max_cells, 1500),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         settings=select_grn_settings("cells", "max_cells", "min_cells_share"),

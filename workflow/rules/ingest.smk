@@ -184,7 +184,7 @@ rule plot_qc:
 # A corpus is a list of samples, whose counts stay where ingestion wrote them.
 rule make_corpus:
     input:
-        lambda wildcards: expand(
+        samples=lambda wildcards: expand(
             rules.ingest_sample.output.cells, sample=list_samples(wildcards.corpus)
         ),
     output:
@@ -195,8 +195,8 @@ rule make_corpus:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # The cells' names and table; a cell of 22 kB of counts needs 0.4 kB.
-        mem_mb=size_memory(1500, 0.07),
+        # Hashes of the cells' names, and the table of one sample.
+        mem_mb=scale_by_cells(1500, 300),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         folder=f"{RESULTS}/corpus/{{corpus}}",
@@ -242,8 +242,11 @@ rule join_cells:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        # The tables of the cells of all samples, as text: 4 kB for a cell of 22 kB of counts.
-        mem_mb=size_memory(2000, samples=0.2, metadata=20),
+        # The table of all cells as text, 1.2 kB per cell with six columns, and the metadata.
+        mem_mb=lambda wildcards, input, attempt: (
+            scale_by_cells(2000, 2500)(wildcards, input, attempt)
+            + size_memory(0, metadata=20)(wildcards, input, attempt)
+        ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         sizes=lambda wildcards: measure_sizes(list_metadata(list_samples(wildcards.corpus))),

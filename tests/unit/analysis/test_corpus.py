@@ -15,7 +15,7 @@ from small_corpus import make_genes, make_sample, make_samples, write_corpus
 from scdyn.data import corpus as corpora
 from scdyn.data.corpus import Corpus, make_corpus
 from scdyn.errors import InputError
-from scdyn.io.artefacts import write_parquet
+from scdyn.io.artefacts import write_parquet, writing_parquet
 from scdyn.io.shards import write_shard
 from scdyn.pp import counts
 
@@ -159,11 +159,24 @@ def test_a_sample_that_was_cut_short_is_named(corpus):
         opened.to_memory(np.arange(41))
 
 
-def test_a_table_of_other_cells_is_refused(corpus):
-    obs = corpus.obs.iloc[:-1]
-    write_parquet(corpus.folder / "obs.parquet", obs)
-    with pytest.raises(InputError, match=r"obs\.parquet: has 79 cells, but the manifest 80"):
+def test_a_table_of_another_corpus_is_refused(corpus):
+    write_parquet(corpus.folder / "obs.parquet", corpus.obs)
+    with pytest.raises(InputError, match=r"obs\.parquet: is of another corpus than the manifest"):
         len(Corpus(corpus.folder).obs)
+
+
+def test_a_corpus_in_another_order_that_was_killed_halfway_is_refused(corpus):
+    before = (corpus.folder / "manifest.json").read_text()
+    make_corpus(corpus.folder, [shard.path for shard in corpus.shards[::-1]])
+    (corpus.folder / "manifest.json").write_text(before)
+    with pytest.raises(InputError, match=r"obs\.parquet: is of another corpus than the manifest"):
+        Corpus(corpus.folder).find_rows(["a_0005-1"])
+
+
+@pytest.mark.parametrize("rows", [[0, -1], [80], np.arange(80) < 2, [0.0, 1.0]])
+def test_rows_that_are_no_rows_are_refused(corpus, rows):
+    with pytest.raises(IndexError, match="integers from 0 to 79"):
+        corpus.to_memory(rows)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +253,8 @@ def test_opening_takes_memory_for_the_table_alone(tmp_path):
     manifest["n_cells"] = n_cells * n_samples
     (corpus / "manifest.json").write_text(json.dumps(manifest))
     tables = [one.obs.rename(index=lambda name, i=i: f"{name}{i}") for i in range(n_samples)]
-    write_parquet(corpus / "obs.parquet", pd.concat(tables))
+    with writing_parquet(corpus / "obs.parquet", corpus=one.id) as write:
+        write(pd.concat(tables))
     printed = subprocess.run(
         [sys.executable, "-c", OPEN, str(corpus)],
         env={**os.environ, "PYTHONPATH": str(Path(corpora.__file__).parents[2])},

@@ -82,6 +82,12 @@ def test_small_strata_give_a_few_cells_and_the_sum_is_kept():
     assert len(draw_cells(many, 20, 0)) == 20
 
 
+def test_cells_without_a_value_are_a_stratum():
+    strata = pd.DataFrame({"type": ["x"] * 5 + [None] * 100})
+    rows = draw_cells(strata, 10, 0)
+    assert len(rows) == 10 and (rows >= 5).any()
+
+
 def test_a_small_corpus_is_taken_whole(corpus):
     drawn, report = choose(corpus, "drawn", 1000, 1)
     assert drawn.n_obs == 300 and report["n_used"].tolist() == report["n_cells"].tolist()

@@ -218,7 +218,7 @@ def test_regulons_are_scored_by_the_first_gene_of_a_symbol(tmp_path, corpus_of_t
     # it expresses most is another gene.
     for scored in (
         ad.read_zarr(tmp_path / "auc.zarr"),
-        activity.read_activity(tmp_path / "auc.zarr", np.arange(2)),
+        activity.read_activity(tmp_path / "auc.zarr", corpus_of_three_genes, np.arange(2)),
     ):
         assert scored.X.tolist() == [[0.5, 0.0], [0.0, 0.5]]
         assert scored.var["n_targets"].tolist() == [1, 1] and list(scored.obs) == ["sample"]
@@ -234,11 +234,21 @@ def test_activity_is_compared_by_the_first_label_that_the_cells_have(
     path = tmp_path / "auc.zarr"
     activity.score_regulons(corpus_of_three_genes, path, ["a", "b"], table, threshold=1.0, seed=1)
     labels = pd.DataFrame({"sample": "S", "type": ["one", "two"]}, index=["S_1", "S_2"])
-    by, cells = activity.draw_activity(path, labels, ["stage", "type"], seed=1)
+    corpus = corpus_of_three_genes
+    by, cells = activity.draw_activity(path, corpus, labels, ["stage", "type"], seed=1)
     assert by == "type" and cells.obs["type"].tolist() == ["one", "two"]
-    assert activity.draw_activity(path, labels, ["stage"], seed=1)[0] == "sample"
+    assert activity.draw_activity(path, corpus, labels, ["stage"], seed=1)[0] == "sample"
     monkeypatch.setattr(activity, "COMPARED", 1)
-    assert activity.draw_activity(path, labels, ["type"], seed=1)[1].n_obs == 1
+    assert activity.draw_activity(path, corpus, labels, ["type"], seed=1)[1].n_obs == 1
+
+
+def test_activities_of_another_corpus_are_refused(tmp_path, corpus_of_three_genes):
+    corpus = corpus_of_three_genes
+    table = pd.DataFrame({"regulon": ["A(+)"], "tf": ["A"], "target": ["a"]})
+    activity.score_regulons(corpus, tmp_path / "auc.zarr", ["a", "b"], table, threshold=1.0, seed=1)
+    corpus.id = "another"
+    with pytest.raises(InputError, match=r"auc\.zarr: was computed from another corpus"):
+        activity.read_activity(tmp_path / "auc.zarr", corpus, np.arange(2))
 
 
 def test_specificities_are_listed_highest_first():

@@ -136,6 +136,16 @@ def test_stored_zeros_are_left_out_and_genes_sorted(tmp_path):
     assert found.indices.tolist() == [1, 9] and found.data.tolist() == [2, 4]
 
 
+def test_several_entries_of_one_gene_are_summed(tmp_path):
+    cells = make_sample(n_cells=2)
+    entries = np.array([200, 100, 2]), np.array([9, 9, 1]), np.array([0, 3, 3])
+    cells.X = sparse.csr_matrix(entries, shape=cells.shape)
+    shards.write_shard(tmp_path / "s.zarr", cells)
+    found = read(tmp_path / "s.zarr", [0, 1], "rna")
+    assert found.indices.tolist() == [1, 9] and found.data.tolist() == [2, 300]
+    assert cells.X.nnz == 3
+
+
 def test_a_sample_without_counts(tmp_path):
     cells = make_sample()
     cells.X = sparse.csr_matrix(cells.shape, dtype=np.int32)

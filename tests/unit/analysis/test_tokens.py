@@ -111,13 +111,19 @@ def cut_the_regulons(folder):
     (folder / "regulons.tsv").write_text("regulon\tgene_id\twei")
 
 
+def rename_a_target(folder):
+    text = (folder / "regulons.tsv").read_text()
+    (folder / "regulons.tsv").write_text(text.replace("\tg", "\tx", 1).replace("\tE", "\tX", 1))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lose_the_meta, "tokens: the tokens cannot be read"),
         (garble_the_meta, "tokens: the tokens cannot be read"),
         (exchange_the_vocabulary, r"vocabulary\.tsv: is not the vocabulary of these tokens"),
-        (cut_the_regulons, "tokens: was changed or truncated"),
+        (cut_the_regulons, r"regulons\.tsv: was changed after these tokens were written"),
+        (rename_a_target, r"regulons\.tsv: was changed after these tokens were written"),
     ],
 )
 def test_damaged_tokens_are_refused_in_one_sentence(corpus, damage, words):

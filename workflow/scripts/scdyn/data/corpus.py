@@ -17,7 +17,13 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, make_stamp, read_parquet, writing_parquet
+from scdyn.io.artefacts import (
+    STAMP,
+    make_stamp,
+    read_parquet,
+    read_parquet_stamp,
+    writing_parquet,
+)
 from scdyn.io.files import write_json
 from scdyn.io.shards import (
     CELLS_AT_ONCE,
@@ -191,13 +197,12 @@ class Corpus:
     @cached_property
     def obs(self) -> pd.DataFrame:
         """The columns of :data:`MEASURED` that a sample has, one row per cell, by name."""
-        obs = read_parquet(self.folder / OBS)
-        if len(obs) != len(self):
+        if read_parquet_stamp(self.folder / OBS).get("corpus") != self.id:
             raise InputError(
                 "CORPUS",
-                f"{self.folder / OBS}: has {len(obs)} cells, but the manifest {len(self)}; "
-                f"{REMEDY}.",
+                f"{self.folder / OBS}: is of another corpus than the manifest; {REMEDY}.",
             )
+        obs = read_parquet(self.folder / OBS)
         obs.index.name = None  # rename_axis would copy the table
         return obs
 
@@ -258,8 +263,18 @@ class Corpus:
             "rna" or "promoter".
         buffers
             See :func:`scdyn.io.shards.read_rows`.
+
+        Raises
+        ------
+        IndexError
+            If a row is negative or not in the corpus, or the rows are not integers.
         """
         rows = np.asarray(rows)
+        if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(
+                f"rows of a corpus are integers from 0 to {len(self) - 1}, not a mask or -1; see "
+                "numpy.flatnonzero and Corpus.find_rows"
+            )
         which = np.searchsorted(self.offsets, rows, side="right") - 1
         return read_rows(self.shards, which, rows - self.offsets[which], modality, buffers)
 
@@ -382,10 +397,10 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
                 f"{shard.path}: its genes have other lengths or TSSs than those of "
                 f"{shards[0].path}; ingest all samples with the same annotation.",
             )
-    n_cells = write_obs(folder / OBS, shards)
-    digest = hashlib.sha256("\n".join(shard.id for shard in shards).encode())
+    corpus_id = hashlib.sha256("\n".join(shard.id for shard in shards).encode()).hexdigest()
+    n_cells = write_obs(folder / OBS, shards, corpus_id)
     manifest: dict[str, Any] = {
-        "id": digest.hexdigest(),
+        "id": corpus_id,
         "vocabulary_sha256": shards[0].vocabulary,
         "n_cells": n_cells,
         "n_genes": shards[0].shape[1],
@@ -404,8 +419,10 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
     logger.info("%d cells of %d samples, %d genes", n_cells, len(shards), shards[0].shape[1])
 
 
-def write_obs(path: Path, shards: Sequence[Shard]) -> int:
+def write_obs(path: Path, shards: Sequence[Shard], corpus_id: str) -> int:
     """Write what is measured of the cells of samples, one sample at a time; return their number.
+
+    The id of the corpus is in the stamp of the file.
 
     Raises
     ------
@@ -418,7 +435,7 @@ def write_obs(path: Path, shards: Sequence[Shard]) -> int:
     everywhere = set(known).intersection(*columns)
     # Hashes of the names, which would take ten times the memory.
     seen: list[np.ndarray] = []
-    with writing_parquet(path) as write:
+    with writing_parquet(path, corpus=corpus_id) as write:
         for shard in shards:
             obs = shard.read_table("obs").reindex(columns=known)
             write(to_small_types(obs, everywhere).rename_axis("cell"))

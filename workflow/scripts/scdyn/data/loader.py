@@ -180,11 +180,13 @@ Store: TypeAlias = TokenStore | MemoryStore
 def group_batches(batches: Iterable[np.ndarray], n_cells: int) -> Iterator[list[np.ndarray]]:
     """Group consecutive batches until each group has so many cells."""
     group: list[np.ndarray] = []
+    n_grouped = 0
     for batch in batches:
         group.append(batch)
-        if sum(map(len, group)) >= n_cells:
+        n_grouped += len(batch)
+        if n_grouped >= n_cells:
             yield group
-            group = []
+            group, n_grouped = [], 0
     if group:
         yield group
 

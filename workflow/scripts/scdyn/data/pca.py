@@ -15,13 +15,13 @@ from scdyn.data.corpus import Corpus, cut_rows, map_ahead
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import atomic
-from scdyn.io.shards import REMEDY, UNREADABLE
+from scdyn.io.shards import CELLS_AT_ONCE, REMEDY
 from scdyn.log import logger
 from scdyn.pp.counts import MOMENTS, log_normalise
 
 # Genes per modality, those of the highest variance, and components per modality.
 N_GENES, N_COMPONENTS = 2000, 50
-CELLS_AT_ONCE = 4096
+UNREADABLE = "the components cannot be read"
 
 
 def sum_moments(corpus: Corpus) -> pd.DataFrame:

@@ -15,14 +15,13 @@ from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp, read_table
 from scdyn.io.files import atomic, sha256, write_json, write_table
-from scdyn.io.shards import PLACES, Buffers, Cells, hash_vocabulary
+from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, hash_vocabulary
 from scdyn.pp.reference import read_vocabulary
 
 MODALITIES = tuple(PLACES)
 # Columns of a table of regulons that are used here.
 REGULON_COLUMNS = ("regulon", "tf", "target", "weight")
 UNREADABLE = "the tokens cannot be read"
-REMEDY = "remove the folder and run the workflow again"
 
 
 def add_regulons(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
@@ -195,6 +194,11 @@ class TokenStore:
         """Weights of the genes in each regulon, (regulons, genes) of float32, named by regulon."""
         texts = {"regulon": str, "gene_id": str}
         path = self.folder / "regulons.tsv"
+        with reading("CORPUS", path, UNREADABLE, REMEDY):
+            if sha256(path) != self.meta["regulons_sha256"]:
+                raise InputError(
+                    "CORPUS", f"{path}: was changed after these tokens were written; {REMEDY}."
+                )
         table = read_table(path, dtype=texts, keep_default_na=False)
         names = table["regulon"].unique()
         weights = np.zeros((len(names), self.n_genes), dtype=np.float32)

@@ -15,7 +15,7 @@ from scipy.spatial.distance import jensenshannon
 
 from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
-from scdyn.io.artefacts import reading_artefact, write_zarr
+from scdyn.io.artefacts import read_zarr_stamp, reading_artefact, write_zarr
 from scdyn.io.files import atomic
 from scdyn.pp.metadata import add_labels
 from scdyn.pp.selection import draw_cells
@@ -111,7 +111,7 @@ def regulon_specificity(activity: pd.DataFrame, labels: pd.Series) -> pd.DataFra
 
 
 def draw_activity(
-    path: str | Path, table: pd.DataFrame, labels: Sequence[str], seed: int
+    path: str | Path, corpus: Corpus, table: pd.DataFrame, labels: Sequence[str], seed: int
 ) -> tuple[str, ad.AnnData]:
     """Read the activities of at most :data:`COMPARED` labelled cells, of all labels in proportion.
 
@@ -119,8 +119,8 @@ def draw_activity(
     ----------
     path
         Folder of :func:`score_regulons`.
-    table
-        The corpus' table of cells.
+    corpus, table
+        The corpus, and its table of cells.
     labels
         Label columns, in order of preference; ``sample`` is used if the cells have none of them.
     seed
@@ -136,7 +136,7 @@ def draw_activity(
     by = next((name for name in labels if name in table), "sample")
     labelled = np.flatnonzero(table[by].notna())
     rows = labelled[draw_cells(table[[by]].iloc[labelled], COMPARED, seed)]
-    return by, add_labels(read_activity(path, rows), table)
+    return by, add_labels(read_activity(path, corpus, rows), table)
 
 
 def specificity_table(specificity: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -196,14 +196,20 @@ def score_regulons(
             array[block.rows[0] : block.rows[-1] + 1] = activity.to_numpy(np.float32)
 
 
-def read_activity(path: str | Path, rows: np.ndarray) -> ad.AnnData:
+def read_activity(path: str | Path, corpus: Corpus, rows: np.ndarray) -> ad.AnnData:
     """Read the activities of some cells, ascending rows, from a folder of :func:`score_regulons`.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If it cannot be read, or is of another corpus.
     """
+    if read_zarr_stamp(Path(path)).get("corpus") != corpus.id:
+        raise InputError(
+            "CORPUS",
+            f"{path}: was computed from another corpus than {corpus.folder}; remove the folder and "
+            "run the workflow again.",
+        )
     with reading_artefact(path):
         # Only format 3, because format 2 has a codec that unpickles.
         group = zarr.open_group(str(path), mode="r", zarr_format=3)

@@ -67,11 +67,8 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
                 return unknown
             return {"version": group["version"].asstr()[()], "format": int(group["format"][()])}
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        with reading_artefact(path):
-            stamp = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
-            return {name: stamp[name] for name in unknown}
+        stamp = read_parquet_stamp(path)
+        return {name: stamp[name] for name in unknown}
     if path.suffix == ".zarr":
         stamp = read_zarr_stamp(path) or unknown
         return {name: stamp[name] for name in unknown}
@@ -81,6 +78,15 @@ def read_stamp(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         path = next((path / name for name in FOLDERS if (path / name).exists()), path / FOLDERS[0])
     return read_json(path).get(STAMP, unknown)
+
+
+def read_parquet_stamp(path: str | Path) -> dict[str, Any]:
+    """Read all that :func:`writing_parquet` stored as the stamp of a file."""
+    import pyarrow.parquet as pq
+
+    with reading_artefact(path):
+        stamp: dict[str, Any] = json.loads(pq.read_schema(path).metadata[STAMP.encode()])
+        return stamp
 
 
 def read_zarr_stamp(folder: Path) -> dict[str, Any]:
@@ -216,8 +222,15 @@ def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
 
 
 @contextmanager
-def writing_parquet(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def writing_parquet(path: str | Path, **stamp: str) -> Iterator[Callable[[pd.DataFrame], None]]:
     """Write data frames of the same columns to one file, one at a time, as :func:`write_parquet`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stamp
+        Further content of the stamp.
 
     Yields
     ------
@@ -232,7 +245,7 @@ def writing_parquet(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]
 
         def write(table: pd.DataFrame) -> None:
             nonlocal writer
-            content = _to_arrow(table)
+            content = _to_arrow(table, **stamp)
             if writer is None:
                 writer = pq.ParquetWriter(
                     temporary, content.schema, compression="zstd", write_page_checksum=True
@@ -330,7 +343,7 @@ def _read_column(file: pq.ParquetFile, group: int, name: str) -> pa.Table:
     return file.read_row_group(group, [name])
 
 
-def _to_arrow(table: pd.DataFrame) -> pa.Table:
+def _to_arrow(table: pd.DataFrame, **stamp: str) -> pa.Table:
     """Convert a data frame to arrow, with a stamp that names its index."""
     import pyarrow as pa
 
@@ -339,7 +352,8 @@ def _to_arrow(table: pd.DataFrame) -> pa.Table:
         index = table.index.name or INDEX
         columns = {index: table.index} | columns
     content = pa.table({name: _column_to_arrow(values) for name, values in columns.items()})
-    return content.replace_schema_metadata({STAMP: json.dumps(make_stamp() | {INDEX: index})})
+    described = make_stamp() | {INDEX: index} | stamp
+    return content.replace_schema_metadata({STAMP: json.dumps(described)})
 
 
 def _column_to_arrow(values: pd.Series | pd.Index) -> Any:

@@ -90,13 +90,21 @@ def write_shard(path: str | Path, cells: AnnData) -> None:
         group = write_zarr(temporary, cells)
         for modality, place in PLACES.items():
             values = cells.X if modality == "rna" else cells.layers["promoter"]
-            write_counts(group.create_group(place), sparse.csr_matrix(values), digest)
+            counts = sparse.csr_matrix(values)
+            if not counts.has_canonical_format:
+                # Several entries of one gene are summed, in a copy.
+                counts = counts.copy()
+                counts.sum_duplicates()
+            write_counts(group.create_group(place), counts, digest)
         stamp["id"] = digest.hexdigest()
         group.attrs[STAMP] = group.attrs[STAMP] | stamp
 
 
 def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> None:
-    """Write counts (cells, genes) as the CSR arrays data, indices and indptr, and hash them."""
+    """Write counts (cells, genes) as the CSR arrays data, indices and indptr, and hash them.
+
+    Genes of a cell are ascending, each once.
+    """
     n_kept = int(np.count_nonzero(counts.data))
     largest = counts.data.max() if len(counts.data) else 0
     types = {
@@ -133,7 +141,6 @@ def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> N
     for start in range(0, counts.shape[0], CELLS_AT_ONCE):
         part = counts[start : start + CELLS_AT_ONCE]  # a copy
         part.eliminate_zeros()
-        part.sort_indices()
         stop = start + part.shape[0]
         indptr[start + 1 : stop + 1] = indptr[start] + part.indptr[1:].astype(np.int64)
         for name, dtype in types.items():

@@ -120,7 +120,9 @@ def draw_cells(strata: pd.DataFrame, max_cells: int, seed: int) -> np.ndarray:
         Rows of the sampled cells, ascending; ``max_cells`` of them, or all if there are fewer.
     """
     rng = np.random.default_rng(seed)
-    groups = list(strata.groupby(list(strata), observed=True, sort=True).indices.values())
+    groups = list(
+        strata.groupby(list(strata), observed=True, sort=True, dropna=False).indices.values()
+    )
     sizes = np.array([len(group) for group in groups])
     if sizes.sum() <= max_cells:
         return np.arange(len(strata))

@@ -9,8 +9,8 @@ from scipy import sparse
 
 from scdyn.data.loader import Store
 from scdyn.data.tokens import MODALITIES
+from scdyn.io.shards import CELLS_AT_ONCE
 
-CELLS_AT_ONCE = 4096
 # Most training cells whose bins are counted.
 MOST_CELLS = 50_000
 
