@@ -142,7 +142,7 @@ class Corpus:
         )
 
     @classmethod
-    def write(cls, folder: str | Path, samples: Iterable[ad.AnnData], n_bins: int = 14) -> Self:
+    def write(cls, folder: str | Path, samples: Iterable[ad.AnnData]) -> Self:
         """Write samples to a folder, each with its counts, and open their corpus.
 
         Parameters
@@ -151,8 +151,6 @@ class Corpus:
             Is created if it does not exist.
         samples
             From :func:`scdyn.pp.filter_cells`; of a generator one is in memory at a time.
-        n_bins
-            Highest bin of a value that the model reads.
 
         Raises
         ------
@@ -169,22 +167,20 @@ class Corpus:
             paths.append(path)
         make_corpus(folder, paths)
         corpus = cls(folder)
-        corpus.add_regulons(None, n_bins)
+        corpus.add_regulons(None)
         return corpus
 
-    def add_regulons(self, regulons: pd.DataFrame | None, n_bins: int = 14) -> None:
+    def add_regulons(self, regulons: pd.DataFrame | None) -> None:
         """Write the vocabulary with its regulons, as the model reads it, to ``tokens/``.
 
         Parameters
         ----------
         regulons
             From :func:`scdyn.grn.infer_regulons`; None: the latents of the model start at random.
-        n_bins
-            Highest bin of a value.
         """
         from scdyn.data.tokens import write_tokens
 
-        write_tokens(self.folder / "tokens", self.genes, regulons, n_bins)
+        write_tokens(self.folder / "tokens", self.genes, regulons)
         self.__dict__.pop("store", None)
 
     @cached_property

@@ -160,8 +160,8 @@ class MemoryStore:
     def from_dense(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
         """Make a store of dense counts (cells, genes), as :func:`densify` returns them."""
         measured = is_measured(promoter).numpy()
-        parts = (sparse.csr_matrix(counts.clamp(min=0).numpy()) for counts in (rna, promoter))
-        return cls(*parts, measured)
+        found = [sparse.csr_matrix(counts.clamp(min=0).numpy()) for counts in (rna, promoter)]
+        return cls(found[0], found[1], measured)
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell per cell (rows,) whether promoters were measured."""

@@ -43,9 +43,11 @@ class ModelConfig:
     ----------
     n_genes, n_tfs
         Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
+    architecture
+        ``expressed`` (:mod:`scdyn.model.transformer`) or ``paper`` (:mod:`scdyn.model.paper`).
     n_bins
-        Highest bin. Ids 1 to ``n_bins`` are bins of counts above zero, 0 is zero; ``mask_id`` and
-        ``not_measured_id`` follow.
+        Of ``paper``: highest bin. Ids 1 to ``n_bins`` are bins of counts above zero, 0 is zero;
+        ``mask_id`` and ``not_measured_id`` follow.
     width, n_layers, n_heads, ffn_width
         Token width, layers (TF and Full in turn, TF first), query heads, width of the feed-forward
         layer.
@@ -53,10 +55,14 @@ class ModelConfig:
         Latents that keys and values are projected to; in a TF layer at most as many as TFs.
     dropout
         Dropout after attention and after the feed-forward layer.
+    n_knots, n_pools, cell_width
+        Of ``expressed``: vectors between which values are interpolated, pools of the tokens, and
+        numbers of a cell vector.
     """
 
     n_genes: int
     n_tfs: int
+    architecture: str = "expressed"
     n_bins: int = 14
     width: int = 96
     n_layers: int = 12
@@ -83,19 +89,24 @@ class ModelConfig:
             )
 
     @property
+    def n_cell_numbers(self) -> int:
+        """Numbers of a cell vector; 0 of an architecture without one."""
+        return self.cell_width if self.architecture == "expressed" else 0
+
+    @property
     def mask_id(self) -> int:
         """Id of a masked value."""
         return self.n_bins + 1
 
     @property
     def not_measured_id(self) -> int:
-        """Id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED` on disk)."""
+        """Id of a value that was not measured."""
         return self.n_bins + 2
 
     @classmethod
     def full_size(cls) -> ModelConfig:
         """Return the paper's architecture: 22,000 genes, 1,500 TFs, about 75 M parameters."""
-        return cls(n_genes=22_000, n_tfs=1_500)
+        return cls(n_genes=22_000, n_tfs=1_500, architecture="paper")
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> ModelConfig:

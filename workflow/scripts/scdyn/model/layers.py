@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Attention scores in memory at once.
+SCORES_AT_ONCE = 2**24
+
 
 def attend(queries: Tensor, latents: Tensor) -> Tensor:
     """Compute attention of the queries of all heads to one shared head of keys, also the values.
@@ -102,10 +105,6 @@ def set_precision(model: nn.Module, precision: str) -> None:
             module.precision = precision
 
 
-# Attention scores in memory at once.
-SCORES_AT_ONCE = 2**24
-
-
 def average_attention(queries: Tensor, latents: Tensor, is_token: Tensor) -> Tensor:
     """Average the attention to latents over heads and tokens.
 
@@ -132,3 +131,24 @@ def average_attention(queries: Tensor, latents: Tensor, is_token: Tensor) -> Ten
             total += scores.softmax(1).sum(0)
         shares.append(total / max(1, len(own)))
     return torch.stack(shares)
+
+
+@torch.no_grad()
+def anchor(compress: nn.Linear, regulons: Tensor) -> None:
+    """Initialise the first latents of a Full layer as regulons; the others stay random.
+
+    This is our addition to the paper: a latent that starts as a regulon (its TF and targets by
+    weight, relative to all genes) can be named.
+
+    Parameters
+    ----------
+    compress
+        From genes to latents.
+    regulons
+        (R, G) non-negative weights, strongest regulons first; rows beyond the number of latents are
+        left out.
+    """
+    rows = regulons[: compress.out_features].to(compress.weight)
+    # Without their mean, because sums with positive weights are all nearly the same.
+    rows = rows - rows.mean(1, keepdim=True)
+    compress.weight[: len(rows)] = functional.normalize(rows, dim=1)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from scdyn.data.loader import NOT_MEASURED, expressed_genes, is_measured
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import Linear, Norm, Tokens, attend, average_attention
+from scdyn.model.layers import Linear, Norm, Tokens, anchor, attend, average_attention
 
 
 def gather_genes(tokens: Tensor, genes: Tensor | None) -> Tensor:
@@ -150,26 +150,11 @@ class PaperModel(nn.Module):
         for embedding in (self.rna_embedding, self.promoter_embedding):
             nn.init.zeros_(embedding.weight[self.config.not_measured_id])
 
-    @torch.no_grad()
     def anchor_latents(self, regulons: Tensor) -> None:
-        """Initialise the first latents of each Full layer as regulons.
-
-        This is our addition to the paper: a latent that starts as a regulon (its TF and targets by
-        weight, relative to all genes) can be named. The other latents stay random.
-
-        Parameters
-        ----------
-        regulons
-            (R, G) non-negative weights, strongest regulons first; rows beyond the number of latents
-            are left out.
-        """
+        """Initialise latents of the Full layers as regulons; see :func:`anchor`."""
         for layer in self.layers:
-            weight = layer.attention.compress.weight
             if layer.attention.n_sources == self.config.n_genes:
-                rows = regulons[: len(weight)].to(weight)
-                # Without their mean, because sums with positive weights are all nearly the same.
-                rows = rows - rows.mean(1, keepdim=True)
-                weight[: len(rows)] = functional.normalize(rows, dim=1)
+                anchor(layer.attention.compress, regulons)
 
     def bin(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
         """Bin counts: bin = ceil(log1p of the rate per million), at most ``n_bins``.
@@ -319,6 +304,11 @@ class PaperModel(nn.Module):
         rna, promoter = self.rates.new_zeros(2, 2, self.config.n_genes)
         promoter[1] = NOT_MEASURED
         return rna if has_rna else torch.full_like(rna, NOT_MEASURED), promoter
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of a cell's embedding."""
+        return self.components.shape[1]
 
     def sum_latents(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the latents of the last Full layer over the expressed genes: (B, L * D/H).

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import Linear, Norm, Pool, Tokens, attend
+from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, average_attention
 
 # Depth that counts are scaled to before the logarithm, and the highest value that is told apart:
 # a gene with 80% of a cell's counts.
@@ -49,7 +49,9 @@ def list_expressed(expressed: Tensor) -> tuple[Tensor, Tensor]:
     n_tokens = expressed.sum(1)
     cell, gene = expressed.nonzero(as_tuple=True)
     place = torch.arange(len(gene), device=gene.device) - (n_tokens.cumsum(0) - n_tokens)[cell]
-    is_token = torch.arange(int(n_tokens.max()), device=gene.device) < n_tokens[:, None]
+    # One place at least, also if no cell has counts.
+    n_places = max(1, int(n_tokens.max()))
+    is_token = torch.arange(n_places, device=gene.device) < n_tokens[:, None]
     genes = gene.new_zeros(is_token.shape)
     genes[cell, place] = gene
     return genes, is_token
@@ -137,6 +139,7 @@ class LatentAttention(nn.Module):
         narrow = self.key_value(tokens.values) * tokens.weight.unsqueeze(-1).to(tokens.values.dtype)
         n_cells, _, width = narrow.shape
         # By gene; other genes than sources, and places without token, go to a last row.
+        assert tokens.genes is not None
         is_source = (tokens.genes < self.n_sources) & (tokens.weight > 0)
         genes = torch.where(is_source, tokens.genes, self.n_sources)
         cells = torch.arange(n_cells, device=genes.device)[:, None]
@@ -148,10 +151,14 @@ class LatentAttention(nn.Module):
         normal: Tensor = self.latent_norm(latents.transpose(0, 1).float())
         return normal.to(columns.dtype)
 
+    def queries(self, tokens: Tokens) -> Tensor:
+        """Project normalised tokens to queries (B, Q, H, D/H)."""
+        return self.query(tokens.values).unflatten(-1, (self.n_heads, -1))
+
     def forward(self, tokens: Tokens) -> Tensor:
         """Map normalised tokens to their updates (B, Q, D)."""
-        queries = self.query(tokens.values).unflatten(-1, (self.n_heads, -1))
-        update: Tensor = self.output(attend(queries, self.latents(tokens)).flatten(-2))
+        attended = attend(self.queries(tokens), self.latents(tokens))
+        update: Tensor = self.output(attended.flatten(-2))
         return update
 
 
@@ -199,12 +206,11 @@ class Bottleneck(nn.Module):
         return self.rna(cells).log_softmax(1), self.promoter(cells).log_softmax(1)
 
     @torch.no_grad()
-    def start_from(self, rna: Tensor, promoter: Tensor) -> None:
-        """Predict the mean profile at first: (G,) counts of all cells per modality."""
-        for decoder, counts in ((self.rna, rna), (self.promoter, promoter)):
+    def start_from(self, mean_logs: Tensor) -> None:
+        """Predict the mean profile at first: (2, G) logs of the genes' shares of the counts."""
+        for decoder, logs in zip((self.rna, self.promoter), mean_logs, strict=True):
             nn.init.zeros_(decoder.weight)
-            shares = (counts + 0.5) / (counts + 0.5).sum()
-            decoder.bias.copy_(shares.log())
+            decoder.bias.copy_(logs)
 
 
 class ScDynOmics(nn.Module):
@@ -283,6 +289,67 @@ class ScDynOmics(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens._replace(values=self.final_norm(tokens.values))
+
+    def represent(self, rna: Tensor, promoter: Tensor) -> tuple[Tokens, Tensor]:
+        """Represent cells.
+
+        Parameters
+        ----------
+        rna, promoter
+            See :meth:`embed_tokens`.
+
+        Returns
+        -------
+        tokens : Tokens
+            Of the expressed genes.
+        cells : Tensor, (B, Z)
+            The cell vectors.
+        """
+        tokens = self(rna, promoter)
+        return tokens, self.bottleneck(tokens)
+
+    def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert counts (B, G) each to values (B, G, 1) each, between which a path is a line."""
+        return rna.float().unsqueeze(-1), promoter.float().unsqueeze(-1)
+
+    def represent_values(
+        self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
+    ) -> tuple[Tokens, Tensor]:
+        """Represent cells of given values, between those of :meth:`make_values`.
+
+        The counts ``rna`` and ``promoter`` of the other end are not needed here.
+        """
+        return self.represent(values[0].squeeze(-1), values[1].squeeze(-1))
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of a cell's embedding."""
+        return self.config.cell_width
+
+    def embed_cells(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Embed cells: the cell vectors, (B, Z)."""
+        return self.represent(rna, promoter)[1]
+
+    def last_full_layer(self) -> int:
+        """Return the position of the last Full layer, or 0 if there is only one layer."""
+        return max(0, len(self.layers) - 1 - len(self.layers) % 2)
+
+    def attend_to_latents(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Average the attention to the latents over the tokens of each cell: (B, L)."""
+        tokens = self.embed_tokens(rna, promoter)
+        last = self.last_full_layer()
+        for layer in self.layers[:last]:
+            tokens = layer(tokens)
+        layer = self.layers[last]
+        normal = tokens._replace(values=layer.attention_norm(tokens.values))
+        queries, latents = layer.attention.queries(normal), layer.attention.latents(normal)
+        return average_attention(queries, latents, tokens.weight > 0)
+
+    def anchor_latents(self, regulons: Tensor) -> None:
+        """Initialise latents of the Full layers as regulons; see :func:`anchor`."""
+        for layer in self.layers:
+            if layer.attention.n_sources == self.config.n_genes:
+                anchor(layer.attention.compress, regulons)
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
         """Predict hidden values: representations (..., D) to logits (..., knots) per modality."""

@@ -17,7 +17,6 @@ from scdyn.settings.data import (
     ResourceSettings,
     SampleRow,
     SimulationSettings,
-    TokenSettings,
 )
 from scdyn.settings.grn import LEFT_OUT, GrnSettings
 from scdyn.settings.model import SIZES, ModelSettings, PretrainingSettings, TrainingSettings
@@ -74,7 +73,6 @@ __all__ = [
     "SplitSettings",
     "StudySettings",
     "TaskSettings",
-    "TokenSettings",
     "TrainingSettings",
     "VariantChanges",
     "VariantSettings",

@@ -25,7 +25,6 @@ from scdyn.settings.data import (
     ReferenceSettings,
     ResourceSettings,
     SimulationSettings,
-    TokenSettings,
 )
 from scdyn.settings.grn import GrnSettings
 from scdyn.settings.model import SIZES, ModelSettings, fill_in_training
@@ -125,8 +124,6 @@ class Config(Settings):
     """Corpora: sets of samples that are analysed together."""
     grn: GrnSettings = Field(default_factory=GrnSettings)
     """Gene regulatory network and its regulons (docs/grn.md)."""
-    tokens: TokenSettings = Field(default_factory=TokenSettings)
-    """Binning of counts for the model."""
     models: Annotated[dict[Name, ModelSettings], Field(min_length=1)]
     """Pretrained models."""
     peers: PeerSettings | None = None

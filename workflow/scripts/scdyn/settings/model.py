@@ -95,6 +95,10 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
     return {**values, **content, "training": own}
 
 
+# Lowest and highest share of counts.
+Thinning = tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]]
+
+
 class PretrainingSettings(Settings):
     """Architecture and pretraining of a model."""
 
@@ -104,8 +108,22 @@ class PretrainingSettings(Settings):
     have precedence over the preset."""
     seed: Seed = 1
     """Seed of the weights, the masks and the order of the cells."""
+    architecture: Literal["expressed", "paper"] = "expressed"
+    """expressed - one token per expressed gene, and a cell vector that predicts the counts of all
+    genes; paper - that of Yu et al., one token per gene, trained by masked values alone."""
+    thinning: Thinning = (0.3, 0.9)
+    """Lowest and highest share of a cell's counts that is read in a training step; the cell vector
+    predicts the others. Not for paper."""
+    whole_cell: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the whole-cell objective in the loss. Not for paper."""
+    hidden_values: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of predicting hidden values in the loss. Not for paper."""
+    hidden_zeros: Annotated[float, Field(ge=0)] = 1.0
+    """Number of genes without counts among the hidden ones, per gene with counts. Not for paper."""
     mask_share: Share = 0.15
-    """Share of the non-zero genes per cell that is masked."""
+    """Share of the expressed genes per cell whose values are hidden."""
+    n_bins: Annotated[int, Field(ge=1, le=252)] = 14
+    """Highest bin of a value; log1p of a million is 13.8. For paper only."""
     promoter_dropout: Share = 0.0
     """Share of the training cells, sampled in each step, whose promoters are read as not measured,
     so that the model can be used on cells with RNA only."""
@@ -129,6 +147,11 @@ class PretrainingSettings(Settings):
     """Width of the feed-forward layers."""
     dropout: Annotated[Share, BY_SIZE] = FULL["model"]["dropout"]
     """Dropout of the encoder during training."""
+    n_pools: Count = 64
+    """Number of trained weighted sums over the expressed genes from which the cell vector is
+    computed. Not for paper."""
+    cell_width: Count = 64
+    """Numbers of a cell vector, the embedding. Not for paper."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """Pretraining (see training)."""
 
@@ -151,9 +174,10 @@ class PretrainingSettings(Settings):
             )
         return self
 
-    def architecture(self) -> dict[str, int | float]:
+    def architecture_settings(self) -> dict[str, int | float | str]:
         """Return the hyperparameters of the architecture."""
-        return {name: getattr(self, name) for name in FULL["model"]}
+        names = ("architecture", "n_bins", "n_pools", "cell_width", *FULL["model"])
+        return {name: getattr(self, name) for name in names}
 
 
 class ModelSettings(PretrainingSettings):

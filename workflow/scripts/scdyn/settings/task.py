@@ -104,6 +104,11 @@ class FineTuningSettings(HeadSettings):
     """Start from the pretrained encoder. false - start from a randomly initialised encoder."""
     modalities: Modalities = "both"
     """Modalities that the model uses. both; rna; promoter."""
+    thinning: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Lowest share of a cell's counts that is read in a training step, drawn for each cell and
+    step; 1 - all counts."""
+    encoder_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Learning rate of the encoder, relative to that of the head."""
     training: TrainingSettings = Field(
         default_factory=lambda: TrainingSettings(**FULL["fine_tuning"])
     )

@@ -73,7 +73,8 @@ def estimate_cpu_seconds(operations: Operations, rate: float, n_threads: int) ->
 
 def make_architecture(model: PretrainingSettings, n_genes: int, n_tfs: int) -> ModelConfig:
     """Make the architecture of a model for a vocabulary."""
-    return ModelConfig.from_dict({"n_genes": n_genes, "n_tfs": n_tfs, **model.architecture()})
+    sizes = {"n_genes": n_genes, "n_tfs": n_tfs}
+    return ModelConfig.from_dict(sizes | model.architecture_settings())
 
 
 def count_pretraining_operations(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from scdyn.data.loader import Loader, block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.layers import set_precision
+from scdyn.model.paper import PaperModel
 from scdyn.settings import TrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
@@ -23,6 +24,7 @@ from scdyn.training.interruption import Interruption
 from scdyn.training.progress import Progress
 
 T = TypeVar("T", np.ndarray, Tensor)
+Prepared = TypeVar("Prepared")
 
 CHECKPOINT_SECONDS = 60.0
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
@@ -37,6 +39,8 @@ class TrainingConfig(TrainingSettings):
     """Norm at which gradients are clipped."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of the steps over which the learning rate rises from zero."""
+    encoder_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the encoder within a classifier, relative to that of the head."""
     seed: int = 0
     """Seed of initialisation, order, masks and dropout."""
 
@@ -65,26 +69,37 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW over the parameters of a module that require gradients."""
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for name, p in trained if decays(name, p) == decayed],
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for decayed in (True, False)
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    """Return AdamW over the parameters of a module that require gradients.
+
+    Groups have a ``rate``, by which the learning rate is multiplied.
+    """
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = decays(name, parameter), name.startswith("encoder.")
+            groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[decayed, of_encoder],
+                "weight_decay": config.weight_decay if decayed else 0.0,
+                "rate": config.encoder_rate if of_encoder else 1.0,
+            }
+            for decayed, of_encoder in sorted(groups, reverse=True)
+        ],
+        lr=config.learning_rate,
+        fused=True,
+    )
 
 
 def configure_encoders(module: nn.Module, config: TrainingConfig) -> None:
     """Set the precision of the encoders in a module and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
-        if isinstance(part, ScDynOmics):
-            part.set_precision(config.precision)
+        if isinstance(part, PaperModel):
             if on_gpu if config.compiled == "auto" else config.compiled:
                 part.compile_layers()
+    set_precision(module, config.precision)
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,10 @@ class Part:
     start: int
     n_in_step: int
     seed: int
+
+    def seed_cells(self) -> list[int]:
+        """Derive a seed of each cell from that of the step."""
+        return [step_seed(self.seed, int(position)) for position in self.positions]
 
     def take_from(self, drawn: T) -> T:
         """Select this part's values from those drawn for all cells of the step."""
@@ -159,9 +178,20 @@ def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> l
     ]
 
 
-Loss = Callable[[Part, Tensor, Tensor, Tensor], Tensor]
-Weigh = Callable[[Part, Tensor, Tensor], Tensor]
-Load = Callable[[list[np.ndarray]], Loader]
+class Objective(Protocol[Prepared]):
+    """What a training minimises: a sum over the parts of a step, whatever their sizes."""
+
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Return a loader of the counts of the cells at the positions of each part."""
+
+    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Prepared:
+        """Prepare the cells of a part, of counts (n, G) on the device, with all random numbers."""
+
+    def weigh(self, part: Part, cells: Prepared) -> Tensor:
+        """Compute the part's contribution to the denominator of each mean in the loss, (means,)."""
+
+    def compute_loss(self, part: Part, cells: Prepared, totals: Tensor) -> Tensor:
+        """Compute the part's share of the loss; ``totals`` are the weights of the whole step."""
 
 
 class Training:
@@ -171,16 +201,8 @@ class Training:
     ----------
     module
         The parameters that require gradients are fitted, in place.
-    compute_loss
-        Called with a part, its RNA and promoter bins (n, G) on the device, and the sum of the
-        weights over the step (see ``weigh``); returns the part's share of the step's loss. The
-        loss is the sum over the parts, whatever their sizes.
-    weigh
-        Called with a part and its bins; returns the part's contribution to the denominator of
-        each mean in the loss, (means,).
-    load
-        Called with the positions of the cells of each part of an epoch; returns a loader of
-        their bins.
+    objective
+        Reads the cells and computes the loss.
     n_cells
         Number of training cells; each epoch visits all of them, except a last incomplete batch.
     config
@@ -194,16 +216,13 @@ class Training:
     def __init__(
         self,
         module: nn.Module,
-        compute_loss: Loss,
-        weigh: Weigh,
-        load: Load,
+        objective: Objective[Any],
         n_cells: int,
         config: TrainingConfig,
         evaluate: Callable[[], dict[str, float]] = dict,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.module, self.compute_loss, self.weigh = module, compute_loss, weigh
-        self.load, self.evaluate = load, evaluate
+        self.module, self.objective, self.evaluate = module, objective, evaluate
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
@@ -255,7 +274,7 @@ class Training:
         """Take the remaining steps of an epoch; return early if a GPU runs out of memory."""
         epoch, place = divmod(self.step, self.per_epoch)
         steps = plan_epoch(epoch, self.n_cells, self.config, self.micro_batch)[place:]
-        loading = self.load([part.positions for parts in steps for part in parts])
+        loading = self.objective.load([part.positions for parts in steps for part in parts])
         waited = self.progress.waited
         bins = iter(loading)
         self.module.train()
@@ -293,7 +312,7 @@ class Training:
         distributed.sum_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
+            group["lr"] = group["rate"] * learning_rate(self.step, self.n_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # A gradient that is not finite makes the loss NaN, which is checked before saving.
@@ -302,13 +321,18 @@ class Training:
     def add_gradients(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         """Sum the gradients over the step's parts; return this process' share of the loss."""
         cells = [[x.to(self.device, non_blocking=True) for x in next(bins)] for _ in parts]
-        weights = [self.weigh(part, *own) for part, own in zip(parts, cells, strict=True)]
+        prepared = [
+            self.objective.prepare(part, *own) for part, own in zip(parts, cells, strict=True)
+        ]
+        weights = [
+            self.objective.weigh(part, own) for part, own in zip(parts, prepared, strict=True)
+        ]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
+        for i, (part, own) in enumerate(zip(parts, prepared, strict=True)):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.compute_loss(part, rna, promoter, totals)
+            loss = self.objective.compute_loss(part, own, totals)
             loss.backward()
             total += loss.detach()
         return total

@@ -10,13 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scdyn.data.loader import expressed_genes, is_measured
-from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import ObjectiveSettings
+from scdyn.data.corpus import cut_rows
+from scdyn.data.loader import NOT_MEASURED, Loader, Store
+from scdyn.data.tokens import MODALITIES
+from scdyn.model.transformer import HIGHEST, ScDynOmics, log_normalise
+from scdyn.settings import PretrainingSettings
+from scdyn.training.loop import Part, step_seed
+
+# Held-out cells scored per batch.
+SCORED_AT_ONCE = 32
+# Cells whose counts are summed per batch.
+SUMMED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,10 @@ def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
     return counts.index_put((genes,), kept.to(counts.dtype))
 
 
-def make_example(
-    rna: Tensor, promoter: Tensor, seeds: Sequence[int], settings: ObjectiveSettings
-) -> Example:
-    """Thin the counts of cells, and hide values of what is left.
+def thin_cells(
+    rna: Tensor, promoter: Tensor, seeds: Sequence[int], bounds: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Thin cells, each by a share that is drawn between two bounds.
 
     Parameters
     ----------
@@ -70,34 +79,231 @@ def make_example(
         (B, G) counts.
     seeds
         One per cell.
-    settings
-        The shares.
+    bounds
+        Lowest and highest share of the counts that is kept.
     """
-    parts: list[tuple[Tensor, ...]] = []
-    low, high = settings.thinning
-    for cell, seed in zip(zip(rna, promoter, strict=True), seeds, strict=True):
+    low, high = bounds
+    parts = []
+    for *cell, seed in zip(rna, promoter, seeds, strict=True):
         generator = torch.Generator(rna.device).manual_seed(seed)
-        drawn = torch.rand(2, generator=generator, device=rna.device)
-        kept = [thin(counts, low + (high - low) * drawn[:1], generator) for counts in cell]
-        if settings.promoter_dropout and drawn[1] < settings.promoter_dropout:
-            kept[1] = torch.full_like(kept[1], -1)
-        parts.append((*kept, *_hide(*kept, settings, generator)))
-    seen = [torch.stack(of_cells) for of_cells in zip(*parts, strict=True)]
-    rest = tuple(
-        (before - after.clamp(min=0)).clamp(min=0)
-        for before, after in zip((rna, promoter), seen[:2], strict=True)
-    )
-    return Example(seen[0], seen[1], (rest[0], rest[1]), seen[2] if len(seen) > 2 else None)
+        share = torch.rand(1, generator=generator, device=rna.device) * (high - low) + low
+        parts.append([thin(counts, share, generator) for counts in cell])
+    kept_rna, kept_promoter = (torch.stack(of_cells) for of_cells in zip(*parts, strict=True))
+    return kept_rna, kept_promoter
 
 
-def _hide(
-    rna: Tensor, promoter: Tensor, settings: ObjectiveSettings, generator: torch.Generator
-) -> list[Tensor]:
-    """Draw the genes of a cell whose values are hidden: expressed ones, and as many others."""
-    if not settings.hidden_values:
-        return []
+def hide_values(
+    rna: Tensor, promoter: Tensor, seeds: Sequence[int], share: float, zeros: float
+) -> Tensor:
+    """Draw the genes of each cell whose values are hidden.
+
+    Parameters
+    ----------
+    rna, promoter
+        (B, G) counts.
+    seeds
+        One per cell.
+    share
+        Share of the expressed genes.
+    zeros
+        Number of other genes per expressed one.
+
+    Returns
+    -------
+    Tensor, (B, G)
+        Boolean.
+    """
     expressed = (rna > 0) | (promoter > 0)
-    noise = torch.rand(len(rna), generator=generator, device=rna.device)
-    n_expressed = expressed.sum()
-    of_others = settings.hidden_zeros * n_expressed / (len(rna) - n_expressed).clamp(min=1)
-    return [noise < torch.where(expressed, settings.mask_share, settings.mask_share * of_others)]
+    noise = torch.stack(
+        [
+            torch.rand(
+                rna.shape[1],
+                generator=torch.Generator(rna.device).manual_seed(seed),
+                device=rna.device,
+            )
+            for seed in seeds
+        ]
+    )
+    n_expressed = expressed.sum(1, keepdim=True)
+    of_others = share * zeros * n_expressed / (rna.shape[1] - n_expressed).clamp(min=1)
+    return noise < torch.where(expressed, share, of_others)
+
+
+def score_profile(logs: Tensor, rest: Tensor) -> Tensor:
+    """Sum the negative log-likelihoods of counts, by the logs of the genes' shares: (B,)."""
+    return -(logs * rest).sum(1)
+
+
+def sum_counts(store: Store, rows: np.ndarray) -> Tensor:
+    """Sum the counts of each gene over cells: (2, G) of RNA and promoters, in float64."""
+    total = torch.zeros(len(MODALITIES), store.n_genes, dtype=torch.float64)
+    for cells in Loader(store, cut_rows(rows, SUMMED_AT_ONCE)):
+        for of_modality, counts in zip(total, cells, strict=True):
+            of_modality += counts.clamp(min=0).sum(0)
+    return total
+
+
+def log_shares(profile: Tensor) -> Tensor:
+    """Take the logs of the genes' shares of the counts (2, G), with a pseudocount of a half."""
+    counts = profile + 0.5
+    return (counts / counts.sum(1, keepdim=True)).log().float()
+
+
+class Pretraining:
+    """Loss of pretraining on training cells, and scores of held-out cells.
+
+    A cell's counts are thinned. The cell vector of what is left predicts the counts that were
+    taken out, of all genes of both modalities (multinomial likelihood, so that depth is given);
+    and tokens whose values are hidden predict them.
+
+    Parameters
+    ----------
+    model
+        Model, on its device.
+    store
+        The cells.
+    training_rows, held_out
+        Rows of the training cells and of the held-out cells.
+    settings
+        Objectives and shares.
+    profile
+        (2, G) counts of each gene in training cells, from :func:`sum_counts`; its shares are what
+        a predictor that ignores the cell predicts.
+    """
+
+    def __init__(
+        self,
+        model: ScDynOmics,
+        store: Store,
+        training_rows: np.ndarray,
+        held_out: np.ndarray,
+        settings: PretrainingSettings,
+        profile: Tensor,
+    ) -> None:
+        self.model, self.store, self.settings = model, store, settings
+        self.training_rows, self.held_out = training_rows, held_out
+        self.device = next(model.parameters()).device
+        self.mean_logs = log_shares(profile)
+
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Return a loader of the training cells at the positions of each part."""
+        return Loader(self.store, [self.training_rows[part] for part in parts], self.device)
+
+    def make_example(self, rna: Tensor, promoter: Tensor, seeds: Sequence[int]) -> Example:
+        """Split the counts of cells (B, G), by one seed per cell."""
+        settings = self.settings
+        kept = list(thin_cells(rna, promoter, seeds, settings.thinning))
+        if settings.promoter_dropout:
+            drawn = [np.random.default_rng(seed).random() for seed in seeds]
+            dropped = torch.tensor(drawn, device=rna.device) < settings.promoter_dropout
+            kept[1] = kept[1].masked_fill(dropped[:, None], NOT_MEASURED)
+        rest = [
+            before.clamp(min=0) - after.clamp(min=0)
+            for before, after in zip((rna, promoter), kept, strict=True)
+        ]
+        hidden = None
+        if settings.hidden_values:
+            hidden = hide_values(
+                kept[0], kept[1], seeds, settings.mask_share, settings.hidden_zeros
+            )
+        return Example(kept[0], kept[1], (rest[0], rest[1]), hidden)
+
+    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Example:
+        """Split the counts of a part's cells."""
+        return self.make_example(rna, promoter, part.seed_cells())
+
+    def weigh(self, part: Part, example: Example) -> Tensor:
+        """Count what a part predicts: counts of RNA and promoters, and hidden values: (4,)."""
+        n_counts = [rest.sum() for rest in example.rest]
+        n_hidden = [torch.zeros_like(n_counts[0])] * len(MODALITIES)
+        if example.hidden is not None:
+            n_hidden = [
+                (example.hidden & (counts >= 0)).sum() for counts in (example.rna, example.promoter)
+            ]
+        return torch.stack([*n_counts, *n_hidden]).float()
+
+    def compute_loss(self, part: Part, example: Example, totals: Tensor) -> Tensor:
+        """Compute a part's share of the loss.
+
+        Parameters
+        ----------
+        part, example
+            The cells.
+        totals
+            (4,) of the whole step, as :meth:`weigh` counts them.
+        """
+        profiles, values = self.score(example)
+        n_counts, n_hidden = totals.clamp(min=1).split(len(MODALITIES))
+        sums = torch.stack([losses.sum() for losses in profiles])
+        loss = self.settings.whole_cell * (sums / n_counts).sum()
+        if values:
+            sums = torch.stack([losses.sum() for losses in values])
+            loss = loss + self.settings.hidden_values * (sums / n_hidden).mean()
+        return loss
+
+    def score(self, example: Example) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute the negative log-likelihoods of what is predicted.
+
+        Returns
+        -------
+        profiles : list of Tensor
+            Per modality (B,): of the counts that were taken out.
+        values : list of Tensor
+            Per modality (hidden values,); empty if none are hidden.
+        """
+        model, counts = self.model, (example.rna, example.promoter)
+        tokens = model(*counts, example.hidden)
+        logs = model.bottleneck.decode(model.bottleneck(tokens))
+        profiles = [score_profile(*pair) for pair in zip(logs, example.rest, strict=True)]
+        if example.hidden is None:
+            return profiles, []
+        is_hidden = example.hidden.gather(1, tokens.genes) & (tokens.weight > 0)
+        predicted = model.decode(tokens.values[is_hidden])
+        values = []
+        for logits, of_modality in zip(predicted, counts, strict=True):
+            seen = of_modality.gather(1, tokens.genes)
+            known = (seen >= 0)[is_hidden]
+            logs_seen = log_normalise(seen.clamp(min=0).float(), of_modality.clamp(min=0).sum(1))
+            place = logs_seen[is_hidden].clamp(max=HIGHEST) * ((logits.shape[1] - 1) / HIGHEST)
+            target = place.ceil().long()
+            values.append(functional.cross_entropy(logits[known], target[known], reduction="none"))
+        return profiles, values
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Score the held-out cells, always thinned and hidden in the same way.
+
+        Returns
+        -------
+        dict
+            In nats: ``cell_loss``, mean over modalities of the loss per count that was taken out,
+            and for each modality such as ``rna_cell_loss``, unless it was measured in no cell;
+            ``mean_...``, the same of the mean profile of the training cells; and
+            ``rna_hidden_loss`` and ``promoter_hidden_loss`` per hidden value.
+        """
+        sums = torch.zeros(len(MODALITIES), 5, dtype=torch.float64)
+        for rows in cut_rows(self.held_out, SCORED_AT_ONCE):
+            (rna, promoter), *_ = Loader(self.store, [rows], self.device)
+            example = self.make_example(
+                rna, promoter, [step_seed(self.settings.seed, int(row)) for row in rows]
+            )
+            profiles, values = self.score(example)
+            for j, rest in enumerate(example.rest):
+                sums[j, 0] += profiles[j].sum().cpu()
+                sums[j, 1] += rest.sum().cpu()
+                sums[j, 4] += score_profile(self.mean_logs[j].to(rest.device), rest).sum().cpu()
+                if values:
+                    sums[j, 2] += values[j].sum().cpu()
+                    sums[j, 3] += len(values[j])
+        scores = {}
+        for values_of, name in zip(sums.tolist(), MODALITIES, strict=True):
+            cell, n_counts, hidden, n_hidden, mean = values_of
+            if n_counts:
+                scores[f"{name}_cell_loss"] = cell / n_counts
+                scores[f"mean_{name}_cell_loss"] = mean / n_counts
+            if n_hidden:
+                scores[f"{name}_hidden_loss"] = hidden / n_hidden
+        for prefix in ("", "mean_"):
+            found = [scores.get(f"{prefix}{name}_cell_loss", np.nan) for name in MODALITIES]
+            scores[f"{prefix}cell_loss"] = float(np.nanmean(found))
+        return scores
