@@ -85,7 +85,7 @@ def make_corpus(paths: Paths) -> None:
     run_script(
         "make_corpus",
         paths.folder,
-        {f"s{i}": path for i, path in enumerate(paths.samples())},
+        {"samples": paths.samples()},
         {"manifest": paths.manifest},
         folder=str(paths.corpus),
     )
