@@ -1,12 +1,15 @@
 """A model small enough to be worked through in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
-from scdyn.data.loader import MemoryStore
+from scdyn.data.loader import NOT_MEASURED, MemoryStore
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 
 
@@ -14,7 +17,7 @@ from scdyn.model.transformer import ScDynOmics
 def config():
     return ModelConfig(
         n_genes=17, n_tfs=5, n_bins=6, width=12, n_layers=4, n_heads=3, n_latents=4,
-        ffn_width=20, dropout=0.0,
+        ffn_width=20, dropout=0.0, n_knots=5, n_pools=6, cell_width=8,
     )  # fmt: skip
 
 
@@ -25,12 +28,41 @@ def model(config):
 
 
 @pytest.fixture
+def counts(config):
+    """RNA and promoters of seven cells; the promoters of the last were not measured."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (7, config.n_genes)
+    rna, promoter = (
+        torch.randint(-2, most, shape, generator=generator, dtype=torch.int16).clamp_(min=0)
+        for most in (9, 3)
+    )
+    promoter[6] = NOT_MEASURED
+    return rna, promoter
+
+
+@pytest.fixture
+def paper_config(config):
+    return replace(config, architecture="paper")
+
+
+@pytest.fixture
+def paper(paper_config):
+    torch.manual_seed(0)
+    return PaperModel(paper_config, make_rates(paper_config.n_genes)).eval()
+
+
+@pytest.fixture
 def bins(config):
     generator = torch.Generator().manual_seed(1)
     shape = (7, config.n_genes)
-    rna = torch.randint(0, config.n_bins + 1, shape, generator=generator, dtype=torch.uint8)
-    promoter = torch.randint(0, 3, shape, generator=generator, dtype=torch.uint8)
+    rna = torch.randint(0, config.n_bins + 1, shape, generator=generator, dtype=torch.int32)
+    promoter = torch.randint(0, 3, shape, generator=generator, dtype=torch.int32)
     return rna, promoter
+
+
+def make_rates(n_genes):
+    """Make inverse sizes of genes, (2, genes)."""
+    return 1 / np.random.default_rng(2).uniform(0.5, 4, (2, n_genes))
 
 
 @pytest.fixture

@@ -148,7 +148,9 @@ class LatentAttention(nn.Module):
         # One product for all cells.
         columns = dense[: self.n_sources].flatten(1)
         latents = (self.compress.weight.to(columns.dtype) @ columns).unflatten(1, (n_cells, width))
-        normal: Tensor = self.latent_norm(latents.transpose(0, 1).float())
+        # Not in bfloat16.
+        full = torch.promote_types(latents.dtype, torch.float32)
+        normal: Tensor = self.latent_norm(latents.transpose(0, 1).to(full))
         return normal.to(columns.dtype)
 
     def queries(self, tokens: Tokens) -> Tensor:
@@ -271,14 +273,15 @@ class ScDynOmics(nn.Module):
         if hidden is not None:
             expressed = expressed | hidden
         genes, is_token = list_expressed(expressed)
-        counts = [part.gather(1, genes).float() for part in both]
+        kind = self.gene_embedding.weight.dtype
+        counts = [part.gather(1, genes).to(kind) for part in both]
         weight = (counts[0] + counts[1]).clamp(max=1) * is_token
         if hidden is None:
             hidden = torch.zeros_like(is_token)
         else:
             hidden = hidden.gather(1, genes) & is_token
-            weight = torch.where(hidden, 1.0, weight)
-        totals = [part.sum(1).float() for part in both]
+            weight = weight.masked_fill(hidden, 1)
+        totals = [part.sum(1).to(kind) for part in both]
         logs = [log_normalise(*pair) for pair in zip(counts, totals, strict=True)]
         values = self.values(logs, totals, measured, hidden) + self.gene_embedding(genes)
         return Tokens(values, genes, weight)
