@@ -417,7 +417,7 @@ def write_loader_corpus(paths: Paths) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Write a corpus of six million cells: 240 links to one sample, a table of 20 columns."""
-    from scdyn.data.corpus import Corpus, make_corpus
+    from scdyn.data.corpus import Corpus, hash_ids, make_corpus
     from scdyn.io.artefacts import writing_parquet
 
     paths = Paths(folder, MANY_SAMPLES * CELLS_OF_SAMPLE)
@@ -438,9 +438,10 @@ def write_manifest(folder: Path) -> None:
     many = pd.concat([obs] * MANY_SAMPLES)
     many.index = pd.Index(np.char.add("cell", np.arange(len(many)).astype(str)), dtype=object)
     many = many.astype({"sample": "category", "promoter_source": "category"})
-    with writing_parquet(paths.corpus / "obs.parquet", corpus=manifest["id"]) as write:
+    corpus_id = hash_ids([sample["id"] for sample in listed])
+    with writing_parquet(paths.corpus / "obs.parquet", corpus=corpus_id) as write:
         write(many)
-    manifest |= {"samples": listed, "n_cells": len(many)}
+    manifest |= {"samples": listed, "n_cells": len(many), "id": corpus_id}
     write_json(paths.corpus / "manifest.json", manifest)
 
 

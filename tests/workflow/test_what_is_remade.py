@@ -127,6 +127,8 @@ def finish(folder, listed):
             path.mkdir(parents=True, exist_ok=True)
             (path / "file").write_text(f"{name}\n")
         # Numbers that the resources of jobs are read from.
+        if path.suffix == ".zarr":
+            (path / "zarr.json").write_text('{"attributes": {"scdyn": {"n_cells": 1}}}')
         if path.name in ("pilot.json", "manifest.json"):
             path.write_text('{"job_memory_mb": 1, "job_minutes": 1, "n_cells": 1}')
     # By force: what is newer than its inputs would be left without a record.

@@ -142,7 +142,7 @@ def tabulate_scale(benchmarks: Benchmarks) -> str:
     body = []
     for rule in dict.fromkeys(rule for rule, _ in rows):
         found = [rows.get((rule, cells)) for cells in sizes]
-        if sum(row is not None for row in found) > 1:
+        if any(found):
             body.append([rule, *(describe_row(row) for row in found)])
     return make_table(["rule", *(f"{cells:,} cells" for cells in sizes)], body)
 

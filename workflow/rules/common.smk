@@ -95,7 +95,7 @@ try:
         for model_samples in [sorted(named, key=natural_key)]
     }
 except InputError as error:
-    raise WorkflowError(str(error)) from None
+    raise WorkflowError(f"Error: {error}") from None
 # Plain values with the defaults, for captions and scripts.
 config = CONFIG.model_dump()
 if BUILDS and workflow.is_main_process:

@@ -193,6 +193,96 @@ def test_samples_that_make_no_corpus_are_refused(tmp_path, samples, words):
     assert not (tmp_path / "corpus" / "manifest.json").exists()
 
 
+def reverse_the_samples(manifest):
+    manifest["samples"].reverse()
+
+
+def drop_the_last_sample(manifest):
+    manifest["samples"].pop()
+
+
+def empty_the_samples(manifest):
+    manifest["samples"] = []
+
+
+@pytest.mark.parametrize("change", [reverse_the_samples, drop_the_last_sample, empty_the_samples])
+def test_a_manifest_of_other_samples_than_its_id_is_refused(corpus, change):
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    change(manifest)
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json: is not the manifest of a corpus"):
+        Corpus(corpus.folder)
+
+
+def set_count(value):
+    def change(cells):
+        counts = cells.X.toarray().astype(float)
+        counts[1, 0] = value
+        cells.X = counts
+
+    return change
+
+
+def name_it(name):
+    def change(cells):
+        cells.obs["sample"] = name
+
+    return change
+
+
+def lose_promoter_sources(cells):
+    cells.obs["promoter_source"] = [None, *cells.obs["promoter_source"][1:]]
+
+
+def overflow_a_metric(cells):
+    cells.obs["rna_counts"] = 3_000_000_000
+
+
+def lose_a_length(cells):
+    cells.var["length"] = 0
+
+
+def lose_the_promoters(cells):
+    del cells.layers["promoter"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_count(-3), "sample a, X: the counts are not integers"),
+        (set_count(0.4), "sample a, X: the counts are not integers"),
+        (set_count(np.nan), "sample a, X: the counts are not integers"),
+        (set_count(2.0**32), "exceeds the largest allowed"),
+        (name_it("../evil"), "one name, without a slash"),
+        (name_it(".."), "one name, without a slash"),
+        (name_it([*"ab" * 20]), "has 2 names"),
+        (lose_promoter_sources, "a cell without sample or barcode or promoter_source"),
+        (overflow_a_metric, "rna_counts is not a whole number below"),
+        (lose_a_length, "a length or n_tss that is not above zero"),
+        (lose_the_promoters, r"a sample has no layers\['promoter'\]"),
+    ],
+)
+def test_cells_that_are_no_sample_are_refused(tmp_path, change, words):
+    cells = make_sample("a")
+    change(cells)
+    with pytest.raises(InputError, match=words):
+        Corpus.write(tmp_path / "corpus", [cells])
+    assert not (tmp_path / "corpus" / "manifest.json").exists()
+
+
+def test_several_entries_of_one_gene_have_the_moments_of_their_sum(tmp_path):
+    cells, same = make_sample("a", 2), make_sample("a", 2)
+    cells.X = sparse.csr_matrix(([3, 4, 5], [0, 0, 1], [0, 3, 3]), shape=cells.shape)
+    same.X = sparse.csr_matrix(([7, 5], [0, 1], [0, 2, 2]), shape=cells.shape)
+    one, other = (counts.describe_sizes(each).var for each in (cells, same))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_rows_of_every_type_of_integers_are_read(corpus):
+    for dtype in (np.uint8, np.uint64, np.int32):
+        assert corpus.to_memory(np.array([41, 3], dtype)).obs_names[1] == corpus.obs.index[3]
+
+
 def test_a_metric_that_a_sample_lacks_is_missing_there(tmp_path):
     a, b = make_sample("a"), make_sample("b")
     a.obs["rna_genes"], b.obs["tss_enrichment"] = 7, 1.5
@@ -251,9 +341,10 @@ def test_opening_takes_memory_for_the_table_alone(tmp_path):
     manifest = json.loads((corpus / "manifest.json").read_text())
     manifest["samples"] *= n_samples
     manifest["n_cells"] = n_cells * n_samples
+    manifest["id"] = corpora.hash_ids([sample["id"] for sample in manifest["samples"]])
     (corpus / "manifest.json").write_text(json.dumps(manifest))
     tables = [one.obs.rename(index=lambda name, i=i: f"{name}{i}") for i in range(n_samples)]
-    with writing_parquet(corpus / "obs.parquet", corpus=one.id) as write:
+    with writing_parquet(corpus / "obs.parquet", corpus=manifest["id"]) as write:
         write(pd.concat(tables))
     printed = subprocess.run(
         [sys.executable, "-c", OPEN, str(corpus)],

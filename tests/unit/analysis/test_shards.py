@@ -146,6 +146,17 @@ def test_several_entries_of_one_gene_are_summed(tmp_path):
     assert cells.X.nnz == 3
 
 
+@pytest.mark.parametrize("column", ["var/length", "var/symbol", "obs/sample"])
+def test_a_lost_chunk_is_not_read_as_zeros(tmp_path, column):
+    shards.write_shard(tmp_path / "s.zarr", make_sample())
+    name = column.split("/")[0]
+    shards.Shard(tmp_path / "s.zarr").read_table(name)
+    for chunk in (tmp_path / "s.zarr" / column).rglob("c/0"):
+        chunk.unlink()
+    with pytest.raises(InputError, match=r"s\.zarr: the counts cannot be read.*chunks are missing"):
+        shards.Shard(tmp_path / "s.zarr").read_table(name)
+
+
 def test_a_sample_without_counts(tmp_path):
     cells = make_sample()
     cells.X = sparse.csr_matrix(cells.shape, dtype=np.int32)

@@ -150,7 +150,8 @@ def simulate(folder, n_samples, changed=(0, 1, 2), n_cells=40, n_genes=60, seed=
     cells.layers["promoter"] = sparse.csr_matrix(cells.shape, dtype=np.int32)
     predictions = make_predictions(obs.index, ["x"] * len(obs))
     groups = perturbation.select_groups(obs, predictions, **SELECTIONS)
-    return Corpus.write(folder, [cells]), obs, groups
+    samples = [cells[cells.obs["sample"] == name].copy() for name in obs["sample"].unique()]
+    return Corpus.write(folder, samples), obs, groups
 
 
 def test_pseudobulks_are_sums_of_samples_with_enough_cells(tmp_path):

@@ -59,6 +59,8 @@ def logged(path: str | Path) -> Iterator[None]:
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").handlers = [to_file]
     warnings.simplefilter("default")
+    # Of zarr's default in a later version; all our arrays have chunks of stated sizes.
+    warnings.filterwarnings("ignore", message=".*autosharding")
     try:
         yield
     except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,6 +25,7 @@ from scdyn.io.artefacts import (
     read_parquet_stamp,
     writing_parquet,
 )
+from scdyn.io.checks import require_counts
 from scdyn.io.files import write_json
 from scdyn.io.shards import (
     CELLS_AT_ONCE,
@@ -115,13 +117,16 @@ class Corpus:
             self.id, self.vocabulary = manifest["id"], manifest["vocabulary_sha256"]
             samples = manifest["samples"]
             sizes = [int(sample["n_cells"]) for sample in samples]
-            self.n_genes = int(manifest["n_genes"])
-            described = [(sample["path"], sample["id"]) for sample in samples]
+            ids = [str(sample["id"]) for sample in samples]
+            places = [str(sample["path"]) for sample in samples]
+            if not samples or hash_ids(ids) != self.id:
+                raise ValueError("its samples are not those of its id")
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         # Resolved, because ".." in a path leads elsewhere if the folder is a link.
         real = self.folder.resolve()
-        self.shards = [Shard(os.path.normpath(real / place)) for place, _ in described]
-        for shard, (_, of_counts), n_cells in zip(self.shards, described, sizes, strict=True):
+        self.shards = [Shard(os.path.normpath(real / place)) for place in places]
+        self.n_genes = self.shards[0].shape[1]
+        for shard, of_counts, n_cells in zip(self.shards, ids, sizes, strict=True):
             require_vocabulary(shard, self.vocabulary)
             if shard.id != of_counts or shard.shape[0] != n_cells:
                 raise InputError(
@@ -155,11 +160,12 @@ class Corpus:
         Raises
         ------
         InputError
-            If there is no sample, the samples have different vocabularies, or two have a cell of
-            the same name.
+            If there is no sample, one is not as :func:`scdyn.pp.filter_cells` returns it, the
+            samples have different vocabularies, or two have a cell of the same name.
         """
         folder, paths = Path(folder), []
         for sample in samples:
+            require_sample(sample)
             path = folder / "samples" / f"{sample.obs['sample'].iloc[0]}.zarr"
             if path in paths:
                 raise InputError("CORPUS", f"sample {path.stem} is given twice; give it once.")
@@ -199,6 +205,10 @@ class Corpus:
                 f"{self.folder / OBS}: is of another corpus than the manifest; {REMEDY}.",
             )
         obs = read_parquet(self.folder / OBS)
+        if len(obs) != len(self):
+            raise InputError(
+                "CORPUS", f"{self.folder / OBS}: has {len(obs)} of {len(self)} cells; {REMEDY}."
+            )
         obs.index.name = None  # rename_axis would copy the table
         return obs
 
@@ -265,12 +275,7 @@ class Corpus:
         IndexError
             If a row is negative or not in the corpus, or the rows are not integers.
         """
-        rows = np.asarray(rows)
-        if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(
-                f"rows of a corpus are integers from 0 to {len(self) - 1}, not a mask or -1; see "
-                "numpy.flatnonzero and Corpus.find_rows"
-            )
+        rows = check_rows(rows, len(self))
         which = np.searchsorted(self.offsets, rows, side="right") - 1
         return read_rows(self.shards, which, rows - self.offsets[which], modality, buffers)
 
@@ -340,8 +345,27 @@ class Corpus:
         return ad.AnnData(joined.pop("rna", None), obs=obs, var=var, layers=joined)
 
 
+def check_rows(rows: np.ndarray, n_cells: int) -> np.ndarray:
+    """Convert rows of a corpus of so many cells to int64.
+
+    Raises
+    ------
+    IndexError
+        If a row is negative or not in the corpus, or the rows are not integers.
+    """
+    rows = np.asarray(rows)
+    if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n_cells):
+        raise IndexError(
+            f"rows of a corpus are integers from 0 to {n_cells - 1}, not a mask or -1; see "
+            "numpy.flatnonzero and Corpus.find_rows"
+        )
+    return rows.astype(np.int64)
+
+
 def cut_rows(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut rows into parts of a size; the last may be smaller."""
+    if size < 1:
+        raise ValueError(f"size is {size}; it must be at least 1")
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
@@ -390,10 +414,10 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
         if shard.sizes != shards[0].sizes:
             raise InputError(
                 "CORPUS",
-                f"{shard.path}: its genes have other lengths or TSSs than those of "
+                f"{shard.path}: its genes have other symbols, lengths or TSSs than those of "
                 f"{shards[0].path}; ingest all samples with the same annotation.",
             )
-    corpus_id = hashlib.sha256("\n".join(shard.id for shard in shards).encode()).hexdigest()
+    corpus_id = hash_ids([shard.id for shard in shards])
     n_cells = write_obs(folder / OBS, shards, corpus_id)
     manifest: dict[str, Any] = {
         "id": corpus_id,
@@ -434,6 +458,7 @@ def write_obs(path: Path, shards: Sequence[Shard], corpus_id: str) -> int:
     with writing_parquet(path, corpus=corpus_id) as write:
         for shard in shards:
             obs = shard.read_table("obs").reindex(columns=known)
+            require_obs(obs, shard)
             write(to_small_types(obs, everywhere).rename_axis("cell"))
             seen.append(pd.util.hash_array(obs.index.to_numpy(dtype=object)))
         hashes = np.concatenate(seen)
@@ -442,6 +467,56 @@ def write_obs(path: Path, shards: Sequence[Shard], corpus_id: str) -> int:
             ends = np.cumsum([0, *map(len, seen)])
             refuse_repeated(shards, [repeated[i:j] for i, j in zip(ends, ends[1:], strict=False)])
     return len(hashes)
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """Make the id of a corpus from those of its samples, in their order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def require_sample(cells: ad.AnnData) -> None:
+    """Refuse cells that are not a sample, as :func:`scdyn.pp.filter_cells` returns it."""
+    lacking = [
+        *(f"obs['{name}']" for name in ("sample", "promoter_source")
+          if name not in cells.obs),
+        *(f"var['{name}']" for name in ("symbol", "is_tf", "length", "n_tss")
+          if name not in cells.var),
+        *("layers['promoter']" for _ in "1" if "promoter" not in cells.layers),
+    ]  # fmt: skip
+    if lacking:
+        raise InputError("CORPUS", f"a sample has no {lacking[0]}; see scdyn.pp.filter_cells.")
+    known = cells.obs.columns.intersection(["sample", "barcode", "promoter_source"])
+    if not cells.n_obs or cells.obs[known].isna().to_numpy().any():
+        raise InputError(
+            "CORPUS",
+            f"a sample of {cells.n_obs} cells has none, or a cell without {' or '.join(known)}.",
+        )
+    names = cells.obs["sample"].astype(str).unique()
+    if len(names) != 1 or not re.fullmatch(r"[^/\0]*[^/\0.][^/\0]*", names[0]):
+        raise InputError(
+            "CORPUS",
+            f"obs['sample'] has {len(names)} names, such as {list(names[:2])}; a sample has one "
+            "name, without a slash.",
+        )
+    sizes = cells.var[["length", "n_tss"]].to_numpy(float)
+    if not cells.var_names.is_unique or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise InputError(
+            "CORPUS",
+            f"sample {names[0]}: var has genes twice, or a length or n_tss that is not above zero; "
+            "see scdyn.pp.build_vocabulary.",
+        )
+    for place, values in (("X", cells.X), ("layers['promoter']", cells.layers["promoter"])):
+        require_counts(sparse.csr_matrix(values).data, f"sample {names[0]}, {place}")
+
+
+def require_obs(obs: pd.DataFrame, shard: Shard) -> None:
+    """Refuse a table of cells that is not of a sample."""
+    if len(obs) != shard.shape[0]:
+        raise InputError(
+            "CORPUS",
+            f"{shard.path}: obs has {len(obs)} rows for {shard.shape[0]} cells; ingest the sample "
+            "again.",
+        )
 
 
 def refuse_repeated(shards: Sequence[Shard], suspected: Sequence[np.ndarray]) -> None:
@@ -468,8 +543,16 @@ def to_small_types(obs: pd.DataFrame, integers: Collection[str]) -> pd.DataFrame
     integers
         Columns that may be integers; others become floats.
     """
-    kinds: dict[str, str] = {"sample": "category", "promoter_source": "category"}
+    kinds: dict[str, str] = {
+        "sample": "category", "promoter_source": "category", "barcode": "str",
+    }  # fmt: skip
     for name in obs.columns.intersection(METRICS):
         whole = name in integers and name in WHOLE_METRICS
         kinds[name] = "int32" if whole else "float32"
+        if whole and not pd.to_numeric(obs[name], errors="coerce").between(0, 2**31 - 1).all():
+            raise InputError(
+                "CORPUS",
+                f"sample {obs['sample'].iloc[0]}: {name} is not a whole number below 2^31 in every "
+                "cell; compute it again.",
+            )
     return obs.astype({name: kind for name, kind in kinds.items() if name in obs})

@@ -11,9 +11,9 @@ import pandas as pd
 import zarr
 from scipy import linalg, sparse
 
-from scdyn.data.corpus import Corpus, cut_rows, map_ahead
+from scdyn.data.corpus import Corpus, check_rows, cut_rows, map_ahead
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, make_stamp
+from scdyn.io.artefacts import ALL_CHUNKS, STAMP, make_stamp, open_zarr
 from scdyn.io.files import atomic
 from scdyn.io.shards import CELLS_AT_ONCE, REMEDY
 from scdyn.log import logger
@@ -80,13 +80,20 @@ def iter_values(
 
 
 def fit_components(
-    corpus: Corpus, modality: str, rows: np.ndarray, genes: np.ndarray, n_components: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    corpus: Corpus,
+    modality: str,
+    rows: np.ndarray,
+    genes: np.ndarray,
+    mean: np.ndarray,
+    n_components: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit the principal components of one modality from the covariance of the chosen genes.
+
+    ``mean`` is that of the genes (genes,), which is subtracted before products are summed in
+    float32.
 
     Returns
     -------
-    mean : ndarray, (genes,)
     loadings : ndarray of float32, (genes, components)
         The largest number of each component is positive.
     variance : ndarray, (components,)
@@ -94,11 +101,12 @@ def fit_components(
     n_genes = len(genes)
     products, total = np.zeros((n_genes, n_genes)), np.zeros(n_genes)
     for _, values in iter_values(corpus, modality, rows, genes):
+        values -= mean
         # Only one triangle is computed.
         products += linalg.blas.ssyrk(1.0, values, trans=1)
         total += values.sum(0, dtype=np.float64)
-    mean = total / len(rows)
-    covariance = (products - len(rows) * np.triu(np.outer(mean, mean))) / max(len(rows) - 1, 1)
+    left = total / len(rows)  # by rounding
+    covariance = (products - len(rows) * np.triu(np.outer(left, left))) / max(len(rows) - 1, 1)
     n_components = min(n_components, n_genes, len(rows) - 1)
     first = n_genes - n_components
     variance, loadings = linalg.eigh(
@@ -106,7 +114,7 @@ def fit_components(
     )
     loadings = loadings[:, ::-1]
     signs = np.sign(loadings[np.abs(loadings).argmax(0), np.arange(n_components)])
-    return mean, (loadings * signs).astype(np.float32), variance[::-1].copy()
+    return (loadings * signs).astype(np.float32), variance[::-1].copy()
 
 
 def compute_pca(
@@ -144,7 +152,9 @@ def compute_pca(
                 shape = (len(corpus), 0)
                 group.create_array(modality, shape=shape, dtype="float32", chunks=(1, 1))
                 continue
-            mean, loadings, variance = fit_components(corpus, modality, rows, genes, n_components)
+            sums = moments[MOMENTS[modality][0]].to_numpy()
+            mean = (sums[genes] / len(rows)).astype(np.float32)
+            loadings, variance = fit_components(corpus, modality, rows, genes, mean, n_components)
             n_found = loadings.shape[1]
             array = group.create_array(
                 modality,
@@ -152,10 +162,13 @@ def compute_pca(
                 dtype="float32",
                 chunks=(min(CELLS_AT_ONCE, len(corpus)), n_found),
                 compressors=None,
+                config=ALL_CHUNKS,
             )
-            offset = (mean @ loadings).astype(np.float32)
+            if len(rows) < len(corpus):
+                for part in cut_rows(np.arange(len(corpus)), CELLS_AT_ONCE):
+                    array[part[0] : part[-1] + 1] = 0
             for here, values in iter_values(corpus, modality, rows, genes):
-                scores = values @ loadings - offset
+                scores = (values - mean) @ loadings
                 # Samples without the modality may lie between the rows.
                 far = np.flatnonzero(np.diff(here) > CELLS_AT_ONCE) + 1
                 for near, found in zip(np.split(here, far), np.split(scores, far), strict=True):
@@ -165,7 +178,7 @@ def compute_pca(
                     array[start:stop] = part
             fitted = {"genes": genes, "mean": mean, "loadings": loadings, "variance": variance}
             for name, values in fitted.items():
-                group.create_array(f"fitted/{modality}/{name}", data=values)
+                group.create_array(f"fitted/{modality}/{name}", data=values, config=ALL_CHUNKS)
             logger.info("%s: %d components of %d genes, %d cells", modality, n_found, len(genes),
                         len(rows))  # fmt: skip
 
@@ -195,10 +208,9 @@ class Pca:
     """
 
     def __init__(self, path: str | Path, corpus: Corpus) -> None:
-        self.path = Path(path)
+        self.path, self._n_cells = Path(path), len(corpus)
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
-            # Only format 3, because format 2 has a codec that unpickles.
-            self._group = zarr.open_group(str(self.path), mode="r", zarr_format=3)
+            self._group = open_zarr(self.path)
             made_from = self._group.attrs[STAMP]["corpus"]
         if made_from != corpus.id:
             raise InputError(
@@ -218,9 +230,13 @@ class Pca:
 
     def _read(self, modality: str) -> np.ndarray:
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
-            return self._group[modality][:]
+            values: np.ndarray = self._group[modality][:]
+            if len(values) != self._n_cells:
+                raise ValueError(f"{modality} has {len(values)} of {self._n_cells} cells")
+            return values
 
     def select(self, rows: np.ndarray, both: bool = False) -> np.ndarray:
         """Select the components of some cells: of the RNA, or of both modalities side by side."""
+        check_rows(rows, self._n_cells)
         parts = (self.rna, self.promoter) if both else (self.rna,)
         return np.concatenate([part[rows] for part in parts], axis=1)

@@ -8,14 +8,19 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-import zarr
 from anndata.io import read_elem
 from scipy import sparse
 from scipy.spatial.distance import jensenshannon
 
 from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError
-from scdyn.io.artefacts import read_zarr_stamp, reading_artefact, write_zarr
+from scdyn.io.artefacts import (
+    ALL_CHUNKS,
+    open_zarr,
+    read_zarr_stamp,
+    reading_artefact,
+    write_zarr,
+)
 from scdyn.io.files import atomic
 from scdyn.pp.metadata import add_labels
 from scdyn.pp.selection import draw_cells
@@ -189,6 +194,7 @@ def score_regulons(
             dtype="float32",
             chunks=(min(CELLS_AT_ONCE, len(corpus)), max(len(var), 1)),
             attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+            config=ALL_CHUNKS,
         )
         for block in corpus.iter_blocks(layers=["rna_log"], size=CELLS_AT_ONCE):
             values = block.layers["rna_log"][:, columns]
@@ -211,7 +217,6 @@ def read_activity(path: str | Path, corpus: Corpus, rows: np.ndarray) -> ad.AnnD
             "run the workflow again.",
         )
     with reading_artefact(path):
-        # Only format 3, because format 2 has a codec that unpickles.
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        group = open_zarr(path)
         obs, var = read_elem(group["obs"]), read_elem(group["var"])
         return ad.AnnData(group["X"].oindex[rows], obs=obs.iloc[rows], var=var)

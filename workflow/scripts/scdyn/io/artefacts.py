@@ -91,8 +91,10 @@ def read_parquet_stamp(path: str | Path) -> dict[str, Any]:
 
 def read_zarr_stamp(folder: Path) -> dict[str, Any]:
     """Read all that :func:`write_zarr` stored as the stamp of a folder; empty without one."""
-    stamp: dict[str, Any] = read_json(folder / "zarr.json").get("attributes", {}).get(STAMP, {})
-    return stamp
+    with reading_artefact(folder):
+        content = json.loads((folder / "zarr.json").read_text())
+        stamp: dict[str, Any] = content.get("attributes", {}).get(STAMP, {})
+        return stamp
 
 
 def write_h5ad(path: str | Path, cells: AnnData) -> None:
@@ -123,18 +125,44 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
     from anndata.io import write_elem
 
     group = zarr.open_group(str(folder), mode="w", zarr_format=3)
-    for name in ("obs", "var"):
-        # Text of arrow is new to anndata, which refuses to write it.
-        table = getattr(cells, name)
-        texts = [column for column in table if isinstance(table[column].dtype, pd.StringDtype)]
-        table = table.astype(dict.fromkeys(texts, object))
-        write_elem(group, name, table.set_axis(table.index.astype(object)))
-    write_elem(group, "obsm", dict(cells.obsm))
-    for name in ("layers", "varm", "obsp", "varp", "uns"):
-        write_elem(group, name, {})
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for name in ("obs", "var"):
+            # Text of arrow is new to anndata, which refuses to write it.
+            table = getattr(cells, name)
+            texts = [column for column in table if isinstance(table[column].dtype, pd.StringDtype)]
+            table = table.astype(dict.fromkeys(texts, object))
+            write_elem(group, name, table.set_axis(table.index.astype(object)))
+        write_elem(group, "obsm", dict(cells.obsm))
+        for name in ("layers", "varm", "obsp", "varp", "uns"):
+            write_elem(group, name, {})
     described = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     group.attrs.update(described | {STAMP: make_stamp() | (stamp or {})})
     return group
+
+
+# Settings of an array in a folder that open_zarr reads: without them a chunk of zeros has no file.
+ALL_CHUNKS = {"write_empty_chunks": True}
+
+
+def open_zarr(folder: str | Path, name: str = "") -> zarr.Group | zarr.Array:
+    """Open a folder of zarr, or an element of it, for reading.
+
+    Raises
+    ------
+    ValueError
+        If a chunk is missing, which zarr would read as zeros or empty text.
+    """
+    import zarr
+
+    # Only format 3, because format 2 has a codec that unpickles.
+    group = zarr.open_group(str(folder), mode="r", zarr_format=3)
+    opened = group[name] if name else group
+    inside = opened.members(max_depth=None) if isinstance(opened, zarr.Group) else [("", opened)]
+    for part, array in inside:
+        if isinstance(array, zarr.Array) and array.nchunks_initialized != array.nchunks:
+            n_lost = array.nchunks - array.nchunks_initialized
+            raise ValueError(f"{name}/{part}: {n_lost} of {array.nchunks} chunks are missing")
+    return opened
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

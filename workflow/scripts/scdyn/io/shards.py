@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import sparse
 
 from scdyn.errors import InputError, reading
-from scdyn.io.artefacts import STAMP, read_zarr_stamp, write_zarr
+from scdyn.io.artefacts import STAMP, open_zarr, read_zarr_stamp, write_zarr
 from scdyn.io.files import atomic
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ def hash_vocabulary(genes: pd.DataFrame) -> str:
 
 
 def hash_sizes(genes: pd.DataFrame) -> str:
-    """Hash the lengths and numbers of TSSs of the genes, on which normalisation depends."""
-    known = [name for name in ("length", "n_tss") if name in genes]
+    """Hash what samples of a corpus agree in besides the genes' ids.
+
+    Lengths and numbers of TSSs, on which normalisation depends, and symbols, by which regulons are
+    named.
+    """
+    known = [name for name in ("symbol", "length", "n_tss") if name in genes]
     return hashlib.sha256(genes[known].to_csv(index=False).encode()).hexdigest()
 
 
@@ -90,14 +94,18 @@ def write_shard(path: str | Path, cells: AnnData) -> None:
         group = write_zarr(temporary, cells)
         for modality, place in PLACES.items():
             values = cells.X if modality == "rna" else cells.layers["promoter"]
-            counts = sparse.csr_matrix(values)
-            if not counts.has_canonical_format:
-                # Several entries of one gene are summed, in a copy.
-                counts = counts.copy()
-                counts.sum_duplicates()
-            write_counts(group.create_group(place), counts, digest)
+            write_counts(group.create_group(place), sum_duplicates(values), digest)
         stamp["id"] = digest.hexdigest()
         group.attrs[STAMP] = group.attrs[STAMP] | stamp
+
+
+def sum_duplicates(values: Any) -> sparse.csr_matrix:
+    """Convert to CSR in which each gene of a cell has one entry, ascending; a copy if need be."""
+    counts = sparse.csr_matrix(values)
+    if not counts.has_canonical_format:
+        counts = counts.copy()
+        counts.sum_duplicates()
+    return counts
 
 
 def write_counts(group: zarr.Group, counts: sparse.csr_matrix, digest: Any) -> None:
@@ -480,12 +488,10 @@ class Shard:
         return self._read("obsm/spatial") if (self.path / "obsm" / "spatial").exists() else None
 
     def _read(self, name: str) -> Any:
-        import zarr
         from anndata.io import read_elem
 
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
-            # Only format 3, because format 2 has a codec that unpickles.
-            return read_elem(zarr.open_group(str(self.path), mode="r", zarr_format=3)[name])
+            return read_elem(open_zarr(self.path, name))
 
     def copy_rows(
         self,

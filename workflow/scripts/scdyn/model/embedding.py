@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scdyn.data.loader import Store, run_batches
 from scdyn.data.tokens import TokenStore
-from scdyn.io.artefacts import make_stamp, write_zarr
+from scdyn.io.artefacts import ALL_CHUNKS, make_stamp, write_zarr
 from scdyn.io.files import atomic, remove
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
@@ -130,6 +130,7 @@ def write_embedding(
             chunks=(min(CELLS_PER_CHUNK, shape[0]), shape[1]),
             compressors=None,
             attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+            config=ALL_CHUNKS,
         )
         for part, (start, stop) in zip(finished, bounds, strict=True):
             array[start:stop] = load_file(part)["X_scdyn"]

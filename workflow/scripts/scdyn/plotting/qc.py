@@ -23,8 +23,8 @@ SHOWN_QUALITY = {
     "promoter_share": "share in promoters",
     "peak_share": "share in peaks",
     "atac_mito_share": "mitochondrial, ATAC",
-    "doublet_score": "doublet score, RNA",
-    "promoter_doublet_score": "doublet score, ATAC",
+    "doublet_score": "doublets, RNA",
+    "promoter_doublet_score": "doublets, ATAC",
 }
 
 

@@ -19,7 +19,7 @@ from scdyn.io.checks import (
     list_name_columns,
     read_first_values,
 )
-from scdyn.io.shards import CELLS_AT_ONCE
+from scdyn.io.shards import CELLS_AT_ONCE, sum_duplicates
 from scdyn.log import logger
 from scdyn.pp.reference import find_genes
 
@@ -361,8 +361,10 @@ def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
     divisors = find_divisors(cells.var)
     obs: dict[str, np.ndarray] = {}
     var: dict[str, np.ndarray] = {}
+    matrices = {}
     for modality, size in SIZES.items():
-        counts = sparse.csr_matrix(cells.X if modality == "rna" else cells.layers["promoter"])
+        counts = sum_duplicates(cells.X if modality == "rna" else cells.layers["promoter"])
+        matrices[modality] = counts
         sizes = sum_rates(counts, divisors[modality])
         sums = np.zeros((2, cells.n_vars))
         for start in range(0, cells.n_obs, CELLS_AT_ONCE):
@@ -374,11 +376,11 @@ def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
         obs[size] = sizes
         var |= dict(zip(MOMENTS[modality], sums, strict=True))
     return ad.AnnData(
-        cells.X,
+        matrices["rna"],
         obs=cells.obs.assign(**obs),
         var=cells.var.assign(**var),
         obsm=dict(cells.obsm),
-        layers={"promoter": cells.layers["promoter"]},
+        layers={"promoter": matrices["promoter"]},
     )
 
 

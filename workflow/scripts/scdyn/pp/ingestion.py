@@ -356,7 +356,8 @@ def count_from_fragments(
     require_common_barcodes(pairing, rna.obs_names, known, min_overlap, name, "fragments")
     barcodes.refuse_background(pairing, n_seen, fragments)
     source = np.where(found, "fragments", NO_SOURCE)
-    return counts, totals.set_axis(rna.obs_names).assign(promoter_source=source)
+    metrics = totals.drop(columns="insertions_in_promoters")  # the sum of the counts
+    return counts, metrics.set_axis(rna.obs_names).assign(promoter_source=source)
 
 
 def pair_peaks(

@@ -8,7 +8,6 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-import zarr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
@@ -16,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from scdyn.data.corpus import Corpus
 from scdyn.data.pca import Pca
 from scdyn.errors import InputError
-from scdyn.io.artefacts import STAMP, reading_artefact
+from scdyn.io.artefacts import STAMP, open_zarr, reading_artefact
 from scdyn.pp.neighbours import compute_umap
 from scdyn.pp.selection import draw_cells
 
@@ -93,8 +92,7 @@ def read_embedding(path: str | Path, corpus: Corpus, rows: np.ndarray) -> np.nda
         If the folder cannot be read, or is of another corpus.
     """
     with reading_artefact(path):
-        # Only format 3, because format 2 has a codec that unpickles.
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        group = open_zarr(path)
         made_from = group.attrs[STAMP]["corpus"]
     if made_from != corpus.id:
         raise InputError(
