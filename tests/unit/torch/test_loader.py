@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from small_corpus import make_genes, make_sample, write_corpus
 
-from scdyn.data import loader
+from scdyn.data import loader, tokens
 
 N_CELLS, N_GENES = 50, 31
 
