@@ -118,7 +118,8 @@ def hide_values(
         [
             torch.rand(
                 rna.shape[1],
-                generator=torch.Generator(rna.device).manual_seed(seed),
+                # Not the numbers by which the cell was thinned.
+                generator=torch.Generator(rna.device).manual_seed(step_seed(seed, 1)),
                 device=rna.device,
             )
             for seed in seeds
