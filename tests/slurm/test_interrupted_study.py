@@ -45,8 +45,9 @@ def test_gpu_rules_queue_for_the_two_gpus_and_cpu_rules_run_beside_them(record):
 
 def test_jobs_asked_for_what_their_rules_say(record):
     pretrain = record.of("pretrain")[0]
-    assert (pretrain.n_cpus, pretrain.memory_mb) == (8, 32000)
-    assert record.of("choose_cells")[0].memory_mb == 8000
+    # A base, and a little for the few cells of the corpus.
+    assert pretrain.n_cpus == 8 and 10_000 < pretrain.memory_mb < 10_100
+    assert 5000 < record.of("choose_cells")[0].memory_mb < 5100
 
 
 def test_a_cancelled_job_is_tried_again_with_more(record):
@@ -56,7 +57,7 @@ def test_a_cancelled_job_is_tried_again_with_more(record):
         if job.wildcards == cancelled.wildcards and job.number >= cancelled.number
     ]  # fmt: skip
     assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
-    assert second.memory_mb == 2 * first.memory_mb == 32000
+    assert 2 * first.memory_mb - 1 <= second.memory_mb <= 2 * first.memory_mb
 
 
 def test_a_job_out_of_memory_is_tried_again_with_more(record):

@@ -60,6 +60,7 @@ def read_numbers(results: Path) -> dict[str, Any]:
         "commit": json.loads((results / "provenance.json").read_text())["commit"],
         "cells": {name: [len(kept), sum(kept)] for name, kept in quality.items()},
         "tokens": json.loads((results / "tokens/embryo/meta.json").read_text()),
+        "n_cells": json.loads((results / "corpus/embryo/manifest.json").read_text())["n_cells"],
         "scores": json.loads((results / "scores.json").read_text()),
         "stability": checks["stability"]["top50_jaccard"],
         "in_silico": read_rows(results / "explain/fate/in_silico.tsv"),
@@ -116,7 +117,12 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
         ),
         "tokens": make_table(
             ["cells", "genes", "of these TFs", "highest bin"],
-            [[f"{tokens[key]:,}" for key in ("n_cells", "n_genes", "n_tfs", "n_bins")]],
+            [
+                [
+                    f"{numbers['n_cells']:,}",
+                    *(f"{tokens[key]:,}" for key in ("n_genes", "n_tfs", "n_bins")),
+                ]
+            ],
         ),
         "grn": make_table(
             ["measure", "value"],
