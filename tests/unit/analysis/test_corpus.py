@@ -256,7 +256,7 @@ def lose_the_promoters(cells):
         (name_it("../evil"), "one name, without a slash"),
         (name_it(".."), "one name, without a slash"),
         (name_it([*"ab" * 20]), "has 2 names"),
-        (lose_promoter_sources, "a cell without sample or barcode or promoter_source"),
+        (lose_promoter_sources, r"obs\['promoter_source'\] is missing in some cells"),
         (overflow_a_metric, "rna_counts is not a whole number below"),
         (lose_a_length, "a length or n_tss that is not above zero"),
         (lose_the_promoters, r"a sample has no layers\['promoter'\]"),
@@ -333,7 +333,8 @@ def test_opening_takes_memory_for_the_table_alone(tmp_path):
     ).assign(promoter_source="peaks")
     sample = make_sample("s", 8, genes)
     sample = sample[np.arange(n_cells) % 8].copy()
-    sample.obs = obs.assign(**dict.fromkeys(corpora.METRICS, 0.5))
+    metrics = dict.fromkeys(corpora.METRICS, 0.5) | dict.fromkeys(corpora.WHOLE_METRICS, 1)
+    sample.obs = obs.assign(**metrics)
     write_shard(tmp_path / "s.zarr", counts.describe_sizes(sample))
     corpus = tmp_path / "corpus"
     make_corpus(corpus, [tmp_path / "s.zarr"])

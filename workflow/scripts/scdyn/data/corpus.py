@@ -411,7 +411,7 @@ def make_corpus(folder: str | Path, paths: Sequence[str | Path]) -> None:
     shards = [Shard(path) for path in paths]
     for shard in shards:
         require_vocabulary(shard, shards[0].vocabulary)
-        if shard.sizes != shards[0].sizes:
+        if shard.gene_table != shards[0].gene_table:
             raise InputError(
                 "CORPUS",
                 f"{shard.path}: its genes have other symbols, lengths or TSSs than those of "
@@ -476,21 +476,22 @@ def hash_ids(ids: Sequence[str]) -> str:
 
 def require_sample(cells: ad.AnnData) -> None:
     """Refuse cells that are not a sample, as :func:`scdyn.pp.filter_cells` returns it."""
-    lacking = [
-        *(f"obs['{name}']" for name in ("sample", "promoter_source")
-          if name not in cells.obs),
-        *(f"var['{name}']" for name in ("symbol", "is_tf", "length", "n_tss")
-          if name not in cells.var),
-        *("layers['promoter']" for _ in "1" if "promoter" not in cells.layers),
-    ]  # fmt: skip
-    if lacking:
-        raise InputError("CORPUS", f"a sample has no {lacking[0]}; see scdyn.pp.filter_cells.")
-    known = cells.obs.columns.intersection(["sample", "barcode", "promoter_source"])
-    if not cells.n_obs or cells.obs[known].isna().to_numpy().any():
-        raise InputError(
-            "CORPUS",
-            f"a sample of {cells.n_obs} cells has none, or a cell without {' or '.join(known)}.",
-        )
+    needed = {
+        "obs": (cells.obs, ("sample", "promoter_source")),
+        "var": (cells.var, ("symbol", "is_tf", "length", "n_tss")),
+        "layers": (cells.layers, ("promoter",)),
+    }
+    for place, (found, columns) in needed.items():
+        for name in columns:
+            if name not in found:
+                raise InputError(
+                    "CORPUS", f"a sample has no {place}['{name}']; see scdyn.pp.filter_cells."
+                )
+    if not cells.n_obs:
+        raise InputError("CORPUS", "a sample has no cells; leave it out.")
+    for name in ("sample", "barcode", "promoter_source"):
+        if name in cells.obs and cells.obs[name].isna().any():
+            raise InputError("CORPUS", f"obs['{name}'] is missing in some cells; fill it in.")
     names = cells.obs["sample"].astype(str).unique()
     if len(names) != 1 or not re.fullmatch(r"[^/\0]*[^/\0.][^/\0]*", names[0]):
         raise InputError(
@@ -549,7 +550,8 @@ def to_small_types(obs: pd.DataFrame, integers: Collection[str]) -> pd.DataFrame
     for name in obs.columns.intersection(METRICS):
         whole = name in integers and name in WHOLE_METRICS
         kinds[name] = "int32" if whole else "float32"
-        if whole and not pd.to_numeric(obs[name], errors="coerce").between(0, 2**31 - 1).all():
+        values = pd.to_numeric(obs[name], errors="coerce") if whole else None
+        if values is not None and not (values.between(0, 2**31 - 1) & (values % 1 == 0)).all():
             raise InputError(
                 "CORPUS",
                 f"sample {obs['sample'].iloc[0]}: {name} is not a whole number below 2^31 in every "

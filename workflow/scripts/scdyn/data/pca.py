@@ -237,6 +237,6 @@ class Pca:
 
     def select(self, rows: np.ndarray, both: bool = False) -> np.ndarray:
         """Select the components of some cells: of the RNA, or of both modalities side by side."""
-        check_rows(rows, self._n_cells)
+        rows = check_rows(rows, self._n_cells)
         parts = (self.rna, self.promoter) if both else (self.rna,)
         return np.concatenate([part[rows] for part in parts], axis=1)

@@ -30,6 +30,8 @@ FORMAT = 2
 STAMP = "scdyn"
 # File of a folder that holds its stamp: tokens, a fine-tuned model, or a corpus.
 FOLDERS = ("meta.json", "task.json", "manifest.json")
+# Settings of the arrays that open_zarr reads, without which a chunk of zeros has no file.
+ALL_CHUNKS = {"write_empty_chunks": True}
 # Column of a parquet file that holds an index without a name.
 INDEX = "index"
 
@@ -125,7 +127,7 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
     from anndata.io import write_elem
 
     group = zarr.open_group(str(folder), mode="w", zarr_format=3)
-    with zarr.config.set({"array.write_empty_chunks": True}):
+    with zarr.config.set({f"array.{key}": value for key, value in ALL_CHUNKS.items()}):
         for name in ("obs", "var"):
             # Text of arrow is new to anndata, which refuses to write it.
             table = getattr(cells, name)
@@ -138,10 +140,6 @@ def write_zarr(folder: Path, cells: AnnData, stamp: dict[str, Any] | None = None
     described = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     group.attrs.update(described | {STAMP: make_stamp() | (stamp or {})})
     return group
-
-
-# Settings of an array in a folder that open_zarr reads: without them a chunk of zeros has no file.
-ALL_CHUNKS = {"write_empty_chunks": True}
 
 
 def open_zarr(folder: str | Path, name: str = "") -> zarr.Group | zarr.Array:

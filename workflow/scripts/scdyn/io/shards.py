@@ -46,8 +46,8 @@ def hash_vocabulary(genes: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_sizes(genes: pd.DataFrame) -> str:
-    """Hash what samples of a corpus agree in besides the genes' ids.
+def hash_gene_table(genes: pd.DataFrame) -> str:
+    """Hash what samples of a corpus must agree in besides the vocabulary.
 
     Lengths and numbers of TSSs, on which normalisation depends, and symbols, by which regulons are
     named.
@@ -80,13 +80,13 @@ def write_shard(path: str | Path, cells: AnnData) -> None:
         If the disk is full or read-only.
     """
     genes = cells.var.rename_axis("gene_id").reset_index()
-    sizes = hash_sizes(genes)
-    digest = hashlib.sha256("\n".join([sizes, *cells.obs_names]).encode())
+    gene_table = hash_gene_table(genes)
+    digest = hashlib.sha256("\n".join([gene_table, *cells.obs_names]).encode())
     if "promoter_source" in cells.obs:
         digest.update("\n".join(cells.obs["promoter_source"].astype(str)).encode())
     stamp = {
         "vocabulary_sha256": hash_vocabulary(genes),
-        "sizes_sha256": sizes,
+        "gene_table_sha256": gene_table,
         "n_cells": cells.n_obs,
         "n_genes": cells.n_vars,
     }
@@ -443,8 +443,8 @@ class Shard:
     ----------
     path : Path
         As given.
-    id, vocabulary, sizes : str
-        Hashes of the counts, of the genes, and of their lengths and numbers of TSSs.
+    id, vocabulary, gene_table : str
+        Hashes of the sample, of the genes, and of their symbols, lengths and numbers of TSSs.
     shape : tuple of int
         (cells, genes).
 
@@ -461,7 +461,7 @@ class Shard:
         stamp = read_zarr_stamp(self.path)
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
             self.id, self.vocabulary = stamp["id"], stamp["vocabulary_sha256"]
-            self.sizes = stamp["sizes_sha256"]
+            self.gene_table = stamp["gene_table_sha256"]
             self.shape = int(stamp["n_cells"]), int(stamp["n_genes"])
 
     @cached_property
