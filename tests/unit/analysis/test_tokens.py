@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 from small_corpus import make_genes, make_sample, write_corpus
 
 from scdyn.data import tokens

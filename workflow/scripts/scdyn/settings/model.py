@@ -99,9 +99,8 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
 
 
 # Lowest and highest share of counts.
-Thinning = Annotated[
-    list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)
-]
+Thinning = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)]
+
 
 class PretrainingSettings(Settings):
     """Architecture and pretraining of a model."""
