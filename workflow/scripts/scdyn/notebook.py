@@ -32,7 +32,7 @@ from scdyn.training import pretraining
 def pretrain(
     corpus: Corpus, folder: str | Path, settings: PretrainingSettings | None = None
 ) -> Pretrained:
-    """Pretrain a model on the cells of a corpus, by predicting hidden values.
+    """Pretrain a model on the cells of a corpus, by predicting counts that it does not read.
 
     Called again with the same folder and settings, it continues an interrupted run from its last
     checkpoint, and opens a finished model.
