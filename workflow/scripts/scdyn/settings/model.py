@@ -63,7 +63,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 FULL = SIZES["full"]
 # Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
 # all counts.
-OF_PAPER = {"thinning": 1.0, "encoder_rate": 1.0}
+OF_PAPER: dict[str, Any] = {"thinning": 1.0, "encoder_rate": 1.0}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 
