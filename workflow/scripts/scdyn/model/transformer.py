@@ -49,8 +49,8 @@ def list_expressed(expressed: Tensor) -> tuple[Tensor, Tensor]:
     n_tokens = expressed.sum(1)
     cell, gene = expressed.nonzero(as_tuple=True)
     place = torch.arange(len(gene), device=gene.device) - (n_tokens.cumsum(0) - n_tokens)[cell]
-    # One place at least, also if no cell has counts.
-    n_places = max(1, int(n_tokens.max()))
+    # One place at least, also if there are no cells or none has counts.
+    n_places = max(1, int(n_tokens.max())) if len(n_tokens) else 1
     is_token = torch.arange(n_places, device=gene.device) < n_tokens[:, None]
     genes = gene.new_zeros(is_token.shape)
     genes[cell, place] = gene
