@@ -189,7 +189,7 @@ def annotate_samples(
     tables = []
     for (sample, given), (obs, places, qc) in zip(covariates.items(), samples, strict=True):
         barcodes = pd.Index(qc["cell"].str.removeprefix(f"{sample}_"))
-        obs = obs.drop(columns=METRICS, errors="ignore")
+        obs = obs.drop(columns=list(METRICS), errors="ignore")
         tables.append(annotate(obs, sample, given, metadata[sample], min_overlap, places, barcodes))
     return concatenate(tables)
 
