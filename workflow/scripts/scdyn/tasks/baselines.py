@@ -173,7 +173,7 @@ def predict_probabilities(
 ) -> np.ndarray:
     """Predict cells, which are read in blocks: (cells, classes)."""
     blocks: Iterable[sparse.csr_matrix | np.ndarray] = (
-        pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
+        pca.select(rows[start : start + CELLS_AT_ONCE], "both_scaled")
         for start in range(0, len(rows), CELLS_AT_ONCE)
     )
     if features != COMPONENTS:
@@ -226,7 +226,7 @@ def fit_baselines(
         rows = training["row"].to_numpy()
         # Each fit reads its cells itself, since logistic regression scales them in place.
         model.fit(
-            pca.select(rows, both=True)
+            pca.select(rows, "both_scaled")
             if features == COMPONENTS
             else read_values(corpus, rows, features),
             training["label"].to_numpy(),
