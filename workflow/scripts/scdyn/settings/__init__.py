@@ -24,6 +24,7 @@ from scdyn.settings.task import (
     MAIN,
     BaselineSettings,
     CheckSettings,
+    ClassWeights,
     EditSettings,
     EvaluationSettings,
     ExplanationSettings,
@@ -36,6 +37,7 @@ from scdyn.settings.task import (
     TaskSettings,
     VariantChanges,
     VariantSettings,
+    WeightSettings,
     is_compared,
 )
 
@@ -47,6 +49,7 @@ __all__ = [
     "SIZES",
     "BaselineSettings",
     "CheckSettings",
+    "ClassWeights",
     "Config",
     "CorpusSettings",
     "EditSettings",
@@ -76,5 +79,6 @@ __all__ = [
     "TrainingSettings",
     "VariantChanges",
     "VariantSettings",
+    "WeightSettings",
     "is_compared",
 ]
