@@ -194,7 +194,7 @@ class ReducedSettings(RunSettings):
         return self.seeds
 
 
-class BaselineSettings(ReducedSettings, WeightSettings):
+class BaselineSettings(WeightSettings, ReducedSettings):
     """Baselines of a task."""
 
     baselines: Annotated[list[Baseline], *Unique] = [
