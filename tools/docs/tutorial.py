@@ -30,7 +30,13 @@ METHODS = {
     "majority_": "commonest class",
 }
 # Embeddings and rankings of genes: name to prefix of their scores.
-EMBEDDINGS = {"scDynOmics": "", "PCA of RNA": "pca_", "PCA of RNA and promoters": "pca_both_"}
+EMBEDDINGS = {
+    "scDynOmics": "",
+    "PCA of RNA": "pca_",
+    "PCA of scaled RNA": "pca_scaled_",
+    "PCA of RNA and promoters": "pca_both_",
+    "PCA of scaled RNA and promoters": "pca_both_scaled_",
+}
 RANKINGS = {
     "Integrated Gradients": "",
     "logistic regression's weights": "lr_",

@@ -164,4 +164,4 @@ def test_components_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
     shutil.rmtree(corpus.folder / "pca.zarr" / "rna")
     write_pickled_array(corpus.folder / "pca.zarr" / "rna", ran)
     with pytest.raises(InputError, match="cannot be read"):
-        print(open_pca(corpus).rna)
+        print(open_pca(corpus)["rna"])

@@ -56,7 +56,7 @@ def corpus(tmp_path_factory):
 
 
 def choose(corpus, *settings):
-    return grn_cells.choose_cells(corpus, open_pca(corpus).rna, *settings)
+    return grn_cells.choose_cells(corpus, open_pca(corpus)["rna"], *settings)
 
 
 def test_cells_are_drawn_from_each_sample_in_proportion_and_the_rare_are_kept(corpus):

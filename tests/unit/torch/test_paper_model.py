@@ -6,11 +6,11 @@ import torch
 from scipy import sparse
 
 from scdyn.data.loader import NOT_MEASURED
-from scdyn.pp import counts as of_cells
 from scdyn.errors import InputError
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import attend, set_precision
 from scdyn.model.paper import PaperModel
+from scdyn.pp import counts as of_cells
 from scdyn.settings import SIZES
 from scdyn.training.masked import draw_noise, find_nonzero, mask_genes
 
