@@ -286,9 +286,7 @@ def fit_baselines(
         started = time.perf_counter()
         rows = training["row"].to_numpy()
         # Each fit reads its cells itself, since logistic regression scales them in place.
-        values = (
-            components[rows] if features == COMPONENTS else read_values(corpus, rows, features)
-        )
+        values = components[rows] if features == COMPONENTS else read_values(corpus, rows, features)
         labels = training["label"].to_numpy()
         model = fit_method(method, seed, values, labels, task.class_weights)
         p, p_predicted = (
