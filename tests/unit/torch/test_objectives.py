@@ -77,7 +77,7 @@ def test_the_loss_of_a_step_does_not_depend_on_its_parts(model, cells, changes):
     for sizes in ([12], [5, 7], [1] * 12):
         ends = np.cumsum([0, *sizes])
         parts = [
-            Part(np.arange(a, b), int(a), 12, 77) for a, b in zip(ends, ends[1:], strict=False)
+            Part(np.arange(a, b), np.arange(a, b), 12, 77) for a, b in zip(ends, ends[1:], strict=False)
         ]
         bins = iter(task.load([part.positions for part in parts]))
         examples = [task.prepare(part, *next(bins)) for part in parts]
@@ -111,7 +111,7 @@ def test_pretraining_learns_profiles_that_differ_between_cells(model, cells):
     before = task.evaluate()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(150):
-        part = Part(np.arange(60), 0, 60, step)
+        part = Part(np.arange(60), np.arange(60), 60, step)
         example = task.prepare(part, *next(iter(task.load([part.positions]))))
         optimizer.zero_grad()
         task.compute_loss(part, example, task.weigh(part, example)).backward()

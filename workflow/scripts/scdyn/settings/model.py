@@ -32,8 +32,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "ffn_width": 64,
             "dropout": 0.0,
         },
-        "pretraining": {"epochs": 15, "batch_size": 16, "learning_rate": 0.001},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.002},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "medium": {
         "model": {
@@ -42,10 +42,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "n_heads": 4,
             "n_latents": 256,
             "ffn_width": 256,
-            "dropout": 0.1,
+            "dropout": 0.0,
         },
-        "pretraining": {"epochs": 10, "batch_size": 32, "learning_rate": 0.0005},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.001},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "full": {
         "model": {
@@ -61,6 +61,9 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 FULL = SIZES["full"]
+# Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
+# all counts.
+OF_PAPER = {"thinning": 1.0, "encoder_rate": 1.0}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scdyn.data.loader import Loader, block_shuffle, halve_batch
+from scdyn.data.loader import Loader, block_shuffle, expressed_genes, halve_batch
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.layers import set_precision
 from scdyn.model.paper import PaperModel
@@ -30,6 +30,8 @@ CHECKPOINT_SECONDS = 60.0
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
 BLOCK = 64
 BUFFER_BLOCKS = 256
+# Cells on a CPU at once, by measurement: more do not fit into its cache.
+MOST_ON_CPU = 16
 
 
 class TrainingConfig(TrainingSettings):
@@ -104,14 +106,14 @@ def configure_encoders(module: nn.Module, config: TrainingConfig) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch: the cells of a step that are on a device at once.
+    """Some cells of a step.
 
     Attributes
     ----------
     positions
         (n,) positions of the cells.
-    start, n_in_step
-        Index of the first cell within the step, and number of cells in the step. Each part draws
+    places, n_in_step
+        (n,) indices of the cells within the step, and number of cells in the step. Each part draws
         the random numbers of the whole step and uses its own, so that masks do not depend on the
         size of the parts.
     seed
@@ -119,7 +121,7 @@ class Part:
     """
 
     positions: np.ndarray
-    start: int
+    places: np.ndarray
     n_in_step: int
     seed: int
 
@@ -129,11 +131,19 @@ class Part:
 
     def take_from(self, drawn: T) -> T:
         """Select this part's values from those drawn for all cells of the step."""
-        return drawn[self.start : self.start + len(self.positions)]
+        return drawn[self.places]
+
+    def select(self, chosen: np.ndarray) -> Part:
+        """Select some of the cells."""
+        return replace(self, positions=self.positions[chosen], places=self.places[chosen])
 
 
-def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
-    """Split an epoch into steps, and these into the parts of this process.
+# Cells and their counts (n, G).
+MicroBatch: TypeAlias = tuple[Part, Tensor, Tensor]
+
+
+def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig) -> list[Part]:
+    """Split an epoch into steps, of which this process takes a part.
 
     Parameters
     ----------
@@ -143,39 +153,50 @@ def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> l
         Number of training cells; a last incomplete step is left out.
     config
         See :class:`TrainingConfig`.
-    most
-        Most cells on a device at once.
 
     Returns
     -------
-    list of list of Part
-        The parts of this process per step.
+    list of Part
+        The cells of this process per step.
+
+    Raises
+    ------
+    InputError
+        If a step has fewer cells than there are processes.
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
-    n_parts = math.ceil(batch_size / most)
     n_processes = distributed.n_processes()
-    n_parts = math.ceil(n_parts / n_processes) * n_processes
-    if n_parts > batch_size:
+    if n_processes > batch_size:
         raise InputError(
             "TRAINING",
             f"training: a batch of {batch_size} cells cannot be split over {n_processes} GPUs; "
             "raise batch_size.",
         )
     steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
-    places = np.array_split(np.arange(batch_size), n_parts)[distributed.rank() :: n_processes]
+    places = np.arange(distributed.rank(), batch_size, n_processes)
     return [
-        [
-            Part(
-                step[place],
-                int(place[0]),
-                batch_size,
-                step_seed(config.seed, epoch * len(steps) + i, 0),
-            )
-            for place in places
-        ]
+        Part(step[places], places, batch_size, step_seed(config.seed, epoch * len(steps) + i, 0))
         for i, step in enumerate(steps)
     ]
+
+
+def split_part(part: Part, rna: Tensor, promoter: Tensor, most: int) -> Iterator[MicroBatch]:
+    """Split cells into micro-batches of cells with similar numbers of expressed genes.
+
+    A micro-batch has as many tokens per cell as its longest cell.
+
+    Parameters
+    ----------
+    part, rna, promoter
+        The cells, and their counts (n, G).
+    most
+        Most cells of a micro-batch.
+    """
+    n_tokens = expressed_genes(rna, promoter).sum(1).cpu().numpy()
+    order = np.argsort(n_tokens, kind="stable")
+    for chosen in np.array_split(order, math.ceil(len(order) / most)):
+        yield part.select(chosen), rna[chosen], promoter[chosen]
 
 
 class Objective(Protocol[Prepared]):
@@ -231,9 +252,10 @@ class Training:
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
         self.is_first = distributed.rank() == 0
-        # Cells on a device at once; halved when a GPU runs out of memory.
+        # Most cells on a device at once; halved when a GPU runs out of memory.
         share = math.ceil(self.batch_size / distributed.n_processes())
-        self.micro_batch = min(config.micro_batch or share, share)
+        most = share if self.device.type == "cuda" else MOST_ON_CPU
+        self.micro_batch = min(config.micro_batch or most, share)
         # State of the run in a checkpoint, besides the tensors.
         self.step = 0
         self.losses: list[Tensor] = []
@@ -273,13 +295,12 @@ class Training:
     def run_epoch(self, interruption: Interruption) -> None:
         """Take the remaining steps of an epoch; return early if a GPU runs out of memory."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = plan_epoch(epoch, self.n_cells, self.config, self.micro_batch)[place:]
-        loading = self.objective.load([part.positions for parts in steps for part in parts])
+        steps = plan_epoch(epoch, self.n_cells, self.config)[place:]
+        loading = self.objective.load([part.positions for part in steps])
         waited = self.progress.waited
-        bins = iter(loading)
         self.module.train()
-        for parts in steps:
-            loss = self.take_step(parts, bins)
+        for part, counts in zip(steps, loading, strict=True):
+            loss = self.take_step(part, *counts)
             if loss is None:
                 return
             self.losses.append(loss)
@@ -299,10 +320,10 @@ class Training:
                     "resume from there"
                 )
 
-    def take_step(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor | None:
+    def take_step(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor | None:
         """Take one step of the optimiser and return its loss; None if a GPU ran out of memory."""
         try:
-            total = self.add_gradients(parts, bins)
+            total = self.add_gradients(part, rna, promoter)
         except torch.OutOfMemoryError:
             total = None
         if distributed.any_process(total is None, self.device):
@@ -318,21 +339,19 @@ class Training:
         # A gradient that is not finite makes the loss NaN, which is checked before saving.
         return distributed.sum_values(total) + 0 * norm
 
-    def add_gradients(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Sum the gradients over the step's parts; return this process' share of the loss."""
-        cells = [[x.to(self.device, non_blocking=True) for x in next(bins)] for _ in parts]
+    def add_gradients(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Sum the gradients over the micro-batches; return this process' share of the loss."""
         prepared = [
-            self.objective.prepare(part, *own) for part, own in zip(parts, cells, strict=True)
+            (own, self.objective.prepare(own, *counts))
+            for own, *counts in split_part(part, rna, promoter, self.micro_batch)
         ]
-        weights = [
-            self.objective.weigh(part, own) for part, own in zip(parts, prepared, strict=True)
-        ]
+        weights = [self.objective.weigh(*cells) for cells in prepared]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, (part, own) in enumerate(zip(parts, prepared, strict=True)):
+        for i, cells in enumerate(prepared):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.objective.compute_loss(part, own, totals)
+            loss = self.objective.compute_loss(*cells, totals)
             loss.backward()
             total += loss.detach()
         return total
