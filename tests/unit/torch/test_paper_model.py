@@ -64,7 +64,8 @@ def n_parameters(config):
 def test_every_size_of_the_config_has_its_number_of_parameters():
     with torch.device("meta"):
         counts = [
-            n_parameters(ModelConfig(22_000, 1_500, "paper", **size["model"])) for size in SIZES.values()
+            n_parameters(ModelConfig(22_000, 1_500, "paper", **size["model"]))
+            for size in SIZES.values()
         ]
     assert [round(count / 1e6, 1) for count in counts] == [3.7, 19.7, 74.6]
 

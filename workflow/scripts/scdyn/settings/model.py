@@ -99,7 +99,7 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
 
 
 # Lowest and highest share of counts.
-Thinning = tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]]
+Thinning = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)]
 
 
 class PretrainingSettings(Settings):
@@ -114,7 +114,7 @@ class PretrainingSettings(Settings):
     architecture: Literal["expressed", "paper"] = "expressed"
     """expressed - one token per expressed gene, and a cell vector that predicts the counts of all
     genes; paper - that of Yu et al., one token per gene, trained by masked values alone."""
-    thinning: Thinning = (0.3, 0.9)
+    thinning: Thinning = [0.3, 0.9]
     """Lowest and highest share of a cell's counts that is read in a training step; the cell vector
     predicts the others. Not for paper."""
     whole_cell: Annotated[float, Field(ge=0)] = 1.0
