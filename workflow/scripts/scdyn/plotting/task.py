@@ -44,8 +44,14 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
     side = max(3.0, 2.0 + 0.24 * n_classes)
     height = max(3.0, side, 0.28 * n_methods + 1.2)
-    figure = make_blank_figure(11.5, height + 3.2)
-    above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
+    # Legends are beneath the lower panels, with one line per method.
+    n_lines = max(
+        report["efficiency"]["method"].nunique(),
+        len(report["novelty"][["method", "by"]].drop_duplicates()),
+    )
+    low = 3.0 + 0.15 * max(0, n_lines - 3)
+    figure = make_blank_figure(11.5, height + low + 0.2)
+    above, below = figure.subfigures(2, 1, height_ratios=[height, low])
     wide = max(5.0, 11.5 - side)
     *left, right = above.subplots(1, 3, width_ratios=[0.58 * wide, 0.42 * wide, side])
     plot_methods(left, report["scores"], summary)
@@ -179,7 +185,7 @@ def plot_label_curve(axis: Axes, table: pd.DataFrame) -> None:
     for method, part in table.groupby("method", sort=False):
         colour = PALETTE[0] if method == MAIN else next(others)
         fewest, most = part["n_training_cells"].agg(["min", "max"])
-        name = f"{method_name(method)}\n{fewest:,.0f} to {most:,.0f} cells"
+        name = f"{method_name(method)} ({fewest:,.0f} to {most:,.0f} cells)"
         axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=name)
         axis.fill_between(part["labels"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
     axis.set_xscale("log")

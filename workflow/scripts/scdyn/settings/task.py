@@ -168,8 +168,8 @@ class ReducedSettings(RunSettings):
     """Models whose training set has fewer labels or classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
-    """Shares of the labels on which the main model, logistic regression and nearest neighbours are
-    also trained."""
+    """Shares of the labels on which the main model, logistic regression, nearest neighbours and the
+    MLP are also trained."""
     left_out: Annotated[list[Text], *Unique] = []
     """Classes that are left out of the training set in turn, to test whether their cells are
     recognised as unfamiliar."""
