@@ -37,6 +37,14 @@ MOST_PROJECTED = 4_000
 MOST_SUMMED = 20_000
 
 
+def find_rates(genes: pd.DataFrame) -> np.ndarray:
+    """Return what the paper's model multiplies counts by, (2, genes): RNA and promoters.
+
+    One over the gene's length in kb and over its number of TSSs (Yu et al. 2026, Methods).
+    """
+    return 1 / np.stack([genes["length"].to_numpy() / 1000, genes["n_tss"].to_numpy(float)])
+
+
 def pretrain(
     store: TokenStore,
     rows: np.ndarray,
@@ -69,7 +77,7 @@ def pretrain(
     torch.manual_seed(seed)
     model: Encoder
     if architecture.architecture == "paper":
-        model = PaperModel(architecture, 1 / np.stack(list(store.corpus.divisors.values())))
+        model = PaperModel(architecture, find_rates(store.corpus.genes))
     else:
         model = ScDynOmics(architecture)
     names = []
