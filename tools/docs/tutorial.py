@@ -24,6 +24,7 @@ METHODS = {
     "lr_": "logistic regression",
     "lr_rna_": "logistic regression, RNA",
     "lr_l1_": "logistic regression, L1",
+    "lr_pca_": "logistic regression, PCA",
     "knn_": "nearest neighbours",
     "xgboost_": "XGBoost",
     "mlp_": "MLP",

@@ -9,7 +9,6 @@ from scdyn.errors import InputError
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import attend, set_precision
 from scdyn.model.paper import PaperModel
-from scdyn.pp import counts as of_cells
 from scdyn.settings import SIZES
 from scdyn.training.masked import draw_noise, find_nonzero, mask_genes
 

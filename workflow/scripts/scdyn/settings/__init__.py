@@ -30,6 +30,7 @@ from scdyn.settings.task import (
     MAIN,
     BaselineSettings,
     CheckSettings,
+    ClassWeights,
     EditSettings,
     EvaluationSettings,
     ExplanationSettings,
@@ -42,6 +43,7 @@ from scdyn.settings.task import (
     TaskSettings,
     VariantChanges,
     VariantSettings,
+    WeightSettings,
     is_compared,
 )
 
@@ -54,6 +56,7 @@ __all__ = [
     "SIZES",
     "BaselineSettings",
     "CheckSettings",
+    "ClassWeights",
     "Config",
     "CorpusSettings",
     "EditSettings",
@@ -83,5 +86,6 @@ __all__ = [
     "TrainingSettings",
     "VariantChanges",
     "VariantSettings",
+    "WeightSettings",
     "is_compared",
 ]

@@ -32,10 +32,12 @@ Baseline = Literal[
     "logistic_regression",
     "logistic_regression_rna",
     "logistic_regression_l1",
+    "logistic_regression_pca",
     "knn",
     "xgboost",
     "mlp",
 ]
+ClassWeights = Literal["none", "sqrt", "balanced"]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
@@ -92,7 +94,16 @@ class HeadSettings(Settings):
     """Dropout of the head."""
 
 
-class FineTuningSettings(HeadSettings):
+class WeightSettings(Settings):
+    """Weights of classes, the same for the fine-tuned models and the baselines."""
+
+    class_weights: ClassWeights = "sqrt"
+    """Weights of classes in training, of the model and of the baselines that can be weighted. none
+    - all cells weigh the same; balanced - all classes weigh the same; sqrt - between the two, by
+    the inverse square root of a class's number of cells."""
+
+
+class FineTuningSettings(HeadSettings, WeightSettings):
     """Fine-tuning of a model."""
 
     adapter: Adapter = "lora"
@@ -157,7 +168,8 @@ class ReducedSettings(RunSettings):
     """Models whose training set has fewer labels or classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
-    """Shares of the labels on which the main model and logistic regression are also trained."""
+    """Shares of the labels on which the main model, logistic regression, nearest neighbours and the
+    MLP are also trained."""
     left_out: Annotated[list[Text], *Unique] = []
     """Classes that are left out of the training set in turn, to test whether their cells are
     recognised as unfamiliar."""
@@ -185,7 +197,7 @@ class ReducedSettings(RunSettings):
         return self.seeds
 
 
-class BaselineSettings(ReducedSettings):
+class BaselineSettings(WeightSettings, ReducedSettings):
     """Baselines of a task."""
 
     baselines: Annotated[list[Baseline], *Unique] = [
@@ -193,6 +205,7 @@ class BaselineSettings(ReducedSettings):
         "logistic_regression",
         "logistic_regression_rna",
         "logistic_regression_l1",
+        "logistic_regression_pca",
         "knn",
         "xgboost",
         "mlp",

@@ -30,6 +30,7 @@ from scdyn.tasks import metrics
 from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
 from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import split_cells
+from scdyn.tasks.weights import weigh_classes
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import Part, Training, TrainingConfig
@@ -48,9 +49,6 @@ def fit_classifier(
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Fine-tune a model to predict labels.
 
-    The loss weights each class by the inverse square root of its number of cells, a compromise
-    between equal weights of cells and of classes.
-
     Parameters
     ----------
     model
@@ -60,7 +58,7 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        Adapter, modalities, and sizes of the head.
+        Adapter, modalities, sizes of the head, and weights of classes.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
@@ -81,8 +79,9 @@ def fit_classifier(
     if isinstance(model, ScDynOmics) and settings.n_pools == model.config.n_pools:
         head.pool.load_state_dict(model.bottleneck.pool.state_dict())
     classifier = Classifier(encoder, head, classes.tolist(), settings.modalities).to(device)
-    weights = np.bincount(targets) ** -0.5
-    weights = torch.tensor(weights / weights[targets].mean(), dtype=torch.float32, device=device)
+    weights = torch.tensor(
+        weigh_classes(targets, settings.class_weights), dtype=torch.float32, device=device
+    )
     targets = torch.from_numpy(targets).to(device)
 
     objective = Classification(classifier, store, rows, targets, weights, settings.thinning)
