@@ -58,9 +58,15 @@ def make_encoder(config):
 
 
 @pytest.fixture(params=["expressed", "paper"])
-def encoder(request, config):
+def both_configs(request, config):
+    """The config of each architecture; bins of the paper's tell counts of one gene apart."""
+    return replace(config, architecture=request.param, n_bins=14)
+
+
+@pytest.fixture
+def encoder(both_configs):
     """A model of each architecture."""
-    return make_encoder(replace(config, architecture=request.param))
+    return make_encoder(both_configs)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def precision(request):
 def masked(monkeypatch, precision):
     def make():
         model = ScDynOmics(CONFIG)
-        model.set_precision(precision)
+        set_precision(model, precision)
 
         def compute_loss(n_cells):
             bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.uint8)
@@ -115,7 +115,7 @@ def masked(monkeypatch, precision):
 def labelled(request, precision):
     def make():
         model = ScDynOmics(CONFIG)
-        model.set_precision(precision)
+        set_precision(model, precision)
         encoder = adapters.adapt(model, request.param, RANK)
         head = classifier.Head(N_GENES, CONFIG.width, N_CLASSES, HeadSettings())
         whole = classifier.Classifier(encoder, head, [str(i) for i in range(N_CLASSES)])
