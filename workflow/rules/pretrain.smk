@@ -1,4 +1,4 @@
-# Masked pretraining, the embedding of every cell, and embeddings to compare it with.
+# Pretraining, the embedding of every cell, and embeddings to compare it with.
 
 LABELS = sorted({task.label for task in TASKS.values()})
 BATCH = CONFIG.peers.batch if CONFIG.peers else "sample"

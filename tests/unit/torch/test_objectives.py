@@ -77,7 +77,8 @@ def test_the_loss_of_a_step_does_not_depend_on_its_parts(model, cells, changes):
     for sizes in ([12], [5, 7], [1] * 12):
         ends = np.cumsum([0, *sizes])
         parts = [
-            Part(np.arange(a, b), np.arange(a, b), 12, 77) for a, b in zip(ends, ends[1:], strict=False)
+            Part(np.arange(a, b), np.arange(a, b), 12, 77)
+            for a, b in zip(ends, ends[1:], strict=False)
         ]
         bins = iter(task.load([part.positions for part in parts]))
         examples = [task.prepare(part, *next(bins)) for part in parts]

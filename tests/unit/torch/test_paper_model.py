@@ -6,11 +6,11 @@ import torch
 from scipy import sparse
 
 from scdyn.data.loader import NOT_MEASURED
-from scdyn.pp import counts as of_cells
 from scdyn.errors import InputError
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import attend, set_precision
 from scdyn.model.paper import PaperModel
+from scdyn.pp import counts as of_cells
 from scdyn.settings import SIZES
 from scdyn.training.masked import draw_noise, find_nonzero, mask_genes
 
@@ -64,7 +64,8 @@ def n_parameters(config):
 def test_every_size_of_the_config_has_its_number_of_parameters():
     with torch.device("meta"):
         counts = [
-            n_parameters(ModelConfig(22_000, 1_500, "paper", **size["model"])) for size in SIZES.values()
+            n_parameters(ModelConfig(22_000, 1_500, "paper", **size["model"]))
+            for size in SIZES.values()
         ]
     assert [round(count / 1e6, 1) for count in counts] == [3.7, 19.7, 74.6]
 

@@ -126,32 +126,44 @@ class ModelConfig:
         """Return the attributes as plain values."""
         return asdict(self)
 
-    def count_operations(self, n_predicted: int | None = None) -> Operations:
-        """Count the operations of a forward pass per cell, including the prediction of bins.
+    def count_operations(self, n_queries: int | None = None) -> Operations:
+        """Count the operations of a forward pass per cell, including the predictions.
 
         Parameters
         ----------
-        n_predicted
-            Number of genes to predict, for which the last layer is run; all if None.
+        n_queries
+            Of ``expressed``: number of expressed genes. Of ``paper``: number of genes to predict,
+            for which the last layer is run. All genes if None.
         """
-        n_predicted = self.n_genes if n_predicted is None else n_predicted
+        n_queries = self.n_genes if n_queries is None else n_queries
+        n_tokens = self.n_genes if self.architecture == "paper" else n_queries
         products = attention = elements = 0
         head_width = self.width // self.n_heads
         for i in range(self.n_layers):
             n_sources = self.n_genes if i % 2 else self.n_tfs
             n_latents = min(self.n_latents, n_sources)
-            n_queries = n_predicted if i == self.n_layers - 1 else self.n_genes
-            per_query = 2 * self.width**2 + 2 * self.width * self.ffn_width
-            per_source = self.width * head_width + n_latents * head_width
-            products += 2 * (n_queries * per_query + n_sources * per_source)
-            attention += 4 * n_queries * n_latents * self.width
-            elements += n_queries * (8 * self.width + 2 * self.ffn_width)
-        products += 4 * n_predicted * self.width * (self.n_bins + 1)
-        return Operations(products, attention, elements)
+            n_inputs = n_tokens
+            if self.architecture == "paper":
+                n_inputs = n_sources
+                n_tokens = n_queries if i == self.n_layers - 1 else self.n_genes
+            per_token = 2 * self.width**2 + 2 * self.width * self.ffn_width
+            products += n_tokens * per_token + n_inputs * self.width * head_width
+            products += n_sources * n_latents * head_width
+            attention += 4 * n_tokens * n_latents * self.width
+            elements += n_tokens * (8 * self.width + 2 * self.ffn_width)
+        if self.architecture == "paper":
+            products += 2 * n_queries * self.width * (self.n_bins + 1)
+        else:
+            n_values = 2 * self.n_knots + 5
+            products += n_tokens * self.width * (n_values + self.n_pools)
+            products += self.n_pools * self.width * self.cell_width
+            products += 2 * self.cell_width * self.n_genes
+            elements += n_tokens * (n_values + self.n_pools) + 2 * self.n_genes
+        return Operations(2 * products, attention, elements)
 
-    def count_training_operations(self, n_predicted: int | None = None) -> Operations:
+    def count_training_operations(self, n_queries: int | None = None) -> Operations:
         """Count the operations of forward and backward pass; see :meth:`count_operations`."""
-        forward = self.count_operations(n_predicted)
+        forward = self.count_operations(n_queries)
         return Operations(
             (1 + BACKWARD) * forward.products,
             (1 + BACKWARD_OF_ATTENTION) * forward.attention,

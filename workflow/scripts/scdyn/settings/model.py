@@ -32,8 +32,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "ffn_width": 64,
             "dropout": 0.0,
         },
-        "pretraining": {"epochs": 15, "batch_size": 16, "learning_rate": 0.001},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.002},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "medium": {
         "model": {
@@ -42,10 +42,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "n_heads": 4,
             "n_latents": 256,
             "ffn_width": 256,
-            "dropout": 0.1,
+            "dropout": 0.0,
         },
-        "pretraining": {"epochs": 10, "batch_size": 32, "learning_rate": 0.0005},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.001},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "full": {
         "model": {
@@ -61,6 +61,9 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 FULL = SIZES["full"]
+# Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
+# all counts.
+OF_PAPER: dict[str, Any] = {"thinning": 1.0, "encoder_rate": 1.0}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 
@@ -96,7 +99,7 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
 
 
 # Lowest and highest share of counts.
-Thinning = tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]]
+Thinning = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)]
 
 
 class PretrainingSettings(Settings):
@@ -111,7 +114,7 @@ class PretrainingSettings(Settings):
     architecture: Literal["expressed", "paper"] = "expressed"
     """expressed - one token per expressed gene, and a cell vector that predicts the counts of all
     genes; paper - that of Yu et al., one token per gene, trained by masked values alone."""
-    thinning: Thinning = (0.3, 0.9)
+    thinning: Thinning = [0.3, 0.9]
     """Lowest and highest share of a cell's counts that is read in a training step; the cell vector
     predicts the others. Not for paper."""
     whole_cell: Annotated[float, Field(ge=0)] = 1.0

@@ -106,9 +106,10 @@ class FineTuningSettings(HeadSettings):
     """Modalities that the model uses. both; rna; promoter."""
     thinning: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Lowest share of a cell's counts that is read in a training step, drawn for each cell and
-    step; 1 - all counts."""
+    step; 1 - all counts, the default if the model's architecture is paper."""
     encoder_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Learning rate of the encoder, relative to that of the head."""
+    """Learning rate of the encoder, relative to that of the head; 1 is the default if the model's
+    architecture is paper."""
     training: TrainingSettings = Field(
         default_factory=lambda: TrainingSettings(**FULL["fine_tuning"])
     )
@@ -139,6 +140,8 @@ class VariantChanges(Settings):
     pretrained: bool | None = None
     """In place of the task's."""
     modalities: Modalities | None = None
+    """In place of the task's."""
+    thinning: Annotated[float | None, Field(gt=0, le=1)] = None
     """In place of the task's."""
     learning_rate: Positive | None = None
     """In place of the task's."""

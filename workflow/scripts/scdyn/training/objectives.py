@@ -69,7 +69,7 @@ def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def thin_cells(
-    rna: Tensor, promoter: Tensor, seeds: Sequence[int], bounds: tuple[float, float]
+    rna: Tensor, promoter: Tensor, seeds: Sequence[int], bounds: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Thin cells, each by a share that is drawn between two bounds.
 
