@@ -110,7 +110,11 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
     assert_same(evaluate(classifier, *make_counts(64)), evaluate(eager, *make_counts(64)))
     assert n_compiled() == 8  # a TF layer and a Full one without gradients
     with torch.compiler.set_stance("fail_on_recompile"):
-        for cells in (make_counts(7), make_counts(8, without_promoters=3), make_counts(5, without_promoters=5)):
+        for cells in (
+            make_counts(7),
+            make_counts(8, without_promoters=3),
+            make_counts(5, without_promoters=5),
+        ):
             assert_same(train(classifier, *cells), train(eager, *cells))
             assert_same(evaluate(classifier, *cells), evaluate(eager, *cells))
     classifier.merge()
