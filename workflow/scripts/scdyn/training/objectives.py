@@ -334,8 +334,7 @@ class Pretraining:
 
     def predict(self, example: Example) -> tuple[Tokens, Tensor, tuple[Tensor, Tensor]]:
         """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
-        tokens = self.model(example.rna, example.promoter, example.hidden)
-        cells = self.model.bottleneck(tokens)
+        tokens, cells = self.model.represent(example.rna, example.promoter, example.hidden)
         return tokens, cells, self.model.bottleneck.decode(cells)
 
     def score_values(self, example: Example, tokens: Tokens) -> list[Tensor]:
