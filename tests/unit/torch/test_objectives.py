@@ -153,7 +153,7 @@ def test_pretraining_learns_profiles_that_differ_between_cells(model, cells):
     model.bottleneck.start_from(task.mean_logs)
     before = task.evaluate()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(150):
+    for step in range(300):
         part = Part(np.arange(60), np.arange(60) // 16, np.arange(60), 60, step)
         example = task.prepare(part, *next(iter(task.load([part.positions]))))
         optimizer.zero_grad()
