@@ -1,8 +1,8 @@
 """Train a small model and save its weights: ``python small_run.py FOLDER KEY=VALUE...``.
 
 A program of its own, so that tests can kill it, or start it twice at once. KEY=VALUE are
-settings of the training, ``architecture``, ``dropout``, ``n_layers``, ``n_processes``, ``checkpoint_seconds`` and
-``pause`` (seconds that a batch takes longer), in JSON.
+settings of the training, ``architecture``, ``dropout``, ``n_layers``, ``n_processes``,
+``checkpoint_seconds`` and ``pause`` (seconds that a batch takes longer), in JSON.
 """
 
 import json

@@ -284,9 +284,9 @@ def test_work_grows_little_with_the_classes(trained, cells, rows):
 def test_cascade_draws_everything_anew_from_the_top_down(trained):
     names, changed = [], []
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    for name, copy in checks.randomise_cascade(trained, 0):
+    for name, randomised in checks.randomise_cascade(trained, 0):
         names.append(name)
-        state = copy.state_dict()
+        state = randomised.state_dict()
         changed.append({k for k in state if not torch.equal(state[k], before[k])})
     assert names == ["head", "layer 4 to 3", "layer 2", "layer 1", "embeddings"]
     assert all(a < b for a, b in zip(changed, changed[1:], strict=False))

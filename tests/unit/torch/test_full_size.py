@@ -1,7 +1,8 @@
 """The paper's size, forward and backward, on tensors without values: shapes, memory, parameters.
 
 Fake tensors run the same operations as real ones and hold nothing, so that seconds on a CPU
-tell what 22,000 genes take. Not the architecture of expressed tokens, whose number depends on values.
+tell what 22,000 genes take. Only of the paper's architecture: the number of expressed genes
+depends on values.
 """
 
 import pytest
