@@ -110,12 +110,7 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
         "Jaccard of two runs, strongest edges": "seed_jaccard",
         "Jaccard of two runs, regulons": "regulon_seed_jaccard",
     }
-    loss = {
-        "the model": "",
-        "each gene's frequencies": "frequency_",
-        "each gene's commonest bin": "mode_",
-        "each gene's mean bin": "mean_",
-    }
+    loss = {"the model": "", "the mean profile": "mean_"}
     kept, depth = "embed.hybrid.cell_type.{}neighbour_accuracy", "embed.hybrid.{}library_size_r2"
     return {
         "cells": make_table(
@@ -123,13 +118,8 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             [[name, str(n), str(kept)] for name, (n, kept) in numbers["cells"].items()],
         ),
         "tokens": make_table(
-            ["cells", "genes", "of these TFs", "highest bin"],
-            [
-                [
-                    f"{numbers['n_cells']:,}",
-                    *(f"{tokens[key]:,}" for key in ("n_genes", "n_tfs", "n_bins")),
-                ]
-            ],
+            ["cells", "genes", "of these TFs"],
+            [[f"{n:,}" for n in (numbers["n_cells"], tokens["n_genes"], tokens["n_tfs"])]],
         ),
         "grn": make_table(
             ["measure", "value"],
@@ -137,9 +127,15 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             + [[what, format_number(scores[f"grn.{name}"])] for what, name in edges.items()],
         ),
         "pretrain": make_table(
-            ["predictor", "masked loss, nats per gene"],
+            ["predictor", "RNA, nats per count", "promoters, nats per count"],
             [
-                [who, format_number(scores[f"pretrain.{name}masked_loss"])]
+                [
+                    who,
+                    *(
+                        format_number(scores[f"pretrain.{name}{modality}_cell_loss"])
+                        for modality in ("rna", "promoter")
+                    ),
+                ]
                 for who, name in loss.items()
             ],
         ),
