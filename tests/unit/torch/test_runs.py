@@ -46,6 +46,10 @@ def architecture(request):
 OF_EXPRESSED = pytest.mark.parametrize("architecture", ["expressed"], indirect=True, scope="module")
 
 
+# Of an odd batch two processes have other numbers of cells.
+UNDIVIDED = ("dropout=0", "batch_size=7")
+
+
 def setting(architecture):
     return f'architecture="{architecture}"'
 
@@ -114,12 +118,12 @@ def assert_trained_alike(one, other):
 @pytest.fixture(scope="module")
 def undivided(architecture, tmp_path_factory):
     """A run of one process that takes each step's cells at once, without dropout's own draws."""
-    return finish(tmp_path_factory.mktemp("undivided"), setting(architecture), "dropout=0")
+    return finish(tmp_path_factory.mktemp("undivided"), setting(architecture), *UNDIVIDED)
 
 
 def test_two_processes_train_what_one_does(undivided, architecture, tmp_path):
-    """In micro-batches of two cells, in each of the two processes."""
-    settings = (setting(architecture), "dropout=0", "micro_batch=3", "n_processes=2")
+    """In micro-batches of two cells, of which one process has two, and of three."""
+    settings = (setting(architecture), *UNDIVIDED, "micro_batch=3", "n_processes=2")
     together = finish(tmp_path, *settings)
     assert_trained_alike(undivided, together)
 
@@ -132,8 +136,8 @@ def test_two_nodes_train_what_one_process_does(undivided, tmp_path):
     nodes = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
              "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}",
              "--local-addr=localhost"]  # fmt: skip
-    other = start(tmp_path, "dropout=0", launcher=nodes)
-    together = finish(tmp_path, "dropout=0", launcher=nodes)
+    other = start(tmp_path, *UNDIVIDED, launcher=nodes)
+    together = finish(tmp_path, *UNDIVIDED, launcher=nodes)
     assert other.wait(timeout=60) == 0
     assert_trained_alike(undivided, together)
 
@@ -148,7 +152,7 @@ def test_a_batch_too_small_for_the_gpus_is_refused(tmp_path):
 @OF_EXPRESSED
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_a_run_asked_to_end_saves_and_goes_on(undivided, tmp_path, n_processes):
-    settings = ("dropout=0", f"n_processes={n_processes}")
+    settings = (*UNDIVIDED, f"n_processes={n_processes}")
     process = start(tmp_path, *settings, "checkpoint_seconds=3600", "pause=0.3")
     while not (tmp_path / "started").exists():
         assert process.poll() is None, (tmp_path / "log.txt").read_text()
@@ -158,7 +162,7 @@ def test_a_run_asked_to_end_saves_and_goes_on(undivided, tmp_path, n_processes):
     assert process.wait(timeout=60) != 0
     assert "Interrupted: stopped by a signal after step" in (tmp_path / "log.txt").read_text()
     (saved,) = (tmp_path / "checkpoints").glob("step-*")
-    assert 0 < int(saved.name[5:]) < 40
+    assert 0 < int(saved.name[5:]) < 45
     assert_trained_alike(undivided, finish(tmp_path, *settings))
 
 
