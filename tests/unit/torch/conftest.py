@@ -1,4 +1,4 @@
-"""A model small enough to be worked through in float64."""
+"""Models small enough to be worked through in float64."""
 
 from dataclasses import replace
 
@@ -23,8 +23,7 @@ def config():
 
 @pytest.fixture
 def model(config):
-    torch.manual_seed(0)
-    return ScDynOmics(config).eval()
+    return make_encoder(config)
 
 
 @pytest.fixture
@@ -47,8 +46,27 @@ def paper_config(config):
 
 @pytest.fixture
 def paper(paper_config):
+    return make_encoder(paper_config)
+
+
+def make_encoder(config):
+    """Make a model of the config's architecture, with weights of a fixed seed."""
     torch.manual_seed(0)
-    return PaperModel(paper_config, make_rates(paper_config.n_genes)).eval()
+    if config.architecture == "paper":
+        return PaperModel(config, make_rates(config.n_genes)).eval()
+    return ScDynOmics(config).eval()
+
+
+@pytest.fixture(params=["expressed", "paper"])
+def both_configs(request, config):
+    """The config of each architecture; bins of the paper's tell counts of one gene apart."""
+    return replace(config, architecture=request.param, n_bins=14)
+
+
+@pytest.fixture
+def encoder(both_configs):
+    """A model of each architecture."""
+    return make_encoder(both_configs)
 
 
 @pytest.fixture

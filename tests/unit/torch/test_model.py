@@ -72,11 +72,17 @@ def reference_forward(model, rna, promoter):
     bottleneck = model.bottleneck
     pooled = (bottleneck.pool.embedding.weight[genes].T @ x).flatten()
     narrow = bottleneck.narrow.weight @ norm(pooled, bottleneck.norm) + bottleneck.narrow.bias
+    values = []
+    for counts, centre in zip((rna, promoter), bottleneck.centre.chunk(2), strict=True):
+        logs = torch.log1p(counts.clamp(min=0).double() * 1e4 / counts.clamp(min=0).sum().clamp(1))
+        values.append((logs - centre) * (counts[0] >= 0))
+    narrow = narrow + bottleneck.linear.weight @ torch.cat(values) + bottleneck.linear.bias
     return genes, x, norm(narrow, bottleneck.cell_norm)
 
 
 def test_cells_are_those_of_the_reference_in_float64(model, counts):
     model = model.double()
+    torch.nn.init.uniform_(model.bottleneck.centre)
     tokens, cells = model.represent(*counts)
     for i, (rna, promoter) in enumerate(zip(*counts, strict=True)):
         genes, values, cell = reference_forward(model, rna, promoter)

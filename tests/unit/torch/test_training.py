@@ -60,6 +60,12 @@ def make_task(config, store, promoter_dropout=0.0):
     return objectives.Pretraining(ScDynOmics(config), store, rows, rows, settings, profile)
 
 
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Micro-batches of three cells are of one group."""
+    monkeypatch.setattr(objectives, "COMPARED", 2)
+
+
 TASKS = pytest.mark.parametrize("make", [make_task, make_paper_task])
 
 
@@ -196,10 +202,9 @@ def test_parts_of_a_batch_add_up_to_it(config, uneven, make, micro_batch):
     results = []
     for most in (20, micro_batch):
         training = make(config, uneven, most)
-        part = loop.plan_epoch(0, 60, training.config)[0]
-        counts = next(iter(training.objective.load([part.positions])))
-        n_parts = len(list(loop.split_part(part, *counts, training.micro_batch)))
-        assert n_parts == -(-20 // most)
+        objective = training.objective
+        part = loop.plan_epoch(0, 60, training.config, objective.depths, objective.group_size)[0]
+        counts = next(iter(objective.load([part.positions])))
         loss = training.add_gradients(part, *counts)
         gradients = {name: p.grad for name, p in training.module.named_parameters()}
         results.append((loss, {name: g for name, g in gradients.items() if g is not None}))
@@ -243,6 +248,8 @@ def test_a_step_without_an_expressed_gene_changes_nothing_and_harms_nothing(conf
 
 class Regression:
     """An objective of a module of one layer, which reads the RNA."""
+
+    depths, group_size = np.arange(60), 1
 
     def __init__(self, store, compute_loss):
         self.store, self.compute_loss = store, compute_loss
@@ -308,7 +315,7 @@ def test_a_loader_that_falls_behind_is_named_in_the_log(
     config, cells, monkeypatch, caplog, slow, name, late
 ):
     function = getattr(slow, name)
-    monkeypatch.setattr(slow, name, lambda *given: (time.sleep(0.1), function(*given))[1])
+    monkeypatch.setattr(slow, name, lambda *given: (time.sleep(0.5), function(*given))[1])
     monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     with caplog.at_level("INFO", logger="scdyn"):
         run(make_task(config, cells), epochs=1)

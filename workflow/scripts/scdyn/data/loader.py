@@ -167,6 +167,10 @@ class MemoryStore:
         """Tell per cell (rows,) whether promoters were measured."""
         return self._measured[rows]
 
+    def depths(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of both modalities of some cells: (rows,)."""
+        return np.asarray(self.rna[rows].sum(1) + self.promoter[rows].sum(1)).ravel()
+
     def read_cells(self, rows: np.ndarray, buffers: Buffers | None = None) -> SparseCells:
         """Return the counts of some cells, in the order of the rows."""
         parts = zip(MODALITIES, (self.rna[rows], self.promoter[rows]), strict=True)
@@ -303,19 +307,20 @@ class Loader:
             cells.close()
 
 
-def halve_batch(n_cells: int) -> int:
+def halve_batch(n_cells: int, least: int = 1) -> int:
     """Halve the number of cells on the GPU at once, after it ran out of memory.
 
     Raises
     ------
     InputError
-        If the number is 1.
+        If the number is at most ``least``.
     """
     torch.cuda.empty_cache()
-    if n_cells == 1:
+    if n_cells <= least:
+        cells = "one cell" if n_cells == 1 else f"{n_cells} cells"
         raise InputError(
             "GPU",
-            "CUDA out of memory with one cell at once; choose a smaller model (width, n_layers, "
+            f"CUDA out of memory with {cells} at once; choose a smaller model (width, n_layers, "
             "n_latents), a GPU with more memory, or device: cpu.",
         )
     logger.warning(

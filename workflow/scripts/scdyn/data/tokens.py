@@ -210,6 +210,10 @@ class TokenStore:
         """Find the rows of cells by name; see :meth:`Corpus.find_rows`."""
         return self.corpus.find_rows(list(names))
 
+    def depths(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of both modalities of some cells: (rows,)."""
+        return sum(sizes[rows] for sizes in self.corpus.sizes.values())
+
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell per cell (rows,) whether promoters were measured."""
         return self.corpus.measured[rows]

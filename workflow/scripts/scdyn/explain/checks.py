@@ -19,6 +19,7 @@ from scdyn.explain.runs import draw_correct_cells, explain_run, find_rows_by_cla
 from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
+from scdyn.model.layers import Pool
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import log_normalise
 from scdyn.settings import CheckSettings
@@ -62,7 +63,7 @@ def randomise_cascade(
     with torch.no_grad():
         randomised.encoder.initialise()
         for module in randomised.head.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | Pool):
                 module.reset_parameters()
     n_layers = len(classifier.encoder.layers)
     groups = [part.tolist() for part in np.array_split(np.arange(n_layers)[::-1], n_groups)]

@@ -157,7 +157,7 @@ class ModelConfig:
             n_values = 2 * self.n_knots + 5
             products += n_tokens * self.width * (n_values + self.n_pools)
             products += self.n_pools * self.width * self.cell_width
-            products += 2 * self.cell_width * self.n_genes
+            products += 4 * self.cell_width * self.n_genes
             elements += n_tokens * (n_values + self.n_pools) + 2 * self.n_genes
         return Operations(2 * products, attention, elements)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from scdyn.io.files import atomic, remove
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
 from scdyn.model.paper import PaperModel
+from scdyn.model.transformer import ScDynOmics, normalise_counts
 
 # Numbers of a cell's embedding by the paper's architecture.
 N_COMPONENTS = 128
+# Bound of scaled values of which the cell vector's first components are computed, and cells per
+# batch.
+CLIPPED, BATCH = 10.0, 512
 # Cells per chunk of an embedding on disk.
 CELLS_PER_CHUNK = 16_384
 
@@ -83,6 +88,45 @@ def fit_projection(model: PaperModel, store: Store, rows: np.ndarray, batch_size
     scale = np.sqrt(pca.explained_variance_[0]) or 1.0
     parts = (pca.mean_, pca.components_.T / scale)
     model.mean, model.components = (torch.tensor(p, dtype=torch.float32).to(device) for p in parts)
+
+
+@torch.no_grad()
+def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, seed: int) -> None:
+    """Start a model with the principal components of some cells as its cell vectors.
+
+    As usual for these, log-normalised counts are scaled to unit variance and clipped at
+    :data:`CLIPPED`; the components are divided by one number, so that the mean variance of the
+    vector is one.
+
+    Parameters
+    ----------
+    model
+        Not trained yet.
+    store, rows
+        The cells, a few thousand of those that the model is trained on.
+    seed
+        Of the randomised singular value decomposition.
+    """
+    device = model.bottleneck.centre.device
+
+    def normalise_batch(rna: Tensor, promoter: Tensor) -> np.ndarray:
+        logs, known = zip(*(normalise_counts(part) for part in (rna, promoter)), strict=True)
+        values = torch.cat(logs, 1).masked_fill(~torch.cat(known, 1), torch.nan)
+        return values.float().cpu().numpy()
+
+    values = np.concatenate(list(run_batches(normalise_batch, store, rows, device, BATCH)))
+    with warnings.catch_warnings():
+        # Of a modality that was measured in no cell.
+        warnings.filterwarnings("ignore", "(Mean of empty slice|Degrees of freedom)")
+        centre, deviation = (np.nan_to_num(f(values, axis=0)) for f in (np.nanmean, np.nanstd))
+    scale = np.where(deviation > 0, deviation, 1.0)
+    values = np.nan_to_num((values - centre) / scale).clip(-CLIPPED, CLIPPED)
+    n_components = min(model.config.cell_width, len(rows) - 1, values.shape[1] - 1)
+    pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(values)
+    size = np.sqrt(pca.explained_variance_.sum() / model.config.cell_width) or 1.0
+    model.bottleneck.start_from_components(
+        torch.from_numpy(centre), torch.from_numpy(pca.components_ / scale / size)
+    )
 
 
 def write_embedding(

@@ -87,7 +87,11 @@ class Pool(nn.Module):
     def __init__(self, n_genes: int, n_pools: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_genes, n_pools)
-        nn.init.normal_(self.embedding.weight, std=n_genes**-0.5)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights with torch's default generator."""
+        nn.init.normal_(self.embedding.weight, std=self.embedding.num_embeddings**-0.5)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Sum representations: (B, P * D)."""

@@ -279,15 +279,17 @@ class PaperModel(nn.Module):
     def _subtract_zero_cell(
         self, representations: Tensor, rna: Tensor, promoter: Tensor
     ) -> tuple[Tokens, None]:
-        zero_cells = self.encode_zero_cells(bool(rna[0, 0] >= 0))
+        zero_cells = self.encode_zero_cells(is_measured(rna)[0])
         # Not by indexing, whose backward pass is not deterministic.
         measured = is_measured(promoter)[:, None, None]
         changes = representations - torch.where(measured, zero_cells[:1], zero_cells[1:])
         return Tokens(changes, None, expressed_genes(rna, promoter).float()), None
 
-    def encode_zero_cells(self, has_rna: bool = True) -> Tensor:
+    def encode_zero_cells(self, has_rna: Tensor | None = None) -> Tensor:
         """Represent two cells without counts, of which the second has no promoters: (2, G, D).
 
+        RNA is measured unless the boolean ``has_rna`` is false; it is not read on the host, which
+        would wait for the device.
         Always both, so that compiled layers see one shape. Without dropout, because all cells of a
         batch would share its noise.
         """
@@ -300,10 +302,10 @@ class PaperModel(nn.Module):
         finally:
             self.train(training)
 
-    def _make_zero_cells(self, has_rna: bool) -> tuple[Tensor, Tensor]:
+    def _make_zero_cells(self, has_rna: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rna, promoter = self.rates.new_zeros(2, 2, self.config.n_genes)
         promoter[1] = NOT_MEASURED
-        return rna if has_rna else torch.full_like(rna, NOT_MEASURED), promoter
+        return rna if has_rna is None else rna.masked_fill(~has_rna, NOT_MEASURED), promoter
 
     @property
     def embedding_width(self) -> int:
@@ -327,7 +329,7 @@ class PaperModel(nn.Module):
             normal: Tensor = layer.attention_norm.normalise(self.run_to_last_full_layer(*bins))
             return normal
 
-        zero_cells = tokens_of(*self._make_zero_cells(True))
+        zero_cells = tokens_of(*self._make_zero_cells())
         added = tokens_of(rna, promoter) - zero_cells[(~is_measured(promoter)).long()]
         added = added * expressed_genes(rna, promoter).unsqueeze(-1)
         latents: Tensor = layer.attention.latents(added).flatten(1)

@@ -49,8 +49,8 @@ def list_expressed(expressed: Tensor) -> tuple[Tensor, Tensor]:
     n_tokens = expressed.sum(1)
     cell, gene = expressed.nonzero(as_tuple=True)
     place = torch.arange(len(gene), device=gene.device) - (n_tokens.cumsum(0) - n_tokens)[cell]
-    # One place at least, also if no cell has counts.
-    n_places = max(1, int(n_tokens.max()))
+    # One place at least, also if there are no cells or none has counts.
+    n_places = max(1, int(n_tokens.max())) if len(n_tokens) else 1
     is_token = torch.arange(n_places, device=gene.device) < n_tokens[:, None]
     genes = gene.new_zeros(is_token.shape)
     genes[cell, place] = gene
@@ -68,6 +68,25 @@ def log_normalise(counts: Tensor, total: Tensor) -> Tensor:
         (B,) counts of all genes of the cell.
     """
     return torch.log1p(counts * (DEPTH / total.clamp(min=1))[:, None])
+
+
+def normalise_counts(counts: Tensor, kind: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Normalise the counts of all genes.
+
+    Parameters
+    ----------
+    counts
+        (B, G); negative in a cell in which they were not measured.
+    kind
+        Type of the result.
+
+    Returns
+    -------
+    logs, known : Tensor, (B, G)
+        Log-normalised counts, and which were measured.
+    """
+    measured = counts.clamp(min=0).to(kind)
+    return log_normalise(measured, measured.sum(1)), counts >= 0
 
 
 class Values(nn.Module):
@@ -186,7 +205,11 @@ class Layer(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The cell vector, and the profile of both modalities that it predicts."""
+    """The cell vector, and the profile of both modalities that it predicts.
+
+    The vector is the sum of a projection of pooled tokens and of a projection of the values, which
+    starts with principal components.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -194,14 +217,27 @@ class Bottleneck(nn.Module):
         self.pool = Pool(config.n_genes, config.n_pools)
         self.norm = nn.LayerNorm(n_pooled)
         self.narrow = nn.Linear(n_pooled, config.cell_width)
+        self.linear = nn.Linear(2 * config.n_genes, config.cell_width)
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(2 * config.n_genes))
         self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
         self.rna = nn.Linear(config.cell_width, config.n_genes)
         self.promoter = nn.Linear(config.cell_width, config.n_genes)
 
-    def forward(self, tokens: Tokens) -> Tensor:
-        """Compute the cell vectors (B, Z), each of mean 0 and variance 1."""
-        cells: Tensor = self.cell_norm(self.narrow(self.norm(self.pool(tokens))))
-        return cells
+    def forward(self, tokens: Tokens, logs: Tensor, known: Tensor) -> Tensor:
+        """Compute the cell vectors (B, Z), each of mean 0 and variance 1.
+
+        Parameters
+        ----------
+        tokens
+            Of the last layer.
+        logs, known
+            (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
+        """
+        cells = self.narrow(self.norm(self.pool(tokens)))
+        cells = cells + self.linear((logs - self.centre) * known)
+        normal: Tensor = self.cell_norm(cells)
+        return normal
 
     def decode(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the log of each gene's share of the counts: (B, Z) to (B, G) per modality."""
@@ -213,6 +249,22 @@ class Bottleneck(nn.Module):
         for decoder, logs in zip((self.rna, self.promoter), mean_logs, strict=True):
             nn.init.zeros_(decoder.weight)
             decoder.bias.copy_(logs)
+
+    @torch.no_grad()
+    def start_from_components(self, centre: Tensor, components: Tensor) -> None:
+        """Start with principal components as the cell vector.
+
+        Parameters
+        ----------
+        centre
+            (2 G,) mean log-normalised counts.
+        components
+            (components, 2 G), at most as many as the vector has numbers; the others are zero.
+        """
+        self.centre.copy_(centre)
+        nn.init.zeros_(self.narrow.weight)
+        nn.init.zeros_(self.linear.weight)
+        self.linear.weight[: len(components)] = components
 
 
 class ScDynOmics(nn.Module):
@@ -293,12 +345,14 @@ class ScDynOmics(nn.Module):
             tokens = layer(tokens)
         return tokens._replace(values=self.final_norm(tokens.values))
 
-    def represent(self, rna: Tensor, promoter: Tensor) -> tuple[Tokens, Tensor]:
+    def represent(
+        self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tokens, Tensor]:
         """Represent cells.
 
         Parameters
         ----------
-        rna, promoter
+        rna, promoter, hidden
             See :meth:`embed_tokens`.
 
         Returns
@@ -308,8 +362,13 @@ class ScDynOmics(nn.Module):
         cells : Tensor, (B, Z)
             The cell vectors.
         """
-        tokens = self(rna, promoter)
-        return tokens, self.bottleneck(tokens)
+        tokens = self(rna, promoter, hidden)
+        kind = self.bottleneck.linear.weight.dtype
+        values = [normalise_counts(counts, kind) for counts in (rna, promoter)]
+        logs, known = (torch.cat(parts, 1) for parts in zip(*values, strict=True))
+        if hidden is not None:
+            known = known & ~torch.cat([hidden, hidden], 1)
+        return tokens, self.bottleneck(tokens, logs, known)
 
     def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
         """Convert counts (B, G) each to values (B, G, 1) each, between which a path is a line."""

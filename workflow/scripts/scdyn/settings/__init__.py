@@ -19,7 +19,13 @@ from scdyn.settings.data import (
     SimulationSettings,
 )
 from scdyn.settings.grn import LEFT_OUT, GrnSettings
-from scdyn.settings.model import SIZES, ModelSettings, PretrainingSettings, TrainingSettings
+from scdyn.settings.model import (
+    OF_PAPER,
+    SIZES,
+    ModelSettings,
+    PretrainingSettings,
+    TrainingSettings,
+)
 from scdyn.settings.task import (
     MAIN,
     BaselineSettings,
@@ -46,6 +52,7 @@ __all__ = [
     "LEFT_OUT",
     "MAIN",
     "QC_PRESETS",
+    "OF_PAPER",
     "SIZES",
     "BaselineSettings",
     "CheckSettings",

@@ -63,7 +63,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 FULL = SIZES["full"]
 # Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
 # all counts.
-OF_PAPER = {"thinning": 1.0, "encoder_rate": 1.0}
+OF_PAPER: dict[str, Any] = {"thinning": 1.0, "encoder_rate": 1.0}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 
@@ -119,6 +119,12 @@ class PretrainingSettings(Settings):
     predicts the others. Not for paper."""
     whole_cell: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the whole-cell objective in the loss. Not for paper."""
+    gene_power: Share = 0.5
+    """Weight of a gene in the whole-cell objective: its mean count to the power of minus this. 0 -
+    by its counts; near 1 - genes nearly alike. Not for paper."""
+    consistency: Annotated[float, Field(ge=0)] = 0.3
+    """Weight of the consistency objective in the loss: the cell vector of the counts that are read
+    and that of the others are more alike than those of two cells. Not for paper."""
     hidden_values: Annotated[float, Field(ge=0)] = 0.0
     """Weight of predicting hidden values in the loss. Not for paper."""
     hidden_zeros: Annotated[float, Field(ge=0)] = 1.0

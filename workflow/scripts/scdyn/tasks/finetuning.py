@@ -109,6 +109,12 @@ class Classification:
     targets: Tensor
     weights: Tensor
     thinning: float
+    group_size: int = 1
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Total counts of the training cells."""
+        return self.store.depths(self.rows)
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the cells of each part."""

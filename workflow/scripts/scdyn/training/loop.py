@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scdyn.data.loader import Loader, block_shuffle, expressed_genes, halve_batch
+from scdyn.data.loader import Loader, block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.layers import set_precision
 from scdyn.model.paper import PaperModel
@@ -112,6 +112,8 @@ class Part:
     ----------
     positions
         (n,) positions of the cells.
+    groups
+        (n,) ascending group of each cell within the step; those of a group are compared.
     places, n_in_step
         (n,) indices of the cells within the step, and number of cells in the step. Each part draws
         the random numbers of the whole step and uses its own, so that masks do not depend on the
@@ -121,6 +123,7 @@ class Part:
     """
 
     positions: np.ndarray
+    groups: np.ndarray
     places: np.ndarray
     n_in_step: int
     seed: int
@@ -135,15 +138,17 @@ class Part:
 
     def select(self, chosen: np.ndarray) -> Part:
         """Select some of the cells."""
-        return replace(self, positions=self.positions[chosen], places=self.places[chosen])
+        kept = {name: getattr(self, name)[chosen] for name in ("positions", "groups", "places")}
+        return replace(self, **kept)
 
 
-# Cells and their counts (n, G).
-MicroBatch: TypeAlias = tuple[Part, Tensor, Tensor]
-
-
-def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig) -> list[Part]:
+def plan_epoch(
+    epoch: int, n_cells: int, config: TrainingConfig, depths: np.ndarray, group_size: int
+) -> list[Part]:
     """Split an epoch into steps, of which this process takes a part.
+
+    The cells of a step are sorted by depth and divided into groups. A micro-batch has as many
+    tokens per cell as its longest cell, so that neighbours in this order are computed together.
 
     Parameters
     ----------
@@ -153,6 +158,10 @@ def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig) -> list[Part]:
         Number of training cells; a last incomplete step is left out.
     config
         See :class:`TrainingConfig`.
+    depths
+        (cells,) total counts.
+    group_size
+        Most cells of a group, whose cells stay together.
 
     Returns
     -------
@@ -162,45 +171,61 @@ def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig) -> list[Part]:
     Raises
     ------
     InputError
-        If a step has fewer cells than there are processes.
+        If a step has fewer groups than there are processes.
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
-    n_processes = distributed.n_processes()
-    if n_processes > batch_size:
+    n_groups, n_processes = math.ceil(batch_size / group_size), distributed.n_processes()
+    if n_processes > n_groups:
         raise InputError(
             "TRAINING",
             f"training: a batch of {batch_size} cells cannot be split over {n_processes} GPUs; "
             "raise batch_size.",
         )
-    steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
-    places = np.arange(distributed.rank(), batch_size, n_processes)
-    return [
-        Part(step[places], places, batch_size, step_seed(config.seed, epoch * len(steps) + i, 0))
-        for i, step in enumerate(steps)
-    ]
+    groups = np.arange(batch_size) * n_groups // batch_size
+    own = groups % n_processes == distributed.rank()
+    parts = []
+    for i, step in enumerate(order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)):
+        places = np.argsort(depths[step], kind="stable")[own]
+        seed = step_seed(config.seed, epoch * (n_cells // batch_size) + i, 0)
+        parts.append(Part(step[places], groups[own], places, batch_size, seed))
+    return parts
 
 
-def split_part(part: Part, rna: Tensor, promoter: Tensor, most: int) -> Iterator[MicroBatch]:
-    """Split cells into micro-batches of cells with similar numbers of expressed genes.
-
-    A micro-batch has as many tokens per cell as its longest cell.
+def split_part(
+    part: Part, rna: Tensor, promoter: Tensor, n_groups: int
+) -> Iterator[tuple[Part, Tensor, Tensor]]:
+    """Split cells into micro-batches of consecutive groups.
 
     Parameters
     ----------
     part, rna, promoter
         The cells, and their counts (n, G).
-    most
-        Most cells of a micro-batch.
+    n_groups
+        Most groups of a micro-batch.
     """
-    n_tokens = expressed_genes(rna, promoter).sum(1).cpu().numpy()
-    order = np.argsort(n_tokens, kind="stable")
-    for chosen in np.array_split(order, math.ceil(len(order) / most)):
+    micro_batch = np.unique(part.groups, return_inverse=True)[1] // n_groups
+    for i in range(micro_batch[-1] + 1):
+        chosen = np.flatnonzero(micro_batch == i)
         yield part.select(chosen), rna[chosen], promoter[chosen]
 
 
 class Objective(Protocol[Prepared]):
-    """What a training minimises: a sum over the parts of a step, whatever their sizes."""
+    """What a training minimises: a sum over the parts of a step, whatever their sizes.
+
+    Attributes
+    ----------
+    depths
+        (cells,) total counts of the training cells.
+    group_size
+        Cells that are compared, and are therefore in the same part; 1 if none are.
+    """
+
+    @property
+    def depths(self) -> np.ndarray: ...
+
+    @property
+    def group_size(self) -> int: ...
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the counts of the cells at the positions of each part."""
@@ -295,8 +320,11 @@ class Training:
     def run_epoch(self, interruption: Interruption) -> None:
         """Take the remaining steps of an epoch; return early if a GPU runs out of memory."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = plan_epoch(epoch, self.n_cells, self.config)[place:]
-        loading = self.objective.load([part.positions for part in steps])
+        objective = self.objective
+        steps = plan_epoch(
+            epoch, self.n_cells, self.config, objective.depths, objective.group_size
+        )[place:]
+        loading = objective.load([part.positions for part in steps])
         waited = self.progress.waited
         self.module.train()
         for part, counts in zip(steps, loading, strict=True):
@@ -341,9 +369,10 @@ class Training:
 
     def add_gradients(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
         """Sum the gradients over the micro-batches; return this process' share of the loss."""
+        n_groups = max(1, self.micro_batch // self.objective.group_size)
         prepared = [
             (own, self.objective.prepare(own, *counts))
-            for own, *counts in split_part(part, rna, promoter, self.micro_batch)
+            for own, *counts in split_part(part, rna, promoter, n_groups)
         ]
         weights = [self.objective.weigh(*cells) for cells in prepared]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
@@ -359,7 +388,7 @@ class Training:
     def halve(self) -> None:
         """Halve the number of cells on a device at once."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.micro_batch = halve_batch(self.micro_batch)
+        self.micro_batch = halve_batch(self.micro_batch, self.objective.group_size)
 
     def finite_losses(self) -> list[float]:
         """Return the losses of the epoch's steps.

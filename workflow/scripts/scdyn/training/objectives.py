@@ -18,6 +18,7 @@ from torch.nn import functional
 from scdyn.data.corpus import cut_rows
 from scdyn.data.loader import NOT_MEASURED, Loader, Store
 from scdyn.data.tokens import MODALITIES
+from scdyn.model.layers import Tokens
 from scdyn.model.transformer import HIGHEST, ScDynOmics, log_normalise
 from scdyn.settings import PretrainingSettings
 from scdyn.training.loop import Part, step_seed
@@ -26,6 +27,8 @@ from scdyn.training.loop import Part, step_seed
 SCORED_AT_ONCE = 32
 # Cells whose counts are summed per batch.
 SUMMED_AT_ONCE = 512
+# Cells that the consistency objective compares, and its temperature (Chen et al. 2020, SimCLR).
+COMPARED, TEMPERATURE = 16, 0.2
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Example:
     rna, promoter
         (B, G) counts that the model reads; negative where a modality was not measured.
     rest
-        (B, G) counts of RNA and of promoters that were taken out; zero where not measured.
+        (B, G) counts of RNA and of promoters that were taken out; negative where not measured.
     hidden
         (B, G) boolean: genes whose values are hidden; None: none.
     """
@@ -135,6 +138,70 @@ def score_profile(logs: Tensor, rest: Tensor) -> Tensor:
     return -(logs * rest).sum(1)
 
 
+def score_weighted(logs: Tensor, rest: Tensor, weights: Tensor) -> Tensor:
+    """Sum the weighted negative log-likelihoods of Poisson counts, but for constants: (B,).
+
+    The expected counts are the genes' shares times the cell's counts. With equal weights this is
+    :func:`score_profile`.
+
+    Parameters
+    ----------
+    logs
+        (B, G) logs of the genes' shares.
+    rest
+        (B, G) counts.
+    weights
+        (G,) of the genes.
+    """
+    # Less the counts, which are constant, so that both terms sum to zero if the weights are equal.
+    excess = rest.sum(1, keepdim=True) * logs.exp() - rest
+    return (weights * (excess - rest * logs)).sum(1)
+
+
+def weigh_genes(profile: Tensor, power: float) -> Tensor:
+    """Weigh genes by their mean count to the power of minus ``power``.
+
+    Parameters
+    ----------
+    profile
+        (2, G) counts.
+    power
+        From 0 to 1.
+
+    Returns
+    -------
+    Tensor, (2, G)
+        Weights whose mean over the counts is one.
+    """
+    shares = log_shares(profile).exp()
+    weights = shares**-power
+    return weights / (weights * shares).sum(1, keepdim=True)
+
+
+def compare_views(cells: Tensor, others: Tensor, groups: Tensor) -> Tensor:
+    """Compute how well a cell is found by the vector of its other counts, within its group.
+
+    Parameters
+    ----------
+    cells, others
+        (B, Z) cell vectors of two parts of the counts.
+    groups
+        (B,) group of each cell.
+
+    Returns
+    -------
+    Tensor, (B,)
+        Cross-entropy over the cells of the group, mean of both directions (NT-Xent without
+        comparisons within a view; Chen et al. 2020, arXiv:2002.05709).
+    """
+    first, second = (functional.normalize(part.float(), dim=1) for part in (cells, others))
+    logits = first @ second.T / TEMPERATURE
+    logits = logits.masked_fill(groups[:, None] != groups, -torch.inf)
+    own = torch.arange(len(cells), device=cells.device)
+    losses = [functional.cross_entropy(x, own, reduction="none") for x in (logits, logits.T)]
+    return torch.stack(losses).mean(0)
+
+
 def sum_counts(store: Store, rows: np.ndarray) -> Tensor:
     """Sum the counts of each gene over cells: (2, G) of RNA and promoters, in float64."""
     total = torch.zeros(len(MODALITIES), store.n_genes, dtype=torch.float64)
@@ -150,12 +217,20 @@ def log_shares(profile: Tensor) -> Tensor:
     return (counts / counts.sum(1, keepdim=True)).log().float()
 
 
+def find_comparable(example: Example) -> Tensor:
+    """Find the cells with counts in both parts, those that are read and the others: (B,)."""
+    parts = [(example.rna, example.promoter), example.rest]
+    both = [torch.logical_or(*((part > 0).any(1) for part in counts)) for counts in parts]
+    return both[0] & both[1]
+
+
 class Pretraining:
     """Loss of pretraining on training cells, and scores of held-out cells.
 
     A cell's counts are thinned. The cell vector of what is left predicts the counts that were
-    taken out, of all genes of both modalities (multinomial likelihood, so that depth is given);
-    and tokens whose values are hidden predict them.
+    taken out, of all genes of both modalities (Poisson likelihood of given depth, with weights of
+    genes); it is to be more like the vector of the counts that were taken out than like those of
+    other cells of similar depth; and tokens whose values are hidden predict them.
 
     Parameters
     ----------
@@ -185,6 +260,9 @@ class Pretraining:
         self.training_rows, self.held_out = training_rows, held_out
         self.device = next(model.parameters()).device
         self.mean_logs = log_shares(profile)
+        self.gene_weights = weigh_genes(profile, settings.gene_power).to(self.device)
+        self.depths = store.depths(training_rows)
+        self.group_size = COMPARED if settings.consistency else 1
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the training cells at the positions of each part."""
@@ -199,7 +277,7 @@ class Pretraining:
             dropped = torch.tensor(drawn, device=rna.device) < settings.promoter_dropout
             kept[1] = kept[1].masked_fill(dropped[:, None], NOT_MEASURED)
         rest = [
-            before.clamp(min=0) - after.clamp(min=0)
+            torch.where(before < 0, before, before - after.clamp(min=0))
             for before, after in zip((rna, promoter), kept, strict=True)
         ]
         hidden = None
@@ -214,14 +292,14 @@ class Pretraining:
         return self.make_example(rna, promoter, part.seed_cells())
 
     def weigh(self, part: Part, example: Example) -> Tensor:
-        """Count what a part predicts: counts of RNA and promoters, and hidden values: (4,)."""
-        n_counts = [rest.sum() for rest in example.rest]
+        """Count what a part predicts: counts and hidden values by modality, and cells: (5,)."""
+        n_counts = [rest.clamp(min=0).sum() for rest in example.rest]
         n_hidden = [torch.zeros_like(n_counts[0])] * len(MODALITIES)
         if example.hidden is not None:
             n_hidden = [
                 (example.hidden & (counts >= 0)).sum() for counts in (example.rna, example.promoter)
             ]
-        return torch.stack([*n_counts, *n_hidden]).float()
+        return torch.stack([*n_counts, *n_hidden, find_comparable(example).sum()]).float()
 
     def compute_loss(self, part: Part, example: Example, totals: Tensor) -> Tensor:
         """Compute a part's share of the loss.
@@ -231,35 +309,47 @@ class Pretraining:
         part, example
             The cells.
         totals
-            (4,) of the whole step, as :meth:`weigh` counts them.
+            (5,) of the whole step, as :meth:`weigh` counts them.
         """
-        profiles, values = self.score(example)
-        n_counts, n_hidden = totals.clamp(min=1).split(len(MODALITIES))
-        sums = torch.stack([losses.sum() for losses in profiles])
-        loss = self.settings.whole_cell * (sums / n_counts).sum()
-        if values:
-            sums = torch.stack([losses.sum() for losses in values])
-            loss = loss + self.settings.hidden_values * (sums / n_hidden).mean()
+        settings = self.settings
+        tokens, cells, logs = self.predict(example)
+        n_counts, n_hidden, n_cells = totals.clamp(min=1).split((2, 2, 1))
+        sums = [
+            score_weighted(of_modality, rest.clamp(min=0), weights).sum()
+            for of_modality, rest, weights in zip(
+                logs, example.rest, self.gene_weights, strict=True
+            )
+        ]
+        loss = settings.whole_cell * (torch.stack(sums) / n_counts).sum()
+        if example.hidden is not None:
+            sums = [losses.sum() for losses in self.score_values(example, tokens)]
+            loss = loss + settings.hidden_values * (torch.stack(sums) / n_hidden).mean()
+        if settings.consistency:
+            chosen = find_comparable(example)
+            others = self.model.embed_cells(*(rest[chosen] for rest in example.rest))
+            groups = torch.from_numpy(part.groups).to(chosen.device)[chosen]
+            alike = compare_views(cells[chosen], others, groups).sum() / n_cells[0]
+            loss = loss + settings.consistency * alike
         return loss
 
-    def score(self, example: Example) -> tuple[list[Tensor], list[Tensor]]:
-        """Compute the negative log-likelihoods of what is predicted.
+    def predict(self, example: Example) -> tuple[Tokens, Tensor, tuple[Tensor, Tensor]]:
+        """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
+        tokens, cells = self.model.represent(example.rna, example.promoter, example.hidden)
+        return tokens, cells, self.model.bottleneck.decode(cells)
 
-        Returns
-        -------
-        profiles : list of Tensor
-            Per modality (B,): of the counts that were taken out.
-        values : list of Tensor
-            Per modality (hidden values,); empty if none are hidden.
+    def score_values(self, example: Example, tokens: Tokens) -> list[Tensor]:
+        """Compute the cross-entropies of hidden values: (values,) per modality; none if no hidden.
+
+        Parameters
+        ----------
+        example, tokens
+            The cells, and their tokens by :meth:`predict`.
         """
-        model, counts = self.model, (example.rna, example.promoter)
-        tokens = model(*counts, example.hidden)
-        logs = model.bottleneck.decode(model.bottleneck(tokens))
-        profiles = [score_profile(*pair) for pair in zip(logs, example.rest, strict=True)]
         if example.hidden is None:
-            return profiles, []
+            return []
+        counts = (example.rna, example.promoter)
         is_hidden = example.hidden.gather(1, tokens.genes) & (tokens.weight > 0)
-        predicted = model.decode(tokens.values[is_hidden])
+        predicted = self.model.decode(tokens.values[is_hidden])
         values = []
         for logits, of_modality in zip(predicted, counts, strict=True):
             seen = of_modality.gather(1, tokens.genes)
@@ -268,7 +358,7 @@ class Pretraining:
             place = logs_seen[is_hidden].clamp(max=HIGHEST) * ((logits.shape[1] - 1) / HIGHEST)
             target = place.ceil().long()
             values.append(functional.cross_entropy(logits[known], target[known], reduction="none"))
-        return profiles, values
+        return values
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -288,9 +378,10 @@ class Pretraining:
             example = self.make_example(
                 rna, promoter, [step_seed(self.settings.seed, int(row)) for row in rows]
             )
-            profiles, values = self.score(example)
-            for j, rest in enumerate(example.rest):
-                sums[j, 0] += profiles[j].sum().cpu()
+            tokens, _, logs = self.predict(example)
+            values = self.score_values(example, tokens)
+            for j, rest in enumerate(part.clamp(min=0) for part in example.rest):
+                sums[j, 0] += score_profile(logs[j], rest).sum().cpu()
                 sums[j, 1] += rest.sum().cpu()
                 sums[j, 4] += score_profile(self.mean_logs[j].to(rest.device), rest).sum().cpu()
                 if values:

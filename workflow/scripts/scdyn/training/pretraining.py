@@ -16,7 +16,7 @@ from scdyn.io.files import Json, atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.embedding import fit_projection
+from scdyn.model.embedding import fit_projection, start_from_components
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import PretrainingSettings
@@ -31,7 +31,7 @@ from scdyn.training.progress import write_records
 
 # Most cells that are held out, of a corpus however large.
 MOST_HELD_OUT = 10_000
-# Most training cells from which the projection of the embedding is fitted.
+# Most training cells of which principal components are computed.
 MOST_PROJECTED = 4_000
 # Most training cells from which the mean profile is computed.
 MOST_SUMMED = 20_000
@@ -103,6 +103,7 @@ def pretrain(
     else:
         profile = sum_counts(store, np.sort(order[n_validation:][:MOST_SUMMED]))
         model.bottleneck.start_from(log_shares(profile))
+        start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
         task = Pretraining(model, store, training_rows, held_out, settings, profile)
     # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
