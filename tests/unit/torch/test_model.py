@@ -34,10 +34,10 @@ def reference_tokens(model, rna, promoter, genes):
     """Tokens of one cell, of the genes in ``genes``."""
     config = model.config
     features, depths, unknown = [], [], []
-    for counts in (rna, promoter):
+    for counts, depth in zip((rna, promoter), model.depths, strict=True):
         known = counts.clamp(min=0).double()
         total = known.sum()
-        logs = torch.log1p(known[genes] * 1e4 / max(total, 1))
+        logs = torch.log1p(known[genes] * depth / max(total, 1))
         is_known = float(counts[0] >= 0)
         features.append(interpolate(logs, config.n_knots) * is_known)
         depths.append(torch.log1p(total) / 8)
@@ -73,8 +73,11 @@ def reference_forward(model, rna, promoter):
     pooled = (bottleneck.pool.embedding.weight[genes].T @ x).flatten()
     narrow = bottleneck.narrow.weight @ norm(pooled, bottleneck.norm) + bottleneck.narrow.bias
     values = []
-    for counts, centre in zip((rna, promoter), bottleneck.centre.chunk(2), strict=True):
-        logs = torch.log1p(counts.clamp(min=0).double() * 1e4 / counts.clamp(min=0).sum().clamp(1))
+    for counts, centre, depth in zip(
+        (rna, promoter), bottleneck.centre.chunk(2), model.depths, strict=True
+    ):
+        known = counts.clamp(min=0).double()
+        logs = torch.log1p(known * depth / known.sum().clamp(1))
         values.append((logs - centre) * (counts[0] >= 0))
     narrow = narrow + bottleneck.linear.weight @ torch.cat(values) + bottleneck.linear.bias
     return genes, x, norm(narrow, bottleneck.cell_norm)
@@ -83,6 +86,7 @@ def reference_forward(model, rna, promoter):
 def test_cells_are_those_of_the_reference_in_float64(model, counts):
     model = model.double()
     torch.nn.init.uniform_(model.bottleneck.centre)
+    model.depths.copy_(torch.tensor([30.0, 9.0]))
     tokens, cells = model.represent(*counts)
     for i, (rna, promoter) in enumerate(zip(*counts, strict=True)):
         genes, values, cell = reference_forward(model, rna, promoter)

@@ -149,16 +149,16 @@ def test_the_mean_profile_has_the_loss_of_its_shares(model, cells):
 
 
 def test_pretraining_learns_profiles_that_differ_between_cells(model, cells):
-    task = make_task(model, cells[0], hidden_values=0.1, consistency=0.0)
+    task = make_task(model, cells[0], hidden_values=0.1, consistency=0.0, cell_noise=0.0)
     model.bottleneck.start_from(task.mean_logs)
     before = task.evaluate()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(300):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(150):
         part = Part(np.arange(60), np.arange(60) // 16, np.arange(60), 60, step)
         example = task.prepare(part, *next(iter(task.load([part.positions]))))
         optimizer.zero_grad()
         task.compute_loss(part, example, task.weigh(part, example)).backward()
         optimizer.step()
     after = task.evaluate()
-    assert after["cell_loss"] < before["mean_cell_loss"] - 0.02
+    assert after["cell_loss"] < before["mean_cell_loss"] - 0.01
     assert after["rna_hidden_loss"] < before["rna_hidden_loss"]

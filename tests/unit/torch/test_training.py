@@ -309,7 +309,7 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
 
 @pytest.mark.parametrize(
     ("slow", "name", "late"),
-    [(objectives, "score_profile", False), (MemoryStore, "read_cells", True)],
+    [(objectives, "score_weighted", False), (MemoryStore, "read_cells", True)],
 )
 def test_a_loader_that_falls_behind_is_named_in_the_log(
     config, cells, monkeypatch, caplog, slow, name, late

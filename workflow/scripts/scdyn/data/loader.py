@@ -19,6 +19,7 @@ from scdyn.data.tokens import MODALITIES, SparseCells, TokenStore
 from scdyn.errors import InputError
 from scdyn.io.shards import Buffers, Cells
 from scdyn.log import logger
+from scdyn.pp.counts import sum_cells
 
 T = TypeVar("T")
 
@@ -167,9 +168,9 @@ class MemoryStore:
         """Tell per cell (rows,) whether promoters were measured."""
         return self._measured[rows]
 
-    def depths(self, rows: np.ndarray) -> np.ndarray:
-        """Sum the counts of both modalities of some cells: (rows,)."""
-        return np.asarray(self.rna[rows].sum(1) + self.promoter[rows].sum(1)).ravel()
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of RNA and of promoters of some cells: (2, rows)."""
+        return np.stack([sum_cells(part[rows]) for part in (self.rna, self.promoter)])
 
     def read_cells(self, rows: np.ndarray, buffers: Buffers | None = None) -> SparseCells:
         """Return the counts of some cells, in the order of the rows."""

@@ -210,9 +210,9 @@ class TokenStore:
         """Find the rows of cells by name; see :meth:`Corpus.find_rows`."""
         return self.corpus.find_rows(list(names))
 
-    def depths(self, rows: np.ndarray) -> np.ndarray:
-        """Sum the counts of both modalities of some cells: (rows,)."""
-        return sum(sizes[rows] for sizes in self.corpus.sizes.values())
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of RNA and of promoters of some cells: (2, rows)."""
+        return np.stack([self.corpus.sizes[modality][rows] for modality in MODALITIES])
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell per cell (rows,) whether promoters were measured."""

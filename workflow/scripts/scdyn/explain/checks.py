@@ -168,7 +168,8 @@ def average_expression(rna: Tensor, promoter: Tensor) -> np.ndarray:
     means = torch.zeros(rna.shape[1])
     for counts in (rna, promoter):
         known = counts.clamp(min=0).float()
-        means += log_normalise(known, known.sum(1)).mean(0)
+        totals = known.sum(1)
+        means += log_normalise(known, totals, totals.median()).mean(0)
     return means.numpy()
 
 

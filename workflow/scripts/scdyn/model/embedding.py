@@ -21,7 +21,7 @@ from scdyn.io.files import atomic, remove
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
 from scdyn.model.paper import PaperModel
-from scdyn.model.transformer import ScDynOmics, normalise_counts
+from scdyn.model.transformer import ScDynOmics
 
 # Numbers of a cell's embedding by the paper's architecture.
 N_COMPONENTS = 128
@@ -110,9 +110,8 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
     device = model.bottleneck.centre.device
 
     def normalise_batch(rna: Tensor, promoter: Tensor) -> np.ndarray:
-        logs, known = zip(*(normalise_counts(part) for part in (rna, promoter)), strict=True)
-        values = torch.cat(logs, 1).masked_fill(~torch.cat(known, 1), torch.nan)
-        return values.float().cpu().numpy()
+        logs, known = model.normalise(rna, promoter)
+        return logs.masked_fill(~known, torch.nan).cpu().numpy()
 
     values = np.concatenate(list(run_batches(normalise_batch, store, rows, device, BATCH)))
     with warnings.catch_warnings():

@@ -24,9 +24,8 @@ from torch.nn import functional
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, average_attention
 
-# Depth that counts are scaled to before the logarithm, and the highest value that is told apart:
-# a gene with 80% of a cell's counts.
-DEPTH, HIGHEST = 1e4, 9.0
+# Highest value that is told apart: a thousand counts in a cell of median depth.
+HIGHEST = 7.0
 # Logarithms of sequencing depths are divided by this, to be near one.
 SCALE_OF_DEPTH = 8.0
 
@@ -57,8 +56,8 @@ def list_expressed(expressed: Tensor) -> tuple[Tensor, Tensor]:
     return genes, is_token
 
 
-def log_normalise(counts: Tensor, total: Tensor) -> Tensor:
-    """Scale counts (B, Q) to a depth of 10,000 and take the logarithm of one plus them.
+def log_normalise(counts: Tensor, total: Tensor, depth: Tensor) -> Tensor:
+    """Scale counts (B, Q) to a common depth and take the logarithm of one plus them.
 
     Parameters
     ----------
@@ -66,27 +65,10 @@ def log_normalise(counts: Tensor, total: Tensor) -> Tensor:
         Not negative.
     total
         (B,) counts of all genes of the cell.
+    depth
+        One number.
     """
-    return torch.log1p(counts * (DEPTH / total.clamp(min=1))[:, None])
-
-
-def normalise_counts(counts: Tensor, kind: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Normalise the counts of all genes.
-
-    Parameters
-    ----------
-    counts
-        (B, G); negative in a cell in which they were not measured.
-    kind
-        Type of the result.
-
-    Returns
-    -------
-    logs, known : Tensor, (B, G)
-        Log-normalised counts, and which were measured.
-    """
-    measured = counts.clamp(min=0).to(kind)
-    return log_normalise(measured, measured.sum(1)), counts >= 0
+    return torch.log1p(counts * (depth / total.clamp(min=1))[:, None])
 
 
 class Values(nn.Module):
@@ -279,6 +261,9 @@ class ScDynOmics(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        # To which the counts of RNA and of promoters are scaled: medians of the training cells.
+        self.depths: Tensor
+        self.register_buffer("depths", torch.full((2,), 1000.0))
         self.gene_embedding = nn.Embedding(config.n_genes, config.width)
         self.values = Values(config)
         self.layers = nn.ModuleList(
@@ -334,7 +319,10 @@ class ScDynOmics(nn.Module):
             hidden = hidden.gather(1, genes) & is_token
             weight = weight.masked_fill(hidden, 1)
         totals = [part.sum(1).to(kind) for part in both]
-        logs = [log_normalise(*pair) for pair in zip(counts, totals, strict=True)]
+        logs = [
+            log_normalise(*of_modality)
+            for of_modality in zip(counts, totals, self.depths, strict=True)
+        ]
         values = self.values(logs, totals, measured, hidden) + self.gene_embedding(genes)
         return Tokens(values, genes, weight)
 
@@ -344,6 +332,25 @@ class ScDynOmics(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens._replace(values=self.final_norm(tokens.values))
+
+    def normalise(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise the counts of all genes.
+
+        Parameters
+        ----------
+        rna, promoter
+            See :meth:`embed_tokens`.
+
+        Returns
+        -------
+        logs, known : Tensor, (B, 2 G)
+            Log-normalised counts of RNA, then of promoters, and which were measured.
+        """
+        logs = []
+        for counts, depth in zip((rna, promoter), self.depths, strict=True):
+            measured = counts.clamp(min=0).to(depth.dtype)
+            logs.append(log_normalise(measured, measured.sum(1), depth))
+        return torch.cat(logs, 1), torch.cat([rna, promoter], 1) >= 0
 
     def represent(
         self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None
@@ -363,9 +370,7 @@ class ScDynOmics(nn.Module):
             The cell vectors.
         """
         tokens = self(rna, promoter, hidden)
-        kind = self.bottleneck.linear.weight.dtype
-        values = [normalise_counts(counts, kind) for counts in (rna, promoter)]
-        logs, known = (torch.cat(parts, 1) for parts in zip(*values, strict=True))
+        logs, known = self.normalise(rna, promoter)
         if hidden is not None:
             known = known & ~torch.cat([hidden, hidden], 1)
         return tokens, self.bottleneck(tokens, logs, known)

@@ -122,7 +122,10 @@ class PretrainingSettings(Settings):
     gene_power: Share = 0.5
     """Weight of a gene in the whole-cell objective: its mean count to the power of minus this. 0 -
     by its counts; near 1 - genes nearly alike. Not for paper."""
-    consistency: Annotated[float, Field(ge=0)] = 0.3
+    cell_noise: Annotated[float, Field(ge=0)] = 0.7
+    """Standard deviation of the noise that is added to a cell vector before it predicts, in
+    training; the vector's numbers have a variance of 1. Not for paper."""
+    consistency: Annotated[float, Field(ge=0)] = 0.05
     """Weight of the consistency objective in the loss: the cell vector of the counts that are read
     and that of the others are more alike than those of two cells. Not for paper."""
     hidden_values: Annotated[float, Field(ge=0)] = 0.0

@@ -114,7 +114,7 @@ class Classification:
     @property
     def depths(self) -> np.ndarray:
         """Total counts of the training cells."""
-        return self.store.depths(self.rows)
+        return self.store.totals(self.rows).sum(0)
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the cells of each part."""

@@ -164,7 +164,7 @@ class MaskedPretraining:
         self.training_rows, self.held_out = training_rows, held_out
         self.mask_share, self.seed, self.promoter_dropout = mask_share, seed, promoter_dropout
         self.device = next(model.parameters()).device
-        self.depths, self.group_size = store.depths(training_rows), 1
+        self.depths, self.group_size = store.totals(training_rows).sum(0), 1
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the training cells at the positions of each part."""

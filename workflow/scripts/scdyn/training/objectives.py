@@ -7,8 +7,8 @@ changes the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,12 +43,15 @@ class Example:
         (B, G) counts of RNA and of promoters that were taken out; negative where not measured.
     hidden
         (B, G) boolean: genes whose values are hidden; None: none.
+    noise
+        (B, Z) noise that is added to the cell vectors before they predict; None: none.
     """
 
     rna: Tensor
     promoter: Tensor
     rest: tuple[Tensor, Tensor]
-    hidden: Tensor | None
+    hidden: Tensor | None = None
+    noise: Tensor | None = None
 
 
 def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
@@ -95,6 +98,21 @@ def thin_cells(
     return kept_rna, kept_promoter
 
 
+def draw_noise(
+    like: Tensor, width: int, seeds: Sequence[int], draw: Callable[..., Tensor]
+) -> Tensor:
+    """Draw random numbers of each cell by its seed: (cells, width), on the device of a tensor.
+
+    They are not those by which the cell is thinned.
+    """
+    device = like.device
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator(device).manual_seed(step_seed(seed, 1, width))
+        rows.append(draw(width, generator=generator, device=device))
+    return torch.stack(rows)
+
+
 def hide_values(
     rna: Tensor, promoter: Tensor, seeds: Sequence[int], share: float, zeros: float
 ) -> Tensor:
@@ -117,17 +135,7 @@ def hide_values(
         Boolean.
     """
     expressed = (rna > 0) | (promoter > 0)
-    noise = torch.stack(
-        [
-            torch.rand(
-                rna.shape[1],
-                # Not the numbers by which the cell was thinned.
-                generator=torch.Generator(rna.device).manual_seed(step_seed(seed, 1)),
-                device=rna.device,
-            )
-            for seed in seeds
-        ]
-    )
+    noise = draw_noise(rna, rna.shape[1], seeds, torch.rand)
     n_expressed = expressed.sum(1, keepdim=True)
     of_others = share * zeros * n_expressed / (rna.shape[1] - n_expressed).clamp(min=1)
     return noise < torch.where(expressed, share, of_others)
@@ -228,9 +236,10 @@ class Pretraining:
     """Loss of pretraining on training cells, and scores of held-out cells.
 
     A cell's counts are thinned. The cell vector of what is left predicts the counts that were
-    taken out, of all genes of both modalities (Poisson likelihood of given depth, with weights of
-    genes); it is to be more like the vector of the counts that were taken out than like those of
-    other cells of similar depth; and tokens whose values are hidden predict them.
+    taken out, of all genes of both modalities: Poisson likelihood of given depth, with weights of
+    genes, and with noise, so that directions that predict little get little variance. The vector
+    is to be more like that of the counts that were taken out than like those of other cells of
+    similar depth. And tokens whose values are hidden predict them.
 
     Parameters
     ----------
@@ -261,7 +270,7 @@ class Pretraining:
         self.device = next(model.parameters()).device
         self.mean_logs = log_shares(profile)
         self.gene_weights = weigh_genes(profile, settings.gene_power).to(self.device)
-        self.depths = store.depths(training_rows)
+        self.depths = store.totals(training_rows).sum(0)
         self.group_size = COMPARED if settings.consistency else 1
 
     def load(self, parts: list[np.ndarray]) -> Loader:
@@ -288,8 +297,13 @@ class Pretraining:
         return Example(kept[0], kept[1], (rest[0], rest[1]), hidden)
 
     def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Example:
-        """Split the counts of a part's cells."""
-        return self.make_example(rna, promoter, part.seed_cells())
+        """Split the counts of a part's cells, and draw the noise of their vectors."""
+        seeds = part.seed_cells()
+        example = self.make_example(rna, promoter, seeds)
+        if self.settings.cell_noise:
+            noise = draw_noise(rna, self.model.config.cell_width, seeds, torch.randn)
+            example = replace(example, noise=noise * self.settings.cell_noise)
+        return example
 
     def weigh(self, part: Part, example: Example) -> Tensor:
         """Count what a part predicts: counts and hidden values by modality, and cells: (5,)."""
@@ -335,7 +349,8 @@ class Pretraining:
     def predict(self, example: Example) -> tuple[Tokens, Tensor, tuple[Tensor, Tensor]]:
         """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
         tokens, cells = self.model.represent(example.rna, example.promoter, example.hidden)
-        return tokens, cells, self.model.bottleneck.decode(cells)
+        noisy = cells if example.noise is None else cells + example.noise
+        return tokens, cells, self.model.bottleneck.decode(noisy)
 
     def score_values(self, example: Example, tokens: Tokens) -> list[Tensor]:
         """Compute the cross-entropies of hidden values: (values,) per modality; none if no hidden.
@@ -351,10 +366,11 @@ class Pretraining:
         is_hidden = example.hidden.gather(1, tokens.genes) & (tokens.weight > 0)
         predicted = self.model.decode(tokens.values[is_hidden])
         values = []
-        for logits, of_modality in zip(predicted, counts, strict=True):
+        for logits, of_modality, depth in zip(predicted, counts, self.model.depths, strict=True):
             seen = of_modality.gather(1, tokens.genes)
             known = (seen >= 0)[is_hidden]
-            logs_seen = log_normalise(seen.clamp(min=0).float(), of_modality.clamp(min=0).sum(1))
+            total = of_modality.clamp(min=0).sum(1)
+            logs_seen = log_normalise(seen.clamp(min=0).float(), total, depth)
             place = logs_seen[is_hidden].clamp(max=HIGHEST) * ((logits.shape[1] - 1) / HIGHEST)
             target = place.ceil().long()
             values.append(functional.cross_entropy(logits[known], target[known], reduction="none"))

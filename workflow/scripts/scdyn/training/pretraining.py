@@ -19,6 +19,7 @@ from scdyn.model.architecture import ModelConfig
 from scdyn.model.embedding import fit_projection, start_from_components
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
+from scdyn.pp.counts import find_depth
 from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
@@ -101,6 +102,7 @@ def pretrain(
             settings.promoter_dropout,
         )  # fmt: skip
     else:
+        model.depths.copy_(torch.tensor([find_depth(of) for of in store.totals(training_rows)]))
         profile = sum_counts(store, np.sort(order[n_validation:][:MOST_SUMMED]))
         model.bottleneck.start_from(log_shares(profile))
         start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
