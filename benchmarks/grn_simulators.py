@@ -48,9 +48,10 @@ def sequence(molecules: np.ndarray, depth: float, rng: np.random.Generator) -> n
 def as_study(
     counts: np.ndarray, n_tfs: int, regulators: np.ndarray, targets: np.ndarray
 ) -> tuple[pd.DataFrame, list[str], pd.DataFrame]:
-    """Name the genes and normalise as the workflow does: log1p of counts per million."""
+    """Name the genes and normalise as the workflow does: log1p of counts to median depth."""
     genes = [f"T{i:04d}" if i < n_tfs else f"G{i:04d}" for i in range(counts.shape[1])]
-    values = np.log1p(counts / counts.sum(1, keepdims=True) * 1e6).astype(np.float32)
+    totals = counts.sum(1, keepdims=True)
+    values = np.log1p(counts / totals * np.median(totals)).astype(np.float32)
     expression = pd.DataFrame(values, columns=genes, index=[f"c{i}" for i in range(len(counts))])
     names = np.array(genes)
     edges = pd.DataFrame({"tf": names[regulators], "target": names[targets]})

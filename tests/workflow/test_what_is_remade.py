@@ -296,6 +296,10 @@ CHANGES = {
         lambda f: configure(f, lambda c: c["tasks"]["t"].update(label_shares=[0.5])),
         {"gather_preflight": 1, "fit_baselines": 2, "finetune": 2, **EVALUATION},
     ),
+    "the weights of classes": (
+        lambda f: configure(f, lambda c: c["tasks"]["t"].update(class_weights="none")),
+        {name: n for name, n in TASK.items() if name != "split_cells"} | {"gather_preflight": 1},
+    ),
     "gpus and nodes": (
         lambda f: configure(f, lambda c: c["models"]["m"].update(gpus=4, nodes=2)),
         {"write_provenance": 1},

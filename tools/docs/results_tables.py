@@ -50,7 +50,10 @@ def describe_task(content: Content) -> str:
             name = method_name(row["method"])
             if "n_training_cells" in row:
                 name += f", {row['n_training_cells']:,.0f} training cells"
-            lines.append(f"- {row['labels']:.0%} of the labels, {name}: {format_interval(row)}")
+            # Tables of earlier versions have the macro-F1 alone.
+            score = SCORES[row.get("score", "macro_f1")]
+            share = f"{row['labels']:.0%} of the labels"
+            lines.append(f"- {share}, {name}, {score}: {format_interval(row)}")
     for row in content["novelty"]:
         lines.append(
             f"- cells of {row['class']}, left out of the training set, detected by {row['by']} of "

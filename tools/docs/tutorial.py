@@ -24,13 +24,20 @@ METHODS = {
     "lr_": "logistic regression",
     "lr_rna_": "logistic regression, RNA",
     "lr_l1_": "logistic regression, L1",
+    "lr_pca_": "logistic regression, PCA",
     "knn_": "nearest neighbours",
     "xgboost_": "XGBoost",
     "mlp_": "MLP",
     "majority_": "commonest class",
 }
 # Embeddings and rankings of genes: name to prefix of their scores.
-EMBEDDINGS = {"scDynOmics": "", "PCA of RNA": "pca_", "PCA of RNA and promoters": "pca_both_"}
+EMBEDDINGS = {
+    "scDynOmics": "",
+    "PCA of RNA": "pca_",
+    "PCA of scaled RNA": "pca_scaled_",
+    "PCA of RNA and promoters": "pca_both_",
+    "PCA of scaled RNA and promoters": "pca_both_scaled_",
+}
 RANKINGS = {
     "Integrated Gradients": "",
     "logistic regression's weights": "lr_",
@@ -103,12 +110,7 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
         "Jaccard of two runs, strongest edges": "seed_jaccard",
         "Jaccard of two runs, regulons": "regulon_seed_jaccard",
     }
-    loss = {
-        "the model": "",
-        "each gene's frequencies": "frequency_",
-        "each gene's commonest bin": "mode_",
-        "each gene's mean bin": "mean_",
-    }
+    loss = {"the model": "", "the mean profile": "mean_"}
     kept, depth = "embed.hybrid.cell_type.{}neighbour_accuracy", "embed.hybrid.{}library_size_r2"
     return {
         "cells": make_table(
@@ -116,13 +118,8 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             [[name, str(n), str(kept)] for name, (n, kept) in numbers["cells"].items()],
         ),
         "tokens": make_table(
-            ["cells", "genes", "of these TFs", "highest bin"],
-            [
-                [
-                    f"{numbers['n_cells']:,}",
-                    *(f"{tokens[key]:,}" for key in ("n_genes", "n_tfs", "n_bins")),
-                ]
-            ],
+            ["cells", "genes", "of these TFs"],
+            [[f"{n:,}" for n in (numbers["n_cells"], tokens["n_genes"], tokens["n_tfs"])]],
         ),
         "grn": make_table(
             ["measure", "value"],
@@ -130,9 +127,15 @@ def tabulate_data_and_model(numbers: Mapping[str, Any]) -> dict[str, str]:
             + [[what, format_number(scores[f"grn.{name}"])] for what, name in edges.items()],
         ),
         "pretrain": make_table(
-            ["predictor", "masked loss, nats per gene"],
+            ["predictor", "RNA, nats per count", "promoters, nats per count"],
             [
-                [who, format_number(scores[f"pretrain.{name}masked_loss"])]
+                [
+                    who,
+                    *(
+                        format_number(scores[f"pretrain.{name}{modality}_cell_loss"])
+                        for modality in ("rna", "promoter")
+                    ),
+                ]
                 for who, name in loss.items()
             ],
         ),

@@ -259,6 +259,12 @@ def select_variant_settings(wildcards):
     return TASKS[wildcards.task].all_variants()[wildcards.variant].without_hardware()
 
 
+def select_weight_settings(wildcards):
+    """Select the settings that decide the weights of logistic regression."""
+    task = TASKS[wildcards.task]
+    return {"seed": task.seed, "class_weights": task.class_weights}
+
+
 def select_study_settings(wildcards):
     """Select the settings of the wildcard `study`."""
     return STUDIES[wildcards.study].model_dump()

@@ -94,7 +94,7 @@ rule fit_weights:
         mem_mb=scale_by_cells(5000, 1000),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        seed=lambda wildcards: TASKS[wildcards.task].seed,
+        task=select_weight_settings,
     script:
         "../scripts/fit_weights.py"
 

@@ -1,4 +1,4 @@
-# Masked pretraining, the embedding of every cell, and embeddings to compare it with.
+# Pretraining, the embedding of every cell, and embeddings to compare it with.
 
 LABELS = sorted({task.label for task in TASKS.values()})
 BATCH = CONFIG.peers.batch if CONFIG.peers else "sample"
@@ -16,7 +16,6 @@ rule pretrain:
         cells=find_model_cells,
     output:
         weights=ensure(f"{PRETRAINED}/model.safetensors", non_empty=True),
-        embedding=ensure(f"{PRETRAINED}/embedding.safetensors", non_empty=True),
         config=f"{PRETRAINED}/config.json",
         vocabulary=f"{PRETRAINED}/vocabulary.tsv",
         metrics=f"{PRETRAINED}/metrics.jsonl",
@@ -78,7 +77,6 @@ rule embed:
         tokens=rules.write_tokens.output[0],
         corpus=rules.make_corpus.output.manifest,
         model=rules.pretrain.output.weights,
-        embedding=rules.pretrain.output.embedding,
         config=rules.pretrain.output.config,
     output:
         directory(f"{RESULTS}/embed/{{model}}/{{corpus}}.zarr"),

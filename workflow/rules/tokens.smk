@@ -14,7 +14,5 @@ rule write_tokens:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 15 * attempt,
-    params:
-        n_bins=CONFIG.tokens.n_bins,
     script:
         "../scripts/write_tokens.py"

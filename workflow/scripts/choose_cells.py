@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     settings, corpus = snakemake.params.settings, Corpus(snakemake.input.corpus)
     cells, report = grn_cells.choose_cells(
         corpus,
-        Pca(snakemake.input.pca, corpus).rna,
+        Pca(snakemake.input.pca, corpus)["rna"],
         settings["cells"],
         settings["max_cells"],
         settings["seed"],

@@ -8,6 +8,6 @@ with logged(snakemake.log[0]):
         Corpus(snakemake.input.corpus),
         splits.read_splits(snakemake.input.splits),
         snakemake.wildcards.fold,
-        snakemake.params.seed,
+        **snakemake.params.task,
     )
     write_table(snakemake.output[0], weights)

@@ -8,5 +8,4 @@ with logged(snakemake.log[0]):
         snakemake.output[0],
         read_vocabulary(snakemake.input.genes),
         read_table(snakemake.input.regulons),
-        snakemake.params.n_bins,
     )

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import sys
+from dataclasses import replace
 
 import numcodecs
 import pytest
@@ -22,6 +23,7 @@ from scdyn.io.shards import Shard, write_shard
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.classifier import Classifier, Head
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import FineTuningSettings
 from scdyn.training.checkpoint import Checkpoint
@@ -32,11 +34,12 @@ CONFIG = ModelConfig(
 TASK = FineTuningSettings(rank=2, n_pools=3, hidden=4, dropout=0.0)
 
 
-@pytest.fixture
-def folders(tmp_path):
+@pytest.fixture(params=["expressed", "paper"])
+def folders(request, tmp_path):
     """A pretrained model, and one fine-tuned from it."""
     torch.manual_seed(0)
-    model = ScDynOmics(CONFIG).eval()
+    config = replace(CONFIG, architecture=request.param)
+    model = (PaperModel if request.param == "paper" else ScDynOmics)(config).eval()
     base, task = tmp_path / "model", tmp_path / "task"
     base.mkdir()
     task.mkdir()
@@ -47,7 +50,7 @@ def folders(tmp_path):
         "tokens": {"vocabulary_sha256": "abc"},
     }
     (base / "config.json").write_text(json.dumps(content))
-    head = Head(CONFIG.n_genes, CONFIG.width, 2, TASK)
+    head = Head(model.config, 2, TASK)
     tuned = Classifier(adapters.adapt(model, "lora", 2), head, ["x", "y"], "both")
     tuned.save(task, TASK, {"model_sha256": sha256(base / "model.safetensors")})
     return base, task
@@ -67,7 +70,7 @@ def torch_saved(ran, path):
 
 
 def test_the_good_ones_load_and_the_payload_works(folders, tmp_path):
-    called = load(folders)(*torch.zeros(2, 1, CONFIG.n_genes, dtype=torch.uint8))
+    called = load(folders)(*torch.zeros(2, 1, CONFIG.n_genes, dtype=torch.int16))
     assert called.shape == (1, 2)
     pickle.loads(pickled(tmp_path / "worked"))
     assert (tmp_path / "worked").exists()
@@ -164,4 +167,4 @@ def test_components_with_a_codec_that_unpickles_are_refused(ran, tmp_path):
     shutil.rmtree(corpus.folder / "pca.zarr" / "rna")
     write_pickled_array(corpus.folder / "pca.zarr" / "rna", ran)
     with pytest.raises(InputError, match="cannot be read"):
-        print(open_pca(corpus).rna)
+        print(open_pca(corpus)["rna"])

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from scipy import sparse
 
 from scdyn.errors import InputError
@@ -22,16 +23,36 @@ def sample(counts, promoter, name="s"):
     )
 
 
-def test_tpm_and_promoter_values_as_worked_out_by_hand():
-    cells = sample([[2, 8, 0], [0, 0, 0]], [[1, 2, 2], [0, 3, 0]])
+def test_values_as_worked_out_by_hand():
+    rna = [[2, 8, 0], [0, 0, 0], [10, 5, 5], [1, 1, 38]]
+    cells = sample(rna, [[1, 2, 1], [0, 2, 0], [0, 0, 0], [0, 0, 0]])
     counts.normalise(cells)
-    # Rates per kb: 2/1, 8/4; each is half of the cell's million.
-    expected = np.log1p([[5e5, 5e5, 0], [0, 0, 0]])
+    # Totals are 10, 0, 20 and 40; the median of those above zero is 20.
+    expected = np.log1p([[4, 16, 0], [0, 0, 0], [10, 5, 5], [0.5, 0.5, 19]])
     np.testing.assert_allclose(cells.layers["rna_log"].toarray(), expected, rtol=1e-6)
-    # Per TSS: 1/1, 2/2, 2/1 of 4; a cell with one open promoter has all of it there.
-    expected = np.log1p([[2.5e5, 2.5e5, 5e5], [0, 1e6, 0]])
+    # Totals are 4 and 2: the median is 3.
+    expected = np.log1p([[0.75, 1.5, 0.75], [0, 3, 0], [0, 0, 0], [0, 0, 0]])
     np.testing.assert_allclose(cells.layers["promoter_log"].toarray(), expected, rtol=1e-6)
-    np.testing.assert_array_equal(cells.X.toarray(), [[2, 8, 0], [0, 0, 0]])  # counts are kept
+    np.testing.assert_array_equal(cells.X.toarray(), rna)  # counts are kept
+
+
+def test_one_umi_in_a_cell_of_median_depth_is_log_two():
+    """Whatever the length of the gene and the number of its TSSs."""
+    cells = sample([[1, 1, 8], [1, 1, 0], [6, 1, 50]], [[1, 1, 1]] * 3)
+    counts.normalise(cells)
+    np.testing.assert_allclose(cells.layers["rna_log"].toarray()[0, :2], np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(cells.layers["promoter_log"].data, np.log(2), rtol=1e-6)
+
+
+def test_values_are_those_of_scanpy():
+    rng = np.random.default_rng(0)
+    cells = sample(rng.poisson(3, (31, 3)), rng.poisson(1, (31, 3)))
+    same = ad.AnnData(cells.X.astype(np.float32))
+    sc.pp.normalize_total(same)
+    sc.pp.log1p(same)
+    counts.normalise(cells)
+    found = cells.layers["rna_log"].toarray()
+    np.testing.assert_allclose(found, same.X.toarray(), rtol=1e-5)
 
 
 def test_cells_without_any_promoter_counts_are_normalised_to_none():

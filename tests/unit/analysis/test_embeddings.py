@@ -7,7 +7,7 @@ import pytest
 from small_corpus import write_corpus
 
 from scdyn.data.corpus import Corpus, make_corpus
-from scdyn.data.pca import open_pca
+from scdyn.data.pca import SPACES, open_pca
 from scdyn.errors import InputError
 from scdyn.io.artefacts import write_zarr
 from scdyn.plotting import embeddings as figures_embeddings
@@ -49,12 +49,13 @@ def gathered(corpus, embedded):
 
 def test_embeddings_stand_beside_the_depth_of_each_cell(corpus, gathered):
     cells = corpus.to_memory(layers=["rna"])
-    assert list(gathered.obsm) == ["X_scdyn", "X_pca", "X_pca_both"]
+    spaces = ["X_pca", "X_pca_scaled", "X_pca_both", "X_pca_both_scaled"]
+    assert list(gathered.obsm) == ["X_scdyn", *spaces]
     assert gathered.obsm["X_scdyn"].dtype == np.float32
     np.testing.assert_array_equal(gathered.obsm["X_scdyn"], cells.X.toarray())
     pca = open_pca(corpus)
-    np.testing.assert_array_equal(gathered.obsm["X_pca"], pca.rna)
-    np.testing.assert_array_equal(gathered.obsm["X_pca_both"], np.hstack([pca.rna, pca.promoter]))
+    for name, space in zip(spaces, SPACES, strict=True):
+        np.testing.assert_array_equal(gathered.obsm[name], pca[space])
     np.testing.assert_array_equal(gathered.obs["library_size"], np.asarray(cells.X.sum(1))[:, 0])
 
 
@@ -65,7 +66,7 @@ def test_a_draw_of_all_samples_is_gathered(corpus, embedded, gathered, monkeypat
     scvi = ad.AnnData(obs=gathered.obs.iloc[rows], obsm={"X_scvi": np.ones((40, 2))})
     few = embeddings.gather_embeddings(corpus, open_pca(corpus), embedded, scvi, rows)
     assert few.obs_names.tolist() == corpus.obs.index[rows].tolist()
-    for key in ("X_scdyn", "X_pca", "X_pca_both"):
+    for key in gathered.obsm:
         np.testing.assert_array_equal(few.obsm[key], gathered.obsm[key][rows])
     few.write_h5ad(tmp_path / "few.h5ad")
     assert ad.read_h5ad(tmp_path / "few.h5ad").obs_names.equals(few.obs_names)
@@ -134,7 +135,7 @@ def test_scores_are_named_by_label_and_embedding(gathered):
     )
     flat = embeddings.flatten_scores(pd.concat([scores, scib]))
     assert flat["cell_type.pca_scib_labels_kept"] == 0.5
-    prefixes = ("", "pca_", "pca_both_")
+    prefixes = ("", "pca_", "pca_scaled_", "pca_both_", "pca_both_scaled_")
     assert set(flat) == {"cell_type.pca_scib_labels_kept"} | {
         f"{label}{prefix}{name}"
         for prefix in prefixes
@@ -150,7 +151,7 @@ def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path)
     scores = embeddings.score_embeddings(gathered, labels)
     layouts = {name: gathered.obsm[name][:, :2] for name in gathered.obsm}
     figure = figures_embeddings.plot_embeddings(scores, layouts, gathered.obs, labels, "sample")
-    assert len(figure.axes) == 1 + 3 * (1 + len(labels))
+    assert len(figure.axes) == 1 + 5 * (1 + len(labels))
     style.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 

@@ -226,7 +226,13 @@ def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
     curve = report["efficiency"]
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
     assert sorted(curve["labels"].unique()) == [0.1, 1.0]
-    n_cells = curve.set_index(["method", "labels"])["n_training_cells"]
+    assert set(curve["score"]) == {"macro_f1", "accuracy"}
+    n_cells = curve[curve["score"] == "accuracy"].set_index(["method", "labels"])
+    few = n_cells.loc[("logistic_regression", 0.1)]
+    tested = report["scores"].query("part == 'test' and variant == 'labels_0.1'")
+    tested = tested[tested["method"] == "logistic_regression"]
+    assert few["mean"] == pytest.approx(tested["accuracy"].mean())
+    n_cells = n_cells["n_training_cells"]
     assert n_cells["scdynomics"].to_dict() == {0.1: 6.5, 1.0: 1.5}  # the runs' mean
     assert n_cells["logistic_regression"].to_dict() == {0.1: 12.5, 1.0: 11.5}
     found = report["novelty"].set_index("by")
@@ -255,6 +261,7 @@ def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     figure = figures_task.plot_task(report)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"fewer labels", "detecting a left-out class", "reliability"} <= titles
+    assert {"macro-F1", "accuracy"} <= {axis.get_xlabel() for axis in figure.axes}
     path = report["folder"] / "task.svg"
     style.save(figures_task.plot_task(report), path)
     assert "too rare: HSC $x$ (fewer than 5 cells)" in path.read_text()

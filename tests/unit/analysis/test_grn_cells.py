@@ -56,7 +56,7 @@ def corpus(tmp_path_factory):
 
 
 def choose(corpus, *settings):
-    return grn_cells.choose_cells(corpus, open_pca(corpus).rna, *settings)
+    return grn_cells.choose_cells(corpus, open_pca(corpus)["rna"], *settings)
 
 
 def test_cells_are_drawn_from_each_sample_in_proportion_and_the_rare_are_kept(corpus):
@@ -103,10 +103,10 @@ def test_metacells_sum_cells_of_one_sample(corpus):
     assert used.layers["rna_log"].max() > 0
 
 
-@pytest.mark.parametrize(("share", "source"), [(3, "fragments"), (1000, "none")])
+@pytest.mark.parametrize(("share", "source"), [(1, "fragments"), (0, "none")])
 def test_a_metacell_has_promoters_if_any_of_its_cells_has(tmp_path, share, source):
     cells = many_cells()
-    cells.obs["promoter_source"] = np.where(np.arange(1, 301) % share, "none", "fragments")
+    cells.obs["promoter_source"] = np.where(np.arange(300) % 3 < share, "fragments", "none")
     used, _ = choose(write(tmp_path / "corpus", cells), "metacells", 6, 1)
     assert (used.obs["promoter_source"] == source).all()
 

@@ -160,7 +160,7 @@ def tables(draw):
 
 def is_same(value, text):
     """Whether a text, a number of a position, or None, says what a value was."""
-    if isinstance(text, float):
+    if isinstance(text, int | float):
         return float(value) == text or np.float32(text) == value
     if isinstance(value, str):
         words = re.sub(r"[\x00\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", value).strip()

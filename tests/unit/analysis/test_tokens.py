@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 from small_corpus import make_genes, make_sample, write_corpus
 
 from scdyn.data import tokens
@@ -29,13 +28,6 @@ OF_CORPUS = pd.DataFrame({"regulon": ["G01(+)"], "tf": ["G01"], "target": ["G07"
 @pytest.fixture
 def corpus(tmp_path):
     return write_corpus(tmp_path / "corpus")
-
-
-def test_bins_are_the_ceiling_and_capped():
-    values = sparse.csr_matrix(np.array([[0.0, 0.2, 13.7], [1.0, 1.01, 40.0]], dtype=np.float32))
-    bins = tokens.bin_values(values, 14)
-    np.testing.assert_array_equal(bins.toarray(), [[0, 1, 14], [1, 2, 14]])
-    assert bins.dtype == np.uint8
 
 
 def test_a_gene_knows_its_regulons():
@@ -70,18 +62,9 @@ def test_a_corpus_without_regulons_has_no_weights(corpus):
     assert (corpus.store.vocabulary["regulons"] == "").all()
 
 
-@pytest.mark.parametrize("rows", [np.arange(80), np.array([79, 0, 41, 41]), np.array([], int)])
-def test_bins_are_those_of_the_normalised_values(corpus, rows):
-    values = corpus.to_memory(rows, ["rna_log", "promoter_log"])
-    for found, modality in zip(corpus.store.read(rows), tokens.MODALITIES, strict=True):
-        expected = tokens.bin_values(values.layers[f"{modality}_log"].tocsr(), 14)
-        np.testing.assert_array_equal(found.toarray(), expected.toarray())
-        assert found.dtype == np.uint8
-
-
 def test_a_row_that_does_not_exist_is_an_error(corpus):
     with pytest.raises(IndexError):
-        corpus.store.read(np.array([80]))
+        corpus.store.read_cells(np.array([80]))
 
 
 def test_cells_that_are_taken_are_those_of_the_rows(corpus):
@@ -90,7 +73,6 @@ def test_cells_that_are_taken_are_those_of_the_rows(corpus):
     for modality in tokens.MODALITIES:
         expected = corpus.read(np.array([70, 3]), modality).to_csr(23)
         assert (taken.values[modality].to_csr(23) != expected).nnz == 0
-        assert taken.sizes[modality].tolist() == corpus.sizes[modality][[70, 3]].tolist()
     assert taken.measured.tolist() == [False, True] and len(taken) == 2
 
 
@@ -145,8 +127,6 @@ def test_regulons_of_other_genes_are_refused_and_change_nothing(corpus):
         corpus.add_regulons(REGULONS)
     with pytest.raises(InputError, match="regulons: no column weight"):
         corpus.add_regulons(OF_CORPUS.drop(columns="weight"))
-    with pytest.raises(InputError, match="n_bins is 254"):
-        corpus.add_regulons(OF_CORPUS, n_bins=254)
     assert sha256(corpus.folder / "tokens") == before
 
 
@@ -156,20 +136,20 @@ def test_a_killed_run_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokens, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        tokens.write_tokens(tmp_path / "tokens", GENES, REGULONS, 14)
+        tokens.write_tokens(tmp_path / "tokens", GENES, REGULONS)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     for name in ("x", "y"):
-        tokens.write_tokens(tmp_path / name, GENES, REGULONS, 14)
+        tokens.write_tokens(tmp_path / name, GENES, REGULONS)
     assert sha256(tmp_path / "x") == sha256(tmp_path / "y")
 
 
 def test_meta_is_plain_json_and_tells_of_the_regulons(tmp_path):
-    tokens.write_tokens(tmp_path / "x", GENES, REGULONS, 14)
-    tokens.write_tokens(tmp_path / "y", GENES, None, 14)
+    tokens.write_tokens(tmp_path / "x", GENES, REGULONS)
+    tokens.write_tokens(tmp_path / "y", GENES, None)
     one, other = (json.loads((tmp_path / name / "meta.json").read_text()) for name in "xy")
-    assert one["n_bins"] == 14 and one["n_tfs"] == 2
+    assert one["n_tfs"] == 2
     assert one["vocabulary_sha256"] == other["vocabulary_sha256"]
     assert one["regulons_sha256"] != other["regulons_sha256"]

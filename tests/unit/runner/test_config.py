@@ -109,7 +109,7 @@ def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
             tasks__knockout__training={"epochs": 3, "weight_decay": 0.1},
         )
         model = content.models["hybrid"]
-        assert model.architecture() == {**filled["model"], "width": 24}
+        assert given(model, *filled["model"]) == {**filled["model"], "width": 24}
         pretraining, fine_tuning = filled["pretraining"], filled["fine_tuning"]
         assert given(model.training, *pretraining) == pretraining
         assert model.training.weight_decay == 0.01
@@ -118,14 +118,23 @@ def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
         assert given(knockout, *fine_tuning) == {**fine_tuning, "epochs": 3}
         assert knockout.weight_decay == 0.1
     none = with_values(demo, models={"hybrid": {"corpus": "embryo"}}).models["hybrid"]
-    assert none.architecture() == SIZES["full"]["model"]
+    assert given(none, *SIZES["full"]["model"]) == SIZES["full"]["model"]
+
+
+def test_the_papers_model_is_fine_tuned_on_all_counts_by_one_rate(demo):
+    for architecture, expected in (("paper", (1.0, 1.0)), ("expressed", (0.4, 0.3))):
+        content = with_values(
+            demo, models={"hybrid": {"corpus": "embryo", "architecture": architecture}}
+        )
+        task = content.tasks["fate"]
+        assert (task.thinning, task.encoder_rate) == expected
 
 
 def test_settings_are_made_by_hand_with_the_defaults_of_the_config(demo):
     """As in a notebook: without a config, with typed blocks in other blocks."""
     model = ModelSettings(corpus="c", size="small", training=TrainingSettings(epochs=3))
-    assert model.architecture() == SIZES["small"]["model"]
-    assert given(model.training, "epochs", "batch_size") == {"epochs": 3, "batch_size": 16}
+    assert given(model, *SIZES["small"]["model"]) == SIZES["small"]["model"]
+    assert given(model.training, "epochs", "batch_size") == {"epochs": 3, "batch_size": 64}
     models = {"hybrid": {"corpus": "embryo"}}
     assert with_values(demo, models=models).models["hybrid"] == ModelSettings(corpus="embryo")
     assert "batch_size, default 64\n    Cells per step." in TrainingSettings.__doc__

@@ -78,7 +78,9 @@ def test_methods_name_baselines_where_there_are_any(record):
     assert provenance.write_methods(record).count("it was compared with commonest class") == 2
     for task in record["config"]["tasks"].values():
         task["baselines"] = []
-    assert "compared with" not in provenance.write_methods(record)
+    text = provenance.write_methods(record)
+    assert "compared with" not in text and "in the baselines" not in text
+    assert text.count("Classes were weighted by the inverse square root") == 2
 
 
 def test_methods_name_the_program_that_found_the_motifs():

@@ -20,7 +20,7 @@ def test_variants_differ_from_the_main_model_in_what_they_say():
         "scdynomics", "scdynomics_rna", "scdynomics_full", "labels_0.1", "without_0"
     ]  # fmt: skip
     main = variants[MAIN].model_dump()
-    assert {"adapter", "rank", "pretrained", "modalities", "training"} < set(main)
+    assert {"adapter", "rank", "pretrained", "modalities", "training", "class_weights"} < set(main)
     assert variants["scdynomics_rna"].model_dump() == main | {"modalities": "rna"}
     full = main["training"] | {"learning_rate": 0.01}
     assert variants["scdynomics_full"].model_dump() == main | {"adapter": "full", "training": full}
@@ -59,6 +59,7 @@ def test_a_rule_depends_on_its_own_part_of_a_task_alone():
 
 
 def test_baselines_know_their_runs_from_their_own_settings():
-    settings = TASK.part(BaselineSettings)
+    settings = TaskSettings(**BLOCK | {"class_weights": "none"}).part(BaselineSettings)
+    assert settings.class_weights == "none"
     assert list(settings.reduced_variants()) == ["labels_0.1", "without_0"]
     assert len(settings.runs_of("labels_0.1")) == 4

@@ -1,19 +1,24 @@
 """Attributions that add up, are the integrals they claim and find genes; checks that can fail."""
 
+import copy
 import json
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import make_encoder
 from safetensors.torch import save_file
+from scipy import sparse
 
-from scdyn.data.loader import MemoryStore, expressed_genes, is_measured
-from scdyn.data.tokens import NOT_MEASURED
+from scdyn.data.loader import NOT_MEASURED, MemoryStore, densify
 from scdyn.errors import InputError
 from scdyn.explain import attribution, checks, in_silico, runs
 from scdyn.explain import attribution_tables as scores
 from scdyn.io.files import sha256
+from scdyn.model import embedding
 from scdyn.model.classifier import run_classifier
 from scdyn.settings import CheckSettings, EditSettings
 from scdyn.tasks import finetuning
@@ -23,14 +28,45 @@ OWN_GENES = {"x": (0, [0, 1, 2]), "y": (1, [6, 7, 8]), "z": (0, [12, 13, 14])}
 TRAINING = {"epochs": 12, "batch_size": 9, "learning_rate": 5e-3}
 SETTINGS = CheckSettings(
     seeds=[1], steps=16, explained_cells=20, checked_cells=6, rank=4, n_pools=4, hidden=16,
-    dropout=0.0, training=TRAINING,
+    dropout=0.0, thinning=1.0, training=TRAINING,
 )  # fmt: skip
 
 
+# Points of a path with which attributions add up. Between the knots of its values the default
+# architecture is smooth, and at the knots its gradient jumps.
+STEPS = {"paper": 64, "expressed": 512}
+
+
 @pytest.fixture
-def trained(model, cells):
-    store, labels = cells
-    return fit(model, store, labels)
+def config(config):
+    """More genes: few that are high make the shares of all others low."""
+    return replace(config, n_genes=40)
+
+
+@cache
+def make_cells():
+    """90 cells of three classes, each with three genes of its own, in RNA or in promoters."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["x", "y", "z"], 30)
+    parts = rng.poisson(5, (2, 90, 40)) * (rng.random((2, 90, 40)) < 0.8)
+    for name, (modality, own) in OWN_GENES.items():
+        parts[modality][np.ix_(labels == name, own)] = 40
+    return MemoryStore(*(sparse.csr_matrix(part.astype(np.uint8)) for part in parts)), labels
+
+
+@pytest.fixture
+def cells():
+    return make_cells()
+
+
+@cache
+def fit_once(config):
+    return fit(make_encoder(config), *make_cells())
+
+
+@pytest.fixture
+def trained(both_configs):
+    return copy.deepcopy(fit_once(both_configs))
 
 
 def fit(model, store, labels, **changes):
@@ -38,6 +74,19 @@ def fit(model, store, labels, **changes):
     settings = SETTINGS.model_copy(update=changes)
     made, _ = finetuning.fit_classifier(model, store, np.arange(90), labels, settings, config)
     return made.merge()
+
+
+def n_steps(classifier):
+    return STEPS[classifier.encoder.config.architecture]
+
+
+def choose_start(classifier, rows):
+    """The start of paths that add up.
+
+    The zero cell, or cells of the next class. With the default architecture, whose layer norms
+    follow sums over the expressed genes, the log-odds jump where the last gene fades away.
+    """
+    return None if classifier.encoder.config.architecture == "paper" else (rows + 30) % 90
 
 
 @pytest.fixture
@@ -49,9 +98,9 @@ def test_attributions_add_up_and_find_the_genes(trained, cells):
     store, labels = cells
     rows = np.flatnonzero(labels == "y")
     attributions, errors = attribution.integrated_gradients(
-        trained, store, rows, trained.classes.index("y"), 64
+        trained, store, rows, trained.classes.index("y"), n_steps(trained), 64, (rows + 30) % 90
     )
-    assert attributions.shape == (30, 2, 17)
+    assert attributions.shape == (30, 2, 40)
     assert np.median(errors) < 0.02
     means = scores.average_class(attributions)
     assert abs(means).sum() == pytest.approx(1)
@@ -59,13 +108,13 @@ def test_attributions_add_up_and_find_the_genes(trained, cells):
 
 
 @pytest.mark.parametrize(("modality", "silent"), [("rna", 1), ("promoter", 0)])
-def test_a_model_of_one_modality_gives_the_other_nothing(model, cells, modality, silent):
+def test_a_model_of_one_modality_gives_the_other_nothing(encoder, cells, modality, silent):
     store, labels = cells
-    alone = fit(model, store, labels, modalities=modality)
+    alone = fit(encoder, store, labels, modalities=modality)
     rows = np.arange(4)
-    for baseline in (None, np.arange(40, 44)):
+    for baseline in (choose_start(alone, rows), np.arange(40, 44)):
         found, errors = attribution.integrated_gradients(
-            alone, store, rows, 0, 128, baseline=baseline
+            alone, store, rows, 0, 2 * n_steps(alone), baseline=baseline
         )
         assert not found[:, silent].any() and found[:, 1 - silent].any()
         assert np.median(errors) < 0.05
@@ -73,26 +122,24 @@ def test_a_model_of_one_modality_gives_the_other_nothing(model, cells, modality,
 
 def test_completeness_is_the_error_of_the_log_odds_or_of_one_nat(trained, cells):
     store, labels = cells
-    rows = np.flatnonzero(labels == "x")[:6]
-    references = np.r_[rows[1:4], np.flatnonzero(labels == "y")[:3]]
+    rows = np.flatnonzero(labels == "x")[:12]
+    references = np.r_[rows[1:10], np.flatnonzero(labels == "y")[:3]]
     attributions, errors = attribution.integrated_gradients(
         trained, store, rows, 0, 3, baseline=references
     )
-    # The genes of the explained cell are pooled at both ends, so that the cells' own differ.
-    bins = [
-        [torch.from_numpy(x.toarray()) for x in store.read(part)] for part in (references, rows)
-    ]
-    zero_cells = trained.encode_zero_cells().detach()
-    held = expressed_genes(*bins[1]), torch.ones(6, dtype=torch.bool)
+    counts = densify(store, rows)
     with torch.no_grad():
+        # The paper's pools those of the explained cell at both ends, so that cells' own differ.
         start, end = (
             attribution.log_odds(
-                trained, attribution.embed_values(trained, *each), zero_cells, *held, 0, [1, 2]
+                trained,
+                attribution.make_values(trained, *densify(store, part)),
+                *(*counts, 0, [1, 2]),
             ).numpy()
-            for each in bins
+            for part in (references, rows)
         )
     difference = np.abs(end - start)
-    assert (difference[:3] < 1).any() and (difference[3:] > 1).all()
+    assert (difference[:9] < 1).any() and (difference[9:] > 1).all()
     expected = np.abs(attributions.sum((1, 2)) - (end - start)) / np.maximum(difference, 1)
     assert (expected > 1e-3).any()
     np.testing.assert_allclose(errors, expected, rtol=0.01, atol=1e-4)
@@ -130,31 +177,34 @@ def test_integrals_known_in_closed_form_are_found(batch_size):
     torch.testing.assert_close(difference, logits[1].exp().log1p() - logits[0].exp().log1p())
 
 
-@pytest.mark.parametrize("start", ["zero", "mean", "cells"])
+@pytest.mark.parametrize(
+    ("both_configs", "start"),
+    [("paper", "zero"), ("paper", "mean"), ("paper", "cells"), ("expressed", "mean"),
+     ("expressed", "cells")],
+    indirect=["both_configs"],
+)  # fmt: skip
 def test_attributions_are_those_of_a_fine_sum_over_each_cells_path(trained, cells, start):
-    """The midpoint rule with 2,000 points, one cell at a time."""
+    """The midpoint rule, one cell at a time: of small counts the logarithm is steep."""
     store, _ = cells
     rows, references = np.array([3, 40, 80]), np.array([35, 70, 5])
     mean = attribution.average_values(trained, store, np.arange(90))
     baseline = {"zero": None, "mean": mean, "cells": references}[start]
-    found, errors = attribution.integrated_gradients(trained, store, rows, 1, 64, 5, baseline)
-    zero_cells = trained.encode_zero_cells().detach()
-    along = (torch.arange(2000) + 0.5)[:, None, None] / 2000
+    found, errors = attribution.integrated_gradients(
+        trained, store, rows, 1, n_steps(trained), 5, baseline
+    )
+    n_points = 2_000 if trained.encoder.config.architecture == "paper" else 8_000
+    along = (torch.arange(n_points) + 0.5)[:, None, None] / n_points
     for i, row in enumerate(rows):
-        bins = [torch.from_numpy(part.toarray()) for part in store.read(np.array([row]))]
-        ends = attribution.embed_values(trained, *bins)
-        if start == "mean":
-            starts = mean
-        else:
-            others = [torch.from_numpy(x.toarray()) for x in store.read(references[i : i + 1])]
-            others = [x * (start == "cells") for x in others]
-            starts = attribution.embed_values(trained, *others)
-        held = expressed_genes(*bins).expand(2000, -1), is_measured(bins[1]).expand(2000)
+        counts = densify(store, np.array([row]))
+        ends = attribution.make_values(trained, *counts)
+        others = [x * (start == "cells") for x in densify(store, references[i : i + 1])]
+        starts = mean if start == "mean" else attribution.make_values(trained, *others)
         values = [
             (first + along * (last - first)).requires_grad_()
             for first, last in zip(starts, ends, strict=True)
         ]
-        total = attribution.log_odds(trained, tuple(values), zero_cells, *held, 1, [0, 2])
+        along_path = [part.expand(n_points, -1) for part in counts]
+        total = attribution.log_odds(trained, tuple(values), *along_path, 1, [0, 2])
         gradients = torch.autograd.grad(total.sum(), values)
         expected = torch.stack(
             [
@@ -168,8 +218,11 @@ def test_attributions_are_those_of_a_fine_sum_over_each_cells_path(trained, cell
 
 
 def test_cells_without_promoters_are_explained_beside_others(trained, cells):
-    store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
-    attributions, errors = attribution.integrated_gradients(trained, store, np.arange(6), 0, 64)
+    store = MemoryStore(cells[0].rna, cells[0].promoter, np.arange(90) % 2 == 0)
+    rows = np.arange(6)
+    attributions, errors = attribution.integrated_gradients(
+        trained, store, rows, 0, n_steps(trained), baseline=choose_start(trained, rows)
+    )
     assert np.median(errors) < 0.02
     assert not attributions[1::2, 1].any() and attributions[::2, 1].any()
     references = np.array([60, 60, 60, 61, 61, 61])  # the cell, its reference, or both lack them
@@ -181,9 +234,10 @@ def test_cells_without_promoters_are_explained_beside_others(trained, cells):
 
 def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
     few = np.arange(12)
-    _, coarse = attribution.integrated_gradients(trained, cells[0], few, 0, 3)
+    n, start = n_steps(trained) // 16, choose_start(trained, few)
+    _, coarse = attribution.integrated_gradients(trained, cells[0], few, 0, n, 64, start)
     _, fine = attribution.refine_gradients(
-        trained, cells[0], few, 0, 3, tolerance=0.005, doublings=4
+        trained, cells[0], few, 0, n, 64, start, tolerance=0.005, doublings=4
     )
     assert (coarse > 0.005).any()
     assert (fine > 0.005).sum() < (coarse > 0.005).sum()
@@ -191,17 +245,22 @@ def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
 
 def test_points_at_once_follow_the_memory(trained, cells):
     counts = [
-        attribution.choose_batch_size(trained, cells[0], 0, gib) for gib in (1e-9, 1e-4, 2e-4)
+        attribution.choose_batch_size(trained, cells[0], 0, gib) for gib in (1e-9, 5e-4, 1e-3)
     ]
     assert counts[0] == 1 and 1 < counts[1] < counts[2] <= attribution.MAX_POINTS
 
 
-@pytest.mark.parametrize("baseline", ["other", "zero", "mean"])
+@pytest.mark.parametrize(
+    ("both_configs", "baseline"),
+    [("paper", "other"), ("paper", "zero"), ("paper", "mean"), ("expressed", "other")],
+    indirect=["both_configs"],
+)
 def test_each_classes_own_genes_are_the_most_specific(trained, cells, rows, baseline):
-    settings = SETTINGS.model_copy(update={"attribution_baseline": baseline, "steps": 32})
+    changes = {"attribution_baseline": baseline, "steps": n_steps(trained) // 2}
+    settings = SETTINGS.model_copy(update=changes)
     run, errors = runs.explain_run(trained, cells[0], rows, settings)
     assert np.median(errors) < 0.02
-    genes = pd.DataFrame({"gene_id": range(17), "symbol": range(17), "is_tf": False})
+    genes = pd.DataFrame({"gene_id": range(40), "symbol": range(40), "is_tf": False})
     table = scores.attribution_table([run, run], genes)
     for name, (modality, own) in OWN_GENES.items():
         chosen = (table["class"] == name) & (table["modality"] == scores.MODALITIES[modality])
@@ -225,14 +284,15 @@ def test_work_grows_little_with_the_classes(trained, cells, rows):
 def test_cascade_draws_everything_anew_from_the_top_down(trained):
     names, changed = [], []
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    for name, copy in checks.randomise_cascade(trained, 0):
+    for name, randomised in checks.randomise_cascade(trained, 0):
         names.append(name)
-        state = copy.state_dict()
+        state = randomised.state_dict()
         changed.append({k for k in state if not torch.equal(state[k], before[k])})
     assert names == ["head", "layer 4 to 3", "layer 2", "layer 1", "embeddings"]
     assert all(a < b for a, b in zip(changed, changed[1:], strict=False))
     assert all(key.startswith("head.") for key in changed[0])
-    matrices = {k for k, v in before.items() if v.ndim > 1 and "decoder" not in k}
+    fixed = ("decoder", "rates", "components")
+    matrices = {k for k, v in before.items() if v.ndim > 1 and not any(n in k for n in fixed)}
     assert matrices <= changed[-1]
     assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())
 
@@ -263,7 +323,7 @@ def test_permuted_labels_are_learned_by_heart(model, cells, tmp_path):
 
 
 def test_own_genes_deleted_cost_the_call_and_alone_suffice(trained, cells, rows):
-    genes = np.arange(17)
+    genes = np.arange(40)
     good = {n: np.r_[own, np.setdiff1d(genes, own)] for n, (_, own) in OWN_GENES.items()}
     bad = {name: order[::-1].copy() for name, order in good.items()}
     table = checks.compute_deletion_curves(
@@ -280,16 +340,32 @@ def test_own_genes_deleted_cost_the_call_and_alone_suffice(trained, cells, rows)
 
 
 def test_what_was_not_measured_is_not_silenced_or_raised():
-    bins = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.uint8)
-    assert checks.silence(bins, np.array([0, 2]))[0].tolist() == [0, 0, 0]
-    assert checks.silence(bins, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
-    raised = in_silico.apply_edit(
-        in_silico.Edit("a", (1,), True), bins, in_silico.find_high_bins(bins)
-    )
-    assert raised.tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
+    counts = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.int16)
+    assert checks.silence(counts, np.array([0, 2]))[0].tolist() == [0, 0, 0]
+    assert checks.silence(counts, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
+    edit, high = in_silico.Edit("a", (1,), True), in_silico.find_high_shares(counts)
+    assert in_silico.apply_edit(edit, counts, high).tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
+
+
+def test_a_raised_gene_gets_its_high_share_of_each_cells_counts():
+    """Of 21 cells that express gene 0, the one but highest share is half of the counts."""
+    shares = torch.linspace(0.02, 0.5, 20).tolist() + [0.9, 0.0]
+    counts = torch.tensor([[1000 * share, 1000 * (1 - share)] for share in shares]).round().short()
+    high = in_silico.find_high_shares(counts)
+    assert high[0].item() == pytest.approx(0.5, abs=1e-3)
+    cells = torch.tensor([[0, 40], [300, 100]], dtype=torch.int16)
+    raised = in_silico.apply_edit(in_silico.Edit("a", (0,), True), cells, high)
+    assert raised.tolist() == [[20, 40], [200, 100]] and raised.dtype == torch.int16
+
+
+def project(classifier, store):
+    """Fit the embedding's projection, which a pretrained model of the paper has."""
+    if classifier.encoder.config.architecture == "paper":
+        embedding.fit_projection(classifier.encoder, store, np.arange(90))
 
 
 def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
+    project(trained, cells[0])
     chosen = in_silico.Cells(trained, cells[0], rows["x"], np.arange(90))
     names = [f"cell {i}" for i in range(20)]
     edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
@@ -308,10 +384,10 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
 
 
 def test_a_true_knockout_is_predicted_better_than_no_change(trained, cells, rows):
-    rna, promoter = cells[0].read(np.arange(90))
-    knocked_out = rna.tolil()
+    project(trained, cells[0])
+    knocked_out = cells[0].rna.tolil()
     knocked_out[:30, :3] = 0
-    store = MemoryStore(knocked_out.tocsr(), promoter)
+    store = MemoryStore(knocked_out.tocsr(), cells[0].promoter)
     control = in_silico.Cells(trained, cells[0], rows["x"])
     perturbed = in_silico.Cells(trained, store, rows["x"])
     table = in_silico.compare_measured(

@@ -1,15 +1,18 @@
-"""Compiled layers compute what eager ones do, and are compiled no more often than they must."""
+"""Compiled layers compute what eager ones do, and are compiled no more often than they must.
+
+Only the paper's architecture is compiled.
+"""
 
 import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import make_encoder
 
-from scdyn.data.tokens import NOT_MEASURED
+from scdyn.data.loader import NOT_MEASURED
 from scdyn.model import adapters
 from scdyn.model.classifier import Classifier, Head
-from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import HeadSettings
 from scdyn.training import loop
 
@@ -32,16 +35,22 @@ def n_compiled(monkeypatch):
 
 
 @pytest.fixture
-def model(config):
-    torch.manual_seed(0)
-    assert config.n_layers == 4  # three are compiled: a TF layer, a Full one, a TF one
-    return ScDynOmics(config)
+def model(paper_config):
+    assert paper_config.n_layers == 4  # three are compiled: a TF layer, a Full one, a TF one
+    return make_encoder(paper_config)
 
 
-def bins(n_cells, n_genes=17, without_promoters=0):
+def make_bins(n_cells, n_genes=17):
+    """Ids of values, as pretraining gives them to the model."""
+    generator = torch.Generator().manual_seed(n_cells)
+    return torch.randint(0, 7, (2, n_cells, n_genes), generator=generator, dtype=torch.int32)
+
+
+def make_counts(n_cells, n_genes=17, without_promoters=0):
+    """Counts, as fine-tuning gives them to a classifier."""
     generator = torch.Generator().manual_seed(n_cells)
     rna, promoter = torch.randint(
-        0, 7, (2, n_cells, n_genes), generator=generator, dtype=torch.uint8
+        0, 7, (2, n_cells, n_genes), generator=generator, dtype=torch.int16
     )
     promoter[:without_promoters] = NOT_MEASURED
     return rna, promoter
@@ -70,16 +79,16 @@ def assert_same(found, expected):
 def test_pretraining_compiles_each_kind_of_layer_once(model, n_compiled):
     eager = copy.deepcopy(model)
     loop.configure_encoders(model, TRAINING)
-    assert_same(train(model, *bins(8)), train(eager, *bins(8)))
+    assert_same(train(model, *make_bins(8)), train(eager, *make_bins(8)))
     assert n_compiled() == 2  # a TF layer and a Full one
-    assert_same(evaluate(model, *bins(32)), evaluate(eager, *bins(32)))
+    assert_same(evaluate(model, *make_bins(32)), evaluate(eager, *make_bins(32)))
     assert n_compiled() == 4  # and both without dropout and gradients
     with torch.compiler.set_stance("fail_on_recompile"):
         for n_cells in (8, 7, 3, 64):  # micro-batches that were halved, and odd last ones
-            assert_same(train(model, *bins(n_cells)), train(eager, *bins(n_cells)))
-            assert_same(evaluate(model, *bins(n_cells)), evaluate(eager, *bins(n_cells)))
+            assert_same(train(model, *make_bins(n_cells)), train(eager, *make_bins(n_cells)))
+            assert_same(evaluate(model, *make_bins(n_cells)), evaluate(eager, *make_bins(n_cells)))
     # Torch specialises on a size of one, so a last batch of one cell compiles both again.
-    assert_same(evaluate(model, *bins(1)), evaluate(eager, *bins(1)))
+    assert_same(evaluate(model, *make_bins(1)), evaluate(eager, *make_bins(1)))
     assert n_compiled() == 6
 
 
@@ -91,41 +100,42 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
             if parameter.requires_grad:
                 parameter.normal_(std=0.1)
     torch.manual_seed(0)
-    head = Head(
-        model.config.n_genes, model.config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0)
-    )
+    head = Head(model.config, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
     classifier = Classifier(wrapped, head, list("xyz"))
     eager = copy.deepcopy(classifier)
     loop.configure_encoders(classifier, TRAINING)
-    assert_same(train(classifier, *bins(8)), train(eager, *bins(8)))
+    assert_same(train(classifier, *make_counts(8)), train(eager, *make_counts(8)))
     # First, TF and Full layer, of the cells and, without dropout, of those without counts.
     assert n_compiled() == 6
-    assert_same(evaluate(classifier, *bins(64)), evaluate(eager, *bins(64)))
+    assert_same(evaluate(classifier, *make_counts(64)), evaluate(eager, *make_counts(64)))
     assert n_compiled() == 8  # a TF layer and a Full one without gradients
     with torch.compiler.set_stance("fail_on_recompile"):
-        for cells in (bins(7), bins(8, without_promoters=3), bins(5, without_promoters=5)):
+        for cells in (
+            make_counts(7),
+            make_counts(8, without_promoters=3),
+            make_counts(5, without_promoters=5),
+        ):
             assert_same(train(classifier, *cells), train(eager, *cells))
             assert_same(evaluate(classifier, *cells), evaluate(eager, *cells))
     classifier.merge()
-    assert_same(evaluate(classifier, *bins(64)), evaluate(eager, *bins(64)))
+    assert_same(evaluate(classifier, *make_counts(64)), evaluate(eager, *make_counts(64)))
     assert n_compiled() == 10  # both once more, of other modules
     with torch.compiler.set_stance("fail_on_recompile"):
-        assert_same(evaluate(classifier, *bins(9)), evaluate(eager, *bins(9)))
+        assert_same(evaluate(classifier, *make_counts(9)), evaluate(eager, *make_counts(9)))
     assert n_compiled() < torch._dynamo.config.recompile_limit
 
 
-def test_dropout_is_drawn_in_compiled_layers_too(config, n_compiled):
-    torch.manual_seed(0)
-    model = ScDynOmics(replace(config, dropout=0.3))
+def test_dropout_is_drawn_in_compiled_layers_too(paper_config, n_compiled):
+    model = make_encoder(replace(paper_config, dropout=0.3))
     loop.configure_encoders(model, TRAINING)
-    outputs = [train(model, *bins(8))[0] for _ in range(2)]
+    outputs = [train(model, *make_bins(8))[0] for _ in range(2)]
     assert not torch.allclose(*outputs)
     assert n_compiled() == 2
-    assert_same(evaluate(model, *bins(8)), evaluate(model, *bins(8)))
+    assert_same(evaluate(model, *make_bins(8)), evaluate(model, *make_bins(8)))
 
 
 def test_a_copy_of_a_compiled_model_is_not_compiled_and_the_same(model, n_compiled):
     loop.configure_encoders(model, TRAINING)
     other = copy.deepcopy(model)
-    assert_same(evaluate(other, *bins(8)), evaluate(model, *bins(8)))
+    assert_same(evaluate(other, *make_bins(8)), evaluate(model, *make_bins(8)))
     assert n_compiled() == 2

@@ -1,5 +1,8 @@
 """Operations are counted as torch counts them, and estimates follow from them."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.utils import flop_counter
@@ -7,11 +10,12 @@ from torch.utils import flop_counter
 from scdyn.log import format_estimate
 from scdyn.model import adapters
 from scdyn.model.architecture import ModelConfig, Operations
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import EvaluationSettings, ModelSettings
 from scdyn.tasks import cost as tasks_cost
 from scdyn.training import cost
-from scdyn.training.pretraining import masked_losses
+from scdyn.training.masked import masked_losses
 
 # Torch's counter knows fused attention on GPUs alone.
 FUSED = {
@@ -29,6 +33,7 @@ CONFIGS = [
     # More latents than TFs; a TF layer at the end.
     ModelConfig(200, 20, width=48, n_layers=3, n_heads=3, n_latents=64, ffn_width=96, dropout=0.0),
 ]
+PAPER_CONFIGS = [replace(config, architecture="paper") for config in CONFIGS]
 MODEL = ModelSettings(corpus="all", size="full")
 TASK = EvaluationSettings(model="m", seeds=[1, 2], training={"epochs": 4, "batch_size": 16})
 
@@ -39,10 +44,33 @@ def counted(function):
     return counter.get_total_flops()
 
 
+def make_paper_model(config):
+    return PaperModel(config, np.ones((2, config.n_genes)))
+
+
+def express(config, n_expressed):
+    """Counts of three cells, each of which expresses as many genes."""
+    counts = torch.zeros(2, 3, config.n_genes, dtype=torch.int16)
+    counts[:, :, -n_expressed:] = 3
+    return counts
+
+
 @pytest.mark.parametrize("config", CONFIGS)
-def test_operations_are_those_that_torch_counts(config):
+@pytest.mark.parametrize("n_expressed", [7, 100])
+def test_operations_are_those_that_torch_counts(config, n_expressed):
     model = ScDynOmics(config).eval()
-    bins = torch.randint(0, 5, (2, 3, config.n_genes), dtype=torch.uint8)
+    with torch.no_grad():
+        found = counted(
+            lambda: model.bottleneck.decode(model.embed_cells(*express(config, n_expressed)))
+        )
+    expected = config.count_operations(n_expressed).times(3)
+    assert found == expected.products + expected.attention
+
+
+@pytest.mark.parametrize("config", PAPER_CONFIGS)
+def test_operations_of_the_paper_are_those_that_torch_counts(config):
+    model = make_paper_model(config).eval()
+    bins = torch.randint(0, 5, (2, 3, config.n_genes), dtype=torch.int32)
     with torch.no_grad():
         found = counted(lambda: model.decode(model(*bins)))
     expected = config.count_operations().times(3)
@@ -50,9 +78,23 @@ def test_operations_are_those_that_torch_counts(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_operations_of_a_training_step_are_those_that_torch_counts(config):
+def test_operations_of_a_training_step_are_nearly_those_that_torch_counts(config):
     model = ScDynOmics(config)
-    bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)  # each cell hides as many genes
+    counts = express(config, 100)
+
+    def step():
+        logs = model.bottleneck.decode(model.embed_cells(*counts))
+        sum(log.sum() for log in logs).backward()
+
+    expected = config.count_training_operations(100).times(3)
+    # Gradients of the values are not needed.
+    assert 0.9 < counted(step) / (expected.products + expected.attention) <= 1
+
+
+@pytest.mark.parametrize("config", PAPER_CONFIGS)
+def test_operations_of_a_training_step_are_those_that_torch_counts(config):
+    model = make_paper_model(config)
+    bins = torch.ones(2, 3, config.n_genes, dtype=torch.int32)  # each cell hides as many genes
 
     def step():
         sum(
@@ -63,12 +105,16 @@ def test_operations_of_a_training_step_are_those_that_torch_counts(config):
     assert counted(step) == pytest.approx(expected.products + expected.attention, rel=1e-6)
 
 
-def test_operations_of_lora_are_those_of_training_or_a_little_fewer():
-    config = CONFIGS[0]
-    encoder = adapters.adapt(ScDynOmics(config), "lora", 4)
-    bins = torch.ones(2, 3, config.n_genes, dtype=torch.uint8)
+@pytest.mark.parametrize("config", [CONFIGS[0], PAPER_CONFIGS[0]])
+def test_operations_of_lora_are_those_of_training_or_a_little_fewer(config):
+    is_paper = config.architecture == "paper"
+    model = make_paper_model(config) if is_paper else ScDynOmics(config)
+    encoder = adapters.adapt(model, "lora", 4)
+    counts = express(config, config.n_genes)
     expected = config.count_training_operations().times(3)
-    found = counted(lambda: encoder(*bins).square().mean().backward())
+    # The paper's cells are differences from two cells without counts.
+    expected = expected.times(5 / 3 if is_paper else 1)
+    found = counted(lambda: encoder.represent(*counts)[0].values.square().mean().backward())
     assert 0.7 < found / (expected.products + expected.attention) <= 1.05
 
 

@@ -1,4 +1,4 @@
-"""Adapters that change nothing before training, and attributions that add up."""
+"""Adapters that change nothing before training, classifiers that learn, and their files."""
 
 import copy
 import json
@@ -10,16 +10,17 @@ import pandas as pd
 import peft
 import pytest
 import torch
+from conftest import make_encoder
 from peft import PeftModel
 from safetensors.torch import save_file
 from scipy import sparse
 
-from scdyn.data.loader import MemoryStore
+from scdyn.data.loader import NOT_MEASURED, MemoryStore, densify
 from scdyn.errors import InputError
 from scdyn.io.files import sha256
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.transformer import Linear, ScDynOmics
+from scdyn.model.layers import Linear, set_precision
 from scdyn.settings import HeadSettings, VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.tasks.predictions import read_predictions
@@ -27,13 +28,14 @@ from scdyn.training.loop import TrainingConfig
 
 SETTINGS = VariantSettings(
     rank=4, n_pools=4, hidden=16, dropout=0.0,
+    thinning=1.0,  # cells of 30 counts
     training={"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
 )  # fmt: skip
 
 
-def fit(model, cells, **changes):
+def fit(model, cells, epochs=12, **changes):
     store, labels = cells
-    config = TrainingConfig(epochs=12, batch_size=9, learning_rate=5e-3)
+    config = TrainingConfig(epochs=epochs, batch_size=9, learning_rate=5e-3)
     rows = np.arange(len(labels))
     return finetuning.fit_classifier(
         model, store, rows, labels, SETTINGS.model_copy(update=changes), config
@@ -44,24 +46,27 @@ def probabilities(trained, store, rows):
     return classifier.run_classifier(trained, store, rows)[0]
 
 
-def dense(store, rows):
-    return tuple(torch.from_numpy(part.toarray()) for part in store.read(rows))
+def represent(encoder, counts):
+    """Representations of all tokens, those of the paper's not as differences."""
+    if encoder.config.architecture == "paper":
+        return encoder(*encoder.bin(*counts))
+    return encoder(*counts).values
 
 
 @pytest.fixture
-def trained(model, cells):
-    return fit(model, cells)
+def trained(encoder, cells):
+    return fit(encoder, cells)
 
 
 @pytest.mark.parametrize("how", ["lora", "nonlinear", "full", "none"])
-def test_wrapped_equals_base_at_initialisation(model, bins, how):
-    expected = model.double()(*bins).detach()
-    wrapped = adapters.adapt(model, how, 4).double()
-    torch.testing.assert_close(wrapped(*bins), expected, rtol=1e-12, atol=1e-12)
+def test_wrapped_equals_base_at_initialisation(encoder, counts, how):
+    expected = represent(encoder.double(), counts).detach()
+    wrapped = adapters.adapt(encoder, how, 4).double()
+    torch.testing.assert_close(represent(wrapped, counts), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(model):
-    wrapped = adapters.adapt(model, "lora", 4)
+def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(encoder):
+    wrapped = adapters.adapt(encoder, "lora", 4)
     names = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert all("lora_" in name for name in names)
     for i in range(4):
@@ -71,9 +76,9 @@ def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(mode
 
 
 @pytest.mark.parametrize("how", ["nonlinear", "full", "none"])
-def test_other_ways_train_what_they_say_and_learn(model, cells, how):
-    before = {name: p.clone() for name, p in model.state_dict().items()}
-    trained = fit(model, cells, adapter=how)
+def test_other_ways_train_what_they_say_and_learn(encoder, cells, how):
+    before = {name: p.clone() for name, p in encoder.state_dict().items()}
+    trained = fit(encoder, cells, adapter=how)
     p = probabilities(trained, cells[0], np.arange(90))
     assert (np.array(trained.classes)[p.argmax(1)] == cells[1]).mean() > 0.9
     after = {name.replace(".base.", "."): p for name, p in trained.encoder.state_dict().items()}
@@ -89,9 +94,9 @@ def test_other_ways_train_what_they_say_and_learn(model, cells, how):
 
 
 @pytest.mark.parametrize("modality", ["rna", "promoter"])
-def test_one_modality_alone_is_all_that_is_read(model, cells, modality):
-    trained = fit(model, cells, modalities=modality)
-    rna, promoter = dense(cells[0], np.arange(5))
+def test_one_modality_alone_is_all_that_is_read(encoder, cells, modality):
+    trained = fit(encoder, cells, modalities=modality)
+    rna, promoter = densify(cells[0], np.arange(5))
     hidden = {"rna": (rna, promoter * 0 + 3), "promoter": (rna * 0 + 3, promoter)}[modality]
     torch.testing.assert_close(trained(rna, promoter), trained(*hidden))
     p = probabilities(trained, cells[0], np.arange(90))
@@ -100,19 +105,19 @@ def test_one_modality_alone_is_all_that_is_read(model, cells, modality):
     assert right[told].mean() > 0.9
 
 
-def test_trained_differs_from_base_and_equals_its_merged_form(trained, bins):
-    wrapped = trained(*bins)
+def test_trained_differs_from_base_and_equals_its_merged_form(trained, counts):
+    wrapped = trained(*counts)
     with trained.encoder.disable_adapter():
-        assert not torch.allclose(trained(*bins), wrapped, atol=1e-3)
-    torch.testing.assert_close(trained.merge()(*bins), wrapped, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(trained(*counts), wrapped, atol=1e-3)
+    torch.testing.assert_close(trained.merge()(*counts), wrapped, rtol=1e-4, atol=1e-5)
 
 
-def as_peft_wraps(model, make):
+def as_peft_wraps(encoder, make):
     """Wrap a model whose layers are torch's own, with none of our LoRA layers."""
-    for module in model.modules():
+    for module in encoder.modules():
         if type(module) is Linear:
             module.__class__ = torch.nn.Linear
-    wrapped = make(model)
+    wrapped = make(encoder)
     assert type(wrapped.get_base_model().layers[0].ffn_in) is peft.tuners.lora.Linear
     return wrapped
 
@@ -125,49 +130,51 @@ def draw_adapters(wrapped):
     return trained
 
 
-def test_adapters_train_in_one_product_as_in_pefts_own_layers(config, model, bins):
-    wrapped = adapters.adapt(model, "lora", 4)
+def test_adapters_train_in_one_product_as_in_pefts_own_layers(encoder, counts):
+    wrapped = adapters.adapt(encoder, "lora", 4)
     draw_adapters(wrapped)
     settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(adapters.ADAPTED))
-    own = as_peft_wraps(ScDynOmics(config), lambda plain: peft.get_peft_model(plain, settings))
+    plain = make_encoder(encoder.config)
+    own = as_peft_wraps(plain, lambda plain: peft.get_peft_model(plain, settings))
     own.load_state_dict(wrapped.state_dict())
     results = []
     for each in (wrapped.double(), own.double()):
         trained = [p for p in each.parameters() if p.requires_grad]
-        output = each(*bins)
+        output = represent(each, counts)
         results.append([output, *torch.autograd.grad(output.square().sum(), trained)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_a_written_adapter_is_read_by_peft_alone(config, model, bins, tmp_path):
-    weights = copy.deepcopy(model.state_dict())
-    wrapped = adapters.adapt(model, "lora", 4)
+def test_a_written_adapter_is_read_by_peft_alone(encoder, counts, tmp_path):
+    weights = copy.deepcopy(encoder.state_dict())
+    wrapped = adapters.adapt(encoder, "lora", 4)
     draw_adapters(wrapped)
     adapters.save_adapter(wrapped, "lora", False, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", adapters.LORA_FILE}
-    plain = ScDynOmics(config)
+    plain = make_encoder(encoder.config)
     plain.load_state_dict(weights)
     read = as_peft_wraps(plain, lambda plain: PeftModel.from_pretrained(plain, tmp_path)).eval()
-    torch.testing.assert_close(read(*bins), wrapped(*bins), rtol=1e-4, atol=1e-5)
+    expected = represent(wrapped, counts)
+    torch.testing.assert_close(represent(read, counts), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        read.merge_and_unload()(*bins),
-        adapters.merge_adapters(wrapped)(*bins),
+        represent(read.merge_and_unload(), counts),
+        represent(adapters.merge_adapters(wrapped), counts),
         rtol=1e-4,
         atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("how", ["lora", "nonlinear"])
-def test_adapters_work_in_bfloat16(model, bins, how):
-    base = model(*bins).detach()
-    wrapped = adapters.adapt(model, how, 4)
+def test_adapters_work_in_bfloat16(encoder, counts, how):
+    base = represent(encoder, counts).detach()
+    wrapped = adapters.adapt(encoder, how, 4)
     draw_adapters(wrapped)
     results = {}
     for precision in ("float32", "bfloat16"):
-        model.set_precision(precision)
+        set_precision(encoder, precision)
         trained = [p for p in wrapped.parameters() if p.requires_grad]
-        output = wrapped(*bins)
+        output = represent(wrapped, counts)
         gradients = torch.autograd.grad(output.square().sum(), trained)
         assert output.dtype == torch.float32 and {g.dtype for g in gradients} == {torch.float32}
         results[precision] = output.detach()
@@ -176,19 +183,18 @@ def test_adapters_work_in_bfloat16(model, bins, how):
     assert 0 < error < 0.02
     if how == "lora":
         with wrapped.disable_adapter():
-            assert (wrapped(*bins) - base).norm() < 0.02 * base.norm()
+            assert (represent(wrapped, counts) - base).norm() < 0.02 * base.norm()
 
 
 def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
-    rna, promoter = dense(cells[0], np.arange(5))
+    rna, promoter = densify(cells[0], np.arange(5))
     together = trained(rna, promoter)
     alone = torch.cat([trained(rna[i : i + 1], promoter[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    zero = torch.zeros(1, rna.shape[1], dtype=torch.uint8)
-    representations = trained.encoder(zero, zero)
-    nothing = torch.zeros_like(zero, dtype=torch.bool)
-    expected = trained.head(torch.randn_like(representations), representations, nothing)
-    torch.testing.assert_close(trained(zero, zero), expected)
+    zero = torch.zeros_like(rna[:1])
+    tokens, vectors = trained.encoder.represent(zero, zero)
+    others = tokens._replace(values=torch.randn_like(tokens.values))
+    torch.testing.assert_close(trained(zero, zero), trained.head(others, vectors))
 
 
 def test_classes_are_learned(trained, cells):
@@ -198,59 +204,60 @@ def test_classes_are_learned(trained, cells):
     assert (np.array(trained.classes)[p.argmax(1)] == labels).mean() > 0.95
 
 
-def test_classes_are_learned_with_the_full_sizes_dropout(config, cells):
-    torch.manual_seed(0)
+def test_classes_are_learned_from_thinned_counts(model, cells):
+    p = probabilities(fit(model, cells, thinning=0.5), cells[0], np.arange(90))
+    assert (np.array(["x", "y", "z"])[p.argmax(1)] == cells[1]).mean() > 0.95
+
+
+def test_classes_are_learned_with_the_full_sizes_dropout(both_configs, cells):
     dropout = ModelConfig.full_size().dropout
     assert dropout == 0.1
-    trained = fit(ScDynOmics(replace(config, dropout=dropout)), cells)
+    trained = fit(make_encoder(replace(both_configs, dropout=dropout)), cells)
     p = probabilities(trained, cells[0], np.arange(90))
     assert (np.array(trained.classes)[p.argmax(1)] == cells[1]).mean() > 0.95
     np.testing.assert_array_equal(p, probabilities(trained, cells[0], np.arange(90)))
 
 
 @pytest.fixture
-def dropping(config):
+def dropping(both_configs):
     """A classifier in training mode whose encoder drops a third, and its head nothing."""
-    torch.manual_seed(0)
-    encoder = adapters.adapt(ScDynOmics(replace(config, dropout=0.3)), "lora", 4)
-    head = classifier.Head(
-        config.n_genes, config.width, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0)
-    )
+    encoder = adapters.adapt(make_encoder(replace(both_configs, dropout=0.3)), "lora", 4)
+    head = classifier.Head(both_configs, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
     return classifier.Classifier(encoder, head, list("xyz")).train()
 
 
-def test_cells_without_counts_are_encoded_without_dropout(dropping, bins):
-    seen = []
-    dropping.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+@pytest.mark.parametrize("both_configs", ["paper"], indirect=True)
+def test_cells_without_counts_are_encoded_without_dropout(dropping, counts):
+    seen, encoder = [], dropping.encoder.get_base_model()
+    encoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
     for _ in range(2):
-        dropping(*bins)
+        dropping(*counts)
     assert all(module.training for module in dropping.modules())
-    (one, zero, _), (other, same, _) = seen
+    one, zero, other, same = seen
     assert not torch.equal(one, other) and torch.equal(zero, same)
     zero.sum().backward()  # and yet they are trained through
-    assert any(p.grad is not None and p.grad.any() for p in dropping.encoder.parameters())
-    expected = dropping.eval().encode_zero_cells()[:1]
-    torch.testing.assert_close(expected.expand_as(zero), zero)
+    assert any(p.grad is not None and p.grad.any() for p in encoder.parameters())
+    torch.testing.assert_close(encoder.eval().encode_zero_cells(), zero)
 
 
-def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, bins):
+def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, counts):
     pooled = []
     dropping.head.norm.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
-    rna, promoter = (part.clone() for part in bins)
+    rna, promoter = (part.clone() for part in counts)
     rna[2] = promoter[2] = 0
     dropping(rna, promoter)
     assert not pooled[0][2].any() and pooled[0][[0, 1, 3]].any(1).all()
 
 
 @torch.no_grad()
-def test_the_noise_of_dropout_is_each_cells_own(dropping, bins):
+def test_the_noise_of_dropout_is_each_cells_own(dropping, counts):
     """One that the cells without counts brought would be alike in all cells of a batch."""
-    changes = []
-    dropping.head.register_forward_pre_hook(lambda _, inputs: changes.append(inputs[0] - inputs[1]))
-    twice = [part[:1].repeat(2, 1) for part in bins]
+    values = []
+    dropping.head.register_forward_pre_hook(lambda _, inputs: values.append(inputs[0].values))
+    twice = [part[:1].repeat(2, 1) for part in counts]
     for _ in range(60):
         dropping(*twice)
-    noise = torch.stack(changes)  # (draws, cells, genes, width)
+    noise = torch.stack(values)  # (draws, cells, genes, width)
     noise = (noise - noise.mean(0)).flatten(2)
     correlation = (noise[:, 0] * noise[:, 1]).sum() / noise.square().sum() * 2
     assert abs(correlation) < 0.1
@@ -269,16 +276,14 @@ def write_model(model, folder):
 
 @pytest.mark.parametrize("how", ["lora", "nonlinear", "full", "none"])
 @pytest.mark.parametrize("from_pretrained", [True, False])
-def test_classifier_comes_back_from_its_files(config, cells, tmp_path, how, from_pretrained):
-    torch.manual_seed(0)
-    model = ScDynOmics(config).eval()
-    write_model(model, tmp_path / "model")
+def test_classifier_comes_back_from_its_files(encoder, cells, tmp_path, how, from_pretrained):
+    write_model(encoder, tmp_path / "model")
     if not from_pretrained:
-        adapters.reinitialise(model, 5)
+        adapters.reinitialise(encoder, 5)
     settings = SETTINGS.model_copy(update={"adapter": how, "pretrained": from_pretrained})
-    made = fit(model, cells, adapter=how)
+    made = fit(encoder, cells, 3, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
-    store = NamedStore(*cells[0].read(np.arange(90)))
+    store = NamedStore(cells[0].rna, cells[0].promoter)
     finetuning.calibrate(made, store, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
@@ -309,16 +314,14 @@ class NamedStore(MemoryStore):
         return np.array([int(name) for name in names])
 
 
-def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells, tmp_path):
-    model = ScDynOmics(config).eval()
+def test_models_and_tokens_that_do_not_belong_together_are_refused(model, cells, tmp_path):
     write_model(model, tmp_path / "model")
-    made = fit(model, cells)
+    made = fit(model, cells, 1)
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", SETTINGS, weights)
 
-    torch.manual_seed(7)  # fit sets the seed, with which the first one may have been drawn
-    other = ScDynOmics(config)
+    other = adapters.reinitialise(make_encoder(model.config), 7)
     write_model(other, tmp_path / "other")
     with pytest.raises(InputError, match="another pretrained model"):
         classifier.load_classifier(tmp_path / "task", tmp_path / "other")
@@ -329,6 +332,16 @@ def test_models_and_tokens_that_do_not_belong_together_are_refused(config, cells
         classifier.load_classifier(tmp_path / "task", tmp_path / "model", tokens)
     save_file(other.state_dict(), tmp_path / "model" / "model.safetensors")
     with pytest.raises(InputError, match="does not belong to its config.json"):
+        pretrained.load_model(tmp_path / "model")
+
+
+def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
+    write_model(encoder, tmp_path / "model")
+    content = json.loads((tmp_path / "model" / "config.json").read_text())
+    names = {"paper": "expressed", "expressed": "paper"}
+    content["model"]["architecture"] = names[content["model"]["architecture"]]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="model.safetensors does not fit config.json"):
         pretrained.load_model(tmp_path / "model")
 
 
@@ -343,10 +356,9 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path):
              "task/head.safetensors", "task/adapter_model.safetensors",
              "task/familiar.safetensors"],
 )  # fmt: skip
-def test_a_model_that_was_cut_short_is_named_with_what_to_do(config, cells, tmp_path, name, share):
-    model = ScDynOmics(config).eval()
+def test_a_model_that_was_cut_short_is_named_with_what_to_do(model, cells, tmp_path, name, share):
     write_model(model, tmp_path / "model")
-    made = fit(model, cells)
+    made = fit(model, cells, 1)
     made.familiar = np.arange(5, dtype=np.float32)
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
@@ -359,25 +371,32 @@ def test_a_model_that_was_cut_short_is_named_with_what_to_do(config, cells, tmp_
         classifier.load_classifier(tmp_path / "task", tmp_path / "model")
 
 
-def test_gradients_of_cells_without_promoters_are_the_same_each_time():
+@pytest.mark.parametrize("architecture", ["expressed", "paper"])
+def test_gradients_of_cells_without_promoters_are_the_same_each_time(architecture):
     """On two threads, too: what threads sum, they sum in one order."""
+    encoder = make_encoder(ModelConfig(
+        100, 20, architecture, width=16, n_layers=1, n_heads=2, n_latents=8, ffn_width=16,
+        n_pools=2, cell_width=4,
+    ))  # fmt: skip
     generator = torch.Generator().manual_seed(0)
-    zero_cells = torch.randn((2, 300, 16), generator=generator, requires_grad=True)
-    weights = torch.randn((64, 300, 16), generator=generator)
+    rna, promoter = torch.randint(0, 3, (2, 48, 100), generator=generator, dtype=torch.int16)
+    promoter[::3] = NOT_MEASURED
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         found = []
-        for _ in range(20):
-            chosen = classifier.select_zero_cell(zero_cells, torch.arange(64) % 3 > 0)
-            found += torch.autograd.grad((chosen * weights).sum(), zero_cells)
+        for _ in range(5):
+            encoder.zero_grad()
+            encoder.represent(rna, promoter)[0].values.square().sum().backward()
+            gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+            found.append(torch.cat(gradients))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(each, found[0]) for each in found)
 
 
 def test_cells_without_promoters_are_called_beside_others(trained, cells):
-    store = MemoryStore(*cells[0].read(np.arange(90)), np.arange(90) % 2 == 0)
+    store = MemoryStore(cells[0].rna, cells[0].promoter, np.arange(90) % 2 == 0)
     trained.merge()
     together = probabilities(trained, store, np.arange(6))
     for rows in (np.array([0, 2, 4]), np.array([1, 3, 5])):
@@ -385,11 +404,11 @@ def test_cells_without_promoters_are_called_beside_others(trained, cells):
         np.testing.assert_allclose(together[rows], apart, rtol=1e-4, atol=1e-6)
 
 
-def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
+def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path):
     """Poison: labels and values of the predicted cells change, and no file of the model does."""
-    write_model(model, tmp_path / "model")
+    write_model(encoder, tmp_path / "model")
     (tmp_path / "model" / "vocabulary.tsv").touch()
-    store = NamedStore(*cells[0].read(np.arange(90)))
+    store = NamedStore(cells[0].rna, cells[0].promoter)
     store.meta = {"vocabulary_sha256": "abc"}
     split = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     split["fold"] = np.where(np.arange(90) % 3 == 0, "0", "1")
@@ -407,7 +426,7 @@ def test_nothing_is_learned_from_cells_that_are_called(model, cells, tmp_path):
         return weights, task["temperature"], task["n_training_cells"]
 
     clean = files_of("clean", store, split)
-    rna, promoter = (part.toarray() for part in store.read(np.arange(90)))
+    rna, promoter = store.rna.toarray(), store.promoter.toarray()
     rna[predicted], promoter[predicted] = 5, 5
     poisoned = NamedStore(sparse.csr_matrix(rna), sparse.csr_matrix(promoter))
     poisoned.meta = store.meta

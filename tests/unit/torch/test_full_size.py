@@ -1,7 +1,8 @@
 """The paper's size, forward and backward, on tensors without values: shapes, memory, parameters.
 
 Fake tensors run the same operations as real ones and hold nothing, so that seconds on a CPU
-tell what 22,000 genes take.
+tell what 22,000 genes take. Only of the paper's architecture: the number of expressed genes
+depends on values.
 """
 
 import pytest
@@ -13,9 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from scdyn.model import adapters, classifier
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.layers import set_precision
+from scdyn.model.paper import PaperModel
 from scdyn.settings import HeadSettings
-from scdyn.training import pretraining
+from scdyn.training import masked as masking
 
 CONFIG = ModelConfig.full_size()
 N_GENES, N_TFS, N_LATENTS = 22_000, 1_500, 500
@@ -62,6 +64,8 @@ def run(make, n_cells):
             for name, p in part.named_parameters(recurse=False):
                 fake = torch.empty(p.shape)
                 part.register_parameter(name, torch.nn.Parameter(fake, p.requires_grad))
+            for name, b in part.named_buffers(recurse=False):
+                part.register_buffer(name, torch.empty(b.shape, dtype=b.dtype))
         held = {p.untyped_storage()._cdata for p in module.parameters()}
         shapes.seen.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -94,16 +98,16 @@ def precision(request):
 @pytest.fixture
 def masked(monkeypatch, precision):
     def make():
-        model = ScDynOmics(CONFIG)
-        model.set_precision(precision)
+        model = PaperModel(CONFIG)
+        set_precision(model, precision)
 
         def compute_loss(n_cells):
-            bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.uint8)
+            bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.int32)
             genes = torch.zeros(n_cells, N_HIDDEN, dtype=torch.long)
             hidden = torch.ones(n_cells, N_HIDDEN, dtype=torch.bool)
             # How many genes are hidden depends on values, which are not there.
-            monkeypatch.setattr(pretraining, "mask_genes", lambda *_: (*bins, genes, hidden))
-            losses = pretraining.masked_losses(model, *bins, 0.15, 0)
+            monkeypatch.setattr(masking, "mask_genes", lambda *_: (*bins, genes, hidden))
+            losses = masking.masked_losses(model, *bins, 0.15, 0)
             return losses[0].mean() + losses[1].mean()
 
         return model, compute_loss
@@ -114,16 +118,16 @@ def masked(monkeypatch, precision):
 @pytest.fixture(params=["lora", "full"])
 def labelled(request, precision):
     def make():
-        model = ScDynOmics(CONFIG)
-        model.set_precision(precision)
+        model = PaperModel(CONFIG)
+        set_precision(model, precision)
         encoder = adapters.adapt(model, request.param, RANK)
-        head = classifier.Head(N_GENES, CONFIG.width, N_CLASSES, HeadSettings())
+        head = classifier.Head(CONFIG, N_CLASSES, HeadSettings())
         whole = classifier.Classifier(encoder, head, [str(i) for i in range(N_CLASSES)])
 
         def compute_loss(n_cells):
-            bins = torch.zeros(2, n_cells, N_GENES, dtype=torch.uint8)
+            counts = torch.zeros(2, n_cells, N_GENES, dtype=torch.int16)
             targets = torch.zeros(n_cells, dtype=torch.long)
-            return torch.nn.functional.cross_entropy(whole(*bins), targets)
+            return torch.nn.functional.cross_entropy(whole(*counts), targets)
 
         return whole, compute_loss
 
@@ -189,12 +193,14 @@ def test_a_matrix_of_scores_would_be_seen(masked):
 
 def test_representations_and_logits_have_their_shapes():
     with torch.device("meta"):
-        model = ScDynOmics(CONFIG)
-        bins = torch.zeros(2, 3, N_GENES, dtype=torch.uint8)
+        model = PaperModel(CONFIG)
+        bins = torch.zeros(2, 3, N_GENES, dtype=torch.int32)
         genes = torch.zeros(3, N_HIDDEN, dtype=torch.long)
         assert model(*bins).shape == (3, N_GENES, CONFIG.width)
         asked = model(*bins, genes)
         assert asked.shape == (3, N_HIDDEN, CONFIG.width)
         assert [part.shape for part in model.decode(asked)] == 2 * [(3, N_HIDDEN, 15)]
-        latents, tokens = model.latents(*bins)
-        assert latents.shape == (3, N_LATENTS, 8) and tokens.shape == (3, N_GENES, CONFIG.width)
+        tokens = model.run_to_last_full_layer(*bins)
+        assert tokens.shape == (3, N_GENES, CONFIG.width)
+        attention = model.layers[model.last_full_layer()].attention
+        assert attention.latents(tokens).shape == (3, N_LATENTS, 8)

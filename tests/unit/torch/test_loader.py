@@ -25,9 +25,12 @@ def store(tmp_path):
 
 @pytest.fixture
 def dense(store):
-    """RNA and promoter bins, (cells, genes) each, as they are computed without torch."""
-    rna, promoter = (bins.toarray() for bins in store.read(np.arange(N_CELLS)))
-    promoter[30:] = tokens.NOT_MEASURED
+    """RNA and promoter counts, (cells, genes) each, as the samples have them."""
+    cells = store.corpus.to_memory()
+    rna, promoter = (
+        part.toarray().astype(np.int16) for part in (cells.X, cells.layers["promoter"])
+    )
+    promoter[30:] = loader.NOT_MEASURED
     return rna, promoter
 
 
@@ -72,21 +75,22 @@ def test_an_epoch_of_nothing_is_empty_and_a_block_of_nothing_refused():
 def test_dense_tensors_are_the_cells_in_the_order_asked_for(store, dense):
     rows = np.array([49, 3, 3, 0, 17])
     for tensor, bins in zip(loader.densify(store, rows), dense, strict=True):
-        assert tensor.dtype == torch.uint8
+        assert tensor.dtype == torch.int16
         np.testing.assert_array_equal(tensor.numpy(), bins[rows])
 
 
 def test_promoters_that_were_not_measured_are_told_from_closed_ones(dense):
     measured = np.arange(N_CELLS) % 3 > 0
-    memory = loader.MemoryStore(*(sparse.csr_matrix(bins) for bins in dense), measured)
+    counts = (sparse.csr_matrix(np.maximum(part, 0)) for part in dense)
+    memory = loader.MemoryStore(*counts, measured)
     rows = np.array([3, 1, 0, 2])
     rna, promoter = loader.densify(memory, rows)
     np.testing.assert_array_equal(rna, dense[0][rows])
-    assert (promoter[[0, 2]] == tokens.NOT_MEASURED).all()
-    np.testing.assert_array_equal(promoter[[1, 3]], dense[1][rows][[1, 3]])
+    assert (promoter[[0, 2]] == loader.NOT_MEASURED).all()
+    np.testing.assert_array_equal(promoter[[1, 3]], np.maximum(dense[1][rows], 0)[[1, 3]])
 
 
-def test_counts_of_every_type_are_binned(tmp_path):
+def test_counts_of_every_type_are_read_up_to_the_largest(tmp_path):
     genes = make_genes(N_GENES)
     samples = []
     for i, largest in enumerate((3, 300, 70_000)):
@@ -95,7 +99,9 @@ def test_counts_of_every_type_are_binned(tmp_path):
         samples.append(sample)
     store = write_corpus(tmp_path / "corpus", samples).store
     rna, _ = loader.densify(store, np.arange(30))
-    np.testing.assert_array_equal(rna, store.read(np.arange(30))[0].toarray())
+    expected = np.minimum(store.corpus.to_memory().X.toarray(), loader.LARGEST)
+    np.testing.assert_array_equal(rna, expected)
+    assert rna.max() == loader.LARGEST
     assert {counts.counts["rna"].data.dtype.name for counts in store.corpus.shards} == {
         "uint16", "uint32",
     }  # fmt: skip
@@ -126,8 +132,8 @@ def test_memory_is_used_again_by_the_next_epoch_but_not_shared_by_loaders(store,
     assert set(map(id, store.buffers)) == kept
 
 
-def test_bins_in_memory_are_read_like_those_of_a_store(store, dense):
-    memory = loader.MemoryStore.from_bins(*(torch.from_numpy(bins) for bins in dense))
+def test_counts_in_memory_are_read_like_those_of_a_store(store, dense):
+    memory = loader.MemoryStore.from_dense(*(torch.from_numpy(bins) for bins in dense))
     rows = loader.cut_rows(np.random.default_rng(2).permutation(N_CELLS), 8)
     for one, other in zip(loader.Loader(memory, rows), loader.Loader(store, rows), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
@@ -245,7 +251,7 @@ def test_the_first_batch_is_waited_for(store, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_bins_of_a_gpu_are_those_of_the_cpu(store):
+def test_counts_of_a_gpu_are_those_of_the_cpu(store):
     rows = loader.cut_rows(np.arange(N_CELLS), 8)
     plain, moved = loader.Loader(store, rows), loader.Loader(store, rows, "cuda")
     for tensors, others in zip(plain, moved, strict=True):
@@ -268,9 +274,9 @@ def test_batches_that_do_not_fit_are_halved_and_nothing_is_read_twice(store, den
     assert no_thread_is_left()
 
 
-def test_bins_that_were_dense_are_the_same_in_a_store(dense):
+def test_counts_that_were_dense_are_the_same_in_a_store(dense):
     rna, promoter = (torch.from_numpy(part) for part in dense)
-    promoter[3] = tokens.NOT_MEASURED
-    held = loader.MemoryStore.from_bins(rna, promoter)
+    promoter[3] = loader.NOT_MEASURED
+    held = loader.MemoryStore.from_dense(rna, promoter)
     for one, other in zip((rna, promoter), loader.densify(held, np.arange(N_CELLS)), strict=True):
         assert torch.equal(one, other)

@@ -8,6 +8,7 @@ from scipy import sparse
 
 import scdyn
 from scdyn.errors import InputError
+from scdyn.model.paper import PaperModel
 from scdyn.settings import (
     ExplanationSettings,
     FineTuningSettings,
@@ -29,7 +30,7 @@ REGULONS = pd.DataFrame(
 )
 TRAINING = TrainingSettings(epochs=12, batch_size=8, learning_rate=5e-3)
 SMALL = PretrainingSettings(
-    width=8, n_layers=2, n_heads=2, n_latents=4, ffn_width=16, dropout=0.0,
+    width=8, n_layers=2, n_heads=2, n_latents=4, ffn_width=16, dropout=0.0, cell_width=8,
     training={"epochs": 2, "batch_size": 16, "learning_rate": 1e-2},
 )  # fmt: skip
 
@@ -52,13 +53,18 @@ def sample(name):
     return cells, pd.Series(kinds, barcodes)
 
 
+@pytest.fixture(scope="module", params=["expressed", "paper"])
+def small(request):
+    return SMALL.model_copy(update={"architecture": request.param})
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     (one, kinds), (other, others) = sample("a"), sample("b")
     corpus = scdyn.Corpus.write(folder / "corpus", [one, other])
     corpus.add_regulons(REGULONS)
-    model = scdyn.pretrain(corpus, folder / "model", SMALL)
+    model = scdyn.pretrain(corpus, folder / "model", small)
     obs = corpus.obs.assign(kind=pd.concat([kinds, others]))
     split = SplitSettings(label="kind", split_by="sample", folds=2, seeds=[1])
     settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8)
@@ -81,7 +87,8 @@ def test_a_folder_that_is_no_corpus_is_refused(tmp_path):
 
 def test_cells_are_embedded_and_predicted_by_models_that_did_not_see_their_sample(made):
     corpus, model, task, obs, *_ = made
-    assert model.embed(corpus.to_memory()).shape == (160, 4 * 4)
+    width = 4 * 4 if isinstance(model.model, PaperModel) else 8
+    assert model.embed(corpus.to_memory()).shape == (160, width)
     assert model.latents[0] == "g0(+)"
     held_out = pd.concat(pd.read_parquet(folder / "predictions.parquet") for folder in task.folders)
     assert sorted(held_out["cell"]) == sorted(obs.index)
@@ -113,14 +120,14 @@ def test_models_of_another_split_or_of_other_settings_are_not_mixed(made):
             scdyn.finetune(model, corpus, obs, folder, split, other)
 
 
-def test_a_finished_model_is_opened_and_one_of_other_settings_refused(made):
+def test_a_finished_model_is_opened_and_one_of_other_settings_refused(made, small):
     corpus, model, *_ = made
     weights = model.folder / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    scdyn.pretrain(corpus, model.folder, SMALL)
+    scdyn.pretrain(corpus, model.folder, small)
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="has a model of other settings"):
-        scdyn.pretrain(corpus, model.folder, SMALL.model_copy(update={"seed": 5}))
+        scdyn.pretrain(corpus, model.folder, small.model_copy(update={"seed": 5}))
 
 
 def test_labels_of_other_cells_are_refused(made, tmp_path):

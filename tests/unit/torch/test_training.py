@@ -3,20 +3,22 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import make_rates
 from scipy import sparse
 
-from scdyn.data.loader import Loader, MemoryStore
-from scdyn.data.tokens import NOT_MEASURED
+from scdyn.data.loader import NOT_MEASURED, Loader, MemoryStore, densify
 from scdyn.errors import InputError
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import VariantSettings
+from scdyn.settings import PretrainingSettings, VariantSettings
 from scdyn.tasks import finetuning
-from scdyn.training import loop, predictors, pretraining, progress
+from scdyn.training import loop, masked, objectives, predictors, pretraining, progress
 from scdyn.training.checkpoint import Checkpoint
 
 
@@ -40,45 +42,68 @@ def cells(config):
 TWO_EPOCHS = {"epochs": 2, "batch_size": 20, "learning_rate": 1e-2}
 
 
-def run(config, cells, checkpoint=None, stop_at=None, **settings):
+def make_paper_task(config, store, promoter_dropout=0.0):
     torch.manual_seed(0)
-    model = ScDynOmics(config)
+    model = PaperModel(replace(config, architecture="paper", n_bins=14), make_rates(config.n_genes))
     rows = np.arange(60)
-    dropout = settings.pop("promoter_dropout", 0.0)
-    task = pretraining.MaskedPretraining(model, cells, rows, rows, 0.15, 0, dropout)
+    return masked.MaskedPretraining(model, store, rows, rows, 0.15, 0, promoter_dropout)
+
+
+def make_task(config, store, promoter_dropout=0.0):
+    """Both objectives of the model, with hidden zeros."""
+    torch.manual_seed(0)
+    rows = np.arange(60)
+    settings = PretrainingSettings(
+        width=12, n_heads=3, hidden_values=0.5, promoter_dropout=promoter_dropout
+    )
+    profile = objectives.sum_counts(store, rows)
+    return objectives.Pretraining(ScDynOmics(config), store, rows, rows, settings, profile)
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Micro-batches of three cells are of one group."""
+    monkeypatch.setattr(objectives, "COMPARED", 2)
+
+
+TASKS = pytest.mark.parametrize("make", [make_task, make_paper_task])
+
+
+def run(task, checkpoint=None, stop_at=None, **settings):
     settings = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "seed": 3} | settings
+    config = loop.TrainingConfig(**settings)
+    training = loop.Training(task.model, task, 60, config, task.evaluate, checkpoint)
+    take_step = training.take_step
 
-    def compute_loss(*arguments):
-        if stop_at is not None and compute_loss.steps == stop_at:
+    def take_or_stop(*cells):
+        if training.step == stop_at:
             raise KeyboardInterrupt
-        compute_loss.steps += 1
-        return task.compute_loss(*arguments)
+        return take_step(*cells)
 
-    compute_loss.steps = 0
-    training_config = loop.TrainingConfig(**settings)
-    history = loop.Training(
-        model, compute_loss, task.weigh, task.load, 60, training_config, task.evaluate, checkpoint
-    ).run()
-    return model, task, history
+    training.take_step = take_or_stop
+    return training.run()
 
 
 def test_training_beats_predictors_that_know_only_the_gene(config, cells):
-    _, task, history = run(config, cells, epochs=30)
+    task = make_paper_task(config, cells)
+    history = run(task, epochs=30)
     rows = np.arange(60)
-    trivial = predictors.trivial_losses(cells, rows, rows, config.n_genes, config.n_bins)
+    trivial = predictors.trivial_losses(task.model, cells, rows, rows)
     assert history[-1]["masked_loss"] < 0.8 * trivial["frequency_masked_loss"]
     assert trivial["frequency_masked_loss"] <= trivial["mode_masked_loss"]
     measures = [name for name in history[-1] if name.endswith(("masked_loss", "zero_loss"))]
     assert {f"mean_{name}" for name in measures} <= set(trivial)  # each has its like beside it
 
 
-def test_trivial_losses_as_worked_out_by_hand(config):
+def test_trivial_losses_as_worked_out_by_hand(paper_config, monkeypatch):
     # One gene with bins 1, 1, 2 and a zero where the promoter is open; one is added to each
     # of the 6 + 1 bins.
-    rna = sparse.csr_matrix(np.array([[1], [1], [2], [0]], dtype=np.uint8))
-    promoter = sparse.csr_matrix(np.array([[1], [1], [1], [1]], dtype=np.uint8))
-    store = MemoryStore(rna, promoter)
-    frequencies, _ = predictors.gene_frequencies(store, np.arange(4), 1, 6)
+    bins = np.array([[1, 1], [1, 1], [2, 1], [0, 1]], dtype=np.uint8)
+    store = MemoryStore(sparse.csr_matrix(bins[:, :1]), sparse.csr_matrix(bins[:, 1:]))
+    model = PaperModel(replace(paper_config, n_genes=1, n_tfs=1), np.ones((2, 1)))
+    # The counts are the bins.
+    monkeypatch.setattr(model, "bin", lambda *counts: counts)
+    frequencies, _ = predictors.gene_frequencies(model, store, np.arange(4))
     np.testing.assert_allclose(frequencies, np.array([[2, 3, 2, 1, 1, 1, 1]]) / 11)
     trivial = predictors.trivial_predictors(frequencies)
     assert trivial["mode"][0, 1] == pytest.approx(3 / 11)
@@ -86,7 +111,7 @@ def test_trivial_losses_as_worked_out_by_hand(config):
     # The mean bin is (3 x 1 + 2 x 2 + 3 + 4 + 5 + 6) / 11 = 2.3.
     assert trivial["mean"][0, 2] == pytest.approx(2 / 11)
     np.testing.assert_allclose(trivial["mean"][0, [0, 1, 3]], 9 / 11 / 6)
-    losses = predictors.trivial_losses(store, np.arange(4), np.arange(4), 1, 6)
+    losses = predictors.trivial_losses(model, store, np.arange(4), np.arange(4))
     right, wrong = -np.log(3 / 11), -np.log(8 / 11 / 6)
     assert losses["mode_rna_zero_loss"] == pytest.approx(wrong)
     assert losses["mode_rna_nonzero_loss"] == pytest.approx((2 * right + wrong) / 3)
@@ -96,37 +121,42 @@ def test_trivial_losses_as_worked_out_by_hand(config):
     assert "mode_promoter_zero_loss" not in losses
 
 
-def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch):
-    straight, _, history = run(config, cells)
+@TASKS
+def test_a_killed_run_ends_with_the_same_weights(config, cells, tmp_path, monkeypatch, make):
+    straight = make(config, cells)
+    history = run(straight)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # after every step
     identity = {"any": "thing"}
-    for stop_at in (5, 11, 2):  # killed three times, in mid-epoch
+    for stop_at in (5, 11, 16):  # killed three times, in mid-epoch
         with pytest.raises(KeyboardInterrupt):
-            run(config, cells, Checkpoint(tmp_path / "c", identity), stop_at)
-    resumed, _, resumed_history = run(config, cells, Checkpoint(tmp_path / "c", identity))
-    for name, parameter in straight.state_dict().items():
-        assert torch.equal(parameter, resumed.state_dict()[name]), name
+            run(make(config, cells), Checkpoint(tmp_path / "c", identity), stop_at)
+    resumed = make(config, cells)
+    resumed_history = run(resumed, Checkpoint(tmp_path / "c", identity))
+    for name, parameter in straight.model.state_dict().items():
+        assert torch.equal(parameter, resumed.model.state_dict()[name]), name
+    timing = {"seconds", "cells_per_second"}
     for a, b in zip(history, resumed_history, strict=True):
-        assert a["loss"] == b["loss"] and a["masked_loss"] == b["masked_loss"]
+        assert all(a[name] == b[name] for name in a if name not in timing)
 
 
 def test_dropout_is_part_of_what_a_resumed_run_repeats(config, cells, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    config = type(config)(**{**config.to_dict(), "dropout": 0.3})
-    straight, _, _ = run(config, cells)
+    config = replace(config, dropout=0.3)
+    straight, resumed = make_task(config, cells), make_task(config, cells)
+    run(straight)
     with pytest.raises(KeyboardInterrupt):
-        run(config, cells, Checkpoint(tmp_path / "c", {}), 10)
-    resumed, _, _ = run(config, cells, Checkpoint(tmp_path / "c", {}))
-    for name, parameter in straight.state_dict().items():
-        assert torch.equal(parameter, resumed.state_dict()[name]), name
+        run(make_task(config, cells), Checkpoint(tmp_path / "c", {}), 10)
+    run(resumed, Checkpoint(tmp_path / "c", {}))
+    for name, parameter in straight.model.state_dict().items():
+        assert torch.equal(parameter, resumed.model.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(config, cells, tmp_path):
-    run(config, cells, Checkpoint(tmp_path / "c", {"seed": 1}), epochs=1)
-    model = ScDynOmics(config)
-    optimizer = torch.optim.AdamW(model.parameters())
-    assert Checkpoint(tmp_path / "c", {"seed": 2}).restore(model, optimizer) is None
-    assert Checkpoint(tmp_path / "c", {"seed": 1}).restore(model, optimizer)["step"] == 7
+    task = make_task(config, cells)
+    run(task, Checkpoint(tmp_path / "c", {"seed": 1}), epochs=1)
+    optimizer = torch.optim.AdamW(task.model.parameters())
+    assert Checkpoint(tmp_path / "c", {"seed": 2}).restore(task.model, optimizer) is None
+    assert Checkpoint(tmp_path / "c", {"seed": 1}).restore(task.model, optimizer)["step"] == 7
 
 
 @pytest.fixture
@@ -137,13 +167,15 @@ def uneven(cells):
     return MemoryStore(rna, promoter, np.arange(60) % 3 > 0)
 
 
-def pretraining_run(config, store, micro_batch=None):
-    torch.manual_seed(0)
-    model = ScDynOmics(config).double()
-    rows = np.arange(60)
-    task = pretraining.MaskedPretraining(model, store, rows, rows, 0.15, 0, 0.3)
+def pretraining_run(config, store, micro_batch=None, make=make_task):
+    task = make(config, store, promoter_dropout=0.3)
+    task.model.double()
     settings = loop.TrainingConfig(**TWO_EPOCHS, micro_batch=micro_batch, seed=3)
-    return loop.Training(model, task.compute_loss, task.weigh, task.load, 60, settings)
+    return loop.Training(task.model, task, 60, settings)
+
+
+def paper_run(config, store, micro_batch=None):
+    return pretraining_run(config, store, micro_batch, make_paper_task)
 
 
 def fine_tuning_run(config, store, micro_batch=None):
@@ -163,17 +195,17 @@ def fine_tuning_run(config, store, micro_batch=None):
     return made[0]
 
 
-@pytest.mark.parametrize("make", [pretraining_run, fine_tuning_run])
+@pytest.mark.parametrize("make", [pretraining_run, paper_run, fine_tuning_run])
 @pytest.mark.parametrize("micro_batch", [8, 3, 1])
 def test_parts_of_a_batch_add_up_to_it(config, uneven, make, micro_batch):
     """20 cells at once, or 7 7 6, or 3 3 3 3 3 3 2, or one by one: loss and gradients."""
     results = []
-    for most in (None, micro_batch):
+    for most in (20, micro_batch):
         training = make(config, uneven, most)
-        parts = loop.plan_epoch(0, 60, training.config, training.micro_batch)[0]
-        assert len(parts) == (1 if most is None else -(-20 // most))
-        bins = iter(training.load([part.positions for part in parts]))
-        loss = training.add_gradients(parts, bins)
+        objective = training.objective
+        part = loop.plan_epoch(0, 60, training.config, objective.depths, objective.group_size)[0]
+        counts = next(iter(objective.load([part.positions])))
+        loss = training.add_gradients(part, *counts)
         gradients = {name: p.grad for name, p in training.module.named_parameters()}
         results.append((loss, {name: g for name, g in gradients.items() if g is not None}))
     (loss, whole), (summed, by_parts) = results
@@ -188,15 +220,15 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, uneven, caplog):
     """The error is raised as CUDA raises it, whenever more than three cells come at once."""
     weights = []
     for fits in (20, 3):
-        run = pretraining_run(config, uneven)
-        own = run.compute_loss
+        run = pretraining_run(config, uneven, 20)
+        own = run.objective.compute_loss
 
-        def compute_loss(part, rna, promoter, totals, own=own, fits=fits):
-            if len(rna) > fits:
+        def compute_loss(part, example, totals, own=own, fits=fits):
+            if len(part.positions) > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return own(part, rna, promoter, totals)
+            return own(part, example, totals)
 
-        run.compute_loss = compute_loss
+        run.objective.compute_loss = compute_loss
         history = run.run()
         assert [record["step"] for record in history] == [3, 6]
         weights.append(run.module.state_dict())
@@ -206,15 +238,30 @@ def test_cells_that_do_not_fit_a_gpu_are_taken_in_parts(config, uneven, caplog):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_without_an_expressed_gene_changes_nothing_and_harms_nothing(config):
+@TASKS
+def test_a_step_without_an_expressed_gene_changes_nothing_and_harms_nothing(config, make):
     empty = sparse.csr_matrix((60, config.n_genes), dtype=np.uint8)
-    run = pretraining_run(config, MemoryStore(empty, empty))
+    run = pretraining_run(config, MemoryStore(empty, empty), make=make)
     assert [record["loss"] for record in run.run()] == [0.0, 0.0]
     assert all(p.isfinite().all() for p in run.module.parameters())
 
 
-def count(part, *_):
-    return torch.tensor([float(len(part.positions))])
+class Regression:
+    """An objective of a module of one layer, which reads the RNA."""
+
+    depths, group_size = np.arange(60), 1
+
+    def __init__(self, store, compute_loss):
+        self.store, self.compute_loss = store, compute_loss
+
+    def load(self, parts):
+        return Loader(self.store, parts)
+
+    def prepare(self, part, rna, promoter):
+        return rna.float()
+
+    def weigh(self, part, rna):
+        return torch.tensor([float(len(part.positions))])
 
 
 def test_a_model_too_large_for_one_cell_is_refused(cells):
@@ -222,8 +269,8 @@ def test_a_model_too_large_for_one_cell_is_refused(cells):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     module = torch.nn.Linear(17, 1)
-    load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, compute_loss, count, load, 60, loop.TrainingConfig(**TWO_EPOCHS))
+    objective = Regression(cells, compute_loss)
+    run = loop.Training(module, objective, 60, loop.TrainingConfig(**TWO_EPOCHS))
     with pytest.raises(
         InputError, match="out of memory with one cell at once; choose a smaller model"
     ):
@@ -244,15 +291,15 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
     module = torch.nn.Linear(17, 1)
     checkpoint = Checkpoint(tmp_path / "c", {})
 
-    def compute_loss(part, rna, promoter, totals):
-        loss = module(rna.float()).square().sum() / totals[0]
+    def compute_loss(part, rna, totals):
+        loss = module(rna).square().sum() / totals[0]
         if run.step == 4:  # the second of the second epoch's three
             loss = loss * float("nan") if broken == "loss" else loss + (0 * loss).sqrt()
         return loss
 
     config = loop.TrainingConfig(epochs=3, batch_size=20, learning_rate=1e-2)
-    load = lambda parts: Loader(cells, parts)  # noqa: E731
-    run = loop.Training(module, compute_loss, count, load, 60, config, checkpoint=checkpoint)
+    objective = Regression(cells, compute_loss)
+    run = loop.Training(module, objective, 60, config, checkpoint=checkpoint)
     with pytest.raises(InputError, match="the loss is nan in epoch 2, step 5; lower learning_rate"):
         run.run()
     state = checkpoint.restore(module, run.optimizer)
@@ -262,16 +309,16 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_and_is_not_saved(
 
 @pytest.mark.parametrize(
     ("slow", "name", "late"),
-    [(pretraining, "masked_losses", False), (MemoryStore, "read", True)],
+    [(objectives, "score_weighted", False), (MemoryStore, "read_cells", True)],
 )
 def test_a_loader_that_falls_behind_is_named_in_the_log(
     config, cells, monkeypatch, caplog, slow, name, late
 ):
     function = getattr(slow, name)
-    monkeypatch.setattr(slow, name, lambda *given: (time.sleep(0.1), function(*given))[1])
+    monkeypatch.setattr(slow, name, lambda *given: (time.sleep(0.5), function(*given))[1])
     monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     with caplog.at_level("INFO", logger="scdyn"):
-        run(config, cells, epochs=1)
+        run(make_task(config, cells), epochs=1)
     last = [message for message in caplog.messages if message.startswith("step")][-1]
     assert "cells/s" in last
     assert ("of the time waiting for data" in last) == late
@@ -283,7 +330,7 @@ def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
 ):
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.0 if long else 1e6)
     with caplog.at_level("INFO", logger="scdyn"):
-        run(config, cells, epochs=4)
+        run(make_task(config, cells), epochs=4)
     (said,) = [message for message in caplog.messages if message.startswith("after a pilot")]
     n_threads = torch.get_num_threads()
     words = (
@@ -294,13 +341,19 @@ def test_a_pilot_of_a_few_steps_tells_how_long_the_run_will_take(
     assert ("a model of this size needs a GPU" in said) == long
 
 
-def test_evaluation_is_the_same_each_time_and_by_batch_size(config, uneven, monkeypatch):
-    _, task, _ = run(config, uneven, epochs=1)
+@pytest.mark.parametrize(
+    ("make", "module", "n_scores"), [(make_task, objectives, 8), (make_paper_task, masked, 8)]
+)
+def test_evaluation_is_the_same_each_time_and_by_batch_size(
+    config, uneven, monkeypatch, make, module, n_scores
+):
+    task = make(config, uneven)
+    run(task, epochs=1)
     scores = task.evaluate()
     assert task.evaluate() == scores
-    assert len(scores) == 8
+    assert len(scores) == n_scores
     for batch_size in (1, 7, 60):
-        monkeypatch.setattr(pretraining, "SCORED_AT_ONCE", batch_size)
+        monkeypatch.setattr(module, "SCORED_AT_ONCE", batch_size)
         assert task.evaluate() == pytest.approx(scores, rel=1e-4)
 
 
@@ -317,56 +370,64 @@ def test_decay_spares_norms_biases_and_embeddings(model):
     assert not any("norm" in name or "bias" in name or "embedding" in name for name in decayed)
 
 
-def test_masked_loss_is_the_cross_entropy_at_hidden_genes(model, cells, config):
-    rna, promoter = (torch.from_numpy(part.toarray()) for part in cells.read(np.arange(5)))
-    noise = pretraining.draw_noise(7, 5, rna)
-    losses, _, bins, _ = pretraining.masked_losses(model, rna, promoter, 0.15, noise)
-    masked = pretraining.mask_genes(rna, promoter, 0.15, config.mask_id, noise)
-    logits, _ = model.decode(model(masked[0], masked[1]))
+def test_masked_loss_is_the_cross_entropy_at_hidden_genes(paper, cells):
+    rna, promoter = paper.bin(*densify(cells, np.arange(5)))
+    noise = masked.draw_noise(7, 5, rna)
+    losses, _, bins, _ = masked.masked_losses(paper, rna, promoter, 0.15, noise)
+    hidden = masked.mask_genes(rna, promoter, 0.15, paper.config, noise)
+    logits, _ = paper.decode(paper(hidden[0], hidden[1]))
     expected = [
         -torch.log_softmax(logits[i, j], 0)[int(rna[i, j])]
-        for i, (genes, hidden) in enumerate(zip(masked[2], masked[3], strict=True))
-        for j in genes[hidden].tolist()
+        for i, (genes, chosen) in enumerate(zip(hidden[2], hidden[3], strict=True))
+        for j in genes[chosen].tolist()
     ]
     torch.testing.assert_close(losses, torch.stack(expected))
 
 
-def test_history_is_plain_json(config, cells):
-    _, _, history = run(config, cells, epochs=1)
+@TASKS
+def test_history_is_plain_json(config, cells, make):
+    history = run(make(config, cells), epochs=1)
     assert json.loads(json.dumps(history))[0]["epoch"] == 1
 
 
 def test_cells_of_rna_alone_are_learned_from_and_scored_by_rna_alone(config, cells):
     alone = MemoryStore(cells.rna, cells.promoter, np.zeros(60, dtype=bool))
-    model, _, history = run(config, alone, epochs=30)
-    scores = history[-1]
+    task = make_task(config, alone)
+    scores = run(task, epochs=30)[-1]
+    assert scores["cell_loss"] == scores["rna_cell_loss"] < scores["mean_cell_loss"] - 0.05
+    assert not any(name.startswith("promoter") for name in scores)
+    paper_task = make_paper_task(config, alone)
+    scores = run(paper_task, epochs=30)[-1]
     assert scores["masked_loss"] == scores["rna_masked_loss"]
     assert np.isfinite(scores["full_loss"])
     assert not any(name.startswith("promoter") for name in scores)
-    trivial = predictors.trivial_losses(
-        alone, np.arange(60), np.arange(60), config.n_genes, config.n_bins
-    )
+    rows = np.arange(60)
+    trivial = predictors.trivial_losses(paper_task.model, alone, rows, rows)
     assert scores["masked_loss"] < 0.8 * trivial["frequency_masked_loss"]
     assert not any("promoter" in name for name in trivial)
-    assert model.promoter_embedding.weight[config.not_measured_id].abs().max() > 0
 
 
-def test_losses_of_cells_with_promoters_are_the_same_beside_cells_without(model, cells):
-    rna, promoter = (torch.from_numpy(part.toarray()) for part in cells.read(np.arange(4)))
+def test_losses_of_cells_with_promoters_are_the_same_beside_cells_without(paper, cells):
+    rna, promoter = densify(cells, np.arange(4))
     promoter[2:] = NOT_MEASURED
-    apart = [pretraining.full_losses(model, rna[i], promoter[i]) for i in (slice(2), slice(2, 4))]
+    rna, promoter = paper.bin(rna, promoter)
+    apart = [masked.full_losses(paper, rna[i], promoter[i]) for i in (slice(2), slice(2, 4))]
     for together, first, second in zip(
-        pretraining.full_losses(model, rna, promoter), *apart, strict=True
+        masked.full_losses(paper, rna, promoter), *apart, strict=True
     ):
         torch.testing.assert_close(together, torch.cat([first, second]), equal_nan=True)
     assert torch.isnan(apart[1][1]).all() and not torch.isnan(apart[1][0]).any()
 
 
-def test_promoters_left_out_in_training_teach_the_model_to_do_without(config, cells):
+@pytest.mark.parametrize(
+    ("make", "score"), [(make_task, "rna_cell_loss"), (make_paper_task, "rna_masked_loss")]
+)
+def test_promoters_left_out_in_training_teach_the_model_to_do_without(config, cells, make, score):
     alone = MemoryStore(cells.rna, cells.promoter, np.zeros(60, dtype=bool))
     losses = []
     for share in (0.0, 0.5):
-        model, _, _ = run(config, cells, epochs=30, promoter_dropout=share)
-        task = pretraining.MaskedPretraining(model, alone, np.arange(60), np.arange(60), 0.15, 0)
-        losses.append(task.evaluate()["rna_masked_loss"])
+        task = make(config, cells, promoter_dropout=share)
+        run(task, epochs=30)
+        task.store = alone
+        losses.append(task.evaluate()[score])
     assert losses[1] < losses[0]

@@ -16,6 +16,7 @@ from scdyn.log import logger
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import (
     MAIN,
+    OF_PAPER,
     SIZES,
     FineTuningSettings,
     PretrainingSettings,
@@ -32,7 +33,7 @@ from scdyn.training import pretraining
 def pretrain(
     corpus: Corpus, folder: str | Path, settings: PretrainingSettings | None = None
 ) -> Pretrained:
-    """Pretrain a model on the cells of a corpus, by predicting hidden values.
+    """Pretrain a model on the cells of a corpus, by predicting counts that it does not read.
 
     Called again with the same folder and settings, it continues an interrupted run from its last
     checkpoint, and opens a finished model.
@@ -109,8 +110,7 @@ def finetune(
         Label, training cells, folds and seeds, such as
         ``SplitSettings(label="cell_type", split_by="sample", folds=3, seeds=[1])``.
     settings
-        Adapter, head and training. If None, the defaults, with the training for a model of this
-        size.
+        Adapter, head and training. If None, the defaults for a model of this size and architecture.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def finetune(
     """
     folder = Path(folder)
     if settings is None:
-        settings = FineTuningSettings(training=choose_training(model))
+        settings = choose_settings(model)
     variant = VariantSettings(**settings.model_dump())
     splits, _ = split_task(
         align_obs(obs, corpus.store.cells),
@@ -168,13 +168,18 @@ def finetune(
     return FineTuned(folders, model.folder)
 
 
-def choose_training(model: Pretrained) -> TrainingSettings:
-    """Choose epochs, batch size and learning rate by the size of a model; small if it has none."""
+def choose_settings(model: Pretrained) -> FineTuningSettings:
+    """Choose the defaults for a model: by its size, small if it has none, and architecture."""
     config = model.model.config
-    for size in SIZES.values():
-        if all(getattr(config, key) == value for key, value in size["model"].items()):
-            return TrainingSettings(**size["fine_tuning"])
-    return TrainingSettings(**SIZES["small"]["fine_tuning"])
+    of_size = [
+        size["fine_tuning"]
+        for size in SIZES.values()
+        if all(getattr(config, key) == value for key, value in size["model"].items())
+    ]
+    training = TrainingSettings(**(of_size or [SIZES["small"]["fine_tuning"]])[0])
+    return FineTuningSettings(
+        training=training, **(OF_PAPER if config.architecture == "paper" else {})
+    )
 
 
 def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from scdyn.lazy import attach
 _HOMES = {
     "Corpus": "corpus",
     "Pca": "pca",
-    "bin_values": "tokens",
     "make_corpus": "corpus",
     "open_pca": "pca",
     "write_tokens": "tokens",

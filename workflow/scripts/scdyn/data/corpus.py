@@ -39,10 +39,9 @@ from scdyn.io.shards import (
 )
 from scdyn.log import logger
 from scdyn.pp.counts import (
-    MOMENTS,
     SIZES,
     describe_sizes,
-    find_divisors,
+    find_depth,
     log_normalise,
     promoters_measured,
 )
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Columns of ``obs``: what is measured. Labels and covariates are in a separate table.
-MEASURED = ("sample", "barcode", "promoter_source", *METRICS, *SIZES.values())
+MEASURED = ("sample", "barcode", "promoter_source", *METRICS)
 # Layers of a block: the counts of a modality, and their log-normalised values.
 LAYERS = {layer: modality for modality in PLACES for layer in (modality, f"{modality}_log")}
 MANIFEST, OBS = "manifest.json", "obs.parquet"
@@ -147,7 +146,7 @@ class Corpus:
         )
 
     @classmethod
-    def write(cls, folder: str | Path, samples: Iterable[ad.AnnData], n_bins: int = 14) -> Self:
+    def write(cls, folder: str | Path, samples: Iterable[ad.AnnData]) -> Self:
         """Write samples to a folder, each with its counts, and open their corpus.
 
         Parameters
@@ -156,8 +155,6 @@ class Corpus:
             Is created if it does not exist.
         samples
             From :func:`scdyn.pp.filter_cells`; of a generator one is in memory at a time.
-        n_bins
-            Highest bin of a value that the model reads.
 
         Raises
         ------
@@ -175,22 +172,20 @@ class Corpus:
             paths.append(path)
         make_corpus(folder, paths)
         corpus = cls(folder)
-        corpus.add_regulons(None, n_bins)
+        corpus.add_regulons(None)
         return corpus
 
-    def add_regulons(self, regulons: pd.DataFrame | None, n_bins: int = 14) -> None:
+    def add_regulons(self, regulons: pd.DataFrame | None) -> None:
         """Write the vocabulary with its regulons, as the model reads it, to ``tokens/``.
 
         Parameters
         ----------
         regulons
             From :func:`scdyn.grn.infer_regulons`; None: the latents of the model start at random.
-        n_bins
-            Highest bin of a value.
         """
         from scdyn.data.tokens import write_tokens
 
-        write_tokens(self.folder / "tokens", self.genes, regulons, n_bins)
+        write_tokens(self.folder / "tokens", self.genes, regulons)
         self.__dict__.pop("store", None)
 
     @cached_property
@@ -219,19 +214,22 @@ class Corpus:
     @cached_property
     def genes(self) -> pd.DataFrame:
         """The vocabulary: ``gene_id``, ``symbol``, ``is_tf``, ``length``, ``n_tss`` and others."""
-        var = self.shards[0].read_table("var")
-        moments = [name for names in MOMENTS.values() for name in names]
-        return var.drop(columns=moments).rename_axis("gene_id").reset_index()
-
-    @cached_property
-    def divisors(self) -> dict[str, np.ndarray]:
-        """What the counts of a gene are divided by: see :func:`scdyn.pp.counts.find_divisors`."""
-        return find_divisors(self.genes)
+        return self.shards[0].read_table("var").rename_axis("gene_id").reset_index()
 
     @cached_property
     def sizes(self) -> dict[str, np.ndarray]:
-        """Sums of the counts per gene size, (cells,) float64 per modality."""
-        return {modality: self.obs[name].to_numpy(float) for modality, name in SIZES.items()}
+        """Total counts, (cells,) float64 per modality; zero where promoters were not measured."""
+        sizes = {modality: np.zeros(len(self)) for modality in SIZES}
+        for modality, name in SIZES.items():
+            known = np.arange(len(self)) if modality == "rna" else np.flatnonzero(self.measured)
+            if len(known):
+                sizes[modality][known] = self.obs[name].to_numpy()[known]
+        return sizes
+
+    @cached_property
+    def depths(self) -> dict[str, float]:
+        """Depth to which the counts of a modality are scaled: the median of the cells' totals."""
+        return {modality: find_depth(sizes) for modality, sizes in self.sizes.items()}
 
     @cached_property
     def measured(self) -> np.ndarray:
@@ -317,7 +315,7 @@ class Corpus:
                 result[modality] = counts
             if f"{modality}_log" in layers:
                 sizes = self.sizes[modality][rows]
-                result[f"{modality}_log"] = log_normalise(counts, self.divisors[modality], sizes)
+                result[f"{modality}_log"] = log_normalise(counts, sizes, self.depths[modality])
         return Block(rows, result)
 
     def to_memory(
@@ -539,7 +537,7 @@ def refuse_repeated(shards: Sequence[Shard], suspected: Sequence[np.ndarray]) ->
 
 
 def to_small_types(obs: pd.DataFrame, integers: Collection[str]) -> pd.DataFrame:
-    """Convert numbers to 32 bits, except the sizes, and words to categories.
+    """Convert numbers to 32 bits, and words to categories.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from scipy import sparse
 from torch import Tensor
 
 from scdyn.data.corpus import cut_rows
-from scdyn.data.tokens import MODALITIES, NOT_MEASURED, SparseCells, TokenStore
+from scdyn.data.tokens import MODALITIES, SparseCells, TokenStore
 from scdyn.errors import InputError
 from scdyn.io.shards import Buffers, Cells
 from scdyn.log import logger
+from scdyn.pp.counts import sum_cells
 
 T = TypeVar("T")
 
@@ -69,109 +70,80 @@ def block_shuffle(
     return np.concatenate(order)
 
 
-def is_measured(bins: Tensor) -> Tensor:
-    """Tell per cell whether a modality was measured: bins (B, G) to boolean (B,)."""
-    return bins[:, 0] != NOT_MEASURED
+# Count of a modality that was not measured in a cell.
+NOT_MEASURED = -1
+# Larger counts are read as this, so that batches are half as large.
+LARGEST = np.iinfo(np.int16).max
+
+
+def is_measured(counts: Tensor) -> Tensor:
+    """Tell per cell whether a modality was measured: counts (B, G) to boolean (B,)."""
+    return counts[:, 0] >= 0
 
 
 def expressed_genes(rna: Tensor, promoter: Tensor) -> Tensor:
-    """Tell which genes have counts in either modality: bins (B, G) each to boolean (B, G)."""
-    seen = ((bins > 0) & (bins != NOT_MEASURED) for bins in (rna, promoter))
-    return torch.logical_or(*seen)
+    """Tell which genes have counts in either modality: counts (B, G) each to boolean (B, G)."""
+    return (rna > 0) | (promoter > 0)
 
 
-class Binning:
-    """Bins of counts, computed on a device.
+def move(values: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array to a device, asynchronously if it is a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fill(cells: SparseCells, n_genes: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Move the counts of cells to a device, where they become dense.
 
     Parameters
     ----------
-    store
-        The cells' store.
+    cells
+        The cells.
+    n_genes
+        Genes of the vocabulary.
     device
-        Device of the bins.
+        Device of the counts.
+
+    Returns
+    -------
+    rna, promoter : Tensor of int16, (cells, genes)
+        ``promoter`` is :data:`NOT_MEASURED` in cells whose promoters were not measured.
     """
+    device = torch.device(device)
+    rna, promoter = (_fill(cells.values[modality], n_genes, device) for modality in MODALITIES)
+    promoter[move(~cells.measured, device)] = NOT_MEASURED
+    return rna, promoter
 
-    def __init__(self, store: Store, device: torch.device | str) -> None:
-        self.n_genes, self.device = store.n_genes, torch.device(device)
-        self.n_bins = store.n_bins
-        self.rates = {
-            modality: torch.from_numpy(1.0 / divisor).to(self.device)
-            for modality, divisor in store.divisors.items()
-        }
 
-    def bin(self, cells: SparseCells) -> tuple[Tensor, Tensor]:
-        """Bin the counts of cells as :func:`scdyn.data.tokens.bin_values` does.
-
-        Returns
-        -------
-        rna, promoter : Tensor of uint8, (cells, genes)
-            ``promoter`` is :data:`~scdyn.data.tokens.NOT_MEASURED` in cells whose promoters were
-            not measured.
-        """
-        rna, promoter = (self._bin_modality(cells, modality) for modality in MODALITIES)
-        promoter[self._move(~cells.measured)] = NOT_MEASURED
-        return rna, promoter
-
-    def _bin_modality(self, cells: SparseCells, modality: str) -> Tensor:
-        """Bin one modality: (cells, genes)."""
-        values = cells.values[modality]
-        lengths = self._move(np.diff(values.indptr))
-        row = torch.repeat_interleave(lengths, output_size=len(values.data))
-        gene = self._move(values.indices).long()
-        bins = self._move(values.data)
-        if cells.sizes is not None:
-            size = cells.sizes[modality]
-            scale = self._move(1e6 / np.where(size > 0, size, 1.0))
-            # In float64, as everywhere, so that the bins do not depend on the device.
-            rates = bins.double().mul_(self.rates[modality][gene]).mul_(scale[row])
-            bins = rates.log1p_().float().ceil_().clamp_(max=self.n_bins)
-        dense = torch.zeros(len(cells), self.n_genes, dtype=torch.uint8, device=self.device)
-        dense.view(-1).scatter_(0, row.mul_(self.n_genes).add_(gene), bins.to(torch.uint8))
-        return dense
-
-    def _move(self, values: np.ndarray) -> Tensor:
-        """Copy an array to the device, asynchronously if it is a GPU."""
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+def _fill(cells: Cells, n_genes: int, device: torch.device) -> Tensor:
+    lengths = move(np.diff(cells.indptr), device)
+    row = torch.repeat_interleave(lengths, output_size=len(cells.data))
+    gene = move(cells.indices, device).long()
+    counts = move(cells.data, device)
+    if cells.data.dtype.itemsize > 1:
+        counts = counts.int().clamp_(max=LARGEST)
+    dense = torch.zeros(len(lengths), n_genes, dtype=torch.int16, device=device)
+    dense.view(-1).scatter_(0, row.mul_(n_genes).add_(gene), counts.to(torch.int16))
+    return dense
 
 
 def densify(
     store: Store, rows: np.ndarray, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Read the bins of cells into dense tensors on a device.
-
-    Parameters
-    ----------
-    store, rows
-        The cells.
-    device
-        Device of the bins.
-
-    Returns
-    -------
-    rna, promoter : Tensor of uint8, (n, genes)
-        As :meth:`Binning.bin`.
-    """
-    return Binning(store, device).bin(store.read_cells(rows))
+    """Read the counts of cells into dense tensors on a device; see :func:`fill`."""
+    return fill(store.read_cells(rows), store.n_genes, device)
 
 
 class MemoryStore:
-    """Bins in memory, with the methods of a :class:`~scdyn.data.tokens.TokenStore`.
-
-    ``n_bins`` and ``divisors`` are not needed, because its values are bins already.
+    """Counts in memory, with the methods of a :class:`~scdyn.data.tokens.TokenStore`.
 
     Parameters
     ----------
     rna, promoter
-        (cells, genes) uint8 bins.
+        (cells, genes) counts.
     promoter_measured
         (cells,) boolean: whether promoters were measured; in all cells if None.
     """
-
-    n_bins = NOT_MEASURED
-    divisors: ClassVar[dict[str, np.ndarray]] = {}
 
     def __init__(
         self,
@@ -186,25 +158,25 @@ class MemoryStore:
         self._measured = everywhere if promoter_measured is None else promoter_measured
 
     @classmethod
-    def from_bins(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
-        """Make a store of dense bins (cells, genes), as :func:`densify` returns them."""
+    def from_dense(cls, rna: Tensor, promoter: Tensor) -> MemoryStore:
+        """Make a store of dense counts (cells, genes), as :func:`densify` returns them."""
         measured = is_measured(promoter).numpy()
-        promoter = promoter.masked_fill(promoter == NOT_MEASURED, 0)
-        return cls(sparse.csr_matrix(rna.numpy()), sparse.csr_matrix(promoter.numpy()), measured)
+        found = [sparse.csr_matrix(counts.clamp(min=0).numpy()) for counts in (rna, promoter)]
+        return cls(found[0], found[1], measured)
 
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell per cell (rows,) whether promoters were measured."""
         return self._measured[rows]
 
-    def read(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """Return the bins of some cells, (rows, genes) each."""
-        return self.rna[rows], self.promoter[rows]
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of RNA and of promoters of some cells: (2, rows)."""
+        return np.stack([sum_cells(part[rows]) for part in (self.rna, self.promoter)])
 
     def read_cells(self, rows: np.ndarray, buffers: Buffers | None = None) -> SparseCells:
-        """Return the bins of some cells, in the order of the rows."""
-        parts = zip(MODALITIES, self.read(rows), strict=True)
+        """Return the counts of some cells, in the order of the rows."""
+        parts = zip(MODALITIES, (self.rna[rows], self.promoter[rows]), strict=True)
         values = {name: Cells(part.data, part.indices, part.indptr) for name, part in parts}
-        return SparseCells(values, self._measured[rows], None)
+        return SparseCells(values, self._measured[rows])
 
 
 Store: TypeAlias = TokenStore | MemoryStore
@@ -276,7 +248,7 @@ class Loader:
     batches
         Rows of each batch.
     device
-        Device of the bins.
+        Device of the counts.
     depth
         Number of batches prepared ahead.
 
@@ -304,7 +276,7 @@ class Loader:
         self.store = store
         self.batches = batches
         self.depth = depth
-        self.binning = Binning(store, device)
+        self.device = torch.device(device)
         self.waited_seconds = 0.0
 
     def __len__(self) -> int:
@@ -312,14 +284,14 @@ class Loader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield RNA and promoter bins (cells, genes) of each batch, on the device."""
+        """Yield RNA and promoter counts (cells, genes) of each batch, on the device."""
         cells = read_groups(self.store, self.batches)
         ahead: deque[Future[tuple[Tensor, Tensor] | None]] = deque()
         thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
         def prepare() -> tuple[Tensor, Tensor] | None:
             batch = next(cells, None)
-            return None if batch is None else self.binning.bin(batch)
+            return None if batch is None else fill(batch, self.store.n_genes, self.device)
 
         try:
             while True:
@@ -336,19 +308,20 @@ class Loader:
             cells.close()
 
 
-def halve_batch(n_cells: int) -> int:
+def halve_batch(n_cells: int, least: int = 1) -> int:
     """Halve the number of cells on the GPU at once, after it ran out of memory.
 
     Raises
     ------
     InputError
-        If the number is 1.
+        If the number is at most ``least``.
     """
     torch.cuda.empty_cache()
-    if n_cells == 1:
+    if n_cells <= least:
+        cells = "one cell" if n_cells == 1 else f"{n_cells} cells"
         raise InputError(
             "GPU",
-            "CUDA out of memory with one cell at once; choose a smaller model (width, n_layers, "
+            f"CUDA out of memory with {cells} at once; choose a smaller model (width, n_layers, "
             "n_latents), a GPU with more memory, or device: cpu.",
         )
     logger.warning(
@@ -369,12 +342,12 @@ def run_batches(
     Parameters
     ----------
     function
-        Called with the RNA and promoter bins (cells, genes) of a batch, on the device; its result
+        Called with the RNA and promoter counts (cells, genes) of a batch, on the device; its result
         per cell must not depend on the other cells.
     store, rows
         The cells.
     device
-        Device of the bins.
+        Device of the counts.
     batch_size
         Cells per batch.
 

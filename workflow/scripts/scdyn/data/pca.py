@@ -1,96 +1,134 @@
-"""Principal components of a corpus: computed once, exactly, in two passes over its blocks."""
+"""Principal components of a corpus: computed once, exactly, in passes over its blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import zarr
-from scipy import linalg, sparse
+from scipy import linalg
 
-from scdyn.data.corpus import Corpus, check_rows, cut_rows, map_ahead
+from scdyn.data.corpus import Corpus, check_rows
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import ALL_CHUNKS, STAMP, make_stamp, open_zarr
 from scdyn.io.files import atomic
 from scdyn.io.shards import CELLS_AT_ONCE, REMEDY
 from scdyn.log import logger
-from scdyn.pp.counts import MOMENTS, log_normalise
 
-# Genes per modality, those of the highest variance, and components per modality.
+# Genes per modality, those of the highest variance, and components per space.
 N_GENES, N_COMPONENTS = 2000, 50
+# What components are of: RNA, or RNA and promoters jointly; of log-normalised values, or of these
+# scaled to unit variance per gene.
+SPACES = ("rna", "rna_scaled", "both", "both_scaled")
+# Largest scaled value, in standard deviations, above which a gene of few cells would rule a
+# component.
+MAX_SCALED = 10.0
+# Fewest cells with promoters, below which their mean and variance say nothing.
+MIN_MEASURED = 3
 UNREADABLE = "the components cannot be read"
 
 
-def sum_moments(corpus: Corpus) -> pd.DataFrame:
-    """Sum the moments of the samples' log-normalised values: the columns of MOMENTS, by gene id."""
-    names = [name for names in MOMENTS.values() for name in names]
-    total = corpus.shards[0].read_table("var")[names]
-    for shard in corpus.shards[1:]:
-        total = total + shard.read_table("var")[names]
-    return total
+class Features(NamedTuple):
+    """The chosen genes of one modality, and the moments of their log-normalised values."""
+
+    genes: np.ndarray
+    """(genes,) positions in the vocabulary, ascending."""
+    mean: np.ndarray
+    """(genes,) float32, over the cells in which the modality was measured."""
+    deviation: np.ndarray
+    """(genes,) float32 standard deviation over the same cells."""
 
 
-def choose_genes(moments: pd.DataFrame, modality: str, n_cells: int, n_genes: int) -> np.ndarray:
-    """Choose the genes whose log-normalised values vary most.
+def choose_features(corpus: Corpus, n_genes: int) -> dict[str, Features]:
+    """Choose the genes of each modality whose log-normalised values vary most.
 
     Parameters
     ----------
-    moments
-        From :func:`sum_moments`.
-    modality, n_cells
-        The modality, and the number of cells in which it was measured.
+    corpus
+        The cells.
     n_genes
-        Number of genes.
+        Most genes per modality; fewer are chosen if fewer vary.
 
     Returns
     -------
-    ndarray
-        Positions of the genes, ascending; fewer if fewer vary.
+    dict
+        Per modality; without ``promoter`` if promoters were measured in fewer than
+        :data:`MIN_MEASURED` cells.
     """
-    total, squares = (moments[name].to_numpy() for name in MOMENTS[modality])
-    variance = (squares - total**2 / max(n_cells, 1)) / max(n_cells - 1, 1)
-    # Sums of squares of constant values differ from zero by rounding.
-    varies = variance > 1e-9 * np.maximum(squares / max(n_cells, 1), 1e-9)
-    best = np.argsort(-variance, kind="stable")[: min(n_genes, int(varies.sum()))]
-    return np.sort(best)
+    n_cells = {"rna": len(corpus), "promoter": int(corpus.measured.sum())}
+    modalities = [name for name, n in n_cells.items() if name == "rna" or n >= MIN_MEASURED]
+    sums = {name: np.zeros((2, corpus.n_genes)) for name in modalities}
+    for block in corpus.iter_blocks(layers=[f"{name}_log" for name in modalities]):
+        for name in modalities:
+            logs = block.layers[f"{name}_log"]
+            for power, of_power in enumerate(sums[name], start=1):
+                values = logs.data.astype(np.float64) ** power
+                of_power += np.bincount(logs.indices, values, minlength=corpus.n_genes)
+    result = {}
+    for name in modalities:
+        total, squares = sums[name]
+        mean = total / n_cells[name]
+        variance = (squares - total * mean) / max(n_cells[name] - 1, 1)
+        # Sums of squares of constant values differ from zero by rounding.
+        varies = variance > 1e-9 * np.maximum(squares / n_cells[name], 1e-9)
+        best = np.argsort(-variance, kind="stable")[: min(n_genes, int(varies.sum()))]
+        genes = np.sort(best)
+        moments = (mean[genes], np.sqrt(variance[genes]))
+        result[name] = Features(genes, *(values.astype(np.float32) for values in moments))
+    return result
 
 
 def iter_values(
-    corpus: Corpus, modality: str, rows: np.ndarray, genes: np.ndarray
+    corpus: Corpus, features: dict[str, Features], scaled: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows and log-normalised values (cells, chosen genes) of blocks, dense float32."""
-    column = np.full(corpus.n_genes, -1, dtype=np.int32)
-    column[genes] = np.arange(len(genes))
-    divisor = corpus.divisors[modality][genes]
+    """Yield rows and values (cells, chosen genes of all modalities) of blocks, dense float32.
 
-    def read(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = corpus.read(part, modality)
-        found = column.take(counts.indices)
-        kept = np.flatnonzero(found >= 0)
-        indptr = np.searchsorted(kept, counts.indptr)
-        shape = (len(part), len(genes))
-        chosen = sparse.csr_matrix((counts.data[kept], found[kept], indptr), shape)
-        logs = log_normalise(chosen, divisor, corpus.sizes[modality][part])
-        return part, logs.toarray()
+    Values are log-normalised counts minus the gene's mean; if ``scaled``, divided by its standard
+    deviation and clipped to :data:`MAX_SCALED`. Promoters that were not measured are zero.
+    """
+    for block in corpus.iter_blocks(layers=[f"{name}_log" for name in features]):
+        parts = []
+        for name, (genes, mean, deviation) in features.items():
+            part = block.layers[f"{name}_log"][:, genes].toarray()
+            part -= mean
+            if scaled:
+                part /= deviation
+                np.clip(part, -MAX_SCALED, MAX_SCALED, out=part)
+            if name == "promoter":
+                part[~corpus.measured[block.rows]] = 0
+            parts.append(part)
+        yield block.rows, np.concatenate(parts, axis=1)
 
-    yield from map_ahead(read, cut_rows(rows, CELLS_AT_ONCE))
 
-
-def fit_components(
-    corpus: Corpus,
-    modality: str,
-    rows: np.ndarray,
-    genes: np.ndarray,
-    mean: np.ndarray,
-    n_components: int,
+def compute_covariance(
+    corpus: Corpus, features: dict[str, Features], scaled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the principal components of one modality from the covariance of the chosen genes.
+    """Compute the covariance of the values of :func:`iter_values`, whose products are in float32.
 
-    ``mean`` is that of the genes (genes,), which is subtracted before products are summed in
-    float32.
+    Returns
+    -------
+    covariance : ndarray, (genes, genes)
+        Only its upper triangle is set.
+    centre : ndarray of float32, (genes,)
+        The mean, which is not zero because of clipping and of rounding.
+    """
+    n_genes = sum(len(of_modality.genes) for of_modality in features.values())
+    products, total = np.zeros((n_genes, n_genes), order="F"), np.zeros(n_genes)
+    if n_genes == 0:
+        return products, total.astype(np.float32)
+    for _, values in iter_values(corpus, features, scaled):
+        products += linalg.blas.ssyrk(1.0, values.T)
+        total += values.sum(0, dtype=np.float64)
+    centre = total / len(corpus)
+    linalg.blas.dsyr(-len(corpus), centre, a=products, overwrite_a=True)
+    products /= max(len(corpus) - 1, 1)
+    return products, centre.astype(np.float32)
+
+
+def fit_components(covariance: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the leading eigenvectors of a covariance (genes, genes), of which one triangle is set.
 
     Returns
     -------
@@ -98,19 +136,11 @@ def fit_components(
         The largest number of each component is positive.
     variance : ndarray, (components,)
     """
-    n_genes = len(genes)
-    products, total = np.zeros((n_genes, n_genes)), np.zeros(n_genes)
-    for _, values in iter_values(corpus, modality, rows, genes):
-        values -= mean
-        # Only one triangle is computed.
-        products += linalg.blas.ssyrk(1.0, values, trans=1)
-        total += values.sum(0, dtype=np.float64)
-    left = total / len(rows)  # by rounding
-    covariance = (products - len(rows) * np.triu(np.outer(left, left))) / max(len(rows) - 1, 1)
-    n_components = min(n_components, n_genes, len(rows) - 1)
-    first = n_genes - n_components
+    n_genes = len(covariance)
+    if n_components == 0:
+        return np.zeros((n_genes, 0), dtype=np.float32), np.zeros(0)
     variance, loadings = linalg.eigh(
-        covariance, lower=False, subset_by_index=[first, n_genes - 1], overwrite_a=True
+        covariance, lower=False, subset_by_index=[n_genes - n_components, n_genes - 1]
     )
     loadings = loadings[:, ::-1]
     signs = np.sign(loadings[np.abs(loadings).argmax(0), np.arange(n_components)])
@@ -120,67 +150,68 @@ def fit_components(
 def compute_pca(
     corpus: Corpus, path: str | Path, n_genes: int = N_GENES, n_components: int = N_COMPONENTS
 ) -> None:
-    """Compute the principal components of each modality over all cells of a corpus.
+    """Compute the principal components of the :data:`SPACES` over all cells of a corpus.
 
-    Of each modality, the log-normalised values of the genes with the highest variance are centred
-    and not scaled. The components are those of their exact covariance, computed from blocks.
+    Of each modality, the log-normalised values of the genes with the highest variance are used,
+    centred, or centred and scaled as by scanpy's ``pp.scale(max_value=10)``. The components are
+    those of their exact covariance, summed from blocks; for ``both`` that of the genes of RNA and
+    of promoters together. Promoters that were not measured are at the mean.
 
     Parameters
     ----------
     corpus
         The cells.
     path
-        Folder, ``NAME.zarr``, written atomically: the arrays ``rna`` and ``promoter`` (cells,
-        components) of float32, and for each modality ``genes`` (positions in the vocabulary),
-        ``mean``, ``loadings`` (genes, components) and ``variance``. A modality that was measured in
-        fewer than three cells has no components; cells in which it was not measured are at zero,
-        the mean.
+        Folder, ``NAME.zarr``, written atomically: for each space an array (cells, components) of
+        float32. ``features`` has the :class:`Features` of each modality, and ``fitted`` for each
+        space ``centre`` (subtracted last), ``loadings`` and ``variance``. Of a corpus in which
+        promoters were measured in fewer than :data:`MIN_MEASURED` cells there are only the spaces
+        of the RNA, which :class:`Pca` reads for those of both.
     n_genes, n_components
-        Most genes and components per modality.
+        Most genes per modality, and most components per space.
     """
-    moments = sum_moments(corpus)
+    features = choose_features(corpus, n_genes)
+    numbers = [len(of_modality.genes) for of_modality in features.values()]
+    # The genes of the RNA come first.
+    widths = dict(zip(("rna", "both"), np.cumsum(numbers).tolist(), strict=False))
     with atomic(path) as temporary:
         group = zarr.open_group(str(temporary), mode="w", zarr_format=3)
-        group.attrs[STAMP] = {**make_stamp(), "corpus": corpus.id}
-        for modality in MOMENTS:
-            rows = np.arange(len(corpus))
-            if modality == "promoter":
-                rows = np.flatnonzero(corpus.measured)
-            genes = choose_genes(moments, modality, len(rows), n_genes)
-            if len(rows) < 3 or not len(genes):
-                genes = genes[:0]
-                shape = (len(corpus), 0)
-                group.create_array(modality, shape=shape, dtype="float32", chunks=(1, 1))
-                continue
-            sums = moments[MOMENTS[modality][0]].to_numpy()
-            mean = (sums[genes] / len(rows)).astype(np.float32)
-            loadings, variance = fit_components(corpus, modality, rows, genes, mean, n_components)
-            n_found = loadings.shape[1]
-            array = group.create_array(
-                modality,
-                shape=(len(corpus), n_found),
-                dtype="float32",
-                chunks=(min(CELLS_AT_ONCE, len(corpus)), n_found),
-                compressors=None,
-                config=ALL_CHUNKS,
-            )
-            if len(rows) < len(corpus):
-                for part in cut_rows(np.arange(len(corpus)), CELLS_AT_ONCE):
-                    array[part[0] : part[-1] + 1] = 0
-            for here, values in iter_values(corpus, modality, rows, genes):
-                scores = (values - mean) @ loadings
-                # Samples without the modality may lie between the rows.
-                far = np.flatnonzero(np.diff(here) > CELLS_AT_ONCE) + 1
-                for near, found in zip(np.split(here, far), np.split(scores, far), strict=True):
-                    start, stop = int(near[0]), int(near[-1]) + 1
-                    part = np.zeros((stop - start, n_found), dtype=np.float32)
-                    part[near - start] = found
-                    array[start:stop] = part
-            fitted = {"genes": genes, "mean": mean, "loadings": loadings, "variance": variance}
-            for name, values in fitted.items():
-                group.create_array(f"fitted/{modality}/{name}", data=values, config=ALL_CHUNKS)
-            logger.info("%s: %d components of %d genes, %d cells", modality, n_found, len(genes),
-                        len(rows))  # fmt: skip
+        arrays = {
+            space: space if "both" in widths else space.replace("both", "rna") for space in SPACES
+        }
+        group.attrs[STAMP] = {**make_stamp(), "corpus": corpus.id, "arrays": arrays}
+        for name, of_modality in features.items():
+            write_arrays(group, f"features/{name}", of_modality._asdict())
+        for scaled in (False, True):
+            covariance, centre = compute_covariance(corpus, features, scaled)
+            loadings = {}
+            for modalities, width in widths.items():
+                n_found = max(0, min(n_components, width, len(corpus) - 1))
+                space = f"{modalities}_scaled" if scaled else modalities
+                loadings[space], variance = fit_components(covariance[:width, :width], n_found)
+                fitted = {"centre": centre[:width], "loadings": loadings[space]}
+                write_arrays(group, f"fitted/{space}", fitted | {"variance": variance})
+                group.create_array(
+                    space,
+                    shape=(len(corpus), n_found),
+                    dtype="float32",
+                    chunks=(min(CELLS_AT_ONCE, len(corpus)), max(n_found, 1)),
+                    compressors=None,
+                    config=ALL_CHUNKS,
+                )
+                logger.info("%s: %d components of %d genes, %d cells", space, n_found, width,
+                            len(corpus))  # fmt: skip
+            for rows, values in iter_values(corpus, features, scaled):
+                values -= centre
+                for space, of_space in loadings.items():
+                    scores = values[:, : len(of_space)] @ of_space
+                    group[space][rows[0] : rows[-1] + 1] = scores
+
+
+def write_arrays(group: zarr.Group, place: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write small arrays to a place in a group."""
+    for name, values in arrays.items():
+        group.create_array(f"{place}/{name}", data=values, config=ALL_CHUNKS)
 
 
 def open_pca(corpus: Corpus) -> Pca:
@@ -192,7 +223,7 @@ def open_pca(corpus: Corpus) -> Pca:
 
 
 class Pca:
-    """The principal components of a corpus.
+    """The principal components of a corpus: ``pca["rna"]``, or of another of :data:`SPACES`.
 
     Parameters
     ----------
@@ -209,34 +240,28 @@ class Pca:
 
     def __init__(self, path: str | Path, corpus: Corpus) -> None:
         self.path, self._n_cells = Path(path), len(corpus)
+        self._read: dict[str, np.ndarray] = {}
         with reading("CORPUS", self.path, UNREADABLE, REMEDY):
             self._group = open_zarr(self.path)
-            made_from = self._group.attrs[STAMP]["corpus"]
+            stamp = self._group.attrs[STAMP]
+            made_from, self._arrays = stamp["corpus"], stamp["arrays"]
         if made_from != corpus.id:
             raise InputError(
                 "CORPUS", f"{self.path}: was computed from another corpus than {corpus.folder}; "
                 f"{REMEDY}.",
             )  # fmt: skip
 
-    @cached_property
-    def rna(self) -> np.ndarray:
-        """Components of the RNA, (cells, components) of float32."""
-        return self._read("rna")
+    def __getitem__(self, space: str) -> np.ndarray:
+        """Return the components of all cells, (cells, components) of float32, read once."""
+        name = self._arrays[space]
+        if name not in self._read:
+            with reading("CORPUS", self.path, UNREADABLE, REMEDY):
+                values: np.ndarray = self._group[name][:]
+                if len(values) != self._n_cells:
+                    raise ValueError(f"{name} has {len(values)} of {self._n_cells} cells")
+            self._read[name] = values
+        return self._read[name]
 
-    @cached_property
-    def promoter(self) -> np.ndarray:
-        """Components of the promoters; of cells in which they were not measured zero."""
-        return self._read("promoter")
-
-    def _read(self, modality: str) -> np.ndarray:
-        with reading("CORPUS", self.path, UNREADABLE, REMEDY):
-            values: np.ndarray = self._group[modality][:]
-            if len(values) != self._n_cells:
-                raise ValueError(f"{modality} has {len(values)} of {self._n_cells} cells")
-            return values
-
-    def select(self, rows: np.ndarray, both: bool = False) -> np.ndarray:
-        """Select the components of some cells: of the RNA, or of both modalities side by side."""
-        rows = check_rows(rows, self._n_cells)
-        parts = (self.rna, self.promoter) if both else (self.rna,)
-        return np.concatenate([part[rows] for part in parts], axis=1)
+    def select(self, rows: np.ndarray, space: str) -> np.ndarray:
+        """Select the components of some cells in one of the :data:`SPACES`."""
+        return self[space][check_rows(rows, self._n_cells)]

@@ -1,4 +1,4 @@
-"""What the model reads: the vocabulary with its regulons, and bins of the counts of a corpus."""
+"""What the model reads: the vocabulary with its regulons, and the counts of a corpus."""
 
 from __future__ import annotations
 
@@ -10,32 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from scdyn.data.corpus import Corpus
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp, read_table
 from scdyn.io.files import atomic, sha256, write_json, write_table
 from scdyn.io.shards import PLACES, REMEDY, Buffers, Cells, hash_vocabulary
-from scdyn.pp.counts import log_normalise
 from scdyn.pp.reference import read_vocabulary
 
 MODALITIES = tuple(PLACES)
-# Bin of a modality that was not measured in a cell. It is larger than all ids of a model; 0 means
-# measured without counts.
-NOT_MEASURED = 255
 # Columns of a table of regulons that are used here.
 REGULON_COLUMNS = ("regulon", "tf", "target", "weight")
 UNREADABLE = "the tokens cannot be read"
-
-
-def bin_values(values: sparse.csr_matrix, n_bins: int) -> sparse.csr_matrix:
-    """Bin log-normalised values as the paper does: bin = ceil(value), at most ``n_bins``.
-
-    Zero stays zero, so the result is as sparse as the input.
-    """
-    bins = np.clip(np.ceil(values.data), 0, n_bins).astype(np.uint8)
-    return sparse.csr_matrix((bins, values.indices, values.indptr), values.shape)
 
 
 def add_regulons(genes: pd.DataFrame, regulons: pd.DataFrame) -> pd.DataFrame:
@@ -87,10 +73,8 @@ def require_regulons(regulons: pd.DataFrame, genes: pd.DataFrame) -> None:
         )
 
 
-def write_tokens(
-    folder: str | Path, genes: pd.DataFrame, regulons: pd.DataFrame | None, n_bins: int
-) -> None:
-    """Write the vocabulary, its regulons and how counts become bins.
+def write_tokens(folder: str | Path, genes: pd.DataFrame, regulons: pd.DataFrame | None) -> None:
+    """Write the vocabulary and its regulons.
 
     Parameters
     ----------
@@ -99,20 +83,15 @@ def write_tokens(
         (:func:`weigh_regulons`) and ``meta.json``.
     genes, regulons
         The vocabulary, and the regulons: ``regulon``, ``tf``, ``target``, ``weight``; None: none.
-    n_bins
-        Highest bin.
 
     Raises
     ------
     InputError
-        If the regulons have other genes, or ``n_bins`` does not fit into a byte. Nothing is written
-        then.
+        If the regulons have other genes. Nothing is written then.
     """
     if regulons is None:
         regulons = pd.DataFrame(columns=list(REGULON_COLUMNS))
     require_regulons(regulons, genes)
-    if not 1 <= n_bins < NOT_MEASURED - 1:
-        raise InputError("CORPUS", f"n_bins is {n_bins}; it must be from 1 to 253.")
     with atomic(folder) as temporary:
         temporary.mkdir()
         write_table(temporary / "vocabulary.tsv", add_regulons(genes, regulons))
@@ -120,9 +99,6 @@ def write_tokens(
         meta = {
             "n_genes": len(genes),
             "n_tfs": int(genes["is_tf"].sum()),
-            "n_bins": n_bins,
-            "binning": "ceil(value), 0 for zero, at most n_bins",
-            "normalisation": {"rna": "TPM, log1p", "promoter": "per TSS, CPM, log1p"},
             "vocabulary_sha256": hash_vocabulary(genes),
             "regulons_sha256": sha256(temporary / "regulons.tsv"),
             STAMP: make_stamp(),
@@ -132,22 +108,18 @@ def write_tokens(
 
 @dataclass(frozen=True)
 class SparseCells:
-    """Values of some cells in both modalities, as they are moved to a device.
+    """Counts of some cells in both modalities, as they are moved to a device.
 
     Attributes
     ----------
     values
-        Modality to the cells: counts, or bins if there are no sizes.
+        Modality to the cells.
     measured
         (cells,) whether promoters were measured.
-    sizes
-        Modality to the sum of the counts per gene size over all genes, (cells,) float64; None if
-        the values are bins.
     """
 
     values: dict[str, Cells]
     measured: np.ndarray
-    sizes: dict[str, np.ndarray] | None
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -156,8 +128,7 @@ class SparseCells:
     def take(self, rows: np.ndarray) -> SparseCells:
         """Copy some cells, in the order of the rows."""
         values = {modality: cells.take(rows) for modality, cells in self.values.items()}
-        sizes = self.sizes and {modality: size[rows] for modality, size in self.sizes.items()}
-        return SparseCells(values, self.measured[rows], sizes)
+        return SparseCells(values, self.measured[rows])
 
 
 class TokenStore:
@@ -189,7 +160,7 @@ class TokenStore:
         self.folder, self.corpus = Path(folder), corpus
         with reading("CORPUS", self.folder, UNREADABLE, REMEDY):
             self.meta = json.loads((self.folder / "meta.json").read_text())
-            self.n_genes, self.n_bins = int(self.meta["n_genes"]), int(self.meta["n_bins"])
+            self.n_genes = int(self.meta["n_genes"])
             vocabulary = self.meta["vocabulary_sha256"]
         if vocabulary != corpus.vocabulary:
             raise InputError(
@@ -198,7 +169,6 @@ class TokenStore:
                 f"{REMEDY}.",
             )
         self.meta["corpus"] = corpus.id
-        self.divisors = corpus.divisors
         self.buffers: list[Buffers] = []
 
     def __len__(self) -> int:
@@ -240,6 +210,10 @@ class TokenStore:
         """Find the rows of cells by name; see :meth:`Corpus.find_rows`."""
         return self.corpus.find_rows(list(names))
 
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Sum the counts of RNA and of promoters of some cells: (2, rows)."""
+        return np.stack([self.corpus.sizes[modality][rows] for modality in MODALITIES])
+
     def promoter_measured(self, rows: np.ndarray) -> np.ndarray:
         """Tell per cell (rows,) whether promoters were measured."""
         return self.corpus.measured[rows]
@@ -252,32 +226,4 @@ class TokenStore:
         return SparseCells(
             {modality: self.corpus.read(rows, modality, buffers) for modality in MODALITIES},
             self.corpus.measured[rows],
-            {modality: size[rows] for modality, size in self.corpus.sizes.items()},
         )
-
-    def read(self, rows: np.ndarray) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """Read the bins of some cells, on the CPU.
-
-        Parameters
-        ----------
-        rows
-            Rows of the corpus, in any order, repeated or not.
-
-        Returns
-        -------
-        rna, promoter : csr_matrix of uint8, (rows, genes)
-        """
-        cells = self.read_cells(rows)
-        assert cells.sizes is not None
-        rna, promoter = (
-            bin_values(
-                log_normalise(
-                    cells.values[modality].to_csr(self.n_genes),
-                    self.divisors[modality],
-                    cells.sizes[modality],
-                ),
-                self.n_bins,
-            )
-            for modality in MODALITIES
-        )
-        return rna, promoter

@@ -14,13 +14,13 @@ from scdyn.data.loader import (
     Loader,
     Store,
     densify,
-    expressed_genes,
     halve_batch,
     is_measured,
     run_batches,
 )
 from scdyn.log import logger
-from scdyn.model.classifier import Classifier, make_zero_cells, mask_modality, select_zero_cell
+from scdyn.model.classifier import Classifier, mask_modality
+from scdyn.model.layers import set_precision
 
 Values = tuple[Tensor, Tensor]
 
@@ -30,37 +30,34 @@ MAX_POINTS = 64
 BACKWARD_FACTOR = 2.0
 
 
-def embed_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
-    """Embed RNA and promoter bins: (cells, genes) to two tensors (cells, genes, width)."""
-    model = classifier.encoder
-    rna, promoter = mask_modality(rna, promoter, classifier.modalities)
-    rna, promoter = model.value_ids(rna), model.value_ids(promoter)
-    return model.rna_embedding(rna).detach(), model.promoter_embedding(promoter).detach()
+def make_values(classifier: Classifier, rna: Tensor, promoter: Tensor) -> Values:
+    """Convert counts (cells, genes) to what a path changes: two tensors (cells, genes, numbers)."""
+    values: Values = classifier.encoder.make_values(
+        *mask_modality(rna, promoter, classifier.modalities)
+    )
+    return values
 
 
 def log_odds(
     classifier: Classifier,
     values: Values,
-    zero_cells: Tensor,
-    expressed: Tensor,
-    measured: Tensor,
+    rna: Tensor,
+    promoter: Tensor,
     target: int,
     against: list[int],
 ) -> Tensor:
-    """Log-odds (cells,) of a class versus other classes, from the embedded values.
+    """Log-odds (cells,) of a class versus other classes, from values.
 
     Log-odds instead of the logit: evidence that raises all logits equally cancels.
     """
-    tokens = values[0] + values[1] + classifier.encoder.gene_embedding.weight
-    zero_cell = select_zero_cell(zero_cells, measured)
-    logits = classifier.head(classifier.encoder.encode(tokens), zero_cell, expressed)
+    logits = classifier.head(*classifier.encoder.represent_values(values, rna, promoter))
     return logits[:, target] - logits[:, against].logsumexp(1)
 
 
 def average_values(
     classifier: Classifier, store: Store, rows: np.ndarray, batch_size: int = 64
 ) -> Values:
-    """Average the embedded values over cells: (1, genes, width) per modality.
+    """Average the values over cells: (1, genes, numbers) per modality.
 
     Promoters are averaged over the cells with measured promoters.
     """
@@ -69,7 +66,7 @@ def average_values(
     def sums_of(rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rna, promoter = mask_modality(rna, promoter, classifier.modalities)
         measured = is_measured(promoter)
-        first, second = embed_values(classifier, rna, promoter)
+        first, second = make_values(classifier, rna, promoter)
         return (
             first.sum(0, keepdim=True),
             second[measured].sum(0, keepdim=True),
@@ -96,7 +93,7 @@ def integrate_paths(
         Called with the index of the path of each point (points,) and the values at the points;
         returns one number per point (points,).
     starts, ends
-        (paths, genes, width) values of each modality.
+        (paths, genes, numbers) values of each modality.
     n_steps
         Points per path: exact if the function along the path is a polynomial of degree 2
         ``n_steps`` or less.
@@ -106,7 +103,7 @@ def integrate_paths(
     Returns
     -------
     attributions : Tensor, (paths, modalities, genes)
-        Summed over the width.
+        Summed over the numbers.
     difference : Tensor, (paths,)
         The function at the ends minus at the starts, to which the attributions sum.
     """
@@ -152,11 +149,10 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Attribute a class's log-odds to the genes' values (Sundararajan et al. 2017).
 
-    In float32 on any device, because rounding in bfloat16 violates completeness. Attributions are
-    summed over the embedding's width. The gene embeddings are constant along a path and get no
-    attribution, nor do promoters that were not measured in the cell or in its baseline. The head
-    pools the genes expressed in the explained cell along the whole path, so attributions go to
-    these genes, and to other genes through their effect on these.
+    In float32 on any device, because rounding in bfloat16 violates completeness. Paths are lines
+    between counts; with the architecture of the paper between embedded bins, of which the head
+    pools the genes expressed in the explained cell along the whole path. Promoters that were not
+    measured in the cell or in its baseline get no attribution.
 
     Parameters
     ----------
@@ -184,28 +180,26 @@ def integrated_gradients(
         \\|sum of attributions - difference of the log-odds\\|, relative to that difference or to
         one nat, whichever is larger: 0 for an exact integral.
     """
-    classifier.encoder.set_precision("float32")
+    set_precision(classifier.encoder, "float32")
     device = next(classifier.parameters()).device
     others = [i for i in range(len(classifier.classes)) if i != target]
     others = others if against is None else [against]
     frozen = [p for p in classifier.parameters() if p.requires_grad]
     for parameter in frozen:  # only gradients of the inputs are needed
         parameter.requires_grad_(False)
-    zero_cells = classifier.encode_zero_cells()
-
     attributions = [np.zeros((0, 2, classifier.encoder.config.n_genes), dtype=np.float32)]
     errors = [np.zeros(0)]
     parts = cut_rows(np.arange(len(rows)), max(1, batch_size // 8))
     loader = Loader(store, [rows[part] for part in parts], device)
     for part, (rna, promoter) in zip(parts, loader, strict=True):
         rna, promoter = mask_modality(rna, promoter, classifier.modalities)
-        held = expressed_genes(rna, promoter), is_measured(promoter)
-        ends = embed_values(classifier, rna, promoter)
-        starts = _find_starts(classifier, store, baseline, part, ends, held[1])
+        counts = rna, promoter
+        ends = make_values(classifier, *counts)
+        starts = _find_starts(classifier, store, baseline, part, ends, is_measured(promoter))
 
-        def function(path: Tensor, values: Values, held: Values = held) -> Tensor:
-            expressed, measured = (x[path] for x in held)
-            return log_odds(classifier, values, zero_cells, expressed, measured, target, others)
+        def function(path: Tensor, values: Values, counts: Values = counts) -> Tensor:
+            rna, promoter = (x[path] for x in counts)
+            return log_odds(classifier, values, rna, promoter, target, others)
 
         found = None
         while found is None:
@@ -229,18 +223,18 @@ def _find_starts(
     ends: Values,
     measured: Tensor,
 ) -> Values:
-    """Return the starts of the paths: embedded values of the same shape as the ends."""
+    """Return the starts of the paths: values of the same shape as the ends."""
     device = ends[0].device
     both_measured = measured
     if baseline is None:
-        zeros = make_zero_cells(ends[0].shape[1], device)
-        rna, promoter = embed_values(classifier, *(zero[:1] for zero in zeros))
+        zeros = torch.zeros(2, 1, ends[0].shape[1], device=device)
+        rna, promoter = make_values(classifier, *zeros)
     elif isinstance(baseline, tuple):
         rna, promoter = baseline
     else:
-        bins = densify(store, baseline[part], device)
-        rna, promoter = embed_values(classifier, *bins)
-        both_measured = measured & is_measured(bins[1])
+        counts = densify(store, baseline[part], device)
+        rna, promoter = make_values(classifier, *counts)
+        both_measured = measured & is_measured(counts[1])
     promoter = torch.where(both_measured[:, None, None], promoter, ends[1])
     return rna.expand_as(ends[0]), promoter
 
@@ -299,16 +293,14 @@ def choose_batch_size(
     int
         At least one.
     """
-    classifier.encoder.set_precision("float32")  # as in integrated_gradients
+    set_precision(classifier.encoder, "float32")  # as in integrated_gradients
     device = next(classifier.parameters()).device
     if memory_gib is None:
         free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 8.0
         memory_gib = free / 2
     rna, promoter = densify(store, np.array([row]), device)
     rna, promoter = mask_modality(rna, promoter, classifier.modalities)
-    with torch.no_grad():
-        zero_cells = classifier.encode_zero_cells()
-    values = [x.requires_grad_() for x in embed_values(classifier, rna, promoter)]
+    values = [x.requires_grad_() for x in make_values(classifier, rna, promoter)]
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -317,8 +309,7 @@ def choose_batch_size(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = expressed_genes(rna, promoter), is_measured(promoter)
-        log_odds(classifier, tuple(values), zero_cells, *held, 0, [1])
+        log_odds(classifier, tuple(values), rna, promoter, 0, [1])
     for parameter in classifier.parameters():  # parameters are shared by all points
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     needed = BACKWARD_FACTOR * sum(kept.values()) / 2**30

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from scdyn.data.loader import MemoryStore, Store, densify
-from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.data.tokens import TokenStore
 from scdyn.explain.attribution_tables import rank_correlation
 from scdyn.explain.matching import draw_matched_genes
 from scdyn.explain.runs import draw_correct_cells, explain_run, find_rows_by_class, read_run
 from scdyn.io.files import Json
 from scdyn.log import logger
 from scdyn.model.classifier import Classifier, run_classifier
+from scdyn.model.layers import Pool
 from scdyn.model.pretrained import load_model
+from scdyn.model.transformer import log_normalise
 from scdyn.settings import CheckSettings
 from scdyn.tasks.finetuning import fit_classifier
 from scdyn.tasks.splits import split_cells
@@ -61,7 +63,7 @@ def randomise_cascade(
     with torch.no_grad():
         randomised.encoder.initialise()
         for module in randomised.head.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | Pool):
                 module.reset_parameters()
     n_layers = len(classifier.encoder.layers)
     groups = [part.tolist() for part in np.array_split(np.arange(n_layers)[::-1], n_groups)]
@@ -154,18 +156,21 @@ def check_randomisation(
     return {"cascade": correlations, "labels": rank_correlation(own, run)}
 
 
-def silence(bins: Tensor, genes: np.ndarray) -> Tensor:
-    """Return a copy of bins (cells, G) with the measured bins of some genes set to zero."""
-    bins = bins.clone()
-    part = bins[:, genes]
-    bins[:, genes] = torch.where(part == NOT_MEASURED, part, torch.zeros_like(part))
-    return bins
+def silence(counts: Tensor, genes: np.ndarray) -> Tensor:
+    """Return a copy of counts (cells, G) with the measured counts of some genes set to zero."""
+    counts = counts.clone()
+    counts[:, genes] = counts[:, genes].clamp(max=0)
+    return counts
 
 
-def average_bins(store: Store, rows: np.ndarray) -> np.ndarray:
-    """Average RNA and promoter bins per gene over cells and sum both: (genes,)."""
-    rna, promoter = store.read(rows)
-    return np.asarray(rna.mean(0) + promoter.mean(0)).ravel()
+def average_expression(rna: Tensor, promoter: Tensor) -> np.ndarray:
+    """Average the log-normalised counts (cells, G) of both modalities and add them: (genes,)."""
+    means = torch.zeros(rna.shape[1])
+    for counts in (rna, promoter):
+        known = counts.clamp(min=0).float()
+        totals = known.sum(1)
+        means += log_normalise(known, totals, totals.median()).mean(0)
+    return means.numpy()
 
 
 def compute_deletion_curves(
@@ -177,7 +182,7 @@ def compute_deletion_curves(
 ) -> pd.DataFrame:
     """Compute the class probability when its top genes, or all other genes, are silenced.
 
-    Deletion and insertion curves (Petsiuk et al. 2018); silenced genes are set to the zero bin.
+    Deletion and insertion curves (Petsiuk et al. 2018); counts of silenced genes are set to zero.
 
     Parameters
     ----------
@@ -201,7 +206,7 @@ def compute_deletion_curves(
     result = []
     for name, chosen in rows.items():
         rna, promoter = densify(store, chosen)
-        expression = average_bins(store, chosen)
+        expression = average_expression(rna, promoter)
         orders = {ranking: [of_class[name]] for ranking, of_class in rankings.items()}
         n_genes = len(expression)
         sizes = [0, *(n for n in NUMBERS_OF_GENES if n <= n_genes // 2)]
@@ -217,7 +222,7 @@ def compute_deletion_curves(
                     p = [
                         run_classifier(
                             classifier,
-                            MemoryStore.from_bins(silence(rna, genes), silence(promoter, genes)),
+                            MemoryStore.from_dense(silence(rna, genes), silence(promoter, genes)),
                             np.arange(len(chosen)),
                         )[0]
                         for genes in silenced

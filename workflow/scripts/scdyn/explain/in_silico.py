@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from scdyn.data.loader import MemoryStore, Store, densify
-from scdyn.data.tokens import NOT_MEASURED, TokenStore
+from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.checks import average_bins, silence
+from scdyn.explain.checks import average_expression, silence
 from scdyn.explain.matching import draw_matched_genes
 from scdyn.explain.runs import draw_correct_cells, find_rows_by_class, read_run
 from scdyn.model.classifier import Classifier, run_classifier
@@ -22,7 +22,7 @@ from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
 from scdyn.settings import EditSettings, InSilicoSettings, MeasuredKnockout
 
-# A raised gene is set to this quantile of its nonzero bins.
+# A raised gene is set to this quantile of its share of the counts, of cells that express it.
 HIGH_QUANTILE = 0.95
 # Number of cells of a measured knockout, and of its control, that are compared.
 MEASURED_CELLS = 50
@@ -39,7 +39,7 @@ class Edit:
     genes
         Positions in the vocabulary: the gene, or the regulon's TF and targets.
     raised
-        Whether they are set to a high bin; otherwise they are set to the zero bin.
+        Whether they are set to a high share of the counts; otherwise they are set to zero.
     only_in
         The class whose cells are edited; all if None.
     """
@@ -98,31 +98,45 @@ def list_edits(
     return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
 
 
-def find_high_bins(bins: Tensor) -> Tensor:
-    """Compute a high quantile of the nonzero bins per gene: (cells, G) to (G,)."""
-    values = bins.numpy().astype(float)
-    values[(values == 0) | (values == NOT_MEASURED)] = np.nan
-    has_counts = ~np.isnan(values).all(0)
-    high = np.ones(values.shape[1])
-    high[has_counts] = np.nanquantile(
-        values[:, has_counts], HIGH_QUANTILE, axis=0, method="nearest"
-    )
-    return torch.from_numpy(high).to(bins.dtype)
+def find_high_shares(counts: Tensor) -> Tensor:
+    """Compute a high quantile of each gene's share of the counts, over the cells that express it.
+
+    Parameters
+    ----------
+    counts
+        (cells, G).
+
+    Returns
+    -------
+    Tensor, (G,)
+        Zero for a gene without counts.
+    """
+    known = counts.clamp(min=0).double()
+    shares = (known / known.sum(1, keepdim=True).clamp(min=1)).numpy()
+    shares[shares == 0] = np.nan
+    high = np.zeros(shares.shape[1])
+    seen = ~np.isnan(shares).all(0)
+    high[seen] = np.nanquantile(shares[:, seen], HIGH_QUANTILE, axis=0, method="nearest")
+    return torch.from_numpy(high)
 
 
-def apply_edit(edit: Edit, bins: Tensor, high: Tensor) -> Tensor:
-    """Apply an edit to the measured bins (cells, G), in a copy."""
+def apply_edit(edit: Edit, counts: Tensor, high: Tensor) -> Tensor:
+    """Apply an edit to the measured counts (cells, G), in a copy.
+
+    A raised gene gets a high share of the cell's counts, at least one count.
+    """
     genes = np.array(edit.genes)
     if not edit.raised:
-        return silence(bins, genes)
-    bins = bins.clone()
-    part = bins[:, genes]
-    bins[:, genes] = torch.where(part == NOT_MEASURED, part, high[genes].expand_as(part))
-    return bins
+        return silence(counts, genes)
+    total = counts.clamp(min=0).sum(1, keepdim=True)
+    raised = (high[genes] * total).round().clamp(min=1).to(counts.dtype)
+    counts = counts.clone()
+    counts[:, genes] = torch.where(counts[:, genes] < 0, counts[:, genes], raised)
+    return counts
 
 
 class Cells:
-    """Cells to edit, with their unedited bins, probabilities and embedding.
+    """Cells to edit, with their unedited counts, probabilities and embedding.
 
     Parameters
     ----------
@@ -131,7 +145,7 @@ class Cells:
     store, rows
         The cells.
     all_rows
-        Cells of all classes, from which the high bins are computed; ``rows`` if None.
+        Cells of all classes, from which the high shares are computed; ``rows`` if None.
     """
 
     def __init__(
@@ -142,26 +156,22 @@ class Cells:
         all_rows: np.ndarray | None = None,
     ) -> None:
         self.classifier = classifier
-        self.bins = densify(store, rows)
-        self.expression = average_bins(store, rows)
-        others = self.bins if all_rows is None else densify(store, all_rows)
-        self.high = [find_high_bins(bins) for bins in others]
-        self.p, self.embedding = self.predict(*self.bins)
+        self.counts = densify(store, rows)
+        self.expression = average_expression(*self.counts)
+        others = self.counts if all_rows is None else densify(store, all_rows)
+        self.high = [find_high_shares(counts) for counts in others]
+        self.p, self.embedding = self.predict(*self.counts)
 
     def predict(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Compute probabilities (cells, classes) and embedding (cells, dimensions) of bins.
-
-        The embedding is not projected, because a perturbation may move cells in directions in which
-        unperturbed cells do not differ.
-        """
+        """Compute probabilities (cells, classes) and embedding (cells, numbers) of counts."""
         model = self.classifier.encoder
-        store, rows = MemoryStore.from_bins(rna, promoter), np.arange(len(rna))
-        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows, None)
+        store, rows = MemoryStore.from_dense(rna, promoter), np.arange(len(rna))
+        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """Compute the change of probabilities (cells, classes) and embedding by an edit."""
-        bins = (apply_edit(edit, *pair) for pair in zip(self.bins, self.high, strict=True))
-        p, embedding = self.predict(*bins)
+        edited = (apply_edit(edit, *pair) for pair in zip(self.counts, self.high, strict=True))
+        p, embedding = self.predict(*edited)
         return p - self.p, embedding - self.embedding
 
     def random_shifts(

@@ -22,7 +22,7 @@ class Expression:
     is_tf: np.ndarray
     """(genes,) of bool."""
     values: sparse.csc_matrix
-    """(cells, genes), log1p(TPM)."""
+    """(cells, genes), log-normalised."""
 
     @property
     def tfs(self) -> np.ndarray:

@@ -42,7 +42,7 @@ def infer_regulons(corpus: Corpus, settings: GrnSettings | None = None) -> pd.Da
     """
     settings = settings or GrnSettings()
     seed = settings.seeds[0]
-    components = open_pca(corpus).rna
+    components = open_pca(corpus)["rna"]
     used, _ = choose_cells(corpus, components, settings.cells, settings.max_cells, seed)
     genes = choose_genes(used, settings.min_cells_share)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.io.files import write_json
-from scdyn.model.transformer import Linear, ScDynOmics
+from scdyn.model.layers import Linear
+from scdyn.model.paper import PaperModel
+from scdyn.model.transformer import ScDynOmics
+
+Encoder = ScDynOmics | PaperModel
 
 # Linear layers of attention and feed-forward that get adapters, as in the paper.
 ADAPTED = ("query", "key_value", "output", "ffn_in", "ffn_out")
@@ -72,7 +76,7 @@ def adapted_layers(model: nn.Module) -> list[tuple[nn.Module, str, Linear]]:
     ]
 
 
-def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
+def adapt(model: Encoder, how: str, rank: int) -> PeftModel | Encoder:
     """Prepare an encoder for fine-tuning; its output does not change.
 
     Parameters
@@ -97,7 +101,7 @@ def adapt(model: ScDynOmics, how: str, rank: int) -> PeftModel | ScDynOmics:
     return model
 
 
-def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder: Path) -> None:
+def save_adapter(encoder: PeftModel | Encoder, how: str, whole: bool, folder: Path) -> None:
     """Write the weights that fine-tuning added or changed.
 
     Parameters
@@ -132,7 +136,7 @@ def save_adapter(encoder: PeftModel | ScDynOmics, how: str, whole: bool, folder:
         save_file(plain, folder / ENCODER_FILE)
 
 
-def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftModel | ScDynOmics:
+def load_adapter(model: Encoder, how: str, rank: int, folder: Path) -> PeftModel | Encoder:
     """Load the files of :func:`save_adapter` into a pretrained model.
 
     Raises
@@ -156,7 +160,7 @@ def load_adapter(model: ScDynOmics, how: str, rank: int, folder: Path) -> PeftMo
     return model
 
 
-def merge_adapters(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
+def merge_adapters(encoder: PeftModel | Encoder) -> Encoder:
     """Add LoRA modules to the weights, in place; other encoders are returned unchanged.
 
     A merged encoder can be neither trained nor saved.
@@ -164,7 +168,7 @@ def merge_adapters(encoder: PeftModel | ScDynOmics) -> ScDynOmics:
     return encoder.merge_and_unload() if isinstance(encoder, PeftModel) else encoder
 
 
-def reinitialise(model: ScDynOmics, seed: int) -> ScDynOmics:
+def reinitialise(model: Encoder, seed: int) -> Encoder:
     """Reinitialise all parameters in place, for a baseline without pretraining."""
     torch.manual_seed(seed)
     model.initialise()

@@ -43,9 +43,11 @@ class ModelConfig:
     ----------
     n_genes, n_tfs
         Genes of the vocabulary; the first ``n_tfs`` of them are the TFs.
+    architecture
+        ``expressed`` (:mod:`scdyn.model.transformer`) or ``paper`` (:mod:`scdyn.model.paper`).
     n_bins
-        Highest bin. Ids 1 to ``n_bins`` are bins of counts above zero, 0 is zero; ``mask_id`` and
-        ``not_measured_id`` follow.
+        Of ``paper``: highest bin. Ids 1 to ``n_bins`` are bins of counts above zero, 0 is zero;
+        ``mask_id`` and ``not_measured_id`` follow.
     width, n_layers, n_heads, ffn_width
         Token width, layers (TF and Full in turn, TF first), query heads, width of the feed-forward
         layer.
@@ -53,10 +55,14 @@ class ModelConfig:
         Latents that keys and values are projected to; in a TF layer at most as many as TFs.
     dropout
         Dropout after attention and after the feed-forward layer.
+    n_knots, n_pools, cell_width
+        Of ``expressed``: vectors between which values are interpolated, pools of the tokens, and
+        numbers of a cell vector.
     """
 
     n_genes: int
     n_tfs: int
+    architecture: str = "expressed"
     n_bins: int = 14
     width: int = 96
     n_layers: int = 12
@@ -64,6 +70,9 @@ class ModelConfig:
     n_latents: int = 500
     ffn_width: int = 768
     dropout: float = 0.1
+    n_knots: int = 16
+    n_pools: int = 64
+    cell_width: int = 64
 
     def __post_init__(self) -> None:
         if self.width % self.n_heads:
@@ -80,19 +89,24 @@ class ModelConfig:
             )
 
     @property
+    def n_cell_numbers(self) -> int:
+        """Numbers of a cell vector; 0 of an architecture without one."""
+        return self.cell_width if self.architecture == "expressed" else 0
+
+    @property
     def mask_id(self) -> int:
         """Id of a masked value."""
         return self.n_bins + 1
 
     @property
     def not_measured_id(self) -> int:
-        """Id of a value that was not measured (:data:`scdyn.data.tokens.NOT_MEASURED` on disk)."""
+        """Id of a value that was not measured."""
         return self.n_bins + 2
 
     @classmethod
     def full_size(cls) -> ModelConfig:
         """Return the paper's architecture: 22,000 genes, 1,500 TFs, about 75 M parameters."""
-        return cls(n_genes=22_000, n_tfs=1_500)
+        return cls(n_genes=22_000, n_tfs=1_500, architecture="paper")
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> ModelConfig:
@@ -112,32 +126,44 @@ class ModelConfig:
         """Return the attributes as plain values."""
         return asdict(self)
 
-    def count_operations(self, n_predicted: int | None = None) -> Operations:
-        """Count the operations of a forward pass per cell, including the prediction of bins.
+    def count_operations(self, n_queries: int | None = None) -> Operations:
+        """Count the operations of a forward pass per cell, including the predictions.
 
         Parameters
         ----------
-        n_predicted
-            Number of genes to predict, for which the last layer is run; all if None.
+        n_queries
+            Of ``expressed``: number of expressed genes. Of ``paper``: number of genes to predict,
+            for which the last layer is run. All genes if None.
         """
-        n_predicted = self.n_genes if n_predicted is None else n_predicted
+        n_queries = self.n_genes if n_queries is None else n_queries
+        n_tokens = self.n_genes if self.architecture == "paper" else n_queries
         products = attention = elements = 0
         head_width = self.width // self.n_heads
         for i in range(self.n_layers):
             n_sources = self.n_genes if i % 2 else self.n_tfs
             n_latents = min(self.n_latents, n_sources)
-            n_queries = n_predicted if i == self.n_layers - 1 else self.n_genes
-            per_query = 2 * self.width**2 + 2 * self.width * self.ffn_width
-            per_source = self.width * head_width + n_latents * head_width
-            products += 2 * (n_queries * per_query + n_sources * per_source)
-            attention += 4 * n_queries * n_latents * self.width
-            elements += n_queries * (8 * self.width + 2 * self.ffn_width)
-        products += 4 * n_predicted * self.width * (self.n_bins + 1)
-        return Operations(products, attention, elements)
+            n_inputs = n_tokens
+            if self.architecture == "paper":
+                n_inputs = n_sources
+                n_tokens = n_queries if i == self.n_layers - 1 else self.n_genes
+            per_token = 2 * self.width**2 + 2 * self.width * self.ffn_width
+            products += n_tokens * per_token + n_inputs * self.width * head_width
+            products += n_sources * n_latents * head_width
+            attention += 4 * n_tokens * n_latents * self.width
+            elements += n_tokens * (8 * self.width + 2 * self.ffn_width)
+        if self.architecture == "paper":
+            products += 2 * n_queries * self.width * (self.n_bins + 1)
+        else:
+            n_values = 2 * self.n_knots + 5
+            products += n_tokens * self.width * (n_values + self.n_pools)
+            products += self.n_pools * self.width * self.cell_width
+            products += 4 * self.cell_width * self.n_genes
+            elements += n_tokens * (n_values + self.n_pools) + 2 * self.n_genes
+        return Operations(2 * products, attention, elements)
 
-    def count_training_operations(self, n_predicted: int | None = None) -> Operations:
+    def count_training_operations(self, n_queries: int | None = None) -> Operations:
         """Count the operations of forward and backward pass; see :meth:`count_operations`."""
-        forward = self.count_operations(n_predicted)
+        forward = self.count_operations(n_queries)
         return Operations(
             (1 + BACKWARD) * forward.products,
             (1 + BACKWARD_OF_ATTENTION) * forward.attention,

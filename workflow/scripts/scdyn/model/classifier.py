@@ -13,76 +13,56 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn.data.loader import Store, expressed_genes, is_measured, run_batches
-from scdyn.data.tokens import NOT_MEASURED
+from scdyn.data.loader import NOT_MEASURED, Store, run_batches
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
 from scdyn.model.adapters import load_adapter, merge_adapters, save_adapter
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.layers import Pool, Tokens
 from scdyn.model.pretrained import load_model
 from scdyn.settings import FineTuningSettings, HeadSettings
 
 
 class Head(nn.Module):
-    """Map pooled gene representations to class logits.
+    """Map pooled tokens, and the cell vector of models that have one, to class logits.
 
-    A pool is a weighted sum over genes with trained weights. It includes the expressed genes of a
-    cell, as differences from their representations in a cell without counts, because the many
-    silent genes are nearly the same in all cells and hide the few that differ. This is our choice;
-    the paper pools all genes.
+    A pool is a weighted sum over the expressed genes with trained weights. This is our choice; the
+    paper pools all genes.
     """
 
-    def __init__(self, n_genes: int, width: int, n_classes: int, config: HeadSettings) -> None:
+    def __init__(self, model: ModelConfig, n_classes: int, settings: HeadSettings) -> None:
         super().__init__()
-        self.pool = nn.Linear(n_genes, config.n_pools, bias=False)
-        self.norm = nn.LayerNorm(config.n_pools * width)
-        self.hidden = nn.Linear(config.n_pools * width, config.hidden)
-        self.output = nn.Linear(config.hidden, n_classes)
-        self.dropout = nn.Dropout(config.dropout)
-        nn.init.normal_(self.pool.weight, std=n_genes**-0.5)
+        n_pools = settings.n_pools
+        self.pool = Pool(model.n_genes, n_pools)
+        self.norm = nn.LayerNorm(n_pools * model.width)
+        self.hidden = nn.Linear(n_pools * model.width, settings.hidden)
+        self.output = nn.Linear(settings.hidden + model.n_cell_numbers, n_classes)
+        self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, representations: Tensor, zero_cell: Tensor, expressed: Tensor) -> Tensor:
-        """Map cells to logits.
+    def forward(self, tokens: Tokens, cells: Tensor | None) -> Tensor:
+        """Map cells to logits (B, classes).
 
         Parameters
         ----------
-        representations
-            (B, G, D) of the cells.
-        zero_cell
-            (B, G, D) of the cell in which all counts are zero.
-        expressed
-            (B, G) boolean: genes to pool.
-
-        Returns
-        -------
-        Tensor
-            (B, classes).
+        tokens, cells
+            As a model's ``represent`` returns them.
         """
-        changes = (representations - zero_cell) * expressed.unsqueeze(-1)
-        pooled = self.pool(changes.transpose(1, 2)).flatten(1)
-        hidden = functional.gelu(self.hidden(self.dropout(self.norm(pooled))))
-        return self.output(self.dropout(hidden))
-
-
-def make_zero_cells(
-    n_genes: int, device: torch.device, modalities: str = "both"
-) -> tuple[Tensor, Tensor]:
-    """Make two cells without counts: bins (2, G) each of RNA and promoters.
-
-    Promoters are zero in the first cell and not measured in the second.
-    """
-    rna, promoter = torch.zeros(2, 2, n_genes, dtype=torch.uint8, device=device)
-    promoter[1] = NOT_MEASURED
-    return mask_modality(rna, promoter, modalities)
+        pooled = self.norm(self.pool(tokens))
+        found = functional.gelu(self.hidden(self.dropout(pooled)))
+        if cells is not None:
+            found = torch.cat([found, cells], 1)
+        logits: Tensor = self.output(self.dropout(found))
+        return logits
 
 
 def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
-    """Replace the bins of the modality that a model does not use by "not measured".
+    """Replace the counts of the modality that a model does not use by "not measured".
 
     Parameters
     ----------
     rna, promoter
-        (B, G) bins.
+        (B, G) counts.
     modalities
         Modalities that the model uses: "both", "rna" or "promoter".
     """
@@ -91,25 +71,6 @@ def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tenso
     if modalities == "promoter":
         return torch.full_like(rna, NOT_MEASURED), promoter
     return rna, promoter
-
-
-def select_zero_cell(zero_cells: Tensor, promoter_measured: Tensor) -> Tensor:
-    """Select, per cell, the cell without counts that has the same measured modalities.
-
-    Parameters
-    ----------
-    zero_cells
-        (2, G, D), representations of :func:`make_zero_cells`.
-    promoter_measured
-        (B,) boolean.
-
-    Returns
-    -------
-    Tensor
-        (B, G, D).
-    """
-    # Not by indexing, whose backward pass is not deterministic.
-    return torch.where(promoter_measured[:, None, None], zero_cells[:1], zero_cells[1:])
 
 
 class Classifier(nn.Module):
@@ -141,26 +102,10 @@ class Classifier(nn.Module):
         self.familiar: np.ndarray | None = None
 
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Map bins (B, G) each to logits (B, classes)."""
+        """Map counts (B, G) each to logits (B, classes)."""
         rna, promoter = mask_modality(rna, promoter, self.modalities)
-        zero_cell = select_zero_cell(self.encode_zero_cells(), is_measured(promoter))
-        return self.head(self.encoder(rna, promoter), zero_cell, expressed_genes(rna, promoter))
-
-    def encode_zero_cells(self) -> Tensor:
-        """Compute the representations (2, G, D) of :func:`make_zero_cells`.
-
-        Always of both cells, so that compiled layers see one shape. Without dropout, because all
-        cells of a batch would share its noise.
-        """
-        device = next(self.parameters()).device
-        n_genes = self.head.pool.in_features
-        zeros = make_zero_cells(n_genes, device, self.modalities)
-        training = self.encoder.training
-        self.encoder.eval()
-        try:
-            return self.encoder(*zeros)
-        finally:
-            self.encoder.train(training)
+        logits: Tensor = self.head(*self.encoder.represent(rna, promoter))
+        return logits
 
     def merge(self) -> Classifier:
         """Add LoRA modules to the weights, in place, so that inference is faster.
@@ -231,7 +176,7 @@ def load_classifier(
     model = load_model(model_folder, tokens)
     with reading("MODEL", folder, fault, remedy):
         sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
-        head = Head(model.config.n_genes, model.config.width, len(task["classes"]), sizes)
+        head = Head(model.config, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)
         encoder = load_adapter(model, task["adapter"], task["rank"], folder)
         classifier = Classifier(encoder, head, task["classes"], task["modalities"])

@@ -15,14 +15,15 @@ from scipy import sparse
 from torch import Tensor
 
 from scdyn.data.loader import MemoryStore
-from scdyn.data.tokens import MODALITIES, TokenStore, bin_values
+from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError, reading
 from scdyn.io.files import Json, sha256
 from scdyn.io.shards import hash_vocabulary
 from scdyn.log import logger
 from scdyn.model import embedding
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.embedding import Projection
+from scdyn.model.embedding import Encoder
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.pp import counts
 from scdyn.pp.reference import read_vocabulary
@@ -32,7 +33,7 @@ PROMOTER_LAYERS = ("promoter", "unspliced")
 REMEDY = "give the folder of a model, or remove the file and run the workflow again"
 
 
-def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDynOmics:
+def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> Encoder:
     """Load a pretrained model from ``model.safetensors`` and ``config.json``, on the CPU.
 
     Parameters
@@ -53,29 +54,18 @@ def load_model(folder: str | Path, tokens: dict[str, Any] | None = None) -> ScDy
     weights = read_tensors(folder / "model.safetensors", content["model_sha256"], "weights")
     if tokens:
         require_vocabulary(folder, content, tokens)
-    model = ScDynOmics(ModelConfig.from_dict(content["model"]))
+    config = ModelConfig.from_dict(content["model"])
+    model = PaperModel(config) if config.architecture == "paper" else ScDynOmics(config)
     try:
+        if isinstance(model, PaperModel):
+            model.mean, model.components = weights["mean"], weights["components"]
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise InputError(
             "MODEL",
             f"{folder}: model.safetensors does not fit config.json ({error}); pretrain again.",
         ) from error
     return model.eval()
-
-
-def load_projection(folder: str | Path) -> Projection:
-    """Load the projection of a pretrained model from ``embedding.safetensors``, on the CPU.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or damaged, or the projection is of another model.
-    """
-    folder = Path(folder)
-    digest = read_config(folder).get("embedding_sha256")
-    tensors = read_tensors(folder / "embedding.safetensors", digest, "projection")
-    return Projection(tensors["mean"], tensors["components"])
 
 
 def read_config(folder: Path) -> Json:
@@ -100,13 +90,7 @@ def read_tensors(path: Path, digest: str | None, what: str) -> dict[str, Tensor]
 
 
 def require_vocabulary(folder: Path, config: Json, tokens: Json) -> None:
-    """Refuse tokens of another vocabulary than the model's, or with other bins."""
-    if tokens.get("n_bins") not in (None, config["tokens"].get("n_bins")):
-        raise InputError(
-            "MODEL",
-            f"{folder}: pretrained with {config['tokens'].get('n_bins')} bins, not with the "
-            f"{tokens['n_bins']} of the tokens; pretrain again.",
-        )
+    """Refuse tokens of another vocabulary than the model's."""
     if tokens["vocabulary_sha256"] != config["tokens"]["vocabulary_sha256"]:
         raise InputError(
             "MODEL",
@@ -131,10 +115,8 @@ class Pretrained:
     ----------
     folder : Path
         Its files.
-    model : ScDynOmics
+    model : ScDynOmics or PaperModel
         In evaluation mode.
-    projection : Projection
-        From the model's latents to the embedding.
     config : dict
         Content of ``config.json``: architecture, training, hashes, versions.
     vocabulary : DataFrame
@@ -160,7 +142,6 @@ class Pretrained:
         self.folder = folder = Path(folder)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = load_model(folder).to(self.device)
-        self.projection = load_projection(folder)
         self.config = read_config(folder)
         try:
             self.vocabulary = read_vocabulary(folder / "vocabulary.tsv")
@@ -194,7 +175,7 @@ class Pretrained:
         return not measured or self.config["settings"]["promoter_dropout"] > 0
 
     def tokens(self, adata: ad.AnnData, min_overlap: float = 0.5) -> MemoryStore:
-        """Align cells to the model's genes, normalise and bin their counts.
+        """Align the counts of cells to the model's genes.
 
         Genes are found by Ensembl id, with or without version, or by symbol, in ``var_names`` or
         a column of ``var``, whichever finds most. Genes that the cells lack are read as zero; the
@@ -214,7 +195,7 @@ class Pretrained:
         Returns
         -------
         MemoryStore
-            Bins, (cells, genes) per modality.
+            Counts, (cells, genes) per modality.
 
         Raises
         ------
@@ -239,12 +220,9 @@ class Pretrained:
                 "pretrain with promoter_dropout for such cells",
                 (~measured).sum(),
             )
-        cells = ad.AnnData(table.X @ aligned, var=genes.set_index("gene_id"))
-        cells.layers["promoter"] = sparse.csr_matrix(promoter)
-        counts.normalise(cells)
-        n_bins = self.model.config.n_bins
-        rna, promoters = (bin_values(cells.layers[f"{name}_log"], n_bins) for name in MODALITIES)
-        return MemoryStore(rna, promoters, measured)
+        return MemoryStore(
+            sparse.csr_matrix(table.X @ aligned), sparse.csr_matrix(promoter), measured
+        )
 
     def embed(self, adata: ad.AnnData, min_overlap: float = 0.5) -> np.ndarray:
         """Embed cells; see :func:`scdyn.model.embedding.embed`.
@@ -256,8 +234,8 @@ class Pretrained:
 
         Returns
         -------
-        ndarray of float32, (cells, 128)
-            For ``sc.pp.neighbors``. Fewer numbers if the model has fewer latents.
+        ndarray of float32, (cells, 64)
+            For ``sc.pp.neighbors``. At most 128 numbers by the architecture of the paper.
 
         Raises
         ------
@@ -265,7 +243,7 @@ class Pretrained:
             As :meth:`tokens`.
         """
         store = self.tokens(adata, min_overlap)
-        return embedding.embed(self.model, store, np.arange(adata.n_obs), self.projection)
+        return embedding.embed(self.model, store, np.arange(adata.n_obs))
 
     def embed_corpus(
         self, store: TokenStore, path: str | Path, parts: str | Path | None = None
@@ -288,7 +266,6 @@ class Pretrained:
         require_vocabulary(self.folder, self.config, store.meta)
         embedding.write_embedding(
             self.model,
-            self.projection,
             store,
             path,
             Path(parts or Path(path).with_suffix(".parts")),

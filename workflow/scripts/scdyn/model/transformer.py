@@ -1,13 +1,18 @@
-"""The scDynOmics transformer: one token per gene of a cell's coding genome.
+"""The scDynOmics transformer: one token per expressed gene of a cell.
 
-A token has both RNA and promoter accessibility. Layers alternate between TF layers, whose keys and
-values are computed from the tokens of the transcription factors, and Full layers, where they are
-computed from all genes. In both, keys and values are projected along the gene axis to a few
-latents (Linformer, Wang et al. 2020, arXiv:2006.04768). The architecture is that of Yu et al.,
-bioRxiv 10.64898/2026.02.28.708160, with the numbers of ``ModelConfig.full_size``.
+A gene is expressed if it has counts in RNA or at its promoter. Its token is the sum of the gene's
+embedding, of both values (log-normalised counts, interpolated between learned vectors), and of the
+cell's sequencing depth. Layers alternate between TF layers, whose keys and values are computed from
+the tokens of the transcription factors, and Full layers, where they are computed from all tokens.
+In both they are projected along the gene axis to a few latents (Linformer, Wang et al. 2020,
+arXiv:2006.04768), as in Yu et al., bioRxiv 10.64898/2026.02.28.708160, whose own architecture is
+:mod:`scdyn.model.paper`.
 
-Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary),
-L latents, D width, H heads.
+The cell vector is computed from pooled tokens and predicts the counts of all genes, given the
+cell's depth, so that it need not hold the depth.
+
+Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary), Q tokens (the most of
+a cell of the batch), L latents, D width, H heads, P pools, Z numbers of a cell vector.
 """
 
 from __future__ import annotations
@@ -17,75 +22,106 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, average_attention
+
+# Highest value that is told apart: a thousand counts in a cell of median depth.
+HIGHEST = 7.0
+# Logarithms of sequencing depths are divided by this, to be near one.
+SCALE_OF_DEPTH = 8.0
 
 
-def attend(queries: Tensor, latents: Tensor) -> Tensor:
-    """Compute attention of the queries of all heads to one shared head of keys, also the values.
-
-    By torch's fused attention, which keeps no matrix of scores.
+def list_expressed(expressed: Tensor) -> tuple[Tensor, Tensor]:
+    """List the expressed genes of each cell.
 
     Parameters
     ----------
-    queries
-        (B, Q, H, D/H).
-    latents
-        (B, L, D/H).
+    expressed
+        (B, G) boolean.
 
     Returns
     -------
-    Tensor
-        (B, Q, H, D/H).
+    genes : Tensor, (B, Q)
+        Ascending positions, then zeros.
+    is_token : Tensor, (B, Q)
+        Boolean: which of ``genes`` are expressed genes.
     """
-    n_cells, n_queries, n_heads, head_width = queries.shape
-    # All heads share the keys, so the order of queries does not matter: view (B, Q * H) as
-    # (B, H, Q), H independent blocks for the kernel.
-    parts = queries.reshape(n_cells, n_heads, n_queries, head_width)
-    shared = latents.unsqueeze(1).expand(-1, n_heads, -1, -1)
-    return functional.scaled_dot_product_attention(parts, shared, shared).reshape(queries.shape)
+    n_tokens = expressed.sum(1)
+    cell, gene = expressed.nonzero(as_tuple=True)
+    place = torch.arange(len(gene), device=gene.device) - (n_tokens.cumsum(0) - n_tokens)[cell]
+    # One place at least, also if there are no cells or none has counts.
+    n_places = max(1, int(n_tokens.max())) if len(n_tokens) else 1
+    is_token = torch.arange(n_places, device=gene.device) < n_tokens[:, None]
+    genes = gene.new_zeros(is_token.shape)
+    genes[cell, place] = gene
+    return genes, is_token
 
 
-class Linear(nn.Linear):
-    """A linear layer that computes in the type of its input, not of its weights."""
+def log_normalise(counts: Tensor, total: Tensor, depth: Tensor) -> Tensor:
+    """Scale counts (B, Q) to a common depth and take the logarithm of one plus them.
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., n) to (..., m)."""
-        bias = None if self.bias is None else self.bias.to(tokens.dtype)
-        return functional.linear(tokens, self.weight.to(tokens.dtype), bias)
-
-
-def gather_genes(tokens: Tensor, genes: Tensor | None) -> Tensor:
-    """Select genes (B, Q) per cell from tokens (B, G, D); all genes if None."""
-    if genes is None:
-        return tokens
-    return tokens.gather(1, genes.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-class Norm(nn.LayerNorm):
-    """Layer norm whose output has the type in which a layer's products and attention are computed.
-
-    Weights, statistics and the residual stream are always float32.
-
-    Attributes
+    Parameters
     ----------
-    precision
-        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU.
+    counts
+        Not negative.
+    total
+        (B,) counts of all genes of the cell.
+    depth
+        One number.
     """
+    return torch.log1p(counts * (depth / total.clamp(min=1))[:, None])
 
-    precision: str = "auto"
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Normalise tokens (B, G, D)."""
-        low = self.precision == "bfloat16" or (self.precision == "auto" and tokens.is_cuda)
-        normal = self.normalise(tokens)
-        return normal.to(torch.bfloat16) if low else normal
+class Values(nn.Module):
+    """Embedding of values: linear interpolation between learned vectors (soft bins)."""
 
-    def normalise(self, tokens: Tensor) -> Tensor:
-        """Normalise tokens (B, G, D) without changing their type."""
-        return super().forward(tokens)
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_knots = config.n_knots
+        # Both values, then: hidden, RNA and promoters not measured, and both depths.
+        self.embedding = nn.Linear(2 * config.n_knots + 5, config.width, bias=False)
+
+    def interpolate(self, values: Tensor) -> Tensor:
+        """Compute the weights of the two nearest knots: (B, Q) to (B, Q, knots)."""
+        knots = torch.arange(self.n_knots, device=values.device, dtype=values.dtype)
+        place = values.clamp(max=HIGHEST) * ((self.n_knots - 1) / HIGHEST)
+        return (1 - (place.unsqueeze(-1) - knots).abs()).clamp(min=0)
+
+    def forward(
+        self, logs: list[Tensor], totals: list[Tensor], measured: list[Tensor], hidden: Tensor
+    ) -> Tensor:
+        """Embed values.
+
+        Parameters
+        ----------
+        logs
+            (B, Q) log-normalised counts of RNA and of promoters.
+        totals, measured
+            (B,) counts of each modality, and whether it was measured.
+        hidden
+            (B, Q) boolean: tokens whose values are hidden.
+
+        Returns
+        -------
+        Tensor
+            (B, Q, D).
+        """
+        shape = hidden.shape
+        parts = [
+            self.interpolate(log) * (known[:, None] & ~hidden).unsqueeze(-1)
+            for log, known in zip(logs, measured, strict=True)
+        ]
+        flags = [hidden, *(~known[:, None].expand(shape) for known in measured)]
+        depths = [torch.log1p(total)[:, None].expand(shape) / SCALE_OF_DEPTH for total in totals]
+        rest = torch.stack([*(flag.to(logs[0].dtype) for flag in flags), *depths], -1)
+        embedded: Tensor = self.embedding(torch.cat([*parts, rest], -1))
+        return embedded
 
 
 class LatentAttention(nn.Module):
-    """Attention of genes to latents, which are projections of the first ``n_sources`` genes."""
+    """Attention of tokens to latents, projections of the tokens of the first ``n_sources`` genes.
+
+    A gene that is not expressed adds nothing to the latents.
+    """
 
     def __init__(self, config: ModelConfig, n_sources: int) -> None:
         super().__init__()
@@ -95,25 +131,38 @@ class LatentAttention(nn.Module):
         self.query = Linear(config.width, config.width, bias=False)
         self.compress = nn.Linear(n_sources, min(config.n_latents, n_sources), bias=False)
         self.key_value = Linear(config.width, head_width, bias=False)
+        # The number of tokens differs among cells.
+        self.latent_norm = nn.LayerNorm(head_width, elementwise_affine=False)
         self.output = Linear(config.width, config.width)
 
-    def queries(self, tokens: Tensor) -> Tensor:
-        """Project normalised tokens (B, Q, D) to queries (B, Q, H, D/H)."""
-        return self.query(tokens).unflatten(-1, (self.n_heads, -1))
+    def latents(self, tokens: Tokens) -> Tensor:
+        """Project normalised tokens to latents (B, L, D/H)."""
+        narrow = self.key_value(tokens.values) * tokens.weight.unsqueeze(-1).to(tokens.values.dtype)
+        n_cells, _, width = narrow.shape
+        # By gene; other genes than sources, and places without token, go to a last row.
+        assert tokens.genes is not None
+        is_source = (tokens.genes < self.n_sources) & (tokens.weight > 0)
+        genes = torch.where(is_source, tokens.genes, self.n_sources)
+        cells = torch.arange(n_cells, device=genes.device)[:, None]
+        dense = narrow.new_zeros(self.n_sources + 1, n_cells, width)
+        dense = dense.index_put((genes, cells), narrow)
+        # One product for all cells.
+        columns = dense[: self.n_sources].flatten(1)
+        latents = (self.compress.weight.to(columns.dtype) @ columns).unflatten(1, (n_cells, width))
+        # Not in bfloat16.
+        full = torch.promote_types(latents.dtype, torch.float32)
+        normal: Tensor = self.latent_norm(latents.transpose(0, 1).to(full))
+        return normal.to(columns.dtype)
 
-    def latents(self, tokens: Tensor) -> Tensor:
-        """Project normalised tokens (B, G, D) to latents (B, L, D/H)."""
-        # Projecting to the head's width first makes the product along the genes H times cheaper.
-        narrow = self.key_value(tokens[:, : self.n_sources])
-        # One product for all cells, whose gradient has the memory layout of the weight.
-        columns = narrow.transpose(0, 1).flatten(1)
-        latents = (self.compress.weight.to(columns.dtype) @ columns).unflatten(1, (len(tokens), -1))
-        return latents.transpose(0, 1).contiguous()
+    def queries(self, tokens: Tokens) -> Tensor:
+        """Project normalised tokens to queries (B, Q, H, D/H)."""
+        return self.query(tokens.values).unflatten(-1, (self.n_heads, -1))
 
-    def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Map normalised tokens (B, G, D) to the updates (B, Q, D) of genes (B, Q)."""
-        queries = self.queries(gather_genes(tokens, genes))
-        return self.output(attend(queries, self.latents(tokens)).flatten(-2))
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Map normalised tokens to their updates (B, Q, D)."""
+        attended = attend(self.queries(tokens), self.latents(tokens))
+        update: Tensor = self.output(attended.flatten(-2))
+        return update
 
 
 class Layer(nn.Module):
@@ -128,16 +177,80 @@ class Layer(nn.Module):
         self.ffn_out = Linear(config.ffn_width, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Map tokens (B, G, D) to the tokens (B, Q, D) of some genes (B, Q), or of all."""
-        update = self.attention(self.attention_norm(tokens), genes)
-        tokens = gather_genes(tokens, genes) + self.dropout(update)
-        hidden = functional.gelu(self.ffn_in(self.ffn_norm(tokens)))
-        return tokens + self.dropout(self.ffn_out(hidden))
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Map tokens to tokens."""
+        values = tokens.values
+        normal = tokens._replace(values=self.attention_norm(values))
+        values = values + self.dropout(self.attention(normal))
+        hidden = functional.gelu(self.ffn_in(self.ffn_norm(values)))
+        return tokens._replace(values=values + self.dropout(self.ffn_out(hidden)))
+
+
+class Bottleneck(nn.Module):
+    """The cell vector, and the profile of both modalities that it predicts.
+
+    The vector is the sum of a projection of pooled tokens and of a projection of the values, which
+    starts with principal components.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n_pooled = config.n_pools * config.width
+        self.pool = Pool(config.n_genes, config.n_pools)
+        self.norm = nn.LayerNorm(n_pooled)
+        self.narrow = nn.Linear(n_pooled, config.cell_width)
+        self.linear = nn.Linear(2 * config.n_genes, config.cell_width)
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(2 * config.n_genes))
+        self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
+        self.rna = nn.Linear(config.cell_width, config.n_genes)
+        self.promoter = nn.Linear(config.cell_width, config.n_genes)
+
+    def forward(self, tokens: Tokens, logs: Tensor, known: Tensor) -> Tensor:
+        """Compute the cell vectors (B, Z), each of mean 0 and variance 1.
+
+        Parameters
+        ----------
+        tokens
+            Of the last layer.
+        logs, known
+            (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
+        """
+        cells = self.narrow(self.norm(self.pool(tokens)))
+        cells = cells + self.linear((logs - self.centre) * known)
+        normal: Tensor = self.cell_norm(cells)
+        return normal
+
+    def decode(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the log of each gene's share of the counts: (B, Z) to (B, G) per modality."""
+        return self.rna(cells).log_softmax(1), self.promoter(cells).log_softmax(1)
+
+    @torch.no_grad()
+    def start_from(self, mean_logs: Tensor) -> None:
+        """Predict the mean profile at first: (2, G) logs of the genes' shares of the counts."""
+        for decoder, logs in zip((self.rna, self.promoter), mean_logs, strict=True):
+            nn.init.zeros_(decoder.weight)
+            decoder.bias.copy_(logs)
+
+    @torch.no_grad()
+    def start_from_components(self, centre: Tensor, components: Tensor) -> None:
+        """Start with principal components as the cell vector.
+
+        Parameters
+        ----------
+        centre
+            (2 G,) mean log-normalised counts.
+        components
+            (components, 2 G), at most as many as the vector has numbers; the others are zero.
+        """
+        self.centre.copy_(centre)
+        nn.init.zeros_(self.narrow.weight)
+        nn.init.zeros_(self.linear.weight)
+        self.linear.weight[: len(components)] = components
 
 
 class ScDynOmics(nn.Module):
-    """The encoder and its masked-bin decoders.
+    """The encoder, the bottleneck, and the decoders of hidden values.
 
     Parameters
     ----------
@@ -148,44 +261,28 @@ class ScDynOmics(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.compiled = False
-        n_ids = config.n_bins + 3
+        # To which the counts of RNA and of promoters are scaled: medians of the training cells.
+        self.depths: Tensor
+        self.register_buffer("depths", torch.full((2,), 1000.0))
         self.gene_embedding = nn.Embedding(config.n_genes, config.width)
-        self.rna_embedding = nn.Embedding(n_ids, config.width)
-        self.promoter_embedding = nn.Embedding(n_ids, config.width)
+        self.values = Values(config)
         self.layers = nn.ModuleList(
             Layer(config, config.n_tfs if i % 2 == 0 else config.n_genes)
             for i in range(config.n_layers)
         )
         self.final_norm = nn.LayerNorm(config.width)
-        self.rna_decoder = nn.Linear(config.width, config.n_bins + 1)
-        self.promoter_decoder = nn.Linear(config.width, config.n_bins + 1)
+        self.bottleneck = Bottleneck(config)
+        self.rna_decoder = nn.Linear(config.width, config.n_knots)
+        self.promoter_decoder = nn.Linear(config.width, config.n_knots)
         self.initialise()
-
-    def set_precision(self, precision: str) -> None:
-        """Choose the type of the layers' products: ``auto``, ``float32`` or ``bfloat16``."""
-        for module in self.modules():
-            if isinstance(module, Norm):
-                module.precision = precision
-
-    def compile_layers(self) -> None:
-        """Compile all layers except the last, whose number of query genes varies.
-
-        Layers are compiled one by one, because layers of one kind share the compiled code. It is
-        compiled for TF and Full layers, for training and evaluation, for one cell and for more;
-        with adapters also for the first layer, whose input needs no gradient.
-        """
-        # torch's default limit is 8, beyond which a layer runs uncompiled.
-        torch._dynamo.config.recompile_limit = max(16, torch._dynamo.config.recompile_limit)
-        self.compiled = True
-        for layer in self.layers[:-1]:
-            layer.compile()
 
     def initialise(self) -> None:
         """Initialise all parameters with torch's default generator."""
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
+            elif name.startswith("bottleneck.pool"):
+                nn.init.normal_(parameter, std=self.config.n_genes**-0.5)
             elif "embedding" in name:
                 nn.init.normal_(parameter, std=self.config.width**-0.5)
             elif name.endswith(("output.weight", "ffn_out.weight")):
@@ -195,111 +292,132 @@ class ScDynOmics(nn.Module):
                 nn.init.normal_(parameter, std=scale * parameter.shape[1] ** -0.5)
             else:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
-        # "Not measured" starts at zero, so that it adds nothing in untrained models.
-        for embedding in (self.rna_embedding, self.promoter_embedding):
-            nn.init.zeros_(embedding.weight[self.config.not_measured_id])
 
-    @torch.no_grad()
-    def anchor_latents(self, regulons: Tensor) -> None:
-        """Initialise the first latents of each Full layer as regulons.
-
-        This is our addition to the paper: a latent that starts as a regulon (its TF and targets by
-        weight, relative to all genes) can be named. The other latents stay random.
-
-        Parameters
-        ----------
-        regulons
-            (R, G) non-negative weights, strongest regulons first; rows beyond the number of latents
-            are left out.
-        """
-        for layer in self.layers:
-            weight = layer.attention.compress.weight
-            if layer.attention.n_sources == self.config.n_genes:
-                rows = regulons[: len(weight)].to(weight)
-                # Without their mean, because sums with positive weights are all nearly the same.
-                rows = rows - rows.mean(1, keepdim=True)
-                weight[: len(rows)] = functional.normalize(rows, dim=1)
-
-    def value_ids(self, bins: Tensor) -> Tensor:
-        """Map bins to rows of the value embeddings; ``NOT_MEASURED`` to ``not_measured_id``."""
-        return bins.int().clamp(max=self.config.not_measured_id)
-
-    def embed_tokens(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Sum the embeddings of gene, RNA and promoter: bins (B, G) each to tokens (B, G, D)."""
-        # All pairs of values are summed first, so that there is one lookup per token.
-        pairs = self.rna_embedding.weight[:, None] + self.promoter_embedding.weight
-        ids = self.value_ids(rna) * len(pairs) + self.value_ids(promoter)
-        return functional.embedding(ids, pairs.flatten(0, 1)) + self.gene_embedding.weight
-
-    def encode(self, tokens: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Run the layers and the final norm.
-
-        Parameters
-        ----------
-        tokens
-            (B, G, D).
-        genes
-            (B, Q) positions of the query genes per cell; the last layer is run for these only. All
-            genes if None.
-
-        Returns
-        -------
-        Tensor
-            (B, Q, D) representations.
-        """
-        for layer in self.layers[:-1]:
-            if self.compiled:
-                torch._dynamo.maybe_mark_dynamic(tokens, 0)
-            tokens = layer(tokens)
-        return self.final_norm(self.layers[-1](tokens, genes))
-
-    def forward(self, rna: Tensor, promoter: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Compute the representations of genes.
+    def embed_tokens(self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None) -> Tokens:
+        """Make the tokens of cells.
 
         Parameters
         ----------
         rna, promoter
-            (B, G) bins, ``mask_id`` or ``NOT_MEASURED``, of any integer type.
-        genes
-            (B, Q) positions of the query genes; all genes if None.
+            (B, G) counts; negative in a cell in which the modality was not measured. Real numbers
+            are possible: a gene with less than one count in all has a token of that weight.
+        hidden
+            (B, G) boolean: genes whose values are hidden; they have a token, expressed or not.
+        """
+        measured = [counts[:, 0] >= 0 for counts in (rna, promoter)]
+        both = [counts.clamp(min=0) for counts in (rna, promoter)]
+        expressed = both[0] + both[1] > 0
+        if hidden is not None:
+            expressed = expressed | hidden
+        genes, is_token = list_expressed(expressed)
+        kind = self.gene_embedding.weight.dtype
+        counts = [part.gather(1, genes).to(kind) for part in both]
+        weight = (counts[0] + counts[1]).clamp(max=1) * is_token
+        if hidden is None:
+            hidden = torch.zeros_like(is_token)
+        else:
+            hidden = hidden.gather(1, genes) & is_token
+            weight = weight.masked_fill(hidden, 1)
+        totals = [part.sum(1).to(kind) for part in both]
+        logs = [
+            log_normalise(*of_modality)
+            for of_modality in zip(counts, totals, self.depths, strict=True)
+        ]
+        values = self.values(logs, totals, measured, hidden) + self.gene_embedding(genes)
+        return Tokens(values, genes, weight)
+
+    def forward(self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None) -> Tokens:
+        """Compute the representations of the tokens; see :meth:`embed_tokens`."""
+        tokens = self.embed_tokens(rna, promoter, hidden)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens._replace(values=self.final_norm(tokens.values))
+
+    def normalise(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise the counts of all genes.
+
+        Parameters
+        ----------
+        rna, promoter
+            See :meth:`embed_tokens`.
 
         Returns
         -------
-        Tensor
-            (B, Q, D).
+        logs, known : Tensor, (B, 2 G)
+            Log-normalised counts of RNA, then of promoters, and which were measured.
         """
-        return self.encode(self.embed_tokens(rna, promoter), genes)
+        logs = []
+        for counts, depth in zip((rna, promoter), self.depths, strict=True):
+            measured = counts.clamp(min=0).to(depth.dtype)
+            logs.append(log_normalise(measured, measured.sum(1), depth))
+        return torch.cat(logs, 1), torch.cat([rna, promoter], 1) >= 0
+
+    def represent(
+        self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tokens, Tensor]:
+        """Represent cells.
+
+        Parameters
+        ----------
+        rna, promoter, hidden
+            See :meth:`embed_tokens`.
+
+        Returns
+        -------
+        tokens : Tokens
+            Of the expressed genes.
+        cells : Tensor, (B, Z)
+            The cell vectors.
+        """
+        tokens = self(rna, promoter, hidden)
+        logs, known = self.normalise(rna, promoter)
+        if hidden is not None:
+            known = known & ~torch.cat([hidden, hidden], 1)
+        return tokens, self.bottleneck(tokens, logs, known)
+
+    def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert counts (B, G) each to values (B, G, 1) each, between which a path is a line."""
+        return rna.float().unsqueeze(-1), promoter.float().unsqueeze(-1)
+
+    def represent_values(
+        self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
+    ) -> tuple[Tokens, Tensor]:
+        """Represent cells of given values, between those of :meth:`make_values`.
+
+        The counts ``rna`` and ``promoter`` of the other end are not needed here.
+        """
+        return self.represent(values[0].squeeze(-1), values[1].squeeze(-1))
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of a cell's embedding."""
+        return self.config.cell_width
+
+    def embed_cells(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Embed cells: the cell vectors, (B, Z)."""
+        return self.represent(rna, promoter)[1]
 
     def last_full_layer(self) -> int:
         """Return the position of the last Full layer, or 0 if there is only one layer."""
         return max(0, len(self.layers) - 1 - len(self.layers) % 2)
 
-    def run_to_last_full_layer(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Run the layers before the last Full layer: bins (B, G) each to tokens (B, G, D)."""
+    def attend_to_latents(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Average the attention to the latents over the tokens of each cell: (B, L)."""
         tokens = self.embed_tokens(rna, promoter)
-        for layer in self.layers[: self.last_full_layer()]:
+        last = self.last_full_layer()
+        for layer in self.layers[:last]:
             tokens = layer(tokens)
-        return tokens
+        layer = self.layers[last]
+        normal = tokens._replace(values=layer.attention_norm(tokens.values))
+        queries, latents = layer.attention.queries(normal), layer.attention.latents(normal)
+        return average_attention(queries, latents, tokens.weight > 0)
 
-    def latents(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the latents of the last Full layer.
-
-        Parameters
-        ----------
-        rna, promoter
-            (B, G) bins.
-
-        Returns
-        -------
-        latents : Tensor
-            (B, L, D/H), keys and values of the layer.
-        tokens : Tensor
-            (B, G, D), normalised, the input of its queries.
-        """
-        layer = self.layers[self.last_full_layer()]
-        tokens = layer.attention_norm(self.run_to_last_full_layer(rna, promoter))
-        return layer.attention.latents(tokens), tokens
+    def anchor_latents(self, regulons: Tensor) -> None:
+        """Initialise latents of the Full layers as regulons; see :func:`anchor`."""
+        for layer in self.layers:
+            if layer.attention.n_sources == self.config.n_genes:
+                anchor(layer.attention.compress, regulons)
 
     def decode(self, representations: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict bins: representations (..., D) to RNA and promoter logits (..., bins + 1)."""
+        """Predict hidden values: representations (..., D) to logits (..., knots) per modality."""
         return self.rna_decoder(representations), self.promoter_decoder(representations)

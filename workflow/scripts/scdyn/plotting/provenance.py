@@ -181,6 +181,11 @@ def write_methods(record: Json) -> str:
             "full": "by training all parameters",
             "none": "by training a head on the frozen encoder",
         }[task.adapter]
+        weights = {
+            "none": "All cells had the same weight in training",
+            "sqrt": "Classes were weighted by the inverse square root of their number of cells",
+            "balanced": "Classes were weighted by the inverse of their number of cells",
+        }[task.class_weights]
         names = "; ".join(map(method_name, task.baselines))
         compared = (
             f"On the same splits it was compared with {names} "
@@ -190,6 +195,7 @@ def write_methods(record: Json) -> str:
             f"For task '{name}' ({task.label}) the model was fine-tuned {how} in {task.folds} "
             f"folds {unit} with {len(task.seeds)} seeds; {task.validation_share:.0%} of the "
             "training cells were held out for temperature scaling of the probabilities. "
+            f"{weights}{', in the baselines as well' if task.baselines else ''}. "
             f"{compared if task.baselines else ''}"
             "Confidence intervals are Student's t over folds and seeds, with the variance "
             "corrected for folds that share training cells (Nadeau and Bengio 2003)."

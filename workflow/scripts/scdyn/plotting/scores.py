@@ -35,6 +35,13 @@ MEANINGS = {
     "tf_recall20": "share of the true drivers among the first 20 TFs",
     "tf_auroc": "AUROC of the true drivers among the TFs",
     "chance20": "recall at 20 of a random ranking of all genes",
+    "cell_loss": "negative log-likelihood of counts that were not read, by the cell vector, on "
+    "held-out cells, nats per count; mean of RNA and promoters",
+    "rna_cell_loss": "cell_loss of the RNA",
+    "promoter_cell_loss": "cell_loss of the promoters",
+    "rna_hidden_loss": "cross-entropy of hidden RNA values on held-out cells, nats per value",
+    "promoter_hidden_loss": "cross-entropy of hidden promoter values on held-out cells, nats per "
+    "value",
     "masked_loss": "cross-entropy of hidden genes' bins on held-out cells, nats per gene",
     "rna_masked_loss": "masked_loss of the RNA bins",
     "rna_zero_loss": "masked_loss of the RNA bins that are zero",
@@ -59,7 +66,9 @@ METHOD_TITLES = {
     **{prefix: method_name(method) for method, prefix in PREFIXES.items()},
     "wilcoxon_": "Wilcoxon",
     "pca_": "PCA of RNA",
+    "pca_scaled_": "PCA of scaled RNA",
     "pca_both_": "PCA of RNA and promoters",
+    "pca_both_scaled_": "PCA of scaled RNA and promoters",
     "scvi_": "scVI",
     "mode_": "gene's mode",
     "mean_": "gene's mean",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from matplotlib.transforms import offset_copy
 
 from scdyn.plotting.style import GREY, PALETTE, make_blank_figure
 from scdyn.settings import MAIN, is_compared
+from scdyn.tasks.evaluation import HEADLINES
 from scdyn.tasks.methods import method_name
 
+NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells that have a label", "D")}
 
 
@@ -30,9 +33,9 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     Returns
     -------
     Figure
-        Scores of all runs by method, the model's confusion matrix, F1 by class and calibration
-        compared with the best baseline and, if the task has them, scores by share of the labels
-        and the detection of left-out classes.
+        Macro-F1 and accuracy of all runs by method, the model's confusion matrix, F1 by class and
+        calibration compared with the best baseline and, if the task has them, macro-F1 by share of
+        the labels and the detection of left-out classes.
     """
     summary = report["summary"]
     best = find_best_baseline(summary)
@@ -41,9 +44,16 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
     side = max(3.0, 2.0 + 0.24 * n_classes)
     height = max(3.0, side, 0.28 * n_methods + 1.2)
-    figure = make_blank_figure(9.5, height + 3.2)
-    above, below = figure.subfigures(2, 1, height_ratios=[height, 3.0])
-    left, right = above.subplots(1, 2, width_ratios=[9.5 - side, side])
+    # Legends are beneath the lower panels, with one line per method.
+    n_lines = max(
+        report["efficiency"]["method"].nunique(),
+        len(report["novelty"][["method", "by"]].drop_duplicates()),
+    )
+    low = 3.0 + 0.15 * max(0, n_lines - 3)
+    figure = make_blank_figure(11.5, height + low + 0.2)
+    above, below = figure.subfigures(2, 1, height_ratios=[height, low])
+    wide = max(5.0, 11.5 - side)
+    *left, right = above.subplots(1, 3, width_ratios=[0.58 * wide, 0.42 * wide, side])
     plot_methods(left, report["scores"], summary)
     plot_confusion(right, report["confusion"])
     panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
@@ -67,11 +77,26 @@ def find_best_baseline(summary: pd.DataFrame) -> str | None:
     return None if others.empty else others.loc[others["mean"].idxmax(), "method"]
 
 
-def plot_methods(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Plot the macro-F1 of each run, with the mean and its 95% interval: one row per method."""
-    means = summary[summary["score"] == "macro_f1"]
-    tested = means[means["part"] == "test"].sort_values("mean")
-    rows = {method: i for i, method in enumerate(tested["method"])}
+def plot_methods(axes: Sequence[Axes], scores: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Plot the headlines of each run in one panel each, with mean and 95% interval.
+
+    One row per method, by its macro-F1.
+    """
+    by_f1 = summary[(summary["part"] == "test") & (summary["score"] == "macro_f1")]
+    rows = {method: i for i, method in enumerate(by_f1.sort_values("mean")["method"])}
+    for axis, score in zip(axes, HEADLINES, strict=True):
+        plot_score(axis, score, scores, summary[summary["score"] == score], rows)
+    axes[0].set_yticks(range(len(rows)), [method_name(name) for name in rows])
+    axes[0].set_title("each fold and seed (grey); mean, 95% interval")
+    axes[1].set_yticks(range(len(rows)), [])
+    if summary["part"].nunique() > 1:
+        add_legend_beneath(axes[0], ncols=2)
+
+
+def plot_score(
+    axis: Axes, score: str, scores: pd.DataFrame, means: pd.DataFrame, rows: Mapping[str, int]
+) -> None:
+    """Plot one score of each run, with the mean and its interval, on the rows of the methods."""
     parts = [part for part in PARTS if (means["part"] == part).any()]
     for j, part in enumerate(parts):
         name, marker = PARTS[part]
@@ -81,7 +106,7 @@ def plot_methods(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> Non
             colour = PALETTE[0] if ours else PALETTE[5]
             place = rows[row.method] + shift
             runs = scores[(scores["method"] == row.method) & (scores["part"] == part)]
-            runs = runs[runs["variant"].map(is_compared)]["macro_f1"]
+            runs = runs[runs["variant"].map(is_compared)][score]
             axis.scatter(
                 runs, np.full(len(runs), place), s=9, color="#888888", zorder=4, linewidths=0
             )
@@ -92,20 +117,18 @@ def plot_methods(axis: Axes, scores: pd.DataFrame, summary: pd.DataFrame) -> Non
         axis.plot(
             [], [], marker, ms=4, color="black", mfc="black" if j == 0 else "white", label=name
         )
-    axis.set_yticks(range(len(rows)), [method_name(name) for name in rows])
     lows = means.loc[means["method"] != "majority", ["mean", "low"]].min().min()
     axis.set_xlim(max(0, lows - 0.05), min(1.0, means[["mean", "high"]].max().max() + 0.03))
     left = axis.get_xlim()[0]
+    tested = means[means["part"] == "test"]
     for row in tested[tested["mean"] < left].itertuples():
         axis.annotate(
             f"◂ {row.mean:.2f}", (left, rows[row.method]), (3, 0), textcoords="offset points",
             va="center", color="#666666",
         )  # fmt: skip
-    axis.set(xlabel="macro-F1", title="each fold and seed (grey); mean, 95% interval")
+    axis.set(xlabel=NAMES[score], ylim=(-0.5, len(rows) - 0.5))
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)
-    if len(parts) > 1:
-        add_legend_beneath(axis, ncols=2)
 
 
 def add_legend_beneath(axis: Axes, **options: Any) -> None:
@@ -157,10 +180,12 @@ def plot_reliability(axis: Axes, reliability: pd.DataFrame, methods: list[str]) 
 
 def plot_label_curve(axis: Axes, table: pd.DataFrame) -> None:
     """Plot the macro-F1 over the share of the labels, with the number of training cells."""
-    for i, (method, part) in enumerate(table.groupby("method", sort=False)):
-        colour = PALETTE[0] if method == MAIN else PALETTE[5 - 4 * (i % 2)]
+    table = table[table["score"] == "macro_f1"]
+    others = cycle((PALETTE[5], PALETTE[1], PALETTE[2], PALETTE[3], *PALETTE[6:]))
+    for method, part in table.groupby("method", sort=False):
+        colour = PALETTE[0] if method == MAIN else next(others)
         fewest, most = part["n_training_cells"].agg(["min", "max"])
-        name = f"{method_name(method)}\n{fewest:,.0f} to {most:,.0f} cells"
+        name = f"{method_name(method)} ({fewest:,.0f} to {most:,.0f} cells)"
         axis.plot(part["labels"], part["mean"], "o-", ms=3, color=colour, label=name)
         axis.fill_between(part["labels"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
     axis.set_xscale("log")
@@ -179,7 +204,7 @@ def plot_novelty(axis: Axes, table: pd.DataFrame) -> None:
     )
     wide = table.pivot_table(index="class", columns="name", values="auroc", sort=False)
     wide = wide[sorted(wide, key=lambda name: not name.startswith(method_name(MAIN)))]
-    shades = [PALETTE[i] for i in (0, 4, 5, 1, 2, 3)]
+    shades = [PALETTE[i] for i in (0, 4, 5, 1, 2, 3, 6, 7)]
     place = np.arange(len(wide))
     for i, name in enumerate(wide):
         shift = (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1]

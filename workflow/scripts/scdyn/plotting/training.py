@@ -1,4 +1,4 @@
-"""Figure of masked pretraining."""
+"""Figures of pretraining."""
 
 from __future__ import annotations
 
@@ -11,22 +11,38 @@ from matplotlib.figure import Figure
 
 from scdyn.plotting.style import GREY, PALETTE, make_figure
 
-# Baselines that ignore the cell: prefix of the scores to name and colour.
+# Baselines of masked pretraining that ignore the cell: prefix of the scores to name and colour.
 PREDICTORS = {
     "mode_": ("mode per gene", PALETTE[5]),
     "mean_": ("mean per gene", PALETTE[1]),
     "frequency_": ("frequencies per gene", PALETTE[3]),
 }
+MODALITIES = {"rna": "RNA", "promoter": "promoters"}
+HELD_OUT = {"color": PALETTE[0], "marker": "o", "ms": 3, "label": "held-out cells"}
 
 
 def plot_pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
-    """Plot the masked loss by epoch and by kind of bin, compared with per-gene baselines."""
+    """Plot the losses of held-out cells by epoch, compared with baselines that ignore the cell."""
+    if "masked_loss" in history:
+        return plot_masked_pretraining(history, scores)
+    names = {name: title for name, title in MODALITIES.items() if f"{name}_cell_loss" in scores}
+    figure, axes = make_figure(1, len(names), 0.6 + 3.6 * len(names), 2.8)
+    for axis, (name, title) in zip(axes.flat, names.items(), strict=True):
+        axis.plot(history["epoch"], history[f"{name}_cell_loss"], **HELD_OUT)
+        mean = scores[f"mean_{name}_cell_loss"]
+        axis.axhline(mean, color=PALETTE[1], linestyle="--", label="mean profile")
+        axis.set(title=title, xlabel="epoch", ylabel="nats per predicted count")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def plot_masked_pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
+    """Plot the masked loss by epoch and by kind of bin, of ``architecture: paper``."""
     figure, axes = make_figure(1, 2, 8.4, 2.8)
     axis = axes[0, 0]
     epochs = history["epoch"]
     axis.plot(epochs, history["loss"], color=GREY, label="training cells")
-    held_out = {"color": PALETTE[0], "marker": "o", "ms": 3, "label": "held-out cells"}
-    axis.plot(epochs, history["masked_loss"], **held_out)
+    axis.plot(epochs, history["masked_loss"], **HELD_OUT)
     for prefix, (label, colour) in PREDICTORS.items():
         axis.axhline(scores[f"{prefix}masked_loss"], color=colour, linestyle="--", label=label)
     axis.set(xlabel="epoch", ylabel="masked loss (nats per gene)")
@@ -39,7 +55,7 @@ def plot_losses(axis: Axes, scores: Mapping[str, float]) -> None:
     """Plot the masked loss of zero and non-zero bins, per modality."""
     kinds = {
         f"{modality}_{kind}_loss": f"{title},\n{name}"
-        for modality, title in (("rna", "RNA"), ("promoter", "promoter"))
+        for modality, title in MODALITIES.items()
         for kind, name in (("zero", "zero bins"), ("nonzero", "other bins"))
     }
     kinds = {key: name for key, name in kinds.items() if key in scores}

@@ -25,10 +25,8 @@ from scdyn.pp.reference import find_genes
 
 # ``promoter_source`` of cells without promoter accessibility.
 NO_SOURCE = "none"
-# Column of ``obs`` with a modality's counts per gene size, summed over the genes of a cell.
-SIZES = {"rna": "rna_per_kb", "promoter": "promoter_per_tss"}
-# Columns of ``var`` with the sum and the sum of squares of the log-normalised values over cells.
-MOMENTS = {modality: (f"{modality}_sum", f"{modality}_sum_of_squares") for modality in SIZES}
+# Column of ``obs`` with the counts of a modality, summed over the genes of a cell.
+SIZES = {"rna": "rna_counts", "promoter": "promoter_counts"}
 # Places in an AnnData where raw RNA counts are searched, in this order.
 USUAL_PLACES = ("spliced", "counts", "X", "raw")
 # Names of other layers that may have raw counts.
@@ -290,109 +288,75 @@ def sum_cells(counts: sparse.csr_matrix) -> np.ndarray:
     return sums
 
 
-def find_divisors(genes: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return what the counts of a gene are divided by, (genes,) per modality.
-
-    Parameters
-    ----------
-    genes
-        With ``length`` (bp) and ``n_tss``.
-
-    Returns
-    -------
-    dict
-        ``rna``: the length in kb; ``promoter``: the number of TSSs.
-    """
-    return {
-        "rna": genes["length"].to_numpy() / 1000,
-        "promoter": genes["n_tss"].to_numpy(dtype=float),
-    }
+def find_depth(sizes: np.ndarray) -> float:
+    """Return the median of the cells' total counts (cells,) above zero; 1 if there are none."""
+    return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
 
 
-def sum_rates(counts: sparse.csr_matrix, divisor: np.ndarray) -> np.ndarray:
-    """Sum the counts per gene size over the genes of each cell: (cells,) float64."""
-    return np.asarray(counts @ (1.0 / divisor)).ravel()
+def log_normalise(counts: sparse.csr_matrix, sizes: np.ndarray, depth: float) -> sparse.csr_matrix:
+    """Scale the counts of each cell to a common depth, and take log1p.
 
-
-def log_normalise(
-    counts: sparse.csr_matrix, divisor: np.ndarray, sizes: np.ndarray
-) -> sparse.csr_matrix:
-    """Divide counts by a size per gene, scale to a million per cell, and take log1p.
-
-    With lengths in kb as ``divisor`` this is log1p(TPM); with numbers of TSSs it is the
-    promoter value of the paper (both: Yu et al. 2026, Methods).
+    As scanpy's ``pp.normalize_total`` and ``pp.log1p``. Counts are not divided by the lengths of
+    genes, because UMIs at the 3' end of transcripts do not grow with them.
 
     Parameters
     ----------
     counts
         (cells, genes).
-    divisor
-        (genes,) positive; see :func:`find_divisors`.
     sizes
-        (cells,) of :func:`sum_rates` over all genes, also if ``counts`` has only some.
+        (cells,) total counts over all genes, also if ``counts`` has only some.
+    depth
+        Of :func:`find_depth`: one UMI is log 2 in a cell of this depth.
 
     Returns
     -------
     csr_matrix of float32
         With the indices of ``counts``. Cells without counts stay zero.
     """
-    rates = counts.data * (1.0 / divisor)[counts.indices]
-    scale = 1e6 / np.where(sizes > 0, sizes, 1.0)
-    rates *= np.repeat(scale, np.diff(counts.indptr))
-    logs = np.log1p(rates, out=rates).astype(np.float32)
+    scale = depth / np.where(sizes > 0, sizes, 1.0)
+    values = counts.data * np.repeat(scale, np.diff(counts.indptr))
+    logs = np.log1p(values, out=values).astype(np.float32)
     return sparse.csr_matrix((logs, counts.indices, counts.indptr), counts.shape)
 
 
 def describe_sizes(cells: ad.AnnData) -> ad.AnnData:
-    """Add what normalisation and the choice of variable genes need.
+    """Add the total counts of each cell, which normalisation needs.
 
     Parameters
     ----------
     cells
-        One sample, from :func:`scdyn.pp.qc.filter_cells`, with ``length`` and ``n_tss`` in ``var``.
+        One sample, from :func:`scdyn.pp.qc.filter_cells`.
 
     Returns
     -------
     AnnData
-        With the same matrices, :data:`SIZES` in ``obs`` (:func:`sum_rates`), and :data:`MOMENTS`
-        in ``var``: sum and sum of squares of the log-normalised values over the cells in which the
-        modality was measured.
+        With the same matrices, and :data:`SIZES` in ``obs``, without that of the promoters if they
+        were measured in no cell.
     """
-    divisors = find_divisors(cells.var)
-    obs: dict[str, np.ndarray] = {}
-    var: dict[str, np.ndarray] = {}
-    matrices = {}
-    for modality, size in SIZES.items():
-        counts = sum_duplicates(cells.X if modality == "rna" else cells.layers["promoter"])
-        matrices[modality] = counts
-        sizes = sum_rates(counts, divisors[modality])
-        sums = np.zeros((2, cells.n_vars))
-        for start in range(0, cells.n_obs, CELLS_AT_ONCE):
-            here = slice(start, start + CELLS_AT_ONCE)
-            logs = log_normalise(counts[here], divisors[modality], sizes[here])
-            for power, of_power in enumerate(sums, start=1):
-                values = logs.data.astype(np.float64) ** power
-                of_power += np.bincount(logs.indices, values, minlength=cells.n_vars)
-        obs[size] = sizes
-        var |= dict(zip(MOMENTS[modality], sums, strict=True))
+    rna, promoter = (sum_duplicates(part) for part in (cells.X, cells.layers["promoter"]))
+    sizes = {SIZES["rna"]: sum_cells(rna)}
+    if promoters_measured(cells.obs).any():
+        sizes[SIZES["promoter"]] = sum_cells(promoter)
     return ad.AnnData(
-        matrices["rna"],
-        obs=cells.obs.assign(**obs),
-        var=cells.var.assign(**var),
+        rna,
+        obs=cells.obs.assign(**sizes),
+        var=cells.var,
         obsm=dict(cells.obsm),
-        layers={"promoter": matrices["promoter"]},
+        layers={"promoter": promoter},
     )
 
 
 def normalise(cells: ad.AnnData) -> None:
-    """Add ``layers["rna_log"]`` (TPM, log1p) and ``layers["promoter_log"]`` (per TSS, CPM, log1p).
+    """Add ``layers["rna_log"]`` and ``layers["promoter_log"]``: log1p of counts to median depth.
+
+    The depth is that of these cells (:func:`find_depth`).
 
     Parameters
     ----------
     cells
-        Counts in memory, with ``length`` (bp) and ``n_tss`` in ``var``. Changed in place.
+        Counts in memory. Changed in place.
     """
-    for modality, divisor in find_divisors(cells.var).items():
+    for modality in SIZES:
         counts = sparse.csr_matrix(cells.X if modality == "rna" else cells.layers["promoter"])
-        sizes = sum_rates(counts, divisor)
-        cells.layers[f"{modality}_log"] = log_normalise(counts, divisor, sizes)
+        sizes = sum_cells(counts)
+        cells.layers[f"{modality}_log"] = log_normalise(counts, sizes, find_depth(sizes))

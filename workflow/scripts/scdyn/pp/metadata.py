@@ -12,7 +12,6 @@ from anndata import AnnData
 from scdyn.errors import InputError
 from scdyn.io.artefacts import read_columns, read_parquet, write_parquet
 from scdyn.log import logger
-from scdyn.pp.counts import SIZES
 from scdyn.pp.metadata_match import (
     CellTable,
     Match,
@@ -190,7 +189,7 @@ def annotate_samples(
     tables = []
     for (sample, given), (obs, places, qc) in zip(covariates.items(), samples, strict=True):
         barcodes = pd.Index(qc["cell"].str.removeprefix(f"{sample}_"))
-        obs = obs.drop(columns=[*METRICS, *SIZES.values()], errors="ignore")
+        obs = obs.drop(columns=list(METRICS), errors="ignore")
         tables.append(annotate(obs, sample, given, metadata[sample], min_overlap, places, barcodes))
     return concatenate(tables)
 

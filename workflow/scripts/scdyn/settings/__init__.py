@@ -17,14 +17,20 @@ from scdyn.settings.data import (
     ResourceSettings,
     SampleRow,
     SimulationSettings,
-    TokenSettings,
 )
 from scdyn.settings.grn import LEFT_OUT, GrnSettings
-from scdyn.settings.model import SIZES, ModelSettings, PretrainingSettings, TrainingSettings
+from scdyn.settings.model import (
+    OF_PAPER,
+    SIZES,
+    ModelSettings,
+    PretrainingSettings,
+    TrainingSettings,
+)
 from scdyn.settings.task import (
     MAIN,
     BaselineSettings,
     CheckSettings,
+    ClassWeights,
     EditSettings,
     EvaluationSettings,
     ExplanationSettings,
@@ -37,6 +43,7 @@ from scdyn.settings.task import (
     TaskSettings,
     VariantChanges,
     VariantSettings,
+    WeightSettings,
     is_compared,
 )
 
@@ -45,9 +52,11 @@ __all__ = [
     "LEFT_OUT",
     "MAIN",
     "QC_PRESETS",
+    "OF_PAPER",
     "SIZES",
     "BaselineSettings",
     "CheckSettings",
+    "ClassWeights",
     "Config",
     "CorpusSettings",
     "EditSettings",
@@ -74,9 +83,9 @@ __all__ = [
     "SplitSettings",
     "StudySettings",
     "TaskSettings",
-    "TokenSettings",
     "TrainingSettings",
     "VariantChanges",
     "VariantSettings",
+    "WeightSettings",
     "is_compared",
 ]

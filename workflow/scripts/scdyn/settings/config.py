@@ -25,10 +25,9 @@ from scdyn.settings.data import (
     ReferenceSettings,
     ResourceSettings,
     SimulationSettings,
-    TokenSettings,
 )
 from scdyn.settings.grn import GrnSettings
-from scdyn.settings.model import SIZES, ModelSettings, fill_in_training
+from scdyn.settings.model import OF_PAPER, SIZES, ModelSettings, fill_in_training
 from scdyn.settings.task import TaskSettings
 
 Folder = Annotated[
@@ -125,8 +124,6 @@ class Config(Settings):
     """Corpora: sets of samples that are analysed together."""
     grn: GrnSettings = Field(default_factory=GrnSettings)
     """Gene regulatory network and its regulons (docs/grn.md)."""
-    tokens: TokenSettings = Field(default_factory=TokenSettings)
-    """Binning of counts for the model."""
     models: Annotated[dict[Name, ModelSettings], Field(min_length=1)]
     """Pretrained models."""
     peers: PeerSettings | None = None
@@ -145,8 +142,8 @@ class Config(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_training_by_size(cls, content: Any) -> Any:
-        """Fill in each task's training settings from its model's size, where not given."""
+    def _fill_in_by_model(cls, content: Any) -> Any:
+        """Fill in each task's settings from its model's size and architecture, where not given."""
         if not isinstance(content, Mapping):
             return content
         tasks, models = content.get("tasks"), content.get("models")
@@ -156,9 +153,11 @@ class Config(Settings):
         def fill(task: Any) -> Any:
             name = task.get("model") if isinstance(task, Mapping) else None
             model = models.get(name, {}) if isinstance(name, str) else {}
-            size = model.get("size", "full") if isinstance(model, Mapping) else "full"
+            model = model if isinstance(model, Mapping) else {}
+            size = model.get("size", "full")
             known = SIZES.get(size if isinstance(size, str) else "")
-            return fill_in_training(task, {}, known["fine_tuning"]) if known else task
+            values = OF_PAPER if model.get("architecture") == "paper" else {}
+            return fill_in_training(task, values, known["fine_tuning"]) if known else task
 
         return {**content, "tasks": {name: fill(task) for name, task in tasks.items()}}
 

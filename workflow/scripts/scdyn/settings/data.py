@@ -148,13 +148,6 @@ class CorpusSettings(Settings):
     """Names of its samples. null - all samples of the sheet."""
 
 
-class TokenSettings(Settings):
-    """Binning of counts for the model."""
-
-    n_bins: Annotated[int, Field(ge=1, le=252)] = 14
-    """Highest bin; log1p of a million is 13.8."""
-
-
 # Names of covariates; barcode is a column of the cell metadata.
 COVARIATE_NAME = Pattern(
     "name",

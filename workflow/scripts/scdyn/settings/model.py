@@ -32,8 +32,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "ffn_width": 64,
             "dropout": 0.0,
         },
-        "pretraining": {"epochs": 15, "batch_size": 16, "learning_rate": 0.001},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.002},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "medium": {
         "model": {
@@ -42,10 +42,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "n_heads": 4,
             "n_latents": 256,
             "ffn_width": 256,
-            "dropout": 0.1,
+            "dropout": 0.0,
         },
-        "pretraining": {"epochs": 10, "batch_size": 32, "learning_rate": 0.0005},
-        "fine_tuning": {"epochs": 5, "batch_size": 16, "learning_rate": 0.001},
+        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.001},
+        "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "full": {
         "model": {
@@ -61,6 +61,9 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 FULL = SIZES["full"]
+# Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
+# all counts.
+OF_PAPER: dict[str, Any] = {"thinning": 1.0, "encoder_rate": 1.0}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 
@@ -95,6 +98,10 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
     return {**values, **content, "training": own}
 
 
+# Lowest and highest share of counts.
+Thinning = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)]
+
+
 class PretrainingSettings(Settings):
     """Architecture and pretraining of a model."""
 
@@ -104,8 +111,31 @@ class PretrainingSettings(Settings):
     have precedence over the preset."""
     seed: Seed = 1
     """Seed of the weights, the masks and the order of the cells."""
+    architecture: Literal["expressed", "paper"] = "expressed"
+    """expressed - one token per expressed gene, and a cell vector that predicts the counts of all
+    genes; paper - that of Yu et al., one token per gene, trained by masked values alone."""
+    thinning: Thinning = [0.3, 0.9]
+    """Lowest and highest share of a cell's counts that is read in a training step; the cell vector
+    predicts the others. Not for paper."""
+    whole_cell: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the whole-cell objective in the loss. Not for paper."""
+    gene_power: Share = 0.5
+    """Weight of a gene in the whole-cell objective: its mean count to the power of minus this. 0 -
+    by its counts; near 1 - genes nearly alike. Not for paper."""
+    cell_noise: Annotated[float, Field(ge=0)] = 0.7
+    """Standard deviation of the noise that is added to a cell vector before it predicts, in
+    training; the vector's numbers have a variance of 1. Not for paper."""
+    consistency: Annotated[float, Field(ge=0)] = 0.05
+    """Weight of the consistency objective in the loss: the cell vector of the counts that are read
+    and that of the others are more alike than those of two cells. Not for paper."""
+    hidden_values: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of predicting hidden values in the loss. Not for paper."""
+    hidden_zeros: Annotated[float, Field(ge=0)] = 1.0
+    """Number of genes without counts among the hidden ones, per gene with counts. Not for paper."""
     mask_share: Share = 0.15
-    """Share of the non-zero genes per cell that is masked."""
+    """Share of the expressed genes per cell whose values are hidden."""
+    n_bins: Annotated[int, Field(ge=1, le=252)] = 14
+    """Highest bin of a value; log1p of a million is 13.8. For paper only."""
     promoter_dropout: Share = 0.0
     """Share of the training cells, sampled in each step, whose promoters are read as not measured,
     so that the model can be used on cells with RNA only."""
@@ -129,6 +159,11 @@ class PretrainingSettings(Settings):
     """Width of the feed-forward layers."""
     dropout: Annotated[Share, BY_SIZE] = FULL["model"]["dropout"]
     """Dropout of the encoder during training."""
+    n_pools: Count = 64
+    """Number of trained weighted sums over the expressed genes from which the cell vector is
+    computed. Not for paper."""
+    cell_width: Count = 64
+    """Numbers of a cell vector, the embedding. Not for paper."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """Pretraining (see training)."""
 
@@ -151,9 +186,10 @@ class PretrainingSettings(Settings):
             )
         return self
 
-    def architecture(self) -> dict[str, int | float]:
+    def architecture_settings(self) -> dict[str, int | float | str]:
         """Return the hyperparameters of the architecture."""
-        return {name: getattr(self, name) for name in FULL["model"]}
+        names = ("architecture", "n_bins", "n_pools", "cell_width", *FULL["model"])
+        return {name: getattr(self, name) for name in names}
 
 
 class ModelSettings(PretrainingSettings):

@@ -32,10 +32,12 @@ Baseline = Literal[
     "logistic_regression",
     "logistic_regression_rna",
     "logistic_regression_l1",
+    "logistic_regression_pca",
     "knn",
     "xgboost",
     "mlp",
 ]
+ClassWeights = Literal["none", "sqrt", "balanced"]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
@@ -92,7 +94,16 @@ class HeadSettings(Settings):
     """Dropout of the head."""
 
 
-class FineTuningSettings(HeadSettings):
+class WeightSettings(Settings):
+    """Weights of classes, the same for the fine-tuned models and the baselines."""
+
+    class_weights: ClassWeights = "sqrt"
+    """Weights of classes in training, of the model and of the baselines that can be weighted. none
+    - all cells weigh the same; balanced - all classes weigh the same; sqrt - between the two, by
+    the inverse square root of a class's number of cells."""
+
+
+class FineTuningSettings(HeadSettings, WeightSettings):
     """Fine-tuning of a model."""
 
     adapter: Adapter = "lora"
@@ -104,6 +115,12 @@ class FineTuningSettings(HeadSettings):
     """Start from the pretrained encoder. false - start from a randomly initialised encoder."""
     modalities: Modalities = "both"
     """Modalities that the model uses. both; rna; promoter."""
+    thinning: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Lowest share of a cell's counts that is read in a training step, drawn for each cell and
+    step; 1 - all counts, the default if the model's architecture is paper."""
+    encoder_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Learning rate of the encoder, relative to that of the head; 1 is the default if the model's
+    architecture is paper."""
     training: TrainingSettings = Field(
         default_factory=lambda: TrainingSettings(**FULL["fine_tuning"])
     )
@@ -135,6 +152,8 @@ class VariantChanges(Settings):
     """In place of the task's."""
     modalities: Modalities | None = None
     """In place of the task's."""
+    thinning: Annotated[float | None, Field(gt=0, le=1)] = None
+    """In place of the task's."""
     learning_rate: Positive | None = None
     """In place of the task's."""
     seeds: Seeds | None = None
@@ -149,7 +168,8 @@ class ReducedSettings(RunSettings):
     """Models whose training set has fewer labels or classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
-    """Shares of the labels on which the main model and logistic regression are also trained."""
+    """Shares of the labels on which the main model, logistic regression, nearest neighbours and the
+    MLP are also trained."""
     left_out: Annotated[list[Text], *Unique] = []
     """Classes that are left out of the training set in turn, to test whether their cells are
     recognised as unfamiliar."""
@@ -177,7 +197,7 @@ class ReducedSettings(RunSettings):
         return self.seeds
 
 
-class BaselineSettings(ReducedSettings):
+class BaselineSettings(WeightSettings, ReducedSettings):
     """Baselines of a task."""
 
     baselines: Annotated[list[Baseline], *Unique] = [
@@ -185,6 +205,7 @@ class BaselineSettings(ReducedSettings):
         "logistic_regression",
         "logistic_regression_rna",
         "logistic_regression_l1",
+        "logistic_regression_pca",
         "knn",
         "xgboost",
         "mlp",

@@ -417,7 +417,7 @@ def study_development(
         Seed of the shown cells, pseudotime, the bootstraps and the layout.
     """
     shown = choose_shown_cells(obs, predictions, label, root, seed)
-    components = pca.select(corpus.find_rows(shown["cell"]))
+    components = pca.select(corpus.find_rows(shown["cell"]), "rna")
     table = development_table(
         shown, obs, components, predictions, single_modality, root=root, pseudotime=pseudotime,
         seed=seed,

@@ -343,7 +343,7 @@ def study_perturbation(
         .join(predicted["group"], how="inner")
     )
     table = table.iloc[draw_cells(table[["group", "predicted"]], MAX_SHOWN, seed)]
-    components = pca.select(corpus.find_rows(table.index))
+    components = pca.select(corpus.find_rows(table.index), "rna")
     layouts, of_group = lay_out_groups(
         obs.loc[table.index], components, table["group"], section, seed
     )

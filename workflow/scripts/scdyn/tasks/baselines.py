@@ -14,19 +14,20 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import LabelEncoder, MaxAbsScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import LabelEncoder, MaxAbsScaler, StandardScaler
 
 from scdyn.data.corpus import CELLS_AT_ONCE, Corpus
 from scdyn.data.pca import Pca
 from scdyn.log import logger
 from scdyn.pp.selection import draw_cells
-from scdyn.settings import MAIN, BaselineSettings
+from scdyn.settings import MAIN, BaselineSettings, ClassWeights
 from scdyn.tasks.metrics import fit_temperature
 from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import require_cells, split_cells
+from scdyn.tasks.weights import weigh_classes
 
-LR, LR_RNA = "logistic_regression", "logistic_regression_rna"
+LR, LR_RNA, LR_PCA = "logistic_regression", "logistic_regression_rna", "logistic_regression_pca"
 # Most training cells of a fit, because the methods hold their training set in memory. With 22,000
 # genes and 5,500 values per cell each takes less than 4 GiB.
 MAX_TRAINING_CELLS = 20_000
@@ -48,9 +49,14 @@ class BoostedTrees(ClassifierMixin):
         )  # fmt: skip
         self.names = LabelEncoder()
 
-    def fit(self, values: sparse.csr_matrix, labels: np.ndarray) -> BoostedTrees:
-        """Fit to (cells, features) and class names (cells,)."""
-        self.trees.fit(values, self.names.fit_transform(labels))
+    def fit(
+        self,
+        values: sparse.csr_matrix,
+        labels: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+    ) -> BoostedTrees:
+        """Fit to (cells, features), class names (cells,) and weights (cells,)."""
+        self.trees.fit(values, self.names.fit_transform(labels), sample_weight=sample_weight)
         self.classes_ = self.names.classes_
         return self
 
@@ -60,17 +66,16 @@ class BoostedTrees(ClassifierMixin):
 
 
 def make_knn(n_cells: int) -> ClassifierMixin:
-    """15 nearest neighbours by distance, or fewer if there are fewer cells.
-
-    On the corpus' principal components (:class:`scdyn.data.pca.Pca`), which are of all its cells,
-    those of the test set included, without their labels.
-    """
+    """15 nearest neighbours by distance, or fewer if there are fewer cells."""
     return KNeighborsClassifier(min(15, n_cells), weights="distance")
 
 
 def make_mlp(seed: int) -> ClassifierMixin:
-    """One hidden layer of width 128, trained until the training loss no longer falls."""
-    return MLPClassifier((128,), batch_size=64, max_iter=500, random_state=seed)
+    """One hidden layer of width 128, trained until the training loss no longer falls.
+
+    On genes, or with less weight decay, it is weaker.
+    """
+    return MLPClassifier((128,), alpha=1.0, batch_size=64, max_iter=500, random_state=seed)
 
 
 def make_logistic_regression(l1: bool) -> ClassifierMixin:
@@ -88,8 +93,13 @@ def make_logistic_regression(l1: bool) -> ClassifierMixin:
     return make_pipeline(MaxAbsScaler(copy=False), model)
 
 
-# What a method reads: log-normalised values of the RNA or of both modalities, or the corpus'
-# principal components of both.
+def make_logistic_regression_pca() -> ClassifierMixin:
+    """Multinomial logistic regression on standardised components."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000))
+
+
+# What a method reads: log-normalised values of the RNA or of both modalities, or principal
+# components of both (read_components).
 RNA, BOTH, COMPONENTS = "rna", "both", "components"
 LAYERS = {RNA: ["rna_log"], BOTH: ["rna_log", "promoter_log"]}
 # Method to what it reads, and a function of seed and number of training cells that creates it.
@@ -98,14 +108,17 @@ METHODS: dict[str, tuple[str, Callable[[int, int], ClassifierMixin]]] = {
     LR: (BOTH, lambda seed, n_cells: make_logistic_regression(l1=False)),
     LR_RNA: (RNA, lambda seed, n_cells: make_logistic_regression(l1=False)),
     "logistic_regression_l1": (BOTH, lambda seed, n_cells: make_logistic_regression(l1=True)),
+    LR_PCA: (COMPONENTS, lambda seed, n_cells: make_logistic_regression_pca()),
     "knn": (COMPONENTS, lambda seed, n_cells: make_knn(n_cells)),
     "xgboost": (BOTH, lambda seed, n_cells: BoostedTrees(seed)),
-    "mlp": (BOTH, lambda seed, n_cells: make_mlp(seed)),
+    "mlp": (COMPONENTS, lambda seed, n_cells: make_mlp(seed)),
 }
 # Methods whose result depends on the seed; the others are run once.
 SEEDED = {"mlp"}
-# Methods that are also fitted to a share of the labels, and without one class.
-WITH_FEWER_LABELS = {LR, LR_RNA}
+# Methods that are also fitted to a share of the labels, and without one class: those of seconds.
+WITH_FEWER_LABELS = {LR, LR_RNA, LR_PCA, "knn", "mlp"}
+# Methods whose libraries take no weights, or that weights would only confuse.
+UNWEIGHTED = {"majority", "knn"}
 
 
 def get_logistic_weights(model: Any) -> np.ndarray:
@@ -168,12 +181,63 @@ def read_values(corpus: Corpus, rows: np.ndarray, modalities: str) -> sparse.csr
     return sparse.vstack(list(iter_values(corpus, rows, modalities)), format="csr")
 
 
+def read_components(corpus: Corpus, pca: Pca) -> np.ndarray:
+    """Read the principal components of all cells, (cells, components) of float32.
+
+    Those of scaled genes are better where few of many genes tell the classes apart, those of
+    unscaled genes where many genes are noise. Both are here side by side, with equal variance. They
+    are of all cells of the corpus, those of the test set included, without their labels.
+    """
+    rows = np.arange(len(corpus))
+    spaces = [pca.select(rows, space) for space in ("both_scaled", "both")]
+    return np.concatenate([values / values.std() for values in spaces], axis=1)
+
+
+def fit_method(
+    method: str,
+    seed: int,
+    values: sparse.csr_matrix | np.ndarray,
+    labels: np.ndarray,
+    class_weights: ClassWeights,
+) -> Any:
+    """Fit a method to training cells.
+
+    Parameters
+    ----------
+    method, seed
+        The method, and its seed.
+    values
+        (cells, features) of what it reads; may be scaled in place.
+    labels
+        (cells,) class names.
+    class_weights
+        See :func:`scdyn.tasks.weights.weigh_classes`; nearest neighbours and the commonest class
+        have none.
+
+    Returns
+    -------
+    ClassifierMixin
+        With scikit-learn's ``predict_proba`` and ``classes_``.
+    """
+    model = METHODS[method][1](seed, len(labels))
+    if method in UNWEIGHTED:
+        return model.fit(values, labels)
+    targets = np.unique(labels, return_inverse=True)[1]
+    last = f"{model.steps[-1][0]}__" if isinstance(model, Pipeline) else ""
+    weights = weigh_classes(labels, class_weights)[targets]
+    return model.fit(values, labels, **{f"{last}sample_weight": weights})
+
+
 def predict_probabilities(
-    model: ClassifierMixin, corpus: Corpus, pca: Pca, rows: np.ndarray, features: str
+    model: ClassifierMixin,
+    corpus: Corpus,
+    components: np.ndarray,
+    rows: np.ndarray,
+    features: str,
 ) -> np.ndarray:
     """Predict cells, which are read in blocks: (cells, classes)."""
     blocks: Iterable[sparse.csr_matrix | np.ndarray] = (
-        pca.select(rows[start : start + CELLS_AT_ONCE], both=True)
+        components[rows[start : start + CELLS_AT_ONCE]]
         for start in range(0, len(rows), CELLS_AT_ONCE)
     )
     if features != COMPONENTS:
@@ -196,7 +260,7 @@ def fit_baselines(
     splits, fold
         The split, and the fold of the test set.
     task
-        Baselines, variants and runs of the task.
+        Baselines, weights of classes, variants and runs of the task.
 
     Yields
     ------
@@ -217,23 +281,22 @@ def fit_baselines(
     splits = splits.assign(row=corpus.find_rows(splits["cell"]))
     variants = {MAIN: (1.0, None), **task.reduced_variants()}
     classes = np.unique(split_cells(splits, fold)[0]["label"].to_numpy()).tolist()
+    components = read_components(corpus, pca)
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
         training = draw_training_cells(training, method, seed)
-        features, make = METHODS[method]
+        features = METHODS[method][0]
         started = time.perf_counter()
-        model = make(seed, len(training))
         rows = training["row"].to_numpy()
         # Each fit reads its cells itself, since logistic regression scales them in place.
-        model.fit(
-            pca.select(rows, both=True)
-            if features == COMPONENTS
-            else read_values(corpus, rows, features),
-            training["label"].to_numpy(),
+        values = components[rows] if features == COMPONENTS else read_values(corpus, rows, features)
+        labels = training["label"].to_numpy()
+        model = fit_method(method, seed, values, labels, task.class_weights)
+        p, p_predicted = (
+            predict_probabilities(model, corpus, components, part["row"].to_numpy(), features)
+            for part in (validation, predicted)
         )
-        p = predict_probabilities(model, corpus, pca, validation["row"].to_numpy(), features)
         temperature = fit_temperature(validation["label"].to_numpy(), model.classes_, p)
-        p = predict_probabilities(model, corpus, pca, predicted["row"].to_numpy(), features)
         seconds = time.perf_counter() - started
         run = {"method": method, "variant": variant, "seed": seed, "fold": fold}
         cost = run | {
@@ -243,13 +306,15 @@ def fit_baselines(
                     seed, len(training), seconds)  # fmt: skip
         yield (
             tabulate_calibrated_predictions(
-                predicted, run, model.classes_, p, temperature, classes
+                predicted, run, model.classes_, p_predicted, temperature, classes
             ),
             cost,
         )
 
 
-def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> pd.DataFrame:
+def fit_weights(
+    corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int, class_weights: ClassWeights
+) -> pd.DataFrame:
     """Fit logistic regression to one fold's training cells, even if it is not a baseline.
 
     Parameters
@@ -258,6 +323,8 @@ def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> p
         See :func:`fit_baselines`.
     seed
         Seed of :func:`draw_training_cells`.
+    class_weights
+        See :func:`scdyn.tasks.weights.weigh_classes`.
 
     Returns
     -------
@@ -267,7 +334,7 @@ def fit_weights(corpus: Corpus, splits: pd.DataFrame, fold: str, seed: int) -> p
     require_cells(splits, corpus.obs.index)
     training = draw_training_cells(split_cells(splits, fold)[0], LR, seed)
     values = read_values(corpus, corpus.find_rows(training["cell"]), BOTH)
-    model = make_logistic_regression(l1=False).fit(values, training["label"].to_numpy())
+    model = fit_method(LR, seed, values, training["label"].to_numpy(), class_weights)
     return tabulate_weights(corpus.genes["gene_id"], model.classes_, get_logistic_weights(model))
 
 

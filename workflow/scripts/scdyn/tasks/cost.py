@@ -12,6 +12,7 @@ from scdyn.settings import EvaluationSettings, ModelSettings, VariantSettings
 from scdyn.training import cost
 from scdyn.training.cost import (
     count_pretraining_operations,
+    count_queries,
     estimate_cpu_seconds,
     make_architecture,
 )
@@ -39,13 +40,17 @@ def finetuning_operations(
         Of the corpus.
     """
     architecture = make_architecture(model, n_genes, n_tfs)
-    frozen = settings.adapter == "none"
-    each = architecture.count_operations() if frozen else architecture.count_training_operations()
+    is_paper = architecture.architecture == "paper"
+    # Classification reads all genes of the paper's model.
+    n_queries = None if is_paper else count_queries(architecture)
+    count = architecture.count_operations
+    if settings.adapter != "none":
+        count = architecture.count_training_operations
     # Fewer labels get more epochs (scdyn.tasks.finetuning.scale_epochs).
     passes = settings.training.epochs * settings.labels**0.5
     # The two cells without counts are encoded with each batch.
-    batch = 1 + 2 / settings.training.batch_size
-    return each.times(n_cells * (1 - 1 / folds) * passes * batch)
+    batch = 1 + 2 / settings.training.batch_size * is_paper
+    return count(n_queries).times(n_cells * (1 - 1 / folds) * passes * batch)
 
 
 def estimate(

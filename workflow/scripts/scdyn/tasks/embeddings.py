@@ -21,11 +21,20 @@ from scdyn.pp.selection import draw_cells
 
 # Most cells on which embeddings are compared. The time of scib-metrics grows with their square.
 MAX_COMPARED = 20_000
+# Key of obsm to the space of the principal components.
+OF_PCA = {
+    "X_pca": "rna",
+    "X_pca_scaled": "rna_scaled",
+    "X_pca_both": "both",
+    "X_pca_both_scaled": "both_scaled",
+}
 # Key of obsm to the prefix of its scores and its readable name.
 EMBEDDINGS = {
     "X_scdyn": ("", "scDynOmics"),
     "X_pca": ("pca_", "PCA of RNA"),
+    "X_pca_scaled": ("pca_scaled_", "PCA of scaled RNA"),
     "X_pca_both": ("pca_both_", "PCA of RNA and promoters"),
+    "X_pca_both_scaled": ("pca_both_scaled_", "PCA of scaled RNA and promoters"),
     "X_scvi": ("scvi_", "scVI"),
 }
 SCORE_COLUMNS = ["embedding", "label", "kind", "metric", "value"]
@@ -137,8 +146,7 @@ def gather_embeddings(
         obs=obs.rename(columns={"rna_counts": LIBRARY_SIZE}).set_axis(obs.index.astype(object)),
         obsm={
             "X_scdyn": read_embedding(path, corpus, rows),
-            "X_pca": pca.select(rows),
-            "X_pca_both": pca.select(rows, both=True),
+            **{key: pca.select(rows, space) for key, space in OF_PCA.items()},
         },
     )
     if scvi is not None:

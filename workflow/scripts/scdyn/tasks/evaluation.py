@@ -30,8 +30,8 @@ HIGHEST = {"nll": np.inf, "brier": 2.0}
 SUMMARY_COLUMNS = [
     "part", "method", "score", "mean", "low", "high", "n_runs", "best_baseline", "difference", "p",
 ]  # fmt: skip
-# Score of the comparison by share of labels.
-MAIN_SCORE = "macro_f1"
+# Headlines: the scores of the figure, and of the comparison by share of labels.
+HEADLINES = ("macro_f1", "accuracy")
 
 
 def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd.DataFrame:
@@ -165,7 +165,8 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     -------
     DataFrame
         ``method``, ``labels``, ``n_training_cells`` (mean over the runs; a baseline is fitted to a
-        draw of many), ``mean``, ``low``, ``high`` of the macro-F1, ``n_runs``.
+        draw of many), ``score`` (of :data:`HEADLINES`), its ``mean``, ``low`` and ``high``,
+        ``n_runs``.
     """
     tested = scores[scores["part"] == "test"]
     tested = tested.assign(labels=tested["variant"].map({MAIN: 1.0, **shares})).dropna(
@@ -175,11 +176,11 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     several = tested.groupby("method")["labels"].nunique()
     rows = []
     for (method, share), part in tested.groupby(["method", "labels"]):
-        if several[method] > 1:
-            low, high = np.clip(metrics.confidence_interval(part[MAIN_SCORE].to_numpy()), 0, 1)
-            n_cells, mean = part[["n_training_cells", MAIN_SCORE]].mean()
-            rows.append((method, share, n_cells, mean, low, high, len(part)))
-    columns = ["method", "labels", "n_training_cells", "mean", "low", "high", "n_runs"]
+        for score in HEADLINES if several[method] > 1 else ():
+            values, n_cells = part[score].to_numpy(), part["n_training_cells"].mean()
+            low, high = np.clip(metrics.confidence_interval(values), 0, 1)
+            rows.append((method, share, n_cells, score, values.mean(), low, high, len(part)))
+    columns = ["method", "labels", "n_training_cells", "score", "mean", "low", "high", "n_runs"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from scdyn.data.tokens import TokenStore
 from scdyn.io.artefacts import write_parquet
 from scdyn.io.files import atomic, sha256
 from scdyn.log import logger
-from scdyn.model.adapters import adapt, reinitialise
+from scdyn.model.adapters import Encoder, adapt, reinitialise
 from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
@@ -29,14 +30,16 @@ from scdyn.tasks import metrics
 from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
 from scdyn.tasks.predictions import tabulate_calibrated_predictions
 from scdyn.tasks.splits import split_cells
+from scdyn.tasks.weights import weigh_classes
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import Part, Training, TrainingConfig
+from scdyn.training.objectives import thin_cells
 from scdyn.training.progress import write_records
 
 
 def fit_classifier(
-    model: ScDynOmics,
+    model: Encoder,
     store: Store,
     rows: np.ndarray,
     labels: np.ndarray,
@@ -45,9 +48,6 @@ def fit_classifier(
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Fine-tune a model to predict labels.
-
-    The loss weights each class by the inverse square root of its number of cells, a compromise
-    between equal weights of cells and of classes.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        Adapter, modalities, and sizes of the head.
+        Adapter, modalities, sizes of the head, and weights of classes.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
@@ -75,25 +75,67 @@ def fit_classifier(
     classes, targets = np.unique(labels, return_inverse=True)
     torch.manual_seed(config.seed)
     encoder = adapt(model, settings.adapter, settings.rank)
-    head = Head(model.config.n_genes, model.config.width, len(classes), settings)
+    head = Head(model.config, len(classes), settings)
+    if isinstance(model, ScDynOmics) and settings.n_pools == model.config.n_pools:
+        head.pool.load_state_dict(model.bottleneck.pool.state_dict())
     classifier = Classifier(encoder, head, classes.tolist(), settings.modalities).to(device)
-    weights = np.bincount(targets) ** -0.5
-    weights = torch.tensor(weights / weights[targets].mean(), dtype=torch.float32, device=device)
+    weights = torch.tensor(
+        weigh_classes(targets, settings.class_weights), dtype=torch.float32, device=device
+    )
     targets = torch.from_numpy(targets).to(device)
 
-    def weigh(part: Part, *_: Tensor) -> Tensor:
-        return weights[targets[part.positions]].sum()[None]
-
-    def compute_loss(part: Part, rna: Tensor, promoter: Tensor, totals: Tensor) -> Tensor:
-        logits = classifier(rna, promoter)
-        losses = functional.cross_entropy(logits, targets[part.positions], weights, reduction="sum")
-        return losses / totals[0]
-
-    def load(parts: list[np.ndarray]) -> Loader:
-        return Loader(store, [rows[part] for part in parts], device)
-
-    run = Training(classifier, compute_loss, weigh, load, len(rows), config, checkpoint=checkpoint)
+    objective = Classification(classifier, store, rows, targets, weights, settings.thinning)
+    run = Training(classifier, objective, len(rows), config, checkpoint=checkpoint)
     return classifier, run.run()
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Weighted cross-entropy of the classes of cells, whose counts are thinned.
+
+    Attributes
+    ----------
+    classifier, store, rows
+        The model, and the training cells.
+    targets, weights
+        (cells,) class and (classes,) weight.
+    thinning
+        Lowest share of a cell's counts that is read; the share is drawn anew in each step.
+    """
+
+    classifier: Classifier
+    store: Store
+    rows: np.ndarray
+    targets: Tensor
+    weights: Tensor
+    thinning: float
+    group_size: int = 1
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Total counts of the training cells."""
+        return self.store.totals(self.rows).sum(0)
+
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Return a loader of the cells of each part."""
+        return Loader(self.store, [self.rows[part] for part in parts], self.weights.device)
+
+    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+        """Thin the counts of a part's cells."""
+        if self.thinning == 1:
+            return rna, promoter
+        return thin_cells(rna, promoter, part.seed_cells(), (self.thinning, 1.0))
+
+    def weigh(self, part: Part, cells: tuple[Tensor, Tensor]) -> Tensor:
+        """Sum the weights of a part's cells: (1,)."""
+        return self.weights[self.targets[part.positions]].sum()[None]
+
+    def compute_loss(self, part: Part, cells: tuple[Tensor, Tensor], totals: Tensor) -> Tensor:
+        """Compute a part's share of the loss."""
+        losses = functional.cross_entropy(
+            self.classifier(*cells), self.targets[part.positions], self.weights, reduction="sum"
+        )
+        return losses / totals[0]
 
 
 def scale_epochs(epochs: int, share: float) -> int:
@@ -167,7 +209,10 @@ def finetune_run(
     """
     started = time.perf_counter()
     epochs = scale_epochs(settings.training.epochs, settings.labels)
-    config = TrainingConfig(**{**settings.training.model_dump(), "epochs": epochs, "seed": seed})
+    config = TrainingConfig(
+        **settings.training.model_dump() | {"epochs": epochs, "seed": seed},
+        encoder_rate=settings.encoder_rate,
+    )
     device = choose_device()
     model = load_model(model_folder, store.meta)
     if not settings.pretrained:

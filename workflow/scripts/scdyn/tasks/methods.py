@@ -10,6 +10,7 @@ NAMES = {
     "logistic_regression": "logistic regression",
     "logistic_regression_rna": "logistic regression, RNA",
     "logistic_regression_l1": "logistic regression, L1",
+    "logistic_regression_pca": "logistic regression, PCA",
     "knn": "nearest neighbours",
     "xgboost": "XGBoost",
     "mlp": "MLP",

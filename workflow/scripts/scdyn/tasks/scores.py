@@ -17,13 +17,14 @@ PREFIXES = {
     "logistic_regression": "lr_",
     "logistic_regression_rna": "lr_rna_",
     "logistic_regression_l1": "lr_l1_",
+    "logistic_regression_pca": "lr_pca_",
     "majority": "majority_",
     "knn": "knn_",
     "xgboost": "xgboost_",
     "mlp": "mlp_",
     "scanvi": "scanvi_",
 }
-SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+SCORES = ("macro_f1", "accuracy", "balanced_accuracy", "ece")
 
 
 def method_prefix(method: str) -> str:

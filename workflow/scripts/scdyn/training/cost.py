@@ -28,8 +28,7 @@ COST_OF_PRODUCTS, COST_OF_ATTENTION, COST_OF_ELEMENTS = 0.86, 5.0, 120.0
 SCALING = 0.8
 # Threads of the training rules (workflow/rules), on machines with as many cores.
 MOST_THREADS = 8
-# Share of the genes with counts in either modality, of which some are masked and predicted. The
-# estimate depends little on it.
+# Share of the genes with counts in either modality, the tokens of a cell.
 EXPRESSED_SHARE = 0.2
 # For longer training, a GPU or a smaller model is recommended.
 LONG_SECONDS = 12 * 3600
@@ -73,15 +72,31 @@ def estimate_cpu_seconds(operations: Operations, rate: float, n_threads: int) ->
 
 def make_architecture(model: PretrainingSettings, n_genes: int, n_tfs: int) -> ModelConfig:
     """Make the architecture of a model for a vocabulary."""
-    return ModelConfig.from_dict({"n_genes": n_genes, "n_tfs": n_tfs, **model.architecture()})
+    sizes = {"n_genes": n_genes, "n_tfs": n_tfs}
+    return ModelConfig.from_dict(sizes | model.architecture_settings())
+
+
+def count_queries(architecture: ModelConfig, share: float = 1.0) -> int:
+    """Count the genes of a cell that a model computes; see :meth:`ModelConfig.count_operations`.
+
+    Parameters
+    ----------
+    architecture
+        Of the model.
+    share
+        Share of the expressed genes that ``paper`` predicts.
+    """
+    if architecture.architecture == "paper":
+        return round(EXPRESSED_SHARE * share * architecture.n_genes)
+    return round(EXPRESSED_SHARE * architecture.n_genes)
 
 
 def count_pretraining_operations(
     model: PretrainingSettings, n_genes: int, n_tfs: int, n_cells: int
 ) -> Operations:
     """Count the operations of pretraining on ``n_cells`` cells."""
-    n_hidden = round(EXPRESSED_SHARE * model.mask_share * n_genes)
-    each = make_architecture(model, n_genes, n_tfs).count_training_operations(n_hidden)
+    architecture = make_architecture(model, n_genes, n_tfs)
+    each = architecture.count_training_operations(count_queries(architecture, model.mask_share))
     return each.times(n_cells * (1 - model.validation_share) * model.training.epochs)
 
 

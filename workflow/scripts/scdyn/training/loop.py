@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from scdyn.data.loader import Loader, block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.layers import set_precision
+from scdyn.model.paper import PaperModel
 from scdyn.settings import TrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
@@ -23,11 +24,14 @@ from scdyn.training.interruption import Interruption
 from scdyn.training.progress import Progress
 
 T = TypeVar("T", np.ndarray, Tensor)
+Prepared = TypeVar("Prepared")
 
 CHECKPOINT_SECONDS = 60.0
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
 BLOCK = 64
 BUFFER_BLOCKS = 256
+# Cells on a CPU at once, by measurement: more do not fit into its cache.
+MOST_ON_CPU = 16
 
 
 class TrainingConfig(TrainingSettings):
@@ -37,6 +41,8 @@ class TrainingConfig(TrainingSettings):
     """Norm at which gradients are clipped."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of the steps over which the learning rate rises from zero."""
+    encoder_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the encoder within a classifier, relative to that of the head."""
     seed: int = 0
     """Seed of initialisation, order, masks and dropout."""
 
@@ -65,38 +71,51 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW over the parameters of a module that require gradients."""
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for name, p in trained if decays(name, p) == decayed],
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for decayed in (True, False)
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    """Return AdamW over the parameters of a module that require gradients.
+
+    Groups have a ``rate``, by which the learning rate is multiplied.
+    """
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = decays(name, parameter), name.startswith("encoder.")
+            groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[decayed, of_encoder],
+                "weight_decay": config.weight_decay if decayed else 0.0,
+                "rate": config.encoder_rate if of_encoder else 1.0,
+            }
+            for decayed, of_encoder in sorted(groups, reverse=True)
+        ],
+        lr=config.learning_rate,
+        fused=True,
+    )
 
 
 def configure_encoders(module: nn.Module, config: TrainingConfig) -> None:
     """Set the precision of the encoders in a module and compile their layers, in place."""
     on_gpu = next(module.parameters()).is_cuda
     for part in module.modules():
-        if isinstance(part, ScDynOmics):
-            part.set_precision(config.precision)
+        if isinstance(part, PaperModel):
             if on_gpu if config.compiled == "auto" else config.compiled:
                 part.compile_layers()
+    set_precision(module, config.precision)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch: the cells of a step that are on a device at once.
+    """Some cells of a step.
 
     Attributes
     ----------
     positions
         (n,) positions of the cells.
-    start, n_in_step
-        Index of the first cell within the step, and number of cells in the step. Each part draws
+    groups
+        (n,) ascending group of each cell within the step; those of a group are compared.
+    places, n_in_step
+        (n,) indices of the cells within the step, and number of cells in the step. Each part draws
         the random numbers of the whole step and uses its own, so that masks do not depend on the
         size of the parts.
     seed
@@ -104,17 +123,32 @@ class Part:
     """
 
     positions: np.ndarray
-    start: int
+    groups: np.ndarray
+    places: np.ndarray
     n_in_step: int
     seed: int
 
+    def seed_cells(self) -> list[int]:
+        """Derive a seed of each cell from that of the step."""
+        return [step_seed(self.seed, int(position)) for position in self.positions]
+
     def take_from(self, drawn: T) -> T:
         """Select this part's values from those drawn for all cells of the step."""
-        return drawn[self.start : self.start + len(self.positions)]
+        return drawn[self.places]
+
+    def select(self, chosen: np.ndarray) -> Part:
+        """Select some of the cells."""
+        kept = {name: getattr(self, name)[chosen] for name in ("positions", "groups", "places")}
+        return replace(self, **kept)
 
 
-def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> list[list[Part]]:
-    """Split an epoch into steps, and these into the parts of this process.
+def plan_epoch(
+    epoch: int, n_cells: int, config: TrainingConfig, depths: np.ndarray, group_size: int
+) -> list[Part]:
+    """Split an epoch into steps, of which this process takes a part.
+
+    The cells of a step are sorted by depth and divided into groups. A micro-batch has as many
+    tokens per cell as its longest cell, so that neighbours in this order are computed together.
 
     Parameters
     ----------
@@ -124,44 +158,86 @@ def plan_epoch(epoch: int, n_cells: int, config: TrainingConfig, most: int) -> l
         Number of training cells; a last incomplete step is left out.
     config
         See :class:`TrainingConfig`.
-    most
-        Most cells on a device at once.
+    depths
+        (cells,) total counts.
+    group_size
+        Most cells of a group, whose cells stay together.
 
     Returns
     -------
-    list of list of Part
-        The parts of this process per step.
+    list of Part
+        The cells of this process per step.
+
+    Raises
+    ------
+    InputError
+        If a step has fewer groups than there are processes.
     """
     batch_size = min(config.batch_size, n_cells)
     order = block_shuffle(np.arange(n_cells), BLOCK, BUFFER_BLOCKS, [config.seed, epoch])
-    n_parts = math.ceil(batch_size / most)
-    n_processes = distributed.n_processes()
-    n_parts = math.ceil(n_parts / n_processes) * n_processes
-    if n_parts > batch_size:
+    n_groups, n_processes = math.ceil(batch_size / group_size), distributed.n_processes()
+    if n_processes > n_groups:
         raise InputError(
             "TRAINING",
             f"training: a batch of {batch_size} cells cannot be split over {n_processes} GPUs; "
             "raise batch_size.",
         )
-    steps = order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)
-    places = np.array_split(np.arange(batch_size), n_parts)[distributed.rank() :: n_processes]
-    return [
-        [
-            Part(
-                step[place],
-                int(place[0]),
-                batch_size,
-                step_seed(config.seed, epoch * len(steps) + i, 0),
-            )
-            for place in places
-        ]
-        for i, step in enumerate(steps)
-    ]
+    groups = np.arange(batch_size) * n_groups // batch_size
+    own = groups % n_processes == distributed.rank()
+    parts = []
+    for i, step in enumerate(order[: n_cells // batch_size * batch_size].reshape(-1, batch_size)):
+        places = np.argsort(depths[step], kind="stable")[own]
+        seed = step_seed(config.seed, epoch * (n_cells // batch_size) + i, 0)
+        parts.append(Part(step[places], groups[own], places, batch_size, seed))
+    return parts
 
 
-Loss = Callable[[Part, Tensor, Tensor, Tensor], Tensor]
-Weigh = Callable[[Part, Tensor, Tensor], Tensor]
-Load = Callable[[list[np.ndarray]], Loader]
+def split_part(
+    part: Part, rna: Tensor, promoter: Tensor, n_groups: int
+) -> Iterator[tuple[Part, Tensor, Tensor]]:
+    """Split cells into micro-batches of consecutive groups.
+
+    Parameters
+    ----------
+    part, rna, promoter
+        The cells, and their counts (n, G).
+    n_groups
+        Most groups of a micro-batch.
+    """
+    micro_batch = np.unique(part.groups, return_inverse=True)[1] // n_groups
+    for i in range(micro_batch[-1] + 1):
+        chosen = np.flatnonzero(micro_batch == i)
+        yield part.select(chosen), rna[chosen], promoter[chosen]
+
+
+class Objective(Protocol[Prepared]):
+    """What a training minimises: a sum over the parts of a step, whatever their sizes.
+
+    Attributes
+    ----------
+    depths
+        (cells,) total counts of the training cells.
+    group_size
+        Cells that are compared, and are therefore in the same part; 1 if none are.
+    """
+
+    @property
+    def depths(self) -> np.ndarray: ...
+
+    @property
+    def group_size(self) -> int: ...
+
+    def load(self, parts: list[np.ndarray]) -> Loader:
+        """Return a loader of the counts of the cells at the positions of each part."""
+
+    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Prepared:
+        """Prepare the cells of a part, of counts (n, G) on the device, with all random numbers."""
+
+    def weigh(self, part: Part, cells: Prepared) -> Tensor:
+        """Compute the part's contribution to the denominator of each mean in the loss, (means,)."""
+
+    def compute_loss(self, part: Part, cells: Prepared, totals: Tensor) -> Tensor:
+        """Compute the part's share of the loss; ``totals`` are the weights of the whole step."""
 
 
 class Training:
@@ -171,16 +247,8 @@ class Training:
     ----------
     module
         The parameters that require gradients are fitted, in place.
-    compute_loss
-        Called with a part, its RNA and promoter bins (n, G) on the device, and the sum of the
-        weights over the step (see ``weigh``); returns the part's share of the step's loss. The
-        loss is the sum over the parts, whatever their sizes.
-    weigh
-        Called with a part and its bins; returns the part's contribution to the denominator of
-        each mean in the loss, (means,).
-    load
-        Called with the positions of the cells of each part of an epoch; returns a loader of
-        their bins.
+    objective
+        Reads the cells and computes the loss.
     n_cells
         Number of training cells; each epoch visits all of them, except a last incomplete batch.
     config
@@ -194,16 +262,13 @@ class Training:
     def __init__(
         self,
         module: nn.Module,
-        compute_loss: Loss,
-        weigh: Weigh,
-        load: Load,
+        objective: Objective[Any],
         n_cells: int,
         config: TrainingConfig,
         evaluate: Callable[[], dict[str, float]] = dict,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.module, self.compute_loss, self.weigh = module, compute_loss, weigh
-        self.load, self.evaluate = load, evaluate
+        self.module, self.objective, self.evaluate = module, objective, evaluate
         self.n_cells, self.config, self.checkpoint = n_cells, config, checkpoint
         self.device = next(module.parameters()).device
         self.optimizer = make_optimizer(module, config)
@@ -212,9 +277,10 @@ class Training:
         self.per_epoch = n_cells // self.batch_size
         self.n_steps = self.per_epoch * config.epochs
         self.is_first = distributed.rank() == 0
-        # Cells on a device at once; halved when a GPU runs out of memory.
+        # Most cells on a device at once; halved when a GPU runs out of memory.
         share = math.ceil(self.batch_size / distributed.n_processes())
-        self.micro_batch = min(config.micro_batch or share, share)
+        most = share if self.device.type == "cuda" else MOST_ON_CPU
+        self.micro_batch = min(config.micro_batch or most, share)
         # State of the run in a checkpoint, besides the tensors.
         self.step = 0
         self.losses: list[Tensor] = []
@@ -254,13 +320,15 @@ class Training:
     def run_epoch(self, interruption: Interruption) -> None:
         """Take the remaining steps of an epoch; return early if a GPU runs out of memory."""
         epoch, place = divmod(self.step, self.per_epoch)
-        steps = plan_epoch(epoch, self.n_cells, self.config, self.micro_batch)[place:]
-        loading = self.load([part.positions for parts in steps for part in parts])
+        objective = self.objective
+        steps = plan_epoch(
+            epoch, self.n_cells, self.config, objective.depths, objective.group_size
+        )[place:]
+        loading = objective.load([part.positions for part in steps])
         waited = self.progress.waited
-        bins = iter(loading)
         self.module.train()
-        for parts in steps:
-            loss = self.take_step(parts, bins)
+        for part, counts in zip(steps, loading, strict=True):
+            loss = self.take_step(part, *counts)
             if loss is None:
                 return
             self.losses.append(loss)
@@ -280,10 +348,10 @@ class Training:
                     "resume from there"
                 )
 
-    def take_step(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor | None:
+    def take_step(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor | None:
         """Take one step of the optimiser and return its loss; None if a GPU ran out of memory."""
         try:
-            total = self.add_gradients(parts, bins)
+            total = self.add_gradients(part, rna, promoter)
         except torch.OutOfMemoryError:
             total = None
         if distributed.any_process(total is None, self.device):
@@ -293,22 +361,26 @@ class Training:
         distributed.sum_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.n_steps, self.config)
+            group["lr"] = group["rate"] * learning_rate(self.step, self.n_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # A gradient that is not finite makes the loss NaN, which is checked before saving.
         return distributed.sum_values(total) + 0 * norm
 
-    def add_gradients(self, parts: list[Part], bins: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Sum the gradients over the step's parts; return this process' share of the loss."""
-        cells = [[x.to(self.device, non_blocking=True) for x in next(bins)] for _ in parts]
-        weights = [self.weigh(part, *own) for part, own in zip(parts, cells, strict=True)]
+    def add_gradients(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Sum the gradients over the micro-batches; return this process' share of the loss."""
+        n_groups = max(1, self.micro_batch // self.objective.group_size)
+        prepared = [
+            (own, self.objective.prepare(own, *counts))
+            for own, *counts in split_part(part, rna, promoter, n_groups)
+        ]
+        weights = [self.objective.weigh(*cells) for cells in prepared]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, (part, (rna, promoter)) in enumerate(zip(parts, cells, strict=True)):
+        for i, cells in enumerate(prepared):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.compute_loss(part, rna, promoter, totals)
+            loss = self.objective.compute_loss(*cells, totals)
             loss.backward()
             total += loss.detach()
         return total
@@ -316,7 +388,7 @@ class Training:
     def halve(self) -> None:
         """Halve the number of cells on a device at once."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.micro_batch = halve_batch(self.micro_batch)
+        self.micro_batch = halve_batch(self.micro_batch, self.objective.group_size)
 
     def finite_losses(self) -> list[float]:
         """Return the losses of the epoch's steps.

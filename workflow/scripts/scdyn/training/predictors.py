@@ -5,57 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
 
-from scdyn.data.loader import Store
+from scdyn.data.corpus import cut_rows
+from scdyn.data.loader import Loader, Store, expressed_genes
 from scdyn.data.tokens import MODALITIES
-from scdyn.io.shards import CELLS_AT_ONCE
+from scdyn.model.paper import PaperModel
 
 # Most training cells whose bins are counted.
-MOST_CELLS = 50_000
+MOST_CELLS = 20_000
+CELLS_AT_ONCE = 512
 
 
-def read_chunks(
-    store: Store, rows: np.ndarray
-) -> Iterator[list[tuple[sparse.csr_matrix, sparse.csr_matrix]]]:
-    """Read :data:`CELLS_AT_ONCE` cells at a time.
+def iter_bins(
+    model: PaperModel, store: Store, rows: np.ndarray
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Read the bins of :data:`CELLS_AT_ONCE` cells at a time.
 
     Yields
     ------
     list
-        Per modality, of the cells in which it was measured: the bins, and whether a gene has
-        counts in either modality.
+        Per modality: genes and bins of the genes that are expressed in either modality, of the
+        cells in which it was measured.
     """
-    for start in range(0, len(rows), CELLS_AT_ONCE):
-        part = rows[start : start + CELLS_AT_ONCE]
-        rna, promoter = store.read(part)
-        expressed = (rna > 0) + (promoter > 0)
-        measured = store.promoter_measured(part)
-        yield [(rna, expressed), (promoter[measured], expressed[measured])]
+    unknown = model.config.not_measured_id
+    for rna, promoter in Loader(store, cut_rows(rows, CELLS_AT_ONCE), model.rates.device):
+        expressed = expressed_genes(rna, promoter)
+        genes = expressed.nonzero(as_tuple=True)[1]
+        parts = []
+        for bins in model.bin(rna, promoter):
+            found = bins[expressed]
+            known = found != unknown
+            parts.append((genes[known].cpu().numpy(), found[known].cpu().numpy()))
+        yield parts
 
 
 def gene_frequencies(
-    store: Store, rows: np.ndarray, n_genes: int, n_bins: int
+    model: PaperModel, store: Store, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the frequency of each bin per gene, over cells with counts in either modality.
 
     Parameters
     ----------
+    model
+        For its genes and bins.
     store, rows
         The cells.
-    n_genes, n_bins
-        Number of genes, and the highest bin.
 
     Returns
     -------
     rna, promoter : ndarray, (genes, n_bins + 1)
         Frequencies, with a pseudocount of 1.
     """
-    counts = np.ones((len(MODALITIES), n_genes, n_bins + 1))
-    for modalities in read_chunks(store, rows):
-        for of_gene, (bins, expressed) in zip(counts, modalities, strict=True):
-            np.add.at(of_gene, (bins.indices, bins.data), 1)
-            of_gene[:, 0] += expressed.getnnz(0) - bins.getnnz(0)
+    config = model.config
+    counts = np.ones((len(MODALITIES), config.n_genes, config.n_bins + 1))
+    for modalities in iter_bins(model, store, rows):
+        for of_gene, (genes, bins) in zip(counts, modalities, strict=True):
+            np.add.at(of_gene, (genes, bins), 1)
     rna, promoter = counts / counts.sum(2, keepdims=True)
     return rna, promoter
 
@@ -107,45 +112,37 @@ def trivial_predictors(frequencies: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def trivial_losses(
-    store: Store,
-    training_rows: np.ndarray,
-    held_out: np.ndarray,
-    n_genes: int,
-    n_bins: int,
+    model: PaperModel, store: Store, training_rows: np.ndarray, held_out: np.ndarray
 ) -> dict[str, float]:
     """Score :func:`trivial_predictors` like a pretrained model.
 
     Parameters
     ----------
+    model
+        For its genes and bins.
     store
-        Bins.
+        The cells.
     training_rows, held_out
         Training cells, for the frequencies, and held-out cells, to predict. Of more than
         :data:`MOST_CELLS` training cells as many are taken at equal distances.
-    n_genes, n_bins
-        Number of genes, and the highest bin.
 
     Returns
     -------
     dict
         Cross-entropy in nats over all genes of the cells with counts in either modality. The names
-        are those of :meth:`scdyn.training.pretraining.MaskedPretraining.evaluate` after the
+        are those of :meth:`scdyn.training.masked.MaskedPretraining.evaluate` after the
         predictor's, as ``mode_masked_loss`` and ``mean_rna_zero_loss``.
     """
     step = -(-len(training_rows) // MOST_CELLS)
-    frequencies = gene_frequencies(store, training_rows[::step], n_genes, n_bins)
+    frequencies = gene_frequencies(model, store, training_rows[::step])
     predictors = [trivial_predictors(p) for p in frequencies]
     # Sums and numbers of losses: (predictors, modalities, zero or non-zero bins).
     totals, n_seen = (np.zeros((len(predictors[0]), len(MODALITIES), 2)) for _ in range(2))
-    for modalities in read_chunks(store, held_out):
-        for j, (bins, expressed) in enumerate(modalities):
-            if not expressed.nnz:
-                continue
-            expressed = expressed.tocoo()
-            observed = np.asarray(bins[expressed.row, expressed.col]).ravel()
-            seen = (observed > 0).astype(int)
+    for modalities in iter_bins(model, store, held_out):
+        for j, (genes, bins) in enumerate(modalities):
+            seen = (bins > 0).astype(int)
             for i, predicted in enumerate(predictors[j].values()):
-                losses = -np.log(predicted[expressed.col, observed])
+                losses = -np.log(predicted[genes, bins])
                 totals[i, j] += np.bincount(seen, losses, minlength=2)
                 n_seen[i, j] += np.bincount(seen, minlength=2)
     scores = {}
