@@ -44,7 +44,7 @@ def parts_of_zarr(path):
     path = pathlib.Path(path)
     parts = [*path.glob("*/zarr.json"), *path.glob("*/*/zarr.json")]
     parts = {part.parent.relative_to(path).as_posix() for part in parts}
-    tables = ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns", "fitted")
+    tables = ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns", "fitted", "features")
     inner = ("obs/", "var/", "X/", "uns/")
     return sorted(part for part in parts if part not in tables and not part.startswith(inner))
 def columns_of(path):
