@@ -122,7 +122,7 @@ class PretrainingSettings(Settings):
     gene_power: Share = 0.5
     """Weight of a gene in the whole-cell objective: its mean count to the power of minus this. 0 -
     by its counts; near 1 - genes nearly alike. Not for paper."""
-    cell_noise: Annotated[float, Field(ge=0)] = 0.7
+    cell_noise: Annotated[float, Field(ge=0)] = 1.0
     """Standard deviation of the noise that is added to a cell vector before it predicts, in
     training; the vector's numbers have a variance of 1. Not for paper."""
     consistency: Annotated[float, Field(ge=0)] = 0.05
