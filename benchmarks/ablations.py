@@ -44,7 +44,6 @@ class ReorderedStore(TokenStore):
     def __init__(self, folder, corpus, order):
         super().__init__(folder, corpus)
         self.place = np.argsort(order).astype(np.uint16)
-        self.divisors = {name: values[order] for name, values in self.divisors.items()}
         self.vocabulary = self.vocabulary.iloc[order].reset_index(drop=True)
 
     def read_cells(self, rows, buffers=None):
@@ -55,9 +54,9 @@ class ReorderedStore(TokenStore):
 
 
 def compute_degrees(store):
-    """Sum each gene's absolute correlations with all genes, on RNA plus promoter bins."""
-    rna, promoter = store.read(np.arange(len(store)))
-    values = (rna.astype(np.float32) + promoter.astype(np.float32)).toarray()
+    """Sum each gene's absolute correlations with all genes, on log-normalised RNA and promoters."""
+    layers = store.corpus.to_memory(layers=["rna_log", "promoter_log"]).layers
+    values = (layers["rna_log"] + layers["promoter_log"]).toarray()
     values -= values.mean(0)
     norms = np.linalg.norm(values, axis=0)
     values /= np.where(norms > 0, norms, 1)
@@ -132,7 +131,7 @@ def run(results, study, variant, seed, n_folds, folder):
             folder / "checkpoints",
         )  # fmt: skip
     pretrained = json.loads((folder / "model" / "scores.json").read_text())
-    found = {"masked_loss": pretrained["masked_loss"]}
+    found = {"cell_loss": pretrained["cell_loss"]}
     main = task.all_variants()[MAIN]
     folds = [str(fold) for fold in range(min(n_folds, task.folds))]
     for fold in folds:

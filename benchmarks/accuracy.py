@@ -9,13 +9,15 @@ import sys
 import torch
 from ours import make
 
+from scdyn.model.layers import set_precision
+
 N_CELLS = 2
 
 
 def run_model(model, bins, precision):
     """Compute representations and the gradient of their mean square, as flat float64 on the CPU."""
     model.zero_grad()
-    model.set_precision(precision)
+    set_precision(model, precision)
     output = model(*bins)
     output.double().square().mean().backward()
     gradient = torch.cat(

@@ -80,6 +80,9 @@ def measure(what, size, folder, device, peer_python, n_times, limit):
         "ours": Worker([sys.executable, "ours.py", *arguments], OURS | limit),
         "peer": Worker([peer_python, "peer.py", *arguments], limit),
     }
+    if what == "train":
+        default = [sys.executable, "ours.py", "train_default", *arguments[1:]]
+        sides["default"] = Worker(default, OURS | limit)
     # At size F, two processes of the peer would not fit into 24 GB.
     if what == "train" and size in ("S", "M"):
         sides["tuned peer"] = Worker([peer_python, "peer.py", *arguments], TUNED | limit)
@@ -94,10 +97,10 @@ def measure(what, size, folder, device, peer_python, n_times, limit):
     return answers
 
 
-def compare_speed(what, size, answers, peer="peer"):
-    """Compare the cells per second of both packages."""
+def compare_speed(what, size, answers, peer="peer", ours="ours"):
+    """Compare the cells per second of two sides."""
     ours, peer = (
-        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in ("ours", peer)
+        [answer["cells"] / answer["seconds"] for answer in answers[name]] for name in (ours, peer)
     )
     return {
         "what": what,
@@ -215,6 +218,9 @@ def main():
                 if "tuned peer" in answers:
                     tuned = f"{name}, peer with our settings of the process"
                     found.append(compare_speed(tuned, size, answers, "tuned peer"))
+                if "default" in answers:
+                    default = "training step of the default architecture, and of the paper's"
+                    found.append(compare_speed(default, size, answers, "ours", "default"))
                 if what == "train" and size.startswith("F"):
                     found.append(compare_memory(size, answers))
                 rows += [row | {"instructions": named} for row in found]

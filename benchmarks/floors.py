@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.transformer import attend
+from scdyn.model.layers import attend
 from scdyn.training import devices
 
 N_TIMES = 3

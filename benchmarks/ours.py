@@ -24,21 +24,31 @@ from scdyn.data.corpus import Corpus
 from scdyn.explain import attribution
 from scdyn.model import adapters, classifier
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import HeadSettings
-from scdyn.training import devices, loop
-from scdyn.training.pretraining import draw_noise, masked_losses
+from scdyn.settings import HeadSettings, PretrainingSettings
+from scdyn.training import devices, loop, objectives
+from scdyn.training.masked import draw_noise, masked_losses
 
 
-def make(size):
-    """Make a model and a batch of bins."""
+def make(size, architecture="paper"):
+    """Make a model, the paper's as the peer's, and a batch of counts, which are also its bins."""
     s = dict(SIZES[size])
     batch = s.pop("batch")
     torch.manual_seed(0)
-    config = ModelConfig(width=WIDTH, n_heads=N_HEADS, n_bins=N_BINS, dropout=0.0, **s)
+    config = ModelConfig(
+        width=WIDTH, n_heads=N_HEADS, n_bins=N_BINS, dropout=0.0, architecture=architecture, **s
+    )
     shape = (2, batch, s["n_genes"])
-    bins = (torch.rand(shape) < EXPRESSED_SHARE) * torch.rand(shape) * 9
-    return ScDynOmics(config), bins.ceil().to(torch.uint8)
+    counts = (torch.rand(shape) < EXPRESSED_SHARE) * torch.rand(shape) * 9
+    counts = counts.ceil().to(torch.int16)
+    if architecture == "paper":
+        return PaperModel(config, np.ones((2, config.n_genes))), counts.int()
+    return ScDynOmics(config), counts
+
+
+def make_store(counts):
+    return loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in counts))
 
 
 def training_step(size, device, compiled="auto"):
@@ -68,6 +78,28 @@ def train(size, _, device):
     return training_step(size, device)[:2]
 
 
+def train_default(size, _, device):
+    """Train the default architecture on the same counts, as the training loop does."""
+    model, counts = make(size, "expressed")
+    model.to(device)
+    n_cells = counts.shape[1]
+    rows, store = np.arange(n_cells), make_store(counts)
+    task = objectives.Pretraining(
+        model, store, rows, rows, PretrainingSettings(width=WIDTH, n_heads=N_HEADS),
+        objectives.sum_counts(store, rows),
+    )  # fmt: skip
+    config = loop.TrainingConfig(learning_rate=1e-4, batch_size=n_cells)
+    run = loop.Training(model, task, n_cells, config)
+    epochs = iter(range(10**6))
+
+    def step():
+        parts = loop.plan_epoch(next(epochs), n_cells, config, task.depths, task.group_size)
+        counts = next(iter(task.load([parts[0].positions])))
+        run.take_step(parts[0], *counts).item()
+
+    return step, n_cells
+
+
 def infer(size, _, device):
     model, bins = make(size)
     model.to(device).eval()
@@ -83,12 +115,11 @@ def infer(size, _, device):
 
 def explain(size, _, device):
     model, bins = make(size)
-    head = classifier.Head(model.config.n_genes, WIDTH, N_CLASSES, HeadSettings())
+    head = classifier.Head(model.config, N_CLASSES, HeadSettings())
     classes = [str(i) for i in range(N_CLASSES)]
     adapted = adapters.adapt(model, "lora", 8)
     task = classifier.Classifier(adapted, head, classes).merge().eval().to(device)
-    store = loader.MemoryStore(*(sparse.csr_matrix(part.numpy()) for part in bins))
-    cell = np.array([0])
+    store, cell = make_store(bins), np.array([0])
     return lambda: attribution.integrated_gradients(task, store, cell, 0, N_STEPS), 1
 
 
@@ -111,5 +142,8 @@ if __name__ == "__main__":
     what, size, folder, device = sys.argv[1:]
     if device == "cpu":
         devices.keep_memory()
-    measured = {"train": train, "infer": infer, "explain": explain, "load": load}[what]
+    measured = {
+        "train": train, "train_default": train_default, "infer": infer, "explain": explain,
+        "load": load,
+    }[what]  # fmt: skip
     serve(*measured(size, folder, device), device)
