@@ -124,6 +124,17 @@ def test_depth_is_found_in_any_direction_of_an_embedding():
     assert embeddings.library_size_r2(holds @ turn * 7, depth) == pytest.approx(1)
 
 
+def test_depth_that_labels_explain_is_not_counted_within_them():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["few", "many"], 200)
+    depth = rng.poisson(np.where(labels == "few", 1e3, 1e5))
+    values = rng.normal(size=(400, 5)) + 9 * (labels == "many")[:, None]
+    assert embeddings.library_size_r2(values, depth) > 0.9
+    assert embeddings.library_size_r2_within(values, depth, labels) < 0.05
+    values[:, 0] += 200 * np.log1p(depth)
+    assert embeddings.library_size_r2_within(values, depth, labels) > 0.8
+
+
 def test_scores_are_named_by_label_and_embedding(gathered):
     scores = embeddings.score_embeddings(gathered, ["cell_type"])
     scib = pd.DataFrame(
@@ -139,7 +150,11 @@ def test_scores_are_named_by_label_and_embedding(gathered):
     assert set(flat) == {"cell_type.pca_scib_labels_kept"} | {
         f"{label}{prefix}{name}"
         for prefix in prefixes
-        for label, name in (("cell_type.", "neighbour_accuracy"), ("", "library_size_r2"))
+        for label, name in (
+            ("cell_type.", "neighbour_accuracy"),
+            ("cell_type.", "library_size_r2_within"),
+            ("", "library_size_r2"),
+        )
     }
     own = scores.set_index(["embedding", "metric"])["value"]
     assert flat["library_size_r2"] == own["X_scdyn", "Library size R2"]
@@ -156,11 +171,12 @@ def test_the_figure_has_a_map_a_column_and_embedding(gathered, labels, tmp_path)
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
-def test_neighbours_vote():
+def test_neighbours_of_the_same_label_are_counted():
     values = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
     assert embeddings.neighbour_accuracy(values, np.array(list("aaabbb")), 2) == 1.0
+    # Of the neighbours of the first three cells three of six, of the others all.
     assert embeddings.neighbour_accuracy(values, np.array(list("aabbbb")), 2) == pytest.approx(
-        5 / 6
+        (1 / 2 + 1 / 2 + 0 + 3) / 6
     )
 
 

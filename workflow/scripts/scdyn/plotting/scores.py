@@ -50,8 +50,9 @@ MEANINGS = {
     "promoter_zero_loss": "masked_loss of the promoter bins that are zero",
     "promoter_nonzero_loss": "masked_loss of the promoter bins that are not zero",
     "full_loss": "cross-entropy of all genes' bins on held-out cells, without masking",
-    "neighbour_accuracy": "share of cells whose label is the majority of their 15 nearest "
-    "neighbours in the embedding",
+    "neighbour_accuracy": "mean share of the 15 nearest neighbours in the embedding that have the "
+    "cell's label",
+    "library_size_r2_within": "library_size_r2 within labels: both centred per label",
     "library_size_r2": "share of the variance of log counts explained by the first 10 components "
     "of the embedding (0: good)",
     "scib_labels_kept": "mean of scib-metrics' bio conservation metrics",

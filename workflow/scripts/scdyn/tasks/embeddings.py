@@ -39,7 +39,7 @@ EMBEDDINGS = {
 }
 SCORE_COLUMNS = ["embedding", "label", "kind", "metric", "value"]
 MEAN = "mean"  # kind of the mean over a kind of metrics
-OWN_METRICS = ("Neighbour accuracy", "Library size R2")
+OWN_METRICS = ("Neighbour accuracy", "Library size R2", "Library size R2 within")
 LIBRARY_SIZE = "library_size"
 
 
@@ -161,7 +161,7 @@ def gather_embeddings(
 
 
 def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int = 15) -> float:
-    """Leave-one-out accuracy of a majority vote of nearest neighbours.
+    """Mean share of a cell's nearest neighbours that have its label.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ def neighbour_accuracy(values: np.ndarray, labels: np.ndarray, n_neighbours: int
     if n_neighbours < 1:
         return float("nan")
     nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(values).kneighbors()[1]
-    votes = pd.DataFrame(np.asarray(labels)[nearest]).mode(axis=1)[0]
-    return float((votes.to_numpy() == labels).mean())
+    labels = np.asarray(labels)
+    return float((labels[nearest] == labels[:, None]).mean())
 
 
 def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: int = 10) -> float:
@@ -211,8 +211,30 @@ def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: 
     return float(LinearRegression().fit(components, log_counts).score(components, log_counts))
 
 
+def centre_by_label(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Subtract the mean of each label from its cells: values (cells, features)."""
+    values = np.asarray(values, dtype=np.float64)
+    numbers, places = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(numbers), values.shape[1]))
+    np.add.at(sums, places, values)
+    return values - (sums / np.bincount(places)[:, None])[places]
+
+
+def library_size_r2_within(
+    values: np.ndarray, library_size: np.ndarray, labels: np.ndarray
+) -> float:
+    """Compute :func:`library_size_r2` within labels, which differ in depth themselves.
+
+    Embedding and log counts are both centred per label (cells,).
+    """
+    log_counts = centre_by_label(np.log1p(library_size)[:, None], labels)[:, 0]
+    centred = centre_by_label(values, labels)
+    components = PCA(min(10, *centred.shape), random_state=0).fit_transform(centred)
+    return float(LinearRegression().fit(components, log_counts).score(components, log_counts))
+
+
 def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
-    """Score each embedding by neighbour accuracy and library size R2.
+    """Score each embedding by neighbour accuracy and library size R2, overall and within labels.
 
     Parameters
     ----------
@@ -235,6 +257,11 @@ def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:
             names = table.obs.loc[labelled, label].astype(str).to_numpy()
             accuracy = neighbour_accuracy(values[labelled], names)
             rows.append((key, label, "labels kept", "Neighbour accuracy", accuracy))
+            within = np.nan
+            if len(names) > 1:
+                depth = table.obs.loc[labelled, LIBRARY_SIZE].to_numpy()
+                within = library_size_r2_within(values[labelled], depth, names)
+            rows.append((key, label, "library size", "Library size R2 within", within))
         r2 = library_size_r2(values, table.obs[LIBRARY_SIZE].to_numpy())
         rows.append((key, "", "library size", "Library size R2", r2))
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
