@@ -1,6 +1,6 @@
 """Which models a task's block means, and with which seeds."""
 
-from scdyn.settings import MAIN, BaselineSettings, TaskSettings, is_compared
+from scdyn.settings import MAIN, BaselineSettings, TaskSettings, find_method, is_compared
 
 BLOCK = {
     "model": "m", "label": "x", "training": {"learning_rate": 0.1, "epochs": 2},
@@ -27,6 +27,21 @@ def test_variants_differ_from_the_main_model_in_what_they_say():
     assert variants["labels_0.1"].model_dump() == main | {"labels": 0.1}
     assert variants["without_0"].model_dump() == main | {"without": "x y"}
     assert [name for name in variants if is_compared(name)] == list(variants)[:3]
+
+
+def test_a_variant_from_a_random_start_is_also_trained_on_fewer_labels():
+    block = BLOCK | {
+        "variants": {"random_start": {"pretrained": False}, "rna": {"modalities": "rna"}}
+    }
+    variants = TaskSettings(**block).all_variants()
+    name = "labels_0.1_random_start"
+    assert [v for v in variants if v.startswith("labels")] == ["labels_0.1", name]
+    assert variants[name].model_dump() == variants["scdynomics_random_start"].model_dump() | {
+        "labels": 0.1
+    }
+    assert [find_method(v) for v in (name, "labels_0.1", "without_0", "scdynomics_rna")] == [
+        "scdynomics_random_start", MAIN, MAIN, "scdynomics_rna"
+    ]  # fmt: skip
 
 
 def test_a_variant_is_recorded_as_what_differs():

@@ -44,6 +44,7 @@ from scdyn.settings.task import (
     VariantChanges,
     VariantSettings,
     WeightSettings,
+    find_method,
     is_compared,
 )
 
@@ -87,5 +88,6 @@ __all__ = [
     "VariantChanges",
     "VariantSettings",
     "WeightSettings",
+    "find_method",
     "is_compared",
 ]

@@ -46,6 +46,14 @@ def is_compared(variant: str) -> bool:
     return variant == MAIN or variant.startswith(f"{MAIN}_")
 
 
+def find_method(variant: str) -> str:
+    """Find the compared variant of which a variant is with fewer labels or classes."""
+    if is_compared(variant):
+        return variant
+    parts = variant.split("_", 2)
+    return f"{MAIN}_{parts[2]}" if len(parts) > 2 else MAIN
+
+
 class RunSettings(Settings):
     """Folds and seeds of the runs of a task."""
 
@@ -168,8 +176,8 @@ class ReducedSettings(RunSettings):
     """Models whose training set has fewer labels or classes."""
 
     label_shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], *Unique] = []
-    """Shares of the labels on which the main model, logistic regression, nearest neighbours and the
-    MLP are also trained."""
+    """Shares of the labels on which the main model, variants that are not pretrained, and the fast
+    baselines are also trained."""
     left_out: Annotated[list[Text], *Unique] = []
     """Classes that are left out of the training set in turn, to test whether their cells are
     recognised as unfamiliar."""
@@ -233,7 +241,8 @@ class EvaluationSettings(FineTuningSettings, ReducedSettings):
         -------
         dict
             ``scdynomics``, with the settings of the block; ``scdynomics_NAME`` for each of
-            ``variants``; and the models of :meth:`reduced_variants`.
+            ``variants``; the models of :meth:`reduced_variants`; and ``labels_SHARE_NAME``,
+            variants that are not pretrained with fewer labels.
         """
         main = VariantSettings(**self.part(FineTuningSettings).model_dump())
         found = {MAIN: main}
@@ -245,6 +254,11 @@ class EvaluationSettings(FineTuningSettings, ReducedSettings):
             found[f"{MAIN}_{name}"] = main.model_copy(update=changes)
         for name, (labels, without) in self.reduced_variants().items():
             found[name] = main.model_copy(update={"labels": labels, "without": without})
+        # Pretraining is worth most with few labels.
+        for name, own in self.variants.items():
+            for share in self.label_shares if own.pretrained is False else ():
+                of_variant = found[f"{MAIN}_{name}"]
+                found[f"labels_{share:g}_{name}"] = of_variant.model_copy(update={"labels": share})
         return found
 
     def variants_of_one_modality(self) -> dict[str, str]:

@@ -169,9 +169,9 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
         ``n_runs``.
     """
     tested = scores[scores["part"] == "test"]
-    tested = tested.assign(labels=tested["variant"].map({MAIN: 1.0, **shares})).dropna(
-        subset="labels"
-    )
+    labels = {name: 1.0 for name in tested["variant"].unique() if is_compared(name)}
+    tested = tested.assign(labels=tested["variant"].map(labels | dict(shares)))
+    tested = tested.dropna(subset="labels")
     # Only methods that were also run on fewer labels are compared.
     several = tested.groupby("method")["labels"].nunique()
     rows = []

@@ -25,7 +25,7 @@ from scdyn.model.adapters import Encoder, adapt, reinitialise
 from scdyn.model.classifier import Classifier, Head, run_classifier
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
-from scdyn.settings import MAIN, FineTuningSettings, VariantSettings, is_compared
+from scdyn.settings import FineTuningSettings, VariantSettings, find_method
 from scdyn.tasks import metrics
 from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
 from scdyn.tasks.predictions import tabulate_calibrated_predictions
@@ -220,7 +220,7 @@ def finetune_run(
     training, validation, predicted = split_cells(
         splits, fold, settings.labels, settings.without, seed
     )
-    run: dict[str, Any] = {"method": variant if is_compared(variant) else MAIN}
+    run: dict[str, Any] = {"method": find_method(variant)}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {
         **run,
