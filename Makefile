@@ -136,6 +136,8 @@ adapters: runner ## The embedded study with all kinds of adapters; continues fro
 collect-results: environments ## Gather the studies' results into benchmarks/results; then make docs
 	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/collect_results.py \
 		$(wildcard results $(REAL:%=results/real/%)) --output benchmarks/results/evaluation.json
+	PYTHONPATH=workflow/scripts tests/in_env.sh analysis python benchmarks/model_scores.py \
+		$(wildcard results $(REAL:%=results/real/%)) --output benchmarks/results/model.json
 
 docs: runner ## Write the generated parts of the pages from committed files; half a minute
 	PYTHONPATH=workflow/scripts python tools/docs/pages.py

@@ -1,0 +1,115 @@
+"""Gather how the model compares with baselines, one flat JSON: ``make collect-results``.
+
+For each data set: macro-F1 and accuracy on held-out cells, mean over runs, of the model, of the
+baseline with the highest macro-F1, and of a random start; for each embedding: neighbour accuracy
+and the share of the depth within labels that it explains, beside the better PCA's.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+from bench import read_commit
+
+from scdyn.io.files import write_json
+from scdyn.settings import MAIN, is_compared
+from scdyn.tasks.scores import PREFIXES
+
+# Study and task to the name of the data set.
+TASKS = {
+    ("cortex", "cortex"): "cortex",
+    ("kang", "kang"): "kang",
+    ("pbmc_facs", "pbmc_facs"): "pbmc_facs",
+    ("pancreas", "pancreas"): "pancreas",
+    ("spatial", "fate"): "seqfish",
+    ("bone_marrow", "batch"): "bone_marrow",
+}
+# Data sets that are compared on the cells of another part of the split than the held-out ones.
+PREDICTED = {"bone_marrow"}
+RANDOM_START = f"{MAIN}_random_start"
+FEW = 0.1
+
+
+def describe(rows, name):
+    """Describe the model, the best baseline and the random start.
+
+    Parameters
+    ----------
+    rows
+        ``method``, ``score``, ``mean``.
+    name
+        Of the data set.
+    """
+    wide = rows.pivot(index="method", columns="score", values="mean")
+    baselines = wide[[not is_compared(method) for method in wide.index]]
+    found = {f"{name}.{score}": wide.loc[MAIN, score] for score in ("macro_f1", "accuracy")}
+    if len(baselines):
+        best = baselines["macro_f1"].idxmax()
+        found[f"{name}.best_baseline"] = best
+        for score in ("macro_f1", "accuracy"):
+            found[f"{name}.best_baseline_{score}"] = baselines.loc[best, score]
+    if RANDOM_START in wide.index:
+        found[f"{name}.random_start_macro_f1"] = wide.loc[RANDOM_START, "macro_f1"]
+    return found
+
+
+def read_task(folder, name):
+    """Read a task's scores, with all labels and with a tenth of them."""
+    summary = pd.read_csv(folder / "summary.tsv", sep="\t")
+    part = "predict" if name in PREDICTED else "test"
+    found = describe(summary[summary["part"] == part], name)
+    efficiency = pd.read_csv(folder / "label_efficiency.tsv", sep="\t")
+    few = efficiency[efficiency["labels"] == FEW]
+    return found | (describe(few, f"{name}_10") if len(few) else {})
+
+
+def read_embedding(path, name):
+    """Read the scores of an embedding, of the first label that it was scored by."""
+    scores = json.loads(path.read_text())
+    measures = {
+        "neighbour_accuracy": ("neighbour_accuracy", max),
+        "library_size_r2_within": ("depth_r2_within", min),
+    }
+    found = {}
+    for measure, (written, choose_best) in measures.items():
+        values = {key.split(".", 1)[1]: v for key, v in scores.items() if key.endswith(measure)}
+        of_pca = [value for key, value in values.items() if key.startswith("pca_")]
+        if measure in values and of_pca:
+            found[f"{name}.{written}"] = values[measure]
+            found[f"{name}.best_pca_{written}"] = choose_best(of_pca)
+    return found
+
+
+def read_embedded(scores):
+    """Read the scores of the embedded study, whose truth is known: fates and drivers."""
+    rows = [
+        {"method": method, "score": score, "mean": scores[f"fate.{prefix}{score}"]}
+        for method, prefix in PREFIXES.items()
+        for score in ("macro_f1", "accuracy")
+        if f"fate.{prefix}{score}" in scores
+    ]
+    drivers = ("drivers.recall20", "drivers.lr_recall20")
+    return describe(pd.DataFrame(rows), "fate") | {key: scores[key] for key in drivers}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+", help="results folders of studies")
+    parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
+    options = parser.parse_args()
+    found = {"commit": read_commit()}
+    for folder in options.results:
+        for (study, task), name in TASKS.items():
+            if folder.name == study and (folder / "finetune" / task / "summary.tsv").exists():
+                found |= read_task(folder / "finetune" / task, name)
+                for path in sorted(folder.glob("embed/*/*.scores.json")):
+                    found |= read_embedding(path, name)
+        if folder.name == "results":
+            found |= read_embedded(json.loads((folder / "scores.json").read_text()))
+    write_json(options.output, found)
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
