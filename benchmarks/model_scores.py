@@ -85,7 +85,7 @@ def read_embedded(scores):
     """Read the scores of the embedded study, whose truth is known: fates and drivers."""
     rows = [
         {"method": method, "score": score, "mean": scores[f"fate.{prefix}{score}"]}
-        for method, prefix in PREFIXES.items()
+        for method, prefix in {**PREFIXES, RANDOM_START: "random_start_"}.items()
         for score in ("macro_f1", "accuracy")
         if f"fate.{prefix}{score}" in scores
     ]
