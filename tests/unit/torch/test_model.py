@@ -73,12 +73,13 @@ def reference_forward(model, rna, promoter):
     pooled = (bottleneck.pool.embedding.weight[genes].T @ x).flatten()
     narrow = bottleneck.narrow.weight @ norm(pooled, bottleneck.norm) + bottleneck.narrow.bias
     values = []
-    for counts, centre, depth in zip(
-        (rna, promoter), bottleneck.centre.chunk(2), model.depths, strict=True
-    ):
+    for counts, centre, deviation, depth in zip(
+        (rna, promoter), bottleneck.centre.chunk(2), bottleneck.deviation.chunk(2), model.depths,
+        strict=True,
+    ):  # fmt: skip
         known = counts.clamp(min=0).double()
         logs = torch.log1p(known * depth / known.sum().clamp(1))
-        values.append((logs - centre) * (counts[0] >= 0))
+        values.append(((logs - centre) / deviation).clamp(-10, 10) * (counts[0] >= 0))
     narrow = narrow + bottleneck.linear.weight @ torch.cat(values) + bottleneck.linear.bias
     return genes, x, norm(narrow, bottleneck.cell_norm)
 
@@ -86,6 +87,7 @@ def reference_forward(model, rna, promoter):
 def test_cells_are_those_of_the_reference_in_float64(model, counts):
     model = model.double()
     torch.nn.init.uniform_(model.bottleneck.centre)
+    torch.nn.init.uniform_(model.bottleneck.deviation, 0.05, 1)
     model.depths.copy_(torch.tensor([30.0, 9.0]))
     tokens, cells = model.represent(*counts)
     for i, (rna, promoter) in enumerate(zip(*counts, strict=True)):

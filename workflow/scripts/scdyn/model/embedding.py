@@ -21,13 +21,12 @@ from scdyn.io.files import atomic, remove
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
 from scdyn.model.paper import PaperModel
-from scdyn.model.transformer import ScDynOmics
+from scdyn.model.transformer import CLIPPED, ScDynOmics
 
 # Numbers of a cell's embedding by the paper's architecture.
 N_COMPONENTS = 128
-# Bound of scaled values of which the cell vector's first components are computed, and cells per
-# batch.
-CLIPPED, BATCH = 10.0, 512
+# Most components with which a cell vector starts, and cells per batch.
+N_START, BATCH = 30, 512
 # Cells per chunk of an embedding on disk.
 CELLS_PER_CHUNK = 16_384
 
@@ -94,9 +93,8 @@ def fit_projection(model: PaperModel, store: Store, rows: np.ndarray, batch_size
 def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, seed: int) -> None:
     """Start a model with the principal components of some cells as its cell vectors.
 
-    As usual for these, log-normalised counts are scaled to unit variance and clipped at
-    :data:`CLIPPED`; the components are divided by one number, so that the mean variance of the
-    vector is one.
+    The log-normalised counts are scaled to unit variance and clipped. The components are divided
+    by one number, so that their mean variance is one.
 
     Parameters
     ----------
@@ -118,14 +116,13 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
         # Of a modality that was measured in no cell.
         warnings.filterwarnings("ignore", "(Mean of empty slice|Degrees of freedom)")
         centre, deviation = (np.nan_to_num(f(values, axis=0)) for f in (np.nanmean, np.nanstd))
-    scale = np.where(deviation > 0, deviation, 1.0)
+    scale = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
     values = np.nan_to_num((values - centre) / scale).clip(-CLIPPED, CLIPPED)
-    n_components = min(model.config.cell_width, len(rows) - 1, values.shape[1] - 1)
+    n_components = min(N_START, model.config.cell_width, len(rows) - 1, values.shape[1] - 1)
     pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(values)
-    size = np.sqrt(pca.explained_variance_.sum() / model.config.cell_width) or 1.0
-    model.bottleneck.start_from_components(
-        torch.from_numpy(centre), torch.from_numpy(pca.components_ / scale / size)
-    )
+    size = np.sqrt(pca.explained_variance_.mean()) or 1.0
+    parts = (centre, scale, pca.components_ / size)
+    model.bottleneck.start_from_components(*(torch.from_numpy(part) for part in parts))
 
 
 def write_embedding(

@@ -24,6 +24,8 @@ from torch.nn import functional
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, average_attention
 
+# Bound of scaled values, as in scanpy's ``pp.scale(max_value=10)``.
+CLIPPED = 10.0
 # Highest value that is told apart: a thousand counts in a cell of median depth.
 HIGHEST = 7.0
 # Logarithms of sequencing depths are divided by this, to be near one.
@@ -200,8 +202,11 @@ class Bottleneck(nn.Module):
         self.norm = nn.LayerNorm(n_pooled)
         self.narrow = nn.Linear(n_pooled, config.cell_width)
         self.linear = nn.Linear(2 * config.n_genes, config.cell_width)
+        # Mean and standard deviation of the values, by which they are scaled.
         self.centre: Tensor
+        self.deviation: Tensor
         self.register_buffer("centre", torch.zeros(2 * config.n_genes))
+        self.register_buffer("deviation", torch.ones(2 * config.n_genes))
         self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
         self.rna = nn.Linear(config.cell_width, config.n_genes)
         self.promoter = nn.Linear(config.cell_width, config.n_genes)
@@ -217,7 +222,8 @@ class Bottleneck(nn.Module):
             (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
         """
         cells = self.narrow(self.norm(self.pool(tokens)))
-        cells = cells + self.linear((logs - self.centre) * known)
+        scaled = ((logs - self.centre) / self.deviation).clamp(-CLIPPED, CLIPPED)
+        cells = cells + self.linear(scaled * known)
         normal: Tensor = self.cell_norm(cells)
         return normal
 
@@ -233,17 +239,19 @@ class Bottleneck(nn.Module):
             decoder.bias.copy_(logs)
 
     @torch.no_grad()
-    def start_from_components(self, centre: Tensor, components: Tensor) -> None:
+    def start_from_components(self, centre: Tensor, deviation: Tensor, components: Tensor) -> None:
         """Start with principal components as the cell vector.
 
         Parameters
         ----------
-        centre
-            (2 G,) mean log-normalised counts.
+        centre, deviation
+            (2 G,) mean and standard deviation of the log-normalised counts.
         components
-            (components, 2 G), at most as many as the vector has numbers; the others are zero.
+            (components, 2 G) of scaled values, at most as many as the vector has numbers; the
+            others are zero.
         """
         self.centre.copy_(centre)
+        self.deviation.copy_(deviation)
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.linear.weight)
         self.linear.weight[: len(components)] = components

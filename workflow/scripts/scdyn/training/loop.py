@@ -27,6 +27,9 @@ T = TypeVar("T", np.ndarray, Tensor)
 Prepared = TypeVar("Prepared")
 
 CHECKPOINT_SECONDS = 60.0
+# Parameters that start with principal components, whose weights are small, and the learning rate of
+# these relative to the others'.
+STARTS_FITTED, RATE_OF_FITTED = "bottleneck.linear", 0.1
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
 BLOCK = 64
 BUFFER_BLOCKS = 256
@@ -75,19 +78,18 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
     Groups have a ``rate``, by which the learning rate is multiplied.
     """
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            key = decays(name, parameter), name.startswith("encoder.")
-            groups.setdefault(key, []).append(parameter)
+            rate = config.encoder_rate if name.startswith("encoder.") else 1.0
+            decay = config.weight_decay if decays(name, parameter) else 0.0
+            if STARTS_FITTED in name:
+                rate, decay = RATE_OF_FITTED * rate, 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {
-                "params": groups[decayed, of_encoder],
-                "weight_decay": config.weight_decay if decayed else 0.0,
-                "rate": config.encoder_rate if of_encoder else 1.0,
-            }
-            for decayed, of_encoder in sorted(groups, reverse=True)
+            {"params": groups[rate, decay], "weight_decay": decay, "rate": rate}
+            for rate, decay in sorted(groups)
         ],
         lr=config.learning_rate,
         fused=True,
