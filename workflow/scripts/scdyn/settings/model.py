@@ -110,7 +110,7 @@ class PretrainingSettings(Settings):
     sizes). small - runs on a laptop; medium; full - the paper's, needs a GPU. Keys that are given
     have precedence over the preset."""
     seed: Seed = 1
-    """Seed of the weights, the masks and the order of the cells."""
+    """Seed of the weights, of what is hidden, and of the order of the cells."""
     architecture: Literal["expressed", "paper"] = "expressed"
     """expressed - one token per expressed gene, and a cell vector that predicts the counts of all
     genes; paper - that of Yu et al., one token per gene, trained by masked values alone."""
@@ -133,14 +133,14 @@ class PretrainingSettings(Settings):
     hidden_zeros: Annotated[float, Field(ge=0)] = 1.0
     """Number of genes without counts among the hidden ones, per gene with counts. Not for paper."""
     mask_share: Share = 0.15
-    """Share of the expressed genes per cell whose values are hidden."""
+    """Share of the expressed genes per cell whose values are hidden, for hidden_values and for paper."""
     n_bins: Annotated[int, Field(ge=1, le=252)] = 14
     """Highest bin of a value; log1p of a million is 13.8. For paper only."""
     promoter_dropout: Share = 0.0
     """Share of the training cells, sampled in each step, whose promoters are read as not measured,
     so that the model can be used on cells with RNA only."""
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the cells that is held out of training, to measure the masked loss."""
+    """Share of the cells that is held out of training, to measure the losses."""
     projection_init: Literal["regulon", "random"] = "regulon"
     """Initial weights of the Full layers' gene-to-latent projection."""
     gpus: Annotated[Count, HARDWARE] = 1
