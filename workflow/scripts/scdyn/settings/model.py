@@ -133,7 +133,8 @@ class PretrainingSettings(Settings):
     hidden_zeros: Annotated[float, Field(ge=0)] = 1.0
     """Number of genes without counts among the hidden ones, per gene with counts. Not for paper."""
     mask_share: Share = 0.15
-    """Share of the expressed genes per cell whose values are hidden, for hidden_values and for paper."""
+    """Share of the expressed genes per cell whose values are hidden, for hidden_values and for
+    paper."""
     n_bins: Annotated[int, Field(ge=1, le=252)] = 14
     """Highest bin of a value; log1p of a million is 13.8. For paper only."""
     promoter_dropout: Share = 0.0
