@@ -210,12 +210,11 @@ def tabulate_studies(benchmarks: Benchmarks) -> str:
                     f"`config/real/{name}.yaml`",
                     f"{found['n_held_out']:,}",
                     model["size"],
-                    str(settings["training"]["epochs"]),
                     f"{cost['seconds']:.0f}",
                     f"{cost['peak_memory_gib']:.1f}",
                 ]
             )
-    return make_table(["study", "labelled cells", "size", "epochs", "seconds", "GiB"], body)
+    return make_table(["study", "labelled cells", "size", "seconds", "GiB"], body)
 
 
 def make_blocks(benchmarks: Benchmarks) -> dict[str, str]:
