@@ -45,6 +45,7 @@ def make_objective(config, store):
 
 def train(folder, settings):
     loop.CHECKPOINT_SECONDS = settings.pop("checkpoint_seconds", 0.0)  # 0: after every step
+    objectives.COMPARED = 2  # so that a step has groups for each process
     pause = settings.pop("pause", 0.0)
     torch.set_num_threads(1)
     config = ModelConfig(

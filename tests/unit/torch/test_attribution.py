@@ -214,7 +214,7 @@ def test_attributions_are_those_of_a_fine_sum_over_each_cells_path(trained, cell
         )
         scale = expected.abs().sum()
         assert (torch.from_numpy(found[i]) - expected).abs().sum() < 0.01 * scale
-        assert errors[i] < 0.01
+        assert errors[i] < 0.02
 
 
 def test_cells_without_promoters_are_explained_beside_others(trained, cells):
