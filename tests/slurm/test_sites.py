@@ -112,9 +112,9 @@ def test_pretraining_over_two_nodes_gives_the_loss_of_one_that_adds_up(
     before = len(slurm.jobs())
     one, two = tmp_path / "one", tmp_path / "two"
     runs = [
-        # As many cells at once as each of two has.
-        pretrain(record, run_in, one, training={"micro_batch": 8}),
-        pretrain(record, run_in, two, nodes=2),
+        # As many cells at once as each of two has; 16 are compared with each other.
+        pretrain(record, run_in, one, training={"batch_size": 32, "micro_batch": 16}),
+        pretrain(record, run_in, two, training={"batch_size": 32}, nodes=2),
     ]
     for run in runs:
         run.finish(400)

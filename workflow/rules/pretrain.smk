@@ -58,7 +58,7 @@ rule plot_training:
         report(
             f"{PRETRAINED}/training.svg",
             category="3. Model",
-            labels={"model": "{model}", "what": "masked pretraining"},
+            labels={"model": "{model}", "what": "pretraining"},
             caption="../report/training.rst",
         ),
     log:
