@@ -65,8 +65,13 @@ def read_task(folder, name):
 
 
 def read_embedding(path, name):
-    """Read the scores of an embedding, of the first label that it was scored by."""
+    """Read the scores of an embedding, of the first label that it was scored by.
+
+    Of the depth, the PCA that holds the least is the one to compare with.
+    """
     scores = json.loads(path.read_text())
+    label = next(key.split(".", 1)[0] for key in scores if "." in key)
+    scores = {key: value for key, value in scores.items() if key.startswith(f"{label}.")}
     measures = {
         "neighbour_accuracy": ("neighbour_accuracy", max),
         "library_size_r2_within": ("depth_r2_within", min),

@@ -54,6 +54,9 @@ def train(folder, settings):
         n_layers=settings.pop("n_layers", 2), dropout=settings.pop("dropout", 0.1),
     )  # fmt: skip
     task = make_objective(config, small_store(config.n_genes))
+    if distributed.rank():  # what a process computes for itself may differ
+        torch.nn.init.normal_(next(task.model.parameters()))
+    distributed.copy_from_first(task.model)
     settings = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-2} | settings
     compute_loss = task.compute_loss
 

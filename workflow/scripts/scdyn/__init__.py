@@ -23,7 +23,7 @@ checks both):
 ``scdyn.data``      the corpus: blocks of its cells, their components, batches for the model
 ``scdyn.grn``       gene regulatory networks: expression to edges to regulons to activity
 ``scdyn.model``     the transformer in plain torch: encoder, heads, adapters, inference
-``scdyn.training``  the training loop, masked pretraining, checkpoints, several GPUs
+``scdyn.training``  the training loop, pretraining, checkpoints, several GPUs
 ``scdyn.tasks``     classification tasks: splits, fine-tuning, predictions, scores, baselines
 ``scdyn.explain``   attribution of predictions to genes, and checks of it
 ``scdyn.studies``   development, spatial and perturbation studies, as tables

@@ -26,7 +26,7 @@ from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, avera
 
 # Bound of scaled values, as in scanpy's ``pp.scale(max_value=10)``.
 CLIPPED = 10.0
-# Highest value that is told apart: a thousand counts in a cell of median depth.
+# Larger values are embedded as this one, log1p of a thousand counts in a cell of median depth.
 HIGHEST = 7.0
 # Logarithms of sequencing depths are divided by this, to be near one.
 SCALE_OF_DEPTH = 8.0

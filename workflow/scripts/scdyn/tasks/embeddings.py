@@ -206,9 +206,13 @@ def library_size_r2(values: np.ndarray, library_size: np.ndarray, n_components: 
     float
         0 to 1.
     """
+    return compute_r2(values, np.log1p(library_size), n_components)
+
+
+def compute_r2(values: np.ndarray, target: np.ndarray, n_components: int = 10) -> float:
+    """Share of the variance of a number (cells,) that the first principal components explain."""
     components = PCA(min(n_components, *values.shape), random_state=0).fit_transform(values)
-    log_counts = np.log1p(library_size)
-    return float(LinearRegression().fit(components, log_counts).score(components, log_counts))
+    return float(LinearRegression().fit(components, target).score(components, target))
 
 
 def centre_by_label(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -228,9 +232,7 @@ def library_size_r2_within(
     Embedding and log counts are both centred per label (cells,).
     """
     log_counts = centre_by_label(np.log1p(library_size)[:, None], labels)[:, 0]
-    centred = centre_by_label(values, labels)
-    components = PCA(min(10, *centred.shape), random_state=0).fit_transform(centred)
-    return float(LinearRegression().fit(components, log_counts).score(components, log_counts))
+    return compute_r2(centre_by_label(values, labels), log_counts)
 
 
 def score_embeddings(table: ad.AnnData, labels: Sequence[str]) -> pd.DataFrame:

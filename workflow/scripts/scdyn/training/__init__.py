@@ -1,4 +1,4 @@
-"""The training loop, masked pretraining, checkpoints, several GPUs."""
+"""The training loop, pretraining, checkpoints, several GPUs."""
 
 from scdyn.lazy import attach
 

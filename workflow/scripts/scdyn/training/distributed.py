@@ -160,6 +160,16 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(piece.view_as(gradient))
 
 
+def copy_from_first(module: nn.Module) -> None:
+    """Copy parameters and buffers of the first process to all, in place.
+
+    What each process computes for itself can differ by rounding between processors.
+    """
+    if n_processes() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
 def sum_values(values: Tensor) -> Tensor:
     """Sum a tensor over the processes, in place."""
     if n_processes() > 1:

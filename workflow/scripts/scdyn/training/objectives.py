@@ -98,7 +98,7 @@ def thin_cells(
     return kept_rna, kept_promoter
 
 
-def draw_noise(
+def draw_by_cell(
     like: Tensor, width: int, seeds: Sequence[int], draw: Callable[..., Tensor]
 ) -> Tensor:
     """Draw random numbers of each cell by its seed: (cells, width), on the device of a tensor.
@@ -135,7 +135,7 @@ def hide_values(
         Boolean.
     """
     expressed = (rna > 0) | (promoter > 0)
-    noise = draw_noise(rna, rna.shape[1], seeds, torch.rand)
+    noise = draw_by_cell(rna, rna.shape[1], seeds, torch.rand)
     n_expressed = expressed.sum(1, keepdim=True)
     of_others = share * zeros * n_expressed / (rna.shape[1] - n_expressed).clamp(min=1)
     return noise < torch.where(expressed, share, of_others)
@@ -301,7 +301,7 @@ class Pretraining:
         seeds = part.seed_cells()
         example = self.make_example(rna, promoter, seeds)
         if self.settings.cell_noise:
-            noise = draw_noise(rna, self.model.config.cell_width, seeds, torch.randn)
+            noise = draw_by_cell(rna, self.model.config.cell_width, seeds, torch.randn)
             example = replace(example, noise=noise * self.settings.cell_noise)
         return example
 

@@ -106,6 +106,7 @@ def pretrain(
         profile = sum_counts(store, np.sort(order[n_validation:][:MOST_SUMMED]))
         model.bottleneck.start_from(log_shares(profile))
         start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
+        distributed.copy_from_first(model)
         task = Pretraining(model, store, training_rows, held_out, settings, profile)
     # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
