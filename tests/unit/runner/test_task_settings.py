@@ -1,5 +1,8 @@
 """Which models a task's block means, and with which seeds."""
 
+import pytest
+from pydantic import ValidationError
+
 from scdyn.settings import MAIN, BaselineSettings, TaskSettings, find_method, is_compared
 
 BLOCK = {
@@ -78,3 +81,10 @@ def test_baselines_know_their_runs_from_their_own_settings():
     assert settings.class_weights == "none"
     assert list(settings.reduced_variants()) == ["labels_0.1", "without_0"]
     assert len(settings.runs_of("labels_0.1")) == 4
+
+
+@pytest.mark.parametrize("name", ["ensemble", "rna_ensemble"])
+def test_a_variant_has_no_name_of_an_ensemble(name):
+    block = BLOCK | {"variants": {name: {"modalities": "rna"}}}
+    with pytest.raises(ValidationError, match=f"the variant '{name}' has the name of an ensemble"):
+        TaskSettings(**block)

@@ -423,6 +423,7 @@ def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path)
         )
         task = json.loads((folder / "task.json").read_text())
         weights = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+        weights.append(sha256(folder / "validation.parquet"))
         return weights, task["temperature"], task["n_training_cells"]
 
     clean = files_of("clean", store, split)

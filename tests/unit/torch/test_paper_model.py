@@ -1,8 +1,11 @@
 """The architecture of the paper against an explicit reference in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from conftest import make_encoder
 
 from scdyn.data.loader import NOT_MEASURED
 from scdyn.errors import InputError
@@ -250,6 +253,15 @@ def test_cells_are_differences_from_a_cell_without_counts(paper, counts):
         zero = paper(*paper.bin(empty, promoter))
         own = paper(*paper.bin(*(part[i : i + 1] for part in counts)))
         torch.testing.assert_close(tokens.values[i], (own - zero)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_cell_without_counts_is_encoded_without_dropout(paper_config, counts):
+    paper = make_encoder(replace(paper_config, dropout=0.3))
+    expected = paper.encode_zero_cells()
+    paper.train()
+    assert not torch.equal(*(paper(*paper.bin(*counts)) for _ in range(2)))
+    torch.testing.assert_close(paper.encode_zero_cells(), expected, rtol=0, atol=0)
+    assert paper.training
 
 
 def test_unknown_keys_and_impossible_sizes_are_refused(config):

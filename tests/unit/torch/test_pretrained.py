@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import anndata as ad
@@ -22,11 +23,13 @@ from scdyn.data.corpus import Corpus
 from scdyn.data.loader import densify
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
+from scdyn.io.artefacts import read_parquet
 from scdyn.io.files import sha256
 from scdyn.model import embedding
 from scdyn.settings import PretrainingSettings, VariantSettings
 from scdyn.tasks import finetuning
-from scdyn.tasks.predictions import read_predictions
+from scdyn.tasks.ensemble import iter_ensembles
+from scdyn.tasks.predictions import list_runs, read_predictions
 from scdyn.training import pretraining
 
 N_GENES, N_TFS, N_CELLS = 30, 6, 40
@@ -457,22 +460,27 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
         scdyn.load(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def task(folder):
-    """What the rule finetune leaves of two folds, in a results folder of its layout."""
+def split_in_two(folder):
     store = open_store(folder)
     split = pd.DataFrame({"cell": store.cells, "label": np.repeat(["x", "y"], N_CELLS // 2)})
     split["fold"] = (np.arange(N_CELLS) % 2).astype(str)
     split["validation"] = np.where(np.arange(N_CELLS) % 5 == 0, "1", "0")
+    return split
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    """What the rule finetune leaves of two folds and seeds, in a results folder of its layout."""
+    store, split = open_store(folder), split_in_two(folder)
     settings = VariantSettings(
         rank=2, n_pools=2, hidden=4, dropout=0.0,
         training={"epochs": 2, "batch_size": 8, "learning_rate": 1e-2},
     )  # fmt: skip
-    for fold in "01":
-        run = folder / "finetune" / "task" / "scdynomics" / f"seed1_fold{fold}"
+    for seed, fold in product((1, 2), "01"):
+        run = folder / "finetune" / "task" / "scdynomics" / f"seed{seed}_fold{fold}"
         run.mkdir(parents=True)
         finetuning.finetune_run(
-            store, split, "scdynomics", 1, fold, settings, folder / "model", run / "model",
+            store, split, "scdynomics", seed, fold, settings, folder / "model", run / "model",
             run / "checkpoints",
         )  # fmt: skip
     return folder / "finetune" / "task"
@@ -489,14 +497,41 @@ def test_a_task_in_the_notebook_predicts_as_the_workflow_did(task, cells):
     assert (one["unlike_seen"] == (one["familiarity"] < 0.01)).all()
 
 
-def test_all_runs_of_a_task_are_averaged(task, cells):
+def list_folders(task, fold):
+    return [task / "scdynomics" / f"seed{seed}_fold{fold}" / "model" for seed in (1, 2)]
+
+
+def test_the_seeds_of_a_fold_predict_as_the_ensemble_in_the_tables(task, folder, cells):
+    folders = list_folders(task, "1")
+    runs = list_runs([path / "predictions.parquet" for path in folders])
+    ((rows, expected),) = iter_ensembles(runs, split_in_two(folder), ["x", "y"])
+    for order in (folders, folders[::-1]):
+        found = scdyn.load_task(order).predict(cells).iloc[rows]
+        assert found["predicted"].tolist() == expected["predicted"].tolist()
+        for column in ("p_x", "familiarity"):
+            np.testing.assert_allclose(found[column], expected[column], rtol=1e-3, atol=1e-5)
+    one = scdyn.load_task(folders[0]).predict(cells)
+    assert not np.allclose(one["p_x"].iloc[rows], expected["p_x"], rtol=1e-3)
+
+
+def test_all_folds_of_a_task_are_averaged(task, cells):
     both = scdyn.load_task(task)
-    assert repr(both).startswith("FineTuned(2 classes: x, y; 2 runs")
-    p = [
-        scdyn.load_task(task / "scdynomics" / f"seed1_fold{fold}" / "model").predict(cells)["p_x"]
-        for fold in "01"
-    ]
-    np.testing.assert_allclose(both.predict(cells)["p_x"], (p[0] + p[1]) / 2)
+    assert repr(both).startswith("FineTuned(2 classes: x, y; 4 runs")
+    of_folds = [scdyn.load_task(list_folders(task, fold)).predict(cells) for fold in "01"]
+    found = both.predict(cells)
+    for column in ("p_x", "familiarity"):
+        expected = np.mean([one[column] for one in of_folds], axis=0)
+        np.testing.assert_allclose(found[column], expected)
+
+
+def test_validation_cells_are_kept_with_the_probabilities_of_the_run(task, folder, cells):
+    split, path = split_in_two(folder), task / "scdynomics" / "seed1_fold0" / "model"
+    found = read_parquet(path / "validation.parquet")
+    kept = split[(split["fold"] == "1") & (split["validation"] == "1")]
+    assert found["cell"].tolist() == kept["cell"].tolist()
+    assert found["label"].tolist() == kept["label"].tolist()
+    expected = scdyn.load_task(path).predict(cells).loc[found["cell"]]
+    np.testing.assert_allclose(found["p_x"], expected["p_x"], rtol=1e-3, atol=1e-5)
 
 
 def test_a_folder_without_a_task_is_refused(tmp_path):

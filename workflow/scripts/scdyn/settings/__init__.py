@@ -27,6 +27,7 @@ from scdyn.settings.model import (
     TrainingSettings,
 )
 from scdyn.settings.task import (
+    ENSEMBLE,
     MAIN,
     BaselineSettings,
     CheckSettings,
@@ -51,6 +52,7 @@ from scdyn.settings.task import (
 __all__ = [
     "HARDWARE",
     "LEFT_OUT",
+    "ENSEMBLE",
     "MAIN",
     "QC_PRESETS",
     "OF_PAPER",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from scdyn.settings.base import (
     HARDWARE,
@@ -19,11 +25,14 @@ from scdyn.settings.base import (
     Share,
     Text,
     Unique,
+    refuse,
 )
 from scdyn.settings.model import FULL, TrainingSettings, fill_in_training
 
 # Name of the model with the settings of the task's block, and prefix of its variants.
 MAIN = "scdynomics"
+# Suffix of the method that is another method's runs with different seeds, averaged as one model.
+ENSEMBLE = "_ensemble"
 
 Adapter = Literal["lora", "nonlinear", "full", "none"]
 Modalities = Literal["both", "rna", "promoter"]
@@ -228,6 +237,16 @@ class EvaluationSettings(FineTuningSettings, ReducedSettings):
     """Pretrained model to fine-tune."""
     variants: dict[Name, VariantChanges] = {}
     """Other models to compare the main one with, by name; the keys that differ."""
+
+    @field_validator("variants")
+    @classmethod
+    def _refuse_names_of_ensembles(
+        cls, variants: dict[str, VariantChanges]
+    ) -> dict[str, VariantChanges]:
+        for name in variants:
+            if f"{MAIN}_{name}".endswith(ENSEMBLE):
+                raise refuse(f"the variant '{name}' has the name of an ensemble; rename it.")
+        return variants
 
     def seeds_of(self, variant: str) -> list[int]:
         """List the seeds of a variant, by default the task's."""

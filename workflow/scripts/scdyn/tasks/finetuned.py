@@ -13,10 +13,11 @@ import pandas as pd
 import torch
 
 from scdyn.errors import InputError
-from scdyn.model.classifier import load_classifier, run_classifier
+from scdyn.io.artefacts import read_json
+from scdyn.model.classifier import Classifier, load_classifier, run_classifier
 from scdyn.model.pretrained import Pretrained
 from scdyn.settings import MAIN
-from scdyn.tasks.familiarity import compute_familiarity
+from scdyn.tasks.ensemble import Calibration, RunMean, calibrate_ensemble
 from scdyn.tasks.metrics import apply_temperature
 
 # Cells with a lower familiarity are flagged: one in a hundred of cells like the training cells.
@@ -26,10 +27,14 @@ UNFAMILIAR = 0.01
 class FineTuned:
     """The fine-tuned models of a task, to predict any AnnData with overlapping genes.
 
+    The runs of a fold with different seeds are averaged as one model, an ensemble, whose
+    temperature and familiarity are fitted to the validation cells of this fold. These are training
+    cells of the other folds, so nothing is fitted to the mean over the folds.
+
     Parameters
     ----------
     folder
-        ``results/finetune/TASK``, to average the runs (folds and seeds) of the main model, or the
+        ``results/finetune/TASK``, for all runs (folds and seeds) of the main model, or the
         folder ``model`` of one run; or several such folders.
     model
         The pretrained model's folder; by default the one that ``task.json`` names.
@@ -46,6 +51,9 @@ class FineTuned:
         The classes of all runs.
     classifiers : list
         One per run.
+    ensembles : list of tuple
+        By fold, the classifiers of its runs and their
+        :class:`~scdyn.tasks.ensemble.Calibration`.
 
     Raises
     ------
@@ -84,6 +92,32 @@ class FineTuned:
             load_classifier(path, model).to(self.pretrained.device) for path in self.folders
         ]
         self.classes = sorted(set().union(*(one.classes for one in self.classifiers)))
+        self.ensembles = self._gather_ensembles()
+
+    def _gather_ensembles(self) -> list[tuple[list[Classifier], Calibration]]:
+        by_fold: dict[str, list[tuple[int, str, Path, Classifier]]] = {}
+        for folder, classifier in zip(self.folders, self.classifiers, strict=True):
+            run = read_json(folder / "task.json")
+            by_fold.setdefault(run["fold"], []).append(
+                (run["seed"], run["variant"], folder, classifier)
+            )
+        ensembles = []
+        for fold in sorted(by_fold):
+            runs = sorted(by_fold[fold], key=lambda run: run[:3])
+            folders = [folder for _, _, folder, _ in runs]
+            classifiers = [classifier for *_, classifier in runs]
+            if len(runs) > 1:
+                calibration = calibrate_ensemble(folders, self.classes)
+            elif classifiers[0].familiar is not None:
+                calibration = Calibration(1.0, classifiers[0].familiar)
+            else:
+                raise InputError(
+                    "MODEL",
+                    f"{folders[0]}: has no familiar.safetensors; remove the folder and run the "
+                    "workflow again.",
+                )
+            ensembles.append((classifiers, calibration))
+        return ensembles
 
     def __repr__(self) -> str:
         """Summarise classes, runs and device."""
@@ -94,7 +128,7 @@ class FineTuned:
         )
 
     def predict(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
-        """Predict cells from the mean probability of the runs.
+        """Predict cells by the ensemble of each fold; of several folds, by their mean.
 
         Parameters
         ----------
@@ -105,8 +139,8 @@ class FineTuned:
         -------
         DataFrame
             One row per cell: ``predicted``, ``confidence`` (its calibrated probability),
-            ``familiarity`` (see :func:`scdyn.tasks.familiarity.compute_familiarity`; mean of the
-            runs), ``unlike_seen`` (familiarity below 0.01: the prediction is unreliable) and
+            ``familiarity`` (see :func:`scdyn.tasks.familiarity.compute_familiarity`),
+            ``unlike_seen`` (familiarity below 0.01: the prediction is unreliable) and
             ``p_<class>``.
 
         Raises
@@ -115,14 +149,20 @@ class FineTuned:
             As :meth:`scdyn.model.pretrained.Pretrained.tokens`.
         """
         store = self.pretrained.tokens(adata, min_overlap)
-        total = pd.DataFrame(0.0, index=adata.obs_names, columns=self.classes)
-        familiar = np.zeros(adata.n_obs)
-        for classifier in self.classifiers:
-            p, energies = run_classifier(classifier, store, np.arange(adata.n_obs))
-            total[classifier.classes] += apply_temperature(p, classifier.temperature)
-            familiar += compute_familiarity(classifier.familiar, energies)
-        p = total / len(self.classifiers)
-        familiar /= len(self.classifiers)
+        total, familiar = np.zeros((adata.n_obs, len(self.classes))), np.zeros(adata.n_obs)
+        for classifiers, calibration in self.ensembles:
+            mean = RunMean(adata.n_obs, self.classes)
+            for classifier in classifiers:
+                raw, energies = run_classifier(classifier, store, np.arange(adata.n_obs))
+                calibrated = apply_temperature(raw, classifier.temperature)
+                columns = [f"p_{name}" for name in classifier.classes]
+                mean.add(pd.DataFrame(calibrated, columns=columns).assign(energy=energies))
+            of_fold, familiar_of_fold = calibration.apply(mean)
+            total += of_fold
+            familiar += familiar_of_fold
+        n_folds = len(self.ensembles)
+        p = pd.DataFrame(total / n_folds, index=adata.obs_names, columns=self.classes)
+        familiar /= n_folds
         table = pd.DataFrame(
             {
                 "predicted": p.idxmax(axis=1),

@@ -27,8 +27,9 @@ from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import FineTuningSettings, VariantSettings, find_method
 from scdyn.tasks import metrics
-from scdyn.tasks.familiarity import compute_familiarity, fit_familiarity
-from scdyn.tasks.predictions import tabulate_calibrated_predictions
+from scdyn.tasks.ensemble import VALIDATION
+from scdyn.tasks.familiarity import fit_familiarity
+from scdyn.tasks.predictions import insert_familiarity, tabulate_calibrated_predictions
 from scdyn.tasks.splits import split_cells
 from scdyn.tasks.weights import weigh_classes
 from scdyn.training.checkpoint import Checkpoint
@@ -151,7 +152,7 @@ def calibrate(
     classifier: Classifier,
     store: TokenStore,
     validation: pd.DataFrame,
-) -> None:
+) -> pd.DataFrame:
     """Fit the temperature and the familiarity to validation cells, in place.
 
     Parameters
@@ -162,11 +163,22 @@ def calibrate(
         Tokens.
     validation
         ``cell`` and ``label``, as :func:`scdyn.tasks.splits.split_cells` returns it.
+
+    Returns
+    -------
+    DataFrame
+        ``cell``, ``label``, ``energy`` and ``p_<class>`` (calibrated) of the validation cells, by
+        which :func:`scdyn.tasks.ensemble.calibrate_ensemble` calibrates the mean of several runs.
     """
     p, energies = run_classifier(classifier, store, store.find_rows(validation["cell"]))
     labels = validation["label"].to_numpy()
     classifier.temperature = metrics.fit_temperature(labels, classifier.classes, p)
     classifier.familiar = fit_familiarity(energies)
+    calibrated = metrics.apply_temperature(p, classifier.temperature)
+    columns = {f"p_{name}": calibrated[:, j] for j, name in enumerate(classifier.classes)}
+    numbers = pd.DataFrame({"energy": energies, **columns}, dtype=np.float32)
+    names = validation[["cell", "label"]].reset_index(drop=True).astype({"label": "category"})
+    return pd.concat([names, numbers], axis=1)
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -202,8 +214,8 @@ def finetune_run(
     model_folder
         The pretrained model.
     folder
-        Receives the adapter, the head, ``task.json``, ``predictions.parquet`` and
-        ``metrics.jsonl``, atomically.
+        Receives the adapter, the head, ``task.json``, ``validation.parquet``,
+        ``predictions.parquet`` and ``metrics.jsonl``, atomically.
     checkpoints
         Folder of the checkpoint from which a killed run resumes; removed at the end.
     """
@@ -241,7 +253,7 @@ def finetune_run(
         model.to(device), store, rows, labels, settings, config, checkpoint
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    calibrate(classifier, store, validation)
+    validated = calibrate(classifier, store, validation)
     with atomic(folder) as temporary:
         temporary.mkdir()
         cost = {
@@ -258,6 +270,7 @@ def finetune_run(
         scores = metrics.score(test["label"].to_numpy(), test["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         logger.info("%s, seed %d, fold %s: %s", variant, seed, fold, words)
+        write_parquet(temporary / VALIDATION, validated)
         write_parquet(temporary / "predictions.parquet", table)
         write_records(temporary / "metrics.jsonl", history)
     checkpoint.remove()
@@ -269,13 +282,12 @@ def predict_cells(
     cells: pd.DataFrame,
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Predict cells; adds ``familiarity`` to the table of calibrated predictions."""
+    """Predict cells: calibrated predictions, with ``energy`` and ``familiarity``."""
     if classifier.familiar is None:
         raise ValueError("the classifier is not calibrated")
     p, energies = run_classifier(classifier, store, store.find_rows(cells["cell"]))
     table = tabulate_calibrated_predictions(
         cells, run, classifier.classes, p, classifier.temperature
     )
-    familiar = compute_familiarity(classifier.familiar, energies).astype(np.float32)
-    table.insert(list(table).index("confidence_raw") + 1, "familiarity", familiar)
+    insert_familiarity(table, classifier.familiar, energies)
     return table

@@ -12,6 +12,7 @@ import pandas as pd
 from scdyn.errors import InputError
 from scdyn.io.artefacts import iter_parquet, read_parquet
 from scdyn.tasks import metrics
+from scdyn.tasks.familiarity import compute_familiarity
 from scdyn.tasks.splits import PREDICTED
 
 # Columns that identify a run: one model of one method, on one fold, with one seed.
@@ -75,6 +76,14 @@ def tabulate_calibrated_predictions(
     raw = p.max(1).astype(np.float32)
     table.insert(list(table).index("predicted") + 1, "confidence_raw", raw)
     return table
+
+
+def insert_familiarity(table: pd.DataFrame, validation: np.ndarray, energies: np.ndarray) -> None:
+    """Insert ``energy`` and ``familiarity`` (:func:`compute_familiarity`) after the predictions."""
+    familiarity = compute_familiarity(validation, energies)
+    place = list(table).index("confidence_raw") + 1
+    table.insert(place, "energy", energies.astype(np.float32))
+    table.insert(place + 1, "familiarity", familiarity.astype(np.float32))
 
 
 def list_probability_columns(table: pd.DataFrame) -> list[str]:
