@@ -73,9 +73,12 @@ def test_folds_keep_samples_whole_and_every_asked_cell_is_called(small_study):
     for method in ("scdynomics", "logistic_regression", "logistic_regression_rna"):
         cells = [row["cell"] for row in called if row["method"] == method]
         assert sorted(cells) == sorted(cell["cell"] for cell in splits)
-    assert {"scdynomics_random_start", "scdynomics_nonlinear", "xgboost", "knn", "mlp"} <= {
-        row["method"] for row in called
-    }
+    methods = {row["method"] for row in called}
+    assert {"scdynomics_random_start", "scdynomics_nonlinear", "xgboost", "knn", "mlp"} <= methods
+    assert {name for name in methods if name.endswith("_ensemble")} == {
+        "scdynomics_ensemble", "scdynomics_random_start_ensemble", "scdynomics_nonlinear_ensemble",
+        "mlp_ensemble",
+    }  # fmt: skip
     knocked_out = read(results / "finetune/knockout/splits.tsv")
     learned = {cell["unit"] for cell in knocked_out if cell["fold"] != "predict"}
     assert learned == {"wildtype_1", "wildtype_2"}
@@ -89,6 +92,8 @@ def test_a_task_says_how_sure_and_how_much_better_each_method_is(small_study):
         float(r["low"]) <= float(r["mean"]) <= float(r["high"]) and r["n_runs"] == "4" for r in ours
     )
     assert all(0 <= float(r["p"]) <= 1 for r in ours)
+    averaged = [r for r in summary if r["method"] == "scdynomics_ensemble"]
+    assert averaged and all(r["n_runs"] == "2" for r in averaged)
     runs = read(folder / "scores.tsv")
     mine = [r for r in runs if r["variant"] == "scdynomics" and r["method"] == "scdynomics"]
     assert {(r["seed"], r["fold"]) for r in mine} == {(s, f) for s in "12" for f in "01"}
@@ -109,7 +114,7 @@ def test_scores_are_flat_finite_and_better_than_nothing(small_study):
     asked = """grn.auprc_ratio fate.accuracy fate.macro_f1 fate.lr_macro_f1 knockout.ectopic_share
         knockout.lr_ectopic_share drivers.recall20 pretrain.cell_loss
         pretrain.mean_cell_loss fate.macro_f1_low fate.random_start_macro_f1 fate.xgboost_macro_f1
-        fate.combined_macro_f1"""
+        fate.combined_macro_f1 fate.ensemble_macro_f1 fate.mlp_ensemble_macro_f1"""
     assert set(asked.split()) <= set(scores)
     assert all(isinstance(v, int | float) and math.isfinite(v) for v in scores.values())
     assert scores["grn.auprc_ratio"] > 1.2

@@ -45,7 +45,19 @@ def run(method, fold, seed=1, variant="scdynomics", accuracy=0.9, familiarity=No
     table = predictions.tabulate_calibrated_predictions(
         cells, keys, list(classes), p, 1.0, list("abc")
     )
-    return table if familiarity is None else table.assign(familiarity=familiarity)
+    if familiarity is None:
+        return table
+    return table.assign(familiarity=familiarity, energy=np.float32(-seed))
+
+
+def validate(fold, seed):
+    """A run's predictions of forty validation cells of its fold."""
+    rng = np.random.default_rng(seed)
+    labels = [*"abc" * 13, "a"]
+    p = np.eye(3)[np.arange(40) % 3] + 0.3 * rng.random((40, 3))
+    p /= p.sum(1, keepdims=True)
+    numbers = {"energy": rng.normal(size=40)} | {f"p_{c}": p[:, j] for j, c in enumerate("abc")}
+    return pd.DataFrame({"cell": [f"{fold}_v{i}" for i in range(40)], "label": labels} | numbers)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,7 @@ def runs():
     for fold in "01":
         tables += [run("majority", fold, accuracy=0.3), run("logistic_regression", fold)]
         tables += [run("logistic_regression", fold, 1, "labels_0.1", 0.5)]
+        tables += [run("mlp", fold, seed, accuracy=0.7) for seed in (1, 2)]
     return tables
 
 
@@ -71,13 +84,16 @@ def runs():
 def files(runs, tmp_path_factory):
     """A file of each model, and one of each fold's baselines."""
     folder = tmp_path_factory.mktemp("runs")
-    paths = [folder / f"{i}.parquet" for i in range(9)]
+    paths = [folder / f"{i}/predictions.parquet" for i in range(9)]
     for path, table in zip(paths, runs, strict=False):
+        path.parent.mkdir()
         write_parquet(path, table)
+        fold, seed = table[["fold", "seed"]].iloc[0]
+        write_parquet(path.with_name("validation.parquet"), validate(fold, seed))
     for part in range(2):
         paths.append(folder / f"baselines_{part}.parquet")
         with writing_parquet(paths[-1]) as write:
-            for table in runs[9 + 3 * part : 12 + 3 * part]:
+            for table in runs[9 + 5 * part : 14 + 5 * part]:
                 write(table)
     return paths
 
@@ -123,17 +139,27 @@ def combine(runs):
 def test_the_mean_predictions_of_the_file_are_those_of_all_runs_in_one_table(report, runs):
     found = predictions.read_predictions(report["folder"] / "predictions.parquet")
     expected = combine(runs)
-    assert len(found) == len(expected) == 4 * (120 + 4)
+    is_ensemble = found["method"].str.endswith("_ensemble")
+    found, ensembles = found[~is_ensemble], found[is_ensemble]
+    assert len(found) == len(expected) == 5 * (120 + 4)
     found = found.sort_values(["method", "cell"], ignore_index=True)[list(expected)]
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
     assert found["p_a"].dtype == np.float32
     assert found["familiarity"].notna().eq(found["method"] == "scdynomics").all()
+    # A baseline's ensemble is the plain mean, the model's has a temperature of its own.
+    for method in ("mlp", "scdynomics"):
+        one = ensembles[ensembles["method"] == f"{method}_ensemble"].sort_values("cell")
+        mean = expected[expected["method"] == method].sort_values("cell")
+        held_out = (mean["part"] == "test").to_numpy()
+        assert one["predicted"][held_out].tolist() == mean["predicted"][held_out].tolist()
+        same = np.allclose(one["p_a"], mean["p_a"], rtol=1e-5)
+        assert same == (method == "mlp") == one["familiarity"].isna().all()
 
 
 def test_the_scores_of_a_run_are_those_of_scikit_learn(report, runs):
     scores = report["scores"]
     keys = [tuple(table[predictions.RUN].iloc[0]) for table in runs]
-    tested = scores[scores["part"] == "test"]
+    tested = scores[(scores["part"] == "test") & ~scores["method"].str.endswith("_ensemble")]
     assert list(map(tuple, tested[predictions.RUN].to_numpy())) == keys  # in the order of the runs
     for (_, row), table in zip(tested.iterrows(), runs, strict=True):
         table = table[table["part"] == "test"]
@@ -157,8 +183,11 @@ def test_predicted_cells_are_scored_where_their_label_is_a_class(report):
 def test_the_file_of_runs_has_every_compared_run(report, runs):
     found = predictions.read_predictions(report["folder"] / "runs.parquet")
     keys = ["method", "seed", "fold", "cell"]
+    is_ensemble = found["method"].str.endswith("_ensemble")
+    assert found[is_ensemble].groupby("method")["fold"].value_counts().tolist() == [64] * 4
     found, expected = (
-        table.sort_values(keys, ignore_index=True) for table in (found, concatenate(runs))
+        table.sort_values(keys, ignore_index=True)
+        for table in (found[~is_ensemble], concatenate(runs))
     )
     assert list(found) == ["cell", *predictions.RUN, "part", "predicted"]
     for name in found:
@@ -198,10 +227,10 @@ def test_only_the_columns_and_methods_asked_for_are_read(report):
 
 def test_a_run_of_other_cells_is_refused_by_name(files, tmp_path):
     split = SPLIT.assign(fold=SPLIT["fold"].replace({"0": "1", "1": "0"}))
-    with pytest.raises(InputError, match="0.parquet: its cells are not those of the split.*SPLITS"):
+    with pytest.raises(InputError, match="0/predictions.parquet: its cells are not .*SPLITS"):
         predictions.read_run(files[0], 0, split)
     read_parquet(files[0])  # which is whole
-    with pytest.raises(InputError, match="0.parquet: its cells are not"):
+    with pytest.raises(InputError, match="0/predictions.parquet: its cells are not"):
         evaluation.score_runs(files, split, {}, tmp_path / "a.parquet", tmp_path / "b.parquet")
     assert not list(tmp_path.iterdir())
 
@@ -222,6 +251,40 @@ def test_every_method_is_compared_with_the_best_of_the_others(report):
     assert set(nll["best_baseline"].dropna()) == {"logistic_regression"}
 
 
+def test_seeds_averaged_as_one_model_are_a_method_with_one_run_per_fold(report, runs):
+    scores, summary = report["scores"], report["summary"]
+    ensembles = scores[scores["method"].str.endswith("_ensemble")]
+    # Not of a single seed, nor with fewer labels, of which each seed draws others.
+    assert set(ensembles["method"]) == {"scdynomics_ensemble", "mlp_ensemble"}
+    assert set(ensembles["variant"]) == {"scdynomics"} and set(ensembles["seed"]) == {1}
+    assert len(ensembles) == 2 * 2 * 2  # methods, folds and parts
+    assert set(ensembles["seconds"]) == {4.0}
+    expected = combine(runs).query("method == 'mlp' and fold == '0'")
+    found = ensembles.query("method == 'mlp_ensemble' and fold == '0' and part == 'test'")
+    assert found["accuracy"].item() == (expected["label"] == expected["predicted"]).mean()
+    f1 = summary[(summary["part"] == "test") & (summary["score"] == "macro_f1")]
+    f1 = f1.set_index("method")
+    assert f1.loc["scdynomics_ensemble", "n_runs"] == 2
+    assert f1.loc["mlp_ensemble", "best_baseline"] == "logistic_regression"
+    assert 0 < f1.loc["scdynomics_ensemble", "p"] < 1
+    assert report["metrics"]["costs"]["mlp_ensemble"]["seconds"] == 4
+    assert set(report["novelty"]["method"]) == {"scdynomics"}
+
+
+def test_the_ensemble_of_a_baseline_can_be_the_best_of_them():
+    f1 = {"scdynomics": 0.9, "mlp": 0.7}
+    rows = [(method, s, f, f1[method] + s / 100) for method in f1 for s in (1, 2) for f in "01"]
+    f1 = {"scdynomics_ensemble": 0.95, "mlp_ensemble": 0.8}
+    rows += [(method, 1, f, f1[method] + int(f) / 100) for method in f1 for f in "01"]
+    table = pd.DataFrame(rows, columns=["method", "seed", "fold", "macro_f1"])
+    table = table.assign(variant="scdynomics", part="test", n_cells=9)
+    found = evaluation.summarise_scores(table, 1.0).set_index("method")
+    assert set(found["best_baseline"].dropna()) == {"mlp_ensemble"}
+    assert found.loc["scdynomics_ensemble", "difference"] == pytest.approx(0.95 - 0.8)
+    # The one ensemble of a fold pairs with each of its runs.
+    assert found.loc["scdynomics", "difference"] == pytest.approx(0.915 - 0.805)
+
+
 def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
     curve = report["efficiency"]
     assert set(curve["method"]) == {"scdynomics", "logistic_regression"}
@@ -234,7 +297,7 @@ def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
     assert few["mean"] == pytest.approx(tested["accuracy"].mean())
     n_cells = n_cells["n_training_cells"]
     assert n_cells["scdynomics"].to_dict() == {0.1: 6.5, 1.0: 1.5}  # the runs' mean
-    assert n_cells["logistic_regression"].to_dict() == {0.1: 12.5, 1.0: 11.5}
+    assert n_cells["logistic_regression"].to_dict() == {0.1: 13.5, 1.0: 12.5}
     found = report["novelty"].set_index("by")
     assert list(report["novelty"]) == ["method", "by", "class", "auroc", "n_cells"]
     assert found.loc["familiarity", "auroc"] == 1 and set(found["class"]) == {"c"}
@@ -247,12 +310,13 @@ def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):
 def test_the_page_of_a_task_has_all_its_tables_and_is_drawn(report, runs):
     assert report["metrics"]["split"] == "by donor: 2 units, each in one of 2 folds"
     assert report["metrics"]["n_held_out"] == 120 and report["metrics"]["n_predicted"] == 4
-    assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0, "n_training_cells": 10.5}
+    assert report["metrics"]["costs"]["majority"] == {"seconds": 2.0, "n_training_cells": 11.5}
     assert report["metrics"]["test"]["scdynomics"]["macro_f1"] > 0.8
     ours = combine(runs).query("method == 'scdynomics' and part == 'test'")
     expected = pd.crosstab(ours["label"], ours["predicted"])
     assert report["confusion"].to_numpy().tolist() == expected.to_numpy().tolist()
-    methods = ["scdynomics", "scdynomics_rna", "majority", "logistic_regression"]
+    methods = ["scdynomics", "scdynomics_ensemble", "scdynomics_rna", "majority"]
+    methods += ["logistic_regression", "mlp", "mlp_ensemble"]
     assert report["reliability"]["method"].unique().tolist() == methods
     f1 = report["classes"].set_index(["method", "class"])["f1"]
     assert f1["scdynomics"].to_dict() == pytest.approx(

@@ -77,6 +77,21 @@ def test_variants_of_a_task_are_those_of_either_part():
     }  # fmt: skip
 
 
+def test_an_ensemble_has_a_column_of_its_own():
+    methods = ["scdynomics", "scdynomics_ensemble", "mlp", "mlp_ensemble"]
+    parts = {"test": {m: {"macro_f1": i / 8} for i, m in enumerate(methods)}, "n_predicted": 0}
+    columns = scores.model_variants({"t": parts})
+    assert columns == {"t": ["mlp_ensemble", "scdynomics_ensemble"]}
+    flat = scores.task_scores("t", parts["test"])
+    assert flat == {
+        "t.macro_f1": 0, "t.ensemble_macro_f1": 0.125, "t.mlp_macro_f1": 0.25,
+        "t.mlp_ensemble_macro_f1": 0.375,
+    }  # fmt: skip
+    page = scores_page.render_scores(flat, columns)
+    assert "scDynOmics, ensemble" in page and "MLP, ensemble" in page
+    assert "ensemble_macro_f1" not in page
+
+
 def test_bounds_stand_beside_their_score_and_variants_in_columns_of_their_own():
     flat = {"t.macro_f1": 0.5, "t.macro_f1_low": 0.41, "t.macro_f1_high": 0.59}
     page = scores_page.render_scores(flat | {"t.rna_macro_f1": 0.25}, {"t": ["scdynomics_rna"]})

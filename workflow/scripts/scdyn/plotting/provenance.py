@@ -186,6 +186,10 @@ def write_methods(record: Json) -> str:
             "sqrt": "Classes were weighted by the inverse square root of their number of cells",
             "balanced": "Classes were weighted by the inverse of their number of cells",
         }[task.class_weights]
+        averaged = (
+            "An ensemble is the mean probability of the seeds of a fold; that of the model has a "
+            "temperature of its own. "
+        )
         names = "; ".join(map(method_name, task.baselines))
         compared = (
             f"On the same splits it was compared with {names} "
@@ -195,6 +199,7 @@ def write_methods(record: Json) -> str:
             f"For task '{name}' ({task.label}) the model was fine-tuned {how} in {task.folds} "
             f"folds {unit} with {len(task.seeds)} seeds; {task.validation_share:.0%} of the "
             "training cells were held out for temperature scaling of the probabilities. "
+            f"{averaged if len(task.seeds) > 1 else ''}"
             f"{weights}{', in the baselines as well' if task.baselines else ''}. "
             f"{compared if task.baselines else ''}"
             "Confidence intervals are Student's t over folds and seeds, with the variance "

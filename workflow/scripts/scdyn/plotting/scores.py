@@ -105,7 +105,7 @@ def render_scores(
     scores
         As in ``scores.json``.
     variants
-        By task, its variants of the model.
+        By task, its variants of the model and its ensembles.
     """
     parts: dict[str, dict[str, dict[str, float]]] = {}
     for key, value in scores.items():

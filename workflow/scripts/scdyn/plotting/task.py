@@ -16,7 +16,7 @@ from matplotlib.transforms import offset_copy
 from scdyn.plotting.style import GREY, PALETTE, make_blank_figure
 from scdyn.settings import MAIN, is_compared
 from scdyn.tasks.evaluation import HEADLINES
-from scdyn.tasks.methods import method_name
+from scdyn.tasks.methods import choose_model, method_name
 
 NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 PARTS = {"test": ("held-out cells", "o"), "predict": ("predicted cells that have a label", "D")}
@@ -33,12 +33,13 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     Returns
     -------
     Figure
-        Macro-F1 and accuracy of all runs by method, the model's confusion matrix, F1 by class and
-        calibration compared with the best baseline and, if the task has them, macro-F1 by share of
-        the labels and the detection of left-out classes.
+        Macro-F1 and accuracy of all runs by method; of the model, which is its ensemble if there
+        are several seeds, the confusion matrix, F1 by class and calibration compared with the best
+        baseline; and, if the task has them, macro-F1 by share of the labels and the detection of
+        left-out classes.
     """
     summary = report["summary"]
-    best = find_best_baseline(summary)
+    best, model = find_best_baseline(summary), choose_model(set(summary["method"]))
     n_classes = report["classes"]["class"].nunique()
     n_methods = summary["method"].nunique()
     extra = [name for name in ("efficiency", "novelty") if len(report[name])]
@@ -57,8 +58,8 @@ def plot_task(report: Mapping[str, Any]) -> Figure:
     plot_methods(left, report["scores"], summary)
     plot_confusion(right, report["confusion"])
     panels = below.subplots(1, 2 + len(extra), squeeze=False)[0]
-    plot_classes(panels[0], report["classes"], best)
-    plot_reliability(panels[1], report["reliability"], [MAIN, *([best] if best else [])])
+    plot_classes(panels[0], report["classes"], model, best)
+    plot_reliability(panels[1], report["reliability"], [model, *([best] if best else [])])
     for panel, name in zip(panels[2:], extra, strict=True):
         {"efficiency": plot_label_curve, "novelty": plot_novelty}[name](panel, report[name])
     rare = [
@@ -154,10 +155,10 @@ def plot_confusion(axis: Axes, confusion: pd.DataFrame) -> None:
     axis.figure.colorbar(image, ax=axis, label="share of the label", shrink=0.7, pad=0.03)
 
 
-def plot_classes(axis: Axes, classes: pd.DataFrame, best: str | None) -> None:
+def plot_classes(axis: Axes, classes: pd.DataFrame, model: str, best: str | None) -> None:
     """Plot the F1 of each class, for the model and the best baseline."""
-    order = classes[classes["method"] == MAIN].sort_values("f1")["class"].tolist()
-    for method, colour, shift in ((best, PALETTE[5], -0.2), (MAIN, PALETTE[0], 0.2)):
+    order = classes[classes["method"] == model].sort_values("f1")["class"].tolist()
+    for method, colour, shift in ((best, PALETTE[5], -0.2), (model, PALETTE[0], 0.2)):
         if method is None:
             continue
         values = classes[classes["method"] == method].set_index("class")["f1"].reindex(order)

@@ -12,8 +12,10 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from scdyn.io.artefacts import read_json, read_table, writing_parquet
-from scdyn.settings import MAIN, VariantSettings, is_compared
+from scdyn.settings import ENSEMBLE, VariantSettings, is_compared
 from scdyn.tasks import metrics
+from scdyn.tasks.ensemble import has_ensemble, iter_ensembles
+from scdyn.tasks.methods import choose_model
 from scdyn.tasks.predictions import (
     RUN,
     MeanPredictions,
@@ -25,6 +27,8 @@ from scdyn.tasks.splits import PREDICTED, describe_split
 
 # Costs of a run; baselines have only some.
 COSTS = ("n_training_cells", "seconds", "peak_memory_gib", "n_trained_parameters")
+# Costs of an ensemble that are the sum of those of its runs; of the others it has the largest.
+SUMMED = ("seconds", "n_trained_parameters")
 # Scores whose largest value is not 1.
 HIGHEST = {"nll": np.inf, "brier": 2.0}
 SUMMARY_COLUMNS = [
@@ -47,6 +51,17 @@ def read_costs(models: Sequence[str | Path], tables: Sequence[str | Path]) -> pd
     """
     described = pd.DataFrame([read_json(Path(folder, "task.json")) for folder in models])
     return pd.concat([described, *map(read_table, tables)])
+
+
+def combine_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """Combine the costs of the runs (one per row) of each ensemble: one row per method and fold."""
+    runs = costs.groupby(["method", "variant", "fold"])
+    found = runs.max().assign(seed=runs["seed"].min())
+    for name in SUMMED:
+        if name in costs:
+            found[name] = runs[name].sum(min_count=1)
+    found = found.reset_index()
+    return found.assign(method=found["method"] + ENSEMBLE)
 
 
 def encode_labels(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -269,10 +284,11 @@ def score_runs(
     predictions: str | Path,
     runs: str | Path,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, pd.DataFrame]]]:
-    """Score every run and every method; one run and one method's mean are in memory at a time.
+    """Score every run, method and ensemble; one run and one method's mean are in memory at a time.
 
-    Memory follows the number of cells times that of classes, not the numbers of runs and methods:
-    0.8 GiB at 400,000 cells and 30 classes.
+    An ensemble (:mod:`scdyn.tasks.ensemble`) is scored as a method with one run per fold. Memory
+    follows the number of cells times that of classes, not the numbers of runs and methods: 1.1 GiB
+    at 400,000 cells and 30 classes.
 
     Parameters
     ----------
@@ -284,7 +300,8 @@ def score_runs(
     Returns
     -------
     scores : DataFrame
-        One row per run and part: the run, ``part`` and the scores of :func:`score_run`.
+        One row per run and part: the run, ``part`` and the scores of :func:`score_run`. Ensembles
+        come last.
     novelty : DataFrame
         ``method``, ``by`` ("familiarity" or "confidence"), ``class``, ``auroc`` and ``n_cells`` of
         :func:`compute_novelty`.
@@ -293,6 +310,7 @@ def score_runs(
     """
     classes = sorted(split.loc[split["fold"] != PREDICTED, "label"].unique())
     scored: dict[int, list[dict[str, Any]]] = {}
+    ensembles: list[dict[str, Any]] = []
     novelty: list[tuple[Any, ...]] = []
     of_methods = {}
     with writing_parquet(predictions) as write_mean, writing_parquet(runs) as write_run:
@@ -316,9 +334,20 @@ def score_runs(
                 table = mean.tabulate(method)
                 write_mean(table)
                 of_methods[method] = score_method(table)
+            compared = of_runs[of_runs["variant"].map(is_compared)]
+            if not has_ensemble(compared):
+                continue
+            mean = MeanPredictions(split, classes)
+            for rows, table in iter_ensembles(compared, split, classes):
+                ensembles += score_parts(table, classes)
+                write_run(table[["cell", *RUN, "part", "predicted"]])
+                mean.add(rows, table)
+            table = mean.tabulate(f"{method}{ENSEMBLE}")
+            write_mean(table)
+            of_methods[f"{method}{ENSEMBLE}"] = score_method(table)
     columns = ["method", "variant", "class", "by", "auroc", "n_cells"]
     return (
-        pd.DataFrame([row for _, rows in sorted(scored.items()) for row in rows]),
+        pd.DataFrame([*(row for _, rows in sorted(scored.items()) for row in rows), *ensembles]),
         pd.DataFrame(sorted(novelty), columns=columns)[["method", "by", "class", *columns[4:]]],
         of_methods,
     )
@@ -384,10 +413,9 @@ def evaluate(
     tested = split["fold"] != PREDICTED
     without = {name: v.without for name, v in variants.items() if v.without is not None}
     scores, novelty, of_methods = score_runs(files, split, without, predictions, runs)
-    cost = costs[[*RUN, *(c for c in COSTS if c in costs)]]
-    scores = scores.astype({"seed": int}).merge(
-        cost.astype({"seed": int, "fold": str}), on=RUN, how="left"
-    )
+    cost = costs[[*RUN, *(c for c in COSTS if c in costs)]].astype({"seed": int, "fold": str})
+    cost = pd.concat([cost, combine_costs(cost)])
+    scores = scores.astype({"seed": int}).merge(cost, on=RUN, how="left")
     n_folds = split.loc[tested, "fold"].nunique()
     summary = summarise_scores(
         scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1)
@@ -402,7 +430,7 @@ def evaluate(
         "classes": _concatenate_methods(of_methods, "classes"),
         "efficiency": compute_efficiency(scores, shares),
         "novelty": novelty,
-        "confusion": of_methods[MAIN]["confusion"],
+        "confusion": of_methods[choose_model(of_methods)]["confusion"],
         "reliability": _concatenate_methods(of_methods, "reliability"),
         "metrics": nest_summary(summary)
         | {

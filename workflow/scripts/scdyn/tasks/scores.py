@@ -28,7 +28,7 @@ SCORES = ("macro_f1", "accuracy", "balanced_accuracy", "ece")
 
 
 def method_prefix(method: str) -> str:
-    """Return the prefix of a method's scores; for a variant of the model, its name."""
+    """Return the prefix of a method's scores; for a variant or an ensemble, its name."""
     return PREFIXES.get(method, f"{method.removeprefix(f'{MAIN}_')}_")
 
 
@@ -130,7 +130,7 @@ def collect_scores(
 
 
 def model_variants(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """List the variants of the model that have scores, by task.
+    """List the variants of the model, and the ensembles, that have scores, by task.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def model_variants(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, list[s
                 method
                 for part in ("test", PREDICTED)
                 for method in parts.get(part, {})
-                if method.startswith(f"{MAIN}_")
+                if method not in PREFIXES
             }
         )
         for task, parts in metrics.items()
