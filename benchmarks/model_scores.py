@@ -1,8 +1,11 @@
 """Gather how the model compares with baselines, one flat JSON: ``make collect-results``.
 
-For each data set: macro-F1 and accuracy on held-out cells, mean over runs, of the model, of the
-baseline with the highest macro-F1, and of a random start; for each embedding: neighbour accuracy
-and the share of the depth within labels that it explains, beside the better PCA's.
+For each data set: macro-F1 and accuracy on held-out cells of the model, of the baseline with the
+highest macro-F1, and of a random start; for each embedding: neighbour accuracy and the share of the
+depth within labels that it explains, beside the better PCA's. Where there are several seeds, the
+model and the random start are their ensembles, and a baseline can be one; ``single_`` scores are
+the mean over runs of one seed. With a share of the labels there are no ensembles, since each seed
+draws other labels.
 """
 
 import argparse
@@ -13,8 +16,9 @@ import pandas as pd
 from bench import read_commit
 
 from scdyn.io.files import write_json
-from scdyn.settings import MAIN, is_compared
-from scdyn.tasks.scores import PREFIXES
+from scdyn.settings import ENSEMBLE, MAIN, is_compared
+from scdyn.tasks.methods import choose_model
+from scdyn.tasks.scores import PREFIXES, method_prefix
 
 # Study and task to the name of the data set.
 TASKS = {
@@ -29,6 +33,7 @@ TASKS = {
 PREDICTED = {"bone_marrow"}
 RANDOM_START = f"{MAIN}_random_start"
 FEW = 0.1
+SCORES = ("macro_f1", "accuracy")
 
 
 def describe(rows, name):
@@ -43,14 +48,17 @@ def describe(rows, name):
     """
     wide = rows.pivot(index="method", columns="score", values="mean")
     baselines = wide[[not is_compared(method) for method in wide.index]]
-    found = {f"{name}.{score}": wide.loc[MAIN, score] for score in ("macro_f1", "accuracy")}
+    model = choose_model(wide.index)
+    found = {f"{name}.{score}": wide.loc[model, score] for score in SCORES}
+    found |= {f"{name}.single_{score}": wide.loc[MAIN, score] for score in SCORES}
     if len(baselines):
         best = baselines["macro_f1"].idxmax()
         found[f"{name}.best_baseline"] = best
-        for score in ("macro_f1", "accuracy"):
+        for score in SCORES:
             found[f"{name}.best_baseline_{score}"] = baselines.loc[best, score]
-    if RANDOM_START in wide.index:
-        found[f"{name}.random_start_macro_f1"] = wide.loc[RANDOM_START, "macro_f1"]
+    for method in (f"{RANDOM_START}{ENSEMBLE}", RANDOM_START):
+        if method in wide.index:
+            found.setdefault(f"{name}.random_start_macro_f1", wide.loc[method, "macro_f1"])
     return found
 
 
@@ -88,11 +96,14 @@ def read_embedding(path, name):
 
 def read_embedded(scores):
     """Read the scores of the embedded study, whose truth is known: fates and drivers."""
+    methods = (*PREFIXES, RANDOM_START)
+    names = {method: f"fate.{method_prefix(method)}" for method in methods}
+    names |= {f"{m}{ENSEMBLE}": f"fate.{method_prefix(f'{m}{ENSEMBLE}')}" for m in methods}
     rows = [
-        {"method": method, "score": score, "mean": scores[f"fate.{prefix}{score}"]}
-        for method, prefix in {**PREFIXES, RANDOM_START: "random_start_"}.items()
-        for score in ("macro_f1", "accuracy")
-        if f"fate.{prefix}{score}" in scores
+        {"method": method, "score": score, "mean": scores[f"{prefix}{score}"]}
+        for method, prefix in names.items()
+        for score in SCORES
+        if f"{prefix}{score}" in scores
     ]
     drivers = ("drivers.recall20", "drivers.lr_recall20")
     return describe(pd.DataFrame(rows), "fate") | {key: scores[key] for key in drivers}

@@ -13,8 +13,8 @@ HEADING = re.compile(r"^### (.+)$", re.M)
 # Files that are no outputs of the embedded study's rules: the report, files in folders that are
 # outputs, temporary files, and parts of a run.
 NO_OUTPUT = re.compile(
-    r"report\.html|.*/checkpoints|.*\.parts|tokens/{corpus}/.*|.*/model/predictions\.parquet"
-    r"|.*-of-{parts}\.npz"
+    r"report\.html|.*/checkpoints|.*\.parts|tokens/{corpus}/.*"
+    r"|.*/model/(predictions|validation)\.parquet|.*-of-{parts}\.npz"
 )
 
 

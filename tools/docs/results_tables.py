@@ -7,8 +7,8 @@ from typing import Any
 
 from marks import make_table
 
-from scdyn.settings import MAIN
-from scdyn.tasks.methods import method_name
+from scdyn.settings import is_compared
+from scdyn.tasks.methods import choose_model, method_name
 
 Content = Mapping[str, Any]
 
@@ -116,8 +116,8 @@ def tabulate_comparison(content: Content) -> str:
                 for row in values["summary"]
                 if (row["part"], row["score"]) == ("test", "macro_f1")
             }
-            ours = found[MAIN]
-            baselines = [row for method, row in found.items() if not method.startswith(MAIN)]
+            ours = found[choose_model(found)]
+            baselines = [row for method, row in found.items() if not is_compared(method)]
             best = max(baselines, key=lambda row: row["mean"])
             p = "" if ours.get("p") is None else f"{ours['p']:.2g}"
             labels = [words, f"`{name}`", method_name(best["method"])]
