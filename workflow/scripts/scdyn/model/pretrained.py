@@ -1,4 +1,4 @@
-"""A pretrained model for notebooks: embedding and attention of the cells of an AnnData."""
+"""A pretrained model for notebooks: embedding, attention and regulons of an AnnData's cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scdyn.errors import InputError, reading
 from scdyn.io.files import Json, sha256
 from scdyn.io.shards import hash_vocabulary
 from scdyn.log import logger
-from scdyn.model import embedding
+from scdyn.model import decoding, embedding
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.embedding import Encoder
 from scdyn.model.paper import PaperModel
@@ -136,6 +136,7 @@ class Pretrained:
     >>> model = scdyn.load("results/pretrain/hybrid")
     >>> adata.obsm["X_scdyn"] = model.embed(adata)
     >>> model.attention(adata)["Tbx6"]
+    >>> model.regulons(adata)["Tbx6(+)"]
     """
 
     def __init__(self, folder: str | Path, device: str | torch.device | None = None) -> None:
@@ -293,3 +294,31 @@ class Pretrained:
         store = self.tokens(adata, min_overlap)
         shares = embedding.attention_to_latents(self.model, store, np.arange(adata.n_obs))
         return pd.DataFrame(shares, index=adata.obs_names, columns=self.latents)
+
+    def regulons(self, adata: ad.AnnData, min_overlap: float = 0.5) -> pd.DataFrame:
+        """Score the activity of the vocabulary's regulons, from the expression the model predicts.
+
+        Parameters
+        ----------
+        adata, min_overlap
+            See :meth:`tokens`.
+
+        Returns
+        -------
+        DataFrame of float32, (cells, regulons)
+            log2 relative to the mean profile; see :func:`scdyn.model.decoding.score_regulons`.
+
+        Raises
+        ------
+        InputError
+            As :meth:`tokens`, or if the architecture is the paper's, which predicts no profile.
+        """
+        if not isinstance(self.model, ScDynOmics):
+            raise InputError(
+                "MODEL",
+                f"{self.folder}: architecture: paper predicts no expression of whole cells, from "
+                "which regulons could be scored; pretrain with architecture: expressed.",
+            )
+        store, members = self.tokens(adata, min_overlap), decoding.list_members(self.vocabulary)
+        scores = decoding.score_regulons(self.model, store, np.arange(adata.n_obs), members)
+        return pd.DataFrame(scores, index=adata.obs_names, columns=members.columns)
