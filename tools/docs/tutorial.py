@@ -207,6 +207,7 @@ def tabulate_explanation(numbers: Mapping[str, Any]) -> dict[str, str]:
     measured = [
         [row["method"], format_number(row["shift_neural_tube"]), format_number(row["shift_somite"])]
         for row in numbers["measured"]
+        if row["rmse"]  # the others predict expression alone
     ]
     return {
         "drivers": make_table(

@@ -115,6 +115,14 @@ rule perturb_in_silico:
         ),
         cells=f"{EXPLANATION}/in_silico_cells.tsv",
         measured=f"{EXPLANATION}/in_silico_measured.tsv",
+        expression=report(
+            f"{EXPLANATION}/in_silico_expression.tsv",
+            category="4. Tasks",
+            subcategory="{task}",
+            labels={"task": "{task}", "what": "expression after in-silico perturbation, table"},
+            caption="../report/in_silico_expression.rst",
+        ),
+        knockout=f"{EXPLANATION}/in_silico_knockout.tsv",
     log:
         f"{LOGS}/perturb_in_silico/{{task}}.log",
     conda:
@@ -139,6 +147,7 @@ rule plot_explanation:
         curves=rules.check_explanation.output.curves,
         effects=rules.perturb_in_silico.output.effects,
         measured=rules.perturb_in_silico.output.measured,
+        knockout=rules.perturb_in_silico.output.knockout,
     output:
         drivers=report(
             f"{EXPLANATION}/drivers.svg",

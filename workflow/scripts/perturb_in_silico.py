@@ -1,8 +1,9 @@
 import scdyn.training.openmp  # noqa: F401 - before torch
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
-from scdyn.explain import in_silico
+from scdyn.explain.edits import list_edits
 from scdyn.explain.gene_sets import regulon_members
+from scdyn.explain.in_silico import perturb_task
 from scdyn.io.artefacts import read_table
 from scdyn.io.files import write_table
 from scdyn.log import logged
@@ -12,13 +13,13 @@ from scdyn.settings import InSilicoSettings
 with logged(snakemake.log[0]):
     files, settings = snakemake.input, InSilicoSettings(**snakemake.params.task)
     store = TokenStore(files.tokens, Corpus(files.corpus))
-    edits = in_silico.list_edits(
+    edits = list_edits(
         settings.in_silico,
         read_table(files.rankings),
         store.vocabulary,
         regulon_members(read_table(files.regulons)),
     )
-    effects, cells, measured = in_silico.perturb_task(
+    perturbed = perturb_task(
         store,
         read_cells_table(files.cells) if files.cells else store.corpus.obs,
         edits,
@@ -26,6 +27,5 @@ with logged(snakemake.log[0]):
         snakemake.params.model,
         settings,
     )
-    write_table(snakemake.output.effects, effects)
-    write_table(snakemake.output.cells, cells)
-    write_table(snakemake.output.measured, measured)
+    for name, table in perturbed.items():
+        write_table(snakemake.output[name], table)

@@ -11,5 +11,7 @@ with logged(snakemake.log[0]):
     save(regulons, output.regulons, output.regulons_png)
     checks = figures.plot_checks(read_json(files.checks), read_table(files.curves))
     save(checks, output.checks, output.checks_png)
-    effects = figures.plot_in_silico(read_table(files.effects), read_table(files.measured))
+    effects = figures.plot_in_silico(
+        read_table(files.effects), read_table(files.measured), read_table(files.knockout)
+    )
     save(effects, output.in_silico, output.in_silico_png)

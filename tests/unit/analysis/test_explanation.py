@@ -273,8 +273,18 @@ def test_figures_of_checks_and_perturbations_show_all_there_is():
     measured = pd.DataFrame({"method": ["measured", "silenced", "random genes", "no change"]})
     measured["embedding_correlation"] = [1.0, 0.5, 0.0, np.nan]
     measured = measured.assign(shift_x=[0.1, 0.05, 0.0, 0.0], shift_y=[-0.1, -0.05, 0.0, 0.0])
-    figure = figures_explain.plot_in_silico(effects, measured)
+    knockout = pd.DataFrame({"symbol": ["A", "B", "C", "D"], "edited": [True, *[False] * 3]})
+    knockout = knockout.assign(
+        measured=[-9.0, 1, 2, 3], silenced=[-1, 1.0, 3.0, 2.0], mean_shift=[0, 1.0, 2.0, 3.0],
+        n_perturbed=50, **{"class": "y"},
+    )  # fmt: skip
+    figure = figures_explain.plot_in_silico(effects, measured, knockout)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == "x cells" and "r = 0.50, random genes 0.00" in titles[1]
+    assert titles[2] == "y cells\nr = 0.50, mean shift 1.00"
+    assert [text.get_text() for text in figure.axes[2].texts] == ["D", "C", "B"]
+    assert figure.axes[2].lines[0].get_xdata().tolist() == [1, 2, 3]
+    alone = figures_explain.plot_in_silico(effects, measured[:0], knockout[:0])
+    assert len(alone.axes) == 1
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["B", "A raised"]

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from scdyn.data.loader import NOT_MEASURED, MemoryStore, densify
 from scdyn.errors import InputError
-from scdyn.explain import attribution, checks, in_silico, runs
+from scdyn.explain import attribution, checks, edits, in_silico, runs
 from scdyn.explain import attribution_tables as scores
 from scdyn.io.files import sha256
 from scdyn.model import embedding
@@ -343,18 +343,18 @@ def test_what_was_not_measured_is_not_silenced_or_raised():
     counts = torch.tensor([[3, 0, 5], [NOT_MEASURED] * 3], dtype=torch.int16)
     assert checks.silence(counts, np.array([0, 2]))[0].tolist() == [0, 0, 0]
     assert checks.silence(counts, np.array([0]))[1].tolist() == [NOT_MEASURED] * 3
-    edit, high = in_silico.Edit("a", (1,), True), in_silico.find_high_shares(counts)
-    assert in_silico.apply_edit(edit, counts, high).tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
+    edit, high = edits.Edit("a", (1,), True), edits.find_high_shares(counts)
+    assert edits.apply_edit(edit, counts, high).tolist() == [[3, 1, 5], [NOT_MEASURED] * 3]
 
 
 def test_a_raised_gene_gets_its_high_share_of_each_cells_counts():
     """Of 21 cells that express gene 0, the one but highest share is half of the counts."""
     shares = torch.linspace(0.02, 0.5, 20).tolist() + [0.9, 0.0]
     counts = torch.tensor([[1000 * share, 1000 * (1 - share)] for share in shares]).round().short()
-    high = in_silico.find_high_shares(counts)
+    high = edits.find_high_shares(counts)
     assert high[0].item() == pytest.approx(0.5, abs=1e-3)
     cells = torch.tensor([[0, 40], [300, 100]], dtype=torch.int16)
-    raised = in_silico.apply_edit(in_silico.Edit("a", (0,), True), cells, high)
+    raised = edits.apply_edit(edits.Edit("a", (0,), True), cells, high)
     assert raised.tolist() == [[20, 40], [200, 100]] and raised.dtype == torch.int16
 
 
@@ -368,8 +368,8 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
     project(trained, cells[0])
     chosen = in_silico.Cells(trained, cells[0], rows["x"], np.arange(90))
     names = [f"cell {i}" for i in range(20)]
-    edits = [in_silico.Edit("own", (0, 1, 2)), in_silico.Edit("others", (12, 13), True)]
-    trials = [in_silico.try_edit(chosen, "x", names, edit, 19, 0) for edit in edits]
+    tried = [edits.Edit("own", (0, 1, 2)), edits.Edit("others", (12, 13), True)]
+    trials = [in_silico.try_edit(chosen, "x", names, edit, 19, 0) for edit in tried]
     per_cell, random = (pd.concat(tables) for tables in zip(*trials, strict=True))
     table = in_silico.summarise_edits(per_cell, random).set_index("perturbation")
     assert table.loc["own", "shift"] < -1 and table.loc["own", "shift_p"] == pytest.approx(0.05)
@@ -391,7 +391,7 @@ def test_a_true_knockout_is_predicted_better_than_no_change(trained, cells, rows
     control = in_silico.Cells(trained, cells[0], rows["x"])
     perturbed = in_silico.Cells(trained, store, rows["x"])
     table = in_silico.compare_measured(
-        control, perturbed, in_silico.Edit("own", (0, 1, 2)), 5, 0
+        control, perturbed, edits.Edit("own", (0, 1, 2)), 5, 0
     ).set_index("method")
     assert table.loc["silenced", "rmse"] < 0.5 * table.loc["no change", "rmse"]
     assert table.loc["silenced", "rmse"] < table.loc["random genes", "rmse"]
@@ -406,15 +406,15 @@ def test_edits_are_found_by_name_and_others_refused():
     rankings["is_tf"] = [True, True, False]
     regulons = {"A(+)": {"A", "C"}}
     settings = EditSettings(n_drivers=1, silenced=["A(+)"], raised=["C"])
-    edits = in_silico.list_edits(settings, rankings, genes, regulons)
-    assert edits == [
-        in_silico.Edit("B", (1,), False, "x"),
-        in_silico.Edit("A(+)", (0, 2)),
-        in_silico.Edit("C", (2,), True),
+    found = edits.list_edits(settings, rankings, genes, regulons)
+    assert found == [
+        edits.Edit("B", (1,), False, "x"),
+        edits.Edit("A(+)", (0, 2)),
+        edits.Edit("C", (2,), True),
     ]
-    named = in_silico.list_edits(
+    named = edits.list_edits(
         settings.model_copy(update={"silenced": ["B"]}), rankings, genes, regulons
     )
-    assert named == [in_silico.Edit("B", (1,)), in_silico.Edit("C", (2,), True)]
+    assert named == [edits.Edit("B", (1,)), edits.Edit("C", (2,), True)]
     with pytest.raises(InputError, match="'D' is neither"):
-        in_silico.find_edit("D", False, genes, regulons)
+        edits.find_edit("D", False, genes, regulons)

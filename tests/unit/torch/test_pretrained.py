@@ -23,6 +23,7 @@ from scdyn.data.corpus import Corpus
 from scdyn.data.loader import densify
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
+from scdyn.explain.expression import load_decoder
 from scdyn.io.artefacts import read_parquet
 from scdyn.io.files import sha256
 from scdyn.model import embedding
@@ -441,6 +442,17 @@ def test_attention_is_shared_among_named_latents(folder, architecture, cells):
     queries = attention.query(own).reshape(-1, 2, 8)
     weights = torch.softmax(torch.einsum("ghd,ld->ghl", queries, latents[0]) / 8**0.5, -1)
     np.testing.assert_allclose(shares.iloc[3], weights.mean((0, 1)).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_expression_is_predicted_by_the_default_architecture_alone(folder, architecture, cells):
+    model = scdyn.load(folder / "model")
+    if architecture == "paper":
+        assert load_decoder(folder / "model") is None
+        with pytest.raises(InputError, match="architecture: paper predicts no expression"):
+            model.regulons(cells)
+    else:
+        assert load_decoder(folder / "model").config == model.model.config
+        assert model.regulons(cells).shape == (N_CELLS, 2)
 
 
 def test_anchored_latents_begin_as_their_regulons(folder):

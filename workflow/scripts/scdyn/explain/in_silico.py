@@ -2,137 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from scdyn.data.loader import MemoryStore, Store, densify
 from scdyn.data.tokens import TokenStore
-from scdyn.errors import InputError
-from scdyn.explain.checks import average_expression, silence
-from scdyn.explain.matching import draw_matched_genes
+from scdyn.explain.checks import average_expression
+from scdyn.explain.edits import Edit, apply_edit, draw_edits, find_high_shares
+from scdyn.explain.expression import (
+    KNOCKOUT_COLUMNS,
+    SCORES,
+    compare_knockout,
+    load_decoder,
+    predict_edits,
+)
 from scdyn.explain.runs import draw_correct_cells, find_rows_by_class, read_run
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
-from scdyn.settings import EditSettings, InSilicoSettings, MeasuredKnockout
+from scdyn.settings import InSilicoSettings, MeasuredKnockout
 
-# A raised gene is set to this quantile of its share of the counts, of cells that express it.
-HIGH_QUANTILE = 0.95
 # Number of cells of a measured knockout, and of its control, that are compared.
 MEASURED_CELLS = 50
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A set of genes that are silenced or raised together.
-
-    Attributes
-    ----------
-    name
-        A gene's symbol or a regulon's name.
-    genes
-        Positions in the vocabulary: the gene, or the regulon's TF and targets.
-    raised
-        Whether they are set to a high share of the counts; otherwise they are set to zero.
-    only_in
-        The class whose cells are edited; all if None.
-    """
-
-    name: str
-    genes: tuple[int, ...]
-    raised: bool = False
-    only_in: str | None = None
-
-
-def find_edit(
-    name: str, raised: bool, genes: pd.DataFrame, regulons: Mapping[str, set[str]]
-) -> Edit:
-    """Look up a name of the config: a regulon or a gene symbol.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    members = regulons.get(name, {name})
-    places = np.flatnonzero(genes["symbol"].isin(members))
-    if len(places) == 0:
-        raise InputError(
-            "EXPLAIN",
-            f"in_silico: '{name}' is neither a gene symbol of the vocabulary nor a regulon; "
-            "correct the name, or remove it.",
-        )
-    return Edit(name, tuple(places.tolist()), raised)
-
-
-def list_default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
-    """List the default edits: silence the TFs of highest specificity in each class's cells."""
-    tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
-    best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
-    return [
-        replace(find_edit(symbol, False, genes, {}), only_in=label)
-        for symbol, label in zip(best["symbol"], best["class"], strict=True)
-    ]
-
-
-def list_edits(
-    settings: EditSettings,
-    rankings: pd.DataFrame,
-    genes: pd.DataFrame,
-    regulons: Mapping[str, set[str]],
-) -> list[Edit]:
-    """List all edits: the default ones, and those named in the config's ``in_silico``."""
-    edits = list_default_edits(rankings, genes, settings.n_drivers)
-    names = [(name, False) for name in settings.silenced]
-    names += [(name, True) for name in settings.raised]
-    if settings.measured:
-        names.append((settings.measured.silenced, False))
-    named = [find_edit(name, raised, genes, regulons) for name, raised in names]
-    tried = {(edit.genes, edit.raised) for edit in named}
-    return [*(e for e in edits if (e.genes, e.raised) not in tried), *dict.fromkeys(named)]
-
-
-def find_high_shares(counts: Tensor) -> Tensor:
-    """Compute a high quantile of each gene's share of the counts, over the cells that express it.
-
-    Parameters
-    ----------
-    counts
-        (cells, G).
-
-    Returns
-    -------
-    Tensor, (G,)
-        Zero for a gene without counts.
-    """
-    known = counts.clamp(min=0).double()
-    shares = (known / known.sum(1, keepdim=True).clamp(min=1)).numpy()
-    shares[shares == 0] = np.nan
-    high = np.zeros(shares.shape[1])
-    seen = ~np.isnan(shares).all(0)
-    high[seen] = np.nanquantile(shares[:, seen], HIGH_QUANTILE, axis=0, method="nearest")
-    return torch.from_numpy(high)
-
-
-def apply_edit(edit: Edit, counts: Tensor, high: Tensor) -> Tensor:
-    """Apply an edit to the measured counts (cells, G), in a copy.
-
-    A raised gene gets a high share of the cell's counts, at least one count.
-    """
-    genes = np.array(edit.genes)
-    if not edit.raised:
-        return silence(counts, genes)
-    total = counts.clamp(min=0).sum(1, keepdim=True)
-    raised = (high[genes] * total).round().clamp(min=1).to(counts.dtype)
-    counts = counts.clone()
-    counts[:, genes] = torch.where(counts[:, genes] < 0, counts[:, genes], raised)
-    return counts
+# Most cells of each whose measured expression is compared.
+PREDICTED_CELLS = 2000
 
 
 class Cells:
@@ -178,9 +75,7 @@ class Cells:
         self, edit: Edit, n_random: int, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute the same for draws of random genes, matched in number and expression."""
-        genes = np.array(edit.genes)
-        draws = [draw_matched_genes(self.expression, genes, rng) for _ in range(n_random)]
-        return [self.shift(Edit("", tuple(draw.tolist()), edit.raised)) for draw in draws]
+        return [self.shift(drawn) for drawn in draw_edits(edit, self.expression, n_random, rng)]
 
 
 def empirical_p(value: float, random: np.ndarray) -> float:
@@ -332,7 +227,7 @@ def perturb_task(
     folders: Sequence[str | Path],
     model_folder: str | Path,
     settings: InSilicoSettings,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> dict[str, pd.DataFrame]:
     """Apply edits to correctly predicted held-out cells of each class, with all runs of a task.
 
     Parameters
@@ -340,7 +235,7 @@ def perturb_task(
     store, obs
         Tokens, and the corpus' table of cells.
     edits
-        As :func:`list_edits`.
+        As :func:`scdyn.explain.edits.list_edits`.
     folders, model_folder
         As :func:`scdyn.explain.runs.explain_task`.
     settings
@@ -348,19 +243,25 @@ def perturb_task(
 
     Returns
     -------
-    effects, per_cell : DataFrame
-        As :func:`summarise_edits` and :func:`try_edit`, of the cells of all runs.
-    measured : DataFrame
-        As :func:`compare_measured`, mean over runs; empty if no knockout is named.
+    dict of DataFrame
+        ``effects`` and ``cells``, as :func:`summarise_edits` and :func:`try_edit`, of the cells of
+        all runs. ``expression``: as :func:`scdyn.explain.expression.predict_edits`, of the same
+        cells. ``measured``: as :func:`compare_measured`, mean over runs, with the scores of
+        ``knockout``; this is as :func:`scdyn.explain.expression.compare_knockout`. These two are
+        empty if no knockout is named.
     """
     seed, options = settings.seed, settings.in_silico
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
-    tables, draws, comparisons = [], [], []
+    decoder, genes = load_decoder(model_folder), store.vocabulary
+    tables, draws = [], []
+    comparisons: list[pd.DataFrame] = []
+    edited: dict[str, list[np.ndarray]] = {}
     for folder in folders:
         classifier, predictions, _ = read_run(folder, model_folder, store)
         cells = draw_correct_cells(predictions, per_run, seed)
         rows = find_rows_by_class(store, cells)
         for label, places in rows.items():
+            edited.setdefault(label, []).append(places)
             chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
             for edit in edits:
                 if edit.only_in not in (None, label):
@@ -369,34 +270,74 @@ def perturb_task(
                 tables.append(found[0])
                 draws.append(found[1])
         if options.measured:
-            run = _compare_with_knockout(
-                classifier, store, obs, predictions, edits, options.n_random, options.measured, seed
+            control, perturbed = _select_groups(obs, options.measured)
+            if not comparisons:
+                control_rows = _group_by_class(classifier, store, control, seed)
+                perturbed_rows = _group_by_class(classifier, store, perturbed, seed)
+            control_cells, perturbed_cells = (
+                Cells(classifier, store, store.find_rows(_draw_unseen(names, predictions, seed)))
+                for names in (control, perturbed)
             )
-            comparisons.append(run)
-    measured = pd.DataFrame(columns=["method", "rmse", "embedding_error", "embedding_correlation"])
-    if comparisons:
-        measured = pd.concat(comparisons).groupby("method", sort=False).mean().reset_index()
+            edit = _find_knockout(edits, options.measured)
+            comparisons.append(
+                compare_measured(control_cells, perturbed_cells, edit, options.n_random, seed)
+            )
     per_cell = pd.concat(tables, ignore_index=True)
-    return summarise_edits(per_cell, pd.concat(draws)), per_cell, measured
+    results = {
+        "effects": summarise_edits(per_cell, pd.concat(draws)),
+        "cells": per_cell,
+        "expression": predict_edits(
+            decoder,
+            store,
+            {label: np.unique(np.concatenate(parts)) for label, parts in edited.items()},
+            edits,
+            genes,
+            options.n_random,
+            seed,
+        ),
+    }
+    measured = pd.DataFrame(columns=["rmse", "embedding_error", "embedding_correlation", *SCORES])
+    results["knockout"] = pd.DataFrame(columns=list(KNOCKOUT_COLUMNS))
+    if options.measured:
+        edit = _find_knockout(edits, options.measured)
+        results["knockout"], scores = compare_knockout(
+            decoder, store, control_rows, perturbed_rows, edit, genes, options.n_random, seed
+        )
+        means = pd.concat(comparisons).groupby("method", sort=False).mean()
+        measured = pd.concat([means, scores], axis=1)
+        measured = measured.reindex(dict.fromkeys([*means.index, *scores.index]))
+    return results | {"measured": measured.rename_axis("method").reset_index()}
 
 
-def _compare_with_knockout(
-    classifier: Classifier,
-    store: TokenStore,
-    obs: pd.DataFrame,
-    predictions: pd.DataFrame,
-    edits: Sequence[Edit],
-    n_random: int,
-    measured: MeasuredKnockout,
-    seed: int,
-) -> pd.DataFrame:
-    """Compare one run's edit with the measured knockout, in cells outside its training set."""
-    edit = next(e for e in edits if e.name == measured.silenced and not e.raised)
-    groups = {}
-    for name, chosen in (("control", measured.control), ("perturbed", measured.perturbed)):
-        cells = obs.index[select(obs, chosen, f"in_silico.measured.{name}")]
-        unseen = cells[cells.isin(predictions["cell"])]
-        cells = unseen if len(unseen) else cells
-        few = np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
-        groups[name] = Cells(classifier, store, store.find_rows(few))
-    return compare_measured(**groups, edit=edit, n_random=n_random, seed=seed)
+def _find_knockout(edits: Sequence[Edit], measured: MeasuredKnockout) -> Edit:
+    """Find the edit of the measured knockout."""
+    return next(e for e in edits if e.name == measured.silenced and not e.raised)
+
+
+def _select_groups(obs: pd.DataFrame, measured: MeasuredKnockout) -> tuple[pd.Index, pd.Index]:
+    """Select the control cells and the cells of the knockout."""
+    control = select(obs, measured.control, "in_silico.measured.control")
+    perturbed = select(obs, measured.perturbed, "in_silico.measured.perturbed")
+    return obs.index[control], obs.index[perturbed]
+
+
+def _draw_unseen(cells: pd.Index, predictions: pd.DataFrame, seed: int) -> np.ndarray:
+    """Draw some of the cells outside a run's training set, or of all if there are none."""
+    unseen = cells[cells.isin(predictions["cell"])]
+    cells = unseen if len(unseen) else cells
+    return np.random.default_rng(seed).permutation(cells)[:MEASURED_CELLS]
+
+
+def _group_by_class(
+    classifier: Classifier, store: TokenStore, cells: pd.Index, seed: int
+) -> dict[str, np.ndarray]:
+    """Draw cells, and group them by predicted class, since a knockout may have no labels.
+
+    Returns
+    -------
+    dict
+        Class to rows of the store.
+    """
+    rows = store.find_rows(np.random.default_rng(seed).permutation(cells)[:PREDICTED_CELLS])
+    predicted = run_classifier(classifier, store, rows)[0].argmax(1)
+    return {name: rows[predicted == i] for i, name in enumerate(classifier.classes)}

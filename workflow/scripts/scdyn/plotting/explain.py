@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from scdyn.plotting.style import GREY, PALETTE, assign_colours, make_figure
 
+# Most classes whose measured and predicted expression is shown.
+COMPARED_CLASSES = 3
 RANKINGS = {
     "attribution": ("attribution", PALETTE[0], "-"),
     "logistic_regression": ("logistic regression", PALETTE[1], "-"),
@@ -170,17 +172,22 @@ def plot_checks(content: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame, knockout: pd.DataFrame) -> Figure:
     """Plot the shift of each class by perturbations, compared with random genes and a knockout.
 
     Parameters
     ----------
-    effects, measured
-        As :func:`scdyn.explain.in_silico.perturb_task`.
+    effects, measured, knockout
+        As :func:`scdyn.explain.in_silico.perturb_task`. Of the knockout, the classes with the most
+        cells.
     """
     classes = effects["class"].unique()
     n_edits = effects.groupby("class").size().max()
-    figure, axes = make_panels(len(classes) + bool(len(measured)), 2.9, 1.5 + 0.22 * n_edits, 3)
+    cells = knockout.groupby("class")["n_perturbed"].max().sort_values(ascending=False)
+    compared = list(cells.index[:COMPARED_CLASSES])
+    n_panels = len(classes) + bool(len(measured)) + len(compared)
+    height = max(1.5 + 0.22 * n_edits, 2.6 if compared else 0)
+    figure, axes = make_panels(n_panels, 2.9, height, 3)
     for axis, name in zip(axes, classes, strict=False):
         part = effects[effects["class"] == name][::-1]
         place = np.arange(len(part))
@@ -192,7 +199,9 @@ def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
         axis.locator_params(axis="x", nbins=4)
         axis.set(title=f"{name} cells", xlabel="shift of the class's log-odds")
     if len(measured):
-        plot_measured(axes[-1], measured)
+        plot_measured(axes[len(classes)], measured)
+    for axis, name in zip(axes[n_panels - len(compared) :], compared, strict=True):
+        plot_fold_changes(axis, name, knockout[knockout["class"] == name])
     figure.suptitle(
         "orange: p <= 0.05; black: mean of random genes of similar expression", fontsize=8
     )
@@ -202,7 +211,7 @@ def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame) -> Figure:
 def plot_measured(axis: Axes, measured: pd.DataFrame) -> None:
     """Plot the measured and the predicted shift of each class's probability in a knockout."""
     shifts = measured.set_index("method").filter(regex="^shift_").rename(columns=lambda c: c[6:])
-    shifts = shifts.drop(index="no change")  # zero by definition
+    shifts = shifts.loc[["measured", "silenced", "random genes"]]
     for i, (method, row) in enumerate(shifts.iterrows()):
         place = np.arange(len(row)) + (i - 1) * 0.25
         axis.barh(place, row, 0.22, color=("k", PALETTE[0], PALETTE[1])[i], label=method)
@@ -217,3 +226,35 @@ def plot_measured(axis: Axes, measured: pd.DataFrame) -> None:
         fontsize=7,
     )
     axis.set_xlabel("shift of the mean probability")
+
+
+def plot_fold_changes(axis: Axes, name: str, table: pd.DataFrame, n_named: int = 6) -> None:
+    """Plot the predicted over the measured fold changes of the genes of one class.
+
+    Parameters
+    ----------
+    axis
+        Where to plot.
+    name
+        The class.
+    table
+        As :func:`scdyn.explain.expression.compare_knockout`, of one class.
+    n_named
+        Number of genes of the largest measured change that are named.
+    """
+    others = table[~table["edited"]]
+    axis.plot(others["measured"], others["silenced"], "o", color=PALETTE[0], ms=2, alpha=0.6)
+    top = others["measured"].abs().sort_values(ascending=False, kind="stable").index[:n_named]
+    for gene in top:
+        place = others.loc[gene, "measured"], others.loc[gene, "silenced"]
+        axis.annotate(
+            others.loc[gene, "symbol"], place, (2, 2), textcoords="offset points", fontsize=6
+        )
+    axis.axhline(0, color="k", linewidth=0.5)
+    axis.axvline(0, color="k", linewidth=0.5)
+    r = others[["silenced", "mean_shift"]].corrwith(others["measured"])
+    axis.set_title(
+        f"{name} cells\nr = {r['silenced']:.2f}, mean shift {r['mean_shift']:.2f}", fontsize=7
+    )
+    axis.set(xlabel="measured log2 fold change", ylabel="predicted")
+    axis.margins(x=0.15)
