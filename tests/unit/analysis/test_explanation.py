@@ -283,6 +283,8 @@ def test_figures_of_checks_and_perturbations_show_all_there_is():
     assert titles[0] == "x cells" and "r = 0.50, random genes 0.00" in titles[1]
     assert titles[2] == "y cells\nr = 0.50, mean shift 1.00"
     assert [text.get_text() for text in figure.axes[2].texts] == ["D", "C", "B"]
+    knockout = pd.concat([knockout, knockout.assign(silenced=0.0, **{"class": "z"})])
+    assert len(figures_explain.plot_in_silico(effects, measured, knockout).axes) == 3
     assert figure.axes[2].lines[0].get_xdata().tolist() == [1, 2, 3]
     alone = figures_explain.plot_in_silico(effects, measured[:0], knockout[:0])
     assert len(alone.axes) == 1

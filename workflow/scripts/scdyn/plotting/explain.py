@@ -179,11 +179,12 @@ def plot_in_silico(effects: pd.DataFrame, measured: pd.DataFrame, knockout: pd.D
     ----------
     effects, measured, knockout
         As :func:`scdyn.explain.in_silico.perturb_task`. Of the knockout, the classes with the most
-        cells.
+        cells, without those in which the edit changes nothing.
     """
     classes = effects["class"].unique()
     n_edits = effects.groupby("class").size().max()
-    cells = knockout.groupby("class")["n_perturbed"].max().sort_values(ascending=False)
+    cells = knockout[knockout["silenced"] != 0].groupby("class")["n_perturbed"].max()
+    cells = cells.sort_values(ascending=False)
     compared = list(cells.index[:COMPARED_CLASSES])
     n_panels = len(classes) + bool(len(measured)) + len(compared)
     height = max(1.5 + 0.22 * n_edits, 2.6 if compared else 0)
@@ -228,7 +229,7 @@ def plot_measured(axis: Axes, measured: pd.DataFrame) -> None:
     axis.set_xlabel("shift of the mean probability")
 
 
-def plot_fold_changes(axis: Axes, name: str, table: pd.DataFrame, n_named: int = 6) -> None:
+def plot_fold_changes(axis: Axes, name: str, table: pd.DataFrame, n_named: int = 3) -> None:
     """Plot the predicted over the measured fold changes of the genes of one class.
 
     Parameters
@@ -240,16 +241,17 @@ def plot_fold_changes(axis: Axes, name: str, table: pd.DataFrame, n_named: int =
     table
         As :func:`scdyn.explain.expression.compare_knockout`, of one class.
     n_named
-        Number of genes of the largest measured change that are named.
+        Number of genes named of the largest measured change, and of the largest predicted one.
     """
     others = table[~table["edited"]]
     axis.plot(others["measured"], others["silenced"], "o", color=PALETTE[0], ms=2, alpha=0.6)
-    top = others["measured"].abs().sort_values(ascending=False, kind="stable").index[:n_named]
-    for gene in top:
-        place = others.loc[gene, "measured"], others.loc[gene, "silenced"]
+    sizes = others[["measured", "silenced"]].abs()
+    top = [index for name in sizes for index in sizes[name].nlargest(n_named).index]
+    for gene in others.loc[list(dict.fromkeys(top))].itertuples():
         axis.annotate(
-            others.loc[gene, "symbol"], place, (2, 2), textcoords="offset points", fontsize=6
-        )
+            gene.symbol, (gene.measured, gene.silenced), (2, 2), textcoords="offset points",
+            fontsize=6,
+        )  # fmt: skip
     axis.axhline(0, color="k", linewidth=0.5)
     axis.axvline(0, color="k", linewidth=0.5)
     r = others[["silenced", "mean_shift"]].corrwith(others["measured"])
