@@ -11,7 +11,7 @@ COVERAGE := .snakemake/coverage
 AUDIT := .snakemake/audit
 NOTEBOOK := .snakemake/notebook
 DEMO := config/demo/config.yaml
-REAL := cortex kang pbmc_facs pancreas bone_marrow spatial chimera
+REAL := cortex kang pbmc_facs pancreas larry bone_marrow spatial chimera
 CONFIGS := config/config.yaml $(DEMO) $(REAL:%=config/real/%.yaml)
 # Coverage is installed apart from the environments, of which it is not a part.
 unit unit-runner unit-analysis unit-torch: export PYTHONPATH := $(CURDIR)/$(COVERAGE)
@@ -119,8 +119,10 @@ test-slurm: environments ## The small study on a local Slurm, with killed jobs; 
 test-real: environments ## Ingest every kind of real data in ../shared/data
 	tests/in_env.sh analysis pytest tests/real
 
-real: runner ## Run the workflow on seven real studies, from ../shared/data
+real: environments ## Run the workflow on eight real studies, from ../shared/data
 	@test -d ../shared/data/multiome || { echo "make real needs ../shared/data, which does not exist."; exit 1; }
+	tests/in_env.sh analysis python benchmarks/clonal_fates.py \
+		../shared/data/development/larry/larry.h5ad results/real/larry_fates.tsv
 	for study in $(REAL); do \
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml && \
 		$(SNAKEMAKE) --configfile config/real/$$study.yaml --report results/real/$$study/report.html || exit 1; \

@@ -5,7 +5,8 @@ highest macro-F1, and of a random start; for each embedding: neighbour accuracy 
 depth within labels that it explains, beside the better PCA's. Where there are several seeds, the
 model and the random start are their ensembles, and a baseline can be one; ``single_`` scores are
 the mean over runs of one seed. With a share of the labels there are no ensembles, since each seed
-draws other labels.
+draws other labels. Where only the fates of a population are known: how far the shares of the
+predicted fates are from them.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from bench import read_commit
 from scdyn.io.files import write_json
 from scdyn.settings import ENSEMBLE, MAIN, is_compared
 from scdyn.tasks.methods import choose_model
+from scdyn.tasks.predictions import read_predictions
 from scdyn.tasks.scores import PREFIXES, method_prefix
 
 # Study and task to the name of the data set.
@@ -28,9 +30,13 @@ TASKS = {
     ("pancreas", "pancreas"): "pancreas",
     ("spatial", "fate"): "seqfish",
     ("bone_marrow", "batch"): "bone_marrow",
+    ("larry", "larry"): "larry",
+    ("larry", "states"): "larry_states",
 }
 # Data sets that are compared on the cells of another part of the split than the held-out ones.
-PREDICTED = {"bone_marrow"}
+PREDICTED = {"bone_marrow", "larry"}
+# Tasks whose predicted cells have no known fate, except as a population.
+POPULATIONS = {("pancreas", "fates"): "pancreas_fates"}
 RANDOM_START = f"{MAIN}_random_start"
 FEW = 0.1
 SCORES = ("macro_f1", "accuracy")
@@ -70,6 +76,43 @@ def read_task(folder, name):
     efficiency = pd.read_csv(folder / "label_efficiency.tsv", sep="\t")
     few = efficiency[efficiency["labels"] == FEW]
     return found | (describe(few, f"{name}_10") if len(few) else {})
+
+
+def measure_shares(predictions, name):
+    """Measure how far the shares of predicted fates are from those of the types that exist.
+
+    The types accumulate over days, so that the progenitors of one day need not have their shares:
+    a distance of 0 is no aim. A large one says that the predictions lean to few fates.
+
+    Parameters
+    ----------
+    predictions
+        A task's mean predictions; the labels of its predicted cells are stages of progenitors.
+    name
+        Of the data set.
+
+    Returns
+    -------
+    dict
+        For each stage the total variation distance (0 to 1) of the model, and of the baseline for
+        which it is least.
+    """
+    is_predicted = predictions["part"] == "predict"
+    existing = predictions.loc[~is_predicted & (predictions["method"] == MAIN), "label"]
+    existing = existing.value_counts(normalize=True)
+    found = {}
+    for stage, of_stage in predictions[is_predicted].groupby("label"):
+        shares = pd.crosstab(of_stage["method"], of_stage["predicted"], normalize="index")
+        types = existing.index.union(shares.columns)
+        shares = shares.reindex(columns=types, fill_value=0)
+        distances = (shares - existing.reindex(types, fill_value=0)).abs().sum(axis=1) / 2
+        baselines = distances[[not is_compared(method) for method in distances.index]]
+        key = f"{name}.{stage.lower().replace(' ', '_')}"
+        found[f"{key}.share_distance"] = distances[MAIN]
+        if len(baselines):
+            found[f"{key}.best_baseline"] = baselines.idxmin()
+            found[f"{key}.best_baseline_share_distance"] = baselines.min()
+    return found
 
 
 def read_embedding(path, name):
@@ -121,6 +164,10 @@ def main():
                 found |= read_task(folder / "finetune" / task, name)
                 for path in sorted(folder.glob("embed/*/*.scores.json")):
                     found |= read_embedding(path, name)
+        for (study, task), name in POPULATIONS.items():
+            path = folder / "finetune" / task / "predictions.parquet"
+            if folder.name == study and path.exists():
+                found |= measure_shares(read_predictions(path), name)
         if folder.name == "results":
             found |= read_embedded(json.loads((folder / "scores.json").read_text()))
     write_json(options.output, found)
