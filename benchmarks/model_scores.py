@@ -11,6 +11,7 @@ predicted fates are from them.
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -107,7 +108,7 @@ def measure_shares(predictions, name):
         shares = shares.reindex(columns=types, fill_value=0)
         distances = (shares - existing.reindex(types, fill_value=0)).abs().sum(axis=1) / 2
         baselines = distances[[not is_compared(method) for method in distances.index]]
-        key = f"{name}.{stage.lower().replace(' ', '_')}"
+        key = f"{name}.{re.sub('[^a-z0-9]+', '_', stage.lower())}"
         found[f"{key}.share_distance"] = distances[MAIN]
         if len(baselines):
             found[f"{key}.best_baseline"] = baselines.idxmin()

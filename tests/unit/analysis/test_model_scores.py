@@ -26,12 +26,12 @@ def test_shares_of_predicted_fates_are_compared_with_the_types_by_stage(monkeypa
     }.items():
         # Wrong predictions of held-out cells do not count.
         tables.append(tabulate(method, "test", ["Alpha", "Alpha", "Beta", "Beta"], "Alpha"))
-        tables.append(tabulate(method, "predict", "Ngn3 high", early))
+        tables.append(tabulate(method, "predict", "Ngn3-high EP", early))
         tables.append(tabulate(method, "predict", "late", ["Alpha", "Beta"]))
     found = model_scores.measure_shares(pd.concat(tables), "pancreas_fates")
-    assert found["pancreas_fates.ngn3_high.share_distance"] == pytest.approx(0.25)
+    assert found["pancreas_fates.ngn3_high_ep.share_distance"] == pytest.approx(0.25)
     # A variant of the model is no baseline.
-    assert found["pancreas_fates.ngn3_high.best_baseline"] == "mlp"
-    assert found["pancreas_fates.ngn3_high.best_baseline_share_distance"] == pytest.approx(0.25)
+    assert found["pancreas_fates.ngn3_high_ep.best_baseline"] == "mlp"
+    assert found["pancreas_fates.ngn3_high_ep.best_baseline_share_distance"] == pytest.approx(0.25)
     assert found["pancreas_fates.late.share_distance"] == 0
     assert found["pancreas_fates.late.best_baseline_share_distance"] == 0
