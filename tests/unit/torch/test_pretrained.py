@@ -1,5 +1,6 @@
 """A pretrained model opened in a notebook: any order, any names of genes, the same embedding."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
+from sklearn.decomposition import PCA
 
 import scdyn
 from scdyn.data.corpus import Corpus
@@ -27,6 +29,7 @@ from scdyn.explain.expression import load_decoder
 from scdyn.io.artefacts import read_parquet
 from scdyn.io.files import sha256
 from scdyn.model import embedding
+from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import PretrainingSettings, VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.tasks.ensemble import iter_ensembles
@@ -154,6 +157,34 @@ def test_a_cell_is_the_same_point_in_any_batch(folder, architecture):
     alone = embedding.embed(model, store, np.arange(9), batch_size=1)
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
     assert embedding.embed(model, store, np.arange(0)).shape == (0, WIDTHS[architecture])
+
+
+@of("expressed")
+@pytest.mark.parametrize("width", [1, 7, 12])
+def test_a_cell_vector_starts_with_components_of_scaled_and_of_unscaled_values(folder, width):
+    store, rows = open_store(folder), np.arange(N_CELLS)
+    torch.manual_seed(0)
+    config = dataclasses.replace(scdyn.load(folder / "model").model.config, cell_width=width)
+    model = ScDynOmics(config)
+    embedding.start_from_components(model, store, rows, seed=1)
+    with torch.no_grad():
+        logs, known = model.normalise(*densify(store, rows))
+        scaled = (logs - model.bottleneck.centre) / model.bottleneck.deviation
+        found = model.bottleneck.linear((scaled * known).clamp(-10, 10)).numpy()
+        assert not model.bottleneck.narrow.weight.any()
+    values = logs.masked_fill(~known, torch.nan).numpy()
+    centred = values - np.nanmean(values, 0)
+    deviation = np.nanstd(values, 0)
+    divided = centred / np.where(deviation > 0, deviation, 1)
+    n_each = (width + 1) // 2
+    expected = []
+    for of_kind in (divided.clip(-10, 10), centred):
+        components = PCA(n_each, svd_solver="full").fit_transform(np.nan_to_num(of_kind))
+        expected.append(components / np.sqrt(components.var(0, ddof=1).mean()))
+    expected = np.concatenate(expected, 1)[:, :width]
+    # Components can have either sign; the last ones of a randomised decomposition are not exact.
+    first = [i for i in (0, 1, n_each, n_each + 1) if i < width]
+    np.testing.assert_allclose(np.abs(found)[:, first], np.abs(expected)[:, first], atol=0.1)
 
 
 @of("paper")

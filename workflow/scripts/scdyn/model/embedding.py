@@ -25,7 +25,7 @@ from scdyn.model.transformer import CLIPPED, ScDynOmics
 
 # Numbers of a cell's embedding by the paper's architecture.
 N_COMPONENTS = 128
-# Most components with which a cell vector starts, and cells per batch.
+# Most components of each kind with which a cell vector starts, and cells per batch.
 N_START, BATCH = 30, 512
 # Cells per chunk of an embedding on disk.
 CELLS_PER_CHUNK = 16_384
@@ -93,8 +93,10 @@ def fit_projection(model: PaperModel, store: Store, rows: np.ndarray, batch_size
 def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, seed: int) -> None:
     """Start a model with the principal components of some cells as its cell vectors.
 
-    The log-normalised counts are scaled to unit variance and clipped. The components are divided
-    by one number, so that their mean variance is one.
+    Those of log-normalised counts scaled to unit variance and clipped, and those of unscaled ones,
+    side by side: the former are better where few of many genes tell cell types apart, the latter
+    where many genes are noise. Each kind is divided by one number, so that their mean variance is
+    one.
 
     Parameters
     ----------
@@ -117,11 +119,17 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
         warnings.filterwarnings("ignore", "(Mean of empty slice|Degrees of freedom)")
         centre, deviation = (np.nan_to_num(f(values, axis=0)) for f in (np.nanmean, np.nanstd))
     scale = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
-    values = np.nan_to_num((values - centre) / scale).clip(-CLIPPED, CLIPPED)
-    n_components = min(N_START, model.config.cell_width, len(rows) - 1, values.shape[1] - 1)
-    pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(values)
-    size = np.sqrt(pca.explained_variance_.mean()) or 1.0
-    parts = (centre, scale, pca.components_ / size)
+    values = np.nan_to_num((values - centre) / scale)
+    width = model.config.cell_width
+    n_components = min(N_START, (width + 1) // 2, len(rows) - 1, values.shape[1] - 1)
+    components = []
+    # The unscaled values are the scaled ones times the deviation.
+    for weights, highest in ((np.ones_like(scale), CLIPPED), (deviation, np.inf)):
+        of_kind = values.clip(-highest, highest) * weights
+        pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(of_kind)
+        size = np.sqrt(pca.explained_variance_.mean()) or 1.0
+        components.append(pca.components_ * weights / size)
+    parts = (centre, scale, np.concatenate(components)[:width].astype(np.float32))
     model.bottleneck.start_from_components(*(torch.from_numpy(part) for part in parts))
 
 
