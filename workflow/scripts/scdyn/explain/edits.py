@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scdyn.data.loader import MemoryStore, Store, densify
 from scdyn.errors import InputError
-from scdyn.explain.checks import silence
+from scdyn.explain.checks import average_expression, silence
 from scdyn.explain.matching import draw_matched_genes
 from scdyn.settings import EditSettings
 
@@ -126,10 +127,32 @@ def apply_edit(edit: Edit, counts: Tensor, high: Tensor) -> Tensor:
     return counts
 
 
-def draw_edits(
-    edit: Edit, expression: np.ndarray, n_random: int, rng: np.random.Generator
-) -> list[Edit]:
-    """Draw edits of random genes, matched to an edit in number and mean expression (genes,)."""
-    genes = np.array(edit.genes)
-    draws = [draw_matched_genes(expression, genes, rng) for _ in range(n_random)]
-    return [Edit("", tuple(draw.tolist()), edit.raised) for draw in draws]
+class EditableCells:
+    """Cells to edit.
+
+    Parameters
+    ----------
+    store, rows
+        The cells.
+    all_rows
+        Cells of all classes, from which the high shares are computed; ``rows`` if None.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, all_rows: np.ndarray | None = None) -> None:
+        self.counts = densify(store, rows)
+        self.expression = average_expression(*self.counts)
+        others = self.counts if all_rows is None else densify(store, all_rows)
+        self.high = [find_high_shares(counts) for counts in others]
+
+    def apply(self, edit: Edit | None) -> MemoryStore:
+        """Return the cells after an edit, or without one."""
+        if edit is None:
+            return MemoryStore.from_dense(*self.counts)
+        edited = (apply_edit(edit, *pair) for pair in zip(self.counts, self.high, strict=True))
+        return MemoryStore.from_dense(*edited)
+
+    def draw_edits(self, edit: Edit, n_random: int, rng: np.random.Generator) -> list[Edit]:
+        """Draw edits of random genes, matched to an edit in number and mean expression."""
+        genes = np.array(edit.genes)
+        draws = [draw_matched_genes(self.expression, genes, rng) for _ in range(n_random)]
+        return [Edit("", tuple(draw.tolist()), edit.raised) for draw in draws]

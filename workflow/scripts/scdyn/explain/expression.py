@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scdyn.data.loader import MemoryStore, Store, densify
+from scdyn.data.loader import Store
 from scdyn.data.tokens import MODALITIES
-from scdyn.explain.checks import average_expression
-from scdyn.explain.edits import Edit, apply_edit, draw_edits, find_high_shares
+from scdyn.explain.edits import Edit, EditableCells
 from scdyn.log import logger
 from scdyn.model.decoding import average_decoded
 from scdyn.model.pretrained import load_model
@@ -52,17 +51,15 @@ def load_decoder(folder: str | Path) -> ScDynOmics | None:
     return None
 
 
-class DecodedCells:
+class DecodedCells(EditableCells):
     """Cells to edit, with the expression that is predicted without edit.
 
     Parameters
     ----------
     model
         Pretrained, in evaluation mode.
-    store, rows
-        The cells.
-    all_rows
-        Cells of all classes, from which the high shares are computed; ``rows`` if None.
+    store, rows, all_rows
+        See :class:`scdyn.explain.edits.EditableCells`.
     """
 
     def __init__(
@@ -72,24 +69,21 @@ class DecodedCells:
         rows: np.ndarray,
         all_rows: np.ndarray | None = None,
     ) -> None:
+        super().__init__(store, rows, all_rows)
         self.model = model
-        self.counts = densify(store, rows)
-        self.expression = average_expression(*self.counts)
-        others = self.counts if all_rows is None else densify(store, all_rows)
-        self.high = [find_high_shares(counts) for counts in others]
-        cells = MemoryStore.from_dense(*self.counts)
-        self.unedited = average_decoded(model, cells, np.arange(len(rows)))
+        self.unedited = self.decode(None)
+
+    def decode(self, edit: Edit | None) -> np.ndarray:
+        """Predict the log2 share of each gene after an edit, mean over cells: (2, genes)."""
+        return average_decoded(self.model, self.apply(edit), np.arange(len(self.counts[0])))
 
     def shift(self, edit: Edit) -> np.ndarray:
         """Predict the log2 fold change of each gene by an edit, mean over cells: (2, genes)."""
-        edited = (apply_edit(edit, *pair) for pair in zip(self.counts, self.high, strict=True))
-        cells = MemoryStore.from_dense(*edited)
-        return average_decoded(self.model, cells, np.arange(len(self.counts[0]))) - self.unedited
+        return self.decode(edit) - self.unedited
 
     def random_shifts(self, edit: Edit, n_random: int, rng: np.random.Generator) -> np.ndarray:
         """Predict the same for random genes of similar expression: (n_random, 2, genes)."""
-        drawn = draw_edits(edit, self.expression, n_random, rng)
-        return np.stack([self.shift(random) for random in drawn])
+        return np.stack([self.shift(drawn) for drawn in self.draw_edits(edit, n_random, rng)])
 
 
 def tabulate_edit(

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from scdyn.data.loader import MemoryStore, Store, densify
+from scdyn.data.loader import Store
 from scdyn.data.tokens import TokenStore
-from scdyn.explain.checks import average_expression
-from scdyn.explain.edits import Edit, apply_edit, draw_edits, find_high_shares
+from scdyn.explain.edits import Edit, EditableCells
 from scdyn.explain.expression import (
     KNOCKOUT_COLUMNS,
     SCORES,
@@ -32,17 +30,15 @@ MEASURED_CELLS = 50
 PREDICTED_CELLS = 2000
 
 
-class Cells:
-    """Cells to edit, with their unedited counts, probabilities and embedding.
+class Cells(EditableCells):
+    """Cells to edit, with their unedited probabilities and embedding.
 
     Parameters
     ----------
     classifier
         Merged.
-    store, rows
-        The cells.
-    all_rows
-        Cells of all classes, from which the high shares are computed; ``rows`` if None.
+    store, rows, all_rows
+        See :class:`scdyn.explain.edits.EditableCells`.
     """
 
     def __init__(
@@ -52,30 +48,27 @@ class Cells:
         rows: np.ndarray,
         all_rows: np.ndarray | None = None,
     ) -> None:
+        super().__init__(store, rows, all_rows)
         self.classifier = classifier
-        self.counts = densify(store, rows)
-        self.expression = average_expression(*self.counts)
-        others = self.counts if all_rows is None else densify(store, all_rows)
-        self.high = [find_high_shares(counts) for counts in others]
-        self.p, self.embedding = self.predict(*self.counts)
+        self.p, self.embedding = self.predict(None)
 
-    def predict(self, rna: Tensor, promoter: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Compute probabilities (cells, classes) and embedding (cells, numbers) of counts."""
-        model = self.classifier.encoder
-        store, rows = MemoryStore.from_dense(rna, promoter), np.arange(len(rna))
-        return run_classifier(self.classifier, store, rows)[0], embed(model, store, rows)
+    def predict(self, edit: Edit | None) -> tuple[np.ndarray, np.ndarray]:
+        """Compute probabilities (cells, classes) and embedding (cells, numbers) after an edit."""
+        store, rows = self.apply(edit), np.arange(len(self.counts[0]))
+        return run_classifier(self.classifier, store, rows)[0], embed(
+            self.classifier.encoder, store, rows
+        )
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """Compute the change of probabilities (cells, classes) and embedding by an edit."""
-        edited = (apply_edit(edit, *pair) for pair in zip(self.counts, self.high, strict=True))
-        p, embedding = self.predict(*edited)
+        p, embedding = self.predict(edit)
         return p - self.p, embedding - self.embedding
 
     def random_shifts(
         self, edit: Edit, n_random: int, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute the same for draws of random genes, matched in number and expression."""
-        return [self.shift(drawn) for drawn in draw_edits(edit, self.expression, n_random, rng)]
+        return [self.shift(drawn) for drawn in self.draw_edits(edit, n_random, rng)]
 
 
 def empirical_p(value: float, random: np.ndarray) -> float:
