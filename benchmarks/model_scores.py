@@ -6,7 +6,8 @@ depth within labels that it explains, beside the better PCA's. Where there are s
 model and the random start are their ensembles, and a baseline can be one; ``single_`` scores are
 the mean over runs of one seed. With a share of the labels there are no ensembles, since each seed
 draws other labels. Where only the fates of a population are known: how far the shares of the
-predicted fates are from them.
+predicted fates are from them. Data sets of studies that are not given keep their scores, with the
+commit that made them.
 """
 
 import argparse
@@ -153,25 +154,37 @@ def read_embedded(scores):
     return describe(pd.DataFrame(rows), "fate") | {key: scores[key] for key in drivers}
 
 
+def read_study(folder):
+    """Read the scores of the data sets of a study: name to scores."""
+    found = {}
+    for (study, task), name in TASKS.items():
+        if folder.name == study and (folder / "finetune" / task / "summary.tsv").exists():
+            found[name] = read_task(folder / "finetune" / task, name)
+            for path in sorted(folder.glob("embed/*/*.scores.json")):
+                found[name] |= read_embedding(path, name)
+    for (study, task), name in POPULATIONS.items():
+        path = folder / "finetune" / task / "predictions.parquet"
+        if folder.name == study and path.exists():
+            found[name] = measure_shares(read_predictions(path), name)
+    if folder.name == "results":
+        scores = read_embedded(json.loads((folder / "scores.json").read_text()))
+        for key, value in scores.items():
+            found.setdefault(key.split(".")[0], {})[key] = value
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="results folders of studies")
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()
-    found = {"commit": read_commit()}
+    found = json.loads(options.output.read_text()) if options.output.exists() else {}
     for folder in options.results:
-        for (study, task), name in TASKS.items():
-            if folder.name == study and (folder / "finetune" / task / "summary.tsv").exists():
-                found |= read_task(folder / "finetune" / task, name)
-                for path in sorted(folder.glob("embed/*/*.scores.json")):
-                    found |= read_embedding(path, name)
-        for (study, task), name in POPULATIONS.items():
-            path = folder / "finetune" / task / "predictions.parquet"
-            if folder.name == study and path.exists():
-                found |= measure_shares(read_predictions(path), name)
-        if folder.name == "results":
-            found |= read_embedded(json.loads((folder / "scores.json").read_text()))
-    write_json(options.output, found)
+        for name, scores in read_study(folder).items():
+            found = {k: v for k, v in found.items() if k.split(".")[0] not in (name, f"{name}_10")}
+            commit = json.loads((folder / "provenance.json").read_text())["commit"]
+            found |= scores | {f"{name}.commit": commit}
+    write_json(options.output, found | {"commit": read_commit()})
     print(f"written to {options.output}")
 
 

@@ -115,7 +115,7 @@ def infer(size, _, device):
 
 def explain(size, _, device):
     model, bins = make(size)
-    head = classifier.Head(model.config, N_CLASSES, HeadSettings())
+    head = classifier.make_head(model.config, N_CLASSES, HeadSettings())
     classes = [str(i) for i in range(N_CLASSES)]
     adapted = adapters.adapt(model, "lora", 8)
     task = classifier.Classifier(adapted, head, classes).merge().eval().to(device)

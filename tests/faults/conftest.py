@@ -54,7 +54,9 @@ STAGES = {
     "gather_spaces": "results/embed/small/embryo.spaces.h5ad",
     "judge_embedding": "results/embed/small/embryo.svg",
     "split_cells": f"{TASK}/splits.tsv",
-    "finetune": f"{TASK}/scdynomics/seed1_fold0/model",
+    "encode_cells": f"{TASK}/encoded/scdynomics.zarr",
+    # Of all parameters of the adapter, so that it takes a while.
+    "finetune": f"{TASK}/scdynomics_nonlinear/seed1_fold0/model",
     "fit_baselines": f"{TASK}/baselines/0.parquet",
     "fit_weights": f"{TASK}/baselines/0.weights.tsv",
     "evaluate_task": f"{TASK}/predictions.parquet",

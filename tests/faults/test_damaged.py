@@ -5,7 +5,9 @@ import os
 import pytest
 from conftest import EXPLAIN, GRN, STAGES, TASK, differences, remove, snakemake, state
 
-MODEL = f"{TASK}/scdynomics/seed1_fold0/model"
+MODEL, ENCODED = f"{TASK}/scdynomics/seed1_fold0/model", f"{TASK}/encoded/scdynomics.zarr"
+# An output of every rule, and one of fine-tuning by which a head alone is trained.
+TARGETS = {**STAGES, "finetune_head": MODEL}
 TOKENS, SAMPLE = "results/tokens/embryo", "results/ingest/wildtype_1.zarr"
 # What is damaged, the rule that reads it next, and what is removed to have it made anew.
 DAMAGED = {
@@ -17,7 +19,8 @@ DAMAGED = {
     "arrays": (f"{GRN}/adjacencies.npz", "make_regulons", None),
     "vocabulary": (f"{TOKENS}/vocabulary.tsv", "explain", TOKENS),
     "model": ("results/pretrain/small/model.safetensors", "embed", None),
-    "adapter": (f"{MODEL}/adapter_model.safetensors", "explain", MODEL),
+    "encoded": (f"{ENCODED}/obsm/X_encoded/c/0/0/0", "finetune_head", ENCODED),
+    "head": (f"{MODEL}/head.safetensors", "explain", MODEL),
     "table": (f"{TASK}/splits.tsv", "fit_baselines", None),
     "predictions": (f"{MODEL}/predictions.parquet", "evaluate_task", MODEL),
     "parquet": (f"{TASK}/baselines/0.parquet", "evaluate_task", None),
@@ -31,7 +34,7 @@ QUICK = {"counts", "tokens", "table"}
 )
 def test_a_damaged_output_is_refused_by_name_and_made_anew(kind, study, stages):
     damaged, reader, removed = DAMAGED[kind]
-    target = STAGES[reader]
+    target = TARGETS[reader]
     remove(study / target)
     size = (study / damaged).stat().st_size
     for left in (size // 2, 0):

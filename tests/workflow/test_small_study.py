@@ -45,8 +45,21 @@ def test_every_stage_wrote_what_its_contract_says(small_study):
     sources = [cell["promoter_source"] for cell in read(results / "corpus/embryo/obs.parquet")]
     assert sources.count("none") == n_alone > 0 and len(sources) == manifest["n_cells"]
     assert not (results / "pretrain/small/checkpoints").exists()
-    for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
-        assert (results / "finetune/fate/scdynomics/seed1_fold0/model" / name).stat().st_size
+    written = {
+        "fate/scdynomics": {"head.safetensors"},
+        "fate/scdynomics_nonlinear": {"head.safetensors", "adapter_nonlinear.safetensors"},
+        "fate/scdynomics_random_start": {"head.safetensors", "encoder.safetensors"},
+        "knockout/scdynomics": {
+            "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
+        },
+    }  # fmt: skip
+    own = set.union(*written.values())
+    for variant, names in written.items():
+        folder = results / "finetune" / variant / "seed1_fold0/model"
+        assert own & {path.name for path in folder.iterdir()} == names
+        assert all((folder / name).stat().st_size for name in names)
+    # The models of one task that read the same cells share the encoded ones.
+    assert [path.name for path in results.glob("finetune/*/encoded/*")] == ["scdynomics.zarr"]
 
 
 def test_every_table_has_the_columns_that_docs_files_gives_it(small_study):
@@ -142,6 +155,7 @@ def test_provenance_names_what_made_it(small_study):
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["sha256"].values())
     page = (small_study / "results/provenance.html").read_text()
     assert "GRNBoost2" in page and "LoRA modules of rank 4" in page
+    assert "by training a head on the frozen encoder" in page
 
 
 def test_nothing_is_left_to_do(small_study):

@@ -57,7 +57,7 @@ EXPLANATION = {
 }
 EVALUATION = {"evaluate_task": 1, **FIGURES, **SCORES}
 TASK = {
-    **{"split_cells": 1, "fit_baselines": 2, "fit_weights": 2, "finetune": 2},
+    **{"split_cells": 1, "fit_baselines": 2, "fit_weights": 2, "encode_cells": 1, "finetune": 2},
     **EXPLANATION,
     **EVALUATION,
 }
@@ -273,6 +273,12 @@ CHANGES = {
     "a variant": (
         lambda f: configure(
             f, lambda c: c["tasks"]["t"].update(variants={"rna": {"modalities": "rna"}})
+        ),
+        {"gather_preflight": 1, "encode_cells": 1, "finetune": 2, **EVALUATION},
+    ),
+    "a variant of the training": (
+        lambda f: configure(
+            f, lambda c: c["tasks"]["t"].update(variants={"slow": {"learning_rate": 0.0001}})
         ),
         {"gather_preflight": 1, "finetune": 2, **EVALUATION},
     ),

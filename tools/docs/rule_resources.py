@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -68,12 +68,8 @@ def run(command: Sequence[str | Path]) -> str:
 def read_resources(text: str) -> dict[str, JobResources]:
     """Read the resources of each rule's jobs from a plan, except for local rules.
 
-    The memory is None if jobs of a rule request different ones, which follow from their inputs.
-
-    Raises
-    ------
-    ValueError
-        If two jobs of a rule request different other resources.
+    The memory is None if jobs of a rule request different ones, which follow from their inputs; of
+    the others it is the largest request.
     """
     found: dict[str, JobResources] = {}
     for rule, body in JOB.findall(text):
@@ -88,10 +84,13 @@ def read_resources(text: str) -> dict[str, JobResources]:
             gpus=int(values.get("gpu", 0)),
         )
         first = found.setdefault(rule, job)
-        if first.memory_mb != job.memory_mb:
-            found[rule], job = (replace(one, memory_mb=None) for one in (first, job))
-        if found[rule] != job:
-            raise ValueError(f"jobs of {rule} request {found[rule]} and {job}")
+        times = [each.runtime for each in (first, job)]
+        found[rule] = JobResources(
+            threads=max(first.threads, job.threads),
+            memory_mb=first.memory_mb if first.memory_mb == job.memory_mb else None,
+            runtime=None if None in times else max(times),
+            gpus=max(first.gpus, job.gpus),
+        )
     return found
 
 

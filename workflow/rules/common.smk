@@ -20,6 +20,7 @@ from scdyn.settings import (
     LEFT_OUT,
     MAIN,
     BaselineSettings,
+    EncodingSettings,
     EvaluationSettings,
     InputThresholds,
     PretrainingSettings,
@@ -257,6 +258,36 @@ def expand_main_runs(path):
 def select_variant_settings(wildcards):
     """Select the settings that decide a fine-tuned model; other keys of its task do not."""
     return TASKS[wildcards.task].all_variants()[wildcards.variant].without_hardware()
+
+
+def select_encoding_settings(wildcards):
+    """Select the settings that decide the encoded cells of a fine-tuned model."""
+    variant = TASKS[wildcards.task].all_variants()[wildcards.variant]
+    return variant.part(EncodingSettings).model_dump()
+
+
+def find_encoded(task, variant):
+    """Find the variant whose encoded cells a variant reads; None if it reads counts."""
+    return TASKS[task].find_encoded(variant, MODELS[TASKS[task].model].architecture)
+
+
+def expand_encoded(path):
+    """Fill another rule's output with the variant whose encoded cells the wildcard reads, if any."""
+
+    def fill(wildcards):
+        variant = find_encoded(wildcards.task, wildcards.variant)
+        return path.format(task=wildcards.task, variant=variant) if variant else []
+
+    return fill
+
+
+def unless_head_only(value, otherwise):
+    """Choose between two values: that of a job which trains an encoder, or only a head."""
+
+    def choose(wildcards):
+        return otherwise if find_encoded(wildcards.task, wildcards.variant) else value
+
+    return choose
 
 
 def select_weight_settings(wildcards):

@@ -31,23 +31,51 @@ rule split_cells:
         "../scripts/split_cells.py"
 
 
-rule finetune:
+# Once for all folds and seeds, if the encoder is not trained.
+rule encode_cells:
     input:
         splits=rules.split_cells.output[0],
         tokens=follow(rules.write_tokens.output[0]),
         corpus=follow(rules.make_corpus.output.manifest),
         model=follow(rules.pretrain.output.weights),
     output:
-        directory(f"{RUN}/model"),
+        directory(f"{TASK}/encoded/{{variant}}.zarr"),
     log:
-        f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
+        f"{LOGS}/encode_cells/{{task}}_{{variant}}.log",
     conda:
         "../../envs/torch.yaml"
     threads: choose_threads
     resources:
         gpu=1,
-        mem_mb=scale_by_cells(10000, 2000),
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=scale_by_cells(8000, 500),
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=select_encoding_settings,
+        model=follow(PRETRAINED),
+        # Not an output, because Snakemake would remove it before a killed job continues.
+        unfinished=f"{TASK}/encoded/{{variant}}.parts",
+    script:
+        "../scripts/encode_cells.py"
+
+
+rule finetune:
+    input:
+        splits=rules.split_cells.output[0],
+        tokens=follow(rules.write_tokens.output[0]),
+        corpus=follow(rules.make_corpus.output.manifest),
+        model=follow(rules.pretrain.output.weights),
+        encoded=expand_encoded(rules.encode_cells.output[0]),
+    output:
+        directory(f"{RUN}/model"),
+    log:
+        f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: lambda wildcards: unless_head_only(choose_threads(wildcards), 1)(wildcards)
+    resources:
+        gpu=unless_head_only(1, 0),
+        mem_mb=scale_by_cells(10000, 5000),
+        runtime=lambda wildcards, attempt: attempt * unless_head_only(480, 120)(wildcards),
     params:
         settings=select_variant_settings,
         model=follow(PRETRAINED),

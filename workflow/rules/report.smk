@@ -82,6 +82,12 @@ STAMPED = {
         rules.embed.output[0].format(model=model, corpus=content.corpus)
         for model, content in MODELS.items()
     ],
+    "encode_cells": [
+        rules.encode_cells.output[0].format(task=task, variant=variant)
+        for task in TASKS
+        for variant in TASKS[task].all_variants()
+        if find_encoded(task, variant) == variant
+    ],
     "finetune": [
         folder
         for task in TASKS

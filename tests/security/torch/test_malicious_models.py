@@ -22,7 +22,7 @@ from scdyn.io.files import sha256
 from scdyn.io.shards import Shard, write_shard
 from scdyn.model import adapters, classifier, pretrained
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.classifier import Classifier, Head
+from scdyn.model.classifier import Classifier, make_head
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import FineTuningSettings
@@ -31,7 +31,7 @@ from scdyn.training.checkpoint import Checkpoint
 CONFIG = ModelConfig(
     n_genes=17, n_tfs=5, n_bins=6, width=12, n_layers=2, n_heads=3, n_latents=4, ffn_width=20
 )
-TASK = FineTuningSettings(rank=2, n_pools=3, hidden=4, dropout=0.0)
+TASK = FineTuningSettings(adapter="lora", rank=2, n_pools=3, hidden=4, dropout=0.0)
 
 
 @pytest.fixture(params=["expressed", "paper"])
@@ -50,7 +50,7 @@ def folders(request, tmp_path):
         "tokens": {"vocabulary_sha256": "abc"},
     }
     (base / "config.json").write_text(json.dumps(content))
-    head = Head(model.config, 2, TASK)
+    head = make_head(model.config, 2, TASK)
     tuned = Classifier(adapters.adapt(model, "lora", 2), head, ["x", "y"], "both")
     tuned.save(task, TASK, {"model_sha256": sha256(base / "model.safetensors")})
     return base, task

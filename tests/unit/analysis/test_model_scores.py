@@ -1,5 +1,6 @@
-"""What make collect-results writes of a task whose truth is that of a population."""
+"""What make collect-results writes of the model and its baselines."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,10 +10,42 @@ import pytest
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
-def test_shares_of_predicted_fates_are_compared_with_the_types_by_stage(monkeypatch):
+@pytest.fixture
+def model_scores(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     import model_scores
 
+    return model_scores
+
+
+def test_studies_that_are_not_given_keep_their_scores(model_scores, tmp_path, monkeypatch):
+    folder, output = tmp_path / "cortex", tmp_path / "model.json"
+    task = folder / "finetune" / "cortex"
+    task.mkdir(parents=True)
+    rows = [
+        (method, score, value + 0.01 * (score == "accuracy"))
+        for method, value in {"scdynomics": 0.7, "knn": 0.6, "mlp": 0.65}.items()
+        for score in ("macro_f1", "accuracy")
+    ]
+    table = pd.DataFrame(rows, columns=["method", "score", "mean"])
+    table.assign(part="test").to_csv(task / "summary.tsv", sep="\t", index=False)
+    table.assign(labels=1.0).to_csv(task / "label_efficiency.tsv", sep="\t", index=False)
+    (folder / "provenance.json").write_text(json.dumps({"commit": "abc"}))
+    before = {"cortex.macro_f1": 0.1, "cortex_10.macro_f1": 0.1, "kang.macro_f1": 0.8}
+    output.write_text(json.dumps(before))
+    monkeypatch.setattr(sys, "argv", ["", str(folder), "--output", str(output)])
+    model_scores.main()
+    found = json.loads(output.read_text())
+    found.pop("commit")
+    assert found == {
+        "kang.macro_f1": 0.8, "cortex.commit": "abc", "cortex.macro_f1": 0.7,
+        "cortex.accuracy": 0.71, "cortex.single_macro_f1": 0.7, "cortex.single_accuracy": 0.71,
+        "cortex.best_baseline": "mlp", "cortex.best_baseline_macro_f1": 0.65,
+        "cortex.best_baseline_accuracy": 0.66,
+    }  # fmt: skip
+
+
+def test_shares_of_predicted_fates_are_compared_with_the_types_by_stage(model_scores):
     def tabulate(method, part, label, predicted):
         columns = {"method": method, "part": part, "label": label, "predicted": predicted}
         return pd.DataFrame(columns)

@@ -28,7 +28,8 @@ def test_a_large_model_is_fine_tuned_by_several_threads(tmp_path, width, threads
     larger.write_text(f"models: {{hybrid: {{width: {width}}}}}\n")
     done = subprocess.run(
         ["snakemake", "--dry-run", "--cores=64", "--directory", ROOT, "--nolock",
-         "results/finetune/fate/scdynomics/seed1_fold0/model", "--forcerun", "finetune",
+         "results/finetune/fate/scdynomics_random_start/seed1_fold0/model",
+         "--forcerun", "finetune",
          "--configfile", ROOT / "config/demo/config.yaml", larger],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip

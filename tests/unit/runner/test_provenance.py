@@ -67,11 +67,27 @@ def test_what_is_installed_is_what_pip_lists_whatever_a_path_adds(tmp_path, monk
 
 def test_methods_name_versions_seeds_and_devices(record):
     text = provenance.write_methods(record)
-    for part in ("Snakemake 9.27.1", "PyTorch 2.13.0 on NVIDIA <H100>, seed 1", "LoRA modules"):
+    for part in (
+        "Snakemake 9.27.1", "PyTorch 2.13.0 on NVIDIA <H100>, seed 1",
+        "taken out from those that were left (30% to 90%)", "a head on the frozen encoder in 2",
+    ):  # fmt: skip
         assert part in text
     assert record["environments"]["grn"]["python"] == "3.11.2"
     assert set(record["sha256"]) == {path for path in record["sha256"] if path.endswith(".tsv")}
     assert all(value == sha256(path) for path, value in record["sha256"].items())
+
+
+def test_methods_say_what_was_trained(record):
+    model, task = (next(iter(record["config"][key].values())) for key in ("models", "tasks"))
+    model["architecture"] = "paper"
+    for changes, words in (
+        ({"adapter": "lora", "rank": 4}, "with LoRA modules of rank 4 (peft"),
+        ({"adapter": "none"}, "by training a head on the frozen encoder in"),
+        ({"pretrained": False}, "by training all parameters from a random start in"),
+    ):
+        task |= changes
+        assert words in provenance.write_methods(record)
+    assert "by predicting the bins of 15% hidden genes" in provenance.write_methods(record)
 
 
 def test_methods_name_baselines_where_there_are_any(record):

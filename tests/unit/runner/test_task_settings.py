@@ -47,6 +47,31 @@ def test_a_variant_from_a_random_start_is_also_trained_on_fewer_labels():
     ]  # fmt: skip
 
 
+def test_a_random_start_trains_all_parameters_unless_it_has_an_adapter():
+    block = BLOCK | {"variants": {
+        "random_start": {"pretrained": False}, "lora": {"adapter": "lora", "pretrained": False},
+    }}  # fmt: skip
+    trained = {name: v.trained for name, v in TaskSettings(**block).all_variants().items()}
+    assert trained[MAIN] == trained["labels_0.1"] == "none"
+    assert trained["scdynomics_random_start"] == "full" and trained["scdynomics_lora"] == "lora"
+
+
+def test_variants_that_read_the_same_share_their_encoded_cells():
+    block = BLOCK | {"variants": {
+        "rna": {"modalities": "rna"}, "deep": {"thinning": 1.0}, "slow": {"learning_rate": 0.01},
+        "lora": {"adapter": "lora"}, "random_start": {"pretrained": False},
+    }}  # fmt: skip
+    task = TaskSettings(**block)
+    found = {name: task.find_encoded(name, "expressed") for name in task.all_variants()}
+    assert found == {
+        MAIN: MAIN, "scdynomics_slow": MAIN, "labels_0.1": MAIN, "without_0": MAIN,
+        "scdynomics_rna": "scdynomics_rna", "scdynomics_deep": "scdynomics_deep",
+        "scdynomics_lora": None, "scdynomics_random_start": None, "labels_0.1_random_start": None,
+    }  # fmt: skip
+    # Heads of the paper's model read tokens.
+    assert not any(task.find_encoded(name, "paper") for name in task.all_variants())
+
+
 def test_a_variant_is_recorded_as_what_differs():
     assert TASK.model_dump()["variants"] == BLOCK["variants"]
 
@@ -57,6 +82,9 @@ def test_runs_are_seeds_by_folds_unless_the_variant_has_its_own():
     assert runs["scdynomics_rna"] == [(1, 0), (1, 1)]
     assert runs["without_0"] == [(1, 0)]
     assert TASK.variants_of_one_modality() == {"rna": "scdynomics_rna"}
+    start = {"random_start": {"pretrained": False, "seeds": [2]}}
+    with_start = TaskSettings(**BLOCK | {"variants": start})
+    assert with_start.runs_of("labels_0.1_random_start") == [(2, 0), (2, 1)]
 
 
 def test_a_variant_or_a_seed_more_leaves_the_split_as_it_is():

@@ -20,6 +20,7 @@ from scdyn.explain import attribution_tables as scores
 from scdyn.io.files import sha256
 from scdyn.model import embedding
 from scdyn.model.classifier import run_classifier
+from scdyn.model.embedding import start_from_components
 from scdyn.settings import CheckSettings, EditSettings
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
@@ -27,8 +28,8 @@ from scdyn.training.loop import TrainingConfig
 OWN_GENES = {"x": (0, [0, 1, 2]), "y": (1, [6, 7, 8]), "z": (0, [12, 13, 14])}
 TRAINING = {"epochs": 12, "batch_size": 9, "learning_rate": 5e-3}
 SETTINGS = CheckSettings(
-    seeds=[1], steps=16, explained_cells=20, checked_cells=6, rank=4, n_pools=4, hidden=16,
-    dropout=0.0, thinning=1.0, training=TRAINING,
+    adapter="lora", seeds=[1], steps=16, explained_cells=20, checked_cells=6, rank=4, n_pools=4,
+    hidden=16, dropout=0.0, penalty=0.0, thinning=1.0, training=TRAINING,
 )  # fmt: skip
 
 
@@ -61,7 +62,10 @@ def cells():
 
 @cache
 def fit_once(config):
-    return fit(make_encoder(config), *make_cells())
+    encoder, (store, labels) = make_encoder(config), make_cells()
+    if config.architecture == "expressed":
+        start_from_components(encoder, store, np.arange(90), seed=1)
+    return fit(encoder, store, labels)
 
 
 @pytest.fixture

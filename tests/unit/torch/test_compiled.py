@@ -12,7 +12,7 @@ from conftest import make_encoder
 
 from scdyn.data.loader import NOT_MEASURED
 from scdyn.model import adapters
-from scdyn.model.classifier import Classifier, Head
+from scdyn.model.classifier import Classifier, make_head
 from scdyn.settings import HeadSettings
 from scdyn.training import loop
 
@@ -100,7 +100,7 @@ def test_fine_tuning_with_lora_compiles_what_it_must(model, n_compiled):
             if parameter.requires_grad:
                 parameter.normal_(std=0.1)
     torch.manual_seed(0)
-    head = Head(model.config, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
+    head = make_head(model.config, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
     classifier = Classifier(wrapped, head, list("xyz"))
     eager = copy.deepcopy(classifier)
     loop.configure_encoders(classifier, TRAINING)

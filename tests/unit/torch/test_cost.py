@@ -35,7 +35,9 @@ CONFIGS = [
 ]
 PAPER_CONFIGS = [replace(config, architecture="paper") for config in CONFIGS]
 MODEL = ModelSettings(corpus="all", size="full")
-TASK = EvaluationSettings(model="m", seeds=[1, 2], training={"epochs": 4, "batch_size": 16})
+TASK = EvaluationSettings(
+    model="m", adapter="lora", seeds=[1, 2], training={"epochs": 4, "batch_size": 16}
+)
 
 
 def counted(function):
@@ -114,7 +116,12 @@ def test_operations_of_lora_are_those_of_training_or_a_little_fewer(config):
     expected = config.count_training_operations().times(3)
     # The paper's cells are differences from two cells without counts.
     expected = expected.times(5 / 3 if is_paper else 1)
-    found = counted(lambda: encoder.represent(*counts)[0].values.square().mean().backward())
+
+    def step():
+        described = encoder.describe(*counts)
+        (described.values if is_paper else described).square().mean().backward()
+
+    found = counted(step)
     assert 0.7 < found / (expected.products + expected.attention) <= 1.05
 
 
@@ -135,8 +142,13 @@ def test_an_estimate_grows_with_cells_epochs_and_runs_and_shrinks_with_rate_and_
     assert pretraining / 2 < estimates(n_threads=4)["models.m"][1] < pretraining
     fewer = estimates(task=TASK.model_copy(update={"seeds": [1]}))["tasks.t"]
     assert fewer[0].startswith("5 fine-tunings") and fewer[1] == pytest.approx(finetuning / 2)
-    assert (
-        estimates(task=TASK.model_copy(update={"adapter": "none"}))["tasks.t"][1] < finetuning / 2
+    # A head alone costs nothing, and its cells are encoded once for all runs.
+    frozen = TASK.model_copy(update={"adapter": "none"})
+    encoding = estimates(task=frozen)["tasks.t"][1]
+    assert 0 < encoding < finetuning / 10
+    assert estimates(task=frozen.model_copy(update={"seeds": [1]}))["tasks.t"][1] == encoding
+    assert estimates(task=frozen.model_copy(update={"views": 6}))["tasks.t"][1] == pytest.approx(
+        2 * encoding
     )
     # A quarter of the labels is seen twice as often.
     shared = estimates(task=TASK.model_copy(update={"label_shares": [0.25]}))["tasks.t"]

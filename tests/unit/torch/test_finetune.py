@@ -18,7 +18,7 @@ from scipy import sparse
 from scdyn.data.loader import NOT_MEASURED, MemoryStore, densify
 from scdyn.errors import InputError
 from scdyn.io.files import sha256
-from scdyn.model import adapters, classifier, pretrained
+from scdyn.model import adapters, classifier, embedding, pretrained
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import Linear, set_precision
 from scdyn.settings import HeadSettings, VariantSettings
@@ -27,7 +27,7 @@ from scdyn.tasks.predictions import read_predictions
 from scdyn.training.loop import TrainingConfig
 
 SETTINGS = VariantSettings(
-    rank=4, n_pools=4, hidden=16, dropout=0.0,
+    adapter="lora", penalty=0.0, rank=4, n_pools=4, hidden=16, dropout=0.0,
     thinning=1.0,  # cells of 30 counts
     training={"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
 )  # fmt: skip
@@ -77,6 +77,8 @@ def test_every_layers_attention_and_ffn_is_adapted_and_nothing_else_trained(enco
 
 @pytest.mark.parametrize("how", ["nonlinear", "full", "none"])
 def test_other_ways_train_what_they_say_and_learn(encoder, cells, how):
+    if encoder.config.architecture == "expressed":
+        embedding.start_from_components(encoder, cells[0], np.arange(90), seed=1)
     before = {name: p.clone() for name, p in encoder.state_dict().items()}
     trained = fit(encoder, cells, adapter=how)
     p = probabilities(trained, cells[0], np.arange(90))
@@ -191,10 +193,11 @@ def test_silent_genes_and_the_rest_of_the_batch_do_not_count(trained, cells):
     together = trained(rna, promoter)
     alone = torch.cat([trained(rna[i : i + 1], promoter[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    zero = torch.zeros_like(rna[:1])
-    tokens, vectors = trained.encoder.represent(zero, zero)
-    others = tokens._replace(values=torch.randn_like(tokens.values))
-    torch.testing.assert_close(trained(zero, zero), trained.head(others, vectors))
+    if trained.encoder.config.architecture == "paper":
+        zero = torch.zeros_like(rna[:1])
+        tokens = trained.encoder.describe(zero, zero)
+        others = tokens._replace(values=torch.randn_like(tokens.values))
+        torch.testing.assert_close(trained(zero, zero), trained.head(others))
 
 
 def test_classes_are_learned(trained, cells):
@@ -222,7 +225,7 @@ def test_classes_are_learned_with_the_full_sizes_dropout(both_configs, cells):
 def dropping(both_configs):
     """A classifier in training mode whose encoder drops a third, and its head nothing."""
     encoder = adapters.adapt(make_encoder(replace(both_configs, dropout=0.3)), "lora", 4)
-    head = classifier.Head(both_configs, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
+    head = classifier.make_head(both_configs, 3, HeadSettings(n_pools=4, hidden=16, dropout=0.0))
     return classifier.Classifier(encoder, head, list("xyz")).train()
 
 
@@ -240,6 +243,7 @@ def test_cells_without_counts_are_encoded_without_dropout(dropping, counts):
     torch.testing.assert_close(encoder.eval().encode_zero_cells(), zero)
 
 
+@pytest.mark.parametrize("both_configs", ["paper"], indirect=True)
 def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, counts):
     pooled = []
     dropping.head.norm.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
@@ -252,8 +256,10 @@ def test_a_cell_without_counts_pools_to_nothing_in_training_too(dropping, counts
 @torch.no_grad()
 def test_the_noise_of_dropout_is_each_cells_own(dropping, counts):
     """One that the cells without counts brought would be alike in all cells of a batch."""
-    values = []
-    dropping.head.register_forward_pre_hook(lambda _, inputs: values.append(inputs[0].values))
+    values, is_paper = [], isinstance(dropping.head, classifier.PooledHead)
+    dropping.head.register_forward_pre_hook(
+        lambda _, inputs: values.append(inputs[0].values if is_paper else inputs[0])
+    )
     twice = [part[:1].repeat(2, 1) for part in counts]
     for _ in range(60):
         dropping(*twice)
@@ -284,7 +290,8 @@ def test_classifier_comes_back_from_its_files(encoder, cells, tmp_path, how, fro
     made = fit(encoder, cells, 3, adapter=how)
     splits = pd.DataFrame({"cell": np.arange(90).astype(str), "label": cells[1]})
     store = NamedStore(cells[0].rna, cells[0].promoter)
-    finetuning.calibrate(made, store, splits[1::2])
+    predict = finetuning.make_predict(made, store, None)
+    finetuning.calibrate(made, predict, splits[1::2])
     (tmp_path / "task").mkdir()
     weights = {"model_sha256": sha256(tmp_path / "model" / "model.safetensors")}
     made.save(tmp_path / "task", settings, weights)
@@ -299,8 +306,9 @@ def test_classifier_comes_back_from_its_files(encoder, cells, tmp_path, how, fro
     assert names == own | {"head.safetensors", "familiar.safetensors", "task.json"}
     loaded = classifier.load_classifier(tmp_path / "task", tmp_path / "model")
     predicted = splits.assign(fold="0")
-    expected = finetuning.predict_cells(made, store, predicted, {"method": "m"})
-    found = finetuning.predict_cells(loaded, store, predicted, {"method": "m"})
+    expected = finetuning.predict_cells(made, predict, predicted, {"method": "m"})
+    predict = finetuning.make_predict(loaded, store, None)
+    found = finetuning.predict_cells(loaded, predict, predicted, {"method": "m"})
     # Ranks among the validation cells, which float noise can exchange.
     ranks = [table.pop("familiarity") for table in (found, expected)]
     np.testing.assert_allclose(*ranks, atol=0.1)
@@ -387,7 +395,7 @@ def test_gradients_of_cells_without_promoters_are_the_same_each_time(architectur
         found = []
         for _ in range(5):
             encoder.zero_grad()
-            encoder.represent(rna, promoter)[0].values.square().sum().backward()
+            represent(encoder, (rna, promoter)).square().sum().backward()
             gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
             found.append(torch.cat(gradients))
     finally:
@@ -404,8 +412,10 @@ def test_cells_without_promoters_are_called_beside_others(trained, cells):
         np.testing.assert_allclose(together[rows], apart, rtol=1e-4, atol=1e-6)
 
 
-def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path):
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path, adapter):
     """Poison: labels and values of the predicted cells change, and no file of the model does."""
+    settings = SETTINGS.model_copy(update={"adapter": adapter})
     write_model(encoder, tmp_path / "model")
     (tmp_path / "model" / "vocabulary.tsv").touch()
     store = NamedStore(cells[0].rna, cells[0].promoter)
@@ -419,7 +429,7 @@ def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path)
     def files_of(name, store, split):
         folder = tmp_path / name
         finetuning.finetune_run(
-            store, split, "scdynomics", 1, "0", SETTINGS, tmp_path / "model", folder, folder / "c"
+            store, split, "scdynomics", 1, "0", settings, tmp_path / "model", folder, folder / "c"
         )
         task = json.loads((folder / "task.json").read_text())
         weights = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]

@@ -121,7 +121,7 @@ def labelled(request, precision):
         model = PaperModel(CONFIG)
         set_precision(model, precision)
         encoder = adapters.adapt(model, request.param, RANK)
-        head = classifier.Head(CONFIG, N_CLASSES, HeadSettings())
+        head = classifier.make_head(CONFIG, N_CLASSES, HeadSettings())
         whole = classifier.Classifier(encoder, head, [str(i) for i in range(N_CLASSES)])
 
         def compute_loss(n_cells):

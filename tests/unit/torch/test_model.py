@@ -61,7 +61,7 @@ def reference_attention(attention, tokens, genes):
 
 
 def reference_forward(model, rna, promoter):
-    """Representations of the expressed genes of one cell, and its cell vector."""
+    """Representations of the expressed genes of one cell, its cell vector, and components."""
     genes = ((rna > 0) | (promoter > 0)).nonzero()[:, 0]
     x = reference_tokens(model, rna, promoter, genes)
     for layer in model.layers:
@@ -80,34 +80,38 @@ def reference_forward(model, rna, promoter):
         known = counts.clamp(min=0).double()
         logs = torch.log1p(known * depth / known.sum().clamp(1))
         values.append(((logs - centre) / deviation).clamp(-10, 10) * (counts[0] >= 0))
-    narrow = narrow + bottleneck.linear.weight @ torch.cat(values) + bottleneck.linear.bias
-    return genes, x, norm(narrow, bottleneck.cell_norm)
+    components = bottleneck.components @ torch.cat(values)
+    narrow = narrow + bottleneck.linear.weight @ components + bottleneck.linear.bias
+    return genes, x, norm(narrow, bottleneck.cell_norm), components
 
 
 def test_cells_are_those_of_the_reference_in_float64(model, counts):
     model = model.double()
     torch.nn.init.uniform_(model.bottleneck.centre)
     torch.nn.init.uniform_(model.bottleneck.deviation, 0.05, 1)
+    torch.nn.init.normal_(model.bottleneck.components)
     model.depths.copy_(torch.tensor([30.0, 9.0]))
-    tokens, cells = model.represent(*counts)
+    tokens, cells, components = model.represent(*counts)
     for i, (rna, promoter) in enumerate(zip(*counts, strict=True)):
-        genes, values, cell = reference_forward(model, rna, promoter)
+        genes, values, cell, expected = reference_forward(model, rna, promoter)
         n = len(genes)
         assert tokens.genes[i, :n].tolist() == genes.tolist()
         assert tokens.weight[i].tolist() == [1] * n + [0] * (tokens.weight.shape[1] - n)
         torch.testing.assert_close(tokens.values[i, :n], values, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(cells[i], cell, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(components[i], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.describe(*counts), torch.cat([cells, components], 1))
 
 
 def test_a_cell_is_the_same_in_any_batch(model, counts):
-    _, together = model.represent(*counts)
+    _, together, _ = model.represent(*counts)
     rows = [model.represent(*(part[i : i + 1] for part in counts))[1] for i in range(7)]
     torch.testing.assert_close(torch.cat(rows), together, rtol=1e-5, atol=1e-6)
 
 
 def test_cells_without_counts_are_all_the_same_and_finite(model, config):
     empty = torch.zeros(2, config.n_genes, dtype=torch.int16)
-    tokens, cells = model.represent(empty, empty)
+    tokens, cells, _ = model.represent(empty, empty)
     assert tokens.weight.sum() == 0 and cells.isfinite().all()
     torch.testing.assert_close(cells[0], cells[1])
 

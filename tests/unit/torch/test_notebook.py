@@ -10,6 +10,7 @@ import scdyn
 from scdyn.errors import InputError
 from scdyn.model.paper import PaperModel
 from scdyn.settings import (
+    OF_PAPER,
     ExplanationSettings,
     FineTuningSettings,
     PretrainingSettings,
@@ -67,7 +68,8 @@ def made(small, tmp_path_factory):
     model = scdyn.pretrain(corpus, folder / "model", small)
     obs = corpus.obs.assign(kind=pd.concat([kinds, others]))
     split = SplitSettings(label="kind", split_by="sample", folds=2, seeds=[1])
-    settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8)
+    how = OF_PAPER if small.architecture == "paper" else {"head_epochs": 30}
+    settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8, **how)
     task = scdyn.finetune(model, corpus, obs, folder / "task", split, settings)
     return corpus, model, task, obs, split, settings
 
@@ -114,7 +116,7 @@ def test_models_of_another_split_or_of_other_settings_are_not_mixed(made):
     with pytest.raises(InputError, match="has models of another split"):
         others = obs.assign(kind=obs["kind"].replace({"x": "y", "y": "x"}))
         scdyn.finetune(model, corpus, others, folder, split, settings)
-    for changed in ({"rank": 4}, {"adapter": "none"}, {"modalities": "rna"}):
+    for changed in ({"rank": 4}, {"adapter": "full"}, {"modalities": "rna"}):
         other = settings.model_copy(update=changed)
         with pytest.raises(InputError, match="was fine-tuned with other settings"):
             scdyn.finetune(model, corpus, obs, folder, split, other)

@@ -245,8 +245,8 @@ def test_bins_are_those_of_the_papers_normalisation(paper, counts):
 
 
 def test_cells_are_differences_from_a_cell_without_counts(paper, counts):
-    tokens, cells = paper.represent(*counts)
-    assert cells is None and tokens.genes is None
+    tokens = paper.describe(*counts)
+    assert tokens.genes is None
     assert (tokens.weight == ((counts[0] > 0) | (counts[1] > 0))).all()
     empty = torch.zeros(1, paper.config.n_genes)
     for i, promoter in ((0, empty), (6, torch.full_like(empty, NOT_MEASURED))):

@@ -14,7 +14,7 @@ from scdyn.settings import VariantSettings
 from scdyn.tasks import finetuning
 from scdyn.training.loop import TrainingConfig
 
-SETTINGS = VariantSettings(rank=4, n_pools=4, hidden=16, dropout=0.0, thinning=1.0)
+SETTINGS = VariantSettings(adapter="lora", rank=4, n_pools=4, hidden=16, dropout=0.0, thinning=1.0)
 
 
 def relative_error(found, expected):
@@ -69,7 +69,8 @@ def test_a_heads_logits_in_bfloat16_differ_between_cells_as_in_float32(wide, cel
     classifier, _ = finetuning.fit_classifier(wide, store, np.arange(90), labels, SETTINGS, config)
     counts = densify(store, np.arange(90))
     changes, logits = {}, {}
-    classifier.head.norm.register_forward_hook(
+    of_head = getattr(classifier.head, "norm", classifier.head.hidden)
+    of_head.register_forward_hook(
         lambda _, inputs, __: changes.update({classifier.encoder.layers[0].ffn_norm.precision:
                                               inputs[0]})
     )  # fmt: skip
@@ -77,7 +78,7 @@ def test_a_heads_logits_in_bfloat16_differ_between_cells_as_in_float32(wide, cel
         set_precision(classifier.encoder, precision)
         with torch.no_grad():
             logits[precision] = classifier(*counts)
-    # Pooled representations, of the paper's less the zero cell's, and the logits that come of them.
+    # What the head reads, of the paper's less the zero cell's, and the logits that come of it.
     assert 0 < relative_error(changes["bfloat16"], changes["float32"]) < 0.02
     centred = {name: part - part.mean(0) for name, part in logits.items()}
     assert 0 < relative_error(centred["bfloat16"], centred["float32"]) < 0.03

@@ -24,6 +24,7 @@ from scdyn.settings import (
     TrainingSettings,
     VariantSettings,
 )
+from scdyn.tasks.encoding import encode_cells, is_encoded_once
 from scdyn.tasks.finetuned import FineTuned
 from scdyn.tasks.finetuning import finetune_run
 from scdyn.tasks.splits import read_splits, split_task
@@ -147,6 +148,7 @@ def finetune(
         folder.mkdir(parents=True, exist_ok=True)
         write_table(path, splits)
     splits, folders = read_splits(path), []
+    encoded = None
     for seed in split.seeds:
         for fold in range(split.folds):
             run = folder / MAIN / f"seed{seed}_fold{fold}"
@@ -154,6 +156,8 @@ def finetune(
             if folders[-1].exists():
                 require_settings(folders[-1], variant, model)
                 continue
+            if encoded is None and is_encoded_once(model.model, variant):
+                encoded = encode_cells(corpus.store, splits["cell"], variant, model.folder)
             finetune_run(
                 corpus.store,
                 splits,
@@ -164,6 +168,7 @@ def finetune(
                 model.folder,
                 run / "model",
                 run / "checkpoints",
+                encoded,
             )
     return FineTuned(folders, model.folder)
 

@@ -50,7 +50,7 @@ def log_odds(
 
     Log-odds instead of the logit: evidence that raises all logits equally cancels.
     """
-    logits = classifier.head(*classifier.encoder.represent_values(values, rna, promoter))
+    logits = classifier.head(classifier.encoder.describe_values(values, rna, promoter))
     return logits[:, target] - logits[:, against].logsumexp(1)
 
 

@@ -23,10 +23,9 @@ from scdyn.model.layers import Pool
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import log_normalise
 from scdyn.settings import CheckSettings
-from scdyn.tasks.finetuning import fit_classifier
+from scdyn.tasks.finetuning import configure_training, fit_classifier
 from scdyn.tasks.splits import split_cells
 from scdyn.training.devices import choose_device
-from scdyn.training.loop import TrainingConfig
 
 # Numbers of top genes that are deleted or kept.
 NUMBERS_OF_GENES = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -113,8 +112,8 @@ def fit_permuted_labels(
         [part.sample(min(MEMORISED_CELLS, len(part)), random_state=seed) for _, part in places]
     )
     labels = np.random.default_rng(seed).permutation(training["label"].to_numpy()[few])
-    config = TrainingConfig(seed=seed, **settings.training.model_dump())
     model = load_model(model_folder).to(choose_device())
+    config = configure_training(model, settings, seed)
     classifier, _ = fit_classifier(model, store, rows[few], labels, settings, config)
     classifier = classifier.merge().eval()
     p, _ = run_classifier(classifier, store, rows[few])

@@ -1,7 +1,7 @@
 """Expression after an edit, as the decoder of the pretrained model predicts it.
 
-The decoder was trained with the pretrained encoder. The encoder of a fine-tuned classifier has
-moved away from it, so that the pretrained model is used here, once for all runs of a task.
+The decoder was trained with the pretrained encoder, which is used here, once for all runs of a
+task: with an adapter, the encoder of a classifier has moved away from it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # Snakemake's environment reads tables, too, but has neither 
 
 
 # Increased whenever older outputs can no longer be read, or their content changes its meaning.
-FORMAT = 4
+FORMAT = 5
 STAMP = "scdyn"
 # File of a folder that holds its stamp: tokens, a fine-tuned model, or a corpus.
 FOLDERS = ("meta.json", "task.json", "manifest.json")

@@ -55,9 +55,9 @@ class ModelConfig:
         Latents that keys and values are projected to; in a TF layer at most as many as TFs.
     dropout
         Dropout after attention and after the feed-forward layer.
-    n_knots, n_pools, cell_width
-        Of ``expressed``: vectors between which values are interpolated, pools of the tokens, and
-        numbers of a cell vector.
+    n_knots, n_pools, cell_width, n_components
+        Of ``expressed``: vectors between which values are interpolated, pools of the tokens,
+        numbers of a cell vector, and principal components, an even number.
     """
 
     n_genes: int
@@ -73,6 +73,7 @@ class ModelConfig:
     n_knots: int = 16
     n_pools: int = 64
     cell_width: int = 64
+    n_components: int = 100
 
     def __post_init__(self) -> None:
         if self.width % self.n_heads:
@@ -80,6 +81,12 @@ class ModelConfig:
                 "MODEL",
                 f"model: width {self.width} is not a multiple of n_heads {self.n_heads}; "
                 "choose width = n_heads x head width.",
+            )
+        if self.n_components % 2:
+            raise InputError(
+                "MODEL",
+                f"model: n_components is {self.n_components}; it must be even, half of scaled and "
+                "half of unscaled values.",
             )
         if not 0 < self.n_tfs <= self.n_genes:
             raise InputError(
@@ -89,9 +96,9 @@ class ModelConfig:
             )
 
     @property
-    def n_cell_numbers(self) -> int:
-        """Numbers of a cell vector; 0 of an architecture without one."""
-        return self.cell_width if self.architecture == "expressed" else 0
+    def n_features(self) -> int:
+        """Of ``expressed``: numbers that a head reads, the cell vector and the components."""
+        return self.cell_width + self.n_components
 
     @property
     def mask_id(self) -> int:
@@ -157,15 +164,20 @@ class ModelConfig:
             n_values = 2 * self.n_knots + 5
             products += n_tokens * self.width * (n_values + self.n_pools)
             products += self.n_pools * self.width * self.cell_width
-            products += 4 * self.cell_width * self.n_genes
+            products += 2 * self.cell_width * self.n_genes
+            products += self._count_projection() + self.n_components * self.cell_width
             elements += n_tokens * (n_values + self.n_pools) + 2 * self.n_genes
         return Operations(2 * products, attention, elements)
+
+    def _count_projection(self) -> int:
+        """Count the multiply-adds of the projection to components, which is not trained."""
+        return 2 * self.n_components * self.n_genes if self.architecture == "expressed" else 0
 
     def count_training_operations(self, n_queries: int | None = None) -> Operations:
         """Count the operations of forward and backward pass; see :meth:`count_operations`."""
         forward = self.count_operations(n_queries)
         return Operations(
-            (1 + BACKWARD) * forward.products,
+            (1 + BACKWARD) * forward.products - BACKWARD * 2 * self._count_projection(),
             (1 + BACKWARD_OF_ATTENTION) * forward.attention,
             (1 + BACKWARD) * forward.elements,
         )

@@ -24,8 +24,23 @@ from scdyn.model.pretrained import load_model
 from scdyn.settings import FineTuningSettings, HeadSettings
 
 
-class Head(nn.Module):
-    """Map pooled tokens, and the cell vector of models that have one, to class logits.
+class CellHead(nn.Module):
+    """Map cell vectors and principal components to class logits: one hidden layer."""
+
+    def __init__(self, model: ModelConfig, n_classes: int, settings: HeadSettings) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(model.n_features, settings.hidden)
+        self.output = nn.Linear(settings.hidden, n_classes)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, F), as a model's ``describe`` returns them, to logits (B, classes)."""
+        logits: Tensor = self.output(self.dropout(functional.relu(self.hidden(features))))
+        return logits
+
+
+class PooledHead(nn.Module):
+    """Map pooled tokens of the paper's model to class logits.
 
     A pool is a weighted sum over the expressed genes with trained weights. This is our choice; the
     paper pools all genes.
@@ -37,23 +52,24 @@ class Head(nn.Module):
         self.pool = Pool(model.n_genes, n_pools)
         self.norm = nn.LayerNorm(n_pools * model.width)
         self.hidden = nn.Linear(n_pools * model.width, settings.hidden)
-        self.output = nn.Linear(settings.hidden + model.n_cell_numbers, n_classes)
+        self.output = nn.Linear(settings.hidden, n_classes)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, tokens: Tokens, cells: Tensor | None) -> Tensor:
-        """Map cells to logits (B, classes).
-
-        Parameters
-        ----------
-        tokens, cells
-            As a model's ``represent`` returns them.
-        """
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Map tokens, as the model's ``describe`` returns them, to logits (B, classes)."""
         pooled = self.norm(self.pool(tokens))
         found = functional.gelu(self.hidden(self.dropout(pooled)))
-        if cells is not None:
-            found = torch.cat([found, cells], 1)
         logits: Tensor = self.output(self.dropout(found))
         return logits
+
+
+Head = CellHead | PooledHead
+
+
+def make_head(model: ModelConfig, n_classes: int, settings: HeadSettings) -> Head:
+    """Make the head of a model's architecture."""
+    kind = PooledHead if model.architecture == "paper" else CellHead
+    return kind(model, n_classes, settings)
 
 
 def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
@@ -104,7 +120,7 @@ class Classifier(nn.Module):
     def forward(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Map counts (B, G) each to logits (B, classes)."""
         rna, promoter = mask_modality(rna, promoter, self.modalities)
-        logits: Tensor = self.head(*self.encoder.represent(rna, promoter))
+        logits: Tensor = self.head(self.encoder.describe(rna, promoter))
         return logits
 
     def merge(self) -> Classifier:
@@ -176,7 +192,7 @@ def load_classifier(
     model = load_model(model_folder, tokens)
     with reading("MODEL", folder, fault, remedy):
         sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
-        head = Head(model.config, len(task["classes"]), sizes)
+        head = make_head(model.config, len(task["classes"]), sizes)
         head.load_state_dict(head_weights)
         encoder = load_adapter(model, task["adapter"], task["rank"], folder)
         classifier = Classifier(encoder, head, task["classes"], task["modalities"])
@@ -218,4 +234,30 @@ def run_classifier(
 
     none = torch.zeros((0, len(classifier.classes)), dtype=torch.float64)
     logits = torch.cat([none, *run_batches(logits_of, store, rows, device, batch_size)])
+    return compute_probabilities(logits)
+
+
+@torch.no_grad()
+def run_head(classifier: Classifier, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the classes of encoded cells, as :func:`run_classifier` does those of counts.
+
+    Parameters
+    ----------
+    classifier
+        In evaluation mode, with an encoder that was not trained.
+    features
+        (cells, F) of all counts, by :func:`scdyn.tasks.encoding.encode`.
+
+    Returns
+    -------
+    probabilities, energies : ndarray
+        As :func:`run_classifier`.
+    """
+    device = next(classifier.parameters()).device
+    logits = classifier.head(torch.from_numpy(features).to(device))
+    return compute_probabilities(logits.double().cpu())
+
+
+def compute_probabilities(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Compute probabilities (cells, classes) and energies (cells,) from logits."""
     return logits.softmax(1).numpy(), -logits.logsumexp(1).numpy()

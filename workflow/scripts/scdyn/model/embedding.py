@@ -9,26 +9,22 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from scdyn.data.loader import Store, run_batches
 from scdyn.data.tokens import TokenStore
-from scdyn.io.artefacts import ALL_CHUNKS, make_stamp, write_zarr
+from scdyn.io.artefacts import make_stamp, write_zarr
 from scdyn.io.files import atomic, remove
-from scdyn.log import logger
+from scdyn.io.parts import compute_parts, write_parts
 from scdyn.model.adapters import Encoder
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import CLIPPED, ScDynOmics
 
 # Numbers of a cell's embedding by the paper's architecture.
 N_COMPONENTS = 128
-# Most components of each kind with which a cell vector starts, and cells per batch.
-N_START, BATCH = 30, 512
-# Cells per chunk of an embedding on disk.
-CELLS_PER_CHUNK = 16_384
+# Cells per batch of those whose components are computed.
+BATCH = 512
 
 
 @torch.no_grad()
@@ -91,12 +87,11 @@ def fit_projection(model: PaperModel, store: Store, rows: np.ndarray, batch_size
 
 @torch.no_grad()
 def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, seed: int) -> None:
-    """Start a model with the principal components of some cells as its cell vectors.
+    """Start a model with principal components of some cells, which its cell vectors start as.
 
-    Those of log-normalised counts scaled to unit variance and clipped, and those of unscaled ones,
-    side by side: the former are better where few of many genes tell cell types apart, the latter
-    where many genes are noise. Each kind is divided by one number, so that their mean variance is
-    one.
+    Half of them are of log-normalised counts scaled to unit variance and clipped, half of unscaled
+    ones: the former are better where few of many genes tell cell types apart, the latter where
+    many genes are noise. Each kind is divided by one number, so that its mean variance is one.
 
     Parameters
     ----------
@@ -120,8 +115,7 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
         centre, deviation = (np.nan_to_num(f(values, axis=0)) for f in (np.nanmean, np.nanstd))
     scale = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
     values = np.nan_to_num((values - centre) / scale)
-    width = model.config.cell_width
-    n_components = min(N_START, (width + 1) // 2, len(rows) - 1, values.shape[1] - 1)
+    n_components = min(model.config.n_components // 2, len(rows) - 1, values.shape[1] - 1)
     components = []
     # The unscaled values are the scaled ones times the deviation.
     for weights, highest in ((np.ones_like(scale), CLIPPED), (deviation, np.inf)):
@@ -129,7 +123,7 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
         pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(of_kind)
         size = np.sqrt(pca.explained_variance_.mean()) or 1.0
         components.append(pca.components_ * weights / size)
-    parts = (centre, scale, np.concatenate(components)[:width].astype(np.float32))
+    parts = (centre, scale, np.stack(components).astype(np.float32))
     model.bottleneck.start_from_components(*(torch.from_numpy(part) for part in parts))
 
 
@@ -156,43 +150,18 @@ def write_embedding(
     corpus = store.corpus
     # Parts by other code are not used, either.
     made_by = {"model": model_id, "version": make_stamp()["version"]}
-    finished = [parts / f"{i}.safetensors" for i in range(len(corpus.shards))]
     bounds = list(pairwise(corpus.offsets))
-    for part, shard, (start, stop) in zip(finished, corpus.shards, bounds, strict=True):
-        identity = made_by | {"sample": shard.id}
-        if read_identity(part) == identity:
-            logger.info("%s: is embedded already", shard.path.stem)
-            continue
-        values = embed(model, store, np.arange(start, stop)).astype(np.float16)
-        with atomic(part) as temporary:
-            save_file({"X_scdyn": values}, temporary, identity)
-        logger.info("%s: embedded %d cells", shard.path.stem, len(values))
-    shape = len(corpus), model.embedding_width
+    files = compute_parts(
+        parts,
+        [made_by | {"sample": shard.id} for shard in corpus.shards],
+        lambda i: embed(model, store, np.arange(*bounds[i])).astype(np.float16),
+    )
     with atomic(path) as temporary:
         table = ad.AnnData(obs=corpus.obs[[]].rename_axis(None))
         group = write_zarr(temporary, table, {"corpus": corpus.id, "model": model_id})
-        array = group.create_array(
-            "obsm/X_scdyn",
-            shape=shape,
-            dtype="float16",
-            chunks=(min(CELLS_PER_CHUNK, shape[0]), shape[1]),
-            compressors=None,
-            attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
-            config=ALL_CHUNKS,
-        )
-        for part, (start, stop) in zip(finished, bounds, strict=True):
-            array[start:stop] = load_file(part)["X_scdyn"]
+        shape = len(corpus), model.embedding_width
+        write_parts(group, "obsm/X_scdyn", files, shape, "float16")
     remove(parts)
-
-
-def read_identity(part: Path) -> dict[str, str] | None:
-    """Read from which sample, model and code a part is; None if it cannot be read."""
-    try:
-        with safe_open(part, framework="np") as opened:
-            identity: dict[str, str] | None = opened.metadata()
-            return identity
-    except (OSError, SafetensorError):
-        return None
 
 
 @torch.no_grad()

@@ -241,10 +241,10 @@ class PaperModel(nn.Module):
         ids = self.bin(rna, promoter)
         return self.rna_embedding(ids[0]).detach(), self.promoter_embedding(ids[1]).detach()
 
-    def represent_values(
+    def describe_values(
         self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
-    ) -> tuple[Tokens, None]:
-        """Represent cells of given values, pooled as a cell of given counts.
+    ) -> Tokens:
+        """Describe cells of given values, pooled as a cell of given counts.
 
         Parameters
         ----------
@@ -256,8 +256,8 @@ class PaperModel(nn.Module):
         tokens = values[0] + values[1] + self.gene_embedding.weight
         return self._subtract_zero_cell(self.encode(tokens), rna, promoter)
 
-    def represent(self, rna: Tensor, promoter: Tensor) -> tuple[Tokens, Tensor | None]:
-        """Represent cells, as differences from a cell without counts.
+    def describe(self, rna: Tensor, promoter: Tensor) -> Tokens:
+        """Compute what a head reads: all tokens, as differences from a cell without counts.
 
         The many silent genes are nearly the same in all cells and hide the few that differ, so
         that only expressed genes have a weight.
@@ -266,24 +266,15 @@ class PaperModel(nn.Module):
         ----------
         rna, promoter
             (B, G) counts; negative where a modality was not measured.
-
-        Returns
-        -------
-        tokens : Tokens
-            Of all genes.
-        cells : None
-            This architecture has no cell vector.
         """
         return self._subtract_zero_cell(self(*self.bin(rna, promoter)), rna, promoter)
 
-    def _subtract_zero_cell(
-        self, representations: Tensor, rna: Tensor, promoter: Tensor
-    ) -> tuple[Tokens, None]:
+    def _subtract_zero_cell(self, representations: Tensor, rna: Tensor, promoter: Tensor) -> Tokens:
         zero_cells = self.encode_zero_cells(is_measured(rna)[0])
         # Not by indexing, whose backward pass is not deterministic.
         measured = is_measured(promoter)[:, None, None]
         changes = representations - torch.where(measured, zero_cells[:1], zero_cells[1:])
-        return Tokens(changes, None, expressed_genes(rna, promoter).float()), None
+        return Tokens(changes, None, expressed_genes(rna, promoter).float())
 
     def encode_zero_cells(self, has_rna: Tensor | None = None) -> Tensor:
         """Represent two cells without counts, of which the second has no promoters: (2, G, D).

@@ -9,10 +9,11 @@ arXiv:2006.04768), as in Yu et al., bioRxiv 10.64898/2026.02.28.708160, whose ow
 :mod:`scdyn.model.paper`.
 
 The cell vector is computed from pooled tokens and predicts the counts of all genes, given the
-cell's depth, so that it need not hold the depth.
+cell's depth, so that it need not hold the depth. Heads read it beside principal components.
 
 Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary), Q tokens (the most of
-a cell of the batch), L latents, D width, H heads, P pools, Z numbers of a cell vector.
+a cell of the batch), L latents, D width, H heads, P pools, Z numbers of a cell vector, C principal
+components.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ class Layer(nn.Module):
 class Bottleneck(nn.Module):
     """The cell vector, and the profile of both modalities that it predicts.
 
-    The vector is the sum of a projection of pooled tokens and of a projection of the values, which
-    starts with principal components.
+    The vector is the sum of a projection of pooled tokens and of a projection of principal
+    components of the values. It starts as the first components; these are not trained.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -201,29 +202,41 @@ class Bottleneck(nn.Module):
         self.pool = Pool(config.n_genes, config.n_pools)
         self.norm = nn.LayerNorm(n_pooled)
         self.narrow = nn.Linear(n_pooled, config.cell_width)
-        self.linear = nn.Linear(2 * config.n_genes, config.cell_width)
-        # Mean and standard deviation of the values, by which they are scaled.
+        self.linear = nn.Linear(config.n_components, config.cell_width)
+        # Mean and standard deviation of the values, by which they are scaled, and weights of the
+        # components.
         self.centre: Tensor
         self.deviation: Tensor
+        self.components: Tensor
         self.register_buffer("centre", torch.zeros(2 * config.n_genes))
         self.register_buffer("deviation", torch.ones(2 * config.n_genes))
+        self.register_buffer("components", torch.zeros(config.n_components, 2 * config.n_genes))
         self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
         self.rna = nn.Linear(config.cell_width, config.n_genes)
         self.promoter = nn.Linear(config.cell_width, config.n_genes)
 
-    def forward(self, tokens: Tokens, logs: Tensor, known: Tensor) -> Tensor:
+    def project(self, logs: Tensor, known: Tensor) -> Tensor:
+        """Compute the components of cells (B, C).
+
+        Parameters
+        ----------
+        logs, known
+            (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
+        """
+        scaled = ((logs - self.centre) / self.deviation).clamp(-CLIPPED, CLIPPED)
+        return functional.linear(scaled * known, self.components)
+
+    def forward(self, tokens: Tokens, components: Tensor) -> Tensor:
         """Compute the cell vectors (B, Z), each of mean 0 and variance 1.
 
         Parameters
         ----------
         tokens
             Of the last layer.
-        logs, known
-            (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
+        components
+            (B, C) of :meth:`project`.
         """
-        cells = self.narrow(self.norm(self.pool(tokens)))
-        scaled = ((logs - self.centre) / self.deviation).clamp(-CLIPPED, CLIPPED)
-        cells = cells + self.linear(scaled * known)
+        cells = self.narrow(self.norm(self.pool(tokens))) + self.linear(components)
         normal: Tensor = self.cell_norm(cells)
         return normal
 
@@ -240,21 +253,27 @@ class Bottleneck(nn.Module):
 
     @torch.no_grad()
     def start_from_components(self, centre: Tensor, deviation: Tensor, components: Tensor) -> None:
-        """Start with principal components as the cell vector.
+        """Start with the first principal components of each kind as the cell vector.
 
         Parameters
         ----------
         centre, deviation
             (2 G,) mean and standard deviation of the log-normalised counts.
         components
-            (components, 2 G) of scaled values, at most as many as the vector has numbers; the
-            others are zero.
+            (kinds, components, 2 G) weights of scaled values, at most as many as there is place
+            for; the others are zero.
         """
         self.centre.copy_(centre)
         self.deviation.copy_(deviation)
+        nn.init.zeros_(self.components)
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.linear.weight)
-        self.linear.weight[: len(components)] = components
+        of_kind = self.components.unflatten(0, (len(components), -1))
+        of_kind[:, : components.shape[1]] = components
+        start = self.linear.weight.T.unflatten(0, (len(components), -1))
+        n_first = min(start.shape[1], start.shape[2] // len(components))
+        for i in range(len(components)):
+            start[i, :n_first, i * n_first : (i + 1) * n_first] = torch.eye(n_first)
 
 
 class ScDynOmics(nn.Module):
@@ -285,7 +304,8 @@ class ScDynOmics(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Initialise all parameters with torch's default generator."""
+        """Initialise all parameters with torch's default generator, without components."""
+        nn.init.zeros_(self.bottleneck.components)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
@@ -362,7 +382,7 @@ class ScDynOmics(nn.Module):
 
     def represent(
         self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None
-    ) -> tuple[Tokens, Tensor]:
+    ) -> tuple[Tokens, Tensor, Tensor]:
         """Represent cells.
 
         Parameters
@@ -376,25 +396,32 @@ class ScDynOmics(nn.Module):
             Of the expressed genes.
         cells : Tensor, (B, Z)
             The cell vectors.
+        components : Tensor, (B, C)
+            The principal components.
         """
         tokens = self(rna, promoter, hidden)
         logs, known = self.normalise(rna, promoter)
         if hidden is not None:
             known = known & ~torch.cat([hidden, hidden], 1)
-        return tokens, self.bottleneck(tokens, logs, known)
+        components = self.bottleneck.project(logs, known)
+        return tokens, self.bottleneck(tokens, components), components
+
+    def describe(self, rna: Tensor, promoter: Tensor) -> Tensor:
+        """Compute what a head reads, the cell vectors and the components: (B, Z + C)."""
+        return torch.cat(self.represent(rna, promoter)[1:], 1)
 
     def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
         """Convert counts (B, G) each to values (B, G, 1) each, between which a path is a line."""
         return rna.float().unsqueeze(-1), promoter.float().unsqueeze(-1)
 
-    def represent_values(
+    def describe_values(
         self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
-    ) -> tuple[Tokens, Tensor]:
-        """Represent cells of given values, between those of :meth:`make_values`.
+    ) -> Tensor:
+        """Describe cells of given values, between those of :meth:`make_values`.
 
         The counts ``rna`` and ``promoter`` of the other end are not needed here.
         """
-        return self.represent(values[0].squeeze(-1), values[1].squeeze(-1))
+        return self.describe(values[0].squeeze(-1), values[1].squeeze(-1))
 
     @property
     def embedding_width(self) -> int:

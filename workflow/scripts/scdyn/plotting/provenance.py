@@ -15,7 +15,7 @@ from scdyn.io.artefacts import make_stamp, read_stamp
 from scdyn.io.environment import read_packages
 from scdyn.io.files import Json, sha256
 from scdyn.plotting.pages import render
-from scdyn.settings import Config, GrnSettings
+from scdyn.settings import Config, GrnSettings, ModelSettings
 from scdyn.tasks.methods import method_name
 from scdyn.version import __version__
 
@@ -149,6 +149,16 @@ def describe_grn(grn: GrnSettings, packages: Mapping[str, str]) -> str:
     )
 
 
+def describe_objective(model: ModelSettings) -> str:
+    """Describe what a model was pretrained to predict."""
+    if model.architecture == "paper":
+        return f"the bins of {model.mask_share:.0%} hidden genes"
+    low, high = model.thinning
+    return (
+        f"counts of a cell that were taken out from those that were left ({low:.0%} to {high:.0%})"
+    )
+
+
 def write_methods(record: Json) -> str:
     """Write a Methods paragraph from the record of a run."""
     config, packages = Config.model_validate(record["config"]), record["environments"]
@@ -169,9 +179,8 @@ def write_methods(record: Json) -> str:
         sentences.append(
             f"Model '{name}' ({model.n_layers} layers, width {model.width}, "
             f"{model.n_heads} heads, {model.n_latents} latents) was pretrained for "
-            f"{model.training.epochs} epochs by predicting the bins of "
-            f"{model.mask_share:.0%} hidden genes (PyTorch {torch['torch']} on "
-            f"{record['devices'][name]}, seed {model.seed})."
+            f"{model.training.epochs} epochs by predicting {describe_objective(model)} "
+            f"(PyTorch {torch['torch']} on {record['devices'][name]}, seed {model.seed})."
         )
     for name, task in config.tasks.items():
         unit = f"keeping each {task.split_by} whole" if task.split_by else "over cells"
@@ -180,7 +189,7 @@ def write_methods(record: Json) -> str:
             "nonlinear": f"with non-linear modules of rank {task.rank}",
             "full": "by training all parameters",
             "none": "by training a head on the frozen encoder",
-        }[task.adapter]
+        }[task.trained] + (" from a random start" if not task.pretrained else "")
         weights = {
             "none": "All cells had the same weight in training",
             "sqrt": "Classes were weighted by the inverse square root of their number of cells",

@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "ffn_width": 64,
             "dropout": 0.0,
         },
-        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.002},
+        "pretraining": {"epochs": 5, "batch_size": 64, "learning_rate": 0.002},
         "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "medium": {
@@ -44,7 +44,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "ffn_width": 256,
             "dropout": 0.0,
         },
-        "pretraining": {"epochs": 10, "batch_size": 64, "learning_rate": 0.001},
+        "pretraining": {"epochs": 5, "batch_size": 64, "learning_rate": 0.001},
         "fine_tuning": {"epochs": 8, "batch_size": 32, "learning_rate": 0.001},
     },
     "full": {
@@ -63,7 +63,12 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 FULL = SIZES["full"]
 # Values of a task's keys that are not given, if its model is the paper's, which is fine-tuned on
 # all counts.
-OF_PAPER: dict[str, Any] = {"thinning": 1.0, "encoder_rate": 1.0}
+OF_PAPER: dict[str, Any] = {
+    "adapter": "lora",
+    "penalty": 0.0,
+    "thinning": 1.0,
+    "encoder_rate": 1.0,
+}
 BY_SIZE = Field(json_schema_extra={"by": "size"})
 
 

@@ -104,7 +104,8 @@ class HeadSettings(Settings):
     """The classifier on top of the encoder."""
 
     n_pools: Count = 64
-    """Number of trained weighted sums over the expressed genes, the input of the head."""
+    """Number of trained weighted sums over the expressed genes that the head reads. For paper only;
+    other heads read the cell vector and principal components."""
     hidden: Count = 128
     """Width of the head's hidden layer."""
     dropout: Share = 0.2
@@ -120,21 +121,43 @@ class WeightSettings(Settings):
     the inverse square root of a class's number of cells."""
 
 
-class FineTuningSettings(HeadSettings, WeightSettings):
-    """Fine-tuning of a model."""
+class EncodingSettings(Settings):
+    """What a model reads of a cell."""
 
-    adapter: Adapter = "lora"
-    """Trained parameters of the encoder. lora - low-rank modules; nonlinear - low-rank modules with
-    a non-linearity (the paper's); full - all parameters; none - no parameters."""
-    rank: Count = 8
-    """Rank of the low-rank modules."""
-    pretrained: bool = True
-    """Start from the pretrained encoder. false - start from a randomly initialised encoder."""
     modalities: Modalities = "both"
     """Modalities that the model uses. both; rna; promoter."""
     thinning: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Lowest share of a cell's counts that is read in a training step, drawn for each cell and
-    step; 1 - all counts, the default if the model's architecture is paper."""
+    """Lowest share of a training cell's counts that is read; 1 - all counts, the default if the
+    model's architecture is paper. The share is drawn for each cell and step, or, with adapter none,
+    for each cell and view."""
+    views: Count = 3
+    """Number of times that a cell is encoded with adapter none: once with all counts, the other
+    times thinned. Not for paper."""
+
+    @property
+    def n_views(self) -> int:
+        """Number of views that differ."""
+        return 1 if self.thinning == 1 else self.views
+
+
+class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
+    """Fine-tuning of a model."""
+
+    adapter: Adapter = "none"
+    """Trained parameters of the encoder. none - no parameters, only the head is trained; lora -
+    low-rank modules, the default if the model's architecture is paper; nonlinear - low-rank modules
+    with a non-linearity (the paper's); full - all parameters."""
+    rank: Count = 8
+    """Rank of the low-rank modules."""
+    pretrained: bool = True
+    """Start from the pretrained encoder. false - start from a randomly initialised encoder; with
+    adapter none, all of its parameters are trained."""
+    head_epochs: Count = 40
+    """In place of training.epochs with adapter none, where cells are encoded only once. Not for
+    paper."""
+    penalty: Annotated[float, Field(ge=0)] = 0.003
+    """L2 penalty of the head's weights: half of it, times the sum of their squares, is added to the
+    loss. 0 is the default if the model's architecture is paper."""
     encoder_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Learning rate of the encoder, relative to that of the head; 1 is the default if the model's
     architecture is paper."""
@@ -147,6 +170,15 @@ class FineTuningSettings(HeadSettings, WeightSettings):
     @classmethod
     def _fill_in_training(cls, content: Any) -> Any:
         return fill_in_training(content, {}, FULL["fine_tuning"])
+
+    @property
+    def trained(self) -> Adapter:
+        """Trained parameters of the encoder: all if it starts at random and has no adapter."""
+        return self.adapter if self.pretrained or self.adapter != "none" else "full"
+
+    def is_head_only(self, architecture: str) -> bool:
+        """Tell whether only a head is trained, on numbers for which cells are encoded once."""
+        return self.trained == "none" and architecture != "paper"
 
 
 class VariantSettings(FineTuningSettings):
@@ -170,6 +202,8 @@ class VariantChanges(Settings):
     modalities: Modalities | None = None
     """In place of the task's."""
     thinning: Annotated[float | None, Field(gt=0, le=1)] = None
+    """In place of the task's."""
+    penalty: Annotated[float | None, Field(ge=0)] = None
     """In place of the task's."""
     learning_rate: Positive | None = None
     """In place of the task's."""
@@ -250,7 +284,7 @@ class EvaluationSettings(FineTuningSettings, ReducedSettings):
 
     def seeds_of(self, variant: str) -> list[int]:
         """List the seeds of a variant, by default the task's."""
-        own = self.variants.get(variant.removeprefix(f"{MAIN}_"))
+        own = self.variants.get(find_method(variant).removeprefix(f"{MAIN}_"))
         return self.seeds if own is None or own.seeds is None else own.seeds
 
     def all_variants(self) -> dict[str, VariantSettings]:
@@ -279,6 +313,18 @@ class EvaluationSettings(FineTuningSettings, ReducedSettings):
                 of_variant = found[f"{MAIN}_{name}"]
                 found[f"labels_{share:g}_{name}"] = of_variant.model_copy(update={"labels": share})
         return found
+
+    def find_encoded(self, variant: str, architecture: str) -> str | None:
+        """Find the first variant whose encoded cells a variant reads; None if it reads counts."""
+        variants = self.all_variants()
+        wanted = variants[variant].part(EncodingSettings)
+        if not variants[variant].is_head_only(architecture):
+            return None
+        return next(
+            name
+            for name, other in variants.items()
+            if other.is_head_only(architecture) and other.part(EncodingSettings) == wanted
+        )
 
     def variants_of_one_modality(self) -> dict[str, str]:
         """Return, by modality, the first variant that uses only this modality."""

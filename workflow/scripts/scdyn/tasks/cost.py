@@ -8,7 +8,7 @@ import pandas as pd
 
 from scdyn.model.architecture import Operations
 from scdyn.pp.preflight_findings import Finding
-from scdyn.settings import EvaluationSettings, ModelSettings, VariantSettings
+from scdyn.settings import EncodingSettings, EvaluationSettings, ModelSettings, VariantSettings
 from scdyn.training import cost
 from scdyn.training.cost import (
     count_pretraining_operations,
@@ -28,6 +28,8 @@ def finetuning_operations(
 ) -> Operations:
     """Count the operations of fine-tuning on all folds but one, if all cells have labels.
 
+    None where a head alone is trained, see :func:`encoding_operations`.
+
     Parameters
     ----------
     settings
@@ -41,16 +43,30 @@ def finetuning_operations(
     """
     architecture = make_architecture(model, n_genes, n_tfs)
     is_paper = architecture.architecture == "paper"
+    if settings.is_head_only(architecture.architecture):
+        return Operations(0, 0, 0)
     # Classification reads all genes of the paper's model.
     n_queries = None if is_paper else count_queries(architecture)
     count = architecture.count_operations
-    if settings.adapter != "none":
+    if settings.trained != "none":
         count = architecture.count_training_operations
     # Fewer labels get more epochs (scdyn.tasks.finetuning.scale_epochs).
     passes = settings.training.epochs * settings.labels**0.5
     # The two cells without counts are encoded with each batch.
     batch = 1 + 2 / settings.training.batch_size * is_paper
     return count(n_queries).times(n_cells * (1 - 1 / folds) * passes * batch)
+
+
+def encoding_operations(
+    settings: EncodingSettings, model: ModelSettings, n_genes: int, n_tfs: int, n_cells: int
+) -> Operations:
+    """Count the operations of encoding all cells once per view; see :func:`finetuning_operations`.
+
+    An upper bound, because the cells of most views are thinned.
+    """
+    architecture = make_architecture(model, n_genes, n_tfs)
+    operations = architecture.count_operations(count_queries(architecture))
+    return operations.times(n_cells * settings.n_views)
 
 
 def estimate(
@@ -101,6 +117,9 @@ def estimate(
             operations = finetuning_operations(settings, task.folds, model, n_genes, n_tfs, cells)
             n_runs += n
             seconds += n * estimate_cpu_seconds(operations, rate, n_threads)
+            if task.find_encoded(variant, model.architecture) == variant:
+                encoding = encoding_operations(settings, model, n_genes, n_tfs, cells)
+                seconds += estimate_cpu_seconds(encoding, rate, n_threads)
         work = f"{n_runs} fine-tunings on up to {cells:,} cells"
         yield f"tasks.{name}", work, seconds
 

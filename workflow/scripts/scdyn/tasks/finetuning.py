@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.data.loader import Loader, Store
@@ -22,11 +23,11 @@ from scdyn.io.artefacts import write_parquet
 from scdyn.io.files import atomic, sha256
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder, adapt, reinitialise
-from scdyn.model.classifier import Classifier, Head, run_classifier
+from scdyn.model.classifier import Classifier, make_head, run_classifier, run_head
 from scdyn.model.pretrained import load_model
-from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import FineTuningSettings, VariantSettings, find_method
 from scdyn.tasks import metrics
+from scdyn.tasks.encoding import EncodedCells, encode, encode_cells, is_encoded_once
 from scdyn.tasks.ensemble import VALIDATION
 from scdyn.tasks.familiarity import fit_familiarity
 from scdyn.tasks.predictions import insert_familiarity, tabulate_calibrated_predictions
@@ -34,7 +35,7 @@ from scdyn.tasks.splits import split_cells
 from scdyn.tasks.weights import weigh_classes
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
-from scdyn.training.loop import Part, Training, TrainingConfig
+from scdyn.training.loop import Loading, Part, Training, TrainingConfig
 from scdyn.training.objectives import thin_cells
 from scdyn.training.progress import write_records
 
@@ -47,6 +48,7 @@ def fit_classifier(
     settings: FineTuningSettings,
     config: TrainingConfig,
     checkpoint: Checkpoint | None = None,
+    features: np.ndarray | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Fine-tune a model to predict labels.
 
@@ -59,11 +61,14 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        Adapter, modalities, sizes of the head, and weights of classes.
+        Adapter, modalities, the head, and weights of classes.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
         Checkpoint to resume from.
+    features
+        (cells, views, F) of the training cells, by :func:`scdyn.tasks.encoding.encode`, if the
+        encoder is not trained; they are computed if None.
 
     Returns
     -------
@@ -75,42 +80,95 @@ def fit_classifier(
     device = next(model.parameters()).device
     classes, targets = np.unique(labels, return_inverse=True)
     torch.manual_seed(config.seed)
-    encoder = adapt(model, settings.adapter, settings.rank)
-    head = Head(model.config, len(classes), settings)
-    if isinstance(model, ScDynOmics) and settings.n_pools == model.config.n_pools:
-        head.pool.load_state_dict(model.bottleneck.pool.state_dict())
+    encoder = adapt(model, settings.trained, settings.rank)
+    head = make_head(model.config, len(classes), settings)
     classifier = Classifier(encoder, head, classes.tolist(), settings.modalities).to(device)
     weights = torch.tensor(
         weigh_classes(targets, settings.class_weights), dtype=torch.float32, device=device
     )
-    targets = torch.from_numpy(targets).to(device)
-
-    objective = Classification(classifier, store, rows, targets, weights, settings.thinning)
-    run = Training(classifier, objective, len(rows), config, checkpoint=checkpoint)
-    return classifier, run.run()
+    shared = classifier, torch.from_numpy(targets).to(device), weights, settings.penalty
+    module: nn.Module = classifier
+    objective: Classification
+    if is_encoded_once(model, settings):
+        if features is None:
+            features = encode(model, store, rows, settings)
+        module, objective = head, FeatureClassification(*shared, torch.from_numpy(features))
+        # All cells of a step at once: they are small.
+        config = config.model_copy(update={"micro_batch": config.batch_size})
+    else:
+        objective = CountClassification(*shared, store, rows, settings.thinning)
+    run = Training(module, objective, len(rows), config, checkpoint=checkpoint)
+    history = run.run()
+    classifier.eval()
+    return classifier, history
 
 
 @dataclass(frozen=True)
-class Classification:
-    """Weighted cross-entropy of the classes of cells, whose counts are thinned.
+class Classification(ABC):
+    """Weighted cross-entropy of the classes of cells, and a penalty of the head's weights.
 
     Attributes
     ----------
-    classifier, store, rows
-        The model, and the training cells.
+    classifier
+        The model.
     targets, weights
-        (cells,) class and (classes,) weight.
-    thinning
-        Lowest share of a cell's counts that is read; the share is drawn anew in each step.
+        (cells,) class of the training cells and (classes,) weight.
+    penalty
+        Half the weight of the sum of the head's squared weights.
     """
 
     classifier: Classifier
-    store: Store
-    rows: np.ndarray
     targets: Tensor
     weights: Tensor
+    penalty: float
+    group_size: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def depths(self) -> np.ndarray:
+        """Total counts of the training cells."""
+
+    @abstractmethod
+    def load(self, parts: list[np.ndarray]) -> Loading:
+        """Read the training cells of each part."""
+
+    @abstractmethod
+    def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
+        """Prepare the cells of a part."""
+
+    @abstractmethod
+    def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
+        """Compute the logits of cells: (B, classes)."""
+
+    def weigh(self, part: Part, cells: tuple[Tensor, ...]) -> Tensor:
+        """Sum the weights of a part's cells: (1,)."""
+        return self.weights[self.targets[part.positions]].sum()[None]
+
+    def compute_loss(self, part: Part, cells: tuple[Tensor, ...], totals: Tensor) -> Tensor:
+        """Compute a part's share of the loss."""
+        losses = functional.cross_entropy(
+            self.compute_logits(cells), self.targets[part.positions], self.weights, reduction="sum"
+        )
+        squares = [p.square().sum() for p in self.classifier.head.parameters() if p.ndim > 1]
+        penalty = self.penalty / 2 * torch.stack(squares).sum()
+        return (losses + self.weigh(part, cells)[0] * penalty) / totals[0]
+
+
+@dataclass(frozen=True)
+class CountClassification(Classification):
+    """Classification of cells by their counts, thinned anew in each step.
+
+    Attributes
+    ----------
+    store, rows
+        The training cells.
+    thinning
+        Lowest share of a cell's counts that is read.
+    """
+
+    store: Store
+    rows: np.ndarray
     thinning: float
-    group_size: int = 1
 
     @property
     def depths(self) -> np.ndarray:
@@ -121,22 +179,78 @@ class Classification:
         """Return a loader of the cells of each part."""
         return Loader(self.store, [self.rows[part] for part in parts], self.weights.device)
 
-    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
+    def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
         """Thin the counts of a part's cells."""
+        rna, promoter = cells
         if self.thinning == 1:
             return rna, promoter
         return thin_cells(rna, promoter, part.seed_cells(), (self.thinning, 1.0))
 
-    def weigh(self, part: Part, cells: tuple[Tensor, Tensor]) -> Tensor:
-        """Sum the weights of a part's cells: (1,)."""
-        return self.weights[self.targets[part.positions]].sum()[None]
+    def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
+        """Compute the logits of cells from their counts."""
+        logits: Tensor = self.classifier(*cells)
+        return logits
 
-    def compute_loss(self, part: Part, cells: tuple[Tensor, Tensor], totals: Tensor) -> Tensor:
-        """Compute a part's share of the loss."""
-        losses = functional.cross_entropy(
-            self.classifier(*cells), self.targets[part.positions], self.weights, reduction="sum"
-        )
-        return losses / totals[0]
+
+@dataclass(frozen=True)
+class FeatureClassification(Classification):
+    """Classification of cells that were encoded once, by one of their views in each step.
+
+    Attributes
+    ----------
+    features
+        (cells, views, F) of the training cells.
+    """
+
+    features: Tensor
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Zeros, because these cells need no order."""
+        return np.zeros(len(self.features))
+
+    def load(self, parts: list[np.ndarray]) -> LoadedBatches:
+        """Return the features of the cells of each part."""
+        return LoadedBatches(self.features, parts, self.weights.device)
+
+    def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
+        """Draw a view of each cell."""
+        (features,) = cells
+        n_cells, n_views, _ = features.shape
+        drawn = np.random.default_rng(part.seed).integers(n_views, size=part.n_in_step)
+        return (features[np.arange(n_cells), part.take_from(drawn)],)
+
+    def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
+        """Compute the logits of cells from their features."""
+        logits: Tensor = self.classifier.head(*cells)
+        return logits
+
+
+@dataclass(frozen=True)
+class LoadedBatches:
+    """Batches of features in memory, for which a loop does not wait."""
+
+    features: Tensor
+    parts: list[np.ndarray]
+    device: torch.device
+    waited_seconds: float = 0.0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the features of each part, on the device."""
+        for part in self.parts:
+            yield (self.features[part].to(self.device),)
+
+
+def configure_training(
+    model: Encoder, settings: FineTuningSettings, seed: int, share: float = 1.0
+) -> TrainingConfig:
+    """Return the training settings of a run, with a share of the labels."""
+    once = is_encoded_once(model, settings)
+    epochs = settings.head_epochs if once else settings.training.epochs
+    changes = {"epochs": scale_epochs(epochs, share), "seed": seed}
+    # One that starts at random has as far to go as the head.
+    rate = settings.encoder_rate if settings.pretrained else 1.0
+    return TrainingConfig(**settings.training.model_dump() | changes, encoder_rate=rate)
 
 
 def scale_epochs(epochs: int, share: float) -> int:
@@ -148,19 +262,32 @@ def scale_epochs(epochs: int, share: float) -> int:
     return round(epochs * share**-0.5)
 
 
-def calibrate(
-    classifier: Classifier,
-    store: TokenStore,
-    validation: pd.DataFrame,
-) -> pd.DataFrame:
+# Probabilities at temperature 1, and energies, of cells by their names.
+Predict: TypeAlias = Callable[[pd.Series], tuple[np.ndarray, np.ndarray]]
+
+
+def make_predict(
+    classifier: Classifier, store: TokenStore, encoded: EncodedCells | None
+) -> Predict:
+    """Return a function that predicts cells of the store, of which some are encoded."""
+
+    def predict(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        if encoded is not None:
+            return run_head(classifier, encoded.read(cells, 0))
+        return run_classifier(classifier, store, store.find_rows(cells))
+
+    return predict
+
+
+def calibrate(classifier: Classifier, predict: Predict, validation: pd.DataFrame) -> pd.DataFrame:
     """Fit the temperature and the familiarity to validation cells, in place.
 
     Parameters
     ----------
     classifier
         Trained.
-    store
-        Tokens.
+    predict
+        Its predictions.
     validation
         ``cell`` and ``label``, as :func:`scdyn.tasks.splits.split_cells` returns it.
 
@@ -170,7 +297,7 @@ def calibrate(
         ``cell``, ``label``, ``energy`` and ``p_<class>`` (calibrated) of the validation cells, by
         which :func:`scdyn.tasks.ensemble.calibrate_ensemble` calibrates the mean of several runs.
     """
-    p, energies = run_classifier(classifier, store, store.find_rows(validation["cell"]))
+    p, energies = predict(validation["cell"])
     labels = validation["label"].to_numpy()
     classifier.temperature = metrics.fit_temperature(labels, classifier.classes, p)
     classifier.familiar = fit_familiarity(energies)
@@ -198,6 +325,7 @@ def finetune_run(
     model_folder: Path,
     folder: Path,
     checkpoints: Path,
+    encoded: EncodedCells | None = None,
 ) -> None:
     """Fine-tune one variant on all other folds and predict the cells of this fold.
 
@@ -218,15 +346,18 @@ def finetune_run(
         ``predictions.parquet`` and ``metrics.jsonl``, atomically.
     checkpoints
         Folder of the checkpoint from which a killed run resumes; removed at the end.
+    encoded
+        All cells of the split, if the encoder is not trained; they are encoded if None.
     """
-    started = time.perf_counter()
-    epochs = scale_epochs(settings.training.epochs, settings.labels)
-    config = TrainingConfig(
-        **settings.training.model_dump() | {"epochs": epochs, "seed": seed},
-        encoder_rate=settings.encoder_rate,
-    )
-    device = choose_device()
     model = load_model(model_folder, store.meta)
+    if not is_encoded_once(model, settings):
+        encoded = None
+    elif encoded is None:
+        encoded = encode_cells(store, splits["cell"], settings, model_folder)
+    started = time.perf_counter()
+    # A head is small.
+    device = choose_device() if encoded is None else torch.device("cpu")
+    config = configure_training(model, settings, seed, settings.labels)
     if not settings.pretrained:
         model = reinitialise(model, seed)
     training, validation, predicted = split_cells(
@@ -249,23 +380,30 @@ def finetune_run(
     }
     checkpoint = Checkpoint(checkpoints, identity)
     rows, labels = store.find_rows(training["cell"]), training["label"].to_numpy()
+    features = None if encoded is None else encoded.read(training["cell"])
     classifier, history = fit_classifier(
-        model.to(device), store, rows, labels, settings, config, checkpoint
+        model.to(device), store, rows, labels, settings, config, checkpoint, features
     )
     n_trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    validated = calibrate(classifier, store, validation)
+    predict = make_predict(classifier, store, encoded)
+    validated = calibrate(classifier, predict, validation)
+    seconds = time.perf_counter() - started
+    if encoded is not None:
+        # As if they had been encoded for this run alone.
+        seconds += encoded.seconds * (len(training) + len(validation))
     with atomic(folder) as temporary:
         temporary.mkdir()
         cost = {
             "n_trained_parameters": n_trained,
             "n_training_cells": len(training),
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": round(seconds, 2),
             "peak_memory_gib": round(peak_memory_gib(device), 3),
         }
         classifier.save(
             temporary, settings, {**description, "training": config.model_dump(), **cost}
         )
-        table = predict_cells(classifier.merge(), store, predicted, run)
+        classifier.merge()
+        table = predict_cells(classifier, predict, predicted, run)
         test = table[table["part"] == "test"]
         scores = metrics.score(test["label"].to_numpy(), test["predicted"].to_numpy())
         words = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -278,14 +416,14 @@ def finetune_run(
 
 def predict_cells(
     classifier: Classifier,
-    store: TokenStore,
+    predict: Predict,
     cells: pd.DataFrame,
     run: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Predict cells: calibrated predictions, with ``energy`` and ``familiarity``."""
     if classifier.familiar is None:
         raise ValueError("the classifier is not calibrated")
-    p, energies = run_classifier(classifier, store, store.find_rows(cells["cell"]))
+    p, energies = predict(cells["cell"])
     table = tabulate_calibrated_predictions(
         cells, run, classifier.classes, p, classifier.temperature
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scdyn.data.loader import Loader, block_shuffle, halve_batch
+from scdyn.data.loader import block_shuffle, halve_batch
 from scdyn.errors import InputError, Interrupted
 from scdyn.model.layers import set_precision
 from scdyn.model.paper import PaperModel
@@ -27,9 +27,6 @@ T = TypeVar("T", np.ndarray, Tensor)
 Prepared = TypeVar("Prepared")
 
 CHECKPOINT_SECONDS = 60.0
-# Parameters that start with principal components, whose weights are small, and the learning rate of
-# these relative to the others'.
-STARTS_FITTED, RATE_OF_FITTED = "bottleneck.linear", 0.1
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
 BLOCK = 64
 BUFFER_BLOCKS = 256
@@ -83,8 +80,6 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
         if parameter.requires_grad:
             rate = config.encoder_rate if name.startswith("encoder.") else 1.0
             decay = config.weight_decay if decays(name, parameter) else 0.0
-            if STARTS_FITTED in name:
-                rate, decay = RATE_OF_FITTED * rate, 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -195,21 +190,30 @@ def plan_epoch(
 
 
 def split_part(
-    part: Part, rna: Tensor, promoter: Tensor, n_groups: int
-) -> Iterator[tuple[Part, Tensor, Tensor]]:
+    part: Part, cells: Sequence[Tensor], n_groups: int
+) -> Iterator[tuple[Part, list[Tensor]]]:
     """Split cells into micro-batches of consecutive groups.
 
     Parameters
     ----------
-    part, rna, promoter
-        The cells, and their counts (n, G).
+    part, cells
+        The cells, and what is known of them, such as their counts: (n, ...) each.
     n_groups
         Most groups of a micro-batch.
     """
     micro_batch = np.unique(part.groups, return_inverse=True)[1] // n_groups
     for i in range(micro_batch[-1] + 1):
         chosen = np.flatnonzero(micro_batch == i)
-        yield part.select(chosen), rna[chosen], promoter[chosen]
+        yield part.select(chosen), [values[chosen] for values in cells]
+
+
+class Loading(Protocol):
+    """Batches of cells, and the total time that a loop has waited for them."""
+
+    @property
+    def waited_seconds(self) -> float: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]: ...
 
 
 class Objective(Protocol[Prepared]):
@@ -229,11 +233,11 @@ class Objective(Protocol[Prepared]):
     @property
     def group_size(self) -> int: ...
 
-    def load(self, parts: list[np.ndarray]) -> Loader:
-        """Return a loader of the counts of the cells at the positions of each part."""
+    def load(self, parts: list[np.ndarray]) -> Loading:
+        """Read the cells at the positions of each part, such as their counts, to the device."""
 
-    def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Prepared:
-        """Prepare the cells of a part, of counts (n, G) on the device, with all random numbers."""
+    def prepare(self, part: Part, *cells: Tensor) -> Prepared:
+        """Prepare the cells of a part, (n, ...) each, with all random numbers."""
 
     def weigh(self, part: Part, cells: Prepared) -> Tensor:
         """Compute the part's contribution to the denominator of each mean in the loss, (means,)."""
@@ -329,8 +333,8 @@ class Training:
         loading = objective.load([part.positions for part in steps])
         waited = self.progress.waited
         self.module.train()
-        for part, counts in zip(steps, loading, strict=True):
-            loss = self.take_step(part, *counts)
+        for part, cells in zip(steps, loading, strict=True):
+            loss = self.take_step(part, *cells)
             if loss is None:
                 return
             self.losses.append(loss)
@@ -350,10 +354,10 @@ class Training:
                     "resume from there"
                 )
 
-    def take_step(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor | None:
+    def take_step(self, part: Part, *cells: Tensor) -> Tensor | None:
         """Take one step of the optimiser and return its loss; None if a GPU ran out of memory."""
         try:
-            total = self.add_gradients(part, rna, promoter)
+            total = self.add_gradients(part, cells)
         except torch.OutOfMemoryError:
             total = None
         if distributed.any_process(total is None, self.device):
@@ -369,20 +373,20 @@ class Training:
         # A gradient that is not finite makes the loss NaN, which is checked before saving.
         return distributed.sum_values(total) + 0 * norm
 
-    def add_gradients(self, part: Part, rna: Tensor, promoter: Tensor) -> Tensor:
+    def add_gradients(self, part: Part, cells: Sequence[Tensor]) -> Tensor:
         """Sum the gradients over the micro-batches; return this process' share of the loss."""
         n_groups = max(1, self.micro_batch // self.objective.group_size)
         prepared = [
-            (own, self.objective.prepare(own, *counts))
-            for own, *counts in split_part(part, rna, promoter, n_groups)
+            (own, self.objective.prepare(own, *values))
+            for own, values in split_part(part, cells, n_groups)
         ]
-        weights = [self.objective.weigh(*cells) for cells in prepared]
+        weights = [self.objective.weigh(*each) for each in prepared]
         totals = distributed.sum_values(torch.stack(weights).sum(0))
         total = torch.zeros((), device=self.device)
-        for i, cells in enumerate(prepared):
+        for i, each in enumerate(prepared):
             place = distributed.rank() + i * distributed.n_processes()
             torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
-            loss = self.objective.compute_loss(*cells, totals)
+            loss = self.objective.compute_loss(*each, totals)
             loss.backward()
             total += loss.detach()
         return total

@@ -348,7 +348,7 @@ class Pretraining:
 
     def predict(self, example: Example) -> tuple[Tokens, Tensor, tuple[Tensor, Tensor]]:
         """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
-        tokens, cells = self.model.represent(example.rna, example.promoter, example.hidden)
+        tokens, cells, _ = self.model.represent(example.rna, example.promoter, example.hidden)
         noisy = cells if example.noise is None else cells + example.noise
         return tokens, cells, self.model.bottleneck.decode(noisy)
 
