@@ -304,7 +304,8 @@ CHANGES = {
     ),
     "the weights of classes": (
         lambda f: configure(f, lambda c: c["tasks"]["t"].update(class_weights="none")),
-        {name: n for name, n in TASK.items() if name != "split_cells"} | {"gather_preflight": 1},
+        {name: n for name, n in TASK.items() if name not in ("split_cells", "encode_cells")}
+        | {"gather_preflight": 1},
     ),
     "gpus and nodes": (
         lambda f: configure(f, lambda c: c["models"]["m"].update(gpus=4, nodes=2)),

@@ -105,6 +105,7 @@ def make_blocks() -> dict[str, str]:
     found = {name: read_json(f"benchmarks/results/{name}.json") for name in BENCHMARKS}
     numbers = read_json("docs/figures/numbers.json")
     evaluation = read_json("benchmarks/results/evaluation.json")
+    model = read_json("benchmarks/results/model.json")
     costs = found | {"demo": numbers, "evaluation": evaluation}
     return {
         **config_keys.tabulate_keys(),
@@ -113,6 +114,8 @@ def make_blocks() -> dict[str, str]:
         **rule_resources.make_blocks(),
         **results_tables.make_blocks(evaluation),
         "comparison": results_tables.tabulate_comparison(evaluation),
+        "model": results_tables.tabulate_model(model),
+        "spaces": results_tables.tabulate_spaces(model),
         "speed": benchmark_tables.tabulate_speed(found["latest"]["rows"]),
         "speed.machine": benchmark_tables.describe_machine(found["latest"]),
         "speed.costs": benchmark_tables.tabulate_costs(found["costs"]),

@@ -1,4 +1,4 @@
-"""Tables of the studies' results, from benchmarks/results/evaluation.json."""
+"""Tables of the studies' results, from evaluation.json and model.json in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ SCORES = {
 STUDIES = {
     "embedded": "simulated embryo",
     "cortex": "mouse cortex",
+    "kang": "PBMC of 8 donors",
+    "pbmc_facs": "PBMC by FACS gate",
+    "pancreas": "mouse pancreas",
     "bone_marrow": "human bone marrow",
     "spatial": "section of a mouse embryo",
     "chimera": "Tal1 chimeras",
@@ -93,6 +96,58 @@ def tabulate_scores(flat: Mapping[str, float]) -> str:
     return make_table(["score", "value"], body)
 
 
+SPACE_SCORES = ("neighbour_accuracy", "depth_r2_within")
+# Data sets of model.json, as the page names them; with a tenth of the labels where there is one.
+DATA_SETS = {
+    "cortex": "mouse cortex, by batch",
+    "kang": "PBMC of 8 donors, by donor",
+    "pbmc_facs": "PBMC by FACS gate",
+    "pancreas": "mouse pancreas, cells",
+    "seqfish": "mouse embryo, seqFISH",
+    "bone_marrow": "bone marrow, other batch",
+    "larry": "LARRY, progenitors",
+    "fate": "simulated progenitors",
+}
+
+
+def tabulate_model(model: Content) -> str:
+    """Lay out the scores of model.json: macro-F1 / accuracy per data set."""
+
+    def format_scores(key: str) -> str:
+        values = [model.get(f"{key}macro_f1"), model.get(f"{key}accuracy")]
+        return " / ".join(f"{value:.3f}" for value in values if value is not None)
+
+    body = []
+    for name, words in DATA_SETS.items():
+        for key, share in ((name, ""), (f"{name}_10", ", 10% of the labels")):
+            if f"{key}.macro_f1" in model:
+                best = method_name(model[f"{key}.best_baseline"])
+                body.append([
+                    words + share, format_scores(f"{key}."), format_scores(f"{key}.single_"),
+                    best, format_scores(f"{key}.best_baseline_"),
+                    format_scores(f"{key}.random_start_"), str(model[f"{name}.commit"])[:7],
+                ])  # fmt: skip
+    head = [
+        "data", "scDynOmics", "mean of single seeds", "best baseline", "its scores",
+        "random start", "commit",
+    ]  # fmt: skip
+    return make_table(head, body)
+
+
+def tabulate_spaces(model: Content) -> str:
+    """Lay out the scores of the embeddings of model.json, beside the better PCA's."""
+    body = [
+        [words, *(f"{model[f'{name}.{prefix}{score}']:.3f}" for score in SPACE_SCORES
+                  for prefix in ("", "best_pca_"))]
+        for name, words in DATA_SETS.items()
+        if f"{name}.neighbour_accuracy" in model
+    ]  # fmt: skip
+    head = [
+        "data", "neighbour accuracy", "of the best PCA", "depth R2 within labels", "of that PCA",
+    ]  # fmt: skip
+    return make_table(head, body)
+
+
 def make_blocks(content: Content) -> dict[str, str]:
     """Make the blocks of docs/results.md, by name."""
     found = {}
@@ -110,7 +165,7 @@ def tabulate_comparison(content: Content) -> str:
     """Compare the model with the best baseline on the held-out cells of every task."""
     body = []
     for study, words in STUDIES.items():
-        for name, values in content[study]["tasks"].items():
+        for name, values in content.get(study, {"tasks": {}})["tasks"].items():
             found = {
                 row["method"]: row
                 for row in values["summary"]

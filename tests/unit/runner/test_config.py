@@ -121,13 +121,16 @@ def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
     assert given(none, *SIZES["full"]["model"]) == SIZES["full"]["model"]
 
 
-def test_the_papers_model_is_fine_tuned_on_all_counts_by_one_rate(demo):
-    for architecture, expected in (("paper", (1.0, 1.0)), ("expressed", (0.4, 0.3))):
+def test_the_papers_model_is_fine_tuned_by_lora_on_all_counts_by_one_rate(demo):
+    for architecture, expected in (
+        ("paper", (1.0, 1.0, "lora", 0.0)),
+        ("expressed", (0.4, 0.3, "none", 0.003)),
+    ):
         content = with_values(
             demo, models={"hybrid": {"corpus": "embryo", "architecture": architecture}}
         )
         task = content.tasks["fate"]
-        assert (task.thinning, task.encoder_rate) == expected
+        assert (task.thinning, task.encoder_rate, task.adapter, task.penalty) == expected
 
 
 def test_settings_are_made_by_hand_with_the_defaults_of_the_config(demo):
