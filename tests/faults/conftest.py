@@ -107,7 +107,8 @@ def log_of(rule, output):
         "ingest_sample": "wildtype_1", "plot_qc": "wildtype_1",
         "infer_adjacencies": "embryo_1_1-of-3", "gather_run": "embryo_1",
         "find_motifs": "embryo_1", "pretrain": "small", "plot_training": "small",
-        "finetune": "fate_scdynomics_1_0", "fit_baselines": "fate_0",
+        "finetune": "fate_scdynomics_nonlinear_1_0", "fit_baselines": "fate_0",
+        "encode_cells": "fate_scdynomics",
         "fit_weights": "fate_0",
     }  # fmt: skip
     parts = Path(output).parts

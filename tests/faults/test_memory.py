@@ -9,7 +9,7 @@ HEAVY = [
     "ingest_sample", "make_corpus", "compute_pca", "choose_cells", "infer_adjacencies",
     "merge_adjacencies",
     "find_motifs", "make_regulons", "score_regulons", "write_tokens", "pretrain", "embed",
-    "gather_spaces", "finetune", "fit_baselines", "fit_weights", "evaluate_task",
+    "gather_spaces", "encode_cells", "finetune", "fit_baselines", "fit_weights", "evaluate_task",
     "explain", "rank_drivers", "check_explanation", "perturb_in_silico", "make_development",
     "make_perturbation",
 ]  # fmt: skip
