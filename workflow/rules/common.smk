@@ -281,13 +281,9 @@ def expand_encoded(path):
     return fill
 
 
-def unless_head_only(value, otherwise):
-    """Choose between two values: that of a job which trains an encoder, or only a head."""
-
-    def choose(wildcards):
-        return otherwise if find_encoded(wildcards.task, wildcards.variant) else value
-
-    return choose
+def trains_head_only(wildcards):
+    """Tell whether a job trains a head alone, on encoded cells."""
+    return find_encoded(wildcards.task, wildcards.variant) is not None
 
 
 def select_weight_settings(wildcards):

@@ -71,11 +71,11 @@ rule finetune:
         f"{LOGS}/finetune/{{task}}_{{variant}}_{{seed}}_{{fold}}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: lambda wildcards: unless_head_only(choose_threads(wildcards), 1)(wildcards)
+    threads: lambda wildcards: 1 if trains_head_only(wildcards) else choose_threads(wildcards)
     resources:
-        gpu=unless_head_only(1, 0),
+        gpu=lambda wildcards: 0 if trains_head_only(wildcards) else 1,
         mem_mb=scale_by_cells(10000, 5000),
-        runtime=lambda wildcards, attempt: attempt * unless_head_only(480, 120)(wildcards),
+        runtime=lambda wildcards, attempt: (120 if trains_head_only(wildcards) else 480) * attempt,
     params:
         settings=select_variant_settings,
         model=follow(PRETRAINED),

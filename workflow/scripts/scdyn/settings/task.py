@@ -177,7 +177,7 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
         return self.adapter if self.pretrained or self.adapter != "none" else "full"
 
     def is_head_only(self, architecture: str) -> bool:
-        """Tell whether only a head is trained, on numbers for which cells are encoded once."""
+        """Tell whether only a head is trained, so that each cell is encoded once."""
         return self.trained == "none" and architecture != "paper"
 
 

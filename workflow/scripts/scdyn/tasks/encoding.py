@@ -89,7 +89,7 @@ class EncodedCells:
 
 
 def is_encoded_once(model: Encoder, settings: FineTuningSettings) -> TypeGuard[ScDynOmics]:
-    """Tell whether only a head is trained, on numbers for which cells are encoded once."""
+    """Tell whether only a head is trained, so that each cell is encoded once."""
     return settings.is_head_only(model.config.architecture)
 
 

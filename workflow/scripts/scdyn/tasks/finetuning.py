@@ -156,7 +156,7 @@ class Classification(ABC):
 
 @dataclass(frozen=True)
 class CountClassification(Classification):
-    """Classification of cells by their counts, thinned anew in each step.
+    """Classification of cells by their counts, of which each step reads a new random share.
 
     Attributes
     ----------
