@@ -29,7 +29,7 @@ def test_the_first_view_is_of_all_counts_and_the_others_of_thinned_ones(model, c
     found = encoding.encode(model, cells[0], np.arange(90), SETTINGS)
     assert found.shape == (90, 4, model.config.n_features) and found.dtype == np.float32
     with torch.no_grad():
-        expected = model.describe(*densify(cells[0], np.arange(90))).numpy()
+        expected = model.describe(*densify(cells[0], np.arange(90))).features.numpy()
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4, atol=1e-5)
     assert all((found[:, i] != found[:, j]).any(1).mean() > 0.8 for i in range(4) for j in range(i))
     # Thinned cells are still themselves: nearer to their own vector than to most others.
@@ -68,7 +68,11 @@ def test_a_head_predicts_encoded_cells_as_the_classifier_predicts_their_counts(m
     )
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert len(history) == 30 and history[-1]["loss"] < 0.7 * history[0]["loss"]
-    by_head = classifier.run_head(trained, features[:, 0])
+    inputs = finetuning.append_markers(features[:, 0], trained, store, np.arange(90))
+    assert (
+        inputs.shape[1] == features.shape[2] + len(trained.head.markers.genes) > features.shape[2]
+    )
+    by_head = classifier.run_head(trained.head, inputs)
     by_counts = classifier.run_classifier(trained, store, np.arange(90))
     for one, other in zip(by_head, by_counts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -258,7 +258,7 @@ def test_the_noise_of_dropout_is_each_cells_own(dropping, counts):
     """One that the cells without counts brought would be alike in all cells of a batch."""
     values, is_paper = [], isinstance(dropping.head, classifier.PooledHead)
     dropping.head.register_forward_pre_hook(
-        lambda _, inputs: values.append(inputs[0].values if is_paper else inputs[0])
+        lambda _, inputs: values.append(inputs[0].values if is_paper else inputs[0].features)
     )
     twice = [part[:1].repeat(2, 1) for part in counts]
     for _ in range(60):

@@ -97,7 +97,7 @@ class ModelConfig:
 
     @property
     def n_features(self) -> int:
-        """Of ``expressed``: numbers that a head reads, the cell vector and the components."""
+        """Of ``expressed``: numbers of a cell vector and of the components."""
         return self.cell_width + self.n_components
 
     @property

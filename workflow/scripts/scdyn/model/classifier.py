@@ -19,23 +19,80 @@ from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
 from scdyn.model.adapters import load_adapter, merge_adapters, save_adapter
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import Pool, Tokens
+from scdyn.model.layers import CellFeatures, Pool, Tokens
 from scdyn.model.pretrained import load_model
+from scdyn.model.transformer import CLIPPED
 from scdyn.settings import FineTuningSettings, HeadSettings
 
 
-class CellHead(nn.Module):
-    """Map cell vectors and principal components to class logits: one hidden layer."""
+class MarkerGenes(nn.Module):
+    """Scaled values of the genes that tell the classes of a task apart.
 
-    def __init__(self, model: ModelConfig, n_classes: int, settings: HeadSettings) -> None:
+    Attributes
+    ----------
+    genes
+        (M,) positions among the values of RNA of all genes, then of promoters.
+    centre, scale
+        (M,) mean of each, and factor by which its difference from the mean is multiplied.
+    """
+
+    genes: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, n_markers: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(model.n_features, settings.hidden)
+        self.register_buffer("genes", torch.zeros(n_markers, dtype=torch.int64))
+        self.register_buffer("centre", torch.zeros(n_markers))
+        self.register_buffer("scale", torch.ones(n_markers))
+
+    def forward(self, logs: Tensor, measured: Tensor) -> Tensor:
+        """Scale the values of cells: (B, M), bounded; 0 where a value was not measured.
+
+        Parameters
+        ----------
+        logs, measured
+            As in :class:`~scdyn.model.layers.CellFeatures`.
+        """
+        values = (logs[:, self.genes] - self.centre) * self.scale
+        return values.clamp(-CLIPPED, CLIPPED) * measured[:, self.genes]
+
+
+class CellHead(nn.Module):
+    """Map cell vectors, principal components and marker genes to class logits by one hidden layer.
+
+    Parameters
+    ----------
+    model, settings
+        Sizes.
+    n_classes
+        Number of classes.
+    markers
+        The marker genes; None - none.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        n_classes: int,
+        settings: HeadSettings,
+        markers: MarkerGenes | None = None,
+    ) -> None:
+        super().__init__()
+        self.markers = MarkerGenes(0) if markers is None else markers
+        n_inputs = model.n_features + len(self.markers.genes)
+        self.hidden = nn.Linear(n_inputs, settings.hidden)
         self.output = nn.Linear(settings.hidden, n_classes)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, F), as a model's ``describe`` returns them, to logits (B, classes)."""
-        logits: Tensor = self.output(self.dropout(functional.relu(self.hidden(features))))
+    def forward(self, cells: CellFeatures) -> Tensor:
+        """Map cells, as a model's ``describe`` returns them, to logits (B, classes)."""
+        markers = self.markers(cells.logs, cells.measured)
+        return self.compute_logits(torch.cat([cells.features, markers], 1))
+
+    def compute_logits(self, inputs: Tensor) -> Tensor:
+        """Map features of cells with their marker genes (B, F + M) to logits (B, classes)."""
+        logits: Tensor = self.output(self.dropout(functional.relu(self.hidden(inputs))))
         return logits
 
 
@@ -66,10 +123,16 @@ class PooledHead(nn.Module):
 Head = CellHead | PooledHead
 
 
-def make_head(model: ModelConfig, n_classes: int, settings: HeadSettings) -> Head:
-    """Make the head of a model's architecture."""
-    kind = PooledHead if model.architecture == "paper" else CellHead
-    return kind(model, n_classes, settings)
+def make_head(
+    model: ModelConfig,
+    n_classes: int,
+    settings: HeadSettings,
+    markers: MarkerGenes | None = None,
+) -> Head:
+    """Make the head of a model's architecture; that of the paper's reads no marker genes."""
+    if model.architecture == "paper":
+        return PooledHead(model, n_classes, settings)
+    return CellHead(model, n_classes, settings, markers)
 
 
 def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
@@ -192,7 +255,8 @@ def load_classifier(
     model = load_model(model_folder, tokens)
     with reading("MODEL", folder, fault, remedy):
         sizes = HeadSettings(**{key: task[key] for key in HeadSettings.model_fields})
-        head = make_head(model.config, len(task["classes"]), sizes)
+        markers = MarkerGenes(len(head_weights.get("markers.genes", ())))
+        head = make_head(model.config, len(task["classes"]), sizes, markers)
         head.load_state_dict(head_weights)
         encoder = load_adapter(model, task["adapter"], task["rank"], folder)
         classifier = Classifier(encoder, head, task["classes"], task["modalities"])
@@ -238,24 +302,23 @@ def run_classifier(
 
 
 @torch.no_grad()
-def run_head(classifier: Classifier, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run_head(head: CellHead, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predict the classes of encoded cells, as :func:`run_classifier` does those of counts.
 
     Parameters
     ----------
-    classifier
-        In evaluation mode, with an encoder that was not trained.
-    features
-        (cells, F) of all counts, by :func:`scdyn.tasks.encoding.encode`.
+    head
+        In evaluation mode, on the CPU.
+    inputs
+        (cells, F + M) features of all counts, by :func:`scdyn.tasks.encoding.encode`, and marker
+        genes.
 
     Returns
     -------
     probabilities, energies : ndarray
         As :func:`run_classifier`.
     """
-    device = next(classifier.parameters()).device
-    logits = classifier.head(torch.from_numpy(features).to(device))
-    return compute_probabilities(logits.double().cpu())
+    return compute_probabilities(head.compute_logits(torch.from_numpy(inputs)).double())
 
 
 def compute_probabilities(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -81,6 +81,17 @@ class Tokens(NamedTuple):
     """(B, Q) 1 for tokens that count, 0 for others."""
 
 
+class CellFeatures(NamedTuple):
+    """What the default model computes of cells for a head."""
+
+    features: Tensor
+    """(B, F) cell vectors, then principal components."""
+    logs: Tensor
+    """(B, 2 G) log-normalised counts of RNA, then of promoters."""
+    measured: Tensor
+    """(B, 2 G) which of them were measured."""
+
+
 class Pool(nn.Module):
     """Weighted sums of the tokens of a cell, with trained weights of each gene."""
 

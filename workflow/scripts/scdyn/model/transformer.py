@@ -9,7 +9,8 @@ arXiv:2006.04768), as in Yu et al., bioRxiv 10.64898/2026.02.28.708160, whose ow
 :mod:`scdyn.model.paper`.
 
 The cell vector is computed from pooled tokens and predicts the counts of all genes, given the
-cell's depth, so that it need not hold the depth. Heads read it beside principal components.
+cell's depth, so that it need not hold the depth. Heads read it beside principal components and
+marker genes.
 
 Shapes below: B cells, G genes, T TFs (the first T genes of the vocabulary), Q tokens (the most of
 a cell of the batch), L latents, D width, H heads, P pools, Z numbers of a cell vector, C principal
@@ -23,7 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import Linear, Norm, Pool, Tokens, anchor, attend, average_attention
+from scdyn.model.layers import (
+    CellFeatures,
+    Linear,
+    Norm,
+    Pool,
+    Tokens,
+    anchor,
+    attend,
+    average_attention,
+)
 
 # Bound of scaled values, as in scanpy's ``pp.scale(max_value=10)``.
 CLIPPED = 10.0
@@ -406,9 +416,12 @@ class ScDynOmics(nn.Module):
         components = self.bottleneck.project(logs, known)
         return tokens, self.bottleneck(tokens, components), components
 
-    def describe(self, rna: Tensor, promoter: Tensor) -> Tensor:
-        """Compute what a head reads, the cell vectors and the components: (B, Z + C)."""
-        return torch.cat(self.represent(rna, promoter)[1:], 1)
+    def describe(self, rna: Tensor, promoter: Tensor) -> CellFeatures:
+        """Compute what a head reads."""
+        logs, measured = self.normalise(rna, promoter)
+        components = self.bottleneck.project(logs, measured)
+        cells = self.bottleneck(self(rna, promoter), components)
+        return CellFeatures(torch.cat([cells, components], 1), logs, measured)
 
     def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
         """Convert counts (B, G) each to values (B, G, 1) each, between which a path is a line."""
@@ -416,7 +429,7 @@ class ScDynOmics(nn.Module):
 
     def describe_values(
         self, values: tuple[Tensor, Tensor], rna: Tensor, promoter: Tensor
-    ) -> Tensor:
+    ) -> CellFeatures:
         """Describe cells of given values, between those of :meth:`make_values`.
 
         The counts ``rna`` and ``promoter`` of the other end are not needed here.

@@ -105,7 +105,10 @@ class HeadSettings(Settings):
 
     n_pools: Count = 64
     """Number of trained weighted sums over the expressed genes that the head reads. For paper only;
-    other heads read the cell vector and principal components."""
+    other heads read the cell vector, principal components and marker genes."""
+    n_markers: Annotated[int, Field(ge=0)] = 10
+    """Marker genes per class that the head reads, too, chosen among the training cells. Not for
+    paper."""
     hidden: Count = 128
     """Width of the head's hidden layer."""
     dropout: Share = 0.2

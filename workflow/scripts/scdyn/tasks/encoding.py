@@ -122,10 +122,11 @@ def encode(
 
     def encode_batch(rna: Tensor, promoter: Tensor) -> Tensor:
         counts = mask_modality(rna, promoter, settings.modalities)
-        views = [model.describe(*counts)]
+        views = [model.describe(*counts).features]
         for view in range(1, n_views):
             seeds = [step_seed(int(row), view) for row in rows[order[n_done : n_done + len(rna)]]]
-            views.append(model.describe(*thin_cells(*counts, seeds, (settings.thinning, 1.0))))
+            thinned = thin_cells(*counts, seeds, (settings.thinning, 1.0))
+            views.append(model.describe(*thinned).features)
         return torch.stack(views, 1)
 
     for views in run_batches(encode_batch, store, rows[order], device, BATCH):

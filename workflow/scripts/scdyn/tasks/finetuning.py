@@ -25,11 +25,13 @@ from scdyn.log import logger
 from scdyn.model.adapters import Encoder, adapt, reinitialise
 from scdyn.model.classifier import Classifier, make_head, run_classifier, run_head
 from scdyn.model.pretrained import load_model
+from scdyn.model.transformer import ScDynOmics
 from scdyn.settings import FineTuningSettings, VariantSettings, find_method
 from scdyn.tasks import metrics
 from scdyn.tasks.encoding import EncodedCells, encode, encode_cells, is_encoded_once
 from scdyn.tasks.ensemble import VALIDATION
 from scdyn.tasks.familiarity import fit_familiarity
+from scdyn.tasks.markers import choose_markers, read_markers
 from scdyn.tasks.predictions import insert_familiarity, tabulate_calibrated_predictions
 from scdyn.tasks.splits import split_cells
 from scdyn.tasks.weights import weigh_classes
@@ -61,7 +63,7 @@ def fit_classifier(
     labels
         (cells,) class names.
     settings
-        Adapter, modalities, the head, and weights of classes.
+        Adapter, modalities, the head, its marker genes, and weights of classes.
     config
         See :class:`~scdyn.training.loop.TrainingConfig`.
     checkpoint
@@ -79,9 +81,14 @@ def fit_classifier(
     """
     device = next(model.parameters()).device
     classes, targets = np.unique(labels, return_inverse=True)
+    markers = None
+    if isinstance(model, ScDynOmics):
+        markers = choose_markers(
+            model, store, rows, targets, settings.n_markers, settings.modalities
+        )
     torch.manual_seed(config.seed)
     encoder = adapt(model, settings.trained, settings.rank)
-    head = make_head(model.config, len(classes), settings)
+    head = make_head(model.config, len(classes), settings, markers)
     classifier = Classifier(encoder, head, classes.tolist(), settings.modalities).to(device)
     weights = torch.tensor(
         weigh_classes(targets, settings.class_weights), dtype=torch.float32, device=device
@@ -92,7 +99,8 @@ def fit_classifier(
     if is_encoded_once(model, settings):
         if features is None:
             features = encode(model, store, rows, settings)
-        module, objective = head, FeatureClassification(*shared, torch.from_numpy(features))
+        inputs = append_markers(features, classifier, store, rows)
+        module, objective = head, FeatureClassification(*shared, torch.from_numpy(inputs))
         # All cells of a step at once: they are small.
         config = config.model_copy(update={"micro_batch": config.batch_size})
     else:
@@ -101,6 +109,28 @@ def fit_classifier(
     history = run.run()
     classifier.eval()
     return classifier, history
+
+
+def append_markers(
+    features: np.ndarray, classifier: Classifier, store: Store, rows: np.ndarray
+) -> np.ndarray:
+    """Append marker genes, of all counts, to the features of cells.
+
+    Parameters
+    ----------
+    features
+        (cells, F) or (cells, views, F).
+    classifier
+        With an encoder that is not trained.
+    store, rows
+        The cells.
+    """
+    markers = read_markers(
+        classifier.encoder, store, rows, classifier.head.markers, classifier.modalities
+    )
+    if features.ndim == 3:
+        markers = markers[:, None].repeat(features.shape[1], 1)
+    return np.concatenate([features, markers], -1)
 
 
 @dataclass(frozen=True)
@@ -199,7 +229,7 @@ class FeatureClassification(Classification):
     Attributes
     ----------
     features
-        (cells, views, F) of the training cells.
+        (cells, views, F + M) of the training cells, with marker genes.
     """
 
     features: Tensor
@@ -222,7 +252,7 @@ class FeatureClassification(Classification):
 
     def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits of cells from their features."""
-        logits: Tensor = self.classifier.head(*cells)
+        logits: Tensor = self.classifier.head.compute_logits(*cells)
         return logits
 
 
@@ -272,9 +302,11 @@ def make_predict(
     """Return a function that predicts cells of the store, of which some are encoded."""
 
     def predict(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        if encoded is not None:
-            return run_head(classifier, encoded.read(cells, 0))
-        return run_classifier(classifier, store, store.find_rows(cells))
+        rows = store.find_rows(cells)
+        if encoded is None:
+            return run_classifier(classifier, store, rows)
+        inputs = append_markers(encoded.read(cells, 0), classifier, store, rows)
+        return run_head(classifier.head, inputs)
 
     return predict
 
