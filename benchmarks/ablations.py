@@ -1,9 +1,9 @@
-"""Ablation of the TF index and of the latents' regulon projection: ``make ablations``.
+"""Ablation of the objectives, the TF index and the regulon projection: ``make ablations``.
 
-Four variants of a study's model, with several seeds each, are pretrained, fine-tuned and, if the
-truth is known, explained, with all other settings as in the study's config. The workflow must have
-run the study before: its tokens, GRN and splits are used. Finished runs are saved, so that a
-stopped benchmark continues. It takes 3 to 10 minutes on two cores per variant and seed.
+Variants of a study's model, with several seeds each, are pretrained, fine-tuned and, if the truth
+is known, explained, with all other settings as in the study's config. The workflow must have run
+the study before: its tokens, GRN and splits are used. Finished runs are saved, so that a stopped
+benchmark continues. It takes 3 to 10 minutes on two cores per variant and seed.
 
 In the variants without the true TF index, the same number of other genes takes the place of the
 TFs in the model's TF layers. They are drawn at random, or matched to each TF by degree, which is
@@ -25,17 +25,31 @@ from scdyn.data.tokens import TokenStore
 from scdyn.explain import runs
 from scdyn.io.files import write_json
 from scdyn.settings import MAIN, ModelSettings, PretrainingSettings, TaskSettings
-from scdyn.tasks import finetuning, metrics, predictions, rankings, splits
+from scdyn.tasks import (
+    embeddings,
+    encoding,
+    finetuning,
+    metrics,
+    predictions,
+    rankings,
+    splits,
+)
 from scdyn.tasks.truth import score_drivers
 from scdyn.training import pretraining
 
-# Name to TF index and initialisation of the Full layers' projection.
+# Name to TF index and settings of pretraining that differ from the study's.
 VARIANTS = {
-    "true index, regulon projection": ("true", "regulon"),
-    "true index, random projection": ("true", "random"),
-    "random index, random projection": ("random", "random"),
-    "degree-matched index, random projection": ("degree", "random"),
-}
+    "default": ("true", {}),
+    "without consistency": ("true", {"consistency": 0.0}),
+    "without noise of the cell vector": ("true", {"cell_noise": 0.0}),
+    "hidden values, too": ("true", {"hidden_values": 1.0}),
+    "hidden values alone": (
+        "true", {"hidden_values": 1.0, "whole_cell": 0.0, "consistency": 0.0},
+    ),
+    "random projection": ("true", {"projection_init": "random"}),
+    "random projection and index": ("random", {"projection_init": "random"}),
+    "random projection, degree-matched index": ("degree", {"projection_init": "random"}),
+}  # fmt: skip
 
 
 class ReorderedStore(TokenStore):
@@ -114,9 +128,8 @@ def read_runs(path, described):
 def run(results, study, variant, seed, n_folds, folder):
     """Pretrain, fine-tune and explain one variant with one seed; return its scores."""
     content, model_name, task_name = study
-    index, projection = VARIANTS[variant]
-    changed = {"seed": seed, "projection_init": projection}
-    settings = ModelSettings(**content["models"][model_name] | changed)
+    index, changes = VARIANTS[variant]
+    settings = ModelSettings(**content["models"][model_name] | {"seed": seed} | changes)
     task = TaskSettings(**content["tasks"][task_name] | {"seeds": [seed]})
     corpus = settings.corpus
     tokens, cells = results / "tokens" / corpus, Corpus(results / "corpus" / corpus)
@@ -130,17 +143,18 @@ def run(results, study, variant, seed, n_folds, folder):
             folder / "model",
             folder / "checkpoints",
         )  # fmt: skip
-    pretrained = json.loads((folder / "model" / "scores.json").read_text())
-    found = {"cell_loss": pretrained["cell_loss"]}
     main = task.all_variants()[MAIN]
+    encoded = encoding.encode_cells(store, split["cell"], main, folder / "model")
+    labelled = split[split["fold"] != splits.PREDICTED]
+    found = score_vectors(store, encoded, labelled, settings)
     folds = [str(fold) for fold in range(min(n_folds, task.folds))]
     for fold in folds:
         if not (folder / fold).exists():
             finetuning.finetune_run(
                 store, split, MAIN, seed, fold, main, folder / "model",
-                folder / fold, folder / "checkpoints",
+                folder / fold, folder / "checkpoints", encoded,
             )  # fmt: skip
-    classes = sorted(split.loc[split["fold"] != splits.PREDICTED, "label"].unique())
+    classes = sorted(labelled["label"].unique())
     mean = predictions.MeanPredictions(split, classes)
     for fold in folds:
         mean.add(*predictions.read_run(folder / fold / "predictions.parquet", 0, split))
@@ -152,6 +166,17 @@ def run(results, study, variant, seed, n_folds, folder):
         found["fate_macro_f1"] = score_fates(called, truth)
         found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth)
     return found
+
+
+def score_vectors(store, encoded, labelled, settings):
+    """Score the cell vectors of labelled cells as an embedding."""
+    vectors = encoded.read(labelled["cell"], 0)[:, : settings.cell_width]
+    labels = labelled["label"].astype(str).to_numpy()
+    depths = store.totals(store.find_rows(labelled["cell"]))[0]
+    return {
+        "neighbour_accuracy": embeddings.neighbour_accuracy(vectors, labels),
+        "depth_r2_within": embeddings.library_size_r2_within(vectors, depths, labels),
+    }
 
 
 def score_fates(predictions, truth):
@@ -195,6 +220,7 @@ def main():
     parser.add_argument("results", type=Path, help="results of a finished study")
     parser.add_argument("--seeds", type=int, default=3, help="seeds per variant (3)")
     parser.add_argument("--folds", type=int, default=2, help="folds fine-tuned and scored (2)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="all if not given")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()
@@ -204,7 +230,7 @@ def main():
     described = describe_study(options.results, study, options.folds)
     done = read_runs(options.output, described)
     for seed in range(1, options.seeds + 1):
-        for variant in VARIANTS:
+        for variant in options.variants or VARIANTS:
             if any((r["variant"], r["seed"]) == (variant, seed) for r in done):
                 continue
             folder = options.results / "ablations" / variant.replace(" ", "_") / str(seed)

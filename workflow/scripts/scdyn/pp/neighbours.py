@@ -5,7 +5,6 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 
 
 def compute_umap(values: np.ndarray, seed: int) -> np.ndarray:
@@ -22,6 +21,8 @@ def compute_umap(values: np.ndarray, seed: int) -> np.ndarray:
     -------
     ndarray, (cells, 2)
     """
+    import scanpy as sc  # the torch environment scores ablations and has none
+
     table = ad.AnnData(obs=pd.DataFrame(index=range(len(values))), obsm={"values": values})
     sc.pp.neighbors(table, use_rep="values", random_state=seed)
     sc.tl.umap(table, random_state=seed)
