@@ -40,10 +40,11 @@ def test_they_are_those_of_largest_correlation_and_scaled_by_the_explained_varia
     for gene in range(logs.shape[1]):
         values, classes = logs[measured[:, gene], gene], targets[measured[:, gene]]
         centre[gene], deviation[gene] = values.mean(), values.std() + 0.01
-        between = sum(
-            (classes == c).mean() * (values[classes == c].mean() - values.mean()) ** 2
+        differences = [
+            (values[classes == c] - values.mean()).sum() / ((classes == c).sum() + 20)
             for c in range(3)
-        )
+        ]
+        between = sum((classes == c).mean() * differences[c] ** 2 for c in range(3))
         explained[gene] = between / deviation[gene] ** 2
         for c in range(3):
             membership = (classes == c).astype(float)

@@ -14,6 +14,9 @@ from scdyn.model.transformer import ScDynOmics
 BATCH = 64
 # Added to standard deviations, for genes with hardly any counts.
 SMALL_DEVIATION = 0.01
+# Cells at the mean of all, which are added to each class: a class with fewer cells has a less
+# certain mean (shrunken centroids, Tibshirani et al., PNAS 2002).
+PRIOR_CELLS = 20
 # Scaled values are multiplied by it and by the share of variance that classes explain.
 WEIGHT = 2.0
 
@@ -31,7 +34,8 @@ def choose_markers(
 
     Those of a class are the genes whose log-normalised values have the largest squared correlation
     with membership of it. A value is scaled to unit variance and multiplied by the share of its
-    variance that all classes explain (the correlation ratio), so that noisy genes weigh little.
+    variance that all classes explain (the correlation ratio), so that noisy genes weigh little. For
+    both, means of classes are shrunk towards that of all cells, by more if they have few cells.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ def make_markers(n: Tensor, total: Tensor, squares: Tensor, n_per_class: int) ->
     deviation = variance.sqrt() + SMALL_DEVIATION
     share = n / n_all
     # Mean of each class, as a difference from that of all cells.
-    difference = total / n.clamp(min=1) - centre * (n > 0)
+    difference = (total - n * centre) / (n + PRIOR_CELLS)
     correlation = difference * (share / (1 - share).clamp(min=SMALL_DEVIATION)).sqrt() / deviation
     explained = (share * difference.square()).sum(0) / deviation.square()
     n_best = min(n_per_class, n.shape[1])
