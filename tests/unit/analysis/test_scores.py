@@ -110,7 +110,9 @@ def test_a_variants_name_begins_no_score_of_another_part():
 
 def test_every_score_of_the_demo_says_what_it_means():
     numbers = json.loads((ROOT / "docs/figures/numbers.json").read_text())
-    variants = {"fate": ["scdynomics_rna", "scdynomics_promoter", "scdynomics_random_start"]}
+    names = [f"scdynomics{variant}" for variant in ("", "_rna", "_promoter", "_random_start")]
+    ensembles = [f"{name}_ensemble" for name in (*names, "mlp")]
+    variants = {"fate": names[1:] + ensembles, "knockout": ensembles}
     for key in numbers["scores"]:
         part, name = key.rsplit(".", 1)
         _, measure = scores_page.split_method(name, scores_page.list_columns(part, variants))
