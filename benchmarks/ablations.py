@@ -164,7 +164,7 @@ def run(results, study, variant, seed, n_folds, folder):
     truth = results / "simulation" / "truth"
     if truth.exists():
         found["fate_macro_f1"] = score_fates(called, truth)
-        found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth)
+        found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth, split)
     return found
 
 
@@ -198,7 +198,7 @@ def select_training_cells(results, corpus, settings):
     return obs.index[select(obs, settings.cells, "cells")]
 
 
-def compute_driver_ranks(store, genes, folder, folds, task, truth):
+def compute_driver_ranks(store, genes, folder, folds, task, truth, split):
     """Compute the ranks of the true drivers by the attributions of the folds' models."""
     table, _ = runs.explain_task(
         store,
@@ -209,7 +209,9 @@ def compute_driver_ranks(store, genes, folder, folds, task, truth):
     )
     drivers = pd.read_csv(truth / "drivers.tsv", sep="\t")
     drivers = drivers[drivers["fate"].isin(table["class"])]
-    ranks = score_drivers({"": rankings.attribution_ranking(table)}, drivers)
+    label = split[split["fold"] != splits.PREDICTED].set_index("cell")["label"]
+    cells = rankings.read_compared_cells(store.corpus, label, task.seed)
+    ranks = score_drivers({"": rankings.attribution_ranking(table, cells)}, drivers)
     return {name: ranks[f"drivers.{name}"] for name in ("recall20", "tf_auroc")}
 
 

@@ -230,14 +230,15 @@ def test_the_drivers_of_a_task_are_ranked_over_the_cells_of_its_folds(attributio
     splits.loc[40:, "fold"] = "predict"
     splits.loc[0, "label"] = "z"
     weights = corpus.genes[["gene_id"]].assign(**{"class": "x"}, promoter=0.0, rna=0.5)
-    first = attributions.loc[attributions["class"] == "x", "symbol"].iloc[0]
+    compared = read_compared_cells(corpus, label.iloc[1:40], 1)
+    expected = drivers.rankings_table(attributions, weights.assign(rna=1.0), compared)
+    of_x = expected[expected["class"] == "x"].sort_values("attribution")
+    first = of_x["symbol"].iloc[-1]
     targets = [f"G{i:03}" for i in range(190, 199)]
     regulons = pd.DataFrame({"regulon": "R(+)", "tf": first, "target": targets})
     sets = {"low": symbols(range(20, 30))}
     given = attributions, [weights, weights.assign(rna=1.5)]
     found = drivers.rank_drivers(*given, regulons, sets, corpus, splits, seed=1)
-    compared = read_compared_cells(corpus, label.iloc[1:40], 1)
-    expected = drivers.rankings_table(attributions, weights.assign(rna=1.0), compared)
     pd.testing.assert_frame_equal(found["rankings"], expected)
     assert set(found["regulons"]["regulon"]) == {"R(+)"}
     assert set(found["gene_sets"]["set"]) == {"low"}

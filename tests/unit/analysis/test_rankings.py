@@ -90,11 +90,24 @@ def test_weights_are_averaged_over_folds_and_the_larger_modality_counts():
     assert dict(zip(table["symbol"], table["score"], strict=True)) == {"A": 2.0, "B": 3.0}
 
 
-def test_attributions_rank_by_specificity_over_both_modalities():
+def test_attributions_rank_by_specificity_of_genes_that_are_higher_in_the_class():
+    values = np.array([[2.0, 1.0, 1.0], [2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+    cells = ad.AnnData(
+        obs=pd.DataFrame({"class": ["a", "a", "b"]}, index=list("xyz")),
+        var=pd.DataFrame(index=["g1", "g2", "g3"]), layers={"rna_log": sparse.csr_matrix(values)},
+    )  # fmt: skip
+    assert rankings.find_higher(cells).loc["a"].tolist() == [True, False, False]
+    assert rankings.find_higher(cells).loc["b"].tolist() == [False, True, False]
     table = pd.DataFrame(
         {
-            "class": "a", "symbol": ["A", "A"], "is_tf": True, "modality": ["rna", "both"],
-            "specificity": [1.0, 2.0],
+            "class": "a", "gene_id": ["g1", "g1", "g2", "g3"], "symbol": list("AABC"),
+            "is_tf": True, "modality": ["rna", "both", "both", "both"],
+            "specificity": [1.0, 2.0, 5.0, -3.0],
         }
     )  # fmt: skip
-    assert rankings.attribution_ranking(table)["score"].tolist() == [2.0]
+    found = rankings.attribution_ranking(table, cells)
+    assert dict(zip(found["symbol"], found["score"], strict=True)) == {
+        "A": 2.0,
+        "B": -5.0,
+        "C": -3.0,
+    }

@@ -107,7 +107,7 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about(tmp_path):
     of_task["fate"] = pd.concat([of_task["fate"], tested.assign(method="scdynomics")])
     attributions = pd.DataFrame(
         {"class": "x", "symbol": ["A", "B", "C"], "is_tf": [True, True, False], "modality": "both"}
-    ).assign(specificity=[1.0, 2.0, 0.0])
+    ).assign(gene_id=["g1", "g2", "g3"], specificity=[1.0, 2.0, 0.0])
     weights = pd.DataFrame({"class": "x", "gene_id": ["g1", "g2", "g3"], "rna": [0.0, 1, 2]})
     found = truth.score_truth(
         tables,
@@ -125,7 +125,8 @@ def test_each_task_is_compared_with_the_truth_that_it_asks_about(tmp_path):
     assert found["grn.regulon_precision"] == found["grn.regulon_recall"] == 1
     assert found["fate.accuracy"] == 0.5 and found["fate.n_cells"] == 2
     assert found["knockout.ectopic_share"] == 1 and found["knockout.n_ectopic"] == 1
-    # A drives x, as the test over cells finds; attribution and weights prefer B.
-    assert found["drivers.wilcoxon_tf_auroc"] == 1
-    assert found["drivers.tf_auroc"] == found["drivers.lr_tf_auroc"] == 0
+    # A drives x, as the test over cells finds; weights prefer B, and attribution would, too, were
+    # B not lower in x.
+    assert found["drivers.wilcoxon_tf_auroc"] == found["drivers.tf_auroc"] == 1
+    assert found["drivers.lr_tf_auroc"] == 0
     assert "barcode" in tables["cells"] and list(tables["cells"].index) == [0, 1, 2, 3]

@@ -10,7 +10,12 @@ import pandas as pd
 
 from scdyn.data.corpus import Corpus
 from scdyn.explain.gene_sets import gene_set_enrichment, regulon_attribution, regulon_members
-from scdyn.tasks.rankings import read_compared_cells, weight_ranking, wilcoxon_ranking
+from scdyn.tasks.rankings import (
+    attribution_ranking,
+    read_compared_cells,
+    weight_ranking,
+    wilcoxon_ranking,
+)
 from scdyn.tasks.splits import PREDICTED, require_cells
 
 
@@ -91,12 +96,12 @@ def rankings_table(
     Returns
     -------
     DataFrame
-        ``class``, ``gene_id``, ``symbol``, ``is_tf``, ``attribution`` (specificity over both
-        modalities), ``logistic_regression`` (weight), ``wilcoxon`` (z).
+        ``class``, ``gene_id``, ``symbol``, ``is_tf``, ``attribution``
+        (:func:`scdyn.tasks.rankings.attribution_ranking`), ``logistic_regression`` (weight),
+        ``wilcoxon`` (z).
     """
     genes = cells.var.rename_axis("gene_id").reset_index()
-    both = attributions[attributions["modality"] == "both"]
-    table = both[["class", "gene_id", "symbol", "is_tf"]].assign(attribution=both["specificity"])
+    table = attribution_ranking(attributions, cells).rename(columns={"score": "attribution"})
     others = {
         "logistic_regression": weight_ranking(weights, genes),
         "wilcoxon": wilcoxon_ranking(cells),
@@ -114,7 +119,7 @@ def drivers_table(
     regulon_scores: pd.DataFrame,
     n_genes: int = 50,
 ) -> pd.DataFrame:
-    """Tabulate each class's genes of highest specificity, with ranks by baselines and regulons.
+    """Tabulate each class's best genes by attribution, with ranks by baselines and regulons.
 
     Parameters
     ----------
@@ -142,8 +147,10 @@ def drivers_table(
     ranks = ranks.rename(columns=lambda name: f"{name}_rank").rename(
         columns={"attribution_rank": "rank"}
     )
-    both = attributions[attributions["modality"] == "both"].groupby("class").head(n_genes)
+    both = attributions[attributions["modality"] == "both"]
     table = both.merge(rankings[keys].join(ranks.astype("Int64")), on=keys, how="left")
+    table = table.sort_values("rank", kind="stable").groupby("class").head(n_genes)
+    table = table.sort_values(["class", "rank"], kind="stable")
     for modality in ("rna", "promoter"):
         part = attributions.loc[attributions["modality"] == modality, [*keys, "specificity"]]
         part = part.rename(columns={"specificity": f"specificity_{modality}"})

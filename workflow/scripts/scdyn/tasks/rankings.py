@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 
 from scdyn.data.corpus import Corpus
@@ -11,10 +12,35 @@ from scdyn.pp.wilcoxon import compare_groups, draw_groups
 RANKING = ["class", "gene_id", "symbol", "is_tf", "score"]
 
 
-def attribution_ranking(attributions: pd.DataFrame) -> pd.DataFrame:
-    """Rank genes by discriminative specificity over both modalities."""
+def attribution_ranking(attributions: pd.DataFrame, cells: ad.AnnData) -> pd.DataFrame:
+    """Rank genes by discriminative specificity over both modalities, as evidence by presence.
+
+    That a gene is silent can be evidence for a class, too. Genes whose mean RNA is not higher in
+    the class than in the cells of all other classes are put last: their score is negative.
+
+    Parameters
+    ----------
+    attributions
+        As :func:`scdyn.explain.attribution_tables.attribution_table`.
+    cells
+        Of :func:`read_compared_cells`.
+    """
     both = attributions[attributions["modality"] == "both"]
-    return both.rename(columns={"specificity": "score"})[["class", "symbol", "is_tf", "score"]]
+    higher = find_higher(cells).stack().rename("higher").rename_axis(["class", "gene_id"])
+    is_higher = both.join(higher, on=["class", "gene_id"])["higher"].fillna(False).astype(bool)
+    score = both["specificity"].where(is_higher, -both["specificity"].abs())
+    return both.assign(score=score)[RANKING]
+
+
+def find_higher(cells: ad.AnnData) -> pd.DataFrame:
+    """Tell which genes have a higher mean RNA in a class than in all others: (classes, genes)."""
+    values, label = cells.layers["rna_log"], cells.obs["class"].astype(str).to_numpy()
+    found = {}
+    for name in np.unique(label):
+        own = label == name
+        means = [np.asarray(values[rows].mean(0)).ravel() for rows in (own, ~own)]
+        found[name] = means[0] > means[1]
+    return pd.DataFrame.from_dict(found, orient="index", columns=cells.var_names)
 
 
 def weight_ranking(weights: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:

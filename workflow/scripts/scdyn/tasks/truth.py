@@ -217,7 +217,7 @@ def score_truth(
         labels = predictions[task][(predictions[task]["part"] == "test")].drop_duplicates("cell")
         cells = read_compared_cells(corpus, labels.set_index("cell")["label"], seed)
         rankings = {
-            "": attribution_ranking(table),
+            "": attribution_ranking(table, cells),
             "lr_": weight_ranking(pd.concat(weights[task]), genes),
             "wilcoxon_": wilcoxon_ranking(cells),
         }
