@@ -64,7 +64,7 @@ def find_edit(
 
 
 def list_default_edits(rankings: pd.DataFrame, genes: pd.DataFrame, n_drivers: int) -> list[Edit]:
-    """List the default edits: silence the TFs of highest specificity in each class's cells."""
+    """List the default edits: silence the best TFs of each class in its cells."""
     tfs = rankings[rankings["is_tf"]].sort_values("attribution", ascending=False, kind="stable")
     best = tfs.groupby("class").head(n_drivers).sort_values("class", kind="stable")
     return [

@@ -381,7 +381,7 @@ class EditSettings(Settings):
     """In-silico perturbations."""
 
     n_drivers: Count = 2
-    """Number of TFs per class, those of the highest specificity, that are silenced in the cells of
+    """Number of TFs per class, its best by the rank of drivers, that are silenced in the cells of
     the class."""
     silenced: list[Text] = []
     """Further genes (symbols) and regulons (as in regulons.tsv) that are set to zero."""
