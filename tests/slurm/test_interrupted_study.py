@@ -52,11 +52,12 @@ def test_jobs_asked_for_what_their_rules_say(record):
 
 def test_a_cancelled_job_is_tried_again_with_more(record):
     cancelled = record.seen["cancelled"]
-    first, second = [
+    # A third, if the controller went when the second began.
+    first, second, *others = [
         job for job in record.of("finetune")
         if job.wildcards == cancelled.wildcards and job.number >= cancelled.number
     ]  # fmt: skip
-    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+    assert (first.state, [second, *others][-1].state) == ("CANCELLED", "COMPLETED")
     assert 2 * first.memory_mb - 1 <= second.memory_mb <= 2 * first.memory_mb
 
 
