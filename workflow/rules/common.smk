@@ -191,9 +191,10 @@ def list_metadata_findings(corpus):
 
 
 def find_model_cells(wildcards):
-    """Find the table of cells, if the selection of a model's cells needs its columns."""
+    """Find the table of cells, if a model's cells or its batches need its columns."""
     name = wildcards.model
-    return [] if PRETRAINED_ON[name] is not None else follow(CELLS)(wildcards)
+    of_sample = PRETRAINED_ON[name] is not None and MODELS[name].batch_key in (None, "sample")
+    return [] if of_sample else follow(CELLS)(wildcards)
 
 
 def select_model_cells(wildcards):

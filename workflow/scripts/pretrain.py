@@ -5,7 +5,7 @@ from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
 from scdyn.log import logged
 from scdyn.pp.metadata import read_selected_cells
-from scdyn.pp.selection import select
+from scdyn.pp.selection import require_column, select
 from scdyn.settings import ModelSettings, PretrainingSettings
 from scdyn.training import distributed, pretraining
 
@@ -16,8 +16,11 @@ with logged(snakemake.log[0]):
     n_processes = distributed.take_processes(settings.gpus)
     distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
-        corpus, wanted = Corpus(files.corpus), snakemake.params.cells
-        obs = read_selected_cells(files.cells, wanted) if files.cells else corpus.obs
+        corpus, wanted, key = Corpus(files.corpus), snakemake.params.cells, settings.batch_key
+        columns = {*wanted, *([key] if key else [])}
+        obs = read_selected_cells(files.cells, columns) if files.cells else corpus.obs
+        if key:
+            require_column(obs, key, f"models.{name}.batch_key")
         chosen = obs.index[select(obs, wanted, f"models.{name}.cells")]
         pretraining.pretrain(
             TokenStore(files.tokens, corpus),
@@ -25,4 +28,5 @@ with logged(snakemake.log[0]):
             settings,
             Path(snakemake.params.folder),
             Path(snakemake.params.checkpoints),
+            obs.loc[chosen, key] if key else None,
         )

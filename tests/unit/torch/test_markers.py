@@ -10,7 +10,7 @@ from scdyn.io.files import sha256
 from scdyn.model.classifier import load_classifier
 from scdyn.settings import VariantSettings
 from scdyn.tasks import finetuning, markers
-from scdyn.training.loop import TrainingConfig
+from scdyn.training.loop import Part, TrainingConfig
 
 ROWS = np.arange(90)
 
@@ -112,3 +112,30 @@ def test_a_saved_classifier_has_its_markers(model, cells, tmp_path, adapter):
     counts = densify(cells[0], ROWS)
     with torch.no_grad():
         torch.testing.assert_close(loaded(*counts), trained(*counts), rtol=1e-4, atol=1e-5)
+
+
+def test_some_cells_of_a_step_are_read_by_their_markers_alone(model, cells, targets):
+    """Whichever cells lose their features is decided for the whole step, not for its parts."""
+    inputs = torch.ones(90, 2, 7)
+    shared = None, torch.from_numpy(targets), torch.ones(3), 0.0, inputs
+    step = Part(np.arange(40), np.arange(40), np.arange(40), 40, 5)
+    (drawn,) = finetuning.FeatureClassification(*shared, 4, 0.3).prepare(step, inputs[:40])
+    assert (drawn[:, 4:] == 1).all()
+    lost = (drawn[:, :4] == 0).all(1)
+    assert 5 < lost.sum() < 20 and (drawn[~lost] == 1).all()
+    part = Part(np.arange(10, 20), np.arange(10, 20), np.arange(10, 20), 40, 5)
+    (own,) = finetuning.FeatureClassification(*shared, 4, 0.3).prepare(part, inputs[10:20])
+    assert torch.equal(own, drawn[10:20])
+    (all_kept,) = finetuning.FeatureClassification(*shared, 4, 0.0).prepare(step, inputs[:40])
+    assert (all_kept == 1).all()
+
+
+def test_a_head_of_few_cells_has_as_many_steps(model):
+    settings = VariantSettings(head_epochs=40, head_steps=3000, training={"batch_size": 32})
+    epochs = [
+        finetuning.configure_training(model, settings, 1, n_cells).epochs
+        for n_cells in (10, 96, 320, 32_000)
+    ]
+    assert epochs == [3000, 1000, 300, 40]
+    lora = settings.model_copy(update={"adapter": "lora"})
+    assert finetuning.configure_training(model, lora, 1, 100, 0.25).epochs == 10

@@ -1,8 +1,11 @@
 """Thinned counts, hidden values, and losses that do not depend on how a step is cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from conftest import make_encoder
 
 from scdyn.data.loader import NOT_MEASURED
 from scdyn.model.embedding import start_from_components
@@ -110,12 +113,18 @@ def test_views_are_compared_within_their_group():
     )
 
 
+@pytest.mark.parametrize("n_batches", [0, 3])
 @pytest.mark.parametrize(
     "changes", [{"consistency": 0.0}, {"hidden_values": 0.7, "hidden_zeros": 0.5}]
 )
-def test_the_loss_of_a_step_does_not_depend_on_its_parts(model, cells, changes, monkeypatch):
+def test_the_loss_of_a_step_does_not_depend_on_its_parts(
+    config, cells, changes, n_batches, monkeypatch
+):
     monkeypatch.setattr(objectives, "COMPARED", 4)
+    model = make_encoder(replace(config, n_batches=n_batches))
     task = make_task(model, cells[0], **changes)
+    if n_batches:
+        task.batches = [torch.arange(60) % n_batches, torch.arange(30) % n_batches]
     assert task.group_size == (1 if "consistency" in changes else 4)
     step = Part(np.arange(12), np.arange(12) // 4, np.arange(12), 12, 77)
     counts = next(iter(task.load([step.positions])))

@@ -14,6 +14,7 @@ from scdyn.io.artefacts import read_json
 from scdyn.io.files import Json, write_table
 from scdyn.log import logger
 from scdyn.model.pretrained import Pretrained
+from scdyn.pp.selection import require_column
 from scdyn.settings import (
     MAIN,
     OF_PAPER,
@@ -57,7 +58,8 @@ def pretrain(
     Raises
     ------
     InputError
-        If the folder has a model of other settings or of another corpus.
+        If the folder has a model of other settings or of another corpus, or if the cells have no
+        column ``batch_key``, or not all a value.
     """
     folder = Path(folder)
     settings = settings or PretrainingSettings(size="small")
@@ -73,6 +75,9 @@ def pretrain(
             )
         logger.info("%s: is finished; it is opened and not trained again", folder)
         return finished
+    key = settings.batch_key
+    if key is not None:
+        require_column(corpus.obs, key, "batch_key")
     folder.mkdir(parents=True, exist_ok=True)
     pretraining.pretrain(
         corpus.store,
@@ -80,6 +85,7 @@ def pretrain(
         settings,
         folder,
         folder / "checkpoints",
+        None if key is None else corpus.obs[key],
     )
     return Pretrained(folder)
 

@@ -224,6 +224,9 @@ class Bottleneck(nn.Module):
         self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
         self.rna = nn.Linear(config.cell_width, config.n_genes)
         self.promoter = nn.Linear(config.cell_width, config.n_genes)
+        self.batch_embedding: nn.Embedding | None = None
+        if config.n_batches:
+            self.batch_embedding = nn.Embedding(config.n_batches, 2 * config.n_genes)
 
     def project(self, logs: Tensor, known: Tensor) -> Tensor:
         """Compute the components of cells (B, C).
@@ -250,13 +253,30 @@ class Bottleneck(nn.Module):
         normal: Tensor = self.cell_norm(cells)
         return normal
 
-    def decode(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict the log of each gene's share of the counts: (B, Z) to (B, G) per modality."""
-        return self.rna(cells).log_softmax(1), self.promoter(cells).log_softmax(1)
+    def decode(self, cells: Tensor, batches: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predict the log of each gene's share of the counts: (B, Z) to (B, G) per modality.
+
+        Parameters
+        ----------
+        cells
+            (B, Z) cell vectors.
+        batches
+            (B,) batch of each cell, of a model with ``n_batches``; None: the mean of all batches.
+        """
+        rna, promoter = self.rna(cells), self.promoter(cells)
+        if self.batch_embedding is not None:
+            shifts = self.batch_embedding.weight.mean(0, keepdim=True)
+            if batches is not None:
+                shifts = self.batch_embedding(batches)
+            of_rna, of_promoter = shifts.chunk(2, dim=1)
+            rna, promoter = rna + of_rna, promoter + of_promoter
+        return rna.log_softmax(1), promoter.log_softmax(1)
 
     @torch.no_grad()
     def start_from(self, mean_logs: Tensor) -> None:
         """Predict the mean profile at first: (2, G) logs of the genes' shares of the counts."""
+        if self.batch_embedding is not None:
+            nn.init.zeros_(self.batch_embedding.weight)
         for decoder, logs in zip((self.rna, self.promoter), mean_logs, strict=True):
             nn.init.zeros_(decoder.weight)
             decoder.bias.copy_(logs)

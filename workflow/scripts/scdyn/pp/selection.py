@@ -38,12 +38,7 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: 
     """
     chosen = np.ones(len(obs), dtype=bool)
     for column, allowed in selection.items():
-        if column not in obs:
-            raise InputError(
-                "CONFIG",
-                f"{where}: the cells have no column '{column}', only {', '.join(obs)}; correct "
-                "the name.",
-            )
+        require_column(obs, column, where)
         values = spell_values(obs[column])
         for value in allowed:
             text = unify_spelling(str(value))
@@ -60,6 +55,16 @@ def select(obs: pd.DataFrame, selection: Mapping[str, Sequence[object]], where: 
     if not chosen.any():
         raise InputError("CONFIG", f"{where}: no cell matches {dict(selection)}.")
     return chosen
+
+
+def require_column(obs: pd.DataFrame, column: str, where: str) -> None:
+    """Raise if the table of the cells has no such column; see :func:`select`."""
+    if column not in obs:
+        raise InputError(
+            "CONFIG",
+            f"{where}: the cells have no column '{column}', only {', '.join(obs)}; correct "
+            "the name.",
+        )
 
 
 def spell_values(column: pd.Series) -> pd.Series:

@@ -16,6 +16,7 @@ from scdyn.settings.base import (
     Selection,
     Settings,
     Share,
+    Text,
     dump_given,
     refuse,
 )
@@ -133,6 +134,10 @@ class PretrainingSettings(Settings):
     consistency: Annotated[float, Field(ge=0)] = 0.05
     """Weight of the consistency objective in the loss: the cell vector of the counts that are read
     and that of the others are more alike than those of two cells. Not for paper."""
+    batch_key: Text | None = None
+    """Column of sample sheet or metadata whose value in each cell, such as its sample or donor,
+    the whole-cell objective is given, so that the cell vector need not hold the differences between
+    them. Not for conditions that differ in what is asked; not for paper."""
     hidden_values: Annotated[float, Field(ge=0)] = 0.0
     """Weight of predicting hidden values in the loss. Not for paper."""
     hidden_zeros: Annotated[float, Field(ge=0)] = 1.0

@@ -158,6 +158,12 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     head_epochs: Count = 40
     """In place of training.epochs with adapter none, where cells are encoded only once. Not for
     paper."""
+    head_steps: Count = 3000
+    """Fewest training steps with adapter none: few cells get more epochs. Not for paper."""
+    markers_alone: Share = 0.3
+    """Share of the training cells of each step of which the head reads the marker genes alone, with
+    adapter none, so that its predictions do not rest on the cell vector alone where test cells are
+    unlike training cells, such as progenitors. Not for paper."""
     penalty: Annotated[float, Field(ge=0)] = 0.003
     """L2 penalty of the head's weights: half of it, times the sum of their squares, is added to the
     loss. 0 is the default if the model's architecture is paper."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -100,7 +101,11 @@ def fit_classifier(
         if features is None:
             features = encode(model, store, rows, settings)
         inputs = append_markers(features, classifier, store, rows)
-        module, objective = head, FeatureClassification(*shared, torch.from_numpy(inputs))
+        n_features = features.shape[-1] if inputs.shape[-1] > features.shape[-1] else 0
+        module = head
+        objective = FeatureClassification(
+            *shared, torch.from_numpy(inputs), n_features, settings.markers_alone
+        )
         # All cells of a step at once: they are small.
         config = config.model_copy(update={"micro_batch": config.batch_size})
     else:
@@ -230,9 +235,14 @@ class FeatureClassification(Classification):
     ----------
     features
         (cells, views, F + M) of the training cells, with marker genes.
+    n_features, markers_alone
+        F, and the share of cells of which the head reads the marker genes alone. F is 0 if there
+        are no marker genes.
     """
 
     features: Tensor
+    n_features: int
+    markers_alone: float
 
     @property
     def depths(self) -> np.ndarray:
@@ -244,11 +254,15 @@ class FeatureClassification(Classification):
         return LoadedBatches(self.features, parts, self.weights.device)
 
     def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
-        """Draw a view of each cell."""
+        """Draw a view of each cell, and the cells that lose all but their marker genes."""
         (features,) = cells
         n_cells, n_views, _ = features.shape
-        drawn = np.random.default_rng(part.seed).integers(n_views, size=part.n_in_step)
-        return (features[np.arange(n_cells), part.take_from(drawn)],)
+        rng = np.random.default_rng(part.seed)
+        views = part.take_from(rng.integers(n_views, size=part.n_in_step))
+        lost = part.take_from(rng.random(part.n_in_step) < self.markers_alone)
+        inputs = features[np.arange(n_cells), views]
+        inputs[lost, : self.n_features] = 0
+        return (inputs,)
 
     def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits of cells from their features."""
@@ -272,12 +286,25 @@ class LoadedBatches:
 
 
 def configure_training(
-    model: Encoder, settings: FineTuningSettings, seed: int, share: float = 1.0
+    model: Encoder, settings: FineTuningSettings, seed: int, n_cells: int, share: float = 1.0
 ) -> TrainingConfig:
-    """Return the training settings of a run, with a share of the labels."""
-    once = is_encoded_once(model, settings)
-    epochs = settings.head_epochs if once else settings.training.epochs
-    changes = {"epochs": scale_epochs(epochs, share), "seed": seed}
+    """Return the training settings of a run, with a number of training cells.
+
+    Parameters
+    ----------
+    model, settings, seed
+        Of the run.
+    n_cells
+        Number of training cells.
+    share
+        Share of the labels that they are.
+    """
+    if is_encoded_once(model, settings):
+        n_steps = max(1, n_cells // settings.training.batch_size)
+        epochs = max(settings.head_epochs, math.ceil(settings.head_steps / n_steps))
+    else:
+        epochs = scale_epochs(settings.training.epochs, share)
+    changes = {"epochs": epochs, "seed": seed}
     # One that starts at random has as far to go as the head.
     rate = settings.encoder_rate if settings.pretrained else 1.0
     return TrainingConfig(**settings.training.model_dump() | changes, encoder_rate=rate)
@@ -389,12 +416,12 @@ def finetune_run(
     started = time.perf_counter()
     # A head is small.
     device = choose_device() if encoded is None else torch.device("cpu")
-    config = configure_training(model, settings, seed, settings.labels)
-    if not settings.pretrained:
-        model = reinitialise(model, seed)
     training, validation, predicted = split_cells(
         splits, fold, settings.labels, settings.without, seed
     )
+    config = configure_training(model, settings, seed, len(training), settings.labels)
+    if not settings.pretrained:
+        model = reinitialise(model, seed)
     run: dict[str, Any] = {"method": find_method(variant)}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {

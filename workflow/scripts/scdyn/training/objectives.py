@@ -45,6 +45,8 @@ class Example:
         (B, G) boolean: genes whose values are hidden; None: none.
     noise
         (B, Z) noise that is added to the cell vectors before they predict; None: none.
+    batches
+        (B,) batch of each cell; None: not given.
     """
 
     rna: Tensor
@@ -52,6 +54,7 @@ class Example:
     rest: tuple[Tensor, Tensor]
     hidden: Tensor | None = None
     noise: Tensor | None = None
+    batches: Tensor | None = None
 
 
 def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
@@ -254,6 +257,9 @@ class Pretraining:
     profile
         (2, G) counts of each gene in training cells, from :func:`sum_counts`; its shares are what
         a predictor that ignores the cell predicts.
+    batches
+        Batch of each training cell and of each held-out cell, which the decoder is given; None: it
+        is not.
     """
 
     def __init__(
@@ -264,7 +270,9 @@ class Pretraining:
         held_out: np.ndarray,
         settings: PretrainingSettings,
         profile: Tensor,
+        batches: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
+        self.batches = None if batches is None else [torch.from_numpy(of) for of in batches]
         self.model, self.store, self.settings = model, store, settings
         self.training_rows, self.held_out = training_rows, held_out
         self.device = next(model.parameters()).device
@@ -303,6 +311,8 @@ class Pretraining:
         if self.settings.cell_noise:
             noise = draw_by_cell(rna, self.model.config.cell_width, seeds, torch.randn)
             example = replace(example, noise=noise * self.settings.cell_noise)
+        if self.batches is not None:
+            example = replace(example, batches=self.batches[0][part.positions].to(self.device))
         return example
 
     def weigh(self, part: Part, example: Example) -> Tensor:
@@ -350,7 +360,7 @@ class Pretraining:
         """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
         tokens, cells, _ = self.model.represent(example.rna, example.promoter, example.hidden)
         noisy = cells if example.noise is None else cells + example.noise
-        return tokens, cells, self.model.bottleneck.decode(noisy)
+        return tokens, cells, self.model.bottleneck.decode(noisy, example.batches)
 
     def score_values(self, example: Example, tokens: Tokens) -> list[Tensor]:
         """Compute the cross-entropies of hidden values: (values,) per modality; none if no hidden.
@@ -389,11 +399,16 @@ class Pretraining:
             ``rna_hidden_loss`` and ``promoter_hidden_loss`` per hidden value.
         """
         sums = torch.zeros(len(MODALITIES), 5, dtype=torch.float64)
+        n_done = 0
         for rows in cut_rows(self.held_out, SCORED_AT_ONCE):
             (rna, promoter), *_ = Loader(self.store, [rows], self.device)
             example = self.make_example(
                 rna, promoter, [step_seed(self.settings.seed, int(row)) for row in rows]
             )
+            if self.batches is not None:
+                of_batch = self.batches[1][n_done : n_done + len(rows)].to(self.device)
+                example = replace(example, batches=of_batch)
+            n_done += len(rows)
             tokens, _, logs = self.predict(example)
             values = self.score_values(example, tokens)
             for j, rest in enumerate(part.clamp(min=0) for part in example.rest):

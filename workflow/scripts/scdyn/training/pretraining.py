@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from scdyn.data.tokens import TokenStore
+from scdyn.errors import InputError
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, atomic, sha256, write_json, write_table
 from scdyn.log import logger
@@ -19,6 +20,7 @@ from scdyn.model.architecture import ModelConfig
 from scdyn.model.embedding import fit_projection, start_from_components
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
+from scdyn.order import natural_key
 from scdyn.pp.counts import find_depth
 from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
@@ -52,6 +54,7 @@ def pretrain(
     settings: PretrainingSettings,
     folder: Path,
     checkpoints: Path,
+    batches: pd.Series | None = None,
 ) -> None:
     """Pretrain a model on cells of a corpus.
 
@@ -70,14 +73,24 @@ def pretrain(
         ``metrics.jsonl`` and ``scores.json`` are written to it.
     checkpoints
         Folder of the checkpoints, from which an interrupted run resumes; removed at the end.
+    batches
+        Batch of each cell of ``rows``, which the decoder of whole cells is given; None: it is not.
+
+    Raises
+    ------
+    InputError
+        If a cell has no batch.
     """
     seed = settings.seed
+    is_paper = settings.architecture == "paper"
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
     sizes = {key: store.meta[key] for key in ("n_genes", "n_tfs")}
+    codes, names_of_batches = code_batches(None if is_paper else batches)
+    sizes["n_batches"] = len(names_of_batches)
     architecture = ModelConfig.from_dict(sizes | settings.architecture_settings())
     torch.manual_seed(seed)
     model: Encoder
-    if architecture.architecture == "paper":
+    if is_paper:
         model = PaperModel(architecture, find_rates(store.corpus.genes))
     else:
         model = ScDynOmics(architecture)
@@ -107,13 +120,18 @@ def pretrain(
         model.bottleneck.start_from(log_shares(profile))
         start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
         distributed.copy_from_first(model)
-        task = Pretraining(model, store, training_rows, held_out, settings, profile)
+        of_batch = None
+        if codes is not None:
+            by_row = pd.Series(codes, index=rows)
+            of_batch = by_row[training_rows].to_numpy(), by_row[held_out].to_numpy()
+        task = Pretraining(model, store, training_rows, held_out, settings, profile, of_batch)
     # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
         "model": architecture.to_dict(),
         "tokens": store.meta,
         "settings": settings.without_hardware(),
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
+        "batches": None if codes is None else hashlib.sha256(codes.tobytes()).hexdigest(),
     }
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(
@@ -132,6 +150,7 @@ def pretrain(
             "settings": settings.model_dump(),
             "tokens": store.meta,
             "latents": name_latents(model, names),
+            "batches": names_of_batches,
             "n_training_cells_without_promoters": int(without.sum()),
         }
         trivial: dict[str, float] = {}
@@ -144,6 +163,28 @@ def pretrain(
             trivial = trivial_losses(model, store, training_rows, held_out)
         save_model(folder, model, store.vocabulary, history, trivial, description)
         checkpoint.remove()
+
+
+def code_batches(batches: pd.Series | None) -> tuple[np.ndarray | None, list[str]]:
+    """Number the batches of cells: the number of each cell, and the batches' names in their order.
+
+    Raises
+    ------
+    InputError
+        If a cell has none.
+    """
+    if batches is None:
+        return None, []
+    if batches.isna().any():
+        raise InputError(
+            "MODEL",
+            f"batch_key: {int(batches.isna().sum()):,} of {len(batches):,} training cells have no "
+            f"'{batches.name}', such as {batches.index[batches.isna()][0]}; complete the column, "
+            "leave these cells out (cells), or choose another column.",
+        )
+    names = batches.astype(str)
+    categories = sorted(names.unique(), key=natural_key)
+    return pd.Categorical(names, categories=categories).codes.astype(np.int64), categories
 
 
 def name_latents(model: Encoder, regulons: list[str]) -> list[str]:
