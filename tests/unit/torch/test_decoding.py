@@ -80,7 +80,7 @@ def study(tmp_path_factory):
     obs = corpus.obs.assign(kind=np.where(np.arange(3 * N_CELLS) % 2, "y", "x"))
     split = SplitSettings(label="kind", train={"sample": ["a", "b"]}, folds=2, seeds=[1])
     training = TrainingSettings(epochs=3, batch_size=16, learning_rate=5e-3)
-    settings = FineTuningSettings(training=training, n_pools=4, hidden=8)
+    settings = FineTuningSettings(training=training, n_pools=4, hidden=8, head_steps=1)
     task = scdyn.finetune(model, corpus, obs, folder / "task", split, settings)
     return SimpleNamespace(
         corpus=corpus, model=model, task=task, obs=obs, control=control, activity=activity,

@@ -60,7 +60,7 @@ def test_a_modality_that_is_not_used_is_not_read(model, cells):
 def test_a_head_predicts_encoded_cells_as_the_classifier_predicts_their_counts(model, cells):
     store, labels = cells
     features = encoding.encode(model, store, np.arange(90), SETTINGS)
-    settings = VariantSettings(hidden=16)
+    settings = VariantSettings(hidden=16, head_steps=1)
     config = TrainingConfig(epochs=30, batch_size=9, learning_rate=5e-3)
     before = {name: p.clone() for name, p in model.state_dict().items()}
     trained, history = finetuning.fit_classifier(
@@ -86,7 +86,7 @@ def test_a_larger_penalty_makes_smaller_weights(model, cells):
     for penalty in (0.0, 0.01, 0.3):
         trained, _ = finetuning.fit_classifier(
             model, cells[0], np.arange(90), cells[1],
-            VariantSettings(hidden=16, penalty=penalty), config, features=features,
+            VariantSettings(hidden=16, penalty=penalty, head_steps=1), config, features=features,
         )  # fmt: skip
         sizes.append(sum(p.square().sum().item() for p in trained.head.parameters()))
     assert sizes[0] > 1.05 * sizes[1] > 2 * sizes[2]
@@ -213,7 +213,9 @@ def split(cells):
     return table
 
 
-RUN = VariantSettings(hidden=16, thinning=0.5, views=2, head_epochs=5, training={"batch_size": 9})
+RUN = VariantSettings(
+    hidden=16, thinning=0.5, views=2, head_epochs=5, head_steps=1, training={"batch_size": 9}
+)
 
 
 def test_a_run_is_the_same_by_the_file_as_in_memory(study, split, tmp_path):

@@ -28,7 +28,7 @@ from scdyn.training.loop import TrainingConfig
 
 SETTINGS = VariantSettings(
     adapter="lora", penalty=0.0, rank=4, n_pools=4, hidden=16, dropout=0.0,
-    thinning=1.0,  # cells of 30 counts
+    head_steps=1, thinning=1.0,  # cells of 30 counts
     training={"epochs": 2, "batch_size": 9, "learning_rate": 5e-3},
 )  # fmt: skip
 

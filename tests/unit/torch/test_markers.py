@@ -99,7 +99,7 @@ def test_without_markers_the_head_reads_features_alone(model, cells, targets):
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_a_saved_classifier_has_its_markers(model, cells, tmp_path, adapter):
     write_model(model, tmp_path / "model")
-    settings = VariantSettings(adapter=adapter, hidden=16, n_markers=2)
+    settings = VariantSettings(adapter=adapter, hidden=16, n_markers=2, head_steps=1)
     trained, _ = finetuning.fit_classifier(
         model, cells[0], ROWS, cells[1], settings,
         TrainingConfig(epochs=1, batch_size=9, learning_rate=5e-3),
@@ -130,12 +130,15 @@ def test_some_cells_of_a_step_are_read_by_their_markers_alone(model, cells, targ
     assert (all_kept == 1).all()
 
 
-def test_a_head_of_few_cells_has_as_many_steps(model):
-    settings = VariantSettings(head_epochs=40, head_steps=3000, training={"batch_size": 32})
-    epochs = [
-        finetuning.configure_training(model, settings, 1, n_cells).epochs
-        for n_cells in (10, 96, 320, 32_000)
-    ]
-    assert epochs == [3000, 1000, 300, 40]
+@pytest.mark.parametrize(("n_cells", "n_times"), [(10, 240), (96, 25), (320, 8), (32_000, 1)])
+def test_few_cells_are_repeated_for_as_many_steps(n_cells, n_times):
+    config = TrainingConfig(epochs=40, batch_size=32, learning_rate=5e-3)
+    places = finetuning.repeat_cells(n_cells, config, 3000)
+    assert (np.bincount(places) == n_times).all() and len(places) == n_cells * n_times
+
+
+def test_heads_and_encoders_have_epochs_of_their_own(model):
+    settings = VariantSettings(head_epochs=30, training={"epochs": 5})
     lora = settings.model_copy(update={"adapter": "lora"})
-    assert finetuning.configure_training(model, lora, 1, 100, 0.25).epochs == 10
+    assert finetuning.configure_training(model, settings, 1, 0.25).epochs == 30
+    assert finetuning.configure_training(model, lora, 1, 0.25).epochs == 10

@@ -68,7 +68,7 @@ def made(small, tmp_path_factory):
     model = scdyn.pretrain(corpus, folder / "model", small)
     obs = corpus.obs.assign(kind=pd.concat([kinds, others]))
     split = SplitSettings(label="kind", split_by="sample", folds=2, seeds=[1])
-    how = OF_PAPER if small.architecture == "paper" else {"head_epochs": 30}
+    how = OF_PAPER if small.architecture == "paper" else {"head_epochs": 30, "head_steps": 1}
     settings = FineTuningSettings(training=TRAINING, n_pools=4, hidden=8, **how)
     task = scdyn.finetune(model, corpus, obs, folder / "task", split, settings)
     return corpus, model, task, obs, split, settings

@@ -113,7 +113,7 @@ def fit_permuted_labels(
     )
     labels = np.random.default_rng(seed).permutation(training["label"].to_numpy()[few])
     model = load_model(model_folder).to(choose_device())
-    config = configure_training(model, settings, seed, len(few))
+    config = configure_training(model, settings, seed)
     classifier, _ = fit_classifier(model, store, rows[few], labels, settings, config)
     classifier = classifier.merge().eval()
     p, _ = run_classifier(classifier, store, rows[few])

@@ -159,7 +159,8 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     """In place of training.epochs with adapter none, where cells are encoded only once. Not for
     paper."""
     head_steps: Count = 3000
-    """Fewest training steps with adapter none: few cells get more epochs. Not for paper."""
+    """Fewest training steps with adapter none: few cells are read several times in each epoch. Not
+    for paper."""
     markers_alone: Share = 0.3
     """Share of the training cells of each step of which the head reads the marker genes alone, with
     adapter none, so that its predictions do not rest on the cell vector alone where test cells are

@@ -94,7 +94,6 @@ def fit_classifier(
     weights = torch.tensor(
         weigh_classes(targets, settings.class_weights), dtype=torch.float32, device=device
     )
-    shared = classifier, torch.from_numpy(targets).to(device), weights, settings.penalty
     module: nn.Module = classifier
     objective: Classification
     if is_encoded_once(model, settings):
@@ -102,18 +101,30 @@ def fit_classifier(
             features = encode(model, store, rows, settings)
         inputs = append_markers(features, classifier, store, rows)
         n_features = features.shape[-1] if inputs.shape[-1] > features.shape[-1] else 0
+        places = repeat_cells(len(rows), config, settings.head_steps)
+        rows, inputs, targets = rows[places], inputs[places], targets[places]
         module = head
         objective = FeatureClassification(
-            *shared, torch.from_numpy(inputs), n_features, settings.markers_alone
-        )
+            classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
+            torch.from_numpy(inputs), n_features, settings.markers_alone,
+        )  # fmt: skip
         # All cells of a step at once: they are small.
         config = config.model_copy(update={"micro_batch": config.batch_size})
     else:
-        objective = CountClassification(*shared, store, rows, settings.thinning)
+        objective = CountClassification(
+            classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
+            store, rows, settings.thinning,
+        )  # fmt: skip
     run = Training(module, objective, len(rows), config, checkpoint=checkpoint)
     history = run.run()
     classifier.eval()
     return classifier, history
+
+
+def repeat_cells(n_cells: int, config: TrainingConfig, n_steps: int) -> np.ndarray:
+    """List the training cells of an epoch, each as often as all epochs need for ``n_steps``."""
+    n_times = math.ceil(n_steps * config.batch_size / (config.epochs * n_cells))
+    return np.tile(np.arange(n_cells), n_times)
 
 
 def append_markers(
@@ -286,23 +297,11 @@ class LoadedBatches:
 
 
 def configure_training(
-    model: Encoder, settings: FineTuningSettings, seed: int, n_cells: int, share: float = 1.0
+    model: Encoder, settings: FineTuningSettings, seed: int, share: float = 1.0
 ) -> TrainingConfig:
-    """Return the training settings of a run, with a number of training cells.
-
-    Parameters
-    ----------
-    model, settings, seed
-        Of the run.
-    n_cells
-        Number of training cells.
-    share
-        Share of the labels that they are.
-    """
-    if is_encoded_once(model, settings):
-        n_steps = max(1, n_cells // settings.training.batch_size)
-        epochs = max(settings.head_epochs, math.ceil(settings.head_steps / n_steps))
-    else:
+    """Return the training settings of a run, with a share of the labels."""
+    epochs = settings.head_epochs
+    if not is_encoded_once(model, settings):
         epochs = scale_epochs(settings.training.epochs, share)
     changes = {"epochs": epochs, "seed": seed}
     # One that starts at random has as far to go as the head.
@@ -416,12 +415,12 @@ def finetune_run(
     started = time.perf_counter()
     # A head is small.
     device = choose_device() if encoded is None else torch.device("cpu")
+    config = configure_training(model, settings, seed, settings.labels)
+    if not settings.pretrained:
+        model = reinitialise(model, seed)
     training, validation, predicted = split_cells(
         splits, fold, settings.labels, settings.without, seed
     )
-    config = configure_training(model, settings, seed, len(training), settings.labels)
-    if not settings.pretrained:
-        model = reinitialise(model, seed)
     run: dict[str, Any] = {"method": find_method(variant)}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {

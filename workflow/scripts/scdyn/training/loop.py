@@ -65,6 +65,17 @@ def step_seed(*place: int) -> int:
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
 
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of a device.
+
+    On a machine without a GPU, ``torch.manual_seed`` keeps each call for GPUs to come, so that
+    memory grows with every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def decays(name: str, parameter: Tensor) -> bool:
     """Tell whether weight decay applies: to matrices, not to embeddings, norms and biases."""
     return parameter.ndim > 1 and "embedding" not in name
@@ -385,7 +396,7 @@ class Training:
         total = torch.zeros((), device=self.device)
         for i, each in enumerate(prepared):
             place = distributed.rank() + i * distributed.n_processes()
-            torch.manual_seed(step_seed(self.config.seed, self.step, place))  # of dropout
+            seed_dropout(step_seed(self.config.seed, self.step, place), self.device)
             loss = self.objective.compute_loss(*each, totals)
             loss.backward()
             total += loss.detach()
