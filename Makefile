@@ -196,10 +196,12 @@ $(LIGHTGBM)/ready: | runner
 	@pip install --quiet --no-deps --target $(LIGHTGBM) lightgbm==4.6.0
 	@touch $@
 
-ablations: environments ## Ablate TF index and projection on the demo and, if it was run, the cortex
+ablations: environments ## Ablate objectives, TF index and projection on the demo and on the real studies that were run
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json
-	test ! -d results/real/cortex || tests/in_env.sh torch python benchmarks/ablations.py results/real/cortex \
-		--folds 1 --output benchmarks/results/ablations_cortex.json
+	for study in cortex kang pancreas; do \
+		test ! -d results/real/$$study || tests/in_env.sh torch python benchmarks/ablations.py results/real/$$study \
+			--true-index --cells 1000 --epochs 3 --output benchmarks/results/ablations_$$study.json || exit 1; \
+	done
 
 $(PEER)/ready: benchmarks/peer.yaml | runner
 	@echo "Building the environment of the authors' package in $(PEER)."
