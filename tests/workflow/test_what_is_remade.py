@@ -389,6 +389,20 @@ def test_a_model_of_cells_chosen_by_label_follows_the_labels(study):
     assert not set(planned) & {"ingest_sample", "make_corpus", "make_regulons", "write_tokens"}
 
 
+@pytest.mark.parametrize(("key", "remade"), [("sample", 0), ("donor", 0), ("tissue", 1)])
+def test_a_model_follows_the_batches_that_it_is_given(study, key, remade):
+    """A corrected label does not pretrain again, if the sample sheet has the batches."""
+    rows = [f"{row}\t{donor}" for row, donor in zip(SHEET.splitlines(), "-xyx", strict=True)]
+    write(study, "samples.tsv", "\n".join(["\t".join([SHEET.splitlines()[0], "donor"]), *rows[1:]]))
+    configure(study, lambda c: c["models"]["m"].update(batch_key=key))
+    listed = dry_run(study)
+    assert jobs(listed)["pretrain"] == 1
+    finish(study, listed)
+    assert not jobs(dry_run(study))
+    write(study, "A.csv", "another\n")
+    assert jobs(dry_run(study)).get("pretrain", 0) == remade
+
+
 @pytest.mark.slow
 def test_a_corrected_label_reaches_the_splits_by_one_call_and_no_count_is_remade(
     small_study, tmp_path

@@ -17,6 +17,7 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 from scdyn import config as study
 from scdyn.plotting import stage_times
 from scdyn.settings import (
+    HEAD_ONLY,
     LEFT_OUT,
     MAIN,
     BaselineSettings,
@@ -193,8 +194,20 @@ def list_metadata_findings(corpus):
 def find_model_cells(wildcards):
     """Find the table of cells, if a model's cells or its batches need its columns."""
     name = wildcards.model
-    of_sample = PRETRAINED_ON[name] is not None and MODELS[name].batch_key in (None, "sample")
-    return [] if of_sample else follow(CELLS)(wildcards)
+    in_sheet = MODELS[name].batch_key in (None, "sample", *COVARIATES)
+    return [] if PRETRAINED_ON[name] is not None and in_sheet else follow(CELLS)(wildcards)
+
+
+def select_batches(wildcards):
+    """Select the batch of each sample; None if there are none, or they differ within samples."""
+    model = MODELS[wildcards.model]
+    if model.batch_key not in ("sample", *COVARIATES):
+        return None
+    names = CONFIG.corpora[model.corpus].samples or SAMPLES.index
+    return {
+        name: name if model.batch_key == "sample" else SAMPLES.loc[name, model.batch_key]
+        for name in sorted(names, key=natural_key)
+    }
 
 
 def select_model_cells(wildcards):
@@ -258,7 +271,15 @@ def expand_main_runs(path):
 
 def select_variant_settings(wildcards):
     """Select the settings that decide a fine-tuned model; other keys of its task do not."""
-    return TASKS[wildcards.task].all_variants()[wildcards.variant].without_hardware()
+    task = TASKS[wildcards.task]
+    variant = task.all_variants()[wildcards.variant]
+    # Those of a head alone do not decide a model whose encoder is trained.
+    head_only = variant.is_head_only(MODELS[task.model].architecture)
+    return {
+        key: value
+        for key, value in variant.without_hardware().items()
+        if head_only or key not in HEAD_ONLY
+    }
 
 
 def select_encoding_settings(wildcards):

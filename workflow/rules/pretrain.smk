@@ -43,6 +43,7 @@ rule pretrain:
     params:
         settings=select_model_settings,
         cells=select_model_cells,
+        batches=select_batches,
         # Not an output, because Snakemake would remove it before a killed run continues.
         checkpoints=f"{PRETRAINED}/checkpoints",
         folder=follow(PRETRAINED),

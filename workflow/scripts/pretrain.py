@@ -17,16 +17,21 @@ with logged(snakemake.log[0]):
     distributed.launch(settings.nodes, n_processes, snakemake.threads)
     with distributed.process_group():
         corpus, wanted, key = Corpus(files.corpus), snakemake.params.cells, settings.batch_key
-        columns = {*wanted, *([key] if key else [])}
+        columns = [*wanted, *([key] if key else [])]
         obs = read_selected_cells(files.cells, columns) if files.cells else corpus.obs
-        if key:
+        of_sample, batches = snakemake.params.batches, None
+        if key and not of_sample:
             require_column(obs, key, f"models.{name}.batch_key")
         chosen = obs.index[select(obs, wanted, f"models.{name}.cells")]
+        if of_sample:
+            batches = corpus.obs.loc[chosen, "sample"].astype(str).map(of_sample).rename(key)
+        elif key:
+            batches = obs.loc[chosen, key]
         pretraining.pretrain(
             TokenStore(files.tokens, corpus),
             corpus.find_rows(chosen),
             settings,
             Path(snakemake.params.folder),
             Path(snakemake.params.checkpoints),
-            obs.loc[chosen, key] if key else None,
+            batches,
         )

@@ -1,11 +1,8 @@
 """Thinned counts, hidden values, and losses that do not depend on how a step is cut."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from conftest import make_encoder
 
 from scdyn.data.loader import NOT_MEASURED
 from scdyn.model.embedding import start_from_components
@@ -20,12 +17,13 @@ def make_settings(**changes):
     return PretrainingSettings(width=12, n_heads=3, **changes)
 
 
-def make_task(model, store, **changes):
+def make_task(model, store, batches=None, **changes):
     # Cells of all classes in both parts.
     order = np.random.default_rng(0).permutation(90)
     rows, held_out = np.sort(order[:60]), np.sort(order[60:])
     profile = objectives.sum_counts(store, rows)
-    return objectives.Pretraining(model, store, rows, held_out, make_settings(**changes), profile)
+    settings = make_settings(**changes)
+    return objectives.Pretraining(model, store, rows, held_out, settings, profile, batches)
 
 
 def test_counts_are_kept_or_taken_out(model, cells, counts):
@@ -118,13 +116,14 @@ def test_views_are_compared_within_their_group():
     "changes", [{"consistency": 0.0}, {"hidden_values": 0.7, "hidden_zeros": 0.5}]
 )
 def test_the_loss_of_a_step_does_not_depend_on_its_parts(
-    config, cells, changes, n_batches, monkeypatch
+    model, cells, changes, n_batches, monkeypatch
 ):
     monkeypatch.setattr(objectives, "COMPARED", 4)
-    model = make_encoder(replace(config, n_batches=n_batches))
-    task = make_task(model, cells[0], **changes)
+    batches = None
     if n_batches:
-        task.batches = [torch.arange(60) % n_batches, torch.arange(30) % n_batches]
+        model.bottleneck.add_batches(n_batches)
+        batches = np.arange(60) % n_batches, np.arange(30) % n_batches
+    task = make_task(model, cells[0], batches, **changes)
     assert task.group_size == (1 if "consistency" in changes else 4)
     step = Part(np.arange(12), np.arange(12) // 4, np.arange(12), 12, 77)
     counts = next(iter(task.load([step.positions])))

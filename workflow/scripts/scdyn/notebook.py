@@ -33,7 +33,10 @@ from scdyn.training import pretraining
 
 
 def pretrain(
-    corpus: Corpus, folder: str | Path, settings: PretrainingSettings | None = None
+    corpus: Corpus,
+    folder: str | Path,
+    settings: PretrainingSettings | None = None,
+    obs: pd.DataFrame | None = None,
 ) -> Pretrained:
     """Pretrain a model on the cells of a corpus, by predicting counts that it does not read.
 
@@ -49,6 +52,9 @@ def pretrain(
         ``results/pretrain/NAME``.
     settings
         Architecture and training; ``PretrainingSettings(size="small")`` if None.
+    obs
+        Indexed by the names of the corpus' cells, with the column ``batch_key`` of the settings;
+        ``corpus.obs``, which has ``sample``, if None.
 
     Returns
     -------
@@ -63,21 +69,24 @@ def pretrain(
     """
     folder = Path(folder)
     settings = settings or PretrainingSettings(size="small")
+    batches = None
+    if (key := settings.batch_key) is not None:
+        table = corpus.obs if obs is None else align_obs(obs, corpus.store.cells)
+        require_column(table, key, "batch_key")
+        batches = table[key]
     if (folder / "config.json").exists():
         finished = Pretrained(folder)
         made = PretrainingSettings(**finished.config["settings"])
-        same = made.without_hardware() == settings.without_hardware()
-        if not same or finished.config["tokens"] != corpus.store.meta:
+        wanted = settings.without_hardware(), corpus.store.meta, pretraining.hash_batches(batches)
+        found = made.without_hardware(), *map(finished.config.get, ("tokens", "batches_sha256"))
+        if found != wanted:
             raise InputError(
                 "MODEL",
-                f"{folder}: has a model of other settings or another corpus; name another folder, "
-                "or remove it.",
+                f"{folder}: has a model of other settings, batches or another corpus; name another "
+                "folder, or remove it.",
             )
         logger.info("%s: is finished; it is opened and not trained again", folder)
         return finished
-    key = settings.batch_key
-    if key is not None:
-        require_column(corpus.obs, key, "batch_key")
     folder.mkdir(parents=True, exist_ok=True)
     pretraining.pretrain(
         corpus.store,
@@ -85,7 +94,7 @@ def pretrain(
         settings,
         folder,
         folder / "checkpoints",
-        None if key is None else corpus.obs[key],
+        batches,
     )
     return Pretrained(folder)
 
@@ -224,7 +233,7 @@ def require_settings(folder: Path, settings: VariantSettings, model: Pretrained)
     wanted["training"] = {
         key: value
         for key, value in settings.training.without_hardware().items()
-        if key != "epochs"  # more if only a share of the labels is used
+        if key != "epochs"  # of a head others; more if only a share of the labels is used
     }
     task["training"] = {key: task["training"].get(key) for key in wanted["training"]}
     if {key: task.get(key) for key in wanted} != wanted:

@@ -58,8 +58,6 @@ class ModelConfig:
     n_knots, n_pools, cell_width, n_components
         Of ``expressed``: vectors between which values are interpolated, pools of the tokens,
         numbers of a cell vector, and principal components, an even number.
-    n_batches
-        Of ``expressed``: batches that the decoder of whole cells knows; 0: none.
     """
 
     n_genes: int
@@ -76,7 +74,6 @@ class ModelConfig:
     n_pools: int = 64
     cell_width: int = 64
     n_components: int = 100
-    n_batches: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.n_heads:

@@ -224,9 +224,8 @@ class Bottleneck(nn.Module):
         self.cell_norm = nn.LayerNorm(config.cell_width, elementwise_affine=False)
         self.rna = nn.Linear(config.cell_width, config.n_genes)
         self.promoter = nn.Linear(config.cell_width, config.n_genes)
+        # In pretraining alone: of each batch, what is added to the logs of RNA, then of promoters.
         self.batch_embedding: nn.Embedding | None = None
-        if config.n_batches:
-            self.batch_embedding = nn.Embedding(config.n_batches, 2 * config.n_genes)
 
     def project(self, logs: Tensor, known: Tensor) -> Tensor:
         """Compute the components of cells (B, C).
@@ -261,22 +260,42 @@ class Bottleneck(nn.Module):
         cells
             (B, Z) cell vectors.
         batches
-            (B,) batch of each cell, of a model with ``n_batches``; None: the mean of all batches.
+            (B,) number of each cell's batch, between :meth:`add_batches` and :meth:`merge_batches`.
         """
         rna, promoter = self.rna(cells), self.promoter(cells)
-        if self.batch_embedding is not None:
-            shifts = self.batch_embedding.weight.mean(0, keepdim=True)
-            if batches is not None:
-                shifts = self.batch_embedding(batches)
-            of_rna, of_promoter = shifts.chunk(2, dim=1)
-            rna, promoter = rna + of_rna, promoter + of_promoter
+        if batches is not None:
+            if self.batch_embedding is None:
+                raise ValueError("the decoder has no batches")
+            shift_of_rna, shift_of_promoter = self.batch_embedding(batches).chunk(2, dim=1)
+            rna, promoter = rna + shift_of_rna, promoter + shift_of_promoter
         return rna.log_softmax(1), promoter.log_softmax(1)
+
+    def add_batches(self, n_batches: int) -> None:
+        """Let the decoder learn a shift of all genes for each batch, zero at first."""
+        zeros = self.rna.weight.new_zeros(n_batches, 2 * len(self.rna.bias))
+        self.batch_embedding = nn.Embedding.from_pretrained(zeros, freeze=False)
+
+    @torch.no_grad()
+    def merge_batches(self, n_counts: Tensor) -> None:
+        """Add the mean shift of the batches to the decoder, which forgets the single ones.
+
+        Parameters
+        ----------
+        n_counts
+            (2, batches) counts of RNA and of promoters of each batch's training cells, by which
+            the mean is weighted.
+        """
+        if self.batch_embedding is None:
+            return
+        weights = n_counts / n_counts.sum(1, keepdim=True).clamp(min=1)
+        shifts = self.batch_embedding.weight.unflatten(1, (2, -1))
+        for i, decoder in enumerate((self.rna, self.promoter)):
+            decoder.bias += weights[i].to(shifts) @ shifts[:, i]
+        self.batch_embedding = None
 
     @torch.no_grad()
     def start_from(self, mean_logs: Tensor) -> None:
         """Predict the mean profile at first: (2, G) logs of the genes' shares of the counts."""
-        if self.batch_embedding is not None:
-            nn.init.zeros_(self.batch_embedding.weight)
         for decoder, logs in zip((self.rna, self.promoter), mean_logs, strict=True):
             nn.init.zeros_(decoder.weight)
             decoder.bias.copy_(logs)

@@ -154,8 +154,10 @@ def describe_objective(model: ModelSettings) -> str:
     if model.architecture == "paper":
         return f"the bins of {model.mask_share:.0%} hidden genes"
     low, high = model.thinning
+    given = f", given its {model.batch_key}" if model.batch_key else ""
     return (
-        f"counts of a cell that were taken out from those that were left ({low:.0%} to {high:.0%})"
+        "counts of a cell that were taken out from those that were left "
+        f"({low:.0%} to {high:.0%}){given}"
     )
 
 

@@ -28,6 +28,7 @@ from scdyn.settings.model import (
 )
 from scdyn.settings.task import (
     ENSEMBLE,
+    HEAD_ONLY,
     MAIN,
     BaselineSettings,
     CheckSettings,
@@ -52,6 +53,7 @@ from scdyn.settings.task import (
 
 __all__ = [
     "HARDWARE",
+    "HEAD_ONLY",
     "LEFT_OUT",
     "ENSEMBLE",
     "MAIN",

@@ -171,6 +171,24 @@ class Config(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_batches(self) -> Self:
+        """Refuse a batch by which pretraining would be told what is asked later."""
+        for name, task in self.tasks.items():
+            if task.label == self.models[task.model].batch_key:
+                raise refuse(
+                    f"models.{task.model}.batch_key is '{task.label}', which is the label of task "
+                    f"'{name}'; name the column of a batch, such as sample or donor."
+                )
+        for name, study in self.studies.items():
+            key = self.models[self.tasks[study.task].model].batch_key
+            if key in {*(study.control or {}), *(study.perturbed or {})}:
+                raise refuse(
+                    f"models.{self.tasks[study.task].model}.batch_key is '{key}', by which study "
+                    f"'{name}' compares cells; name the column of a batch, such as donor."
+                )
+        return self
+
     def _references(self) -> Iterator[tuple[str, str, str, str]]:
         """Yield all references between blocks: kind, name, name referred to, key of its block."""
         for name, model in self.models.items():

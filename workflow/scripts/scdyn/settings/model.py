@@ -135,9 +135,11 @@ class PretrainingSettings(Settings):
     """Weight of the consistency objective in the loss: the cell vector of the counts that are read
     and that of the others are more alike than those of two cells. Not for paper."""
     batch_key: Text | None = None
-    """Column of sample sheet or metadata whose value in each cell, such as its sample or donor,
-    the whole-cell objective is given, so that the cell vector need not hold the differences between
-    them. Not for conditions that differ in what is asked; not for paper."""
+    """Column of the sample sheet or the metadata with the batch of each cell, such as sample or
+    donor. The decoder of whole cells is given the batch in pretraining, so that the embedding holds
+    less of it. Each cell needs a value. Do not name a condition that you study: its differences are
+    removed, too. A column of the metadata makes pretraining run again if the metadata change. Not
+    for paper."""
     hidden_values: Annotated[float, Field(ge=0)] = 0.0
     """Weight of predicting hidden values in the loss. Not for paper."""
     hidden_zeros: Annotated[float, Field(ge=0)] = 1.0

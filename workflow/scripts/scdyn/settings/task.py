@@ -159,12 +159,12 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     """In place of training.epochs with adapter none, where cells are encoded only once. Not for
     paper."""
     head_steps: Count = 3000
-    """Fewest training steps with adapter none: few cells are read several times in each epoch. Not
-    for paper."""
-    markers_alone: Share = 0.3
-    """Share of the training cells of each step of which the head reads the marker genes alone, with
-    adapter none, so that its predictions do not rest on the cell vector alone where test cells are
-    unlike training cells, such as progenitors. Not for paper."""
+    """Fewest training steps with adapter none; a small training set is repeated within an epoch.
+    Not for paper."""
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the training cells, sampled in each step, whose cell vector and components a head
+    reads as zero, so that it learns from the marker genes, too, for cells unlike the training cells
+    such as progenitors. With adapter none; not for paper."""
     penalty: Annotated[float, Field(ge=0)] = 0.003
     """L2 penalty of the head's weights: half of it, times the sum of their squares, is added to the
     loss. 0 is the default if the model's architecture is paper."""
@@ -189,6 +189,10 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     def is_head_only(self, architecture: str) -> bool:
         """Tell whether only a head is trained, so that each cell is encoded once."""
         return self.trained == "none" and architecture != "paper"
+
+
+# Keys that have no effect if an encoder is trained.
+HEAD_ONLY = ("views", "head_epochs", "head_steps", "feature_dropout")
 
 
 class VariantSettings(FineTuningSettings):

@@ -100,16 +100,17 @@ def fit_classifier(
         if features is None:
             features = encode(model, store, rows, settings)
         inputs = append_markers(features, classifier, store, rows)
-        n_features = features.shape[-1] if inputs.shape[-1] > features.shape[-1] else 0
+        # All cells of a step at once: they are small.
+        batch_size = min(config.batch_size, len(rows))
+        config = config.model_copy(update={"batch_size": batch_size, "micro_batch": batch_size})
         places = repeat_cells(len(rows), config, settings.head_steps)
-        rows, inputs, targets = rows[places], inputs[places], targets[places]
+        if len(places) > len(rows):
+            rows, inputs, targets = rows[places], inputs[places], targets[places]
         module = head
         objective = FeatureClassification(
             classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
-            torch.from_numpy(inputs), n_features, settings.markers_alone,
+            torch.from_numpy(inputs), len(head.markers.genes), settings.feature_dropout,
         )  # fmt: skip
-        # All cells of a step at once: they are small.
-        config = config.model_copy(update={"micro_batch": config.batch_size})
     else:
         objective = CountClassification(
             classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
@@ -122,9 +123,20 @@ def fit_classifier(
 
 
 def repeat_cells(n_cells: int, config: TrainingConfig, n_steps: int) -> np.ndarray:
-    """List the training cells of an epoch, each as often as all epochs need for ``n_steps``."""
-    n_times = math.ceil(n_steps * config.batch_size / (config.epochs * n_cells))
-    return np.tile(np.arange(n_cells), n_times)
+    """List the cells of an epoch: all, or, if they are too few for ``n_steps``, repeated.
+
+    Parameters
+    ----------
+    n_cells
+        Number of training cells.
+    config
+        Its batches have at most as many cells.
+    n_steps
+        Fewest steps of all epochs.
+    """
+    n_needed = math.ceil(n_steps / config.epochs) * config.batch_size
+    shuffled = np.random.default_rng(config.seed).permutation(n_cells)
+    return np.arange(n_cells) if n_cells >= n_needed else np.resize(shuffled, n_needed)
 
 
 def append_markers(
@@ -246,14 +258,15 @@ class FeatureClassification(Classification):
     ----------
     features
         (cells, views, F + M) of the training cells, with marker genes.
-    n_features, markers_alone
-        F, and the share of cells of which the head reads the marker genes alone. F is 0 if there
-        are no marker genes.
+    n_markers
+        M.
+    feature_dropout
+        Share of the cells of a step of which only marker genes are read, if there are some.
     """
 
     features: Tensor
-    n_features: int
-    markers_alone: float
+    n_markers: int
+    feature_dropout: float
 
     @property
     def depths(self) -> np.ndarray:
@@ -265,14 +278,15 @@ class FeatureClassification(Classification):
         return LoadedBatches(self.features, parts, self.weights.device)
 
     def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
-        """Draw a view of each cell, and the cells that lose all but their marker genes."""
+        """Draw a view of each cell, and the cells of which only marker genes are read."""
         (features,) = cells
         n_cells, n_views, _ = features.shape
         rng = np.random.default_rng(part.seed)
         views = part.take_from(rng.integers(n_views, size=part.n_in_step))
-        lost = part.take_from(rng.random(part.n_in_step) < self.markers_alone)
+        dropped = part.take_from(rng.random(part.n_in_step) < self.feature_dropout)
         inputs = features[np.arange(n_cells), views]
-        inputs[lost, : self.n_features] = 0
+        if self.n_markers:
+            inputs[dropped, : -self.n_markers] = 0
         return (inputs,)
 
     def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:

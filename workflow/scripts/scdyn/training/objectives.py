@@ -46,7 +46,7 @@ class Example:
     noise
         (B, Z) noise that is added to the cell vectors before they predict; None: none.
     batches
-        (B,) batch of each cell; None: not given.
+        (B,) number of the batch of each cell, which the decoder is given; None: it is not.
     """
 
     rna: Tensor
@@ -258,8 +258,8 @@ class Pretraining:
         (2, G) counts of each gene in training cells, from :func:`sum_counts`; its shares are what
         a predictor that ignores the cell predicts.
     batches
-        Batch of each training cell and of each held-out cell, which the decoder is given; None: it
-        is not.
+        Number of the batch of each training cell and of each held-out cell, which the decoder is
+        given; None: it is not.
     """
 
     def __init__(
@@ -272,7 +272,7 @@ class Pretraining:
         profile: Tensor,
         batches: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
-        self.batches = None if batches is None else [torch.from_numpy(of) for of in batches]
+        self.batch_codes = None if batches is None else [*map(torch.from_numpy, batches)]
         self.model, self.store, self.settings = model, store, settings
         self.training_rows, self.held_out = training_rows, held_out
         self.device = next(model.parameters()).device
@@ -280,6 +280,16 @@ class Pretraining:
         self.gene_weights = weigh_genes(profile, settings.gene_power).to(self.device)
         self.depths = store.totals(training_rows).sum(0)
         self.group_size = COMPARED if settings.consistency else 1
+
+    def count_by_batch(self) -> Tensor:
+        """Sum the counts of the training cells of each batch: (2, batches), RNA and promoters."""
+        if self.batch_codes is None:
+            return torch.zeros(len(MODALITIES), 0)
+        totals = self.store.totals(self.training_rows)
+        codes = self.batch_codes[0].numpy()
+        n_batches = int(max(of.max() for of in self.batch_codes)) + 1
+        counts = [np.bincount(codes, weights=of, minlength=n_batches) for of in totals]
+        return torch.from_numpy(np.stack(counts))
 
     def load(self, parts: list[np.ndarray]) -> Loader:
         """Return a loader of the training cells at the positions of each part."""
@@ -311,8 +321,9 @@ class Pretraining:
         if self.settings.cell_noise:
             noise = draw_by_cell(rna, self.model.config.cell_width, seeds, torch.randn)
             example = replace(example, noise=noise * self.settings.cell_noise)
-        if self.batches is not None:
-            example = replace(example, batches=self.batches[0][part.positions].to(self.device))
+        if self.batch_codes is not None:
+            batches = self.batch_codes[0][part.positions].to(self.device)
+            example = replace(example, batches=batches)
         return example
 
     def weigh(self, part: Part, example: Example) -> Tensor:
@@ -405,9 +416,9 @@ class Pretraining:
             example = self.make_example(
                 rna, promoter, [step_seed(self.settings.seed, int(row)) for row in rows]
             )
-            if self.batches is not None:
-                of_batch = self.batches[1][n_done : n_done + len(rows)].to(self.device)
-                example = replace(example, batches=of_batch)
+            if self.batch_codes is not None:
+                batches = self.batch_codes[1][n_done : n_done + len(rows)].to(self.device)
+                example = replace(example, batches=batches)
             n_done += len(rows)
             tokens, _, logs = self.predict(example)
             values = self.score_values(example, tokens)

@@ -22,6 +22,7 @@ from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
 from scdyn.order import natural_key
 from scdyn.pp.counts import find_depth
+from scdyn.pp.selection import spell_values
 from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
@@ -36,6 +37,8 @@ from scdyn.training.progress import write_records
 MOST_HELD_OUT = 10_000
 # Most training cells of which principal components are computed.
 MOST_PROJECTED = 4_000
+# Fewest cells per batch, on average.
+CELLS_PER_BATCH = 20
 # Most training cells from which the mean profile is computed.
 MOST_SUMMED = 20_000
 
@@ -74,19 +77,19 @@ def pretrain(
     checkpoints
         Folder of the checkpoints, from which an interrupted run resumes; removed at the end.
     batches
-        Batch of each cell of ``rows``, which the decoder of whole cells is given; None: it is not.
+        Batch of each cell of ``rows``, which the decoder of whole cells is given in training;
+        None: it is not.
 
     Raises
     ------
     InputError
-        If a cell has no batch.
+        If a cell has no batch, or if there are hardly any cells per batch.
     """
     seed = settings.seed
     is_paper = settings.architecture == "paper"
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
     sizes = {key: store.meta[key] for key in ("n_genes", "n_tfs")}
-    codes, names_of_batches = code_batches(None if is_paper else batches)
-    sizes["n_batches"] = len(names_of_batches)
+    batch_codes, batch_names = number_batches(None if is_paper else batches)
     architecture = ModelConfig.from_dict(sizes | settings.architecture_settings())
     torch.manual_seed(seed)
     model: Encoder
@@ -119,19 +122,21 @@ def pretrain(
         profile = sum_counts(store, np.sort(order[n_validation:][:MOST_SUMMED]))
         model.bottleneck.start_from(log_shares(profile))
         start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
+        if batch_codes is not None:
+            model.bottleneck.add_batches(len(batch_names))
         distributed.copy_from_first(model)
-        of_batch = None
-        if codes is not None:
-            by_row = pd.Series(codes, index=rows)
-            of_batch = by_row[training_rows].to_numpy(), by_row[held_out].to_numpy()
-        task = Pretraining(model, store, training_rows, held_out, settings, profile, of_batch)
+        parts = None
+        if batch_codes is not None:
+            by_row = pd.Series(batch_codes, index=rows)
+            parts = by_row[training_rows].to_numpy(), by_row[held_out].to_numpy()
+        task = Pretraining(model, store, training_rows, held_out, settings, profile, parts)
     # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
         "model": architecture.to_dict(),
         "tokens": store.meta,
         "settings": settings.without_hardware(),
         "cells": hashlib.sha256(rows.tobytes()).hexdigest(),
-        "batches": None if codes is None else hashlib.sha256(codes.tobytes()).hexdigest(),
+        "batches_sha256": hash_batches(batches),
     }
     checkpoint = Checkpoint(checkpoints, identity)
     run = Training(
@@ -150,10 +155,13 @@ def pretrain(
             "settings": settings.model_dump(),
             "tokens": store.meta,
             "latents": name_latents(model, names),
-            "batches": names_of_batches,
+            "batches": batch_names,
+            "batches_sha256": hash_batches(batches),
             "n_training_cells_without_promoters": int(without.sum()),
         }
         trivial: dict[str, float] = {}
+        if isinstance(task, Pretraining):
+            model.bottleneck.merge_batches(task.count_by_batch())
         if isinstance(model, PaperModel):
             # As it will be loaded: not compiled, and in the default precision.
             plain = PaperModel(architecture).to(task.device).eval()
@@ -165,26 +173,40 @@ def pretrain(
         checkpoint.remove()
 
 
-def code_batches(batches: pd.Series | None) -> tuple[np.ndarray | None, list[str]]:
-    """Number the batches of cells: the number of each cell, and the batches' names in their order.
+def number_batches(batches: pd.Series | None) -> tuple[np.ndarray | None, list[str]]:
+    """Number the batches of cells: the number of each cell's batch, and the batches' names.
 
     Raises
     ------
     InputError
-        If a cell has none.
+        If a cell has none, or if there are hardly any cells per batch.
     """
     if batches is None:
         return None, []
-    if batches.isna().any():
+    names = spell_values(batches)
+    if names.isna().any():
         raise InputError(
             "MODEL",
-            f"batch_key: {int(batches.isna().sum()):,} of {len(batches):,} training cells have no "
-            f"'{batches.name}', such as {batches.index[batches.isna()][0]}; complete the column, "
-            "leave these cells out (cells), or choose another column.",
+            f"batch_key: {int(names.isna().sum()):,} of {len(names):,} cells have no "
+            f"'{batches.name}', such as {names.index[names.isna()][0]}; complete the column, list "
+            "the wanted values under the model's cells, or choose another column.",
         )
-    names = batches.astype(str)
     categories = sorted(names.unique(), key=natural_key)
+    if len(names) < CELLS_PER_BATCH * len(categories):
+        raise InputError(
+            "MODEL",
+            f"batch_key: '{batches.name}' has {len(categories):,} values in {len(names):,} cells, "
+            f"fewer than {CELLS_PER_BATCH} cells per value; choose a column such as the sample or "
+            "the donor.",
+        )
     return pd.Categorical(names, categories=categories).codes.astype(np.int64), categories
+
+
+def hash_batches(batches: pd.Series | None) -> str | None:
+    """Hash which cell is of which batch."""
+    if batches is None:
+        return None
+    return hashlib.sha256("\n".join(batches.astype(str)).encode()).hexdigest()
 
 
 def name_latents(model: Encoder, regulons: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Batches that the decoder of whole cells is given."""
 
+import copy
 from types import SimpleNamespace
 
 import anndata as ad
@@ -12,6 +13,8 @@ from small_corpus import make_genes
 
 import scdyn
 from scdyn.errors import InputError
+from scdyn.model.architecture import ModelConfig
+from scdyn.model.transformer import Bottleneck
 from scdyn.settings import PretrainingSettings
 from scdyn.training import pretraining
 
@@ -57,19 +60,50 @@ def study(tmp_path_factory):
     return SimpleNamespace(corpus=corpus, folder=folder, models=models)
 
 
-def test_the_decoder_learns_what_differs_between_batches(study):
-    model = study.models["sample"]
-    assert model.config["batches"] == ["a", "b"]
-    bottleneck = model.model.bottleneck
+def test_the_decoder_learns_what_differs_between_batches(study, monkeypatch):
+    """It forgets the single batches in the end; their mean, weighted by counts, is kept."""
+    store, folder = study.corpus.store, study.folder / "kept"
+    merged = []
+    merge = Bottleneck.merge_batches
+
+    def keep(bottleneck, n_counts):
+        merged.append((copy.deepcopy(bottleneck), n_counts))
+        merge(bottleneck, n_counts)
+
+    monkeypatch.setattr(Bottleneck, "merge_batches", keep)
+    rows = np.arange(2 * N_CELLS)
+    sample = study.corpus.obs["sample"]
+    pretraining.pretrain(store, rows, SETTINGS, folder, folder / "checkpoints", sample)
+    ((bottleneck, n_counts),) = merged
     vectors = torch.zeros(1, 8)
     with torch.no_grad():
         of_batch = [bottleneck.decode(vectors, torch.tensor([i]))[0][0] for i in range(2)]
-        between = bottleneck.decode(vectors)[0][0]
     change = (of_batch[1] - of_batch[0]).numpy()
     others = np.setdiff1d(np.arange(N_GENES), HIGHER)
     assert change[HIGHER].min() > change[others].max() + 0.5
-    for low, high, mean in zip(*(logs[HIGHER] for logs in (*of_batch, between)), strict=True):
-        assert low < mean < high
+    assert n_counts.shape == (2, 2) and n_counts[0, 1] > n_counts[0, 0]
+    model = scdyn.load(folder)
+    assert model.config["batches"] == ["a", "b"]
+    shifts, weights = bottleneck.batch_embedding.weight, n_counts[0] / n_counts[0].sum()
+    expected = bottleneck.rna.bias + weights.float() @ shifts[:, :N_GENES]
+    torch.testing.assert_close(model.model.bottleneck.rna.bias, expected)
+    straight = study.models["sample"].model.state_dict()
+    for name, values in model.model.state_dict().items():
+        torch.testing.assert_close(values, straight[name])
+        assert "batch" not in name
+    with pytest.raises(ValueError, match="no batches"):
+        model.model.bottleneck.decode(vectors, torch.tensor([0]))
+
+
+def test_a_batch_without_promoters_does_not_count_for_their_mean():
+    bottleneck = Bottleneck(ModelConfig(n_genes=3, n_tfs=1, width=4, n_heads=1, cell_width=2))
+    bottleneck.add_batches(2)
+    with torch.no_grad():
+        bottleneck.rna.bias.zero_(), bottleneck.promoter.bias.zero_()
+        bottleneck.batch_embedding.weight.copy_(torch.tensor([[2.0] * 6, [6.0] * 6]))
+    bottleneck.merge_batches(torch.tensor([[30.0, 10.0], [0.0, 5.0]]))
+    assert bottleneck.rna.bias.tolist() == [3.0] * 3
+    assert bottleneck.promoter.bias.tolist() == [6.0] * 3
 
 
 def test_given_the_batch_the_cell_vector_holds_less_of_it(study):
@@ -83,10 +117,12 @@ def test_given_the_batch_the_cell_vector_holds_less_of_it(study):
     assert explained["sample"] < 0.8 * explained[None], explained
 
 
-def test_a_model_without_batches_has_none(study):
-    model = study.models[None]
-    assert model.config["batches"] == []
-    assert not any("batch" in name for name in model.model.state_dict())
+def test_another_batch_of_a_cell_makes_another_model(study):
+    folder, obs = study.models["sample"].folder, study.corpus.obs
+    assert scdyn.pretrain(study.corpus, folder, SETTINGS, obs).folder == folder
+    obs = obs.assign(sample=obs["sample"].astype(str).where(np.arange(len(obs)) > 0, "b"))
+    with pytest.raises(InputError, match="a model of other settings, batches or another corpus"):
+        scdyn.pretrain(study.corpus, folder, SETTINGS, obs)
 
 
 def test_every_cell_needs_a_batch(study):
@@ -94,7 +130,14 @@ def test_every_cell_needs_a_batch(study):
     with pytest.raises(InputError, match="batch_key: the cells have no column 'donor'"):
         scdyn.pretrain(study.corpus, study.folder / "donor", settings)
     donors = pd.Series(["x", None, "y"], ["c0", "c1", "c2"], name="donor")
-    with pytest.raises(InputError, match=r"1 of 3 training cells have no 'donor', such as c1"):
-        pretraining.code_batches(donors)
-    codes, names = pretraining.code_batches(pd.Series(["s10", "s9", "s10"]))
-    assert names == ["s9", "s10"] and codes.tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match=r"1 of 3 cells have no 'donor', such as c1"):
+        pretraining.number_batches(donors)
+
+
+def test_batches_have_cells_enough_and_a_natural_order():
+    names = pd.Series(np.repeat(["s10", "s9"], 30), name="sample")
+    codes, found = pretraining.number_batches(names)
+    assert found == ["s9", "s10"] and codes.tolist() == [1] * 30 + [0] * 30
+    barcodes = pd.Series([f"c{i}" for i in range(60)], name="barcode")
+    with pytest.raises(InputError, match=r"'barcode' has 60 values in 60 cells, fewer than 20"):
+        pretraining.number_batches(barcodes)
