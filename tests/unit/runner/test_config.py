@@ -185,7 +185,6 @@ def change(content, path, value):
         ("models.hybrid.mask_share", 1.5, "models.hybrid.mask_share"),
         ("models.hybrid.batch_key", "cell_type", "is 'cell_type', which is the label of task"),
         ("models.hybrid.batch_key", "genotype", "'genotype', by which study 'perturbation'"),
-        ("tasks.fate.feature_dropout", 1, "tasks.fate.feature_dropout is '1'"),
         ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
         ("results", "../elsewhere", "results is '../elsewhere'"),
         ("results", "/scratch/../lab", "results is '/scratch/../lab'"),

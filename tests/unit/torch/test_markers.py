@@ -10,7 +10,7 @@ from scdyn.io.files import sha256
 from scdyn.model.classifier import load_classifier
 from scdyn.settings import VariantSettings
 from scdyn.tasks import finetuning, markers
-from scdyn.training.loop import Part, TrainingConfig
+from scdyn.training.loop import TrainingConfig
 
 ROWS = np.arange(90)
 
@@ -112,23 +112,6 @@ def test_a_saved_classifier_has_its_markers(model, cells, tmp_path, adapter):
     counts = densify(cells[0], ROWS)
     with torch.no_grad():
         torch.testing.assert_close(loaded(*counts), trained(*counts), rtol=1e-4, atol=1e-5)
-
-
-def test_features_of_some_cells_of_a_step_are_read_as_zero(targets):
-    """Whichever cells lose their features is decided for the whole step, not for its parts."""
-    inputs = torch.ones(90, 2, 7)
-    shared = None, torch.from_numpy(targets), torch.ones(3), 0.0, inputs
-    step = Part(np.arange(40), np.arange(40), np.arange(40), 40, 5)
-    (drawn,) = finetuning.FeatureClassification(*shared, 3, 0.3).prepare(step, inputs[:40])
-    assert (drawn[:, 4:] == 1).all()
-    lost = (drawn[:, :4] == 0).all(1)
-    assert 5 < lost.sum() < 20 and (drawn[~lost] == 1).all()
-    part = Part(np.arange(10, 20), np.arange(10, 20), np.arange(10, 20), 40, 5)
-    (own,) = finetuning.FeatureClassification(*shared, 3, 0.3).prepare(part, inputs[10:20])
-    assert torch.equal(own, drawn[10:20])
-    for n_markers, share in ((3, 0.0), (0, 0.3)):
-        task = finetuning.FeatureClassification(*shared, n_markers, share)
-        assert (task.prepare(step, inputs[:40])[0] == 1).all()
 
 
 @pytest.mark.parametrize("n_cells", [10, 97, 2399, 2400, 9000])

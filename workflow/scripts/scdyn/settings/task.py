@@ -161,10 +161,6 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     head_steps: Count = 3000
     """Fewest training steps with adapter none; a small training set is repeated within an epoch.
     Not for paper."""
-    feature_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Share of the training cells, sampled in each step, whose cell vector and components a head
-    reads as zero, so that it learns from the marker genes, too, for cells unlike the training cells
-    such as progenitors. With adapter none; not for paper."""
     penalty: Annotated[float, Field(ge=0)] = 0.003
     """L2 penalty of the head's weights: half of it, times the sum of their squares, is added to the
     loss. 0 is the default if the model's architecture is paper."""
@@ -192,7 +188,7 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
 
 
 # Keys that have no effect if an encoder is trained.
-HEAD_ONLY = ("views", "head_epochs", "head_steps", "feature_dropout")
+HEAD_ONLY = ("views", "head_epochs", "head_steps")
 
 
 class VariantSettings(FineTuningSettings):

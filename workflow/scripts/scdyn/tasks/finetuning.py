@@ -109,7 +109,7 @@ def fit_classifier(
         module = head
         objective = FeatureClassification(
             classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
-            torch.from_numpy(inputs), len(head.markers.genes), settings.feature_dropout,
+            torch.from_numpy(inputs),
         )  # fmt: skip
     else:
         objective = CountClassification(
@@ -258,15 +258,9 @@ class FeatureClassification(Classification):
     ----------
     features
         (cells, views, F + M) of the training cells, with marker genes.
-    n_markers
-        M.
-    feature_dropout
-        Share of the cells of a step of which only marker genes are read, if there are some.
     """
 
     features: Tensor
-    n_markers: int
-    feature_dropout: float
 
     @property
     def depths(self) -> np.ndarray:
@@ -278,16 +272,11 @@ class FeatureClassification(Classification):
         return LoadedBatches(self.features, parts, self.weights.device)
 
     def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
-        """Draw a view of each cell, and the cells of which only marker genes are read."""
+        """Draw a view of each cell."""
         (features,) = cells
         n_cells, n_views, _ = features.shape
-        rng = np.random.default_rng(part.seed)
-        views = part.take_from(rng.integers(n_views, size=part.n_in_step))
-        dropped = part.take_from(rng.random(part.n_in_step) < self.feature_dropout)
-        inputs = features[np.arange(n_cells), views]
-        if self.n_markers:
-            inputs[dropped, : -self.n_markers] = 0
-        return (inputs,)
+        drawn = np.random.default_rng(part.seed).integers(n_views, size=part.n_in_step)
+        return (features[np.arange(n_cells), part.take_from(drawn)],)
 
     def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits of cells from their features."""
