@@ -14,6 +14,7 @@ from sizes import (
     N_CLASSES,
     N_HEADS,
     N_STEPS,
+    SHARE_OF_ONES,
     SIZES,
     WIDTH,
 )
@@ -40,8 +41,8 @@ def make(size, architecture="paper"):
         width=WIDTH, n_heads=N_HEADS, n_bins=N_BINS, dropout=0.0, architecture=architecture, **s
     )
     shape = (2, batch, s["n_genes"])
-    counts = (torch.rand(shape) < EXPRESSED_SHARE) * torch.rand(shape) * 9
-    counts = counts.ceil().to(torch.int16)
+    counts = torch.empty(shape).geometric_(SHARE_OF_ONES).clamp(max=N_BINS)
+    counts = ((torch.rand(shape) < EXPRESSED_SHARE) * counts).to(torch.int16)
     if architecture == "paper":
         return PaperModel(config, np.ones((2, config.n_genes))), counts.int()
     return ScDynOmics(config), counts

@@ -19,6 +19,8 @@ SIZES = {
 WIDTH, N_HEADS = 96, 12
 # Share of the genes that are not zero, in each modality.
 EXPRESSED_SHARE = 0.1
+# Share of ones among the counts above zero; 0.4 to 0.7 in the RNA of the real studies.
+SHARE_OF_ONES = 0.6
 MASK_SHARE = 0.15
 N_BINS = 12
 N_STEPS = 50  # steps of Integrated Gradients

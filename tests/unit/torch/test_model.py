@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scdyn.data.loader import NOT_MEASURED
+from scdyn.model import transformer
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import set_precision
 from scdyn.model.transformer import HIGHEST, ScDynOmics, list_expressed
@@ -108,6 +109,24 @@ def test_a_cell_is_the_same_in_any_batch(model, counts):
     _, together, _ = model.represent(*counts)
     rows = [model.represent(*(part[i : i + 1] for part in counts))[1] for i in range(7)]
     torch.testing.assert_close(torch.cat(rows), together, rtol=1e-5, atol=1e-6)
+
+
+def test_cells_are_computed_a_few_at_once_by_their_number_of_tokens(model, counts, monkeypatch):
+    """In any order, they are those that are computed together."""
+    expected = model.represent(*counts)[1]
+    monkeypatch.setattr(transformer, "AT_ONCE", 2)
+    computed = []
+    forward = model.forward
+
+    def keep(rna, promoter):
+        computed.append(((rna > 0) | (promoter > 0)).sum(1).tolist())
+        return forward(rna, promoter)
+
+    monkeypatch.setattr(model, "forward", keep)
+    torch.testing.assert_close(model.embed_cells(*counts), expected, rtol=1e-5, atol=1e-6)
+    assert [len(cells) for cells in computed] == [2, 2, 2, 1]
+    n_tokens = sum(computed, [])
+    assert n_tokens == sorted(n_tokens) and len(set(n_tokens)) > 3
 
 
 def test_cells_without_counts_are_all_the_same_and_finite(model, config):

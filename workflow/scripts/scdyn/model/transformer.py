@@ -39,6 +39,8 @@ from scdyn.model.layers import (
 CLIPPED = 10.0
 # Larger values are embedded as this one, log1p of a thousand counts in a cell of median depth.
 HIGHEST = 7.0
+# Cells that are computed at once, of a batch that is sorted by the number of tokens.
+AT_ONCE, AT_ONCE_ON_GPU = 16, 128
 # Logarithms of sequencing depths are divided by this, to be near one.
 SCALE_OF_DEPTH = 8.0
 
@@ -432,7 +434,7 @@ class ScDynOmics(nn.Module):
     def represent(
         self, rna: Tensor, promoter: Tensor, hidden: Tensor | None = None
     ) -> tuple[Tokens, Tensor, Tensor]:
-        """Represent cells.
+        """Represent cells and their tokens.
 
         Parameters
         ----------
@@ -442,7 +444,7 @@ class ScDynOmics(nn.Module):
         Returns
         -------
         tokens : Tokens
-            Of the expressed genes.
+            Of the expressed and the hidden genes.
         cells : Tensor, (B, Z)
             The cell vectors.
         components : Tensor, (B, C)
@@ -455,11 +457,25 @@ class ScDynOmics(nn.Module):
         components = self.bottleneck.project(logs, known)
         return tokens, self.bottleneck(tokens, components), components
 
+    def compute_vectors(self, rna: Tensor, promoter: Tensor, components: Tensor) -> Tensor:
+        """Compute cell vectors (B, Z) as :meth:`represent` does, of a few cells at once.
+
+        Cells that are computed at once take as long as the one with the most tokens, so that those
+        of similar numbers of tokens are.
+        """
+        n_tokens = ((rna > 0) | (promoter > 0)).sum(1)
+        order = n_tokens.argsort(stable=True)
+        parts = [
+            self.bottleneck(self(rna[cells], promoter[cells]), components[cells])
+            for cells in order.split(AT_ONCE_ON_GPU if rna.is_cuda else AT_ONCE)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
     def describe(self, rna: Tensor, promoter: Tensor) -> CellFeatures:
         """Compute what a head reads."""
         logs, measured = self.normalise(rna, promoter)
         components = self.bottleneck.project(logs, measured)
-        cells = self.bottleneck(self(rna, promoter), components)
+        cells = self.compute_vectors(rna, promoter, components)
         return CellFeatures(torch.cat([cells, components], 1), logs, measured)
 
     def make_values(self, rna: Tensor, promoter: Tensor) -> tuple[Tensor, Tensor]:
@@ -482,7 +498,8 @@ class ScDynOmics(nn.Module):
 
     def embed_cells(self, rna: Tensor, promoter: Tensor) -> Tensor:
         """Embed cells: the cell vectors, (B, Z)."""
-        return self.represent(rna, promoter)[1]
+        components = self.bottleneck.project(*self.normalise(rna, promoter))
+        return self.compute_vectors(rna, promoter, components)
 
     def last_full_layer(self) -> int:
         """Return the position of the last Full layer, or 0 if there is only one layer."""

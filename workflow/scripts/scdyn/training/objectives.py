@@ -367,13 +367,20 @@ class Pretraining:
             loss = loss + settings.consistency * alike
         return loss
 
-    def predict(self, example: Example) -> tuple[Tokens, Tensor, tuple[Tensor, Tensor]]:
-        """Compute tokens, cell vectors (B, Z), and the logs of the genes' shares, (B, G) each."""
-        tokens, cells, _ = self.model.represent(example.rna, example.promoter, example.hidden)
+    def predict(self, example: Example) -> tuple[Tokens | None, Tensor, tuple[Tensor, Tensor]]:
+        """Compute cell vectors (B, Z) and the logs of the genes' shares, (B, G) each.
+
+        The tokens come first, if values are hidden.
+        """
+        tokens = None
+        if example.hidden is None:
+            cells = self.model.embed_cells(example.rna, example.promoter)
+        else:
+            tokens, cells, _ = self.model.represent(example.rna, example.promoter, example.hidden)
         noisy = cells if example.noise is None else cells + example.noise
         return tokens, cells, self.model.bottleneck.decode(noisy, example.batches)
 
-    def score_values(self, example: Example, tokens: Tokens) -> list[Tensor]:
+    def score_values(self, example: Example, tokens: Tokens | None) -> list[Tensor]:
         """Compute the cross-entropies of hidden values: (values,) per modality; none if no hidden.
 
         Parameters
@@ -381,7 +388,7 @@ class Pretraining:
         example, tokens
             The cells, and their tokens by :meth:`predict`.
         """
-        if example.hidden is None:
+        if example.hidden is None or tokens is None:
             return []
         counts = (example.rna, example.promoter)
         is_hidden = example.hidden.gather(1, tokens.genes) & (tokens.weight > 0)
