@@ -437,3 +437,12 @@ def test_promoters_left_out_in_training_teach_the_model_to_do_without(
         task.store = alone
         losses.append(task.evaluate()[score])
     assert losses[1] < losses[0]
+
+
+def test_seeding_dropout_gives_torchs_numbers_and_keeps_no_calls():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    n_kept = len(torch.cuda._queued_calls)
+    loop.seed_dropout(5, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == n_kept
