@@ -42,6 +42,7 @@ FREE = {
     "reference.biotypes.[]",
     "resources.sha256.{}",  # of the catalogue
     "corpora.*.samples.[]",  # of the sheet
+    "models.*.batch_key",
     "peers.batch",
     "studies.*.pseudotime",
     "studies.*.replicate",
