@@ -51,7 +51,7 @@ VARIANTS = {
     "hidden values alone": (
         "true", {"hidden_values": 1.0, "whole_cell": 0.0, "consistency": 0.0},
     ),
-    # The units of the task's split, if it has some.
+    # The batch is the column of the task's split_by; left out if it has none.
     BATCH_GIVEN: ("true", {}),
     "random projection": ("true", {"projection_init": "random"}),
     "random projection and index": ("random", {"projection_init": "random"}),
