@@ -184,6 +184,11 @@ def change(content, path, value):
         ("models.hybrid.corpus", "x", "model 'hybrid' names 'x', .* corpora"),
         ("models.hybrid.mask_share", 1.5, "models.hybrid.mask_share"),
         ("models.hybrid.batch_key", "cell_type", "is 'cell_type', which is the label of task"),
+        (
+            "models.hybrid",
+            {"corpus": "embryo", "architecture": "paper", "batch_key": "sample"},
+            "models.hybrid.batch_key has no effect with architecture: paper",
+        ),
         ("models.hybrid.batch_key", "genotype", "'genotype', by which study 'perturbation'"),
         ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
         ("results", "../elsewhere", "results is '../elsewhere'"),

@@ -197,6 +197,10 @@ class PretrainingSettings(Settings):
                 f" is {self.width}, which is not a multiple of n_heads, {self.n_heads}; give both, "
                 "or a size.",
             )
+        if self.batch_key and self.architecture == "paper":
+            raise refuse(
+                "", "batch_key", " has no effect with architecture: paper; leave one of them out."
+            )
         return self
 
     def architecture_settings(self) -> dict[str, int | float | str]:

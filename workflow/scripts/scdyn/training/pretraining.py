@@ -86,14 +86,13 @@ def pretrain(
         If a cell has no batch, or if there are hardly any cells per batch.
     """
     seed = settings.seed
-    is_paper = settings.architecture == "paper"
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
     sizes = {key: store.meta[key] for key in ("n_genes", "n_tfs")}
-    batch_codes, batch_names = number_batches(None if is_paper else batches)
+    batch_codes, batch_names = number_batches(batches)
     architecture = ModelConfig.from_dict(sizes | settings.architecture_settings())
     torch.manual_seed(seed)
     model: Encoder
-    if is_paper:
+    if architecture.architecture == "paper":
         model = PaperModel(architecture, find_rates(store.corpus.genes))
     else:
         model = ScDynOmics(architecture)
