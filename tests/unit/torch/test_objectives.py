@@ -11,6 +11,7 @@ from scdyn.training import objectives
 from scdyn.training.loop import Part, split_part
 
 SEEDS = [3, 1, 4, 1, 5, 9, 2]
+SHARES = [0.3, 0.5, 0.4, 0.5, 0.6, 0.9, 0.7]
 
 
 def make_settings(**changes):
@@ -27,7 +28,7 @@ def make_task(model, store, batches=None, **changes):
 
 
 def test_counts_are_kept_or_taken_out(model, cells, counts):
-    example = make_task(model, cells[0]).make_example(*counts, SEEDS)
+    example = make_task(model, cells[0]).make_example(*counts, SEEDS, SHARES)
     for before, kept, rest in zip(
         counts, (example.rna, example.promoter), example.rest, strict=True
     ):
@@ -47,11 +48,11 @@ def test_the_share_that_is_kept_lies_between_the_bounds():
     assert (kept.double().std(1) < 8).all()
 
 
-def test_a_cell_is_thinned_by_its_seed_alone(model, cells, counts):
+def test_a_cell_is_thinned_by_its_seed_and_share_alone(model, cells, counts):
     task = make_task(model, cells[0], hidden_values=1.0, promoter_dropout=0.5)
-    together = task.make_example(*counts, SEEDS)
-    for i, seed in enumerate(SEEDS):
-        alone = task.make_example(*(part[i : i + 1] for part in counts), [seed])
+    together = task.make_example(*counts, SEEDS, SHARES)
+    for i, (seed, share) in enumerate(zip(SEEDS, SHARES, strict=True)):
+        alone = task.make_example(*(part[i : i + 1] for part in counts), [seed], [share])
         for name in ("rna", "promoter", "hidden"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[i])
     assert not torch.equal(together.hidden[0], together.hidden[2])
@@ -59,7 +60,7 @@ def test_a_cell_is_thinned_by_its_seed_alone(model, cells, counts):
 
 def test_promoters_that_are_left_out_are_predicted_whole(model, cells, counts):
     task = make_task(model, cells[0], promoter_dropout=0.999)
-    example = task.make_example(*counts, SEEDS)
+    example = task.make_example(*counts, SEEDS, SHARES)
     assert (example.promoter == NOT_MEASURED).all()
     assert torch.equal(example.rest[1], counts[1])
 
@@ -145,6 +146,26 @@ def test_the_loss_of_a_step_does_not_depend_on_its_parts(
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_cells_of_a_group_keep_one_share_and_half_of_the_groups_are_compared(
+    model, cells, monkeypatch
+):
+    monkeypatch.setattr(objectives, "COMPARED", 3)
+    task = make_task(model, cells[0])
+    groups = np.arange(24) // 3
+    n_compared = np.zeros(8)
+    for seed in range(2):
+        part = Part(np.arange(24), groups, np.arange(24), 24, seed)
+        counts = [values * 100 for values in next(iter(task.load([part.positions])))]
+        example = task.prepare(part, *counts)
+        shares = (example.rna.sum(1) / counts[0].sum(1)).reshape(8, 3)
+        assert shares.std(1).max() < 0.05 < shares.mean(1).std()
+        n_compared += example.compared.reshape(8, 3).sum(1).numpy()
+        # Those of even and of odd numbers, which two processes take.
+        assert [example.compared[groups % 2 == i].sum() for i in range(2)] == [6, 6]
+    assert (n_compared == 3).all()
+    assert make_task(model, cells[0], consistency=0.0).prepare(part, *counts).compared is None
 
 
 def test_the_mean_profile_has_the_loss_of_its_shares(model, cells):

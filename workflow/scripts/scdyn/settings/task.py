@@ -158,7 +158,7 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
     head_epochs: Count = 40
     """In place of training.epochs with adapter none, where cells are encoded only once. Not for
     paper."""
-    head_steps: Count = 3000
+    head_steps: Count = 1000
     """Fewest training steps with adapter none; a small training set is repeated within an epoch.
     Not for paper."""
     penalty: Annotated[float, Field(ge=0)] = 0.003

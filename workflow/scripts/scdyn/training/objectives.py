@@ -27,7 +27,8 @@ from scdyn.training.loop import Part, step_seed
 SCORED_AT_ONCE = 32
 # Cells whose counts are summed per batch.
 SUMMED_AT_ONCE = 512
-# Cells that the consistency objective compares, and its temperature (Chen et al. 2020, SimCLR).
+# Cells of a group, which the consistency objective compares with each other, and its temperature
+# (Chen et al. 2020, SimCLR).
 COMPARED, TEMPERATURE = 16, 0.2
 
 
@@ -47,6 +48,8 @@ class Example:
         (B, Z) noise that is added to the cell vectors before they predict; None: none.
     batches
         (B,) number of the batch of each cell, which the decoder is given; None: it is not.
+    compared
+        (B,) boolean: cells whose two parts are compared; None: those of none.
     """
 
     rna: Tensor
@@ -55,6 +58,7 @@ class Example:
     hidden: Tensor | None = None
     noise: Tensor | None = None
     batches: Tensor | None = None
+    compared: Tensor | None = None
 
 
 def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,6 +81,12 @@ def thin(counts: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
     return counts.index_put((genes,), kept.to(counts.dtype))
 
 
+def draw_share(bounds: Sequence[float], *seed: int) -> float:
+    """Draw the share of the counts that is kept, between two bounds."""
+    low, high = bounds
+    return float(np.random.default_rng(seed).uniform(low, high))
+
+
 def thin_cells(
     rna: Tensor, promoter: Tensor, seeds: Sequence[int], bounds: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
@@ -91,12 +101,19 @@ def thin_cells(
     bounds
         Lowest and highest share of the counts that is kept.
     """
-    low, high = bounds
+    shares = [draw_share(bounds, seed, 2) for seed in seeds]
+    return keep_shares(rna, promoter, seeds, shares)
+
+
+def keep_shares(
+    rna: Tensor, promoter: Tensor, seeds: Sequence[int], shares: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Thin cells, each by its seed to its share of the counts; see :func:`thin_cells`."""
     parts = []
-    for *cell, seed in zip(rna, promoter, seeds, strict=True):
+    for *cell, seed, share in zip(rna, promoter, seeds, shares, strict=True):
         generator = torch.Generator(rna.device).manual_seed(seed)
-        share = torch.rand(1, generator=generator, device=rna.device) * (high - low) + low
-        parts.append([thin(counts, share, generator) for counts in cell])
+        probability = torch.tensor([share], device=rna.device)
+        parts.append([thin(counts, probability, generator) for counts in cell])
     kept_rna, kept_promoter = (torch.stack(of_cells) for of_cells in zip(*parts, strict=True))
     return kept_rna, kept_promoter
 
@@ -295,10 +312,12 @@ class Pretraining:
         """Return a loader of the training cells at the positions of each part."""
         return Loader(self.store, [self.training_rows[part] for part in parts], self.device)
 
-    def make_example(self, rna: Tensor, promoter: Tensor, seeds: Sequence[int]) -> Example:
-        """Split the counts of cells (B, G), by one seed per cell."""
+    def make_example(
+        self, rna: Tensor, promoter: Tensor, seeds: Sequence[int], shares: Sequence[float]
+    ) -> Example:
+        """Split the counts of cells (B, G), by one seed and one share to keep per cell."""
         settings = self.settings
-        kept = list(thin_cells(rna, promoter, seeds, settings.thinning))
+        kept = list(keep_shares(rna, promoter, seeds, shares))
         if settings.promoter_dropout:
             drawn = [np.random.default_rng(seed).random() for seed in seeds]
             dropped = torch.tensor(drawn, device=rna.device) < settings.promoter_dropout
@@ -317,13 +336,22 @@ class Pretraining:
     def prepare(self, part: Part, rna: Tensor, promoter: Tensor) -> Example:
         """Split the counts of a part's cells, and draw the noise of their vectors."""
         seeds = part.seed_cells()
-        example = self.make_example(rna, promoter, seeds)
+        # One share for the cells that are compared: they have similar depths, which thus cannot
+        # tell them apart, and similar numbers of tokens.
+        bounds = self.settings.thinning
+        shares = [draw_share(bounds, part.seed, int(group)) for group in part.groups]
+        example = self.make_example(rna, promoter, seeds, shares)
         if self.settings.cell_noise:
             noise = draw_by_cell(rna, self.model.config.cell_width, seeds, torch.randn)
             example = replace(example, noise=noise * self.settings.cell_noise)
         if self.batch_codes is not None:
             batches = self.batch_codes[0][part.positions].to(self.device)
             example = replace(example, batches=batches)
+        if self.settings.consistency:
+            # Half of the groups, in turn, and so that two processes have as many: 0, 3, 4, 7, ...
+            turns = part.groups + part.groups // 2 + part.seed
+            chosen = torch.from_numpy(turns % 2 == 0).to(self.device)
+            example = replace(example, compared=chosen & find_comparable(example))
         return example
 
     def weigh(self, part: Part, example: Example) -> Tensor:
@@ -334,7 +362,10 @@ class Pretraining:
             n_hidden = [
                 (example.hidden & (counts >= 0)).sum() for counts in (example.rna, example.promoter)
             ]
-        return torch.stack([*n_counts, *n_hidden, find_comparable(example).sum()]).float()
+        n_cells = torch.zeros_like(n_counts[0])
+        if example.compared is not None:
+            n_cells = example.compared.sum()
+        return torch.stack([*n_counts, *n_hidden, n_cells]).float()
 
     def compute_loss(self, part: Part, example: Example, totals: Tensor) -> Tensor:
         """Compute a part's share of the loss.
@@ -359,8 +390,8 @@ class Pretraining:
         if example.hidden is not None:
             sums = [losses.sum() for losses in self.score_values(example, tokens)]
             loss = loss + settings.hidden_values * (torch.stack(sums) / n_hidden).mean()
-        if settings.consistency:
-            chosen = find_comparable(example)
+        chosen = example.compared
+        if chosen is not None and chosen.any():
             others = self.model.embed_cells(*(rest[chosen] for rest in example.rest))
             groups = torch.from_numpy(part.groups).to(chosen.device)[chosen]
             alike = compare_views(cells[chosen], others, groups).sum() / n_cells[0]
@@ -420,9 +451,9 @@ class Pretraining:
         n_done = 0
         for rows in cut_rows(self.held_out, SCORED_AT_ONCE):
             (rna, promoter), *_ = Loader(self.store, [rows], self.device)
-            example = self.make_example(
-                rna, promoter, [step_seed(self.settings.seed, int(row)) for row in rows]
-            )
+            seeds = [step_seed(self.settings.seed, int(row)) for row in rows]
+            shares = [draw_share(self.settings.thinning, seed, 2) for seed in seeds]
+            example = self.make_example(rna, promoter, seeds, shares)
             if self.batch_codes is not None:
                 batches = self.batch_codes[1][n_done : n_done + len(rows)].to(self.device)
                 example = replace(example, batches=batches)
