@@ -73,15 +73,17 @@ def reference_forward(model, rna, promoter):
     bottleneck = model.bottleneck
     pooled = (bottleneck.pool.embedding.weight[genes].T @ x).flatten()
     narrow = bottleneck.narrow.weight @ norm(pooled, bottleneck.norm) + bottleneck.narrow.bias
-    values = []
+    scaled, unscaled = [], []
     for counts, centre, deviation, depth in zip(
         (rna, promoter), bottleneck.centre.chunk(2), bottleneck.deviation.chunk(2), model.depths,
         strict=True,
     ):  # fmt: skip
         known = counts.clamp(min=0).double()
         logs = torch.log1p(known * depth / known.sum().clamp(1))
-        values.append(((logs - centre) / deviation).clamp(-10, 10) * (counts[0] >= 0))
-    components = bottleneck.components @ torch.cat(values)
+        unscaled.append((logs - centre) * (counts[0] >= 0))
+        scaled.append((unscaled[-1] / deviation).clamp(-10, 10))
+    parts = zip(bottleneck.components.chunk(2), (scaled, unscaled), strict=True)
+    components = torch.cat([weights @ torch.cat(values) for weights, values in parts])
     narrow = narrow + bottleneck.linear.weight @ components + bottleneck.linear.bias
     return genes, x, norm(narrow, bottleneck.cell_norm), components
 

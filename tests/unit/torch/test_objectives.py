@@ -49,18 +49,32 @@ def test_the_share_that_is_kept_lies_between_the_bounds():
 
 
 def test_a_cell_is_thinned_by_its_seed_and_share_alone(model, cells, counts):
-    task = make_task(model, cells[0], hidden_values=1.0, promoter_dropout=0.5)
-    together = task.make_example(*counts, SEEDS, SHARES)
+    task = make_task(model, cells[0], hidden_values=1.0)
+    together = task.make_example(*counts, SEEDS, SHARES, 0.5)
     for i, (seed, share) in enumerate(zip(SEEDS, SHARES, strict=True)):
-        alone = task.make_example(*(part[i : i + 1] for part in counts), [seed], [share])
+        alone = task.make_example(*(part[i : i + 1] for part in counts), [seed], [share], 0.5)
         for name in ("rna", "promoter", "hidden"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[i])
     assert not torch.equal(together.hidden[0], together.hidden[2])
 
 
+def test_hidden_values_of_one_modality_are_their_mean(model, cells, counts):
+    task = make_task(
+        model, cells[0], whole_cell=0.0, consistency=0.0, cell_noise=0.0, hidden_values=1.0
+    )
+    rna = counts[0].clamp(min=0)
+    example = task.make_example(rna, torch.full_like(rna, NOT_MEASURED), SEEDS, SHARES)
+    part = Part(np.arange(7), np.zeros(7, int), np.arange(7), 7, 1)
+    loss = task.compute_loss(part, example, task.weigh(part, example))
+    tokens, _, _ = task.predict(example)
+    of_rna, of_promoters = task.score_values(example, tokens)
+    assert len(of_promoters) == 0
+    assert loss.item() == pytest.approx(of_rna.mean().item(), rel=1e-5)
+
+
 def test_promoters_that_are_left_out_are_predicted_whole(model, cells, counts):
-    task = make_task(model, cells[0], promoter_dropout=0.999)
-    example = task.make_example(*counts, SEEDS, SHARES)
+    task = make_task(model, cells[0])
+    example = task.make_example(*counts, SEEDS, SHARES, 0.999)
     assert (example.promoter == NOT_MEASURED).all()
     assert torch.equal(example.rest[1], counts[1])
 

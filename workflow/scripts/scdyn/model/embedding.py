@@ -114,15 +114,13 @@ def start_from_components(model: ScDynOmics, store: Store, rows: np.ndarray, see
         warnings.filterwarnings("ignore", "(Mean of empty slice|Degrees of freedom)")
         centre, deviation = (np.nan_to_num(f(values, axis=0)) for f in (np.nanmean, np.nanstd))
     scale = np.where(deviation > 0, deviation, 1.0).astype(np.float32)
-    values = np.nan_to_num((values - centre) / scale)
+    values = np.nan_to_num(values - centre)
     n_components = min(model.config.n_components // 2, len(rows) - 1, values.shape[1] - 1)
     components = []
-    # The unscaled values are the scaled ones times the deviation.
-    for weights, highest in ((np.ones_like(scale), CLIPPED), (deviation, np.inf)):
-        of_kind = values.clip(-highest, highest) * weights
+    for of_kind in ((values / scale).clip(-CLIPPED, CLIPPED), values):
         pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(of_kind)
         size = np.sqrt(pca.explained_variance_.mean()) or 1.0
-        components.append(pca.components_ * weights / size)
+        components.append(pca.components_ / size)
     parts = (centre, scale, np.stack(components).astype(np.float32))
     model.bottleneck.start_from_components(*(torch.from_numpy(part) for part in parts))
 

@@ -215,8 +215,8 @@ class Bottleneck(nn.Module):
         self.norm = nn.LayerNorm(n_pooled)
         self.narrow = nn.Linear(n_pooled, config.cell_width)
         self.linear = nn.Linear(config.n_components, config.cell_width)
-        # Mean and standard deviation of the values, by which they are scaled, and weights of the
-        # components.
+        # Mean and standard deviation of the values, and weights of the components: a half of scaled
+        # and clipped values, the other half of unscaled ones.
         self.centre: Tensor
         self.deviation: Tensor
         self.components: Tensor
@@ -237,8 +237,11 @@ class Bottleneck(nn.Module):
         logs, known
             (B, 2 G) log-normalised counts of RNA, then of promoters, and which of them are read.
         """
-        scaled = ((logs - self.centre) / self.deviation).clamp(-CLIPPED, CLIPPED)
-        return functional.linear(scaled * known, self.components)
+        centred = (logs - self.centre) * known
+        scaled = (centred / self.deviation).clamp(-CLIPPED, CLIPPED)
+        of_scaled, of_unscaled = self.components.chunk(2)
+        parts = functional.linear(scaled, of_scaled), functional.linear(centred, of_unscaled)
+        return torch.cat(parts, dim=1)
 
     def forward(self, tokens: Tokens, components: Tensor) -> Tensor:
         """Compute the cell vectors (B, Z), each of mean 0 and variance 1.
@@ -311,8 +314,8 @@ class Bottleneck(nn.Module):
         centre, deviation
             (2 G,) mean and standard deviation of the log-normalised counts.
         components
-            (kinds, components, 2 G) weights of scaled values, at most as many as there is place
-            for; the others are zero.
+            (2, components, 2 G) weights of scaled and of unscaled values, at most as many as there
+            is place for; the others are zero.
         """
         self.centre.copy_(centre)
         self.deviation.copy_(deviation)

@@ -313,14 +313,19 @@ class Pretraining:
         return Loader(self.store, [self.training_rows[part] for part in parts], self.device)
 
     def make_example(
-        self, rna: Tensor, promoter: Tensor, seeds: Sequence[int], shares: Sequence[float]
+        self,
+        rna: Tensor,
+        promoter: Tensor,
+        seeds: Sequence[int],
+        shares: Sequence[float],
+        promoter_dropout: float = 0.0,
     ) -> Example:
         """Split the counts of cells (B, G), by one seed and one share to keep per cell."""
         settings = self.settings
         kept = list(keep_shares(rna, promoter, seeds, shares))
-        if settings.promoter_dropout:
+        if promoter_dropout:
             drawn = [np.random.default_rng(seed).random() for seed in seeds]
-            dropped = torch.tensor(drawn, device=rna.device) < settings.promoter_dropout
+            dropped = torch.tensor(drawn, device=rna.device) < promoter_dropout
             kept[1] = kept[1].masked_fill(dropped[:, None], NOT_MEASURED)
         rest = [
             torch.where(before < 0, before, before - after.clamp(min=0))
@@ -340,7 +345,7 @@ class Pretraining:
         # tell them apart, and similar numbers of tokens.
         bounds = self.settings.thinning
         shares = [draw_share(bounds, part.seed, int(group)) for group in part.groups]
-        example = self.make_example(rna, promoter, seeds, shares)
+        example = self.make_example(rna, promoter, seeds, shares, self.settings.promoter_dropout)
         if self.settings.cell_noise:
             noise = draw_by_cell(rna, self.model.config.cell_width, seeds, torch.randn)
             example = replace(example, noise=noise * self.settings.cell_noise)
@@ -389,7 +394,8 @@ class Pretraining:
         loss = settings.whole_cell * (torch.stack(sums) / n_counts).sum()
         if example.hidden is not None:
             sums = [losses.sum() for losses in self.score_values(example, tokens)]
-            loss = loss + settings.hidden_values * (torch.stack(sums) / n_hidden).mean()
+            mean = (torch.stack(sums) / n_hidden).sum() / (totals[2:4] > 0).sum().clamp(min=1)
+            loss = loss + settings.hidden_values * mean
         chosen = example.compared
         if chosen is not None and chosen.any():
             others = self.model.embed_cells(*(rest[chosen] for rest in example.rest))
