@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from bench import read_commit
 
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
@@ -276,7 +277,7 @@ def main():
             folder = folder_of_all / variant.replace(" ", "_") / str(seed)
             folder.mkdir(parents=True, exist_ok=True)
             found = run(options.results, study, variant, seed, options, folder)
-            done.append({"variant": variant, "seed": seed, **found})
+            done.append({"variant": variant, "seed": seed, **found, "commit": read_commit()})
             write_json(options.output, {"study": described, "runs": done})
             print(done[-1], flush=True)
 

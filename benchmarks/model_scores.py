@@ -117,14 +117,18 @@ def measure_shares(predictions, name):
     return found
 
 
-def read_embedding(path, name):
-    """Read the scores of an embedding, of the first label that it was scored by.
+def read_embedding(folder, task, name):
+    """Read the scores of the embedding of a task's model, by the task's label.
 
-    Of the depth, the PCA that holds the least is the one to compare with.
+    Each is compared with the PCA that is best by it: that with the most neighbours of the same
+    label, and that which holds the least depth.
     """
-    scores = json.loads(path.read_text())
-    label = next(key.split(".", 1)[0] for key in scores if "." in key)
-    scores = {key: value for key, value in scores.items() if key.startswith(f"{label}.")}
+    config = json.loads((folder / "provenance.json").read_text())["config"]
+    settings = config["tasks"][task]
+    corpus = config["models"][settings["model"]]["corpus"]
+    path = folder / "embed" / settings["model"] / f"{corpus}.scores.json"
+    prefix = f"{settings['label']}."
+    scores = {k: v for k, v in json.loads(path.read_text()).items() if k.startswith(prefix)}
     measures = {
         "neighbour_accuracy": ("neighbour_accuracy", max),
         "library_size_r2_within": ("depth_r2_within", min),
@@ -160,8 +164,7 @@ def read_study(folder):
     for (study, task), name in TASKS.items():
         if folder.name == study and (folder / "finetune" / task / "summary.tsv").exists():
             found[name] = read_task(folder / "finetune" / task, name)
-            for path in sorted(folder.glob("embed/*/*.scores.json")):
-                found[name] |= read_embedding(path, name)
+            found[name] |= read_embedding(folder, task, name)
     for (study, task), name in POPULATIONS.items():
         path = folder / "finetune" / task / "predictions.parquet"
         if folder.name == study and path.exists():
@@ -170,6 +173,7 @@ def read_study(folder):
         scores = read_embedded(json.loads((folder / "scores.json").read_text()))
         for key, value in scores.items():
             found.setdefault(key.split(".")[0], {})[key] = value
+        found["fate"] |= read_embedding(folder, "fate", "fate")
     return found
 
 

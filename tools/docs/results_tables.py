@@ -34,6 +34,11 @@ TRUTHS = ("fate.", "knockout.", "drivers.", "embed.", "explain.")
 LEFT = (".held_out", ".predicted", "_low", "_high", "accuracy", "n_cells", "majority", "tf_recall")
 
 
+def format_commit(commit: str) -> str:
+    """Shorten a commit, with a mark if files were changed."""
+    return commit[:7] + (" with changes" if " " in commit else "")
+
+
 def format_interval(row: Mapping[str, Any]) -> str:
     """Format a mean with its interval, if it has one."""
     text = f"{row['mean']:.3f}"
@@ -89,7 +94,9 @@ def tabulate_scores(flat: Mapping[str, float]) -> str:
     """Lay out the scores compared with the truth, with their intervals if they have them."""
     body = []
     for name, value in flat.items():
-        if name.startswith(TRUTHS) and not any(part in name for part in LEFT):
+        # The accuracy of neighbours is the only one of an embedding.
+        words = name.replace("neighbour_accuracy", "")
+        if name.startswith(TRUTHS) and not any(part in words for part in LEFT):
             low, high = (flat.get(f"{name}_{bound}") for bound in ("low", "high"))
             bounds = "" if low is None else f" ({low:.3f}-{high:.3f})"
             body.append([f"`{name}`", f"{value:.3f}{bounds}"])
@@ -125,7 +132,7 @@ def tabulate_model(model: Content) -> str:
                 body.append([
                     words + share, format_scores(f"{key}."), format_scores(f"{key}.single_"),
                     best, format_scores(f"{key}.best_baseline_"),
-                    format_scores(f"{key}.random_start_"), str(model[f"{name}.commit"])[:7],
+                    format_scores(f"{key}.random_start_"), format_commit(model[f"{name}.commit"]),
                 ])  # fmt: skip
     head = [
         "data", "scDynOmics", "mean of single seeds", "best baseline", "its scores",
@@ -139,11 +146,12 @@ def tabulate_spaces(model: Content) -> str:
     body = [
         [words, *(f"{model[f'{name}.{prefix}{score}']:.3f}" for score in SPACE_SCORES
                   for prefix in ("", "best_pca_"))]
-        for name, words in DATA_SETS.items()
+        for name, words in (DATA_SETS | {"fate": STUDIES["embedded"]}).items()
         if f"{name}.neighbour_accuracy" in model
     ]  # fmt: skip
     head = [
-        "data", "neighbour accuracy", "of the best PCA", "depth R2 within labels", "of that PCA",
+        "data", "neighbour accuracy", "of the best PCA", "depth R2 within labels",
+        "lowest of any PCA",
     ]  # fmt: skip
     return make_table(head, body)
 
@@ -154,7 +162,7 @@ def make_blocks(content: Content) -> dict[str, str]:
     for study, result in content.items():
         for name, values in result["tasks"].items():
             seeds = ", ".join(map(str, result["seeds"][name]))
-            head = f"Commit {result['commit'][:7]}, seeds {seeds}. "
+            head = f"Commit {format_commit(result['commit'])}, seeds {seeds}. "
             found[f"{study}.{name}"] = head + describe_task(values)
     # The real studies have no known truth.
     found["embedded.scores"] = tabulate_scores(content["embedded"]["scores"])

@@ -17,7 +17,6 @@ sys.path.insert(0, str(BASE / "workflow/scripts"))
 from scdyn import config as study
 from scdyn.plotting import stage_times
 from scdyn.settings import (
-    HEAD_ONLY,
     LEFT_OUT,
     MAIN,
     BaselineSettings,
@@ -272,14 +271,7 @@ def expand_main_runs(path):
 def select_variant_settings(wildcards):
     """Select the settings that decide a fine-tuned model; other keys of its task do not."""
     task = TASKS[wildcards.task]
-    variant = task.all_variants()[wildcards.variant]
-    # Those of a head alone do not decide a model whose encoder is trained.
-    head_only = variant.is_head_only(MODELS[task.model].architecture)
-    return {
-        key: value
-        for key, value in variant.without_hardware().items()
-        if head_only or key not in HEAD_ONLY
-    }
+    return task.all_variants()[wildcards.variant].dump_used(MODELS[task.model].architecture)
 
 
 def select_encoding_settings(wildcards):

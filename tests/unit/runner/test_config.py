@@ -106,6 +106,7 @@ def test_a_size_fills_in_the_model_and_the_training_of_its_tasks(demo):
             demo,
             models={"hybrid": {"corpus": "embryo", "size": size, "width": 24}},
             tasks__fate__training={},
+            tasks__knockout__adapter="lora",
             tasks__knockout__training={"epochs": 3, "weight_decay": 0.1},
         )
         model = content.models["hybrid"]
@@ -189,6 +190,14 @@ def change(content, path, value):
             {"corpus": "embryo", "architecture": "paper", "batch_key": "sample"},
             "models.hybrid.batch_key has no effect with architecture: paper",
         ),
+        ("models.hybrid.n_bins", 9, "n_bins has no effect with architecture: expressed"),
+        ("models.hybrid.thinning", [0.9, 0.3], "thinning is .0.9, 0.3.; the lower share comes"),
+        ("models.hybrid.gpus", 8, "training.batch_size is 64; 8 GPUs need 128, because cells"),
+        ("models.hybrid.training.compiled", True, "compiled: true has no effect unless"),
+        ("tasks.knockout.training", {"epochs": 9}, "tasks.knockout.training.epochs has no effect"),
+        ("tasks.knockout.rank", 4, "tasks.knockout.rank has no effect with .* adapter: none"),
+        ("tasks.knockout.n_pools", 4, "tasks.knockout.n_pools has no effect"),
+        ("tasks.knockout.variants", {"a": {"rank": 4}}, "knockout.variants.a.rank has no effect"),
         ("models.hybrid.batch_key", "genotype", "'genotype', by which study 'perturbation'"),
         ("reference.annotation", "genes.gff3", "reference.annotation is 'genes.gff3'"),
         ("results", "../elsewhere", "results is '../elsewhere'"),
@@ -233,7 +242,7 @@ def test_a_fault_is_one_sentence_that_names_it(demo, path, value, words):
 
 def test_text_is_read_as_the_value_that_a_key_asks_for(demo):
     content = change(demo, "models.hybrid.training.learning_rate", "1e-3")
-    content = change(content, "models.hybrid.training.compiled", "true")
+    content = change(content, "models.hybrid.training.compiled", "false")
     content = change(content, "grn.seeds", ["1", "2", "3", "4", "5"])
     content = change(content, "grn.min_runs", "null")
     content = change(content, "tasks.fate.explain", "false")
@@ -242,7 +251,7 @@ def test_text_is_read_as_the_value_that_a_key_asks_for(demo):
     content = change(content, "results", "out/")
     config = study.read_config(content, "config.yaml")
     assert config.models["hybrid"].training.learning_rate == 0.001
-    assert config.models["hybrid"].training.compiled is True
+    assert config.models["hybrid"].training.compiled is False
     assert config.grn.seeds == [1, 2, 3, 4, 5] and config.grn.min_runs is None
     assert config.tasks["fate"].explain is False and config.peers is None
     assert config.tasks["fate"].split_by == "1e-3" and config.results == "out"

@@ -69,7 +69,9 @@ def test_methods_name_versions_seeds_and_devices(record):
     text = provenance.write_methods(record)
     for part in (
         "Snakemake 9.27.1", "PyTorch 2.13.0 on NVIDIA <H100>, seed 1",
-        "taken out from those that were left (30% to 90%)", "a head on the frozen encoder in 2",
+        "taken out from those that were left (30% to 90%)", "from cell vectors that start as",
+        "a head on the frozen encoder, with all counts of a cell and 2 times with 40% to 100% of",
+        "and, per class, 10 marker genes chosen among the training cells; in 2 folds",
     ):  # fmt: skip
         assert part in text
     assert record["environments"]["grn"]["python"] == "3.11.2"
@@ -82,11 +84,12 @@ def test_methods_say_what_was_trained(record):
     model["architecture"] = "paper"
     for changes, words in (
         ({"adapter": "lora", "rank": 4}, "with LoRA modules of rank 4 (peft"),
-        ({"adapter": "none"}, "by training a head on the frozen encoder in"),
+        ({"adapter": "none", "rank": 8}, "by training a head on the frozen encoder in"),
         ({"pretrained": False}, "by training all parameters from a random start in"),
     ):
         task |= changes
         assert words in provenance.write_methods(record)
+    assert "marker genes" not in provenance.write_methods(record).split("task 'fate'")[1]
     assert "by predicting the bins of 15% hidden genes" in provenance.write_methods(record)
 
 
@@ -95,7 +98,7 @@ def test_methods_name_baselines_where_there_are_any(record):
     for task in record["config"]["tasks"].values():
         task["baselines"] = []
     text = provenance.write_methods(record)
-    assert "compared with" not in text and "in the baselines" not in text
+    assert "compared with" not in text and "in the baselines that" not in text
     assert text.count("Classes were weighted by the inverse square root") == 2
 
 

@@ -14,8 +14,9 @@ from scdyn.settings import (
 )
 
 MODEL = ModelSettings(
-    corpus="c", gpus=4, nodes=2, training={"epochs": 3, "micro_batch": 16, "compiled": True}
-)
+    corpus="c", architecture="paper", gpus=4, nodes=2,
+    training={"epochs": 3, "micro_batch": 16, "compiled": True},
+)  # fmt: skip
 HARDWARE = {"gpus", "nodes", "micro_batch", "compiled", "attribution_memory"}
 
 
@@ -42,6 +43,20 @@ def test_a_covariate_or_a_variant_may_have_the_name_of_a_setting_of_hardware():
     named = {"train": {"nodes": ["LN1"]}, "variants": {"nodes": {"modalities": "rna"}}}
     task = TaskSettings(model="m", label="x", **named)
     assert task.without_hardware().items() >= named.items()
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora", "full"])
+@pytest.mark.parametrize("architecture", ["expressed", "paper"])
+def test_settings_without_effect_do_not_decide_a_fine_tuned_model(architecture, adapter):
+    variant = VariantSettings(adapter=adapter)
+    used = variant.dump_used(architecture)
+    for key in variant.list_unused(architecture):
+        outer, _, name = key.rpartition(".")
+        assert name not in (used[outer] if outer else used)
+    assert ("rank" in used) == (adapter == "lora")
+    head_only = (architecture, adapter) == ("expressed", "none")
+    assert ("views" in used) == head_only and ("epochs" in used["training"]) != head_only
+    assert VariantSettings(**used) == variant
 
 
 def test_a_variant_keeps_its_own_settings_beside_the_block_s_hardware():

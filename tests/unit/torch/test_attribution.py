@@ -248,10 +248,23 @@ def test_more_steps_are_taken_where_few_do_not_add_up(trained, cells):
 
 
 def test_points_at_once_follow_the_memory(trained, cells):
+    rows = np.arange(9)
     counts = [
-        attribution.choose_batch_size(trained, cells[0], 0, gib) for gib in (1e-9, 5e-4, 1e-3)
+        attribution.choose_batch_size(trained, cells[0], rows, gib) for gib in (1e-9, 2e-3, 6e-3)
     ]
     assert counts[0] == 1 and 1 < counts[1] < counts[2] <= attribution.MAX_POINTS
+    again = attribution.choose_batch_size(trained, cells[0], rows[::-1], 6e-3)
+    assert again == counts[2]
+    if trained.encoder.config.architecture == "expressed":
+        # Half way to another cell there are the genes of both, and to the mean cell all genes.
+        counts = np.zeros((3, 40), dtype=np.int16)
+        counts[0, :8], counts[1, 10:18], counts[2, :2] = 3, 3, 3
+        few = MemoryStore(sparse.csr_matrix(counts), sparse.csr_matrix(counts), np.ones(3, bool))
+        mean = attribution.average_values(trained, cells[0], np.arange(90))
+        of_mean = attribution.choose_batch_size(trained, few, np.arange(3), 6e-3, mean)
+        of_two = attribution.choose_batch_size(trained, few, np.arange(3), 6e-3)
+        alone = attribution.choose_batch_size(trained, few, np.arange(1), 6e-3)
+        assert of_mean < of_two < alone
 
 
 @pytest.mark.parametrize(

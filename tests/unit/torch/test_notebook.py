@@ -31,7 +31,7 @@ REGULONS = pd.DataFrame(
 )
 TRAINING = TrainingSettings(epochs=12, batch_size=8, learning_rate=5e-3)
 SMALL = PretrainingSettings(
-    width=8, n_layers=2, n_heads=2, n_latents=4, ffn_width=16, dropout=0.0, cell_width=8,
+    width=8, n_layers=2, n_heads=2, n_latents=4, ffn_width=16, dropout=0.0,
     training={"epochs": 2, "batch_size": 16, "learning_rate": 1e-2},
 )  # fmt: skip
 
@@ -56,7 +56,8 @@ def sample(name):
 
 @pytest.fixture(scope="module", params=["expressed", "paper"])
 def small(request):
-    return SMALL.model_copy(update={"architecture": request.param})
+    of_one = {"cell_width": 8} if request.param == "expressed" else {}
+    return SMALL.model_copy(update={"architecture": request.param, **of_one})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,13 @@ def test_models_of_another_split_or_of_other_settings_are_not_mixed(made):
     with pytest.raises(InputError, match="has models of another split"):
         others = obs.assign(kind=obs["kind"].replace({"x": "y", "y": "x"}))
         scdyn.finetune(model, corpus, others, folder, split, settings)
-    for changed in ({"rank": 4}, {"adapter": "full"}, {"modalities": "rna"}):
+    longer = TRAINING.model_copy(update={"epochs": 13})
+    # A key without effect does not matter.
+    unused = {"training": longer} if settings.adapter == "none" else {"n_markers": 3}
+    of_other = settings.model_copy(update=unused)
+    assert scdyn.finetune(model, corpus, obs, folder, split, of_other).folders == task.folders
+    decisive = {"head_epochs": 31} if settings.adapter == "none" else {"training": longer}
+    for changed in ({"penalty": 0.5}, {"adapter": "full"}, {"modalities": "rna"}, decisive):
         other = settings.model_copy(update=changed)
         with pytest.raises(InputError, match="was fine-tuned with other settings"):
             scdyn.finetune(model, corpus, obs, folder, split, other)

@@ -17,13 +17,12 @@ from scdyn.model.pretrained import Pretrained
 from scdyn.pp.selection import require_column
 from scdyn.settings import (
     MAIN,
-    OF_PAPER,
     SIZES,
     FineTuningSettings,
     PretrainingSettings,
     SplitSettings,
-    TrainingSettings,
     VariantSettings,
+    choose_fine_tuning,
 )
 from scdyn.tasks.encoding import encode_cells, is_encoded_once
 from scdyn.tasks.finetuned import FineTuned
@@ -191,15 +190,12 @@ def finetune(
 def choose_settings(model: Pretrained) -> FineTuningSettings:
     """Choose the defaults for a model: by its size, small if it has none, and architecture."""
     config = model.model.config
-    of_size = [
-        size["fine_tuning"]
-        for size in SIZES.values()
+    sizes = [
+        name
+        for name, size in SIZES.items()
         if all(getattr(config, key) == value for key, value in size["model"].items())
     ]
-    training = TrainingSettings(**(of_size or [SIZES["small"]["fine_tuning"]])[0])
-    return FineTuningSettings(
-        training=training, **(OF_PAPER if config.architecture == "paper" else {})
-    )
+    return choose_fine_tuning((sizes or ["small"])[0], config.architecture)
 
 
 def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
@@ -229,12 +225,8 @@ def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
 def require_settings(folder: Path, settings: VariantSettings, model: Pretrained) -> None:
     """Refuse a finished model that was fitted with other settings or to another model."""
     task = read_json(folder / "task.json")
-    wanted: Json = settings.without_hardware() | {"model_sha256": model.config["model_sha256"]}
-    wanted["training"] = {
-        key: value
-        for key, value in settings.training.without_hardware().items()
-        if key != "epochs"  # of a head others; more if only a share of the labels is used
-    }
+    wanted: Json = settings.dump_used(model.model.config.architecture)
+    wanted["model_sha256"] = model.config["model_sha256"]
     task["training"] = {key: task["training"].get(key) for key in wanted["training"]}
     if {key: task.get(key) for key in wanted} != wanted:
         raise InputError(

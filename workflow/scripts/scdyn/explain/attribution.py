@@ -275,18 +275,24 @@ def refine_gradients(
 def choose_batch_size(
     classifier: Classifier,
     store: Store,
-    row: int,
+    rows: np.ndarray,
     memory_gib: float | None = None,
+    mean: Values | None = None,
 ) -> int:
     """Choose the number of points per batch from the memory that one point needs.
 
+    It is measured half way between the two cells with the most expressed genes: a point has a token
+    for each gene of either.
+
     Parameters
     ----------
-    classifier, store, row
-        The model, and a cell to measure the memory with.
+    classifier, store, rows
+        The model, and the cells to explain.
     memory_gib
         Memory for the tensors of a forward and a backward pass. None: half of the free GPU memory,
         or 4 GiB on the CPU.
+    mean
+        Start of all paths, if it is a mean cell.
 
     Returns
     -------
@@ -298,9 +304,13 @@ def choose_batch_size(
     if memory_gib is None:
         free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 8.0
         memory_gib = free / 2
-    rna, promoter = densify(store, np.array([row]), device)
-    rna, promoter = mask_modality(rna, promoter, classifier.modalities)
-    values = [x.requires_grad_() for x in make_values(classifier, rna, promoter)]
+    counts = mask_modality(*densify(store, np.sort(rows), device), classifier.modalities)
+    n_expressed = ((counts[0] > 0) | (counts[1] > 0)).sum(1)
+    most = n_expressed.argsort(descending=True, stable=True)
+    rna, promoter = (part[most[:1]] for part in counts)
+    ends = make_values(classifier, rna, promoter)
+    starts = mean or make_values(classifier, *(part[most[:2][-1:]] for part in counts))
+    values = [((a + b) / 2).requires_grad_() for a, b in zip(starts, ends, strict=True)]
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -309,7 +319,7 @@ def choose_batch_size(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        log_odds(classifier, tuple(values), rna, promoter, 0, [1])
+        log_odds(classifier, (values[0], values[1]), rna, promoter, 0, [1])
     for parameter in classifier.parameters():  # parameters are shared by all points
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     needed = BACKWARD_FACTOR * sum(kept.values()) / 2**30

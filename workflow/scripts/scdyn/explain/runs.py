@@ -105,11 +105,9 @@ def explain_run(
         Of all paths.
     """
     kind, steps = settings.attribution_baseline, settings.steps
-    first = next(iter(rows.values()))[0]
-    points = choose_batch_size(classifier, store, first, settings.attribution_memory)
-    mean = None
-    if kind == "mean":
-        mean = average_values(classifier, store, np.concatenate(list(rows.values())))
+    all_rows = np.concatenate(list(rows.values()))
+    mean = average_values(classifier, store, all_rows) if kind == "mean" else None
+    points = choose_batch_size(classifier, store, all_rows, settings.attribution_memory, mean)
     doublings = 2 if refine else 0
     run, errors = {}, []
     for name, explained in rows.items():

@@ -15,7 +15,7 @@ from scdyn.io.artefacts import make_stamp, read_stamp
 from scdyn.io.environment import read_packages
 from scdyn.io.files import Json, sha256
 from scdyn.plotting.pages import render
-from scdyn.settings import Config, GrnSettings, ModelSettings
+from scdyn.settings import Config, GrnSettings, ModelSettings, TaskSettings
 from scdyn.tasks.methods import method_name
 from scdyn.version import __version__
 
@@ -157,8 +157,33 @@ def describe_objective(model: ModelSettings) -> str:
     given = f", given its {model.batch_key}" if model.batch_key else ""
     return (
         "counts of a cell that were taken out from those that were left "
-        f"({low:.0%} to {high:.0%}){given}"
+        f"({low:.0%} to {high:.0%}){given}, from cell vectors that start as principal components"
     )
+
+
+def describe_fine_tuning(task: TaskSettings, architecture: str, peft: str) -> str:
+    """Describe how a model was fine-tuned for a task."""
+    if task.is_head_only(architecture):
+        how = "by training a head on the frozen encoder"
+        if task.n_views > 1:
+            how += (
+                f", with all counts of a cell and {task.n_views - 1} times with "
+                f"{task.thinning:.0%} to 100% of them,"
+            )
+    else:
+        how = {
+            "lora": f"with LoRA modules of rank {task.rank} (peft {peft})",
+            "nonlinear": f"with non-linear modules of rank {task.rank}",
+            "full": "by training all parameters",
+            "none": "by training a head on the frozen encoder",
+        }[task.trained]
+    how += "" if task.pretrained else " from a random start"
+    if architecture != "paper":
+        how += (
+            "; its head read the cell vector, principal components and, per class, "
+            f"{task.n_markers} marker genes chosen among the training cells;"
+        )
+    return how
 
 
 def write_methods(record: Json) -> str:
@@ -186,12 +211,7 @@ def write_methods(record: Json) -> str:
         )
     for name, task in config.tasks.items():
         unit = f"keeping each {task.split_by} whole" if task.split_by else "over cells"
-        how = {
-            "lora": f"with LoRA modules of rank {task.rank} (peft {torch['peft']})",
-            "nonlinear": f"with non-linear modules of rank {task.rank}",
-            "full": "by training all parameters",
-            "none": "by training a head on the frozen encoder",
-        }[task.trained] + (" from a random start" if not task.pretrained else "")
+        how = describe_fine_tuning(task, config.models[task.model].architecture, torch["peft"])
         weights = {
             "none": "All cells had the same weight in training",
             "sqrt": "Classes were weighted by the inverse square root of their number of cells",
@@ -211,7 +231,7 @@ def write_methods(record: Json) -> str:
             f"folds {unit} with {len(task.seeds)} seeds; {task.validation_share:.0%} of the "
             "training cells were held out for temperature scaling of the probabilities. "
             f"{averaged if len(task.seeds) > 1 else ''}"
-            f"{weights}{', in the baselines as well' if task.baselines else ''}. "
+            f"{weights}{', also in the baselines that have weights' if task.baselines else ''}. "
             f"{compared if task.baselines else ''}"
             "Confidence intervals are Student's t over folds and seeds, with the variance "
             "corrected for folds that share training cells (Nadeau and Bengio 2003)."

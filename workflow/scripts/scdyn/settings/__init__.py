@@ -20,6 +20,7 @@ from scdyn.settings.data import (
 )
 from scdyn.settings.grn import LEFT_OUT, GrnSettings
 from scdyn.settings.model import (
+    COMPARED,
     OF_PAPER,
     SIZES,
     ModelSettings,
@@ -28,7 +29,6 @@ from scdyn.settings.model import (
 )
 from scdyn.settings.task import (
     ENSEMBLE,
-    HEAD_ONLY,
     MAIN,
     BaselineSettings,
     CheckSettings,
@@ -47,13 +47,14 @@ from scdyn.settings.task import (
     VariantChanges,
     VariantSettings,
     WeightSettings,
+    choose_fine_tuning,
     find_method,
     is_compared,
 )
 
 __all__ = [
+    "COMPARED",
     "HARDWARE",
-    "HEAD_ONLY",
     "LEFT_OUT",
     "ENSEMBLE",
     "MAIN",
@@ -94,6 +95,7 @@ __all__ = [
     "VariantChanges",
     "VariantSettings",
     "WeightSettings",
+    "choose_fine_tuning",
     "find_method",
     "is_compared",
 ]

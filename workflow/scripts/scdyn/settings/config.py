@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -28,7 +29,7 @@ from scdyn.settings.data import (
 )
 from scdyn.settings.grn import GrnSettings
 from scdyn.settings.model import OF_PAPER, SIZES, ModelSettings, fill_in_training
-from scdyn.settings.task import TaskSettings
+from scdyn.settings.task import MAIN, FineTuningSettings, TaskSettings, choose_fine_tuning
 
 Folder = Annotated[
     str,
@@ -186,6 +187,36 @@ class Config(Settings):
                 raise refuse(
                     f"models.{self.tasks[study.task].model}.batch_key is '{key}', by which study "
                     f"'{name}' compares cells; name the column of a batch, such as donor."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_used(self) -> Self:
+        """Refuse settings of tasks that have no effect."""
+        for name, task in self.tasks.items():
+            model = self.models[task.model]
+            # Of any size, which a config that was written by the workflow does not have.
+            defaults = [choose_fine_tuning(size, model.architecture) for size in SIZES]
+            variants = task.all_variants()
+            unused = {key: one.list_unused(model.architecture) for key, one in variants.items()}
+            given: list[tuple[str, FineTuningSettings]] = [
+                (f"tasks.{name}.{key}", task)
+                for key in unused[MAIN]
+                if all(key in keys for keys in unused.values())
+                and attrgetter(key)(task) not in map(attrgetter(key), defaults)
+            ]
+            for variant, own in task.variants.items():
+                one = f"{MAIN}_{variant}"
+                path = f"tasks.{name}.variants.{variant}"
+                given += [
+                    (f"{path}.{key}", variants[one])
+                    for key in own.model_dump()
+                    if key in unused[one]
+                ]
+            for path, settings in given:
+                raise refuse(
+                    f"{path} has no effect with architecture: {model.architecture} and adapter: "
+                    f"{settings.trained}; leave it out."
                 )
         return self
 

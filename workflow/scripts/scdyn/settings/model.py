@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -87,12 +88,12 @@ class TrainingSettings(Settings):
     cycles: Count = 1
     """Number of cosine cycles of the learning rate; 1 - no restart."""
     micro_batch: Annotated[Count | None, HARDWARE] = None
-    """Most cells on a device at once; gradients of a step are summed over micro-batches. null -
-    all cells of a step."""
+    """Most cells on a device at once; gradients of a step are summed over micro-batches. Cells that
+    consistency compares stay together, 16. null - on a GPU all cells of a step, on a CPU 16."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products. auto - bfloat16 on a GPU, float32 on the CPU."""
     compiled: Annotated[Literal["auto", True, False], HARDWARE] = "auto"
-    """Compile the layers by torch.compile. auto - only on a GPU."""
+    """Compile the layers by torch.compile. auto - only on a GPU. For paper only."""
 
 
 def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
@@ -103,6 +104,15 @@ def fill_in_training(content: Any, values: Mapping[str, Any], training: Mapping[
     own = {**training, **own} if isinstance(own, Mapping) else own
     return {**values, **content, "training": own}
 
+
+# Cells of a group, which the consistency objective compares with each other.
+COMPARED = 16
+# Keys without effect if the architecture is paper, and if it is not.
+NOT_FOR_PAPER = (
+    "thinning", "whole_cell", "gene_power", "cell_noise", "consistency", "batch_key",
+    "hidden_values", "hidden_zeros", "n_pools", "cell_width",
+)  # fmt: skip
+FOR_PAPER_ONLY = ("n_bins",)
 
 # Lowest and highest share of counts.
 Thinning = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=2, max_length=2)]
@@ -197,10 +207,27 @@ class PretrainingSettings(Settings):
                 f" is {self.width}, which is not a multiple of n_heads, {self.n_heads}; give both, "
                 "or a size.",
             )
-        if self.batch_key and self.architecture == "paper":
+        low, high = self.thinning
+        if low > high:
+            raise refuse("", "thinning", f" is [{low}, {high}]; the lower share comes first.")
+        of_paper = self.architecture == "paper"
+        for key in NOT_FOR_PAPER if of_paper else FOR_PAPER_ONLY:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise refuse(
+                    "", key, f" has no effect with architecture: {self.architecture}; leave it out."
+                )
+        if of_paper:
+            return self
+        n_gpus = self.gpus * self.nodes
+        if self.consistency and n_gpus > math.ceil(self.training.batch_size / COMPARED):
             raise refuse(
-                "", "batch_key", " has no effect with architecture: paper; leave one of them out."
+                "",
+                "training.batch_size",
+                f" is {self.training.batch_size}; {n_gpus} GPUs need {n_gpus * COMPARED}, because "
+                f"cells are compared in groups of {COMPARED} (consistency).",
             )
+        if self.training.compiled is True:
+            raise refuse("", "training.compiled", ": true has no effect unless architecture: paper")
         return self
 
     def architecture_settings(self) -> dict[str, int | float | str]:

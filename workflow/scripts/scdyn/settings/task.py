@@ -27,7 +27,7 @@ from scdyn.settings.base import (
     Unique,
     refuse,
 )
-from scdyn.settings.model import FULL, TrainingSettings, fill_in_training
+from scdyn.settings.model import FULL, OF_PAPER, SIZES, TrainingSettings, fill_in_training
 
 # Name of the model with the settings of the task's block, and prefix of its variants.
 MAIN = "scdynomics"
@@ -186,9 +186,34 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
         """Tell whether only a head is trained, so that each cell is encoded once."""
         return self.trained == "none" and architecture != "paper"
 
+    def list_unused(self, architecture: str) -> list[str]:
+        """List the keys without effect, such as ``rank`` and ``training.epochs``."""
+        unused = ["n_markers"] if architecture == "paper" else ["n_pools"]
+        if self.is_head_only(architecture):
+            unused += ["encoder_rate", "training.epochs"]
+        else:
+            unused += ["views", "head_epochs", "head_steps"]
+        if self.trained not in ("lora", "nonlinear"):
+            unused.append("rank")
+        return unused
 
-# Keys that have no effect if an encoder is trained.
-HEAD_ONLY = ("views", "head_epochs", "head_steps")
+    def dump_used(self, architecture: str) -> Plain:
+        """Dump the settings that decide a fine-tuned model of an architecture."""
+        unused = self.list_unused(architecture)
+        training = self.training.without_hardware()
+        parts = {"": self.without_hardware() | {"training": training}, "training.": training}
+        for prefix, part in parts.items():
+            for key in list(part):
+                if prefix + key in unused:
+                    del part[key]
+        return parts[""]
+
+
+def choose_fine_tuning(size: str, architecture: str) -> FineTuningSettings:
+    """Return the defaults for models of a size and an architecture."""
+    of_architecture = OF_PAPER if architecture == "paper" else {}
+    training = TrainingSettings(**SIZES[size]["fine_tuning"])
+    return FineTuningSettings(training=training, **of_architecture)
 
 
 class VariantSettings(FineTuningSettings):

@@ -96,27 +96,27 @@ def fit_classifier(
     )
     module: nn.Module = classifier
     objective: Classification
+    n_cells = len(rows)
     if is_encoded_once(model, settings):
         if features is None:
             features = encode(model, store, rows, settings)
-        inputs = append_markers(features, classifier, store, rows)
+        genes = read_markers(classifier.encoder, store, rows, head.markers, settings.modalities)
         # All cells of a step at once: they are small.
         batch_size = min(config.batch_size, len(rows))
         config = config.model_copy(update={"batch_size": batch_size, "micro_batch": batch_size})
         places = repeat_cells(len(rows), config, settings.head_steps)
-        if len(places) > len(rows):
-            rows, inputs, targets = rows[places], inputs[places], targets[places]
+        n_cells = len(places)
         module = head
         objective = FeatureClassification(
-            classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
-            torch.from_numpy(inputs),
+            classifier, torch.from_numpy(targets[places]).to(device), weights, settings.penalty,
+            torch.from_numpy(features), torch.from_numpy(genes), places,
         )  # fmt: skip
     else:
         objective = CountClassification(
             classifier, torch.from_numpy(targets).to(device), weights, settings.penalty,
             store, rows, settings.thinning,
         )  # fmt: skip
-    run = Training(module, objective, len(rows), config, checkpoint=checkpoint)
+    run = Training(module, objective, n_cells, config, checkpoint=checkpoint)
     history = run.run()
     classifier.eval()
     return classifier, history
@@ -147,7 +147,7 @@ def append_markers(
     Parameters
     ----------
     features
-        (cells, F) or (cells, views, F).
+        (cells, F).
     classifier
         With an encoder that is not trained.
     store, rows
@@ -156,9 +156,7 @@ def append_markers(
     markers = read_markers(
         classifier.encoder, store, rows, classifier.head.markers, classifier.modalities
     )
-    if features.ndim == 3:
-        markers = markers[:, None].repeat(features.shape[1], 1)
-    return np.concatenate([features, markers], -1)
+    return np.concatenate([features, markers], 1)
 
 
 @dataclass(frozen=True)
@@ -256,27 +254,33 @@ class FeatureClassification(Classification):
 
     Attributes
     ----------
-    features
-        (cells, views, F + M) of the training cells, with marker genes.
+    features, markers
+        (cells, views, F) of the training cells, and (cells, M) of their marker genes.
+    places
+        Index of the training cell at each position of an epoch.
     """
 
     features: Tensor
+    markers: Tensor
+    places: np.ndarray
 
     @property
     def depths(self) -> np.ndarray:
         """Zeros, because these cells need no order."""
-        return np.zeros(len(self.features))
+        return np.zeros(len(self.places))
 
     def load(self, parts: list[np.ndarray]) -> LoadedBatches:
-        """Return the features of the cells of each part."""
-        return LoadedBatches(self.features, parts, self.weights.device)
+        """Return the features and marker genes of the cells of each part."""
+        cells = [self.places[part] for part in parts]
+        return LoadedBatches((self.features, self.markers), cells, self.weights.device)
 
     def prepare(self, part: Part, *cells: Tensor) -> tuple[Tensor, ...]:
-        """Draw a view of each cell."""
-        (features,) = cells
+        """Draw a view of each cell, and append its marker genes, which are of all counts."""
+        features, markers = cells
         n_cells, n_views, _ = features.shape
         drawn = np.random.default_rng(part.seed).integers(n_views, size=part.n_in_step)
-        return (features[np.arange(n_cells), part.take_from(drawn)],)
+        view = features[np.arange(n_cells), part.take_from(drawn)]
+        return (torch.cat([view, markers], 1),)
 
     def compute_logits(self, cells: tuple[Tensor, ...]) -> Tensor:
         """Compute the logits of cells from their features."""
@@ -286,17 +290,17 @@ class FeatureClassification(Classification):
 
 @dataclass(frozen=True)
 class LoadedBatches:
-    """Batches of features in memory, for which a loop does not wait."""
+    """Batches of cells in memory, for which a loop does not wait."""
 
-    features: Tensor
+    values: tuple[Tensor, ...]
     parts: list[np.ndarray]
     device: torch.device
     waited_seconds: float = 0.0
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the features of each part, on the device."""
+        """Yield the values of each part, on the device."""
         for part in self.parts:
-            yield (self.features[part].to(self.device),)
+            yield tuple(values[part].to(self.device) for values in self.values)
 
 
 def configure_training(

@@ -20,16 +20,15 @@ from scdyn.data.loader import NOT_MEASURED, Loader, Store
 from scdyn.data.tokens import MODALITIES
 from scdyn.model.layers import Tokens
 from scdyn.model.transformer import HIGHEST, ScDynOmics, log_normalise
-from scdyn.settings import PretrainingSettings
+from scdyn.settings import COMPARED, PretrainingSettings
 from scdyn.training.loop import Part, step_seed
 
 # Held-out cells scored per batch.
 SCORED_AT_ONCE = 32
 # Cells whose counts are summed per batch.
 SUMMED_AT_ONCE = 512
-# Cells of a group, which the consistency objective compares with each other, and its temperature
-# (Chen et al. 2020, SimCLR).
-COMPARED, TEMPERATURE = 16, 0.2
+# Of the consistency objective (Chen et al. 2020, SimCLR).
+TEMPERATURE = 0.2
 
 
 @dataclass(frozen=True)
