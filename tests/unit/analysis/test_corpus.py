@@ -194,7 +194,10 @@ def test_rows_that_are_no_rows_are_refused(corpus, rows):
     [
         ([], "no samples"),
         ([make_sample("a"), make_sample("a")], "sample a is given twice"),
-        ([make_sample("a"), make_sample("b", genes=make_genes()[::-1])], "another vocabulary"),
+        (
+            [make_sample("a"), make_sample("b", genes=make_genes().assign(length=7))],
+            "another vocabulary",
+        ),
     ],
 )
 def test_samples_that_make_no_corpus_are_refused(tmp_path, samples, words):
@@ -256,9 +259,15 @@ def lose_the_promoters(cells):
     del cells.layers["promoter"]
 
 
+def put_a_tf_last(cells):
+    is_tf = cells.var["is_tf"].to_numpy()
+    cells.var["is_tf"] = is_tf[::-1] if is_tf.any() else np.arange(cells.n_vars) > 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (put_a_tf_last, "sample a: the TFs are not the first of its genes"),
         (set_count(-3), "sample a, X: the counts are not integers"),
         (set_count(0.4), "sample a, X: the counts are not integers"),
         (set_count(np.nan), "sample a, X: the counts are not integers"),
@@ -278,6 +287,15 @@ def test_cells_that_are_no_sample_are_refused(tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         Corpus.write(tmp_path / "corpus", [cells])
     assert not (tmp_path / "corpus" / "manifest.json").exists()
+
+
+def test_cells_in_memory_can_be_written(corpus, tmp_path):
+    cells = corpus.to_memory(np.arange(3))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    cells.write_zarr(tmp_path / "cells.zarr")
+    assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs.equals(
+        anndata.read_zarr(tmp_path / "cells.zarr").obs
+    )
 
 
 def test_several_entries_of_one_gene_are_summed():

@@ -64,6 +64,12 @@ def test_a_left_out_class_that_is_not_there_is_refused():
         splits.split_cells(split().astype(str), "0", without="Purple")
 
 
+def test_a_class_is_left_out_only_if_two_others_remain():
+    training, _, _ = splits.split_cells(split().astype(str), "0", without="x")
+    with pytest.raises(InputError, match="left_out: without 'x' the training set has one class"):
+        splits.require_other_classes(training, "x")
+
+
 def test_parts_share_no_cell():
     table = split().astype(str)
     training, validation, predicted = splits.split_cells(table, "1")

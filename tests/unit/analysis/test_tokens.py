@@ -127,6 +127,11 @@ def test_regulons_of_other_genes_are_refused_and_change_nothing(corpus):
         corpus.add_regulons(REGULONS)
     with pytest.raises(InputError, match="regulons: no column weight"):
         corpus.add_regulons(OF_CORPUS.drop(columns="weight"))
+    for weight in (0.0, np.nan, np.inf, -1.0):
+        with pytest.raises(InputError, match="a weight is not above zero"):
+            corpus.add_regulons(OF_CORPUS.assign(weight=weight))
+    with pytest.raises(InputError, match="'a,b' has a comma"):
+        corpus.add_regulons(OF_CORPUS.assign(regulon="a,b"))
     assert sha256(corpus.folder / "tokens") == before
 
 

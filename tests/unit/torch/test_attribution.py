@@ -373,6 +373,10 @@ def test_a_raised_gene_gets_its_high_share_of_each_cells_counts():
     cells = torch.tensor([[0, 40], [300, 100]], dtype=torch.int16)
     raised = edits.apply_edit(edits.Edit("a", (0,), True), cells, high)
     assert raised.tolist() == [[20, 40], [200, 100]] and raised.dtype == torch.int16
+    # Deep cells have as many counts as there is place for.
+    deep = torch.tensor([[0, 32_000, 32_000, 32_000]], dtype=torch.int16)
+    raised = edits.apply_edit(edits.Edit("a", (0,), True), deep, torch.tensor([0.5] * 4))
+    assert raised[0, 0] == torch.iinfo(torch.int16).max
 
 
 def project(classifier, store):

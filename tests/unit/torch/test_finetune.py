@@ -3,7 +3,10 @@
 import copy
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ from scipy import sparse
 from scdyn.data.loader import NOT_MEASURED, MemoryStore, densify
 from scdyn.errors import InputError
 from scdyn.io.files import sha256
-from scdyn.model import adapters, classifier, embedding, pretrained
+from scdyn.model import adapters, classifier, embedding, lora, pretrained
 from scdyn.model.architecture import ModelConfig
 from scdyn.model.layers import Linear, set_precision
 from scdyn.settings import HeadSettings, VariantSettings
@@ -153,7 +156,7 @@ def test_a_written_adapter_is_read_by_peft_alone(encoder, counts, tmp_path):
     wrapped = adapters.adapt(encoder, "lora", 4)
     draw_adapters(wrapped)
     adapters.save_adapter(wrapped, "lora", False, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", adapters.LORA_FILE}
+    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", lora.LORA_FILE}
     plain = make_encoder(encoder.config)
     plain.load_state_dict(weights)
     read = as_peft_wraps(plain, lambda plain: PeftModel.from_pretrained(plain, tmp_path)).eval()
@@ -445,3 +448,9 @@ def test_nothing_is_learned_from_cells_that_are_called(encoder, cells, tmp_path,
     assert files_of("poisoned", poisoned, lies) == clean
     table = read_predictions(tmp_path / "poisoned" / "predictions.parquet")
     assert set(table["label"]) == {"poison"} and len(table) == predicted.sum()
+
+
+def test_only_lora_imports_peft():
+    code = "import sys, scdyn.explain.runs; assert not {'peft', 'transformers'} & set(sys.modules)"
+    library = Path(finetuning.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=library)

@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 import scdyn
+from scdyn import notebook
 from scdyn.errors import InputError
 from scdyn.model.paper import PaperModel
 from scdyn.settings import (
@@ -147,6 +148,44 @@ def test_labels_of_other_cells_are_refused(made, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             scdyn.finetune(model, corpus, table, tmp_path, split, settings)
+
+
+def test_labels_that_are_true_or_false_keep_their_names(made):
+    corpus, *_ = made
+    for cells in (corpus.obs.index, corpus.obs.index[1:]):
+        obs = pd.DataFrame({"flag": [True, *[False] * (len(cells) - 1)]}, index=cells)
+        labels = notebook.align_obs(obs, corpus.obs.index)["flag"].dropna().astype(str)
+        assert sorted(set(labels)) == ["False", "True"]
+
+
+def test_cells_with_hardly_any_of_the_genes_are_refused(made):
+    cells, model = made[0].to_memory(), made[1]
+    assert model.embed(cells[:2, :15]).shape[0] == 2
+    with pytest.raises(InputError, match="14 of the model's 30 genes were found"):
+        model.embed(cells[:2, :14])
+
+
+def test_few_validation_cells_are_said_to_flag_nothing(made, caplog):
+    scdyn.load_task(made[2].folders[0].parents[2])
+    assert "with fewer than 100 no cell can be flagged" in caplog.text
+
+
+def test_too_few_cells_are_not_pretrained_on(made, small, tmp_path):
+    changed = small.model_copy(update={"validation_share": 0.99})
+    with pytest.raises(InputError, match="pretraining needs at least 3 training cells"):
+        scdyn.pretrain(made[0], tmp_path / "model", changed)
+
+
+def test_promoters_alone_are_not_learned_where_there_are_none(small, tmp_path):
+    one, kinds = sample("a")
+    one.obs["promoter_source"] = ["none"] * 3 + ["fragments"] * (N_CELLS - 3)
+    corpus = scdyn.Corpus.write(tmp_path / "corpus", [one])
+    model = scdyn.pretrain(corpus, tmp_path / "model", small)
+    split = SplitSettings(label="kind", folds=2, seeds=[1])
+    settings = FineTuningSettings(training=TRAINING, modalities="promoter")
+    obs = corpus.obs.assign(kind=kinds)
+    with pytest.raises(InputError, match="training cells have no promoter counts"):
+        scdyn.finetune(model, corpus, obs, tmp_path / "task", split, settings)
 
 
 def test_samples_are_written_without_a_change(tmp_path):

@@ -218,7 +218,8 @@ def align_obs(obs: pd.DataFrame, cells: pd.Index) -> pd.DataFrame:
         )
     logger.info("obs has a row for %d of %d cells", n_found, len(cells))
     # So that integer labels keep their names where cells are missing.
-    plain = obs.convert_dtypes(convert_string=False, convert_boolean=False)
+    plain, others = obs.copy(), obs.select_dtypes(exclude="bool").columns
+    plain[others] = obs[others].convert_dtypes(convert_string=False, convert_boolean=False)
     return plain.reindex(cells)
 
 

@@ -342,6 +342,10 @@ class Corpus:
             for layer in layers
         }
         obs = self.obs.iloc[rows].copy()
+        # anndata does not write pandas' strings by default.
+        for name, column in obs.items():
+            if isinstance(column.dtype, pd.StringDtype):
+                obs[name] = column.astype(object)
         obs.index = obs.index.astype(object)
         var = self.genes.set_index("gene_id")
         return ad.AnnData(joined.pop("rna", None), obs=obs, var=var, layers=joined)
@@ -507,6 +511,13 @@ def require_sample(cells: ad.AnnData) -> None:
             "CORPUS",
             f"sample {names[0]}: var has genes twice, or a length or n_tss that is not above zero; "
             "see scdyn.pp.build_vocabulary.",
+        )
+    is_tf = cells.var["is_tf"].to_numpy(bool)
+    if is_tf[is_tf.sum() :].any():
+        raise InputError(
+            "CORPUS",
+            f"sample {names[0]}: the TFs are not the first of its genes, as the model reads them; "
+            "keep the order of scdyn.pp.build_vocabulary.",
         )
     for place, values in (("X", cells.X), ("layers['promoter']", cells.layers["promoter"])):
         require_counts(sparse.csr_matrix(values).data, f"sample {names[0]}, {place}")

@@ -71,6 +71,12 @@ def require_regulons(regulons: pd.DataFrame, genes: pd.DataFrame) -> None:
             "REGULONS",
             f"regulons: {min(unknown)} is not a symbol of the vocabulary; infer them again.",
         )
+    weights = regulons["weight"].to_numpy(float)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise InputError("REGULONS", "regulons: a weight is not above zero; infer them again.")
+    with_comma = [name for name in regulons["regulon"].astype(str) if "," in name]
+    if with_comma:
+        raise InputError("REGULONS", f"regulons: '{with_comma[0]}' has a comma; rename it.")
 
 
 def write_tokens(folder: str | Path, genes: pd.DataFrame, regulons: pd.DataFrame | None) -> None:
@@ -87,7 +93,8 @@ def write_tokens(folder: str | Path, genes: pd.DataFrame, regulons: pd.DataFrame
     Raises
     ------
     InputError
-        If the regulons have other genes. Nothing is written then.
+        If the regulons have other genes, or weights that are not above zero. Nothing is written
+        then.
     """
     if regulons is None:
         regulons = pd.DataFrame(columns=list(REGULON_COLUMNS))

@@ -121,7 +121,8 @@ def apply_edit(edit: Edit, counts: Tensor, high: Tensor) -> Tensor:
     if not edit.raised:
         return silence(counts, genes)
     total = counts.clamp(min=0).sum(1, keepdim=True)
-    raised = (high[genes] * total).round().clamp(min=1).to(counts.dtype)
+    most = torch.iinfo(counts.dtype).max
+    raised = (high[genes] * total).round().clamp(min=1, max=most).to(counts.dtype)
     counts = counts.clone()
     counts[:, genes] = torch.where(counts[:, genes] < 0, counts[:, genes], raised)
     return counts

@@ -10,6 +10,7 @@ import pandas as pd
 
 from scdyn.data.loader import Store
 from scdyn.data.tokens import TokenStore
+from scdyn.errors import InputError
 from scdyn.explain.edits import Edit, EditableCells
 from scdyn.explain.expression import (
     KNOCKOUT_COLUMNS,
@@ -311,6 +312,12 @@ def _select_groups(obs: pd.DataFrame, measured: MeasuredKnockout) -> tuple[pd.In
     """Select the control cells and the cells of the knockout."""
     control = select(obs, measured.control, "in_silico.measured.control")
     perturbed = select(obs, measured.perturbed, "in_silico.measured.perturbed")
+    if (control & perturbed).any():
+        raise InputError(
+            "CONFIG",
+            f"in_silico.measured: {(control & perturbed).sum()} cells are in control and in "
+            "perturbed; select different cells.",
+        )
     return obs.index[control], obs.index[perturbed]
 
 

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
-from peft.tuners import lora
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn.io.files import write_json
 from scdyn.model.layers import Linear
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Encoder = ScDynOmics | PaperModel
 
 # Linear layers of attention and feed-forward that get adapters, as in the paper.
 ADAPTED = ("query", "key_value", "output", "ffn_in", "ffn_out")
 NONLINEAR_FILE, ENCODER_FILE = "adapter_nonlinear.safetensors", "encoder.safetensors"
-LORA_FILE = "adapter_model.safetensors"  # peft's name
-
-
-class FusedLora(lora.Linear):
-    """peft's LoRA without dropout, computed as one product with W + s B A instead of three.
-
-    Fine-tuning of a narrow model takes 25% less time.
-    """
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (..., n) to (..., m) of the same type."""
-        if self.disable_adapters or self.merged:
-            return super().forward(tokens)
-        layer = self.base_layer
-        weight = layer.weight + sum(map(self.get_delta_weight, self.active_adapters))
-        bias = None if layer.bias is None else layer.bias.to(tokens.dtype)
-        return functional.linear(tokens, weight.to(tokens.dtype), bias)
 
 
 class NonLinear(nn.Module):
@@ -90,9 +67,9 @@ def adapt(model: Encoder, how: str, rank: int) -> PeftModel | Encoder:
         Rank of the modules.
     """
     if how == "lora":
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ADAPTED))
-        config._register_custom_module({Linear: FusedLora})
-        return get_peft_model(model, config)
+        from scdyn.model import lora
+
+        return lora.add_modules(model, rank)
     model.requires_grad_(how == "full")
     if how == "nonlinear":
         for holder, name, layer in adapted_layers(model):
@@ -117,12 +94,10 @@ def save_adapter(encoder: PeftModel | Encoder, how: str, whole: bool, folder: Pa
         ``encoder.safetensors`` are written to it.
     """
     if how == "lora":
-        encoder.save_pretrained(str(folder))
-        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        # peft writes a set in random order; runs should be reproducible.
-        config = json.loads((folder / "adapter_config.json").read_text())
-        write_json(folder / "adapter_config.json", config | {"target_modules": sorted(ADAPTED)})
-    base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
+        from scdyn.model import lora
+
+        lora.save_modules(encoder, folder)
+    base = encoder if isinstance(encoder, Encoder) else encoder.get_base_model()
     weights = {name: p.detach().cpu().contiguous() for name, p in base.state_dict().items()}
     added = {name: p for name, p in weights.items() if ".down." in name or ".up." in name}
     if how == "nonlinear":
@@ -147,13 +122,10 @@ def load_adapter(model: Encoder, how: str, rank: int, folder: Path) -> PeftModel
     if (folder / ENCODER_FILE).exists():
         model.load_state_dict(load_file(folder / ENCODER_FILE))
     if how == "lora":
-        # Without peft's loader, which imports modules named in adapter_config.json, reads pickles
-        # if there is no safetensors file, and contacts a hub.
+        from scdyn.model import lora
+
         model = adapt(model, how, rank)
-        weights = load_file(folder / LORA_FILE)
-        if weights.keys() != get_peft_model_state_dict(model).keys():
-            raise ValueError(f"{LORA_FILE} has weights of other layers")
-        set_peft_model_state_dict(model, weights)
+        lora.load_modules(model, folder)
     if how == "nonlinear":
         model = adapt(model, how, rank)
         model.load_state_dict(load_file(folder / NONLINEAR_FILE), strict=False)
@@ -165,7 +137,7 @@ def merge_adapters(encoder: PeftModel | Encoder) -> Encoder:
 
     A merged encoder can be neither trained nor saved.
     """
-    return encoder.merge_and_unload() if isinstance(encoder, PeftModel) else encoder
+    return encoder if isinstance(encoder, Encoder) else encoder.merge_and_unload()
 
 
 def reinitialise(model: Encoder, seed: int) -> Encoder:

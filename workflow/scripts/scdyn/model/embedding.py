@@ -188,4 +188,5 @@ def attention_to_latents(
     def attend(rna: Tensor, promoter: Tensor) -> np.ndarray:
         return model.attend_to_latents(rna, promoter).cpu().numpy()
 
-    return np.concatenate(list(run_batches(attend, store, rows, device, batch_size)))
+    none = np.zeros((0, model.config.n_latents), dtype=np.float32)
+    return np.concatenate([none, *run_batches(attend, store, rows, device, batch_size)])

@@ -28,6 +28,8 @@ from scdyn.model.transformer import ScDynOmics
 from scdyn.pp import counts
 from scdyn.pp.reference import read_vocabulary
 
+# Fewest genes of the model that cells must have, or half of them, if it has few.
+FEWEST_GENES = 50
 # Layers of an AnnData that may have promoter counts; the first that exists is used.
 PROMOTER_LAYERS = ("promoter", "unspliced")
 REMEDY = "give the folder of a model, or remove the file and run the workflow again"
@@ -201,13 +203,20 @@ class Pretrained:
         Raises
         ------
         InputError
-            If the values are not counts, or too few genes are found.
+            If the values are not counts, or too few genes are found: less than ``min_overlap``, or
+            less than 50 and less than half of the model's.
         """
         layer = next((name for name in PROMOTER_LAYERS if name in adata.layers), None)
         table = counts.extract_counts(adata, "adata", promoter_layer=layer)
         genes = self.vocabulary
         aligned = counts.align_genes(table.var, genes, min_overlap, "adata", "min_overlap")
         self.n_found = len(np.unique(aligned.indices))
+        if self.n_found < min(FEWEST_GENES, len(genes) / 2):
+            raise InputError(
+                "GENES",
+                f"adata: {self.n_found} of the model's {len(genes):,} genes were found, which are "
+                "too few to tell cells apart; give all genes that were measured.",
+            )
         measured = np.full(table.n_obs, "promoter" in table.layers)
         if "promoter" in table.layers:
             promoter = table.layers["promoter"] @ aligned

@@ -388,7 +388,7 @@ class ScDynOmics(nn.Module):
         """
         measured = [counts[:, 0] >= 0 for counts in (rna, promoter)]
         both = [counts.clamp(min=0) for counts in (rna, promoter)]
-        expressed = both[0] + both[1] > 0
+        expressed = (both[0] > 0) | (both[1] > 0)
         if hidden is not None:
             expressed = expressed | hidden
         genes, is_token = list_expressed(expressed)

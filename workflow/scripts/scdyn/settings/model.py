@@ -185,7 +185,7 @@ class PretrainingSettings(Settings):
     n_pools: Count = 64
     """Number of trained weighted sums over the expressed genes from which the cell vector is
     computed. Not for paper."""
-    cell_width: Count = 64
+    cell_width: Annotated[int, Field(ge=2)] = 64
     """Numbers of a cell vector, the embedding. Not for paper."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """Pretraining (see training)."""
@@ -218,6 +218,12 @@ class PretrainingSettings(Settings):
                 )
         if of_paper:
             return self
+        if not (self.whole_cell or self.consistency or (self.hidden_values and self.mask_share)):
+            raise refuse(
+                "",
+                "whole_cell",
+                ", consistency and hidden_values are 0, so that nothing is learned.",
+            )
         n_gpus = self.gpus * self.nodes
         if self.consistency and n_gpus > math.ceil(self.training.batch_size / COMPARED):
             raise refuse(

@@ -24,7 +24,7 @@ from scdyn.pp.selection import draw_cells
 from scdyn.settings import MAIN, BaselineSettings, ClassWeights
 from scdyn.tasks.metrics import fit_temperature
 from scdyn.tasks.predictions import tabulate_calibrated_predictions
-from scdyn.tasks.splits import require_cells, split_cells
+from scdyn.tasks.splits import require_cells, require_other_classes, split_cells
 from scdyn.tasks.weights import weigh_classes
 
 LR, LR_RNA, LR_PCA = "logistic_regression", "logistic_regression_rna", "logistic_regression_pca"
@@ -284,6 +284,7 @@ def fit_baselines(
     components = read_components(corpus, pca)
     for method, variant, seed in list_fits(task, int(fold)):
         training, validation, predicted = split_cells(splits, fold, *variants[variant], seed)
+        require_other_classes(training, variants[variant][1])
         training = draw_training_cells(training, method, seed)
         features = METHODS[method][0]
         started = time.perf_counter()

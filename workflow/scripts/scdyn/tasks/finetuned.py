@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,8 @@ from scdyn.model.pretrained import Pretrained
 from scdyn.settings import MAIN
 from scdyn.tasks.ensemble import Calibration, RunMean, calibrate_ensemble
 from scdyn.tasks.metrics import apply_temperature
+
+logger = logging.getLogger(__name__)
 
 # Cells with a lower familiarity are flagged: one in a hundred of cells like the training cells.
 UNFAMILIAR = 0.01
@@ -85,7 +87,7 @@ class FineTuned:
                 "'model' of one run in it.",
             )
         if model is None:
-            described = json.loads((self.folders[0] / "task.json").read_text())
+            described = read_json(self.folders[0] / "task.json")
             model = self.folders[0] / described["model_folder"]
         self.pretrained = Pretrained(os.path.normpath(model), device)
         self.classifiers = [
@@ -117,6 +119,14 @@ class FineTuned:
                     "workflow again.",
                 )
             ensembles.append((classifiers, calibration))
+        # The lowest familiarity is one over their number plus one.
+        n_cells = min(len(calibration.familiar) for _, calibration in ensembles)
+        if n_cells < 1 / UNFAMILIAR:
+            logger.warning(
+                "%d validation cells in a fold: with fewer than %d no cell can be flagged as "
+                "unlike_seen; compare the values of familiarity instead",
+                *(n_cells, 1 / UNFAMILIAR),
+            )
         return ensembles
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from scdyn.data.loader import Loader, Store
 from scdyn.data.tokens import TokenStore
+from scdyn.errors import InputError
 from scdyn.io.artefacts import write_parquet
 from scdyn.io.files import atomic, sha256
 from scdyn.log import logger
@@ -34,7 +35,7 @@ from scdyn.tasks.ensemble import VALIDATION
 from scdyn.tasks.familiarity import fit_familiarity
 from scdyn.tasks.markers import choose_markers, read_markers
 from scdyn.tasks.predictions import insert_familiarity, tabulate_calibrated_predictions
-from scdyn.tasks.splits import split_cells
+from scdyn.tasks.splits import require_other_classes, split_cells
 from scdyn.tasks.weights import weigh_classes
 from scdyn.training.checkpoint import Checkpoint
 from scdyn.training.devices import choose_device
@@ -120,6 +121,19 @@ def fit_classifier(
     history = run.run()
     classifier.eval()
     return classifier, history
+
+
+def require_modality(store: TokenStore, training: pd.DataFrame, modalities: str) -> None:
+    """Refuse to train by promoters alone on cells without them."""
+    if modalities != "promoter":
+        return
+    measured = store.promoter_measured(store.find_rows(training["cell"]))
+    if not measured.all():
+        raise InputError(
+            "PROMOTERS",
+            f"modalities: promoter, but {(~measured).sum()} of {len(measured)} training cells have "
+            "no promoter counts; select others by train, or leave this model out.",
+        )
 
 
 def repeat_cells(n_cells: int, config: TrainingConfig, n_steps: int) -> np.ndarray:
@@ -422,12 +436,17 @@ def finetune_run(
     started = time.perf_counter()
     # A head is small.
     device = choose_device() if encoded is None else torch.device("cpu")
-    config = configure_training(model, settings, seed, settings.labels)
     if not settings.pretrained:
         model = reinitialise(model, seed)
     training, validation, predicted = split_cells(
         splits, fold, settings.labels, settings.without, seed
     )
+    require_other_classes(training, settings.without)
+    require_modality(store, training, settings.modalities)
+    share = 1.0
+    if settings.labels < 1:  # at least two cells per class are kept
+        share = len(training) / len(split_cells(splits, fold, without=settings.without)[0])
+    config = configure_training(model, settings, seed, share)
     run: dict[str, Any] = {"method": find_method(variant)}
     run |= {"variant": variant, "seed": seed, "fold": fold}
     description = {

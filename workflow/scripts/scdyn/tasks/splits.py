@@ -380,6 +380,16 @@ def split_cells(
     return training[~kept], validation, splits[is_predicted]
 
 
+def require_other_classes(training: pd.DataFrame, without: str | None) -> None:
+    """Refuse to leave a class out of a task of two."""
+    if without is not None and training["label"].nunique() < 2:
+        raise InputError(
+            "LABELS",
+            f"left_out: without '{without}' the training set has one class; leave out classes of "
+            "tasks with three or more.",
+        )
+
+
 def describe_split(splits: pd.DataFrame, split_by: str | None) -> str:
     """Describe the split in words: by cells, or by units."""
     n_folds = splits.loc[splits["fold"] != PREDICTED, "fold"].nunique()

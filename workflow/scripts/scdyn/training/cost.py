@@ -100,8 +100,8 @@ def count_pretraining_operations(
     architecture = make_architecture(model, n_genes, n_tfs)
     each = architecture.count_training_operations(count_queries(architecture, model.mask_share))
     is_paper = architecture.architecture == "paper"
-    # Both parts of a cell's counts are read, to compare their vectors.
-    n_views = 2 if model.consistency and not is_paper else 1
+    # Of half of the cells both parts of the counts are read, to compare their vectors.
+    n_views = 1.5 if model.consistency and not is_paper else 1.0
     return each.times(n_views * n_cells * (1 - model.validation_share) * model.training.epochs)
 
 

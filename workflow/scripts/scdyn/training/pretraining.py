@@ -39,6 +39,8 @@ MOST_HELD_OUT = 10_000
 MOST_PROJECTED = 4_000
 # Fewest cells per batch, on average.
 CELLS_PER_BATCH = 20
+# Fewest training cells.
+FEWEST = 3
 # Most training cells from which the mean profile is computed.
 MOST_SUMMED = 20_000
 
@@ -83,7 +85,7 @@ def pretrain(
     Raises
     ------
     InputError
-        If a cell has no batch, or if there are hardly any cells per batch.
+        If a cell has no batch, or if there are hardly any cells, or cells per batch.
     """
     seed = settings.seed
     config = TrainingConfig(seed=seed, **settings.training.model_dump())
@@ -104,6 +106,12 @@ def pretrain(
     order = np.random.default_rng(seed).permutation(rows)
     n_validation = max(1, min(MOST_HELD_OUT, round(settings.validation_share * len(rows))))
     held_out, training_rows = np.sort(order[:n_validation]), np.sort(order[n_validation:])
+    if len(training_rows) < FEWEST:
+        raise InputError(
+            "CORPUS",
+            f"{len(training_rows)} training cells and {len(held_out)} held-out cells; pretraining "
+            f"needs at least {FEWEST} training cells: add cells, or lower validation_share.",
+        )
     logger.info(
         "%.2f M parameters; %d training cells, %d held-out cells",
         sum(p.numel() for p in model.parameters()) / 1e6,
