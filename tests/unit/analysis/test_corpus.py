@@ -195,7 +195,7 @@ def test_rows_that_are_no_rows_are_refused(corpus, rows):
         ([], "no samples"),
         ([make_sample("a"), make_sample("a")], "sample a is given twice"),
         (
-            [make_sample("a"), make_sample("b", genes=make_genes().assign(length=7))],
+            [make_sample("a"), make_sample("b", genes=make_genes().loc[[1, 0, *range(2, 23)]])],
             "another vocabulary",
         ),
     ],
