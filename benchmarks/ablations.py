@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from bench import read_commit
 
 from scdyn.data.corpus import Corpus
 from scdyn.data.tokens import TokenStore
 from scdyn.explain import runs
+from scdyn.io.artefacts import make_stamp
 from scdyn.io.files import write_json
 from scdyn.pp.metadata import read_cells_table
 from scdyn.pp.selection import select
@@ -121,6 +121,7 @@ def describe_study(results, study, options):
         "folds": options.folds,
         "cells": options.cells,
         "epochs": options.epochs,
+        "code": make_stamp()["version"],
         "tokens": json.loads((tokens_of / "meta.json").read_text()),
     }
 
@@ -193,12 +194,12 @@ def run(results, study, variant, seed, options, folder):
     mean = predictions.MeanPredictions(split, classes)
     for fold in folds:
         mean.add(*predictions.read_run(folder / fold / "predictions.parquet", 0, split))
-    called = mean.tabulate(MAIN).astype({"label": str, "predicted": str})
-    tested = called[called["part"] == "test"]
+    predicted = mean.tabulate(MAIN).astype({"label": str, "predicted": str})
+    tested = predicted[predicted["part"] == "test"]
     found["macro_f1"] = metrics.score(tested["label"], tested["predicted"])["macro_f1"]
     truth = results / "simulation" / "truth"
     if truth.exists():
-        found["fate_macro_f1"] = score_fates(called, truth)
+        found["fate_macro_f1"] = score_fates(predicted, truth)
         found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth, split)
     return found
 
@@ -277,7 +278,7 @@ def main():
             folder = folder_of_all / variant.replace(" ", "_") / str(seed)
             folder.mkdir(parents=True, exist_ok=True)
             found = run(options.results, study, variant, seed, options, folder)
-            done.append({"variant": variant, "seed": seed, **found, "commit": read_commit()})
+            done.append({"variant": variant, "seed": seed, **found})
             write_json(options.output, {"study": described, "runs": done})
             print(done[-1], flush=True)
 

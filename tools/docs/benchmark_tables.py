@@ -198,7 +198,7 @@ def tabulate_support(result: Row) -> str:
 
 def tabulate_ablations(runs: Sequence[Row]) -> str:
     """Lay out mean and standard deviation over the seeds, one row per variant."""
-    measures = [name for name in runs[0] if name not in ("variant", "seed", "commit")]
+    measures = [name for name in runs[0] if name not in ("variant", "seed")]
     body = []
     for variant in dict.fromkeys(row["variant"] for row in runs):
         mine = [row for row in runs if row["variant"] == variant]

@@ -298,11 +298,11 @@ class Loader:
                 while len(ahead) <= self.depth:
                     ahead.append(thread.submit(prepare))
                 begun = time.monotonic()
-                bins = ahead.popleft().result()
+                counts = ahead.popleft().result()
                 self.waited_seconds += time.monotonic() - begun
-                if bins is None:
+                if counts is None:
                     return
-                yield bins
+                yield counts
         finally:
             thread.shutdown(cancel_futures=True)
             cells.close()
@@ -364,9 +364,9 @@ def run_batches(
     place = 0
     while place < len(rows):
         try:
-            for bins in Loader(store, cut_rows(rows[place:], batch_size), device):
-                result = function(*bins)
-                place += len(bins[0])
+            for counts in Loader(store, cut_rows(rows[place:], batch_size), device):
+                result = function(*counts)
+                place += len(counts[0])
                 yield result
         except torch.OutOfMemoryError:
             batch_size = halve_batch(batch_size)

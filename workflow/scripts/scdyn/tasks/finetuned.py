@@ -48,7 +48,7 @@ class FineTuned:
     folders : list of Path
         The runs' models.
     pretrained : Pretrained
-        The pretrained model, which converts cells to bins.
+        The pretrained model, which aligns cells to its genes.
     classes : list of str
         The classes of all runs.
     classifiers : list

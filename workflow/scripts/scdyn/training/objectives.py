@@ -406,7 +406,7 @@ class Pretraining:
     def predict(self, example: Example) -> tuple[Tokens | None, Tensor, tuple[Tensor, Tensor]]:
         """Compute cell vectors (B, Z) and the logs of the genes' shares, (B, G) each.
 
-        The tokens come first, if values are hidden.
+        The tokens, which come first, are None if no values are hidden.
         """
         tokens = None
         if example.hidden is None:
