@@ -1,4 +1,4 @@
-"""Ablation of the objectives, the TF index and the regulon projection: ``make ablations``.
+"""Ablation of objectives, TF index, regulon projection and fine-tuning: ``make ablations``.
 
 Variants of a study's model, with several seeds each, are pretrained, fine-tuned and, if the truth
 is known, explained, with all other settings as in the study's config. The workflow must have run
@@ -42,10 +42,10 @@ from scdyn.tasks import (
 from scdyn.tasks.truth import score_drivers
 from scdyn.training import pretraining
 
-BATCH_GIVEN = "batch given to the decoder"
+DEFAULT, BATCH_GIVEN = "default", "batch given to the decoder"
 # Name to TF index and settings of pretraining that differ from the study's.
 VARIANTS = {
-    "default": ("true", {}),
+    DEFAULT: ("true", {}),
     "without consistency": ("true", {"consistency": 0.0}),
     "without noise of the cell vector": ("true", {"cell_noise": 0.0}),
     "hidden values, too": ("true", {"hidden_values": 1.0}),
@@ -58,6 +58,8 @@ VARIANTS = {
     "random projection and index": ("random", {"projection_init": "random"}),
     "random projection, degree-matched index": ("degree", {"projection_init": "random"}),
 }  # fmt: skip
+# The default's pretrained model, fine-tuned in another way.
+FINE_TUNED = {"default, LoRA": {"adapter": "lora"}, "default, all parameters": {"adapter": "full"}}
 
 
 class ReorderedStore(TokenStore):
@@ -150,10 +152,13 @@ def select_cells(split, n_cells):
     return pd.concat(parts).sort_index().reset_index(drop=True)
 
 
-def run(results, study, variant, seed, options, folder):
-    """Pretrain, fine-tune and explain one variant with one seed; return its scores."""
+def run(results, study, variant, seed, options, folder, model_folder):
+    """Pretrain, fine-tune and explain one variant with one seed; return its scores.
+
+    The pretrained model is not made again if it is there.
+    """
     content, model_name, task_name = study
-    index, changes = VARIANTS[variant]
+    index, changes = VARIANTS[DEFAULT if variant in FINE_TUNED else variant]
     model = dict(content["models"][model_name])
     if options.epochs:
         model["training"] = model["training"] | {"epochs": options.epochs}
@@ -171,23 +176,23 @@ def run(results, study, variant, seed, options, folder):
     if options.cells is not None:
         split = select_cells(split, options.cells)
         obs = obs[obs.index.isin(split["cell"])]
-    if not (folder / "model" / "config.json").exists():
+    if not (model_folder / "config.json").exists():
         key = settings.batch_key
         pretraining.pretrain(
             store, store.find_rows(obs.index), settings.part(PretrainingSettings),
-            folder / "model",
+            model_folder,
             folder / "checkpoints",
             None if key is None else obs[key],
         )  # fmt: skip
-    main = task.all_variants()[MAIN]
-    encoded = encoding.encode_cells(store, split["cell"], main, folder / "model")
+    main = task.all_variants()[MAIN].model_copy(update=FINE_TUNED.get(variant, {}))
+    encoded = encoding.encode_cells(store, split["cell"], main, model_folder)
     labelled = split[split["fold"] != splits.PREDICTED]
     found = score_vectors(store, encoded, labelled, settings)
     folds = [str(fold) for fold in range(min(options.folds, task.folds))]
     for fold in folds:
         if not (folder / fold).exists():
             finetuning.finetune_run(
-                store, split, MAIN, seed, fold, main, folder / "model",
+                store, split, MAIN, seed, fold, main, model_folder,
                 folder / fold, folder / "checkpoints", encoded,
             )  # fmt: skip
     classes = sorted(labelled["label"].unique())
@@ -200,7 +205,9 @@ def run(results, study, variant, seed, options, folder):
     truth = results / "simulation" / "truth"
     if truth.exists():
         found["fate_macro_f1"] = score_fates(predicted, truth)
-        found |= compute_driver_ranks(store, store.vocabulary, folder, folds, task, truth, split)
+        found |= compute_driver_ranks(
+            store, store.vocabulary, folder, model_folder, folds, task, truth, split
+        )
     return found
 
 
@@ -225,13 +232,13 @@ def score_fates(predictions, truth):
     return metrics.score(cells.loc[fates.index, "fate"], fates)["macro_f1"]
 
 
-def compute_driver_ranks(store, genes, folder, folds, task, truth, split):
+def compute_driver_ranks(store, genes, folder, model_folder, folds, task, truth, split):
     """Compute the ranks of the true drivers by the attributions of the folds' models."""
     table, _ = runs.explain_task(
         store,
         genes.reset_index(drop=True),
         [folder / fold for fold in folds],
-        folder / "model",
+        model_folder,
         task,
     )
     drivers = pd.read_csv(truth / "drivers.tsv", sep="\t")
@@ -254,7 +261,7 @@ def main():
     )
     parser.add_argument("--cells", type=int, help="cells of the task, at random (all)")
     parser.add_argument("--epochs", type=int, help="epochs of pretraining (as in the config)")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="all if not given")
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *FINE_TUNED])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()
@@ -268,6 +275,7 @@ def main():
     variants = options.variants or [
         name for name, (index, _) in VARIANTS.items() if index == "true" or not options.true_index
     ]
+    variants += [] if options.variants else list(FINE_TUNED)
     if not described["task"]["split_by"]:
         logging.info("the cells of the task have no units, so '%s' is left out", BATCH_GIVEN)
         variants = [variant for variant in variants if variant != BATCH_GIVEN]
@@ -277,7 +285,9 @@ def main():
                 continue
             folder = folder_of_all / variant.replace(" ", "_") / str(seed)
             folder.mkdir(parents=True, exist_ok=True)
-            found = run(options.results, study, variant, seed, options, folder)
+            of = DEFAULT if variant in FINE_TUNED else variant
+            model_folder = folder_of_all / of.replace(" ", "_") / str(seed) / "model"
+            found = run(options.results, study, variant, seed, options, folder, model_folder)
             done.append({"variant": variant, "seed": seed, **found})
             write_json(options.output, {"study": described, "runs": done})
             print(done[-1], flush=True)
