@@ -364,7 +364,7 @@ def test_a_projection_that_is_not_the_models_is_refused(folder, tmp_path, damage
 
 
 def test_a_corpus_of_another_vocabulary_is_refused(folder, cells, tmp_path):
-    other = cells[:, ::-1].copy()
+    other = cells[:, [1, 0, *range(2, N_GENES)]].copy()
     store = Corpus.write(tmp_path / "corpus", [other]).store
     with pytest.raises(InputError, match="pretrained with another vocabulary"):
         scdyn.load(folder / "model").embed_corpus(store, tmp_path / "embedded.zarr")
