@@ -15,6 +15,7 @@ import yaml
 from conftest import snakemake
 
 TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
+OF_HEAD = {"batch_size": 8, "learning_rate": 0.001}
 CONFIG = {
     "samples": "samples.tsv",
     "reference": {"annotation": "genes.gtf", "tfs": "tfs.txt"},
@@ -31,7 +32,7 @@ CONFIG = {
             "folds": 2,
             "seeds": [1],
             "baselines": ["majority", "logistic_regression"],
-            "training": TRAINING,
+            "training": OF_HEAD,
         }
     },
     "studies": {

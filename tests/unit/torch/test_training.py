@@ -424,7 +424,7 @@ def test_losses_of_cells_with_promoters_are_the_same_beside_cells_without(paper,
 
 @pytest.mark.parametrize(
     ("make", "score", "epochs"),
-    [(make_task, "rna_cell_loss", 100), (make_paper_task, "rna_masked_loss", 30)],
+    [(make_task, "rna_cell_loss", 40), (make_paper_task, "rna_masked_loss", 30)],
 )
 def test_promoters_left_out_in_training_teach_the_model_to_do_without(
     config, cells, make, score, epochs
