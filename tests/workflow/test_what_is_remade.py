@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import snakemake
 
-TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
+TRAINING = {"epochs": 1, "batch_size": 128, "learning_rate": 0.001}
 OF_HEAD = {"batch_size": 8, "learning_rate": 0.001}
 CONFIG = {
     "samples": "samples.tsv",
