@@ -30,7 +30,21 @@ def test_studies_that_are_not_given_keep_their_scores(model_scores, tmp_path, mo
     table = pd.DataFrame(rows, columns=["method", "score", "mean"])
     table.assign(part="test").to_csv(task / "summary.tsv", sep="\t", index=False)
     table.assign(labels=1.0).to_csv(task / "label_efficiency.tsv", sep="\t", index=False)
-    (folder / "provenance.json").write_text(json.dumps({"commit": "abc"}))
+    config = {
+        "models": {"m": {"corpus": "c"}}, "tasks": {"cortex": {"model": "m", "label": "type"}}
+    }  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps({"commit": "abc", "config": config}))
+    spaces = {
+        "neighbour_accuracy": 0.7, "pca_neighbour_accuracy": 0.6, "pca_both_neighbour_accuracy": 0.65,
+        "library_size_r2_within": 0.1, "pca_library_size_r2_within": 0.5,
+        "pca_both_library_size_r2_within": 0.3,
+    }  # fmt: skip
+    scores = {
+        f"{label}.{name}": value for label in ("batch", "type") for name, value in spaces.items()
+    }
+    scores["batch.neighbour_accuracy"] = 0.2
+    (folder / "embed" / "m").mkdir(parents=True)
+    (folder / "embed" / "m" / "c.scores.json").write_text(json.dumps(scores))
     before = {"cortex.macro_f1": 0.1, "cortex_10.macro_f1": 0.1, "kang.macro_f1": 0.8}
     output.write_text(json.dumps(before))
     monkeypatch.setattr(sys, "argv", ["", str(folder), "--output", str(output)])
@@ -41,7 +55,9 @@ def test_studies_that_are_not_given_keep_their_scores(model_scores, tmp_path, mo
         "kang.macro_f1": 0.8, "cortex.commit": "abc", "cortex.macro_f1": 0.7,
         "cortex.accuracy": 0.71, "cortex.single_macro_f1": 0.7, "cortex.single_accuracy": 0.71,
         "cortex.best_baseline": "mlp", "cortex.best_baseline_macro_f1": 0.65,
-        "cortex.best_baseline_accuracy": 0.66,
+        "cortex.best_baseline_accuracy": 0.66, "cortex.neighbour_accuracy": 0.7,
+        "cortex.best_pca_neighbour_accuracy": 0.65, "cortex.depth_r2_within": 0.1,
+        "cortex.best_pca_depth_r2_within": 0.3,
     }  # fmt: skip
 
 
