@@ -36,8 +36,8 @@ def test_studies_that_are_not_given_keep_their_scores(model_scores, tmp_path, mo
     (folder / "provenance.json").write_text(json.dumps({"commit": "abc", "config": config}))
     spaces = {
         "neighbour_accuracy": 0.7, "pca_neighbour_accuracy": 0.6,
-        "pca_both_neighbour_accuracy": 0.65, "library_size_r2_within": 0.1, "pca_library_size_r2_within": 0.5,
-        "pca_both_library_size_r2_within": 0.3,
+        "pca_both_neighbour_accuracy": 0.65, "library_size_r2_within": 0.1,
+        "pca_library_size_r2_within": 0.5, "pca_both_library_size_r2_within": 0.3,
     }  # fmt: skip
     scores = {
         f"{label}.{name}": value for label in ("batch", "type") for name, value in spaces.items()
