@@ -261,7 +261,9 @@ def main():
     )
     parser.add_argument("--cells", type=int, help="cells of the task, at random (all)")
     parser.add_argument("--epochs", type=int, help="epochs of pretraining (as in the config)")
-    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *FINE_TUNED])
+    parser.add_argument(
+        "--variants", nargs="+", choices=[*VARIANTS, *FINE_TUNED], help="all if not given"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, required=True, help="JSON of all scores")
     options = parser.parse_args()

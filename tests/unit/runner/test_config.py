@@ -192,7 +192,7 @@ def change(content, path, value):
         ),
         ("models.hybrid.n_bins", 9, "n_bins has no effect with architecture: expressed"),
         ("models.hybrid.thinning", [0.9, 0.3], "thinning is .0.9, 0.3.; the lower share comes"),
-        ("models.hybrid.thinning", 0.5, "thinning is 0.5; give 2 values|must be a list"),
+        ("models.hybrid.thinning", 0.5, "thinning is '0.5'; it must be a list"),
         ("models.hybrid.thinning", [0.5], "thinning is .0.5.; give 2 values"),
         ("models.hybrid.thinning", [0.1, 0.2, 0.3], "thinning is .*; give 2 values"),
         ("models.hybrid.cell_width", 1, "cell_width is '1'"),

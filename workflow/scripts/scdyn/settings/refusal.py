@@ -89,8 +89,8 @@ def make_input_error(code: Code, error: ValidationError, content: Any, origin: s
         return InputError(code, f"{origin}: {key} is '{value}'; it must be one of {allowed}.")
     if kind in ("dict_type", "model_type", "model_attributes_type") and fault["input"] is None:
         return InputError(code, f"{origin}: {key} is empty; write {{}} or remove the key.")
-    if kind in ("too_short", "too_long") and words.get("min_length", 1) > 1 or kind == "too_long":
-        n_asked = words.get("min_length") or words["max_length"]
+    if kind == "too_long" or (kind == "too_short" and words["min_length"] > 1):
+        n_asked = words["max_length" if kind == "too_long" else "min_length"]
         return InputError(code, f"{origin}: {key} is {value}; give {n_asked} values.")
     if kind == "list_type" and isinstance(fault["input"], str | int | float):
         return InputError(code, f"{origin}: {key} is '{value}'; it must be a list: [{value}].")
