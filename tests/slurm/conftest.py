@@ -120,6 +120,8 @@ def lay_out(folder):
     config["grn"]["left_out_share"] = 0
     del config["tasks"]["knockout"], config["studies"]["perturbation"]
     config["tasks"]["fate"] |= {"variants": {}, "label_shares": []}
+    # Only its variants train more than a head.
+    del config["tasks"]["fate"]["training"]["epochs"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
