@@ -200,7 +200,7 @@ ablations: environments ## Ablate objectives, TF index and projection on the dem
 	tests/in_env.sh torch python benchmarks/ablations.py results --output benchmarks/results/ablations_demo.json
 	for study in cortex kang pancreas; do \
 		test ! -d results/real/$$study || tests/in_env.sh torch python benchmarks/ablations.py results/real/$$study \
-			--true-index --cells 2000 --epochs 10 --output benchmarks/results/ablations_$$study.json || exit 1; \
+			--true-index --cells 2000 --output benchmarks/results/ablations_$$study.json || exit 1; \
 	done
 
 $(PEER)/ready: benchmarks/peer.yaml | runner

@@ -3,8 +3,8 @@
 Variants of a study's model, with several seeds each, are pretrained, fine-tuned and, if the truth
 is known, explained, with all other settings as in the study's config. The workflow must have run
 the study before: its tokens, GRN and splits are used. Finished runs are saved, so that a stopped
-benchmark continues. On one core a variant and seed takes 3 to 10 minutes with 2,000 cells and ten
-epochs, 280 steps.
+benchmark continues. On one core a variant and seed takes one to three minutes with 2,000 cells and
+five epochs, and a fine-tuned one ten.
 
 In the variants without the true TF index, the same number of other genes takes the place of the
 TFs in the model's TF layers. They are drawn at random, or matched to each TF by degree, which is

@@ -4,10 +4,10 @@ For each data set: macro-F1 and accuracy on held-out cells of the model, of the 
 highest macro-F1, and of a random start; for each embedding: neighbour accuracy and the share of the
 depth within labels that it explains, beside the better PCA's. Where there are several seeds, the
 model and the random start are their ensembles, and a baseline can be one; ``single_`` scores are
-the mean over runs of one seed. With a share of the labels there are no ensembles, since each seed
-draws other labels. Where only the fates of a population are known: how far the shares of the
-predicted fates are from them. Data sets of studies that are not given keep their scores, with the
-commit that made them.
+the mean over runs of one seed, with which a random start of one seed is to be compared. With a
+share of the labels there are no ensembles, since each seed draws other labels. Where only the fates
+of a population are known: how far the shares of the predicted fates are from them. Data sets of
+studies that are not given keep their scores, with the commit that made them.
 """
 
 import argparse

@@ -242,7 +242,7 @@ def test_every_method_is_compared_with_the_best_of_the_others(report):
     assert set(f1["best_baseline"].dropna()) == {"logistic_regression"}
     ours = f1.loc["scdynomics"]
     assert ours["n_runs"] == 4 and ours["low"] < ours["mean"] < ours["high"]
-    assert f1.loc["logistic_regression", "n_runs"] == 2  # one seed, which pairs with both of ours
+    assert f1.loc["logistic_regression", "n_runs"] == 2  # one seed
     assert ours["difference"] == pytest.approx(ours["mean"] - f1.loc["logistic_regression", "mean"])
     assert 0 < ours["p"] < 1
     assert np.isnan(f1.loc["logistic_regression", "p"])
@@ -283,6 +283,21 @@ def test_the_ensemble_of_a_baseline_can_be_the_best_of_them():
     assert found.loc["scdynomics_ensemble", "difference"] == pytest.approx(0.95 - 0.8)
     # The one ensemble of a fold pairs with each of its runs.
     assert found.loc["scdynomics", "difference"] == pytest.approx(0.915 - 0.805)
+
+
+def test_seeds_of_a_fold_are_no_further_observations():
+    scores = {"0": 0.8, "1": 0.9, "2": 0.82}
+    rows = [("scdynomics", seed, fold, scores[fold]) for seed in (1, 2, 3) for fold in scores]
+    rows += [("mlp", 1, fold, value - 0.1 - int(fold) / 50) for fold, value in scores.items()]
+    table = pd.DataFrame(rows, columns=["method", "seed", "fold", "macro_f1"])
+    table = table.assign(variant="scdynomics", part="test", n_cells=9)
+    three = evaluation.summarise_scores(table, 0.5).set_index("method")
+    once = evaluation.summarise_scores(table[table["seed"] == 1], 0.5).set_index("method")
+    names = ["mean", "low", "high", "difference", "p"]
+    np.testing.assert_allclose(
+        three.loc["scdynomics", names].astype(float), once.loc["scdynomics", names].astype(float)
+    )
+    assert three["n_runs"].to_dict() == {"scdynomics": 9, "mlp": 3}
 
 
 def test_few_labels_and_new_classes_have_tables_of_their_own(report, runs):

@@ -308,6 +308,9 @@ def test_cascade_draws_everything_anew_from_the_top_down(trained):
     assert names == ["head", "layer 4 to 3", "layer 2", "layer 1", "embeddings"]
     assert all(a < b for a, b in zip(changed, changed[1:], strict=False))
     assert all(key.startswith("head.") for key in changed[0])
+    if trained.encoder.config.architecture == "expressed":
+        # The labels chose the marker genes.
+        assert "head.markers.genes" in changed[0] and "head.markers.scale" in changed[0]
     fixed = ("decoder", "rates", "components")
     matrices = {k for k, v in before.items() if v.ndim > 1 and not any(n in k for n in fixed)}
     assert matrices <= changed[-1]
@@ -390,7 +393,8 @@ def test_silencing_own_genes_is_told_from_random_ones(trained, cells, rows):
     chosen = in_silico.Cells(trained, cells[0], rows["x"], np.arange(90))
     names = [f"cell {i}" for i in range(20)]
     tried = [edits.Edit("own", (0, 1, 2)), edits.Edit("others", (12, 13), True)]
-    trials = [in_silico.try_edit(chosen, "x", names, edit, 19, 0) for edit in tried]
+    drawn = edits.draw_edits_of_classes(cells[0], {"x": rows["x"]}, tried, 19, 0)
+    trials = [in_silico.try_edit(chosen, "x", names, edit, drawn["x", edit]) for edit in tried]
     per_cell, random = (pd.concat(tables) for tables in zip(*trials, strict=True))
     table = in_silico.summarise_edits(per_cell, random).set_index("perturbation")
     assert table.loc["own", "shift"] < -1 and table.loc["own", "shift_p"] == pytest.approx(0.05)

@@ -1,13 +1,19 @@
 """The model of expressed tokens against an explicit reference in float64."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from conftest import make_encoder
 
-from scdyn.data.loader import NOT_MEASURED
+from scdyn.data.loader import NOT_MEASURED, MemoryStore
 from scdyn.model import transformer
 from scdyn.model.architecture import ModelConfig
+from scdyn.model.embedding import attention_to_latents
 from scdyn.model.layers import set_precision
 from scdyn.model.transformer import HIGHEST, ScDynOmics, list_expressed
+from scdyn.training.pretraining import name_latents
 
 
 def interpolate(values, n_knots):
@@ -234,6 +240,13 @@ def test_attention_to_latents_sums_to_one_over_expressed_genes(model, counts):
     shares = model.attend_to_latents(*counts)
     assert shares.shape == (7, 4)
     torch.testing.assert_close(shares.sum(1), torch.ones(7))
+
+
+def test_a_model_has_no_more_latents_than_genes(config, counts):
+    many = make_encoder(replace(config, n_latents=200))
+    shares = attention_to_latents(many, MemoryStore.from_dense(*counts), np.arange(7))
+    assert shares.shape == (7, config.n_genes)
+    assert len(name_latents(many, ["a(+)"])) == config.n_genes
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -18,7 +18,8 @@ from scdyn.explain.matching import draw_matched_genes
 from scdyn.explain.runs import draw_correct_cells, explain_run, find_rows_by_class, read_run
 from scdyn.io.files import Json
 from scdyn.log import logger
-from scdyn.model.classifier import Classifier, run_classifier
+from scdyn.model.adapters import reinitialise
+from scdyn.model.classifier import Classifier, MarkerGenes, run_classifier
 from scdyn.model.layers import Pool
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import log_normalise
@@ -42,6 +43,9 @@ def randomise_cascade(
 ) -> Iterator[tuple[str, Classifier]]:
     """Randomise a classifier's parameters layer by layer, from the head (Adebayo et al. 2018).
 
+    Marker genes, which the labels have chosen, are replaced by random genes. Principal components,
+    which are not trained, stay.
+
     Parameters
     ----------
     classifier
@@ -64,6 +68,8 @@ def randomise_cascade(
         for module in randomised.head.modules():
             if isinstance(module, nn.Linear | Pool):
                 module.reset_parameters()
+            elif isinstance(module, MarkerGenes):
+                module.randomise(classifier.encoder.config.n_genes)
     n_layers = len(classifier.encoder.layers)
     groups = [part.tolist() for part in np.array_split(np.arange(n_layers)[::-1], n_groups)]
     steps = {"head": ["head."]}
@@ -112,7 +118,10 @@ def fit_permuted_labels(
         [part.sample(min(MEMORISED_CELLS, len(part)), random_state=seed) for _, part in places]
     )
     labels = np.random.default_rng(seed).permutation(training["label"].to_numpy()[few])
-    model = load_model(model_folder).to(choose_device())
+    model = load_model(model_folder)
+    if not settings.pretrained:
+        model = reinitialise(model, seed)
+    model.to(choose_device())
     config = configure_training(model, settings, seed)
     classifier, _ = fit_classifier(model, store, rows[few], labels, settings, config)
     classifier = classifier.merge().eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,8 +152,39 @@ class EditableCells:
         edited = (apply_edit(edit, *pair) for pair in zip(self.counts, self.high, strict=True))
         return MemoryStore.from_dense(*edited)
 
-    def draw_edits(self, edit: Edit, n_random: int, rng: np.random.Generator) -> list[Edit]:
-        """Draw edits of random genes, matched to an edit in number and mean expression."""
-        genes = np.array(edit.genes)
-        draws = [draw_matched_genes(self.expression, genes, rng) for _ in range(n_random)]
-        return [Edit("", tuple(draw.tolist()), edit.raised) for draw in draws]
+
+def draw_edits(
+    edit: Edit, expression: np.ndarray, n_random: int, rng: np.random.Generator
+) -> list[Edit]:
+    """Draw edits of random genes, matched to an edit in number and mean expression (genes,)."""
+    genes = np.array(edit.genes)
+    draws = [draw_matched_genes(expression, genes, rng) for _ in range(n_random)]
+    return [Edit("", tuple(draw.tolist()), edit.raised) for draw in draws]
+
+
+def draw_edits_of_classes(
+    store: Store,
+    rows: Mapping[str, np.ndarray],
+    edits: Sequence[Edit],
+    n_random: int,
+    seed: int,
+) -> dict[tuple[str, Edit], list[Edit]]:
+    """Draw random edits for each class and each edit of its cells, the same in every run of a task.
+
+    Parameters
+    ----------
+    store, rows
+        Tokens, and class to its cells in all runs.
+    edits
+        As :func:`list_edits`.
+    n_random, seed
+        Number of draws, and their seed.
+    """
+    drawn = {}
+    for i, (label, places) in enumerate(rows.items()):
+        expression = average_expression(*densify(store, places))
+        for edit in edits:
+            if edit.only_in in (None, label):
+                rng = np.random.default_rng([seed, i, *edit.genes])
+                drawn[label, edit] = draw_edits(edit, expression, n_random, rng)
+    return drawn

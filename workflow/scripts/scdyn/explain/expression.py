@@ -14,9 +14,10 @@ import pandas as pd
 
 from scdyn.data.loader import Store
 from scdyn.data.tokens import MODALITIES
-from scdyn.explain.edits import Edit, EditableCells
+from scdyn.explain.edits import Edit, EditableCells, draw_edits, draw_edits_of_classes
 from scdyn.log import logger
 from scdyn.model.decoding import average_decoded
+from scdyn.model.layers import set_precision
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics
 from scdyn.training.devices import choose_device
@@ -43,9 +44,13 @@ SCORES = ("expression_correlation", "expression_error", "expression_p")
 
 
 def load_decoder(folder: str | Path) -> ScDynOmics | None:
-    """Load a pretrained model, on the best device; None if its architecture has no decoder."""
+    """Load a pretrained model, on the best device; None if its architecture has no decoder.
+
+    In float32, since fold changes can be smaller than the rounding of bfloat16.
+    """
     model = load_model(folder)
     if isinstance(model, ScDynOmics):
+        set_precision(model, "float32")
         return model.to(choose_device())
     logger.info("architecture: paper has no whole-cell decoder; no expression is predicted")
     return None
@@ -81,18 +86,9 @@ class DecodedCells(EditableCells):
         """Predict the log2 fold change of each gene by an edit, mean over cells: (2, genes)."""
         return self.decode(edit) - self.unedited
 
-    def random_shifts(self, edit: Edit, n_random: int, rng: np.random.Generator) -> np.ndarray:
-        """Predict the same for random genes of similar expression: (n_random, 2, genes)."""
-        return np.stack([self.shift(drawn) for drawn in self.draw_edits(edit, n_random, rng)])
-
 
 def tabulate_edit(
-    cells: DecodedCells,
-    label: str,
-    edit: Edit,
-    genes: pd.DataFrame,
-    n_random: int,
-    rng: np.random.Generator,
+    cells: DecodedCells, label: str, edit: Edit, genes: pd.DataFrame, drawn: Sequence[Edit]
 ) -> pd.DataFrame:
     """Tabulate the genes whose predicted expression changes most by an edit of a class's cells.
 
@@ -104,8 +100,8 @@ def tabulate_edit(
         The perturbation.
     genes
         The vocabulary.
-    n_random, rng
-        Number of draws of random genes, and their generator.
+    drawn
+        Edits of random genes.
 
     Returns
     -------
@@ -116,8 +112,8 @@ def tabulate_edit(
         and ``z`` (compared with the draws; NaN if these are all equal). The edited genes and the
         :data:`N_LISTED` of the largest increase and decrease, by decreasing fold change.
     """
-    shift, random = cells.shift(edit), cells.random_shifts(edit, n_random, rng)
-    mean, spread = random.mean(0), random.std(0, ddof=1 if n_random > 1 else 0)
+    shift, random = cells.shift(edit), np.stack([cells.shift(one) for one in drawn])
+    mean, spread = random.mean(0), random.std(0, ddof=1 if len(drawn) > 1 else 0)
     z = (shift - mean) / np.where(spread > 0, spread, np.nan)
     edited = np.isin(np.arange(len(genes)), edit.genes)
     tables = []
@@ -169,12 +165,12 @@ def predict_edits(
     if model is None:
         return tables[0]
     all_rows = np.concatenate(list(rows.values()))
-    for i, (label, places) in enumerate(rows.items()):
+    drawn = draw_edits_of_classes(store, rows, edits, n_random, seed)
+    for label, places in rows.items():
         cells = DecodedCells(model, store, places, all_rows)
         for edit in edits:
-            if edit.only_in in (None, label):
-                rng = np.random.default_rng([seed, i, *edit.genes])
-                tables.append(tabulate_edit(cells, label, edit, genes, n_random, rng))
+            if (label, edit) in drawn:
+                tables.append(tabulate_edit(cells, label, edit, genes, drawn[label, edit]))
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
@@ -301,7 +297,8 @@ def compare_knockout(
             mean_shift=mean - profiles[name],
             **{"class": name},
         )
-        random = cells.random_shifts(edit, n_random, rng)[:, 0]
+        drawn = draw_edits(edit, cells.expression, n_random, rng)
+        random = np.stack([cells.shift(one)[0] for one in drawn])
         highest = np.sort(np.argsort(-profiles[name], kind="stable")[:N_COMPARED])
         table, random = table.iloc[highest], random[:, highest]
         per_gene.append(table[list(KNOCKOUT_COLUMNS)])

@@ -11,7 +11,7 @@ import pandas as pd
 from scdyn.data.loader import Store
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
-from scdyn.explain.edits import Edit, EditableCells
+from scdyn.explain.edits import Edit, EditableCells, draw_edits, draw_edits_of_classes
 from scdyn.explain.expression import (
     KNOCKOUT_COLUMNS,
     SCORES,
@@ -19,7 +19,7 @@ from scdyn.explain.expression import (
     load_decoder,
     predict_edits,
 )
-from scdyn.explain.runs import draw_correct_cells, find_rows_by_class, read_run
+from scdyn.explain.runs import draw_correct_cells, find_rows_by_class, read_cells, read_run
 from scdyn.model.classifier import Classifier, run_classifier
 from scdyn.model.embedding import embed
 from scdyn.pp.selection import select
@@ -55,21 +55,14 @@ class Cells(EditableCells):
 
     def predict(self, edit: Edit | None) -> tuple[np.ndarray, np.ndarray]:
         """Compute probabilities (cells, classes) and embedding (cells, numbers) after an edit."""
-        store, rows = self.apply(edit), np.arange(len(self.counts[0]))
-        return run_classifier(self.classifier, store, rows)[0], embed(
-            self.classifier.encoder, store, rows
-        )
+        classifier, store, rows = self.classifier, self.apply(edit), np.arange(len(self.counts[0]))
+        p, _ = run_classifier(classifier, store, rows)
+        return p, embed(classifier.encoder, store, rows, modalities=classifier.modalities)
 
     def shift(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """Compute the change of probabilities (cells, classes) and embedding by an edit."""
         p, embedding = self.predict(edit)
         return p - self.p, embedding - self.embedding
-
-    def random_shifts(
-        self, edit: Edit, n_random: int, rng: np.random.Generator
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Compute the same for draws of random genes, matched in number and expression."""
-        return [self.shift(drawn) for drawn in self.draw_edits(edit, n_random, rng)]
 
 
 def empirical_p(value: float, random: np.ndarray) -> float:
@@ -84,9 +77,9 @@ def compute_log_odds(p: np.ndarray, target: int) -> np.ndarray:
 
 
 def try_edit(
-    cells: Cells, label: str, names: np.ndarray, edit: Edit, n_random: int, seed: int
+    cells: Cells, label: str, names: np.ndarray, edit: Edit, random: Sequence[Edit]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Apply an edit to one class's cells, and random edits to the same cells.
+    """Apply an edit to one class's cells, and edits of random genes to the same cells.
 
     Returns
     -------
@@ -102,7 +95,6 @@ def try_edit(
     target = classes.index(label)
     key = {"perturbation": edit.name, "raised": edit.raised, "class": label}
     before = compute_log_odds(cells.p, target)
-    rng = np.random.default_rng([seed, target, *edit.genes])
     p, embedding = cells.shift(edit)
     per_cell = pd.DataFrame({"cell": names}).assign(
         **key,
@@ -116,9 +108,9 @@ def try_edit(
             "shift": (compute_log_odds(cells.p + p, target) - before).mean(),
             "distance": np.linalg.norm(embedding, axis=1).mean(),
         }
-        for p, embedding in cells.random_shifts(edit, n_random, rng)
+        for p, embedding in map(cells.shift, random)
     ]
-    return per_cell, pd.DataFrame(drawn).assign(**key, draw=range(n_random))
+    return per_cell, pd.DataFrame(drawn).assign(**key, draw=range(len(random)))
 
 
 def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +119,8 @@ def summarise_edits(per_cell: pd.DataFrame, random: pd.DataFrame) -> pd.DataFram
     Parameters
     ----------
     per_cell, random
-        As :func:`try_edit`, of all runs; draws are averaged over the runs.
+        As :func:`try_edit`, of all runs, with the same random genes in all of them: each draw is
+        averaged over the runs, as the edit is.
 
     Returns
     -------
@@ -185,7 +178,8 @@ def compare_measured(
     """
     classes = control.classifier.classes
     rng = np.random.default_rng(seed)
-    random = [control.shift(edit), *control.random_shifts(edit, n_random, rng)]
+    drawn = draw_edits(edit, control.expression, n_random, rng)
+    random = [control.shift(edit), *map(control.shift, drawn)]
     p = np.stack([part.mean(0) for part, _ in random])
     embedding = np.stack([part.mean(0) for _, part in random])
     true_p = perturbed.p.mean(0) - control.p.mean(0)
@@ -247,22 +241,25 @@ def perturb_task(
     seed, options = settings.seed, settings.in_silico
     per_run = int(np.ceil(settings.checked_cells / len(folders)))
     decoder, genes = load_decoder(model_folder), store.vocabulary
+    chosen = [draw_correct_cells(read_cells(folder), per_run, seed) for folder in folders]
+    edited: dict[str, list[np.ndarray]] = {}
+    for cells in chosen:
+        for label, places in find_rows_by_class(store, cells).items():
+            edited.setdefault(label, []).append(places)
+    rows_of_all = {label: np.unique(np.concatenate(parts)) for label, parts in edited.items()}
+    random = draw_edits_of_classes(store, rows_of_all, edits, options.n_random, seed)
     tables, draws = [], []
     comparisons: list[pd.DataFrame] = []
-    edited: dict[str, list[np.ndarray]] = {}
-    for folder in folders:
+    for folder, cells in zip(folders, chosen, strict=True):
         classifier, predictions, _ = read_run(folder, model_folder, store)
-        cells = draw_correct_cells(predictions, per_run, seed)
         rows = find_rows_by_class(store, cells)
         for label, places in rows.items():
-            edited.setdefault(label, []).append(places)
-            chosen = Cells(classifier, store, places, np.concatenate(list(rows.values())))
+            editable = Cells(classifier, store, places, np.concatenate(list(rows.values())))
             for edit in edits:
-                if edit.only_in not in (None, label):
-                    continue
-                found = try_edit(chosen, label, cells[label], edit, options.n_random, seed)
-                tables.append(found[0])
-                draws.append(found[1])
+                if (label, edit) in random:
+                    found = try_edit(editable, label, cells[label], edit, random[label, edit])
+                    tables.append(found[0])
+                    draws.append(found[1])
         if options.measured:
             control, perturbed = _select_groups(obs, options.measured)
             if not comparisons:
@@ -281,13 +278,7 @@ def perturb_task(
         "effects": summarise_edits(per_cell, pd.concat(draws)),
         "cells": per_cell,
         "expression": predict_edits(
-            decoder,
-            store,
-            {label: np.unique(np.concatenate(parts)) for label, parts in edited.items()},
-            edits,
-            genes,
-            options.n_random,
-            seed,
+            decoder, store, rows_of_all, edits, genes, options.n_random, seed
         ),
     }
     measured = pd.DataFrame(columns=["rmse", "embedding_error", "embedding_correlation", *SCORES])

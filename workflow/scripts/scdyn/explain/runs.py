@@ -54,19 +54,19 @@ def find_rows_by_class(store: TokenStore, cells: dict[str, np.ndarray]) -> dict[
     return {name: store.find_rows(names) for name, names in cells.items()}
 
 
+def read_cells(folder: str | Path) -> pd.DataFrame:
+    """Read ``cell``, ``part``, ``label`` and ``predicted`` of one run's predictions."""
+    return read_predictions(
+        Path(folder) / "predictions.parquet", ["cell", "part", "label", "predicted"]
+    )
+
+
 def read_run(
     folder: str | Path, model_folder: str | Path, store: TokenStore
 ) -> tuple[Classifier, pd.DataFrame, Json]:
-    """Read one run: the classifier (on the best device), its predictions and its ``task.json``.
-
-    Of the predictions ``cell``, ``part``, ``label`` and ``predicted``.
-    """
+    """Read one run: the classifier (on the best device), its :func:`read_cells`, ``task.json``."""
     classifier = load_classifier(folder, model_folder, store.meta).to(choose_device())
-    description = read_json(Path(folder) / "task.json")
-    predictions = read_predictions(
-        Path(folder) / "predictions.parquet", ["cell", "part", "label", "predicted"]
-    )
-    return classifier, predictions, description
+    return classifier, read_cells(folder), read_json(Path(folder) / "task.json")
 
 
 def explain_run(

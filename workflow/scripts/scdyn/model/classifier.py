@@ -19,7 +19,7 @@ from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
 from scdyn.model.adapters import load_adapter, merge_adapters, save_adapter
 from scdyn.model.architecture import ModelConfig
-from scdyn.model.layers import CellFeatures, Pool, Tokens
+from scdyn.model.layers import CellFeatures, Pool, Tokens, set_precision
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import CLIPPED
 from scdyn.settings import FineTuningSettings, HeadSettings
@@ -45,6 +45,13 @@ class MarkerGenes(nn.Module):
         self.register_buffer("genes", torch.zeros(n_markers, dtype=torch.int64))
         self.register_buffer("centre", torch.zeros(n_markers))
         self.register_buffer("scale", torch.ones(n_markers))
+
+    def randomise(self, n_genes: int) -> None:
+        """Replace the marker genes by random ones of the same modalities, not scaled."""
+        first = self.genes // n_genes * n_genes
+        self.genes.copy_(first + torch.randint(n_genes, self.genes.shape).to(first.device))
+        self.centre.zero_()
+        self.scale.fill_(1)
 
     def forward(self, logs: Tensor, measured: Tensor) -> Tensor:
         """Scale the values of cells: (B, M), bounded; 0 where a value was not measured.
@@ -261,6 +268,10 @@ def load_classifier(
         encoder = load_adapter(model, task["adapter"], task["rank"], folder)
         classifier = Classifier(encoder, head, task["classes"], task["modalities"])
         classifier.temperature = task["temperature"]
+        # As it was trained. A head alone was trained on cells encoded in float32.
+        head_only = task["adapter"] == "none" and task["pretrained"]
+        head_only &= model.config.architecture != "paper"
+        set_precision(classifier, "float32" if head_only else task["training"]["precision"])
         if (folder / "familiar.safetensors").exists():
             classifier.familiar = load_arrays(folder / "familiar.safetensors")["energies"]
     return classifier.merge().eval()

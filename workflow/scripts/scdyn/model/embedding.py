@@ -18,6 +18,7 @@ from scdyn.io.artefacts import make_stamp, write_zarr
 from scdyn.io.files import atomic, remove
 from scdyn.io.parts import compute_parts, write_parts
 from scdyn.model.adapters import Encoder
+from scdyn.model.classifier import mask_modality
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import CLIPPED, ScDynOmics
 
@@ -28,7 +29,13 @@ BATCH = 512
 
 
 @torch.no_grad()
-def embed(model: Encoder, store: Store, rows: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def embed(
+    model: Encoder,
+    store: Store,
+    rows: np.ndarray,
+    batch_size: int = 64,
+    modalities: str = "both",
+) -> np.ndarray:
     """Embed cells; the embedding of a cell does not depend on its batch.
 
     Parameters
@@ -39,6 +46,8 @@ def embed(model: Encoder, store: Store, rows: np.ndarray, batch_size: int = 64) 
         The cells.
     batch_size
         Cells per batch.
+    modalities
+        Those that are read: "both", "rna" or "promoter".
 
     Returns
     -------
@@ -49,7 +58,8 @@ def embed(model: Encoder, store: Store, rows: np.ndarray, batch_size: int = 64) 
     device = next(model.parameters()).device
 
     def embed_batch(rna: Tensor, promoter: Tensor) -> np.ndarray:
-        return model.embed_cells(rna, promoter).float().cpu().numpy()
+        counts = mask_modality(rna, promoter, modalities)
+        return model.embed_cells(*counts).float().cpu().numpy()
 
     none = np.zeros((0, model.embedding_width), dtype=np.float32)
     return np.concatenate([none, *run_batches(embed_batch, store, rows, device, batch_size)])
@@ -188,5 +198,6 @@ def attention_to_latents(
     def attend(rna: Tensor, promoter: Tensor) -> np.ndarray:
         return model.attend_to_latents(rna, promoter).cpu().numpy()
 
-    none = np.zeros((0, model.config.n_latents), dtype=np.float32)
+    n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
+    none = np.zeros((0, n_latents), dtype=np.float32)
     return np.concatenate([none, *run_batches(attend, store, rows, device, batch_size)])

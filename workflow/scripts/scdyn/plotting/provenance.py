@@ -155,10 +155,25 @@ def describe_objective(model: ModelSettings) -> str:
         return f"the bins of {model.mask_share:.0%} hidden genes"
     low, high = model.thinning
     given = f", given its {model.batch_key}" if model.batch_key else ""
-    return (
-        "counts of a cell that were taken out from those that were left "
-        f"({low:.0%} to {high:.0%}){given}, from cell vectors that start as principal components"
-    )
+    parts = []
+    if model.whole_cell:
+        parts.append(
+            "counts of a cell that were taken out from those that were left "
+            f"({low:.0%} to {high:.0%}){given}, from cell vectors that start as principal "
+            "components and, in training, have noise of standard deviation "
+            f"{model.cell_noise:g} (weight {model.whole_cell:g}; genes weighted by their mean "
+            f"count to the power of -{model.gene_power:g})"
+        )
+    if model.consistency:
+        parts.append(
+            "which vector of counts taken out belongs to which vector of counts left, among cells "
+            f"of similar depth (weight {model.consistency:g})"
+        )
+    if model.hidden_values:
+        parts.append(
+            f"the values of {model.mask_share:.0%} hidden genes (weight {model.hidden_values:g})"
+        )
+    return "; ".join(parts)
 
 
 def describe_fine_tuning(task: TaskSettings, architecture: str, peft: str) -> str:
@@ -233,8 +248,9 @@ def write_methods(record: Json) -> str:
             f"{averaged if len(task.seeds) > 1 else ''}"
             f"{weights}{', also in the baselines that have weights' if task.baselines else ''}. "
             f"{compared if task.baselines else ''}"
-            "Confidence intervals are Student's t over folds and seeds, with the variance "
-            "corrected for folds that share training cells (Nadeau and Bengio 2003)."
+            "Confidence intervals are Student's t over folds, of the mean of the seeds of each, "
+            "with the variance corrected for folds that share training cells (Nadeau and Bengio "
+            "2003)."
         )
     return " ".join(sentences)
 

@@ -174,7 +174,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
-        """Refuse a batch by which pretraining would be told what is asked later."""
+        """Refuse a batch_key that is a task's label, or by which a study compares cells."""
         for name, task in self.tasks.items():
             if task.label == self.models[task.model].batch_key:
                 raise refuse(

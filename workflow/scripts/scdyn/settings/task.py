@@ -195,6 +195,8 @@ class FineTuningSettings(HeadSettings, WeightSettings, EncodingSettings):
             unused += ["views", "head_epochs", "head_steps"]
         if self.trained not in ("lora", "nonlinear"):
             unused.append("rank")
+        if not self.pretrained:
+            unused.append("encoder_rate")
         return unused
 
     def dump_used(self, architecture: str) -> Plain:

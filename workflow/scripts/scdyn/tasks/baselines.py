@@ -117,7 +117,7 @@ METHODS: dict[str, tuple[str, Callable[[int, int], ClassifierMixin]]] = {
 SEEDED = {"mlp"}
 # Methods that are also fitted to a share of the labels, and without one class: those of seconds.
 WITH_FEWER_LABELS = {LR, LR_RNA, LR_PCA, "knn", "mlp"}
-# Methods whose libraries take no weights, or that weights would only confuse.
+# Methods whose libraries take no weights of cells.
 UNWEIGHTED = {"majority", "knn"}
 
 

@@ -124,18 +124,19 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
     -------
     DataFrame
         ``part``, ``method``, ``score``, ``mean``, ``low``, ``high``, ``n_runs``, ``best_baseline``
-        (by that score), ``difference`` (from it) and ``p`` (paired over runs), which are empty
-        without baselines.
+        (by that score), ``difference`` (from it) and ``p`` (paired), which are empty without
+        baselines. Interval and p-value are over folds, of the mean of the seeds of each: runs of
+        one fold share its cells and are not independent.
     """
     names = [name for name in scores if name not in {*RUN, "part", "n_cells"}]
     compared = scores[scores["variant"].map(is_compared)]
     rows = []
     for part, of_part in compared.groupby("part", sort=False):
         factor = test_over_train if part == "test" else 0.0
+        n_runs = of_part.groupby("method")[names].count()
         for name in names:
-            wide = of_part.pivot_table(index=["seed", "fold"], columns="method", values=name)
+            wide = of_part.pivot_table(index="fold", columns="method", values=name)
             wide = wide.reindex(columns=of_part["method"].unique())
-            paired = repeat_over_seeds(wide)
             lower_is_better = name in {"nll", "brier", "ece", "ece_raw"}
             baselines = wide.loc[:, ~wide.columns.map(is_compared)].mean().dropna()
             best = None
@@ -149,24 +150,18 @@ def summarise_scores(scores: pd.DataFrame, test_over_train: float) -> pd.DataFra
                 highest = HIGHEST.get(name, 1.0)
                 low, high = np.clip(metrics.confidence_interval(values, factor), 0, highest)
                 row = {"part": part, "method": method, "score": name, "mean": values.mean()}
-                row |= {"low": low, "high": high, "n_runs": len(values)}
+                row |= {"low": low, "high": high, "n_runs": n_runs.loc[method, name]}
                 if best is not None and method != best:
-                    # At least one of the two was run here; other rows are only filled in.
-                    run = wide[[method, best]].notna().any(axis=1)
-                    gap = (paired[method] - paired[best])[run].dropna().to_numpy()
+                    gap = (wide[method] - wide[best]).dropna().to_numpy()
                     row |= {"best_baseline": best, "difference": gap.mean()}
                     row |= {"p": metrics.paired_p(gap, factor)}
                 rows.append(row)
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
-def repeat_over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
-    """Fill in the scores of methods with a single seed, by fold."""
-    filled = wide.groupby(level="fold").transform(lambda column: column.fillna(column.mean()))
-    return filled.sort_index()
-
-
-def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+def compute_efficiency(
+    scores: pd.DataFrame, shares: Mapping[str, float], test_over_train: float
+) -> pd.DataFrame:
     """Compute the scores on held-out cells by share of the training labels.
 
     Parameters
@@ -175,13 +170,15 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
         As :func:`score_runs` returns them, with the costs of the runs.
     shares
         Variant to share, for the variants trained on fewer labels.
+    test_over_train
+        As for :func:`summarise_scores`. With fewer labels, too: it stands for what folds share.
 
     Returns
     -------
     DataFrame
         ``method``, ``labels``, ``n_training_cells`` (mean over the runs; a baseline is fitted to a
-        draw of many), ``score`` (of :data:`HEADLINES`), its ``mean``, ``low`` and ``high``,
-        ``n_runs``.
+        draw of many), ``score`` (of :data:`HEADLINES`), its ``mean``, ``low`` and ``high`` (as in
+        :func:`summarise_scores`), ``n_runs``.
     """
     tested = scores[scores["part"] == "test"]
     labels = {name: 1.0 for name in tested["variant"].unique() if is_compared(name)}
@@ -192,8 +189,9 @@ def compute_efficiency(scores: pd.DataFrame, shares: Mapping[str, float]) -> pd.
     rows = []
     for (method, share), part in tested.groupby(["method", "labels"]):
         for score in HEADLINES if several[method] > 1 else ():
-            values, n_cells = part[score].to_numpy(), part["n_training_cells"].mean()
-            low, high = np.clip(metrics.confidence_interval(values), 0, 1)
+            values = part.groupby("fold")[score].mean().to_numpy()
+            n_cells = part["n_training_cells"].mean()
+            low, high = np.clip(metrics.confidence_interval(values, test_over_train), 0, 1)
             rows.append((method, share, n_cells, score, values.mean(), low, high, len(part)))
     columns = ["method", "labels", "n_training_cells", "score", "mean", "low", "high", "n_runs"]
     return pd.DataFrame(rows, columns=columns)
@@ -417,8 +415,9 @@ def evaluate(
     cost = pd.concat([cost, combine_costs(cost)])
     scores = scores.astype({"seed": int}).merge(cost, on=RUN, how="left")
     n_folds = split.loc[tested, "fold"].nunique()
+    test_over_train = 1 / (n_folds - 1)
     summary = summarise_scores(
-        scores.drop(columns=[c for c in COSTS if c in scores]), 1 / (n_folds - 1)
+        scores.drop(columns=[c for c in COSTS if c in scores]), test_over_train
     )
     shares = {name: v.labels for name, v in variants.items() if v.labels < 1}
     compared = scores[scores["variant"].map(is_compared)]
@@ -428,7 +427,7 @@ def evaluate(
         "scores": scores,
         "summary": summary,
         "classes": _concatenate_methods(of_methods, "classes"),
-        "efficiency": compute_efficiency(scores, shares),
+        "efficiency": compute_efficiency(scores, shares, test_over_train),
         "novelty": novelty,
         "confusion": of_methods[choose_model(of_methods)]["confusion"],
         "reliability": _concatenate_methods(of_methods, "reliability"),

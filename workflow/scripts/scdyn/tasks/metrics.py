@@ -119,23 +119,23 @@ def apply_temperature(p: np.ndarray, temperature: float) -> np.ndarray:
 def confidence_interval(
     values: np.ndarray, test_over_train: float = 0.0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Compute the confidence interval of a mean over runs, by Student's t.
+    """Compute the confidence interval of a mean over folds, by Student's t.
 
     Parameters
     ----------
     values
-        (runs,) scores, one per fold and seed.
+        (folds,) scores.
     test_over_train
         Number of test cells over that of training cells. Folds share training cells, so their
         scores vary less than those of new data would; the variance is increased by this ratio
-        (Nadeau & Bengio 2003). 0 if all runs are tested on the same cells.
+        (Nadeau & Bengio 2003). 0 if all folds' models are tested on the same cells.
     level
         Confidence level.
 
     Returns
     -------
     tuple of float
-        Lower and upper bound; NaN for a single run.
+        Lower and upper bound; NaN for a single value.
     """
     n = len(values)
     if n < 2:
@@ -151,15 +151,15 @@ def paired_p(differences: np.ndarray, test_over_train: float = 0.0) -> float:
     Parameters
     ----------
     differences
-        (runs,) differences of two methods' scores on the same cells.
+        (folds,) differences of two methods' scores on the same cells.
     test_over_train
         As for :func:`confidence_interval`.
 
     Returns
     -------
     float
-        NaN for a single run, or if the variance of the differences is zero; 1 if all differences
-        are zero.
+        NaN for a single difference, or if the variance of the differences is zero; 1 if all
+        differences are zero.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:

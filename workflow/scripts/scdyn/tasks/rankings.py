@@ -16,7 +16,8 @@ def attribution_ranking(attributions: pd.DataFrame, cells: ad.AnnData) -> pd.Dat
     """Rank genes by discriminative specificity over both modalities, as evidence by presence.
 
     That a gene is silent can be evidence for a class, too. Genes whose mean RNA is not higher in
-    the class than in the cells of all other classes are put last: their score is negative.
+    the class than in the cells of all other classes are put last: the range of the specificities of
+    both modalities together is subtracted from theirs.
 
     Parameters
     ----------
@@ -28,7 +29,8 @@ def attribution_ranking(attributions: pd.DataFrame, cells: ad.AnnData) -> pd.Dat
     both = attributions[attributions["modality"] == "both"]
     higher = find_higher(cells).stack().rename("higher").rename_axis(["class", "gene_id"])
     is_higher = both.join(higher, on=["class", "gene_id"])["higher"].fillna(False).astype(bool)
-    score = both["specificity"].where(is_higher, -both["specificity"].abs())
+    specificity = both["specificity"]
+    score = specificity.where(is_higher, specificity - np.ptp(specificity) - 1)
     return both.assign(score=score)[RANKING]
 
 

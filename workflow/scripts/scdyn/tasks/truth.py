@@ -78,18 +78,20 @@ def score_fates(
     -------
     dict
         For each method the mean over its runs of ``accuracy`` and ``macro_f1``, 95% bounds of
-        the latter over the runs, and ``combined_macro_f1`` of the combined predictions.
+        the latter over the folds, and ``combined_macro_f1`` of the combined predictions.
     """
     progenitors = runs[(runs["part"] == "predict") & runs["cell"].isin(fates.index)]
     result: dict[str, float] = {}
     for method, of_method in progenitors.groupby("method", sort=False):
         prefix = f"{task}.{method_prefix(method)}"
-        found = pd.DataFrame(
-            score(fates[run["cell"]].to_numpy(), run["predicted"].to_numpy())
-            for _, run in of_method.groupby(["seed", "fold"])
-        )
+        by_run = {
+            key: score(fates[run["cell"]].to_numpy(), run["predicted"].to_numpy())
+            for key, run in of_method.groupby(["seed", "fold"])
+        }
+        found = pd.DataFrame.from_dict(by_run, orient="index")
         result |= {f"{prefix}{name}": found[name].mean() for name in ("accuracy", "macro_f1")}
-        bounds = np.clip(confidence_interval(found["macro_f1"].to_numpy()), 0, 1)
+        by_fold = found["macro_f1"].groupby(level=1).mean()
+        bounds = np.clip(confidence_interval(by_fold.to_numpy()), 0, 1)
         if np.isfinite(bounds[0]):
             result |= {f"{prefix}macro_f1_low": bounds[0], f"{prefix}macro_f1_high": bounds[1]}
         mean = predictions[

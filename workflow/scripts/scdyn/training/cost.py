@@ -5,9 +5,9 @@ matrix products is measured. The relative costs of the kinds of operations were 
 ``architecture: paper``: training and inference at sizes S, M and F of ``benchmarks/sizes.py`` and
 of a model of width 32, on one core of an AMD EPYC, with AVX-512 and with AVX2.
 ``benchmarks/costs.py`` prints the fit and the estimates with these constants: all 16 times are
-within 15%. Two threads were 1.75 times as fast as one; more were not measured. An estimate is
-accurate to a factor of two. The default architecture was not fitted: of the demo's pretraining the
-estimate was a third to a half of the time.
+within 15%. Two threads were 1.75 times as fast as one; more were not measured. The default
+architecture was not fitted: of the demo's pretraining the estimate was a third to a half of the
+time.
 """
 
 from __future__ import annotations

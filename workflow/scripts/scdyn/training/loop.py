@@ -25,6 +25,7 @@ from scdyn.training.progress import Progress
 
 T = TypeVar("T", np.ndarray, Tensor)
 Prepared = TypeVar("Prepared")
+Found = TypeVar("Found")
 
 CHECKPOINT_SECONDS = 60.0
 # Blocks of cells and buffers of blocks for scdyn.data.loader.block_shuffle.
@@ -368,12 +369,13 @@ class Training:
 
     def take_step(self, part: Part, *cells: Tensor) -> Tensor | None:
         """Take one step of the optimiser and return its loss; None if a GPU ran out of memory."""
-        try:
-            total = self.add_gradients(part, cells)
-        except torch.OutOfMemoryError:
-            total = None
-        if distributed.any_process(total is None, self.device):
-            self.halve()
+        ready = self.attempt(lambda: self.prepare(part, cells))
+        if ready is None:
+            return None
+        prepared, weights = ready
+        totals = distributed.sum_values(weights)
+        total = self.attempt(lambda: self.add_gradients(prepared, totals))
+        if total is None:
             return None
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         distributed.sum_gradients(parameters)
@@ -385,15 +387,29 @@ class Training:
         # A gradient that is not finite makes the loss NaN, which is checked before saving.
         return distributed.sum_values(total) + 0 * norm
 
-    def add_gradients(self, part: Part, cells: Sequence[Tensor]) -> Tensor:
-        """Sum the gradients over the micro-batches; return this process' share of the loss."""
+    def attempt(self, compute: Callable[[], Found]) -> Found | None:
+        """Compute a part of a step; None, in all processes, if a GPU of any ran out of memory."""
+        try:
+            found = compute()
+        except torch.OutOfMemoryError:
+            found = None
+        if distributed.any_process(found is None, self.device):
+            self.halve()
+            return None
+        return found
+
+    def prepare(self, part: Part, cells: Sequence[Tensor]) -> tuple[list[tuple[Part, Any]], Tensor]:
+        """Prepare the micro-batches; return them, and the sum of their weights."""
         n_groups = max(1, self.micro_batch // self.objective.group_size)
         prepared = [
             (own, self.objective.prepare(own, *values))
             for own, values in split_part(part, cells, n_groups)
         ]
         weights = [self.objective.weigh(*each) for each in prepared]
-        totals = distributed.sum_values(torch.stack(weights).sum(0))
+        return prepared, torch.stack(weights).sum(0)
+
+    def add_gradients(self, prepared: list[tuple[Part, Any]], totals: Tensor) -> Tensor:
+        """Sum the gradients over the micro-batches; return this process' share of the loss."""
         total = torch.zeros((), device=self.device)
         for i, each in enumerate(prepared):
             place = distributed.rank() + i * distributed.n_processes()

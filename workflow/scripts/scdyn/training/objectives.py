@@ -48,7 +48,7 @@ class Example:
     batches
         (B,) number of the batch of each cell, which the decoder is given; None: it is not.
     compared
-        (B,) boolean: cells whose two parts are compared; None: those of none.
+        (B,) boolean: cells whose two parts are compared; None: no cells.
     """
 
     rna: Tensor

@@ -16,7 +16,6 @@ from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, atomic, sha256, write_json, write_table
 from scdyn.log import logger
 from scdyn.model.adapters import Encoder
-from scdyn.model.architecture import ModelConfig
 from scdyn.model.embedding import fit_projection, start_from_components
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import ScDynOmics
@@ -26,6 +25,7 @@ from scdyn.pp.selection import spell_values
 from scdyn.settings import PretrainingSettings
 from scdyn.training import distributed
 from scdyn.training.checkpoint import Checkpoint
+from scdyn.training.cost import make_architecture
 from scdyn.training.devices import choose_device
 from scdyn.training.loop import Training, TrainingConfig
 from scdyn.training.masked import MaskedPretraining
@@ -87,12 +87,10 @@ def pretrain(
     InputError
         If a cell has no batch, or if there are hardly any cells, or cells per batch.
     """
-    seed = settings.seed
-    config = TrainingConfig(seed=seed, **settings.training.model_dump())
-    sizes = {key: store.meta[key] for key in ("n_genes", "n_tfs")}
+    config = TrainingConfig(seed=settings.seed, **settings.training.model_dump())
     batch_codes, batch_names = number_batches(batches)
-    architecture = ModelConfig.from_dict(sizes | settings.architecture_settings())
-    torch.manual_seed(seed)
+    architecture = make_architecture(settings, store.meta["n_genes"], store.meta["n_tfs"])
+    torch.manual_seed(settings.seed)
     model: Encoder
     if architecture.architecture == "paper":
         model = PaperModel(architecture, find_rates(store.corpus.genes))
@@ -103,40 +101,16 @@ def pretrain(
         model.anchor_latents(torch.tensor(store.regulons.to_numpy()))
         names = list(store.regulons.index)
     model.to(choose_device())
-    order = np.random.default_rng(seed).permutation(rows)
-    n_validation = max(1, min(MOST_HELD_OUT, round(settings.validation_share * len(rows))))
-    held_out, training_rows = np.sort(order[:n_validation]), np.sort(order[n_validation:])
-    if len(training_rows) < FEWEST:
-        raise InputError(
-            "CORPUS",
-            f"{len(training_rows)} training cells and {len(held_out)} held-out cells; pretraining "
-            f"needs at least {FEWEST} training cells: add cells, or lower validation_share.",
-        )
+    held_out, shuffled = hold_out_cells(rows, settings)
+    training_rows = np.sort(shuffled)
     logger.info(
         "%.2f M parameters; %d training cells, %d held-out cells",
         sum(p.numel() for p in model.parameters()) / 1e6,
         len(training_rows),
         len(held_out),
     )
-    task: MaskedPretraining | Pretraining
-    if isinstance(model, PaperModel):
-        task = MaskedPretraining(
-            model, store, training_rows, held_out, settings.mask_share, seed,
-            settings.promoter_dropout,
-        )  # fmt: skip
-    else:
-        model.depths.copy_(torch.tensor([find_depth(of) for of in store.totals(training_rows)]))
-        profile = sum_counts(store, np.sort(order[n_validation:][:MOST_SUMMED]))
-        model.bottleneck.start_from(log_shares(profile))
-        start_from_components(model, store, np.sort(order[n_validation:][:MOST_PROJECTED]), seed)
-        if batch_codes is not None:
-            model.bottleneck.add_batches(len(batch_names))
-        distributed.copy_from_first(model)
-        parts = None
-        if batch_codes is not None:
-            by_row = pd.Series(batch_codes, index=rows)
-            parts = by_row[training_rows].to_numpy(), by_row[held_out].to_numpy()
-        task = Pretraining(model, store, training_rows, held_out, settings, profile, parts)
+    by_row = None if batch_codes is None else pd.Series(batch_codes, index=rows)
+    task = make_task(model, store, shuffled, held_out, settings, by_row)
     # Without settings of hardware, so that a run can resume on other hardware.
     identity = {
         "model": architecture.to_dict(),
@@ -173,11 +147,74 @@ def pretrain(
             # As it will be loaded: not compiled, and in the default precision.
             plain = PaperModel(architecture).to(task.device).eval()
             plain.load_state_dict(model.state_dict())
-            fit_projection(plain, store, np.sort(order[n_validation:][:MOST_PROJECTED]))
+            fit_projection(plain, store, np.sort(shuffled[:MOST_PROJECTED]))
             model.mean, model.components = plain.mean, plain.components
             trivial = trivial_losses(model, store, training_rows, held_out)
         save_model(folder, model, store.vocabulary, history, trivial, description)
         checkpoint.remove()
+
+
+def hold_out_cells(
+    rows: np.ndarray, settings: PretrainingSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out cells for validation, at random: their rows, and those of the others, shuffled.
+
+    Raises
+    ------
+    InputError
+        If hardly any cells are left.
+    """
+    order = np.random.default_rng(settings.seed).permutation(rows)
+    n_validation = max(1, min(MOST_HELD_OUT, round(settings.validation_share * len(rows))))
+    held_out, shuffled = np.sort(order[:n_validation]), order[n_validation:]
+    if len(shuffled) < FEWEST:
+        raise InputError(
+            "CORPUS",
+            f"{len(shuffled)} training cells and {len(held_out)} held-out cells; pretraining "
+            f"needs at least {FEWEST} training cells: add cells, or lower validation_share.",
+        )
+    return held_out, shuffled
+
+
+def make_task(
+    model: Encoder,
+    store: TokenStore,
+    shuffled: np.ndarray,
+    held_out: np.ndarray,
+    settings: PretrainingSettings,
+    batches: pd.Series | None,
+) -> MaskedPretraining | Pretraining:
+    """Make the task of pretraining, and start the default model from the training cells.
+
+    Parameters
+    ----------
+    model
+        With random weights.
+    store, shuffled, held_out
+        Tokens; rows of training cells in random order, the first of which the start is computed
+        from; and of held-out cells.
+    settings
+        Architecture, masking and training.
+    batches
+        Number of the batch by row; None if the decoder is not given it.
+    """
+    training_rows, seed = np.sort(shuffled), settings.seed
+    if isinstance(model, PaperModel):
+        return MaskedPretraining(
+            model, store, training_rows, held_out, settings.mask_share, seed,
+            settings.promoter_dropout,
+        )  # fmt: skip
+    model.depths.copy_(torch.tensor([find_depth(of) for of in store.totals(training_rows)]))
+    profile = sum_counts(store, np.sort(shuffled[:MOST_SUMMED]))
+    model.bottleneck.start_from(log_shares(profile))
+    start_from_components(model, store, np.sort(shuffled[:MOST_PROJECTED]), seed)
+    if batches is not None:
+        model.bottleneck.add_batches(batches.nunique())
+    distributed.copy_from_first(model)
+    parts = None
+    if batches is not None:
+        parts = batches[training_rows].to_numpy(), batches[held_out].to_numpy()
+    return Pretraining(model, store, training_rows, held_out, settings, profile, parts)
 
 
 def number_batches(batches: pd.Series | None) -> tuple[np.ndarray | None, list[str]]:
@@ -218,8 +255,11 @@ def hash_batches(batches: pd.Series | None) -> str | None:
 
 def name_latents(model: Encoder, regulons: list[str]) -> list[str]:
     """Name the latents of the last Full layer: by their initial regulon, or by number."""
-    n_latents = model.layers[model.last_full_layer()].attention.compress.out_features
-    return [*regulons, *(f"latent_{i}" for i in range(len(regulons), n_latents))][:n_latents]
+    attention = model.layers[model.last_full_layer()].attention
+    n_latents = attention.compress.out_features
+    # The only layer of a model is a TF layer, which is not started from regulons.
+    named = regulons if attention.n_sources == model.config.n_genes else []
+    return [*named, *(f"latent_{i}" for i in range(len(named), n_latents))][:n_latents]
 
 
 def save_model(
