@@ -32,7 +32,8 @@ from scdyn.pp.obs_columns import MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = (
-    "latest", "costs", "ingest", "scale", "grn", "ablations_demo", "ablations_cortex",
+    "latest", "costs", "ingest", "scale", "grn",
+    "ablations_demo", "ablations_cortex", "ablations_kang", "ablations_pancreas",
 )  # fmt: skip
 REFUSAL = """\
 `make docs` would change these pages: {names}.

@@ -208,7 +208,7 @@ def test_parts_of_a_batch_add_up_to_it(config, uneven, make, micro_batch):
         objective = training.objective
         part = loop.plan_epoch(0, 60, training.config, objective.depths, objective.group_size)[0]
         counts = next(iter(objective.load([part.positions])))
-        loss = training.add_gradients(part, counts)
+        loss = training.add_gradients(*training.prepare(part, counts))
         gradients = {name: p.grad for name, p in training.module.named_parameters()}
         results.append((loss, {name: g for name, g in gradients.items() if g is not None}))
     (loss, whole), (summed, by_parts) = results

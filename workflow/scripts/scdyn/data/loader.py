@@ -127,6 +127,23 @@ def _fill(cells: Cells, n_genes: int, device: torch.device) -> Tensor:
     return dense
 
 
+def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
+    """Replace the counts of the modality that a model does not use by "not measured".
+
+    Parameters
+    ----------
+    rna, promoter
+        (B, G) counts.
+    modalities
+        Modalities that the model uses: "both", "rna" or "promoter".
+    """
+    if modalities == "rna":
+        return rna, torch.full_like(promoter, NOT_MEASURED)
+    if modalities == "promoter":
+        return torch.full_like(rna, NOT_MEASURED), promoter
+    return rna, promoter
+
+
 def densify(
     store: Store, rows: np.ndarray, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:

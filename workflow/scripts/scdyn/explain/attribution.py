@@ -16,10 +16,11 @@ from scdyn.data.loader import (
     densify,
     halve_batch,
     is_measured,
+    mask_modality,
     run_batches,
 )
 from scdyn.log import logger
-from scdyn.model.classifier import Classifier, mask_modality
+from scdyn.model.classifier import Classifier
 from scdyn.model.layers import set_precision
 
 Values = tuple[Tensor, Tensor]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scdyn.data.loader import NOT_MEASURED, Store, run_batches
+from scdyn.data.loader import Store, mask_modality, run_batches
 from scdyn.errors import InputError, reading
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import Json, sha256, write_json
@@ -140,23 +140,6 @@ def make_head(
     if model.architecture == "paper":
         return PooledHead(model, n_classes, settings)
     return CellHead(model, n_classes, settings, markers)
-
-
-def mask_modality(rna: Tensor, promoter: Tensor, modalities: str) -> tuple[Tensor, Tensor]:
-    """Replace the counts of the modality that a model does not use by "not measured".
-
-    Parameters
-    ----------
-    rna, promoter
-        (B, G) counts.
-    modalities
-        Modalities that the model uses: "both", "rna" or "promoter".
-    """
-    if modalities == "rna":
-        return rna, torch.full_like(promoter, NOT_MEASURED)
-    if modalities == "promoter":
-        return torch.full_like(rna, NOT_MEASURED), promoter
-    return rna, promoter
 
 
 class Classifier(nn.Module):

@@ -12,13 +12,12 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from scdyn.data.loader import Store, run_batches
+from scdyn.data.loader import Store, mask_modality, run_batches
 from scdyn.data.tokens import TokenStore
 from scdyn.io.artefacts import make_stamp, write_zarr
 from scdyn.io.files import atomic, remove
 from scdyn.io.parts import compute_parts, write_parts
 from scdyn.model.adapters import Encoder
-from scdyn.model.classifier import mask_modality
 from scdyn.model.paper import PaperModel
 from scdyn.model.transformer import CLIPPED, ScDynOmics
 

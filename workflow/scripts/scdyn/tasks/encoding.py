@@ -18,14 +18,13 @@ from anndata.io import read_elem
 from torch import Tensor
 
 from scdyn.data.corpus import cut_rows
-from scdyn.data.loader import Store, run_batches
+from scdyn.data.loader import Store, mask_modality, run_batches
 from scdyn.data.tokens import TokenStore
 from scdyn.errors import InputError
 from scdyn.io.artefacts import STAMP, make_stamp, open_zarr, reading_artefact, write_zarr
 from scdyn.io.files import atomic, remove, sha256
 from scdyn.io.parts import compute_parts, write_parts
 from scdyn.model.adapters import Encoder
-from scdyn.model.classifier import mask_modality
 from scdyn.model.layers import set_precision
 from scdyn.model.pretrained import load_model
 from scdyn.model.transformer import ScDynOmics

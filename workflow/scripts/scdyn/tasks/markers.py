@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdyn.data.loader import Store, run_batches
-from scdyn.model.classifier import MarkerGenes, mask_modality
+from scdyn.data.loader import Store, mask_modality, run_batches
+from scdyn.model.classifier import MarkerGenes
 from scdyn.model.transformer import ScDynOmics
 
 # Cells at once.
