@@ -207,6 +207,12 @@ def test_whatever_is_known_of_cells_survives(tmp_path_factory, drawn):
                 assert is_same(value, text), (name, value, text)
 
 
+def test_texts_that_differ_after_a_nul_stay_apart():
+    table = pd.DataFrame({"x": ["", "\x000", "a\0b", "a\0c"]}, index=list("abcd"))
+    found = obs_columns.clean_columns(table, "x.h5ad")["x"]
+    assert np.isnan(found["a"]) and found.tolist()[1:] == ["0", "a b", "a c"]
+
+
 def test_a_number_in_one_sample_and_a_word_in_another_is_text(tmp_path):
     a = pd.DataFrame({"week": [22, 23], "x": [0.25, 1e-9 / 3], "n": [1, 2]}, ["a1", "a2"])
     b = pd.DataFrame({"week": ["postnatal"], "x": [3]}, ["b1"])

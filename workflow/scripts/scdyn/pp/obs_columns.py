@@ -156,7 +156,9 @@ def to_plain_column(column: pd.Series, name: str, origin: str) -> np.ndarray:
     elif kind != "string":
         # Convert before factorize, which would merge True and 1.
         values = np.array([to_word(value) for value in values], dtype=object)
-    codes, words = pd.factorize(values)
+    # To pandas a text ends at NUL, so that it would merge values.
+    parts = [value.replace("\0", " ") if isinstance(value, str) else value for value in values]
+    codes, words = pd.factorize(pd.Series(parts, dtype=object))
     return clean_text_column(codes, list(words), name, origin)
 
 
