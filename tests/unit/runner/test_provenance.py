@@ -81,7 +81,10 @@ def test_methods_name_versions_seeds_and_devices(record):
 
 def test_methods_say_what_was_trained(record):
     model, task = (next(iter(record["config"][key].values())) for key in ("models", "tasks"))
-    model["architecture"] = "paper"
+    said = provenance.write_methods(record)
+    assert "by predicting counts of a cell that were taken out" in said
+    assert "of similar depth (weight 0.05) (PyTorch" in said and "hidden genes" not in said
+    model["architecture"], task["encoder_rate"] = "paper", 1.0
     for changes, words in (
         ({"adapter": "lora", "rank": 4}, "with LoRA modules of rank 4 (peft"),
         ({"adapter": "none", "rank": 8}, "by training a head on the frozen encoder in"),

@@ -173,7 +173,7 @@ def describe_objective(model: ModelSettings) -> str:
         parts.append(
             f"the values of {model.mask_share:.0%} hidden genes (weight {model.hidden_values:g})"
         )
-    return "; ".join(parts)
+    return "; and ".join(parts)
 
 
 def describe_fine_tuning(task: TaskSettings, architecture: str, peft: str) -> str:
