@@ -89,7 +89,7 @@ def plot_regulons(table: pd.DataFrame, n_regulons: int = 12) -> Figure:
                 f"{share:.1%}", (max(z, 0), place), (3, 0), textcoords="offset points",
                 va="center", fontsize=7,
             )  # fmt: skip
-        axis.set(title=name, xlabel="z-score, compared with permuted genes")
+        axis.set(title=name, xlabel="z-score against permuted genes")
         axis.margins(x=0.25)
     if len(classes) == 0:
         axes[0].set_title("no regulon has three genes in the vocabulary")

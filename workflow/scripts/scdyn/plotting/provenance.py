@@ -15,7 +15,7 @@ from scdyn.io.artefacts import make_stamp, read_stamp
 from scdyn.io.environment import read_packages
 from scdyn.io.files import Json, sha256
 from scdyn.plotting.pages import render
-from scdyn.settings import Config, GrnSettings, ModelSettings, TaskSettings
+from scdyn.settings import Config, GrnSettings, ModelSettings, QualitySettings, TaskSettings
 from scdyn.tasks.methods import method_name
 from scdyn.version import __version__
 
@@ -149,6 +149,20 @@ def describe_grn(grn: GrnSettings, packages: Mapping[str, str]) -> str:
     )
 
 
+def describe_qc(qc: QualitySettings) -> str:
+    """Describe which cells were kept."""
+    bounds = [
+        f"{qc.min_rna_counts} UMIs, {qc.min_genes} genes, {qc.min_promoter_counts} promoter counts "
+        f"(where promoters were measured; in {'both modalities' if qc.keep == 'both' else 'one'})",
+        f"at most {qc.max_mito_share:.0%} mitochondrial UMIs",
+    ]
+    if qc.n_mads is not None:
+        bounds.append(f"counts within {qc.n_mads:g} MADs of the median")
+    if qc.max_doublet_score is not None:
+        bounds.append(f"a doublet score (Scrublet) of at most {qc.max_doublet_score:g}")
+    return ", ".join(bounds[:-1]) + f" and {bounds[-1]}"
+
+
 def describe_objective(model: ModelSettings) -> str:
     """Describe what a model was pretrained to predict."""
     if model.architecture == "paper":
@@ -183,7 +197,7 @@ def describe_fine_tuning(task: TaskSettings, architecture: str, peft: str) -> st
         if task.n_views > 1:
             how += (
                 f", with all counts of a cell and {task.n_views - 1} times with "
-                f"{task.thinning:.0%} to 100% of them,"
+                f"{task.thinning:.0%} to 100% of them"
             )
     else:
         how = {
@@ -211,10 +225,7 @@ def write_methods(record: Json) -> str:
         f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
         f"Accessibility was counted in pan-promoter windows from -{reference.upstream} to "
         f"+{reference.downstream} bp of every TSS; cells were kept with at least "
-        f"{qc.min_rna_counts} UMIs, {qc.min_genes} genes, {qc.min_promoter_counts} "
-        "promoter counts (where promoters were measured) and at most "
-        f"{qc.max_mito_share:.0%} mitochondrial UMIs (scanpy "
-        f"{analysis['scanpy']}).",
+        f"{describe_qc(qc)} (scanpy {analysis['scanpy']}).",
         describe_grn(grn, packages["grn"]),
     ]
     for name, model in config.models.items():

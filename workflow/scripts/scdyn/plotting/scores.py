@@ -72,7 +72,7 @@ METHOD_TITLES = {
     "pca_both_scaled_": "PCA of scaled RNA and promoters",
     "scvi_": "scVI",
     "mode_": "gene's mode",
-    "mean_": "gene's mean",
+    "mean_": "mean profile",
     "frequency_": "gene's frequencies",
 }
 

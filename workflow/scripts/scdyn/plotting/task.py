@@ -125,7 +125,8 @@ def plot_score(
     for row in tested[tested["mean"] < left].itertuples():
         axis.annotate(
             f"◂ {row.mean:.2f}", (left, rows[row.method]), (3, 0), textcoords="offset points",
-            va="center", color="#666666",
+            va="center", color="#666666", zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
     axis.set(xlabel=NAMES[score], ylim=(-0.5, len(rows) - 0.5))
     axis.grid(axis="x", color="#EEEEEE")

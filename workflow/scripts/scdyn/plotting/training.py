@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from scdyn.plotting.style import GREY, PALETTE, make_figure
 
@@ -32,6 +33,7 @@ def plot_pretraining(history: pd.DataFrame, scores: Mapping[str, float]) -> Figu
         mean = scores[f"mean_{name}_cell_loss"]
         axis.axhline(mean, color=PALETTE[1], linestyle="--", label="mean profile")
         axis.set(title=title, xlabel="epoch", ylabel="nats per predicted count")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
@@ -46,6 +48,7 @@ def plot_masked_pretraining(history: pd.DataFrame, scores: Mapping[str, float]) 
     for prefix, (label, colour) in PREDICTORS.items():
         axis.axhline(scores[f"{prefix}masked_loss"], color=colour, linestyle="--", label=label)
     axis.set(xlabel="epoch", ylabel="masked loss (nats per gene)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot_losses(axes[0, 1], scores)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
     return figure

@@ -94,7 +94,8 @@ def choose_rna_source(
             " name a layer as rna_layer in the sample sheet.",
         )
     bad = find_non_counts(seen[usual[-1]])[0]
-    counted = [name for name in known if are_counts(read_first_values(values[name]))]
+    others = [name for name in known if name != "promoter"]
+    counted = [name for name in others if are_counts(read_first_values(values[name]))]
     raise InputError(
         "COUNTS",
         f"{origin}: the counts in {' and '.join(usual)} are not integers (found {bad:.4g}); raw "
