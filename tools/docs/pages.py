@@ -130,8 +130,12 @@ def make_blocks() -> dict[str, str]:
         "grn.regulons": benchmark_tables.tabulate_regulons(found["grn"]),
         "grn.support": benchmark_tables.tabulate_support(found["grn"]),
         "grn.machine": benchmark_tables.describe_machine(found["grn"]),
-        "ablations.demo": benchmark_tables.tabulate_ablations(found["ablations_demo"]["runs"]),
-        "ablations.cortex": benchmark_tables.tabulate_ablations(found["ablations_cortex"]["runs"]),
+        **{
+            f"ablations.{name}": benchmark_tables.tabulate_ablations(
+                found[f"ablations_{name}"]["runs"]
+            )
+            for name in ("demo", "cortex", "kang", "pancreas")
+        },
         "audit": list_vulnerabilities(),
         "packages": tabulate_packages(),
         "references": tabulate_references(),

@@ -118,10 +118,11 @@ def make_splits(
         If a column is missing or empty in all labelled cells, a cell is in both sets, there are
         fewer units than folds, or fewer than two classes are left.
     """
-    for column in filter(None, [label, split_by]):
-        if column not in obs:
+    for key, column in (("label", label), ("split_by", split_by)):
+        if column and column not in obs:
             raise InputError(
-                "LABELS", f"the cells have no column '{column}' (columns: {', '.join(obs)})."
+                "LABELS",
+                f"{key}: the cells have no column '{column}' (columns: {', '.join(obs)}).",
             )
     if (labelled & predicted).any():
         raise InputError(
