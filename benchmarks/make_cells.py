@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sizes import EXPRESSED_SHARE, LOADER_CELLS, LOADER_GENES, N_BINS
+from sizes import EXPRESSED_SHARE, LOADER_CELLS, LOADER_GENES
 
 from scdyn.data.corpus import Corpus
 
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     obs = obs.assign(sample="s", barcode=obs.index)
     counted = [values.ceil().astype(np.int32) for values in layers]
     sample = ad.AnnData(counted[0], obs, genes, layers={"promoter": counted[1]})
-    Corpus.write(folder / "corpus", [sample], N_BINS)
+    Corpus.write(folder / "corpus", [sample])
