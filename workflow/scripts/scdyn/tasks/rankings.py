@@ -30,7 +30,8 @@ def attribution_ranking(attributions: pd.DataFrame, cells: ad.AnnData) -> pd.Dat
     higher = find_higher(cells).stack().rename("higher").rename_axis(["class", "gene_id"])
     is_higher = both.join(higher, on=["class", "gene_id"])["higher"].fillna(False).astype(bool)
     specificity = both["specificity"]
-    score = specificity.where(is_higher, specificity - np.ptp(specificity) - 1)
+    below = specificity.max() - specificity.min() + 1
+    score = specificity.where(is_higher, specificity - below)
     return both.assign(score=score)[RANKING]
 
 
