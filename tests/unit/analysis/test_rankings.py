@@ -111,3 +111,7 @@ def test_attributions_rank_by_specificity_of_genes_that_are_higher_in_the_class(
     # D is higher in the class, so that it comes before B, although little speaks for it.
     assert score["A"] == 2 and score["D"] == -3
     assert sorted(score, key=score.get, reverse=True) == list("ADBC")
+    # A gene of unknown specificity leaves the others' scores known.
+    table.loc[table["symbol"] == "D", "specificity"] = np.nan
+    found = rankings.attribution_ranking(table, cells).set_index("symbol")["score"]
+    assert np.isnan(found.pop("D")) and found.sort_values().index.tolist() == list("CBA")

@@ -14,7 +14,7 @@ from scdyn.io import environment
 from scdyn.io.artefacts import STAMP, make_stamp
 from scdyn.io.files import sha256
 from scdyn.plotting import provenance
-from scdyn.settings import GrnSettings
+from scdyn.settings import GrnSettings, QualitySettings
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -77,6 +77,18 @@ def test_methods_name_versions_seeds_and_devices(record):
     assert record["environments"]["grn"]["python"] == "3.11.2"
     assert set(record["sha256"]) == {path for path in record["sha256"] if path.endswith(".tsv")}
     assert all(value == sha256(path) for path, value in record["sha256"].items())
+
+
+def test_methods_name_every_bound_of_a_cell(record):
+    assert "cells were kept with at least" in provenance.write_methods(record)
+    said = provenance.describe_qc(QualitySettings())
+    assert said.endswith("5 MADs of the median and a doublet score (Scrublet) of at most 0.3")
+    assert "enrichment" not in said and "nucleosome" not in said
+    strict = QualitySettings(min_tss_enrichment=4, max_nucleosome_signal=2, min_promoter_share=0.1)
+    said = provenance.describe_qc(strict.model_copy(update={"keep": "either", "n_mads": None}))
+    for words in ("enrichment of at least 4", "signal of at most 2", "10% of the insertions"):
+        assert words in said
+    assert "MADs" not in said and said.endswith("passed in one of both modalities")
 
 
 def test_methods_say_what_was_trained(record):

@@ -151,16 +151,23 @@ def describe_grn(grn: GrnSettings, packages: Mapping[str, str]) -> str:
 
 def describe_qc(qc: QualitySettings) -> str:
     """Describe which cells were kept."""
-    bounds = [
-        f"{qc.min_rna_counts} UMIs, {qc.min_genes} genes, {qc.min_promoter_counts} promoter counts "
-        f"(where promoters were measured; in {'both modalities' if qc.keep == 'both' else 'one'})",
+    parts = [
+        f"at least {qc.min_rna_counts} UMIs",
+        f"at least {qc.min_genes} genes",
         f"at most {qc.max_mito_share:.0%} mitochondrial UMIs",
+        f"where promoters were measured at least {qc.min_promoter_counts} promoter counts",
     ]
-    if qc.n_mads is not None:
-        bounds.append(f"counts within {qc.n_mads:g} MADs of the median")
-    if qc.max_doublet_score is not None:
-        bounds.append(f"a doublet score (Scrublet) of at most {qc.max_doublet_score:g}")
-    return ", ".join(bounds[:-1]) + f" and {bounds[-1]}"
+    optional = (
+        (qc.n_mads, "counts within {:g} MADs of the median"),
+        (qc.min_tss_enrichment, "a TSS enrichment of at least {:g}"),
+        (qc.max_nucleosome_signal, "a nucleosome signal of at most {:g}"),
+        (qc.min_promoter_share, "at least {:.0%} of the insertions in promoters"),
+        (qc.max_doublet_score, "a doublet score (Scrublet) of at most {:g}"),
+        (qc.max_promoter_doublet_score, "a doublet score of the promoter counts of at most {:g}"),
+    )
+    parts += [words.format(bound) for bound, words in optional if bound is not None]
+    kept = ", ".join(parts[:-1]) + f" and {parts[-1]}"
+    return kept if qc.keep == "both" else f"{kept}, if they passed in one of both modalities"
 
 
 def describe_objective(model: ModelSettings) -> str:
@@ -224,7 +231,7 @@ def write_methods(record: Json) -> str:
         f"Data were processed with the scDynOmics workflow (version {record['scdyn']}, commit "
         f"{record['commit'][:12]}; Snakemake {record['snakemake']}).",
         f"Accessibility was counted in pan-promoter windows from -{reference.upstream} to "
-        f"+{reference.downstream} bp of every TSS; cells were kept with at least "
+        f"+{reference.downstream} bp of every TSS; cells were kept with "
         f"{describe_qc(qc)} (scanpy {analysis['scanpy']}).",
         describe_grn(grn, packages["grn"]),
     ]
